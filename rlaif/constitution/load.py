@@ -1,0 +1,300 @@
+"""Loads a constitution: resolves `extends`, validates, and says where a mistake stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from rlaif.constitution import schema as schemas
+from rlaif.constitution.schema import Constitution, Principle
+from rlaif.constitution.yaml_source import YamlPath, YamlTree, read_yaml
+from rlaif.errors import Place, RlaifError
+from rlaif.resources import data_root, find
+
+_MAX_FILES = 32
+_TYPE_NAMES = {str: "text", bool: "a boolean", int: "a number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class LoadedConstitution:
+    """A valid constitution with the place of each principle, for lint and diff."""
+
+    constitution: Constitution
+    path: Path
+    places: dict[str, Place]
+
+
+@dataclass
+class _Draft:
+    """Merged but not yet validated: each principle's raw fields and where each stood."""
+
+    head: dict[str, object] = field(default_factory=dict)
+    principles: dict[str, dict[str, object]] = field(default_factory=dict)
+    places: dict[YamlPath, Place] = field(default_factory=dict)
+
+
+def load_constitution(name: str) -> LoadedConstitution:
+    """Load a constitution by path, or a shipped one by name.
+
+    Raises:
+        RlaifError: with `file:line:column` for anything wrong in it or in what it extends.
+    """
+    path = find(name, folder="constitutions", suffix=".yaml", what="Constitution")
+    loader = _Loader(path)
+    draft = loader.merge(path)
+    return _validate(draft, path)
+
+
+class _Loader:
+    """Reads a file and what it extends, depth first, each file once."""
+
+    def __init__(self, path: Path) -> None:
+        self._root = path.resolve().parent
+        self._open: list[Path] = []
+        self._done: dict[Path, _Draft] = {}
+
+    def merge(self, path: Path) -> _Draft:
+        key = path.resolve()
+        if key in self._done:
+            return self._done[key]
+        self._open.append(key)
+        tree = read_yaml(path)
+        if not isinstance(tree.value, dict):
+            raise RlaifError(
+                "a constitution is a mapping with `schema:`, `name:` and `principles:`",
+                hint="`rlaif init` writes a starter.",
+                place=tree.places[()],
+            )
+        draft = _Draft(head={k: v for k, v in tree.value.items() if k != "principles"})
+        draft.places |= {p: at for p, at in tree.places.items() if p[:1] != ("principles",)}
+        draft.places |= {p: at for p, at in tree.keys.items() if len(p) == 1}
+        for place, base in self._bases(tree, path):
+            if len(self._done) >= _MAX_FILES:
+                raise RlaifError(
+                    f"extends more than {_MAX_FILES} files", hint="Merge some.", place=place
+                )
+            inherited = self.merge(base)
+            for identity, raw in inherited.principles.items():
+                draft.principles[identity] = dict(raw)
+                draft.places |= _under(inherited.places, ("principles", identity))
+        _drop(draft, tree)
+        _add_own(draft, tree)
+        self._open.pop()
+        self._done[key] = draft
+        return draft
+
+    def _bases(self, tree: YamlTree, path: Path) -> Iterator[tuple[Place, Path]]:
+        assert isinstance(tree.value, dict)
+        names = tree.value.get("extends", [])
+        if not isinstance(names, list):
+            raise RlaifError(
+                "`extends` must be a list",
+                hint="Write `extends: [base.yaml]`.",
+                place=tree.places[("extends",)],
+            )
+        for i, name in enumerate(names):
+            place = tree.places[("extends", i)]
+            if not isinstance(name, str) or not name.strip():
+                raise RlaifError(
+                    f"`extends` holds {name!r}", hint="Give file names as text.", place=place
+                )
+            base = self._resolve(name, path, place)
+            if base.resolve() in self._open:
+                chain = " -> ".join(p.name for p in [*self._open, base.resolve()])
+                raise RlaifError(
+                    f"`extends` runs in a circle: {chain}", hint="Break it.", place=place
+                )
+            yield place, base
+
+    def _resolve(self, name: str, path: Path, place: Place) -> Path:
+        shipped = data_root() / "constitutions" / f"{name}.yaml"
+        if "/" not in name and "\\" not in name and "\0" not in name and shipped.is_file():
+            return shipped
+        target = (path.parent / name.replace("\0", "")).resolve()
+        inside = target.is_relative_to(self._root) or target.is_relative_to(
+            data_root() / "constitutions"
+        )
+        if not inside:
+            raise RlaifError(
+                f"`extends` names {name!r}, which lies outside {str(self._root)!r}",
+                hint="Copy that file beside this one.",
+                place=place,
+            )
+        try:
+            exists = target.is_file()
+        except OSError:
+            exists = False
+        if not exists:
+            raise RlaifError(
+                f"`extends` names {name!r}, which does not exist",
+                hint=f"Paths are relative to {str(path.parent)!r}.",
+                place=place,
+            )
+        return target
+
+
+def _under(places: dict[YamlPath, Place], prefix: YamlPath) -> dict[YamlPath, Place]:
+    return {p: at for p, at in places.items() if p[: len(prefix)] == prefix}
+
+
+def _drop(draft: _Draft, tree: YamlTree) -> None:
+    assert isinstance(tree.value, dict)
+    names = tree.value.get("drop", [])
+    for i, name in enumerate(names if isinstance(names, list) else []):
+        if not isinstance(name, str):
+            continue
+        if name not in draft.principles:
+            close = get_close_matches(name, draft.principles, n=1)
+            raise RlaifError(
+                f"`drop` names {name!r}, which `extends` does not bring",
+                hint=f"Did you mean {close[0]!r}?" if close else "Delete it from `drop`.",
+                place=tree.places[("drop", i)],
+            )
+        del draft.principles[name]
+
+
+def _add_own(draft: _Draft, tree: YamlTree) -> None:
+    assert isinstance(tree.value, dict)
+    own = tree.value.get("principles", [] if draft.principles else None)
+    here = tree.places.get(("principles",), tree.places[()])
+    if not isinstance(own, list) or not (own or draft.principles):
+        raise RlaifError(
+            "`principles` must be a list with at least one principle",
+            hint="Add `principles:` and, below it, `- id: ...`.",
+            place=here,
+        )
+    seen: dict[str, Place] = {}
+    for i, raw in enumerate(own):
+        at = ("principles", i)
+        if not isinstance(raw, dict):
+            raise RlaifError(
+                f"principle {i + 1} is not a mapping",
+                hint="Write `- id: ...` with its fields below.",
+                place=tree.places[at],
+            )
+        identity = raw.get("id")
+        if not isinstance(identity, str):
+            what = "has no `id`" if identity is None else f"has the id {identity!r}, not text"
+            raise RlaifError(
+                f"principle {i + 1} {what}",
+                hint="Add `id: some-name`.",
+                place=tree.places.get((*at, "id"), tree.places[at]),
+            )
+        if identity in seen:
+            raise RlaifError(
+                f"id {identity!r} is given twice (first on line {seen[identity].line})",
+                hint="Rename or delete one.",
+                place=tree.places[(*at, "id")],
+            )
+        seen[identity] = tree.places[(*at, "id")]
+        merged = draft.principles.setdefault(identity, {})
+        # An override that says how to ask replaces the other way of asking.
+        for one, other in (("check", "preference"), ("preference", "check")):
+            if one in raw and other in merged and other not in raw:
+                del merged[other]
+        for key, value in raw.items():
+            merged[key] = value
+            draft.places = {
+                p: place
+                for p, place in draft.places.items()
+                if p[:3] != ("principles", identity, key)
+            }
+        for marks in (tree.keys, tree.places):
+            draft.places |= {
+                ("principles", identity, *p[2:]): place
+                for p, place in marks.items()
+                if p[:2] == at
+            }
+
+
+def _validate(draft: _Draft, path: Path) -> LoadedConstitution:
+    order = list(draft.principles)
+    raw = {**draft.head, "principles": list(draft.principles.values())}
+    places = {
+        (p[0], order.index(str(p[1])), *p[2:])
+        if len(p) > 1 and p[0] == "principles" and p[1] in draft.principles
+        else p: at
+        for p, at in draft.places.items()
+    }
+    try:
+        constitution = Constitution.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error, places, path) from None
+    except RecursionError:
+        raise RlaifError("constitution is nested too deeply", place=Place(path, 1, 1)) from None
+    where = {p.id: places.get(("principles", i), Place(path)) for i, p in enumerate(
+        constitution.principles)}  # fmt: skip
+    return LoadedConstitution(constitution, path, where)
+
+
+def _explain(error: ValidationError, places: dict[YamlPath, Place], path: Path) -> RlaifError:
+    """The first validation error as one sentence at the nearest known place."""
+    details = error.errors(include_url=False)
+    first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    known: YamlPath = ()
+    for step in first["loc"]:
+        if (*known, step) in places:
+            known = (*known, step)
+    place = places.get(known, Place(path, 1, 1))
+    name = ".".join(str(step) for step in known if isinstance(step, str)) or "constitution"
+    if first["type"] == "missing":
+        wanted = str(first["loc"][-1])
+        hint = f"Add `{wanted}:`."
+        return RlaifError(f"{name} lacks {wanted!r}", hint=hint, place=place)
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(first["loc"], place)
+    if first["type"] == "union_tag_not_found":
+        hint = "Use regex, max_length, json, forbidden_phrases or python."
+        return RlaifError("check lacks 'kind'", hint=hint, place=place)
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message[0].lower() + message[1:]
+    value = first["input"]
+    hint = "`rlaif constitution schema` prints what is allowed."
+    if first["type"] == "string_type" and not isinstance(value, dict | list) and value is not None:
+        message = f"must be text, not {_TYPE_NAMES.get(type(value), 'this')}"
+        hint = f'Put it in quotes: "{value}".'
+    shown = "" if isinstance(value, dict | list) else f" (it is {_short(value)})"
+    return RlaifError(f"`{name}` {message}{shown}", hint=hint, place=place)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _unknown_key(loc: tuple[int | str, ...], place: Place) -> RlaifError:
+    key = str(loc[-1])
+    fields = _fields_at(loc[:-1])
+    close = get_close_matches(key, fields, n=1, cutoff=0.5)
+    if key == "<<":
+        hint = "Merge keys are not supported: use `extends:`."
+    elif close:
+        hint = f"Did you mean {close[0]!r}?"
+    else:
+        hint = f"Known keys here: {', '.join(fields)}."
+    return RlaifError(f"unknown key {_short(key)}", hint=hint, place=place)
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at a place in the document."""
+    model: type[BaseModel] = Constitution
+    if "examples" in loc:
+        model = schemas.Turn if "prompt" in loc else schemas.Example
+    elif "check" in loc:
+        kinds: dict[object, type[BaseModel]] = {
+            "regex": schemas.RegexCheck,
+            "max_length": schemas.MaxLengthCheck,
+            "json": schemas.JsonCheck,
+            "forbidden_phrases": schemas.ForbiddenPhrasesCheck,
+            "python": schemas.PythonCheck,
+        }
+        model = kinds.get(loc[-1], schemas.JsonCheck)
+    elif "applies_to" in loc:
+        model = schemas.AppliesTo
+    elif "principles" in loc:
+        model = Principle
+    return [info.alias or name for name, info in model.model_fields.items()]

@@ -1,0 +1,103 @@
+"""Advice on a valid constitution (`lint`) and what changed between two (`diff`).
+
+Lint warns of what loads but judges badly; it never refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rlaif.constitution.load import LoadedConstitution
+from rlaif.constitution.schema import Constitution, Principle
+from rlaif.errors import Place
+
+_ASKS_FOR_WORSE = re.compile(
+    r"\b(which|choose|pick|select)\b[^.?!]*?\b(worse|worst|more (?:harmful|dangerous|offensive|rude|"
+    r"toxic|dishonest|biased|unhelpful))\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Warning:
+    """One piece of advice about one principle."""
+
+    place: Place
+    principle: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.principle}: {self.message}"
+
+
+def lint(loaded: LoadedConstitution) -> list[Warning]:
+    """Everything worth a second look, in file order."""
+    warnings = []
+    asked: dict[str, str] = {}
+    for principle in loaded.constitution.principles:
+        place = loaded.places[principle.id]
+        warnings += [Warning(place, principle.id, text) for text in _advice(principle)]
+        question = " ".join((principle.preference or "").lower().split())
+        if question and question in asked:
+            text = f"asks the same as {asked[question]!r}: it counts twice"
+            warnings.append(Warning(place, principle.id, text))
+        asked.setdefault(question, principle.id)
+    return warnings
+
+
+def _advice(principle: Principle) -> list[str]:
+    advice = []
+    question = principle.preference
+    if question and _ASKS_FOR_WORSE.search(question):
+        advice.append("asks for the worse response; ask which is better (polarity flips nothing)")
+    if question and not re.search(r"\b(response|answer|reply|completion|summary)", question, re.I):
+        advice.append("does not say what to choose between (a response, an answer)")
+    if question and not principle.examples:
+        advice.append("has no examples, so nothing can test how the judge reads it")
+    if (principle.critique is None) != (principle.revision is None):
+        advice.append("has only one of critique and revision")
+    return advice
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to one principle, or to the constitution's head (principle "")."""
+
+    principle: str
+    what: str
+    asks_judge_again: bool
+
+
+def diff(old: Constitution, new: Constitution) -> list[Change]:
+    """Changes from `old` to `new`, and which of them cost judge calls in the next run."""
+    changes = []
+    before = {p.id: p for p in old.principles}
+    after = {p.id: p for p in new.principles}
+    for name in ("name", "version", "license", "description"):
+        one, two = getattr(old, name), getattr(new, name)
+        if one != two:
+            changes.append(Change("", f"{name}: {one!r} -> {two!r}", False))
+    for identity in [*before, *(i for i in after if i not in before)]:
+        if identity not in after:
+            changes.append(Change(identity, "removed", False))
+        elif identity not in before:
+            changes.append(Change(identity, "added", after[identity].check is None))
+        else:
+            changes += _field_changes(before[identity], after[identity])
+    return changes
+
+
+def _field_changes(old: Principle, new: Principle) -> list[Change]:
+    changes = []
+    one, two = old.model_dump(mode="json"), new.model_dump(mode="json")
+    for key, value in one.items():
+        if value == two[key]:
+            continue
+        if key == "examples":
+            text = f"examples: {len(old.examples)} -> {len(new.examples)} (or reworded)"
+        else:
+            text = f"{key}: {value!r} -> {two[key]!r}"
+        asks = key == "preference" and two[key] is not None or key == "applies_to"
+        changes.append(Change(old.id, text, asks))
+    return changes

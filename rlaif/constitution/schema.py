@@ -1,0 +1,185 @@
+"""What a constitution may say: the one definition behind validation and the JSON Schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import regex
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from rlaif.hashing import digest
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text.strip()
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"is not a valid regular expression ({error})") from None
+    return pattern
+
+
+Text = Annotated[str, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
+Id = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80),
+]
+Phrase = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Turn(Strict):
+    """One message of an example's conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Text
+
+
+class Example(Strict):
+    """A unit test of its principle: the judge should prefer `chosen`."""
+
+    prompt: Text | list[Turn] = Field(description="A question, or a list of turns.")
+    chosen: Text = Field(description="The response that follows the principle better.")
+    rejected: Text = Field(description="The response that follows it less.")
+    why: Text | None = Field(default=None, description="The reason, for human readers.")
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.chosen == self.rejected:
+            raise ValueError("chosen and rejected must differ")
+        return self
+
+
+class AppliesTo(Strict):
+    """Which pairs a principle is asked about; one shared tag is enough."""
+
+    tags: list[Text] = Field(min_length=1, description="Tags of the rows it applies to.")
+
+
+class RegexCheck(Strict):
+    """Passes when the pattern is found (or, with `must: not_match`, is not)."""
+
+    kind: Literal["regex"]
+    pattern: Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_compiles)]
+    must: Literal["match", "not_match"] = "match"
+
+
+class MaxLengthCheck(Strict):
+    """Passes when the response is at most this long."""
+
+    kind: Literal["max_length"]
+    words: int | None = Field(default=None, ge=1)
+    characters: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if (self.words is None) == (self.characters is None):
+            raise ValueError("give exactly one of words and characters")
+        return self
+
+
+class JsonCheck(Strict):
+    """Passes when the response is valid JSON, and nothing else."""
+
+    kind: Literal["json"]
+
+
+class ForbiddenPhrasesCheck(Strict):
+    """Passes when none of the phrases occurs."""
+
+    kind: Literal["forbidden_phrases"]
+    phrases: list[Phrase] = Field(min_length=1)
+    ignore_case: bool = True
+
+
+class PythonCheck(Strict):
+    """Calls `function(prompt, completion) -> bool`, both texts, named as `package.module:name`."""
+
+    kind: Literal["python"]
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+
+
+Check = Annotated[
+    RegexCheck | MaxLengthCheck | JsonCheck | ForbiddenPhrasesCheck | PythonCheck,
+    Field(discriminator="kind"),
+]
+
+
+class Principle(Strict):
+    """One rule: asked of the judge (`preference`), or tested by program (`check`)."""
+
+    id: Id = Field(description="Its name in reports and caches: lower case, digits, - _ .")
+    tier: int = Field(default=1, ge=1, le=99, description="1 decides before 2.")
+    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    polarity: Literal["prefer", "avoid"] = Field(
+        default="prefer",
+        description="Whether it asks for something or against something. It never flips a "
+        "verdict: `preference` always asks for the better response.",
+    )
+    preference: Text | None = Field(
+        default=None, description="The question put to the judge: which response is better?"
+    )
+    critique: Text | None = Field(default=None, description="Instruction for writing a critique.")
+    revision: Text | None = Field(default=None, description="Instruction for rewriting.")
+    applies_to: AppliesTo | None = Field(default=None, description="Default: every pair.")
+    examples: list[Example] = Field(default_factory=list)
+    check: Check | None = Field(default=None, description="A test by program; no judge call.")
+
+    @model_validator(mode="after")
+    def _asks_once(self) -> Self:
+        if (self.preference is None) == (self.check is None):
+            raise ValueError("needs exactly one of preference and check")
+        return self
+
+    def applies(self, tags: frozenset[str]) -> bool:
+        """Whether a pair with these tags is asked about it."""
+        return self.applies_to is None or not tags.isdisjoint(self.applies_to.tags)
+
+
+class Constitution(Strict):
+    """A named, versioned list of principles."""
+
+    format: Literal[1] = Field(alias="schema", description="Version of this format: 1.")
+    name: Id
+    version: Text = Field(description='Version of this constitution, in quotes: "1.0.0".')
+    license: Text | None = None
+    description: Text | None = None
+    extends: list[Text] = Field(
+        default_factory=list,
+        description="Constitutions to start from, in order: files beside or below this one, "
+        "or names of shipped constitutions.",
+    )
+    drop: list[Id] = Field(default_factory=list, description="Ids to leave out of `extends`.")
+    principles: list[Principle] = Field(min_length=1, max_length=1000)
+
+    @property
+    def hash(self) -> str:
+        """Content address of everything that the file says, comments aside."""
+        return digest(self.model_dump(mode="json", by_alias=True, exclude={"extends", "drop"}))
+
+    def applicable(self, tags: frozenset[str]) -> list[Principle]:
+        """The principles for a pair with these tags, in file order."""
+        return [p for p in self.principles if p.applies(tags)]
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema (2020-12) for editors.
+
+    A principle that overrides one from `extends` gives only its id and what changes, so the
+    schema asks for the id alone; loading checks the merged result.
+    """
+    schema = Constitution.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["required"] = [key for key in schema["required"] if key != "principles"]
+    schema["anyOf"] = [{"required": ["principles"]}, {"required": ["extends"]}]
+    return schema

@@ -1,0 +1,222 @@
+"""The engine contract, and the registry that finds an engine by name.
+
+An engine takes requests from an iterator and gives results as they finish, in any order, by
+id.  It pulls a request only when it has room, so what is in flight stays bounded.  A request
+that fails is a `Failure` result; only a broken engine raises.  A `None` from the iterator says
+"nothing to ask for now": the engine answers what it has and comes back.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.records import Message, Request, Result
+
+ENTRY_POINT_GROUP = "rlaif.engines"
+
+
+class EngineSettings(BaseModel):
+    """Which model an engine runs, and how.
+
+    The first group decides the numbers that come out and is part of a run's identity; the
+    second decides speed only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: str = Field(default="vllm", description="Engine name; `rlaif engines` lists them.")
+    model: str = Field(description="A folder, a hub id, or `demo` for the embedded judge.")
+    revision: str | None = Field(default=None, description="Hub revision: branch, tag, commit.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: str | None = Field(default=None, description="As vLLM's: fp8, awq, gptq, ...")
+    seed: int = 0
+
+    max_model_len: int | None = Field(default=None, ge=16, description="Default: the model's.")
+    max_in_flight: int = Field(default=256, ge=1, description="Requests given to the engine.")
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache on the CPU.")
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Passed to the engine as they are."
+    )
+
+
+class Codec(Protocol):
+    """A model's own text rendering: its chat template and its tokenizer."""
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, opened for the assistant's answer.
+
+        Special tokens written out inside a message stay text: data cannot open a turn.
+        """
+        ...
+
+    def spellings(self, label: str) -> tuple[int, ...]:
+        """Every single token that spells `label`, with or without white space around it."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of generated tokens, without special tokens."""
+        ...
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What an engine did so far.  Tokens of prompts, and how many of them a cache spared."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A running model.
+
+    Attributes:
+        fingerprint: content address of the model and of whatever changes its numbers.
+        codec: its text rendering.
+        max_prompt_tokens: the longest prompt it takes.
+    """
+
+    fingerprint: str
+    codec: Codec
+    max_prompt_tokens: int
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Answer requests; results come in batches as they finish."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Counters since the start."""
+        ...
+
+    def close(self) -> None:
+        """Release memory and processes; safe to call twice."""
+        ...
+
+
+class Intake:
+    """Takes requests from an iterator as there is room, and minds its pauses (`None`)."""
+
+    def __init__(self, requests: Iterable[Request | None]) -> None:
+        self._source = iter(requests)
+        self.exhausted = False
+
+    def take(self, room: int) -> list[Request]:
+        """At most `room` requests: fewer at a pause or at the end."""
+        taken: list[Request] = []
+        while not self.exhausted and len(taken) < room:
+            try:
+                request = next(self._source)
+            except StopIteration:
+                self.exhausted = True
+                break
+            if request is None:
+                break
+            taken.append(request)
+        return taken
+
+
+EngineFactory = Callable[[EngineSettings], Engine]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """An engine as `rlaif engines` shows it.
+
+    Attributes:
+        module: the library it needs; its absence makes the engine unavailable.
+        target: `package.module:factory`.
+    """
+
+    name: str
+    summary: str
+    module: str
+    install: str
+    target: str
+
+    @property
+    def available(self) -> bool:
+        """Whether its library is installed here."""
+        return not self.module or find_spec(self.module) is not None
+
+
+_BUILTIN = (
+    EngineInfo(
+        "vllm",
+        "vLLM in this process, on a GPU or with its CPU build; the default",
+        "vllm",
+        "pip install 'rlaif[vllm]' (GPU), or run scripts/setup.sh in a checkout (CPU build)",
+        "rlaif.engines.vllm_engine:create",
+    ),
+    EngineInfo(
+        "transformers",
+        "plain forward passes of the transformers library: slow, exact, the reference",
+        "transformers",
+        "pip install rlaif",
+        "rlaif.engines.transformers_engine:create",
+    ),
+    EngineInfo(
+        "scripted",
+        "answers by a fixed rule without any model: for tests and dry experiments",
+        "",
+        "",
+        "rlaif.engines.scripted:create",
+    ),
+)
+
+
+def model_fingerprint(settings: EngineSettings) -> str:
+    """Content address of the model that `settings` names, without starting an engine.
+
+    Raises:
+        RlaifError: the model is not found.
+    """
+    if settings.engine == "scripted":
+        return digest({"scripted": settings.options})
+    hub = importlib.import_module("rlaif.engines.hub")
+    return str(hub.resolve_model(settings.model, settings.revision).fingerprint)
+
+
+def list_engines() -> list[EngineInfo]:
+    """Built-in engines, then those that installed packages add by entry point."""
+    found = list(_BUILTIN)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        source = entry.dist.name if entry.dist else "a package"
+        found.append(EngineInfo(entry.name, f"added by {source}", "", "", entry.value))
+    return found
+
+
+def create_engine(settings: EngineSettings) -> Engine:
+    """Start the engine that `settings.engine` names.
+
+    Raises:
+        RlaifError: no such engine, its library is not installed, or the model can't be loaded.
+    """
+    engines = {info.name: info for info in list_engines()}
+    info = engines.get(settings.engine)
+    if info is None:
+        names = ", ".join(engines)
+        raise RlaifError(f"engine {settings.engine!r} is unknown", hint=f"Use one of: {names}.")
+    if not info.available:
+        raise RlaifError(
+            f"engine {info.name!r} needs the package {info.module!r}, which is not installed",
+            hint=f"Install it: {info.install}.",
+        )
+    module_name, _, attribute = info.target.partition(":")
+    factory: EngineFactory = getattr(importlib.import_module(module_name), attribute)
+    return factory(settings)

@@ -1,0 +1,142 @@
+"""Finds a model's files and its tokenizer: a local folder, the embedded one, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoTokenizer
+
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest, folder_digest
+from rlaif.records import Message
+from rlaif.resources import demo_model
+
+_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on disk.
+
+    Attributes:
+        name: how the user named it.
+        path: the folder with its files.
+        revision: the hub commit, or "" for a folder.
+        fingerprint: content address of its files, or of repository and commit.
+    """
+
+    name: str
+    path: Path
+    revision: str
+    fingerprint: str
+
+
+def resolve_model(name: str, revision: str | None = None, *, embedded: str = "judge") -> ModelFiles:
+    """Locate a model, downloading it if it is a hub id that is not cached.
+
+    Args:
+        embedded: what the name "demo" stands for: "judge" or "policy".
+
+    Raises:
+        RlaifError: there is no such folder and the hub does not give it.
+    """
+    path = demo_model(embedded) if name == "demo" else Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise RlaifError(
+                f"model folder {name!r} has no config.json",
+                hint="Name a folder saved by save_pretrained.",
+            )
+        return ModelFiles(name, path, "", folder_digest(path, _FILES))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise RlaifError(f"model folder {name!r} does not exist", hint="Check the path.")
+    try:
+        local = Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+    except Exception as error:  # the hub client raises many unrelated types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RlaifError(
+            f"model {name!r} could not be loaded from the hub ({type(error).__name__}: {reason})",
+            hint="Give a local folder, check the id and network, or use `demo`.",
+        ) from None
+    commit = local.name
+    return ModelFiles(name, local, commit, digest({"repo": name, "commit": commit}))
+
+
+def context_length(files: ModelFiles) -> int:
+    """The longest sequence the model's config allows, in tokens."""
+    config = AutoConfig.from_pretrained(files.path)
+    return int(getattr(config, "max_position_embeddings", 4096))
+
+
+class HFCodec:
+    """A tokenizer of the transformers library as a `Codec`."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(files.path)
+        except Exception as error:  # loaders raise many unrelated types
+            raise RlaifError(
+                f"tokenizer of {files.name!r} could not be loaded ({error})",
+                hint="Check that the folder holds tokenizer files.",
+            ) from None
+        if not self._tokenizer.chat_template:
+            raise RlaifError(
+                f"model {files.name!r} has no chat template",
+                hint="Use an instruction-tuned model, or add chat_template.jinja to its folder.",
+            )
+        special = sorted(
+            {t for t in self._tokenizer.get_added_vocab() if t.strip()}, key=len, reverse=True
+        )
+        self._special = re.compile("|".join(map(re.escape, special))) if special else None
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """See `Codec.encode_chat`.
+
+        A special token spelled out in a message gets a space after its first character, so
+        that no tokenizer reads it as the token.
+        """
+        safe = [{"role": m["role"], "content": self._defuse(m["content"])} for m in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                safe, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # templates raise what they like
+            raise RlaifError(
+                f"the chat template refused the conversation ({error})",
+                hint="Check that the judge's template takes a single user message.",
+            ) from None
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _defuse(self, text: str) -> str:
+        if self._special is None:
+            return text
+        return self._special.sub(lambda m: f"{m.group()[0]} {m.group()[1:]}", text)
+
+    def spellings(self, label: str) -> tuple[int, ...]:
+        """See `Codec.spellings`; found by decoding every short token that contains the label."""
+        found = []
+        for token, index in self._tokenizer.get_vocab().items():
+            short = label in token and len(token) <= len(label) + 4
+            if short and self._tokenizer.decode([index]).strip() == label:
+                found.append(index)
+        if not found:
+            raise RlaifError(
+                f"no single token of the judge's vocabulary spells the label {label!r}",
+                hint="Choose other labels in the judge template's front matter.",
+            )
+        return tuple(sorted(found))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `Codec.decode`."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """See `Codec.eos_ids`."""
+        eos = self._tokenizer.eos_token_id
+        return () if eos is None else (int(eos),)

@@ -1,0 +1,136 @@
+"""An engine without a model: deterministic answers by rule, for tests of ours and of users.
+
+Its tokens are UTF-8 bytes, so a rule sees exactly the text that a judge would read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from rlaif.engines.base import EngineSettings, EngineStats, Intake
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    GenerationResult,
+    Message,
+    Request,
+    Result,
+)
+
+Rule = Callable[[str], tuple[float, float] | str | None]
+"""Prompt text to (log-odds of the first label, label mass); a reason to fail; or None."""
+
+
+class ByteCodec:
+    """UTF-8 bytes as tokens, and a chat template of one line per message."""
+
+    eos_ids = (0,)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Each message as `role: content`, then `assistant:`."""
+        text = "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
+        return list(text.encode("utf-8", "replace"))
+
+    def spellings(self, label: str) -> tuple[int, ...]:
+        """The label's byte; labels of this engine are single characters."""
+        data = label.encode()
+        if len(data) != 1:
+            raise RlaifError(f"label {label!r} is longer than one byte", hint="Use A and B.")
+        return (data[0],)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of the bytes."""
+        return bytes(token_ids).decode("utf-8", "replace")
+
+
+def hashed_rule(text: str) -> tuple[float, float]:
+    """A log-odds between -6 and 6 and a label mass of 0.99, from a hash of the prompt."""
+    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+    return (value / 0xFFFFFFFF - 0.5) * 12.0, 0.99
+
+
+class ScriptedEngine:
+    """Answers by `rule`.
+
+    Args:
+        rule: prompt text to an answer; see `Rule`.
+        delay: seconds per batch, to imitate work.
+        fail_every: each request whose hash is divisible by this fails; 0 for none.
+    """
+
+    def __init__(
+        self,
+        rule: Rule = hashed_rule,
+        *,
+        name: str = "hashed",
+        delay: float = 0.0,
+        fail_every: int = 0,
+        max_in_flight: int = 64,
+        max_prompt_tokens: int = 1 << 20,
+    ) -> None:
+        self.codec = ByteCodec()
+        self.fingerprint = digest({"scripted": name, "fail_every": fail_every})
+        self.max_prompt_tokens = max_prompt_tokens
+        self._rule = rule
+        self._delay = delay
+        self._fail_every = fail_every
+        self._max_in_flight = max_in_flight
+        self._requests = 0
+        self._tokens = 0
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Answer half of what is in flight at a time, the newest first."""
+        intake = Intake(requests)
+        waiting: deque[Request] = deque()
+        while True:
+            waiting += intake.take(self._max_in_flight - len(waiting))
+            if waiting:
+                if self._delay:
+                    time.sleep(self._delay)
+                yield [self._answer(waiting.pop()) for _ in range((len(waiting) + 1) // 2)]
+            elif intake.exhausted:
+                return
+
+    def _answer(self, request: Request) -> Result:
+        self._requests += 1
+        self._tokens += len(request.token_ids)
+        text = self.codec.decode(request.token_ids)
+        if not isinstance(request, ChoiceRequest):
+            return GenerationResult(request.id, tuple(b"scripted"), finished=True)
+        stamp = hashlib.blake2b(text.encode(), digest_size=4).digest()
+        if self._fail_every and int.from_bytes(stamp, "big") % self._fail_every == 0:
+            return Failure(request.id, "scripted failure")
+        answer = self._rule(text)
+        if answer is None or isinstance(answer, str):
+            return Failure(request.id, answer or "scripted failure")
+        logit, mass = answer
+        first = mass / (1.0 + math.exp(-logit))
+        logs = [math.log(p) if p > 0 else -math.inf for p in (first, mass - first)]
+        return ChoiceResult(request.id, (logs[0], logs[1]))
+
+    def stats(self) -> EngineStats:
+        """Requests answered and bytes read."""
+        return EngineStats(self._requests, self._tokens, 0)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def create(settings: EngineSettings) -> ScriptedEngine:
+    """The hashed rule; options: `delay` (seconds a batch) and `fail_every`."""
+    options = dict(settings.options)
+    delay = float(options.pop("delay", 0.0))
+    fail_every = int(options.pop("fail_every", 0))
+    if options:
+        raise RlaifError(
+            f"engine 'scripted' has no option {next(iter(options))!r}",
+            hint="It has delay and fail_every.",
+        )
+    return ScriptedEngine(delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight)

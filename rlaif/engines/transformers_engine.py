@@ -1,0 +1,162 @@
+"""The reference engine: plain forward passes, one batch after the other, nothing clever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from rlaif.engines.base import EngineSettings, EngineStats, Intake
+from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    GenerationRequest,
+    GenerationResult,
+    Request,
+    Result,
+)
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class TransformersEngine:
+    """A causal language model of the transformers library.
+
+    Args:
+        files: where the model lies.
+        batch_size: sequences in one forward pass.
+    """
+
+    def __init__(self, files: ModelFiles, settings: EngineSettings, batch_size: int = 16) -> None:
+        self.codec = HFCodec(files)
+        self.max_prompt_tokens = (settings.max_model_len or context_length(files)) - 1
+        self._batch_size = batch_size
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = _DTYPES.get(settings.dtype, "auto")
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise RlaifError(
+                f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
+            ) from None
+        self._model = model.to(self._device).eval()
+        kind = str(self._model.dtype).removeprefix("torch.")
+        self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "transformers"})
+        self._requests = 0
+        self._tokens = 0
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Answer in batches, in order."""
+        intake = Intake(requests)
+        while not intake.exhausted:
+            batch = intake.take(self._batch_size)
+            results: list[Result] = []
+            ready = []
+            for request in batch:
+                if len(request.token_ids) > self.max_prompt_tokens:
+                    reason = f"prompt of {len(request.token_ids)} tokens is longer than "
+                    results.append(Failure(request.id, f"{reason}{self.max_prompt_tokens}"))
+                else:
+                    ready.append(request)
+            choices = [r for r in ready if isinstance(r, ChoiceRequest)]
+            generations = [r for r in ready if isinstance(r, GenerationRequest)]
+            if choices:
+                results += self._choose(choices)
+            for settings in sorted({_sampling(r) for r in generations}):
+                results += self._generate([r for r in generations if _sampling(r) == settings])
+            self._requests += len(batch)
+            self._tokens += sum(len(r.token_ids) for r in ready)
+            if results:
+                yield results
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Left-padded ids and attention mask, both (rows, longest)."""
+        width = max(map(len, rows))
+        pad = self.codec.eos_ids[0] if self.codec.eos_ids else 0
+        ids = torch.full((len(rows), width), pad)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, width - len(row) :] = torch.tensor(list(row))
+            mask[i, width - len(row) :] = 1
+        return ids.to(self._device), mask.to(self._device)
+
+    @torch.inference_mode()
+    def _choose(self, requests: Sequence[ChoiceRequest]) -> list[Result]:
+        ids, mask = self._padded([r.token_ids for r in requests])
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
+        ).logits[:, -1]
+        logprobs = logits.float().log_softmax(-1)
+        results: list[Result] = []
+        for request, row in zip(requests, logprobs, strict=True):
+            labels = tuple(
+                float(row[list(spelled)].logsumexp(0)) for spelled in request.label_ids
+            )
+            results.append(ChoiceResult(request.id, labels))
+        return results
+
+    @torch.inference_mode()
+    def _generate(self, requests: Sequence[GenerationRequest]) -> list[Result]:
+        first = requests[0]
+        ids, mask = self._padded([r.token_ids for r in requests])
+        if first.seed is not None:
+            torch.manual_seed(first.seed)
+        sampling: dict[str, Any] = {"do_sample": False}
+        if first.temperature > 0:
+            sampling = {
+                "do_sample": True,
+                "temperature": first.temperature,
+                "top_p": first.top_p,
+                "top_k": 0,
+            }
+        out = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=first.max_tokens,
+            pad_token_id=self.codec.eos_ids[0] if self.codec.eos_ids else 0,
+            **sampling,
+        )
+        results: list[Result] = []
+        for request, row in zip(requests, out[:, ids.shape[1] :].tolist(), strict=True):
+            stops = [i for i, token in enumerate(row) if token in self.codec.eos_ids]
+            written = row[: stops[0]] if stops else row
+            results.append(GenerationResult(request.id, tuple(written), bool(stops)))
+        return results
+
+    def stats(self) -> EngineStats:
+        """Requests and prompt tokens; this engine caches nothing."""
+        return EngineStats(self._requests, self._tokens, 0)
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = None
+
+
+def _sampling(request: GenerationRequest) -> tuple[int, float, float, int]:
+    seed = -1 if request.seed is None else request.seed
+    return request.max_tokens, request.temperature, request.top_p, seed
+
+
+def create(settings: EngineSettings) -> TransformersEngine:
+    """Load the model; option: `batch_size`."""
+    options = dict(settings.options)
+    batch_size = int(options.pop("batch_size", 16))
+    if options:
+        raise RlaifError(
+            f"engine 'transformers' has no option {next(iter(options))!r}",
+            hint="It has batch_size.",
+        )
+    if settings.quantization:
+        raise RlaifError("engine 'transformers' does not quantize", hint="Use --engine vllm.")
+    return TransformersEngine(resolve_model(settings.model, settings.revision), settings, batch_size)

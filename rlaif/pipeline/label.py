@@ -1,0 +1,295 @@
+"""The labeling loop: rows stream in, judge requests stream out, finished pairs are written.
+
+Pairs are written in input order.  The engine pulls requests from a generator, so a row is
+read only when the engine has room, and what is open at any time is bounded.  An answer is in
+the verdict cache before anything else happens to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rlaif.constitution.checks import CheckFailed, run_check
+from rlaif.constitution.schema import Constitution, Principle
+from rlaif.engines.base import Engine
+from rlaif.pipeline.rendering import Renderer
+from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_row
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    Pair,
+    Preference,
+    PrincipleScore,
+    Rejected,
+    Result,
+    Verdict,
+)
+from rlaif.stages.folding import failed_check, fold, score_check, score_principle
+from rlaif.stages.layouts import BadRow, read_row
+from rlaif.stages.pairing import make_pairs
+from rlaif.stages.questions import Question, plan, principles_for, screen
+from rlaif.stages.summary import Tally
+from rlaif.stages.verdicts import read_verdict
+from rlaif.store.cache import VerdictCache, answer_key
+from rlaif.store.run_directory import RunDirectory
+from rlaif.store.sources import Source
+
+MOST_OPEN_PAIRS = 4096
+CHECKPOINT_SECONDS = 0.5
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        rows: input rows finished, in this process and before it.
+        verdicts: judge answers in this process, from the cache or not.
+        cached: those from the cache or shared with an equal question of this run.
+        seconds: since this process began to judge.
+    """
+
+    rows: int = 0
+    verdicts: int = 0
+    cached: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Open:
+    """A pair (or a settled row) on its way to the output."""
+
+    ends_row: bool
+    pair: Pair | None = None
+    rejected: Rejected | None = None
+    settled: Preference | None = None
+    principles: list[Principle] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    answers: dict[int, Verdict] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.answers) == len(self.questions)
+
+
+class Labeler:
+    """Labels one source into one run directory.
+
+    Args:
+        stamp: provenance that every row carries (constitution, judge, template).
+        on_progress: called after every batch of answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        cache: VerdictCache,
+        run: RunDirectory,
+        constitution: Constitution,
+        template: JudgeTemplate,
+        settings: LabelSettings,
+        stamp: dict[str, str],
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._run = run
+        self._constitution = constitution
+        self._settings = settings
+        self._stamp = stamp
+        self._on_progress = on_progress
+        self._renderer = Renderer(template, engine.codec)
+        self._queue: deque[_Open] = deque()
+        self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}
+        self._keys: dict[str, bytes] = {}
+        self._next_request = 0
+        self._began = self._checkpointed = time.monotonic()
+        self._earlier_seconds = float(run.journal.get("seconds", 0.0))
+        self._tally = Tally.model_validate(run.journal["tally"] or {})
+        self.progress = Progress(rows=self._tally.rows)
+
+    def label(self, source: Source) -> Tally:
+        """Judge every row of `source` that the run has not finished yet; the tally at the end."""
+        for results in self._engine.run(self._requests(source)):
+            self._take(results)
+            self._report()
+        assert not self._queue, "a pair was left without all its verdicts"
+        self._checkpoint()
+        return self._tally
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this run so far, over all processes."""
+        return self._earlier_seconds + time.monotonic() - self._began
+
+    def _requests(self, source: Source) -> Iterator[ChoiceRequest | None]:
+        done = self._tally.rows
+        for number, (place, row) in enumerate(source.rows()):
+            if self._settings.limit is not None and number >= self._settings.limit:
+                break
+            if number < done:
+                continue
+            for item in self._items(number, place, row):
+                while len(self._queue) >= MOST_OPEN_PAIRS:
+                    yield None
+                self._queue.append(item)
+                yield from self._ask(item)
+                self._flush()
+        while self._queue:
+            yield None
+
+    def _items(self, number: int, place: str, row: object) -> Iterator[_Open]:
+        """The pairs of a row, or the reason that there are none."""
+        if isinstance(row, Rejected):
+            yield _Open(True, rejected=row)
+            return
+        assert isinstance(row, dict)
+        s = self._settings
+        try:
+            read = read_row(row, s.mapping)
+            name = read.id or f"row-{number + 1}"
+            pairs = list(
+                make_pairs(read, name, mode=s.pairs, count=s.pairs_per_prompt, seed=s.seed)
+            )
+        except BadRow as error:
+            yield _Open(True, rejected=Rejected(place, str(error)))
+            return
+        for i, pair in enumerate(pairs, 1):
+            yield self._open(pair, ends_row=i == len(pairs))
+
+    def _open(self, pair: Pair, *, ends_row: bool) -> _Open:
+        settled = screen(pair)
+        if settled:
+            status, reason = settled
+            preference = Preference(status, None, 0.5, 0.0, (), reason=reason)
+            return _Open(ends_row, pair, settled=preference)
+        s = self._settings
+        return _Open(
+            ends_row,
+            pair,
+            principles=principles_for(pair, self._constitution, mode=s.principles, seed=s.seed),
+            questions=plan(
+                pair, self._constitution, orders=s.orders, mode=s.principles, seed=s.seed
+            ),
+        )
+
+    def _ask(self, item: _Open) -> Iterator[ChoiceRequest]:
+        """Requests for what neither the cache nor a request in flight answers."""
+        if item.pair is None or not item.questions:
+            return
+        requests = []
+        for question in item.questions:
+            self._next_request += 1
+            requests.append(
+                self._renderer.request(item.pair, question, str(self._next_request))
+            )
+        fingerprint = self._engine.fingerprint
+        item.keys = [answer_key(fingerprint, request) for request in requests]
+        known = self._cache.get(item.keys)
+        for i, (key, request) in enumerate(zip(item.keys, requests, strict=True)):
+            if key in known:
+                self._answer(item, i, ChoiceResult(request.id, known[key]), cached=True)
+            elif key in self._waiting:
+                self._waiting[key].append((item, i))
+            else:
+                self._waiting[key] = [(item, i)]
+                self._keys[request.id] = key
+                yield request
+
+    def _take(self, results: list[Result]) -> None:
+        answers = [
+            (self._keys[r.id], r.logprobs) for r in results if isinstance(r, ChoiceResult)
+        ]
+        self._cache.put(answers)
+        for result in results:
+            assert isinstance(result, ChoiceResult | Failure)
+            waiting = self._waiting.pop(self._keys.pop(result.id))
+            for n, (item, i) in enumerate(waiting):
+                self._answer(item, i, result, cached=n > 0)
+        self._flush()
+
+    def _answer(
+        self, item: _Open, index: int, result: ChoiceResult | Failure, *, cached: bool
+    ) -> None:
+        question = item.questions[index]
+        item.answers[index] = read_verdict(
+            result,
+            principle=question.principle.id,
+            order=question.order,
+            floor=self._settings.label_mass_floor,
+            cached=cached,
+        )
+        self.progress.verdicts += 1
+        self.progress.cached += cached
+
+    def _flush(self) -> None:
+        """Write the finished pairs at the head of the queue."""
+        while self._queue and self._queue[0].complete:
+            item = self._queue.popleft()
+            if item.rejected is not None:
+                self._run.append("rejected.jsonl", rejected_row(item.rejected))
+                self._tally.add_rejected()
+            else:
+                self._write(item)
+            if item.ends_row:
+                self._tally.rows += 1
+                self.progress.rows = self._tally.rows
+                if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
+                    self._checkpoint()
+
+    def _write(self, item: _Open) -> None:
+        assert item.pair is not None
+        verdicts = [item.answers[i] for i in range(len(item.questions))]
+        preference = item.settled or fold(self._scores(item, verdicts), self._settings.fold)
+        for verdict, key in zip(verdicts, item.keys, strict=True):
+            self._run.append("verdicts.jsonl", verdict_row(item.pair, verdict, key.hex()))
+        if preference.status == "decided":
+            row = preference_row(item.pair, preference, self._stamp)
+            self._run.append("preferences.jsonl", row)
+        else:
+            row = undecided_row(item.pair, preference, self._stamp)
+            self._run.append("undecided.jsonl", row)
+        self._tally.add(preference, verdicts)
+
+    def _scores(self, item: _Open, verdicts: list[Verdict]) -> list[PrincipleScore]:
+        assert item.pair is not None
+        by_principle: dict[str, list[Verdict]] = {}
+        for verdict in verdicts:
+            by_principle.setdefault(verdict.principle, []).append(verdict)
+        return [
+            score_principle(principle, by_principle.get(principle.id, []))
+            if principle.check is None
+            else self._check(principle, item.pair)
+            for principle in item.principles
+        ]
+
+    def _check(self, principle: Principle, pair: Pair) -> PrincipleScore:
+        assert principle.check is not None
+        prompt = conversation_text(pair.prompt)
+        try:
+            a, b = (
+                run_check(principle.check, prompt, completion_text(side))
+                for side in (pair.a, pair.b)
+            )
+        except CheckFailed as error:
+            return failed_check(principle, str(error))
+        return score_check(principle, a, b)
+
+    def _checkpoint(self) -> None:
+        """Journal the state; called only between two rows."""
+        self._run.checkpoint(
+            rows=self._tally.rows, tally=self._tally.model_dump(), seconds=round(self.seconds, 3)
+        )
+        self._checkpointed = time.monotonic()
+
+    def _report(self) -> None:
+        self.progress.seconds = time.monotonic() - self._began
+        self._on_progress(self.progress)

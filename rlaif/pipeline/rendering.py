@@ -1,0 +1,41 @@
+"""Renders a question into the tokens that the judge reads."""
+
+from __future__ import annotations
+
+from rlaif.engines.base import Codec
+from rlaif.errors import RlaifError
+from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
+from rlaif.records import ChoiceRequest, Message, Pair
+from rlaif.stages.questions import Question
+
+
+class Renderer:
+    """A judge's layout, chat template and tokenizer together.
+
+    Raises:
+        RlaifError: a label is not a single token of this judge, or merges with the prompt's end.
+    """
+
+    def __init__(self, template: JudgeTemplate, codec: Codec) -> None:
+        self._template = template
+        self._codec = codec
+        first, second = (codec.spellings(label) for label in template.labels)
+        if set(first) & set(second):
+            raise RlaifError(
+                f"labels {template.labels[0]!r} and {template.labels[1]!r} share a token",
+                hint="Choose labels that differ in more than case or white space.",
+            )
+        self.label_ids = (first, second)
+
+    def request(self, pair: Pair, question: Question, request_id: str) -> ChoiceRequest:
+        """The request for one question about `pair`."""
+        assert question.principle.preference is not None
+        first, second = (pair.a, pair.b) if question.order == "ab" else (pair.b, pair.a)
+        text = self._template.render(
+            conversation=conversation_text(pair.prompt),
+            first=completion_text(first),
+            second=completion_text(second),
+            principle=question.principle.preference,
+        )
+        message: Message = {"role": "user", "content": text}
+        return ChoiceRequest(request_id, self._codec.encode_chat([message]), self.label_ids)

@@ -1,0 +1,98 @@
+"""The rows of a run directory, as other tools read them.
+
+No value is ever null in one row and a number in another, so that `datasets` infers one schema
+from any part of a file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlaif.numerics import sigmoid
+from rlaif.records import Pair, Preference, PrincipleScore, Rejected, Verdict
+
+DIGITS = 6
+
+
+def _round(value: float) -> float:
+    return round(value, DIGITS)
+
+
+def verdict_row(pair: Pair, verdict: Verdict, request: str) -> dict[str, Any]:
+    """One judge answer; `request` addresses the exact prompt in the verdict cache."""
+    return {
+        "pair": pair.id,
+        "principle": verdict.principle,
+        "order": verdict.order,
+        "p_first": _round(sigmoid(verdict.logit)),
+        "logit": _round(verdict.logit),
+        "label_mass": _round(verdict.label_mass),
+        "invalid": verdict.invalid,
+        "request": request,
+    }
+
+
+def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:
+    return {
+        "principle": score.principle,
+        "tier": score.tier,
+        "weight": score.weight,
+        "p_chosen": _round((1 + sign * score.sign) / 2),
+        "source": score.source,
+        "invalid": score.invalid,
+    }
+
+
+def provenance(
+    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float
+) -> dict[str, Any]:
+    """Where a label comes from; probabilities are turned to the side of `sign`."""
+    masses = [s.label_mass for s in preference.scores if s.label_mass is not None]
+    consistency = preference.order_consistency
+    return {
+        "id": pair.id,
+        "status": preference.status,
+        "reason": preference.reason,
+        "margin": _round(preference.margin),
+        "deciding_tier": preference.deciding_tier or 0,
+        "order_consistency": 1.0 if consistency is None else _round(consistency),
+        "label_mass": _round(min(masses, default=1.0)),
+        "principles": [_principle(score, sign) for score in preference.scores],
+        **stamp,
+    }
+
+
+def preference_row(
+    pair: Pair, preference: Preference, stamp: dict[str, str]
+) -> dict[str, Any]:
+    """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
+    a_wins = preference.winner == "a"
+    chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)
+    origins = (pair.origin_a, pair.origin_b)
+    record = provenance(pair, preference, stamp, 1.0 if a_wins else -1.0)
+    record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
+    return {
+        "prompt": list(pair.prompt),
+        "chosen": list(chosen),
+        "rejected": list(rejected),
+        "p_chosen": _round(preference.p_a if a_wins else 1.0 - preference.p_a),
+        "provenance": record,
+    }
+
+
+def undecided_row(pair: Pair, preference: Preference, stamp: dict[str, str]) -> dict[str, Any]:
+    """A tie or an abstention: kept, with its reason, out of the training data."""
+    record = provenance(pair, preference, stamp, 1.0)
+    record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
+    return {
+        "prompt": list(pair.prompt),
+        "a": list(pair.a),
+        "b": list(pair.b),
+        "p_a": _round(preference.p_a),
+        "provenance": record,
+    }
+
+
+def rejected_row(rejected: Rejected) -> dict[str, Any]:
+    """An input row that could not be read."""
+    return {"place": rejected.place, "reason": rejected.reason}

@@ -1,0 +1,68 @@
+"""The configuration of a labeling run, and the part of it that a run's results depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.constitution.schema import Constitution
+from rlaif.engines.base import EngineSettings
+from rlaif.prompts import JudgeTemplate
+from rlaif.stages.folding import FoldSettings
+from rlaif.stages.pairing import PairingMode
+from rlaif.stages.questions import OrdersMode, PrinciplesMode
+from rlaif.store.sources import Source
+
+SPEED_ONLY = {"max_in_flight", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib"}
+
+
+class LabelSettings(BaseModel):
+    """Everything that `rlaif label` can be told, apart from data and constitution."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    judge: EngineSettings
+    template: str = Field(default="pairwise", description="Judge prompt layout: name or path.")
+    orders: OrdersMode = Field(default="both", description="Show each pair both ways round.")
+    principles: PrinciplesMode = Field(
+        default="all", description="Ask every principle, or one drawn per pair."
+    )
+    label_mass_floor: float = Field(
+        default=0.5, ge=0, le=1, description="Least probability on the labels of a verdict."
+    )
+    fold: FoldSettings = FoldSettings()
+    pairs: PairingMode = "all"
+    pairs_per_prompt: int = Field(default=1, ge=1, description="For `pairs: sample`.")
+    mapping: dict[str, str] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1, description="Stop after this many rows.")
+    seed: int = 0
+
+    def resolved(
+        self,
+        source: Source,
+        constitution: Constitution,
+        template: JudgeTemplate,
+        model_fingerprint: str,
+    ) -> dict[str, Any]:
+        """What `run.yaml` holds: every value that the results depend on, with content hashes."""
+        own = self.model_dump(mode="json", exclude={"judge": SPEED_ONLY})
+        judge = {**own.pop("judge"), "fingerprint": model_fingerprint}
+        return {
+            "format": 1,
+            "input": {
+                "path": source.name,
+                "split": source.split,
+                "hash": source.fingerprint(),
+            },
+            "constitution": {
+                "name": constitution.name,
+                "version": constitution.version,
+                "hash": constitution.hash,
+            },
+            "judge": judge,
+            **own,
+            "template": {"name": self.template, "hash": template.hash},
+        }
+
+

@@ -1,0 +1,130 @@
+"""The judge's prompt layouts: text files with placeholders, edited by people.
+
+A layout is filled in one pass, so braces inside a conversation or a response stay text.  The
+layout's own words and the model's chat template are the only parts that give structure; this
+module knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from rlaif.errors import Place, RlaifError
+from rlaif.hashing import digest
+from rlaif.records import Message
+from rlaif.resources import find
+
+SLOTS = ("conversation", "first", "second", "principle")
+_SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+
+@dataclass(frozen=True)
+class JudgeTemplate:
+    """A judge's prompt layout.
+
+    Attributes:
+        name: how it was asked for.
+        body: the text with its placeholders.
+        labels: the two answers: the first means that the response shown first is better.
+    """
+
+    name: str
+    body: str
+    labels: tuple[str, str]
+
+    @property
+    def hash(self) -> str:
+        """Content address: two templates with equal text and labels share it."""
+        return digest({"body": self.body, "labels": list(self.labels)})
+
+    def render(self, *, conversation: str, first: str, second: str, principle: str) -> str:
+        """The user message for one question."""
+        values = {
+            "conversation": conversation,
+            "first": first,
+            "second": second,
+            "principle": principle,
+        }
+        return _SLOT.sub(lambda m: values[m.group(1)], self.body)
+
+    @property
+    def shares_context(self) -> bool:
+        """Whether the principle comes last, so that a pair's questions share their prefix."""
+        return _SLOT.findall(self.body)[-1] == "principle"
+
+
+def load_judge_template(name: str) -> JudgeTemplate:
+    """Read a layout by shipped name or path.
+
+    Raises:
+        RlaifError: it is missing, has no valid front matter, or lacks or repeats a placeholder.
+    """
+    path = find(name, folder="prompts/judge", suffix=".txt", what="Judge template")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RlaifError(
+            f"judge template is not UTF-8 (byte {error.start})",
+            hint="Save it as UTF-8.",
+            place=Place(path),
+        ) from None
+    labels, body = _split_front_matter(text, Place(path))
+    _check_slots(body, Place(path))
+    return JudgeTemplate(name=name, body=body, labels=labels)
+
+
+def _split_front_matter(text: str, place: Place) -> tuple[tuple[str, str], str]:
+    parts = re.match(r"---\n(.*?)\n---\n(.*)\Z", text.replace("\r\n", "\n"), re.DOTALL)
+    hint = "Open it with '---', a line 'labels: [A, B]' and another '---'."
+    if not parts:
+        raise RlaifError("judge template has no front matter", hint=hint, place=place)
+    try:
+        front = yaml.safe_load(parts.group(1))
+    except yaml.YAMLError:
+        front = None
+    labels = front.get("labels") if isinstance(front, Mapping) else None
+    if (
+        not isinstance(labels, list)
+        or len(labels) != 2
+        or not all(isinstance(label, str) and label.strip() for label in labels)
+        or labels[0].strip() == labels[1].strip()
+    ):
+        raise RlaifError("judge template needs two different labels", hint=hint, place=place)
+    return (labels[0].strip(), labels[1].strip()), parts.group(2).strip("\n")
+
+
+def _check_slots(body: str, place: Place) -> None:
+    found = _SLOT.findall(body)
+    for slot in found:
+        if slot not in SLOTS:
+            raise RlaifError(
+                f"judge template has an unknown placeholder {{{{{slot}}}}}",
+                hint=f"Use {', '.join(SLOTS)}.",
+                place=place,
+            )
+    for slot in SLOTS:
+        if found.count(slot) != 1:
+            raise RlaifError(
+                f"judge template has the placeholder {{{{{slot}}}}} {found.count(slot)} times",
+                hint="Use each placeholder exactly once.",
+                place=place,
+            )
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """A conversation as the judge reads it: one paragraph per message, headed by its role."""
+    return "\n".join(
+        f"{_ROLE_NAMES.get(m['role'], m['role'].capitalize())}: {m['content']}" for m in messages
+    )
+
+
+def completion_text(messages: Sequence[Message]) -> str:
+    """A completion as the judge reads it: bare text for the usual single message."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return conversation_text(messages)

@@ -1,0 +1,198 @@
+"""The records that flow from stage to stage: pairs, requests, results, verdicts, preferences.
+
+Plain data without behaviour beyond small derived values.  Sign convention, used everywhere:
+a positive number speaks for the first of two things (the first shown, or response `a`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+Order = Literal["ab", "ba"]
+Status = Literal["decided", "tie", "abstained", "human"]
+
+
+class Message(TypedDict):
+    """One turn of a conversation, as chat templates take it."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One prompt with two completions, `a` and `b`, as they came in.
+
+    Attributes:
+        id: stable name of the pair: from its data, or from its place in the input.
+        prompt: the conversation so far; ends with the turn to be answered.
+        a, b: one completion each, as messages.
+        origin_a, origin_b: who wrote it ("human", a model's name, or "" for unknown).
+        tags: what `applies_to` selects principles by.
+    """
+
+    id: str
+    prompt: Sequence[Message]
+    a: Sequence[Message]
+    b: Sequence[Message]
+    origin_a: str = ""
+    origin_b: str = ""
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceRequest:
+    """Which of these label tokens follows the prompt?  One forward pass, no decoding.
+
+    Attributes:
+        id: unique among the requests in flight.
+        token_ids: the rendered prompt.
+        label_ids: for each label, every token that spells it.
+    """
+
+    id: str
+    token_ids: Sequence[int]
+    label_ids: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Continue the prompt.
+
+    Attributes:
+        max_tokens: the most tokens to write.
+        temperature: 0 is greedy.
+        seed: fixes the draw; None leaves it to the engine.
+    """
+
+    id: str
+    token_ids: Sequence[int]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+Request = ChoiceRequest | GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceResult:
+    """Log-probability (nats) of each label, summed over its spellings, in request order."""
+
+    id: str
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """The tokens written; `finished` is False where the token limit cut them off."""
+
+    id: str
+    token_ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request without an answer, and why: data, never a default."""
+
+    id: str
+    reason: str
+
+
+Result = ChoiceResult | GenerationResult | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one judge said about one pair, one principle and one order.
+
+    Attributes:
+        principle: id of the principle.
+        order: "ab" if response `a` was shown first.
+        logit: log-odds (nats) that the response *shown first* is better; 0 where invalid.
+        label_mass: probability that fell on the two labels at all.
+        invalid: why there is no verdict, or "" for a valid one.
+        cached: whether it came from the verdict cache rather than from the judge.
+    """
+
+    principle: str
+    order: Order
+    logit: float
+    label_mass: float
+    invalid: str = ""
+    cached: bool = False
+
+    @property
+    def logit_a(self) -> float:
+        """The log-odds that response `a` is better, whichever was shown first."""
+        return self.logit if self.order == "ab" else -self.logit
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipleScore:
+    """One principle's opinion of a pair, its orders folded.
+
+    Attributes:
+        logit: log-odds that `a` is better: the mean over orders.
+        position_logit: half the difference between the orders: the part that follows the
+            position and not the text; None unless both orders are known.
+        source: "judge", or "check" for a programmatic principle.
+        invalid: why it has no opinion, or "".
+    """
+
+    principle: str
+    tier: int
+    weight: float
+    logit: float
+    position_logit: float | None = None
+    flipped: bool = False
+    label_mass: float | None = None
+    source: Literal["judge", "check"] = "judge"
+    invalid: str = ""
+
+    @property
+    def p_a(self) -> float:
+        """Probability that `a` is better."""
+        return (1.0 + self.sign) / 2.0
+
+    @property
+    def sign(self) -> float:
+        """The opinion between -1 (for `b`) and 1 (for `a`): 2p - 1, exactly odd in the logit."""
+        return math.tanh(self.logit / 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """The folded opinion of a pair.
+
+    Attributes:
+        winner: "a" or "b"; None for a tie or an abstention.
+        p_a: probability that `a` is better (0.5 where nothing is known).
+        margin: |2 p_a - 1|, from 0 to 1.
+        deciding_tier: the tier whose margin was clear; None if none was.
+        order_consistency: share of principles whose orders agree; None if not measured.
+        reason: why it is a tie or an abstention.
+    """
+
+    status: Status
+    winner: Literal["a", "b"] | None
+    p_a: float
+    margin: float
+    scores: tuple[PrincipleScore, ...]
+    deciding_tier: int | None = None
+    order_consistency: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An input row that could not become a pair, with its place and the reason."""
+
+    place: str
+    reason: str
+    row: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,152 @@
+"""Folds verdicts into a preference: orders, then principles, then tiers.
+
+Everything is computed on signed opinions in [-1, 1] (positive for `a`), so that swapping `a`
+and `b` negates every number exactly, and sums are exact (`math.fsum`), so that the order of
+principles does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.constitution.schema import Principle
+from rlaif.records import Preference, PrincipleScore, Verdict
+
+CHECK_LOGIT = math.log(99.0)
+"""A programmatic principle that tells the two apart speaks with probability 0.99."""
+
+
+class FoldSettings(BaseModel):
+    """How opinions become a preference."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pooling: Literal["clarity", "mean"] = Field(
+        default="clarity",
+        description="How the principles of a tier are averaged: by weight times how clear each "
+        "opinion is (one with no opinion does not dilute the others), or by weight alone.",
+    )
+    clear_margin: float = Field(
+        default=0.2, ge=0, le=1, description="Margin at which a tier decides by itself."
+    )
+    tie_margin: float = Field(
+        default=0.05, ge=0, le=1, description="A pair with a smaller margin is a tie."
+    )
+    min_coverage: float = Field(
+        default=0.75,
+        ge=0,
+        le=1,
+        description="Least share of weight with valid verdicts, over the tiers that were "
+        "needed for the decision; below it the pair is abstained from.",
+    )
+
+
+def score_principle(principle: Principle, verdicts: Sequence[Verdict]) -> PrincipleScore:
+    """Fold the orders of one judge principle.
+
+    The mean of logits over both orders cancels a position bias that is additive in logits;
+    half their difference is that bias.  One invalid order makes the score invalid: half of an
+    order-averaged verdict is a biased one.
+    """
+    invalid = next((f"order {v.order}: {v.invalid}" for v in verdicts if v.invalid), "")
+    mass = min((v.label_mass for v in verdicts), default=None)
+    if invalid or not verdicts:
+        reason = invalid or "not asked"
+        return PrincipleScore(
+            principle.id, principle.tier, principle.weight, 0.0, label_mass=mass, invalid=reason
+        )
+    by_order = {v.order: v for v in verdicts}
+    if len(by_order) == 1:
+        (only,) = by_order.values()
+        return PrincipleScore(
+            principle.id, principle.tier, principle.weight, only.logit_a, label_mass=mass
+        )
+    ab, ba = by_order["ab"], by_order["ba"]
+    return PrincipleScore(
+        principle.id,
+        principle.tier,
+        principle.weight,
+        (ab.logit - ba.logit) / 2.0,
+        position_logit=(ab.logit + ba.logit) / 2.0,
+        flipped=ab.logit * ba.logit > 0,
+        label_mass=mass,
+    )
+
+
+def score_check(principle: Principle, a_passes: bool, b_passes: bool) -> PrincipleScore:
+    """A programmatic principle's opinion: for the one that passes alone, else none."""
+    logit = CHECK_LOGIT * (int(a_passes) - int(b_passes))
+    return PrincipleScore(principle.id, principle.tier, principle.weight, logit, source="check")
+
+
+def failed_check(principle: Principle, reason: str) -> PrincipleScore:
+    """A programmatic principle whose check broke."""
+    return PrincipleScore(
+        principle.id, principle.tier, principle.weight, 0.0, source="check", invalid=reason
+    )
+
+
+def pool_clarity(scores: Sequence[PrincipleScore]) -> float:
+    """Signed opinion of a tier: sum of w|s|s over sum of w|s|."""
+    total = math.fsum(s.weight * abs(s.sign) for s in scores)
+    if total == 0.0:
+        return 0.0
+    return math.fsum(s.weight * abs(s.sign) * s.sign for s in scores) / total
+
+
+def pool_mean(scores: Sequence[PrincipleScore]) -> float:
+    """Signed opinion of a tier: the mean of s by weight (a linear opinion pool)."""
+    total = math.fsum(s.weight for s in scores)
+    return math.fsum(s.weight * s.sign for s in scores) / total if total else 0.0
+
+
+_POOLS: dict[str, Callable[[Sequence[PrincipleScore]], float]] = {
+    "clarity": pool_clarity,
+    "mean": pool_mean,
+}
+
+
+def fold(scores: Sequence[PrincipleScore], settings: FoldSettings) -> Preference:
+    """One preference from the opinions of all principles.
+
+    Tiers are consulted from 1 upwards; the first whose pooled margin reaches `clear_margin`
+    decides alone.  If none does, all principles are pooled together.
+    """
+    pool = _POOLS[settings.pooling]
+    consistency = _consistency(scores)
+    if not scores:
+        return Preference("abstained", None, 0.5, 0.0, (), reason="no principle applies")
+    consulted: list[PrincipleScore] = []
+    opinion, deciding = 0.0, None
+    for tier in sorted({s.tier for s in scores}):
+        members = [s for s in scores if s.tier == tier]
+        consulted += members
+        opinion = pool([s for s in members if not s.invalid])
+        if abs(opinion) >= settings.clear_margin and opinion != 0.0:
+            deciding = tier
+            break
+    else:
+        opinion = pool([s for s in scores if not s.invalid])
+    valid = math.fsum(s.weight for s in consulted if not s.invalid)
+    coverage = valid / math.fsum(s.weight for s in consulted)
+    if valid == 0.0 or coverage < settings.min_coverage:
+        broken = next(s for s in consulted if s.invalid)
+        reason = f"coverage {coverage:.2f}: {broken.principle}: {broken.invalid}"
+        return Preference("abstained", None, 0.5, 0.0, tuple(scores), None, consistency, reason)
+    margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
+    if margin < settings.tie_margin or margin == 0.0:
+        reason = f"margin {margin:.3f} is below {settings.tie_margin:g}"
+        return Preference("tie", None, p_a, margin, tuple(scores), deciding, consistency, reason)
+    winner: Literal["a", "b"] = "a" if opinion > 0 else "b"
+    return Preference("decided", winner, p_a, margin, tuple(scores), deciding, consistency)
+
+
+def _consistency(scores: Sequence[PrincipleScore]) -> float | None:
+    both = [s for s in scores if s.position_logit is not None]
+    if not both:
+        return None
+    return sum(not s.flipped for s in both) / len(both)

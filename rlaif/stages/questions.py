@@ -1,0 +1,81 @@
+"""Plans what is asked about a pair: which principles, in which orders; and what needs no asking."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from rlaif.constitution.schema import Constitution, Principle
+from rlaif.records import Message, Order, Pair
+
+OrdersMode = Literal["both", "one"]
+PrinciplesMode = Literal["all", "sample"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One judge call: this principle, with the responses in this order."""
+
+    principle: Principle
+    order: Order
+
+
+def screen(pair: Pair) -> tuple[Literal["tie", "abstained"], str] | None:
+    """What is settled before any judge is asked, and why; None if the pair is to be judged.
+
+    Identical completions tie.  An empty completion is abstained from: whether silence beats a
+    bad answer is for the constitution's author to say, not for a default.
+    """
+    if _text(pair.a) == _text(pair.b):
+        return "tie", "identical completions"
+    for name, side in (("a", pair.a), ("b", pair.b)):
+        if not _text(side).strip():
+            return "abstained", f"completion {name} is empty"
+    if not any(m["content"].strip() for m in pair.prompt):
+        return "abstained", "prompt is empty"
+    return None
+
+
+def _text(messages: object) -> str:
+    turns: list[Message] = list(messages)  # type: ignore[call-overload]
+    return "\x1f".join(m["content"] for m in turns)
+
+
+def principles_for(
+    pair: Pair, constitution: Constitution, *, mode: PrinciplesMode = "all", seed: int = 0
+) -> list[Principle]:
+    """The principles to consult, in file order.
+
+    "sample" draws one judge principle per pair, as Constitutional AI (Bai et al. 2022,
+    arXiv:2212.08073, section 4.1) does, by `seed` and pair id; checks cost nothing and stay.
+    """
+    applicable = constitution.applicable(pair.tags)
+    asked = [p for p in applicable if p.check is None]
+    if mode == "sample" and len(asked) > 1:
+        drawn = random.Random(f"{seed}/{pair.id}").choice(asked)
+        return [p for p in applicable if p.check is not None or p is drawn]
+    return applicable
+
+
+def plan(
+    pair: Pair,
+    constitution: Constitution,
+    *,
+    orders: OrdersMode = "both",
+    mode: PrinciplesMode = "all",
+    seed: int = 0,
+) -> list[Question]:
+    """The judge calls for a pair, order-major, so that calls that share a prefix are neighbours.
+
+    With one order, which completion is shown first is drawn by `seed` and pair id.
+    """
+    asked = [
+        p for p in principles_for(pair, constitution, mode=mode, seed=seed) if p.check is None
+    ]
+    both: tuple[Order, ...] = ("ab", "ba")
+    if orders == "one":
+        bit = hashlib.blake2b(f"{seed}/{pair.id}".encode(), digest_size=1).digest()[0] & 1
+        both = (both[bit],)
+    return [Question(principle, order) for order in both for principle in asked]

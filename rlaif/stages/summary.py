@@ -1,0 +1,104 @@
+"""A run's running tally: small, mergeable by continuing, and plain data for the journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pydantic import BaseModel, Field
+
+from rlaif.records import Preference, Verdict
+
+MARGIN_BINS = 20
+
+
+class PrincipleTally(BaseModel):
+    """Counts for one principle over all pairs it was consulted on."""
+
+    valid: int = 0
+    invalid: int = 0
+    both_orders: int = 0
+    flipped: int = 0
+    flipped_to_first: int = 0
+    position_logit_sum: float = 0.0
+    agrees: int = 0
+    disagrees: int = 0
+    silent: int = 0
+    source: str = "judge"
+
+    @property
+    def flip_rate(self) -> float | None:
+        """Share of pairs on which the same position won in both orders (position bias)."""
+        return self.flipped / self.both_orders if self.both_orders else None
+
+    @property
+    def position_offset(self) -> float | None:
+        """Mean logit that follows the position: positive favours what is shown first."""
+        return self.position_logit_sum / self.both_orders if self.both_orders else None
+
+
+class Tally(BaseModel):
+    """Counts for a run."""
+
+    rows: int = 0
+    rejected: int = 0
+    pairs: int = 0
+    decided: int = 0
+    tie: int = 0
+    abstained: int = 0
+    invalid_verdicts: int = 0
+    verdicts: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict)
+    margins: list[int] = Field(default_factory=lambda: [0] * MARGIN_BINS)
+    tiers: dict[str, int] = Field(default_factory=dict)
+    principles: dict[str, PrincipleTally] = Field(default_factory=dict)
+
+    def add_rejected(self) -> None:
+        """Count an input row that could not be read."""
+        self.rejected += 1
+
+    def add(self, preference: Preference, verdicts: list[Verdict]) -> None:
+        """Count one finished pair."""
+        self.pairs += 1
+        match preference.status:
+            case "decided":
+                self.decided += 1
+                where = min(MARGIN_BINS - 1, int(preference.margin * MARGIN_BINS))
+                self.margins[where] += 1
+                tier = preference.deciding_tier
+                key = "all" if tier is None else str(tier)
+                self.tiers[key] = self.tiers.get(key, 0) + 1
+            case "tie":
+                self.tie += 1
+            case _:
+                self.abstained += 1
+        if preference.status != "decided":
+            key = _kind(preference.reason)
+            self.reasons[key] = self.reasons.get(key, 0) + 1
+        self.verdicts += len(verdicts)
+        self.invalid_verdicts += sum(1 for v in verdicts if v.invalid)
+        for score in preference.scores:
+            tally = self.principles.setdefault(
+                score.principle, PrincipleTally(source=score.source)
+            )
+            if score.invalid:
+                tally.invalid += 1
+                continue
+            tally.valid += 1
+            if score.position_logit is not None:
+                tally.both_orders += 1
+                tally.position_logit_sum += score.position_logit
+                tally.flipped += score.flipped
+                tally.flipped_to_first += score.flipped and score.position_logit > 0
+            if preference.winner is None or abs(score.sign) < 0.05:
+                tally.silent += 1
+            elif (score.sign > 0) == (preference.winner == "a"):
+                tally.agrees += 1
+            else:
+                tally.disagrees += 1
+
+
+def _kind(reason: str) -> str:
+    """A reason without its numbers, so that equal causes count together."""
+    words = ["#" if any(c.isdigit() for c in word) else word for word in reason.split()]
+    counts = Counter(words)
+    return " ".join(words) if counts else "unknown"

@@ -1,0 +1,1 @@
+"""What is on disk: input data, the verdict cache, run directories."""

@@ -1,0 +1,111 @@
+"""The verdict cache: what a judge answered to exactly these tokens, kept for good.
+
+Keys are content addresses of model, prompt tokens and label tokens, so a change to one
+principle leaves every other answer in place.  SQLite in write-ahead mode: what `put` returned
+from survives a killed process, and several runs may share one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sqlite3
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rlaif.errors import RlaifError
+from rlaif.records import ChoiceRequest
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, logprobs BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rates (judge TEXT PRIMARY KEY, verdicts_per_second REAL,
+                                  tokens_per_second REAL);
+"""
+
+
+def default_cache_path() -> Path:
+    """`$RLAIF_CACHE_DIR`, or the user's cache folder, with the file's name."""
+    folder = os.environ.get("RLAIF_CACHE_DIR")
+    if folder:
+        return Path(folder) / "verdicts.sqlite"
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "rlaif" / "verdicts.sqlite"
+
+
+def answer_key(fingerprint: str, request: ChoiceRequest) -> bytes:
+    """16 bytes that address the question: model, prompt tokens, label tokens."""
+    state = hashlib.blake2b(fingerprint.encode(), digest_size=16)
+    state.update(array("I", request.token_ids).tobytes())
+    for spelled in request.label_ids:
+        state.update(b"|" + array("I", spelled).tobytes())
+    return state.digest()
+
+
+class VerdictCache:
+    """Label log-probabilities by key.
+
+    Args:
+        path: the SQLite file; made if missing.
+
+    Raises:
+        RlaifError: the file cannot be opened or is not a cache.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise RlaifError(
+                f"verdict cache {str(path)!r} could not be opened ({error})",
+                hint="Delete it, or name another with --cache.",
+            ) from None
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, ...]]:
+        """The answers known for `keys`."""
+        found: dict[bytes, tuple[float, ...]] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(
+                f"SELECT key, logprobs FROM answers WHERE key IN ({marks})", part
+            )
+            for key, blob in rows:
+                found[key] = struct.unpack(f"<{len(blob) // 8}d", blob)
+        return found
+
+    def put(self, answers: Iterable[tuple[bytes, tuple[float, ...]]]) -> None:
+        """Keep answers, in one transaction.  NaN is never kept."""
+        rows = [
+            (key, struct.pack(f"<{len(values)}d", *values))
+            for key, values in answers
+            if not any(map(math.isnan, values))
+        ]
+        if rows:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+            self._db.execute("COMMIT")
+
+    def record_rate(self, judge: str, verdicts_per_second: float, tokens_per_second: float) -> None:
+        """Remember how fast a judge was here, for `--dry-run`."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO rates VALUES (?, ?, ?)",
+            (judge, verdicts_per_second, tokens_per_second),
+        )
+
+    def rate(self, judge: str) -> float | None:
+        """Verdicts per second of the judge's last run here, if there was one."""
+        row = self._db.execute(
+            "SELECT verdicts_per_second FROM rates WHERE judge = ?", (judge,)
+        ).fetchone()
+        return None if row is None else float(row[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

@@ -1,0 +1,182 @@
+"""A run directory: row files that grow in input order, and a journal that makes them resumable.
+
+The journal, replaced atomically, says how many pairs are finished, how long each file was
+then, and the tally so far.  Opening a run cuts every file back to the journal: what came
+after is folded again from the verdict cache, byte for byte the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from rlaif.errors import RlaifError
+
+ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
+CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`, or leave it as it was."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class RunDirectory:
+    """One labeling run on disk, held open by one process.
+
+    Args:
+        path: the folder; made if missing.
+        config: the resolved configuration; a run with another one is refused.
+
+    Raises:
+        RlaifError: the folder holds something else, another configuration, or is in use.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        check_config(path, config)
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RlaifError(
+                f"run {str(path)!r} is in use by another process",
+                hint="Wait for it to end, or name another folder with -o.",
+            ) from None
+        if not (path / CONFIG).exists():
+            header = "# Resolved configuration of this run; `rlaif label` refuses to mix two.\n"
+            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            write_atomically(path / CONFIG, header + text)
+        self.journal: dict[str, Any] = self._read_journal()
+        self._files: dict[str, IO[bytes]] = {}
+        for name in ROW_FILES:
+            file = (path / name).open("ab")
+            file.truncate(self.journal["bytes"].get(name, 0))
+            file.seek(0, os.SEEK_END)
+            self._files[name] = file
+
+    def _read_journal(self) -> dict[str, Any]:
+        fresh: dict[str, Any] = {"rows": 0, "pairs_of_row": 0, "bytes": {}, "tally": None}
+        try:
+            journal = json.loads((self.path / JOURNAL).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return fresh
+        sizes = journal["bytes"]
+        for name in ROW_FILES:
+            file = self.path / name
+            if sizes.get(name, 0) > (file.stat().st_size if file.exists() else 0):
+                raise RlaifError(
+                    f"{file} is shorter than the journal says: something cut it",
+                    hint="Delete journal.json there to fold the run again from the cache.",
+                )
+        return journal  # type: ignore[no-any-return]
+
+    def append(self, name: str, row: Mapping[str, object]) -> None:
+        """Add one row to a row file (buffered until `checkpoint`)."""
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        self._files[name].write(text.encode("utf-8", "replace") + b"\n")
+
+    def checkpoint(self, **state: object) -> None:
+        """Flush the row files and write the journal with `state`."""
+        for file in self._files.values():
+            file.flush()
+        sizes = {name: file.tell() for name, file in self._files.items()}
+        self.journal = {**self.journal, **state, "bytes": sizes}
+        write_atomically(self.path / JOURNAL, json.dumps(self.journal))
+
+    def write_manifest(self, manifest: Mapping[str, object]) -> None:
+        """Write `manifest.json`: its presence says that the run is complete."""
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        write_atomically(self.path / MANIFEST, text + "\n")
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of a complete run, else None."""
+        path = self.path / MANIFEST
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def close(self) -> None:
+        """Close the files and let go of the folder."""
+        for file in self._files.values():
+            file.close()
+        self._lock.close()
+
+
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that is not this run; changes nothing.
+
+    Raises:
+        RlaifError: it is a file, holds other things, or a run with another configuration.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise RlaifError(f"{str(path)!r} is a file", hint="Name a folder with -o.")
+    if not (path / CONFIG).exists():
+        if any(p.name != ".lock" for p in path.iterdir()):
+            raise RlaifError(
+                f"{str(path)!r} holds files but no run", hint="Name a new folder with -o."
+            )
+        return
+    before = _flatten(read_run_config(path))
+    now = _flatten(config)
+    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if changed:
+        shown = "; ".join(f"{k}: {before.get(k)!r} -> {now.get(k)!r}" for k in changed[:6])
+        raise RlaifError(
+            f"run {str(path)!r} was started with another configuration ({shown})",
+            hint="Name a new folder with -o; verdicts that still hold come from the cache.",
+        )
+
+
+def read_run_config(path: Path) -> dict[str, Any]:
+    """The resolved configuration of a run.
+
+    Raises:
+        RlaifError: `path` is no run directory.
+    """
+    try:
+        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        config = None
+    if not isinstance(config, dict):
+        raise RlaifError(
+            f"{str(path)!r} is not a run directory (no readable {CONFIG})",
+            hint="Name the folder that `rlaif label -o` wrote.",
+        )
+    return config
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a complete run.
+
+    Raises:
+        RlaifError: `path` is no run directory, or the run is not complete.
+    """
+    read_run_config(path)
+    try:
+        return json.loads((path / MANIFEST).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        raise RlaifError(
+            f"run {str(path)!r} is not complete",
+            hint="Run the same `rlaif label` command again: it goes on where it stopped.",
+        ) from None
+
+
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(value, Mapping) and value:
+        flat: dict[str, object] = {}
+        for key, item in value.items():
+            flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: value}

@@ -1,0 +1,228 @@
+"""Reads rows from wherever people keep them, one at a time, with the place of each.
+
+A row that breaks is yielded as `Rejected` and reading goes on; only a source that can't be
+read at all raises.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest, file_digest, folder_digest
+from rlaif.records import Rejected
+
+Row = Mapping[str, object]
+FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
+MAX_LINE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set by its path or hub id.
+
+    Attributes:
+        kind: a file ending without its dot, "datasets" (a saved folder) or "hub".
+        split: for `datasets` folders and hub ids with several splits.
+    """
+
+    name: str
+    kind: str
+    split: str = "train"
+
+    def fingerprint(self) -> str:
+        """Content address: of the bytes on disk, or of the hub id with its commit."""
+        if self.kind == "hub":
+            return digest({"hub": self.name, "split": self.split, "commit": _hub_commit(self.name)})
+        path = Path(self.name)
+        if self.kind == "datasets":
+            return digest([folder_digest(path, ("**/*.arrow", "**/*.json")), self.split])
+        return file_digest(path)
+
+    def rows(self) -> Iterator[tuple[str, Row | Rejected]]:
+        """Every row with its place (`line 3`, `row 3`)."""
+        path = Path(self.name)
+        match self.kind:
+            case "jsonl" | "ndjson":
+                return _json_lines(path)
+            case "json":
+                return _json_file(path)
+            case "parquet":
+                return _parquet(path)
+            case "csv" | "tsv":
+                return _csv(path, "\t" if self.kind == "tsv" else ",")
+            case "datasets":
+                return _saved_datasets(path, self.split)
+            case _:
+                return _hub(self.name, self.split)
+
+
+def open_source(name: str, split: str = "train") -> Source:
+    """Find out what `name` is.
+
+    Raises:
+        RlaifError: no such file, an unknown ending, or a folder that `datasets` did not save.
+    """
+    path = Path(name)
+    if path.is_file():
+        if path.suffix.lower() not in FILE_KINDS:
+            raise RlaifError(
+                f"input {name!r} has the unknown ending {path.suffix!r}",
+                hint=f"Use one of {', '.join(FILE_KINDS)}.",
+            )
+        return Source(name, path.suffix.lower()[1:], split)
+    if path.is_dir():
+        saved = any((path / f).is_file() for f in ("dataset_info.json", "dataset_dict.json"))
+        if not saved and not (path / "state.json").is_file():
+            raise RlaifError(
+                f"folder {name!r} was not saved by datasets.save_to_disk",
+                hint="Name a data file in it.",
+            )
+        return Source(name, "datasets", split)
+    looks_local = path.suffix.lower() in FILE_KINDS or name.startswith((".", "/", "~"))
+    if looks_local or name.count("/") > 1 or not name.strip():
+        raise RlaifError(f"input {name!r} does not exist", hint="Check the path.")
+    return Source(name, "hub", split)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES):
+            number += 1
+            place = f"line {number}"
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield place, Rejected(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB")
+            elif line.strip():
+                yield place, _parse(line.removeprefix(b"\xef\xbb\xbf"), place)
+
+
+def _parse(line: bytes, place: str) -> Row | Rejected:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Rejected(place, f"not UTF-8: byte 0x{line[error.start]:02x} at {error.start + 1}")
+    except json.JSONDecodeError as error:
+        return Rejected(place, f"not JSON: {error.msg} at column {error.colno}")
+    except (RecursionError, ValueError) as error:
+        return Rejected(place, f"not JSON: {type(error).__name__}")
+    return _as_row(row, place)
+
+
+def _as_row(row: object, place: str) -> Row | Rejected:
+    if not isinstance(row, dict):
+        return Rejected(place, f"row is not an object but {type(row).__name__}")
+    return row
+
+
+def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RlaifError(
+            f"{path}: not UTF-8 at byte {error.start}", hint="Save it as UTF-8."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        hint = "For one object per line, name it .jsonl."
+        raise RlaifError(f"{path}: not JSON ({error})", hint=hint) from None
+    if isinstance(data, dict):
+        lists = [v for v in data.values() if isinstance(v, list)]
+        data = lists[0] if len(lists) == 1 else [data]
+    if not isinstance(data, list):
+        raise RlaifError(f"{path}: holds no list of rows", hint="Write a list of objects.")
+    for i, row in enumerate(data, 1):
+        yield f"row {i}", _as_row(row, f"row {i}")
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise RlaifError(f"{path}: not Parquet ({reason})", hint="Check the file.") from None
+    number = 0
+    for batch in file.iter_batches(batch_size=256):
+        for row in batch.to_pylist():
+            number += 1
+            yield f"row {number}", _as_row(row, f"row {number}")
+
+
+def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__")
+        while True:
+            place = f"line {reader.line_num + 1}"
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                yield place, Rejected(place, f"not CSV: {error}")
+                continue
+            if row is None:
+                return
+            if "__extra__" in row or None in row.values():
+                yield place, Rejected(place, "row has more or fewer fields than the header")
+            elif any(_has_surrogates(str(value)) for value in row.values()):
+                yield place, Rejected(place, "not UTF-8")
+            else:
+                yield place, row
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _saved_datasets(path: Path, split: str) -> Iterator[tuple[str, Row | Rejected]]:
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:  # the library raises many unrelated types
+        reason = f"could not be opened ({error})"
+        raise RlaifError(f"folder {str(path)!r} {reason}", hint="Save it anew.") from None
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            names = ", ".join(found)
+            raise RlaifError(
+                f"folder {str(path)!r} has no split {split!r}", hint=f"Use --split: {names}."
+            )
+        found = found[split]
+    for i, row in enumerate(found, 1):
+        yield f"row {i}", _as_row(row, f"row {i}")
+
+
+def _hub(name: str, split: str) -> Iterator[tuple[str, Row | Rejected]]:
+    import datasets
+
+    try:
+        found = datasets.load_dataset(name, split=split, streaming=True)
+    except Exception as error:  # the library raises many unrelated types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RlaifError(
+            f"data set {name!r} is no file here and could not be loaded from the hub ({reason})",
+            hint="Check the path or id, the split and the network.",
+        ) from None
+    for i, row in enumerate(found, 1):
+        yield f"row {i}", _as_row(row, f"row {i}")
+
+
+def _hub_commit(name: str) -> str:
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(name).sha)
+    except Exception as error:  # the hub client raises many unrelated types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RlaifError(
+            f"data set {name!r} is no file here and could not be found on the hub ({reason})",
+            hint="Check the path or id, and the network.",
+        ) from None

@@ -192,6 +192,20 @@ def model_fingerprint(settings: EngineSettings) -> str:
     return str(hub.resolve_model(settings.model, settings.revision).fingerprint)
 
 
+def codec_for(settings: EngineSettings) -> Codec:
+    """The text rendering of a model, without starting an engine.
+
+    Raises:
+        RlaifError: the model or its tokenizer is not found.
+    """
+    if settings.engine == "scripted":
+        codec: Codec = importlib.import_module("rlaif.engines.scripted").ByteCodec()
+        return codec
+    hub = importlib.import_module("rlaif.engines.hub")
+    found: Codec = hub.HFCodec(hub.resolve_model(settings.model, settings.revision))
+    return found
+
+
 def list_engines() -> list[EngineInfo]:
     """Built-in engines, then those that installed packages add by entry point."""
     found = list(_BUILTIN)

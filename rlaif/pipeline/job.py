@@ -127,7 +127,7 @@ def run_label(
                 asked = progress.verdicts - progress.cached
                 if asked and progress.seconds > 0:
                     cache.record_rate(
-                        engine.fingerprint,
+                        str(job.config["judge"]["fingerprint"]),
                         asked / progress.seconds,
                         stats.prompt_tokens / progress.seconds,
                     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 
 from pydantic import BaseModel, Field
 
-from rlaif.records import Preference, Verdict
+from rlaif.records import Preference, PrincipleScore, Verdict
 
 MARGIN_BINS = 20
+CLEAR = 0.2
 
 
 class PrincipleTally(BaseModel):
@@ -17,6 +18,7 @@ class PrincipleTally(BaseModel):
     valid: int = 0
     invalid: int = 0
     both_orders: int = 0
+    clear: int = 0
     flipped: int = 0
     flipped_to_first: int = 0
     position_logit_sum: float = 0.0
@@ -27,8 +29,12 @@ class PrincipleTally(BaseModel):
 
     @property
     def flip_rate(self) -> float | None:
-        """Share of pairs on which the same position won in both orders (position bias)."""
-        return self.flipped / self.both_orders if self.both_orders else None
+        """Share of pairs on which the same position won in both orders (position bias).
+
+        Only pairs on which one order at least was clear count: where the judge has no opinion,
+        the sign of its answers is noise.
+        """
+        return self.flipped / self.clear if self.clear else None
 
     @property
     def position_offset(self) -> float | None:
@@ -87,8 +93,10 @@ class Tally(BaseModel):
             if score.position_logit is not None:
                 tally.both_orders += 1
                 tally.position_logit_sum += score.position_logit
-                tally.flipped += score.flipped
-                tally.flipped_to_first += score.flipped and score.position_logit > 0
+                if _is_clear(score):
+                    tally.clear += 1
+                    tally.flipped += score.flipped
+                    tally.flipped_to_first += score.flipped and score.position_logit > 0
             if preference.winner is None or abs(score.sign) < 0.05:
                 tally.silent += 1
             elif (score.sign > 0) == (preference.winner == "a"):
@@ -97,8 +105,14 @@ class Tally(BaseModel):
                 tally.disagrees += 1
 
 
+def _is_clear(score: PrincipleScore) -> bool:
+    """Whether one of the two orders had a margin of `CLEAR` at least."""
+    assert score.position_logit is not None
+    orders = (score.logit + score.position_logit, score.position_logit - score.logit)
+    return max(abs(math.tanh(logit / 2)) for logit in orders) >= CLEAR
+
+
 def _kind(reason: str) -> str:
     """A reason without its numbers, so that equal causes count together."""
     words = ["#" if any(c.isdigit() for c in word) else word for word in reason.split()]
-    counts = Counter(words)
-    return " ".join(words) if counts else "unknown"
+    return " ".join(words) or "unknown"

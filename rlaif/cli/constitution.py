@@ -1,0 +1,97 @@
+"""`rlaif constitution`: lint, show, diff, schema."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import yaml
+
+from rlaif.cli.output import print_json, table
+from rlaif.constitution.load import load_constitution
+from rlaif.constitution.review import diff, lint
+from rlaif.constitution.schema import json_schema
+
+
+@click.group(name="constitution")
+def command() -> None:
+    """Check, show, compare constitutions, and print their schema.
+
+    C is a YAML file or the name of a shipped constitution.
+    """
+
+
+@command.command(name="lint")
+@click.argument("constitution", metavar="C")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is any warning.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def lint_command(constitution: str, strict: bool, as_json: bool) -> None:
+    """Check a constitution: errors stop, advice is printed."""
+    loaded = load_constitution(constitution)
+    warnings = lint(loaded)
+    c = loaded.constitution
+    if as_json:
+        print_json({"name": c.name, "version": c.version, "hash": c.hash,
+                    "principles": len(c.principles), "warnings": [str(w) for w in warnings]})  # fmt: skip
+    else:
+        for warning in warnings:
+            click.echo(str(warning))
+        count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
+        click.echo(f"{c.name} {c.version}: {len(c.principles)} principles, {count}")
+    if strict and warnings:
+        sys.exit(1)
+
+
+@command.command(name="show")
+@click.argument("constitution", metavar="C")
+@click.option("--yaml", "as_yaml", is_flag=True, help="The merged constitution as YAML.")
+@click.option("--json", "as_json", is_flag=True, help="The merged constitution as JSON.")
+def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
+    """Show a constitution with what it extends merged in."""
+    c = load_constitution(constitution).constitution
+    plain = c.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    plain = {"schema": 1, **plain}
+    if as_json:
+        print_json({**plain, "hash": c.hash})
+    elif as_yaml:
+        for key in ("extends", "drop"):
+            plain.pop(key, None)
+        click.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=96).rstrip())
+    else:
+        click.echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
+        rows = [
+            (p.id, p.tier, f"{p.weight:g}", p.polarity, len(p.examples),
+             p.preference or f"check: {p.check.kind if p.check else ''}")
+            for p in sorted(c.principles, key=lambda p: p.tier)
+        ]  # fmt: skip
+        click.echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
+
+
+@command.command(name="diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def diff_command(old: str, new: str, as_json: bool) -> None:
+    """Say what changed, and what the next run has to ask again.
+
+    Exits with 1 if the two differ, like diff.
+    """
+    changes = diff(load_constitution(old).constitution, load_constitution(new).constitution)
+    if as_json:
+        print_json([vars(change) for change in changes])
+    else:
+        for change in changes:
+            again = "  (the judge is asked again)" if change.asks_judge_again else ""
+            click.echo(f"{change.principle or 'constitution'}: {change.what}{again}")
+        if not changes:
+            click.echo("no difference")
+    sys.exit(1 if changes else 0)
+
+
+@command.command(name="schema")
+def schema_command() -> None:
+    """Print the JSON Schema, for completion and errors in an editor.
+
+    Save it, and open a constitution with: # yaml-language-server: $schema=constitution.schema.json
+    """
+    print_json(json_schema())

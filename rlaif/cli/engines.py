@@ -1,0 +1,27 @@
+"""`rlaif engines`."""
+
+from __future__ import annotations
+
+import click
+
+from rlaif.cli.output import print_json, table
+from rlaif.engines.base import ENTRY_POINT_GROUP, list_engines
+
+
+@click.command(
+    name="engines",
+    epilog=f"A package adds an engine with an entry point in the group {ENTRY_POINT_GROUP!r}.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def command(as_json: bool) -> None:
+    """List the engines that can run a judge, and what each still needs."""
+    found = list_engines()
+    if as_json:
+        print_json([{"name": e.name, "summary": e.summary, "available": e.available,
+                     "install": e.install} for e in found])  # fmt: skip
+        return
+    rows = [(e.name, "yes" if e.available else "no", e.summary) for e in found]
+    click.echo(table(["engine", "ready", "what it is"], rows))
+    for engine in found:
+        if not engine.available:
+            click.echo(f"{engine.name}: {engine.install}")

@@ -1,0 +1,23 @@
+"""`rlaif init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rlaif.cli.output import note
+from rlaif.project import write_project
+
+
+@click.command(name="init")
+@click.argument("folder", default=".")
+def command(folder: str) -> None:
+    """Write a starter project into FOLDER: a constitution to edit and pairs to label.
+
+    Existing files are never overwritten.
+    """
+    for path in write_project(Path(folder)):
+        note(f"wrote {path}")
+    prefix = "" if folder == "." else f"cd {folder}, then "
+    click.echo(f"Next: {prefix}rlaif label pairs.jsonl -c constitution.yaml -o runs/first")

@@ -1,0 +1,204 @@
+"""`rlaif label`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libraries, table
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.stages.folding import FoldSettings
+from rlaif.stages.layouts import FIELDS
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif label pairs.jsonl -c demo -o runs/first
+  rlaif label data.parquet -c my.yaml --judge Qwen/Qwen3-8B -o runs/qwen
+  rlaif label answers.csv -c my.yaml --map prompt=question --map response_a=bot1 ... -o runs/x
+  rlaif label pairs.jsonl -c my.yaml -o runs/x --dry-run
+
+DATA is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a hub id. Each
+row has a prompt and two or more responses, as text or as chat messages. Run the same command
+again after a stop: it goes on where it stopped.
+"""
+
+
+@click.command(name="label", epilog=_EXAMPLES)
+@click.argument("data")
+@click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
+@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
+@click.option("-j", "--judge", help="Model: a folder, a hub id, or `demo`. [default: demo]")
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option("--pairs", metavar="MODE", help="Pairs of a prompt with n responses: all, best "
+              "(highest score against the rest) or sample:N. [default: all]")  # fmt: skip
+@click.option("--map", "maps", multiple=True, metavar="NAME=COLUMN",
+              help=f"Where a field is, as a dotted path; NAME is one of {', '.join(FIELDS)}.")  # fmt: skip
+@click.option("--option", "engine_options", multiple=True, metavar="NAME=VALUE",
+              help="Setting passed to the engine as it is (vLLM: any LLM argument).")  # fmt: skip
+@click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
+@click.option("--price-per-hour", type=float, help="Of this machine, for the cost.")
+@click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(LabelSettings, skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt"}))
+@settings_options(FoldSettings)
+@settings_options(EngineSettings, skip=frozenset({"model", "seed"}))
+def command(
+    data: str, constitution: str, out: str, config: str | None, split: str, cache: str | None,
+    price_per_hour: float | None, dry_run: bool, as_json: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Judge pairs by a constitution and write preferences.
+
+    Every verdict, preference and its evidence go to the run folder; `rlaif report` shows them
+    and `rlaif train-dpo` trains on them.
+    """
+    quiet_libraries()
+    settings = label_settings(config, flags)
+    from rlaif.pipeline.estimate import estimate
+    from rlaif.pipeline.job import prepare, run_label
+
+    job = prepare(data, constitution, settings, split=split)
+    cache_path = Path(cache) if cache else None
+    if dry_run:
+        _print_estimate(estimate(job, cache_path=cache_path, price_per_hour=price_per_hour), as_json)
+        return
+    screen = _Screen(job.source.count(settings.limit), settings.judge.model)
+    summary = run_label(
+        job, Path(out), cache_path=cache_path, price_per_hour=price_per_hour,
+        on_progress=screen.progress, on_engine=screen.engine,
+    )  # fmt: skip
+    screen.close()
+    if as_json:
+        print_json({"run": out, "fresh": summary.fresh, **summary.manifest})
+    else:
+        print_summary(summary)
+
+
+def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
+    """Settings from a YAML file and flags.
+
+    Raises:
+        RlaifError: one of them is unknown or wrong.
+    """
+    flags = dict(flags)
+    mode, _, count = (flags.pop("pairs", None) or "").partition(":")
+    flags["model"] = flags.pop("judge", None)
+    flags["mapping"] = _assignments("--map", flags.pop("maps", ()), FIELDS) or None
+    flags["options"] = {
+        name: _value(text)
+        for name, text in _assignments("--option", flags.pop("engine_options", ())).items()
+    } or None
+    models = (LabelSettings, FoldSettings, EngineSettings)
+    values, places = merge_settings(flags, config, models)
+    if mode:
+        values["pairs"] = mode
+        if count:
+            if not count.isdigit():
+                raise RlaifError(f"--pairs sample:{count} is not a number", hint="Write sample:3.")
+            values["pairs_per_prompt"] = int(count)
+    values.setdefault("model", "demo")
+    values["judge"] = build(EngineSettings, values, places)
+    values["fold"] = build(FoldSettings, values, places)
+    values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")
+    return build(LabelSettings, values, places)
+
+
+def _assignments(
+    option: str, given: tuple[str, ...], names: tuple[str, ...] = ()
+) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not value or (names and name not in names):
+            allowed = f" NAME is one of {', '.join(names)}." if names else ""
+            raise RlaifError(f"{option} {text!r} is not NAME=VALUE", hint=f"Write it so.{allowed}")
+        found[name] = value
+    return found
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class _Screen:
+    """Progress on stderr."""
+
+    def __init__(self, total: int | None, judge: str) -> None:
+        self._total = total
+        self._judge = judge
+        self._bar: Any = None
+
+    def engine(self, state: str) -> None:
+        if state == "starting":
+            note(f"starting the judge {self._judge!r} ...")
+
+    def progress(self, p: Any) -> None:
+        if self._bar is None:
+            self._bar = progress_bar(self._total, "row")
+        rate = p.verdicts / p.seconds if p.seconds else 0.0
+        hits = p.cached / p.verdicts if p.verdicts else 0.0
+        self._bar.set_postfix_str(f"{rate:.0f} verdicts/s, {hits:.0%} cached", refresh=False)
+        self._bar.update(p.rows - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+
+
+def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    rows = [(name.replace("_", " "), _short(value)) for name, value in found.items()]
+    click.echo(table(["dry run: nothing was asked", ""], rows))
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "unknown (no earlier run with this judge here)"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def print_summary(summary: Any) -> None:
+    """The table at the end of a run."""
+    tally, manifest = summary.tally, summary.manifest
+    last = manifest.get("last_process", {})
+    if not summary.fresh:
+        note(f"{summary.path} is complete already")
+    rows = [
+        ("rows read", tally.rows), ("rows rejected", tally.rejected), ("pairs", tally.pairs),
+        ("decided", tally.decided), ("ties", tally.tie), ("abstained", tally.abstained),
+        ("verdicts", tally.verdicts), ("invalid verdicts", tally.invalid_verdicts),
+        ("asked now / from cache",
+         f"{last.get('verdicts_asked', 0)} / {last.get('verdicts_from_cache', 0)}"),
+        ("prompt tokens now", f"{last.get('prompt_tokens', 0)} "
+         f"({last.get('prompt_tokens_from_prefix_cache', 0)} from the prefix cache)"),
+        ("seconds", f"{manifest['seconds']:.1f}"),
+    ]  # fmt: skip
+    if manifest.get("cost") is not None:
+        rows.append(("cost", manifest["cost"]))
+    click.echo(table(["labeled", str(summary.path)], rows))
+    if tally.reasons:
+        click.echo("\n" + table(["why not decided", "pairs"], sorted(tally.reasons.items())))
+    header = ["principle", "valid", "invalid", "decisive agree", "against", "same position wins",
+              "position offset"]  # fmt: skip
+    principles = [
+        (name, t.valid, t.invalid, t.agrees, t.disagrees, percent(t.flip_rate),
+         "-" if t.position_offset is None else f"{t.position_offset:+.2f}")
+        for name, t in tally.principles.items()
+    ]  # fmt: skip
+    click.echo("\n" + table(header, principles))

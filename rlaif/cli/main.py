@@ -1,0 +1,85 @@
+"""Registers the commands.  Each is imported only when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from rlaif import __version__
+from rlaif.errors import RlaifError
+
+COMMANDS: dict[str, str] = {
+    "init": "Write a starter project: a constitution to edit and pairs to label.",
+    "constitution": "Check, show, compare constitutions, and print their schema.",
+    "label": "Judge pairs by a constitution and write preferences.",
+    "report": "Write a page about a labeling run.",
+    "train-dpo": "Train a policy on a labeling run with DPO.",
+    "engines": "List the engines that can run a judge.",
+    "demo": "Label, train and compare with the embedded models; needs nothing.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports a command's module on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"rlaif.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            guess = f"Did you mean {close[0]!r}?" if close else "`rlaif --help` lists commands."
+            raise RlaifError(f"there is no command {args[0]!r}", hint=guess)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="First time: `rlaif init my-project`. Every command has --help with examples.",
+)
+@click.version_option(__version__, prog_name="rlaif")
+def cli() -> None:
+    """Preference labels from a constitution, and policies trained on them."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except RlaifError as error:
+        click.echo(f"error: {error}", err=True)
+        code = 2
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
+        ctx = getattr(error, "ctx", None)
+        if ctx is not None:
+            click.echo(f"See `{ctx.command_path} --help`.", err=True)
+        code = 2
+    except KeyboardInterrupt:
+        click.echo("\nstopped; run the same command again to go on where it stopped", err=True)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

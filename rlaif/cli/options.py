@@ -1,0 +1,120 @@
+"""Makes command-line options out of settings models, and settings out of options and YAML.
+
+A flag wins over the YAML file, which wins over the default.  Names, types, defaults and help
+all come from the model's fields, so that they are written once.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from rlaif.constitution.yaml_source import read_yaml
+from rlaif.errors import Place, RlaifError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def _plain(annotation: Any) -> Any:
+    """The type inside `X | None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _help(info: FieldInfo) -> str:
+    text = (info.description or "").strip()
+    if info.default is None or info.default is PydanticUndefined or info.default_factory:
+        return text
+    default = info.default
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else f"{default}"
+    return f"{text} [default: {shown}]".strip()
+
+
+def settings_options(
+    model: type[BaseModel], *, skip: frozenset[str] = frozenset()
+) -> Callable[[Command], Command]:
+    """A decorator that adds one option per field of `model`, all unset by default."""
+
+    def add(command: Command) -> Command:
+        for name, info in reversed(model.model_fields.items()):
+            kind = _plain(info.annotation)
+            if name in skip or get_origin(kind) is dict:
+                continue
+            flag = f"--{name.replace('_', '-')}"
+            extra: dict[str, Any] = {}
+            if kind is bool:
+                flag = f"{flag}/--no-{name.replace('_', '-')}"
+            elif get_origin(kind) is Literal:
+                extra["type"] = click.Choice([str(v) for v in get_args(kind)])
+            else:
+                extra["type"] = kind if kind in (int, float, str) else str
+                extra["metavar"] = {int: "N", float: "X"}.get(kind, "TEXT")
+            command = click.option(flag, name, default=None, help=_help(info), **extra)(command)
+        return command
+
+    return add
+
+
+def merge_settings(
+    flags: Mapping[str, Any], config: str | None, models: tuple[type[BaseModel], ...]
+) -> tuple[dict[str, Any], dict[str, Place]]:
+    """Values given by YAML file and flags (flags win), with the places of the file's.
+
+    Raises:
+        RlaifError: the file is unreadable or has a key that no model knows.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, Place] = {}
+    known = [name for model in models for name in model.model_fields]
+    if config is not None:
+        tree = read_yaml(Path(config))
+        if not isinstance(tree.value, dict):
+            raise RlaifError(
+                "settings must be a mapping", hint="Write `name: value` lines.",
+                place=tree.places[()],
+            )  # fmt: skip
+        for key, value in tree.value.items():
+            if key not in known:
+                close = get_close_matches(key, known, n=1)
+                hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+                place = tree.keys[(key,)]
+                raise RlaifError(f"unknown setting {key!r}", hint=hint, place=place)
+            values[key] = value
+            places[key] = tree.places[(key,)]
+    for key, value in flags.items():
+        if value is not None and value != ():
+            values[key] = value
+            places.pop(key, None)
+    return values, places
+
+
+def build(
+    model: type[Settings], values: Mapping[str, Any], places: Mapping[str, Place] | None = None
+) -> Settings:
+    """The settings, with a wrong value as one clear sentence.
+
+    Raises:
+        RlaifError: naming the option or the place in the YAML file.
+    """
+    own = {key: value for key, value in values.items() if key in model.model_fields}
+    try:
+        return model(**own)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        place = (places or {}).get(name)
+        shown = name if place or not name else f"--{name.replace('_', '-')}"
+        value = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+        text = f"{shown}: {message[0].lower()}{message[1:]}{value}".removeprefix(": ")
+        raise RlaifError(text, hint="See --help for what is allowed.", place=place) from None

@@ -1,0 +1,88 @@
+"""`rlaif train-dpo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import note, print_json, progress_bar, quiet_libraries, table
+from rlaif.training.settings import DPOSettings, advise
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif train-dpo runs/first --model demo -o policies/first --learning-rate 2e-4
+  rlaif train-dpo runs/qwen --model Qwen/Qwen3-4B --lora 16 -o policies/qwen
+  rlaif train-dpo runs/qwen --config train.yaml -o policies/qwen
+  accelerate launch --num_processes 8 -m rlaif train-dpo runs/qwen --config train.yaml -o p/q
+
+Run the same command again after a stop: it goes on from the last checkpoint.
+"""
+
+
+@click.command(name="train-dpo", epilog=_EXAMPLES)
+@click.argument("run")
+@click.option("-o", "--out", required=True, help="Folder of the trained policy.")
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--dry-run", is_flag=True, help="Only say which rows would be trained on.")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(DPOSettings)
+def command(
+    run: str, out: str, config: str | None, dry_run: bool, as_json: bool, **flags: Any
+) -> None:
+    """Train a policy on a labeling run with DPO.
+
+    RUN is the folder that `rlaif label -o` wrote. By default each label's probability reaches
+    the loss (--loss soft).
+    """
+    quiet_libraries()
+    values, places = merge_settings(flags, config, (DPOSettings,))
+    settings = build(DPOSettings, values, places)
+    for line in advise(settings):
+        note(f"note: {line}")
+    from rlaif.training.train import preview, train_dpo
+
+    if dry_run:
+        account = preview(Path(run), settings)
+        print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
+        return
+    screen = _Screen()
+    result = train_dpo(Path(run), Path(out), settings, on_account=screen.account, on_log=screen.log)
+    screen.close()
+    if as_json:
+        print_json({"policy": out, "steps": result.steps, "fresh": result.fresh,
+                    "manifest_hash": result.manifest_hash, "metrics": result.metrics})  # fmt: skip
+        return
+    if not result.fresh:
+        note(f"{out} is complete already")
+    rows = [("pairs", result.account.trained), ("steps", result.steps),
+            ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
+            ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
+            ("labeling run manifest", result.manifest_hash)]  # fmt: skip
+    click.echo(table(["trained", out], rows))
+
+
+class _Screen:
+    """The account of rows, then progress, on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def account(self, account: Any) -> None:
+        for line in account.lines():
+            note(line)
+
+    def log(self, line: Any) -> None:
+        if self._bar is None:
+            self._bar = progress_bar(int(line["max_steps"]), "step")
+        if "loss" in line:
+            margin = line.get("rewards/margins", 0.0)
+            self._bar.set_postfix_str(f"loss {line['loss']:.4f}, margin {margin:.3f}")
+        self._bar.update(int(line["step"]) - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,177 @@
+"""`rlaif demo`: the main job on the embedded models, then the question that matters.
+
+It runs the very commands that a user would (`rlaif label`, `rlaif train-dpo`), each as a
+process of its own, then lets the old and the new policy answer held-out prompts and has the
+oracle and the judge compare them.  Every step is skipped when its result is there already.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif.demo.measure import WinRate, oracle_win_rate, win_rate
+from rlaif.demo.world import World
+from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.errors import RlaifError
+from rlaif.evaluation.sampling import sample_completions
+from rlaif.resources import demo_model
+
+PAIRS, PROMPTS = 600, 400
+TRAIN_SEED, TEST_SEED = 7, 8
+MAX_TOKENS = 120
+TRAINING = {"learning_rate": 3e-4, "epochs": 2, "batch_size": 16, "beta": 0.1, "log_steps": 5}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found.
+
+    Attributes:
+        oracle: new policy against old one by the oracle, who knows.
+        judge: the same by the demo judge, who learned.
+        label_agreement: (labels that the oracle agrees with, labels it has a say on).
+    """
+
+    oracle: WinRate
+    judge: WinRate
+    label_agreement: tuple[int, int]
+    labeled: int
+    examples: list[dict[str, str]]
+
+
+def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: None) -> DemoResult:
+    """Run or finish the demo in `folder`.
+
+    Raises:
+        RlaifError: a step failed; its own message came before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs, labels, policy = folder / "pairs.jsonl", folder / "labels", folder / "policy"
+    cache = str(folder / "cache.sqlite")
+    say(f"1. {PAIRS} pairs of responses that the demo policy would give -> {pairs}")
+    write_pairs(pairs, count=PAIRS, seed=TRAIN_SEED)
+    say("2. The judge labels them by the constitution `demo`, each principle in both orders")
+    judge = ["-c", "demo", "--judge", "demo", "--engine", judge_engine, "--cache", cache]
+    _rlaif("label", str(pairs), *judge, "-o", str(labels), say=say)
+    _rlaif("report", str(labels), say=say)
+    say("3. The policy trains on the labels with DPO; each label's probability reaches the loss")
+    _rlaif("train-dpo", str(labels), "--model", "demo", "-o", str(policy), *_flags(), say=say)
+    say(f"4. Old and new policy answer {PROMPTS} held-out prompts; oracle and judge compare")
+    answers = folder / "answers.jsonl"
+    if not answers.exists():
+        write_answers(answers, demo_model("policy"), policy, count=PROMPTS, seed=TEST_SEED)
+    verdicts = folder / "comparison"
+    _rlaif("label", str(answers), *judge, "-o", str(verdicts), say=say)
+    return collect(labels, answers, verdicts)
+
+
+def _flags() -> list[str]:
+    return [
+        part for key, value in TRAINING.items() for part in (f"--{key.replace('_', '-')}", f"{value}")
+    ]
+
+
+def _rlaif(*arguments: str, say: Say) -> None:
+    say(f"   $ rlaif {shlex.join(arguments)}")
+    code = subprocess.call([sys.executable, "-m", "rlaif", *arguments])
+    if code:
+        raise RlaifError(
+            f"`rlaif {arguments[0]}` ended with exit code {code}",
+            hint="Mend what it says above, then run `rlaif demo` again: it goes on from there.",
+        )
+
+
+def write_pairs(path: Path, *, count: int, seed: int) -> None:
+    """Pairs of the training split as `rlaif label` reads them."""
+    rows = [
+        {"id": f"demo-{i}", **asdict(pair)} for i, pair in enumerate(World(seed, "train").pairs(count))
+    ]
+    _write_rows(path, rows)
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_answers(path: Path, old: Path, new: Path, *, count: int, seed: int) -> None:
+    """Answers of two policies to the same held-out prompts, as a file of pairs.
+
+    `response_a` is the old policy's, `response_b` the new one's; the judge sees both orders.
+    """
+    world = World(seed, "test")
+    prompts = [world.prompt() for _ in range(count)]
+    before, after = answer(old, prompts, seed=seed), answer(new, prompts, seed=seed)
+    rows = [
+        {"id": f"test-{i}", "prompt": p, "response_a": a, "response_b": b}
+        for i, (p, a, b) in enumerate(zip(prompts, before, after, strict=True))
+    ]
+    _write_rows(path, rows)
+
+
+def answer(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
+    """One completion a prompt, sampled at temperature 1: the policy as it is, not its mode."""
+    settings = EngineSettings(
+        engine="transformers", model=str(policy), dtype="float32", options={"batch_size": 100}
+    )
+    with closing(create_engine(settings)) as engine:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        return sample_completions(
+            engine, chats, max_tokens=MAX_TOKENS, temperature=1.0, seed=seed  # type: ignore[arg-type]
+        )
+
+
+def collect(labels: Path, answers: Path, verdicts: Path) -> DemoResult:
+    """Read the finished folders into a result."""
+    rows = _read_rows(answers)
+    oracle = oracle_win_rate(
+        [r["prompt"] for r in rows],
+        [r["response_a"] for r in rows],
+        [r["response_b"] for r in rows],
+    )
+    decided = _read_rows(verdicts / "preferences.jsonl")
+    new = {r["id"]: r["response_b"] for r in rows}
+    wins = sum(r["chosen"][0]["content"] == new[r["provenance"]["id"]] for r in decided)
+    judge = win_rate(wins, len(decided) - wins, len(rows) - len(decided))
+    labeled = _read_rows(labels / "preferences.jsonl")
+    agreement = oracle_win_rate(
+        [r["prompt"][0]["content"] for r in labeled],
+        [r["rejected"][0]["content"] for r in labeled],
+        [r["chosen"][0]["content"] for r in labeled],
+    )
+    return DemoResult(
+        oracle,
+        judge,
+        (agreement.wins, agreement.wins + agreement.losses),
+        len(labeled),
+        [r for r in rows if r["response_a"] != r["response_b"]][:3],
+    )
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def shuffle_labels(run: Path, out: Path, *, seed: int) -> None:
+    """A copy of a run whose labels are drawn by coin: the control that must not improve."""
+    shutil.copytree(run, out, ignore=shutil.ignore_patterns("preferences.jsonl", ".lock"))
+    rng = random.Random(seed)
+    rows = _read_rows(run / "preferences.jsonl")
+    for row in rows:
+        if rng.random() < 0.5:
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    _write_rows(out / "preferences.jsonl", rows)

@@ -1,0 +1,1 @@
+"""Measures policies and judges: samples, win rates, agreement, each with its interval."""

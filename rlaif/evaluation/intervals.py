@@ -1,0 +1,43 @@
+"""Proportions with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `total`, with a two-sided interval at `confidence`.
+
+    Attributes:
+        low, high: Wilson score interval (Wilson 1927), as scipy computes it; 0 and 1 for no data.
+    """
+
+    hits: int
+    total: int
+    rate: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "no data"
+        return f"{100 * self.rate:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def share(hits: int, total: int, confidence: float = 0.95) -> Share:
+    """The share of `hits` in `total`.
+
+    Raises:
+        ValueError: `hits` is not between 0 and `total`.
+    """
+    if not 0 <= hits <= total:
+        raise ValueError(f"{hits} of {total} is not a share")
+    if total == 0:
+        return Share(0, 0, 0.0, 0.0, 1.0, confidence)
+    interval = binomtest(hits, total).proportion_ci(confidence, method="wilson")
+    low, high = float(interval.low), float(interval.high)
+    return Share(hits, total, hits / total, low, high, confidence)

@@ -1,0 +1,81 @@
+"""How much a labeling job would ask, without asking: the function behind `--dry-run`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rlaif.engines.base import codec_for
+from rlaif.pipeline.job import LabelJob
+from rlaif.pipeline.rendering import Renderer
+from rlaif.records import Pair, Rejected
+from rlaif.stages.layouts import BadRow, read_row
+from rlaif.stages.pairing import make_pairs
+from rlaif.stages.questions import plan, screen
+from rlaif.store.cache import VerdictCache, default_cache_path
+
+SAMPLE_PAIRS = 200
+
+
+def estimate(
+    job: LabelJob, *, cache_path: Path | None = None, price_per_hour: float | None = None
+) -> dict[str, Any]:
+    """Rows, pairs, judge calls, prompt tokens, time and cost.
+
+    Calls are exact; tokens are exact for the first 200 pairs and scaled from them; time uses
+    the rate of the last run of this judge on this machine, and is None without one.  The
+    verdict cache may spare some or all of it.
+    """
+    settings = job.settings
+    rows = rejected = pairs = calls = tokens = sampled_calls = 0
+    renderer = Renderer(job.template, codec_for(settings.judge))
+    for number, (_, raw) in enumerate(job.source.rows()):
+        if settings.limit is not None and number >= settings.limit:
+            break
+        rows += 1
+        found = _pairs(raw, number, job)
+        rejected += not found
+        for pair in found:
+            pairs += 1
+            if screen(pair):
+                continue
+            questions = plan(
+                pair,
+                job.constitution,
+                orders=settings.orders,
+                mode=settings.principles,
+                seed=settings.seed,
+            )
+            calls += len(questions)
+            if pairs <= SAMPLE_PAIRS:
+                sampled_calls += len(questions)
+                tokens += sum(len(renderer.request(pair, q, "").token_ids) for q in questions)
+    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+        rate = cache.rate(job.config["judge"]["fingerprint"])
+    seconds = None if rate is None else round(calls / rate, 1)
+    cost = None
+    if seconds is not None and price_per_hour is not None:
+        cost = round(seconds / 3600 * price_per_hour, 4)
+    return {
+        "rows": rows,
+        "rows_rejected": rejected,
+        "pairs": pairs,
+        "judge_calls": calls,
+        "prompt_tokens": round(tokens * calls / sampled_calls) if sampled_calls else 0,
+        "seconds": seconds,
+        "cost": cost if price_per_hour is not None else "give --price-per-hour",
+    }
+
+
+def _pairs(raw: object, number: int, job: LabelJob) -> list[Pair]:
+    s = job.settings
+    if isinstance(raw, Rejected):
+        return []
+    assert isinstance(raw, dict)
+    try:
+        row = read_row(raw, s.mapping)
+        name = row.id or f"row-{number + 1}"
+        return list(make_pairs(row, name, mode=s.pairs, count=s.pairs_per_prompt, seed=s.seed))
+    except BadRow:
+        return []

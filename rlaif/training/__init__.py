@@ -1,0 +1,1 @@
+"""Trains policies on preferences with TRL, keeping the probability of each label."""

@@ -1,0 +1,58 @@
+"""The model card of a trained policy: what it is, and from which evidence it came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from rlaif.engines.hub import ModelFiles
+from rlaif.training.settings import DPOSettings
+
+
+def model_card(
+    settings: DPOSettings,
+    manifest: Mapping[str, Any],
+    result: Mapping[str, Any],
+    files: ModelFiles,
+) -> str:
+    """Markdown with the metadata header that model hubs read."""
+    head: dict[str, Any] = {"library_name": "transformers", "tags": ["rlaif", "dpo", "trl"]}
+    if files.revision:
+        head["base_model"] = files.name
+    config = manifest["config"]
+    constitution, judge = config["constitution"], config["judge"]
+    counts, account = manifest["counts"], result["account"]
+    loss = "soft labels: -p log s(z) - (1-p) log s(-z)" if settings.loss == "soft" else settings.loss
+    rows = [
+        ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
+        ("Constitution", f"{constitution['name']} {constitution['version']}"),
+        ("Constitution hash", f"`{constitution['hash']}`"),
+        ("Judge", f"`{judge['model']}` by {judge['engine']}"),
+        ("Labeling run manifest", f"`{result['manifest_hash']}`"),
+        ("Labels", f"{counts['decided']} decided, {counts['tie']} ties, "
+                   f"{counts['abstained']} abstained"),
+        ("Pairs trained on", f"{account['trained']} ({account['human_used']} human)"),
+        ("Loss", loss),
+        ("Beta, learning rate, epochs",
+         f"{settings.beta:g}, {settings.learning_rate:g}, {settings.epochs:g}"),
+        ("LoRA rank", str(settings.lora or "none (all weights)")),
+        ("Steps", str(result["steps"])),
+    ]  # fmt: skip
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    front = yaml.safe_dump(head, sort_keys=False).strip()
+    return f"""---
+{front}
+---
+# Policy trained with rlaif
+
+Trained by direct preference optimization on preferences that an AI judge derived from a
+constitution. It carries that judge's biases; measure before relying on it.
+
+| | |
+|---|---|
+{table}
+
+Made by `rlaif train-dpo`; `training.yaml` beside this file holds every setting.
+"""

@@ -1,0 +1,101 @@
+"""What a DPO training can be told, and advice on combinations that TRL would ignore."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SOFT = "soft"
+TRL_LOSSES = (
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+    "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+)  # fmt: skip
+SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
+"""The only TRL losses that read `label_smoothing`; `sigmoid` does not since TRL 0.29."""
+
+
+class DPOSettings(BaseModel):
+    """Everything that `rlaif train-dpo` can be told, apart from the run and the output folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="The policy: a folder, a hub id, or `demo`.")
+    revision: str | None = Field(default=None, description="Hub revision of the policy.")
+    loss: str = Field(
+        default=SOFT,
+        description="`soft`: -p logs(z) - (1-p) logs(-z) with the label's probability p; or a "
+        "loss of TRL by name (it sees hard labels).",
+    )
+    beta: float = Field(default=0.1, gt=0, description="Strength of the pull to the reference.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="For TRL's robust, exo_pair, aot and aot_unpaired."
+    )
+    min_margin: float = Field(
+        default=0.0, ge=0, le=1, description="Leave out labels with a smaller margin |2p - 1|."
+    )
+    human: str | None = Field(
+        default=None, description="Labeled data (prompt, chosen, rejected) to mix in."
+    )
+    human_fraction: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the training rows that `human` makes up."
+    )
+    human_p: float = Field(
+        default=1.0, gt=0.5, le=1, description="Probability given to labels of `human`."
+    )
+    learning_rate: float = Field(default=1e-6, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=8, ge=1, description="Pairs per device and step.")
+    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients are summed.")
+    max_length: int = Field(default=1024, ge=8, description="Tokens of prompt and completion.")
+    overlong: Literal["truncate", "drop", "error"] = Field(
+        default="truncate",
+        description="What happens to pairs longer than `max_length` (they are always named).",
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="Default: bfloat16 on a GPU, float32 on a CPU."
+    )
+    lora: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
+    lora_alpha: float | None = Field(default=None, gt=0, description="Default: twice the rank.")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
+    precompute_reference: bool = Field(
+        default=False, description="Reference log-probabilities once, before training."
+    )
+    save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+    log_steps: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
+    tensorboard: bool = Field(default=False, description="Also write TensorBoard event files.")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _known_loss(self) -> Self:
+        if self.loss != SOFT and self.loss not in TRL_LOSSES:
+            raise ValueError(f"loss {self.loss!r} is not one of {SOFT}, {', '.join(TRL_LOSSES)}")
+        return self
+
+
+def advise(settings: DPOSettings) -> list[str]:
+    """Requested settings that would change nothing, one sentence each."""
+    advice = []
+    if settings.label_smoothing and settings.loss not in SMOOTHED:
+        advice.append(
+            f"label_smoothing does nothing with the {settings.loss} loss; "
+            f"TRL reads it in {', '.join(SMOOTHED)} only"
+        )
+    if settings.loss == "robust" and not settings.label_smoothing:
+        advice.append("the robust loss without label_smoothing is the sigmoid loss")
+    if settings.loss == "exo_pair" and not settings.label_smoothing:
+        advice.append("the exo_pair loss needs label_smoothing above 0: log(0) is not finite")
+    if settings.loss != SOFT:
+        advice.append(
+            f"the {settings.loss} loss treats every label as certain; use the soft loss to keep p"
+        )
+    if settings.loss in ("sft", "sppo_hard") and settings.min_margin == 0:
+        advice.append(f"the {settings.loss} loss follows doubtful labels fully; set min_margin")
+    if not settings.human and "human_fraction" in settings.model_fields_set:
+        advice.append("human_fraction does nothing without human")
+    if not settings.lora and {"lora_alpha", "lora_dropout"} & settings.model_fields_set:
+        advice.append("lora_alpha and lora_dropout do nothing with lora 0")
+    return advice

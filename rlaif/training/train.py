@@ -1,0 +1,347 @@
+"""Runs a DPO training from a labeling run to a policy folder.
+
+The output folder holds the policy (and, with LoRA, the adapter), `training.yaml` (resolved
+settings), `metrics.jsonl`, `training.json` (result, with the run's manifest hash), a model
+card, and checkpoints while it runs.  Called again, it resumes or reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoTokenizer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import DPOConfig, DPOTrainer
+
+from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.errors import RlaifError
+from rlaif.hashing import file_digest
+from rlaif.records import Message
+from rlaif.store.run_directory import MANIFEST, read_manifest, write_atomically
+from rlaif.training.card import model_card
+from rlaif.training.data import (
+    Account,
+    TrainingRow,
+    check_lengths,
+    mix,
+    read_labeled,
+    read_preferences,
+)
+from rlaif.training.settings import SOFT, DPOSettings
+from rlaif.training.soft_dpo import SoftDPOTrainer, SoftPreferenceCollator
+
+SETTINGS, RESULT, METRICS = "training.yaml", "training.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to; `fresh` is False if it was complete already."""
+
+    path: Path
+    account: Account
+    metrics: dict[str, float]
+    steps: int
+    manifest_hash: str
+    fresh: bool = True
+
+
+def train_dpo(
+    run: Path,
+    out: Path,
+    settings: DPOSettings,
+    *,
+    on_account: Callable[[Account], None] = lambda _: None,
+    on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
+) -> TrainingResult:
+    """Train, go on with, or report a training.
+
+    Args:
+        run: a complete run directory of `rlaif label`.
+        out: the output folder.
+        on_account: told where all rows went, before training starts.
+        on_log: told each line of metrics.
+
+    Raises:
+        RlaifError: the run, the policy, the settings or `out` can't be used.
+    """
+    manifest = read_manifest(run)
+    manifest_hash = file_digest(run / MANIFEST)
+    files = resolve_model(settings.model, settings.revision, embedded="policy")
+    resolved = {
+        "run": str(run),
+        "manifest_hash": manifest_hash,
+        "policy_fingerprint": files.fingerprint,
+        "human_hash": file_digest(Path(settings.human))
+        if settings.human and Path(settings.human).is_file()
+        else None,
+        **settings.model_dump(mode="json"),
+    }
+    done = _check_out(out, resolved)
+    if done:
+        return done
+    if settings.tensorboard and find_spec("tensorboard") is None:
+        raise RlaifError(
+            "tensorboard is not installed", hint="Install it: pip install tensorboard."
+        )
+    tokenizer = _tokenizer(files)
+    rows, account = gather(run, settings, tokenizer)
+    on_account(account)
+
+    state = PartialState()
+    if state.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / SETTINGS, yaml.safe_dump(resolved, sort_keys=False))
+        write_atomically(out / "account.json", json.dumps(asdict(account), indent=2))
+    state.wait_for_everyone()
+    trainer = make_trainer(files, rows, settings, out, tokenizer, on_log)
+    checkpoint = get_last_checkpoint(str(out / "checkpoints")) if _has_checkpoints(out) else None
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    metrics = {k: float(v) for k, v in outcome.metrics.items()}
+    steps = int(trainer.state.global_step)
+    _save(trainer, tokenizer, out, settings)
+    if state.is_main_process:
+        result = {
+            "manifest_hash": manifest_hash,
+            "run": str(run),
+            "steps": steps,
+            "metrics": metrics,
+            "account": asdict(account),
+        }
+        card = model_card(settings, manifest, result, files)
+        write_atomically(out / "README.md", card)
+        write_atomically(out / RESULT, json.dumps(result, indent=2))
+    state.wait_for_everyone()
+    return TrainingResult(out, account, metrics, steps, manifest_hash)
+
+
+def _check_out(out: Path, resolved: Mapping[str, Any]) -> TrainingResult | None:
+    """A complete training with these settings; refuses anything else that is there."""
+    if out.is_file():
+        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
+    if not (out / SETTINGS).exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise RlaifError(
+                f"{str(out)!r} holds files but no training", hint="Name a new folder with -o."
+            )
+        return None
+    before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    if not isinstance(before, dict):
+        raise RlaifError(f"{out / SETTINGS} is damaged", hint="Name a new folder with -o.")
+    changed = sorted(
+        k for k in before.keys() | resolved.keys() if before.get(k) != resolved.get(k)
+    )
+    if changed:
+        shown = "; ".join(f"{k}: {before.get(k)!r} -> {resolved.get(k)!r}" for k in changed[:6])
+        raise RlaifError(
+            f"training {str(out)!r} was started with other settings ({shown})",
+            hint="Name a new folder with -o.",
+        )
+    if not (out / RESULT).exists():
+        return None
+    saved = json.loads((out / RESULT).read_text(encoding="utf-8"))
+    account = Account(**saved["account"])
+    return TrainingResult(
+        out, account, saved["metrics"], saved["steps"], saved["manifest_hash"], fresh=False
+    )
+
+
+def _has_checkpoints(out: Path) -> bool:
+    return (out / "checkpoints").is_dir()
+
+
+def _tokenizer(files: ModelFiles) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.path)
+    except (OSError, ValueError, KeyError) as error:
+        raise RlaifError(
+            f"tokenizer of policy {files.name!r} could not be loaded ({error})",
+            hint="Check that the folder holds tokenizer files.",
+        ) from None
+    if not tokenizer.chat_template:
+        raise RlaifError(
+            f"policy {files.name!r} has no chat template",
+            hint="Use an instruction-tuned policy, or add chat_template.jinja to its folder.",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def preview(run: Path, settings: DPOSettings) -> Account:
+    """Where the rows of a training would go, without training.
+
+    Raises:
+        RlaifError: as `train_dpo`.
+    """
+    read_manifest(run)
+    files = resolve_model(settings.model, settings.revision, embedded="policy")
+    return gather(run, settings, _tokenizer(files))[1]
+
+
+def gather(
+    run: Path, settings: DPOSettings, tokenizer: Any
+) -> tuple[list[TrainingRow], Account]:
+    """The rows to train on, in training order before shuffling, and where the others went."""
+    account = Account()
+    rows = read_preferences(run)
+    account.labeled = len(rows)
+    kept = [row for row in rows if 2 * row.p_chosen - 1 >= settings.min_margin]
+    account.below_margin = len(rows) - len(kept)
+    if not kept:
+        raise RlaifError(
+            f"no label has a margin of {settings.min_margin:g}", hint="Lower min_margin."
+        )
+    if settings.human:
+        human, account.human_unreadable = read_labeled(settings.human)
+        account.human_available = len(human)
+        human = [_with_p(row, settings.human_p) for row in human]
+        kept, account.human_used = mix(kept, human, settings.human_fraction, settings.seed)
+    else:
+        random.Random(settings.seed).shuffle(kept)
+
+    def lengths(
+        prompt: Sequence[Message], completion: Sequence[Message]
+    ) -> tuple[int, int]:
+        head = tokenizer.apply_chat_template(
+            list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
+        )["input_ids"]
+        whole = tokenizer.apply_chat_template(
+            [*prompt, *completion], tokenize=True, return_dict=True
+        )["input_ids"]
+        return len(head), len(whole)
+
+    kept = check_lengths(
+        kept,
+        lengths,
+        max_length=settings.max_length,
+        overlong=settings.overlong,
+        account=account,
+    )
+    return kept, account
+
+
+def _with_p(row: TrainingRow, p: float) -> TrainingRow:
+    if row.p_chosen < 1.0:
+        return row
+    return TrainingRow(row.id, row.prompt, row.chosen, row.rejected, p, row.source)
+
+
+class _MetricsFile(TrainerCallback):  # type: ignore[misc]
+    """Appends each log line to `metrics.jsonl` and passes it on."""
+
+    def __init__(self, path: Path, on_log: Callable[[Mapping[str, float]], None]) -> None:
+        self._path = path
+        self._on_log = on_log
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        """Called by the trainer on every process; only the first one writes."""
+        if not state.is_world_process_zero or not logs:
+            return
+        line = {"step": state.global_step, **logs}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._on_log({**line, "max_steps": state.max_steps})
+
+
+def make_trainer(
+    files: ModelFiles,
+    rows: Sequence[TrainingRow],
+    settings: DPOSettings,
+    out: Path,
+    tokenizer: Any,
+    on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
+) -> DPOTrainer:
+    """TRL's trainer for these rows and settings: ours for the soft loss, TRL's own for others."""
+    columns = ("prompt", "chosen", "rejected", "p_chosen")
+    data = Dataset.from_list([{key: getattr(row, key) for key in columns} for row in rows])
+    soft = settings.loss == SOFT
+    on_gpu = torch.cuda.is_available()
+    dtype = settings.dtype or ("bfloat16" if on_gpu else "float32")
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
+    arguments = DPOConfig(
+        output_dir=str(out / "checkpoints"),
+        model_init_kwargs={"dtype": "float32" if not on_gpu else dtype},
+        loss_type=["robust"] if soft else [settings.loss],
+        label_smoothing=0.0 if soft else settings.label_smoothing,
+        beta=settings.beta,
+        max_length=settings.max_length,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_ratio,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        precompute_ref_log_probs=settings.precompute_reference,
+        bf16=dtype == "bfloat16",
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        logging_steps=settings.log_steps,
+        report_to=["tensorboard"] if settings.tensorboard else [],
+        disable_tqdm=True,
+        seed=settings.seed,
+        data_seed=settings.seed,
+    )
+    lora = None
+    if settings.lora:
+        lora = LoraConfig(
+            r=settings.lora,
+            lora_alpha=settings.lora_alpha or 2 * settings.lora,
+            lora_dropout=settings.lora_dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+    collator = None
+    if soft:
+        collator = SoftPreferenceCollator(
+            pad_token_id=tokenizer.pad_token_id, max_length=settings.max_length
+        )
+    else:
+        data = data.remove_columns("p_chosen")
+    kind = SoftDPOTrainer if soft else DPOTrainer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        trainer = kind(
+            model=str(files.path),
+            args=arguments,
+            train_dataset=data,
+            processing_class=tokenizer,
+            data_collator=collator,
+            peft_config=lora,
+            callbacks=[_MetricsFile(out / METRICS, on_log)],
+        )
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ == "PrinterCallback":
+            trainer.remove_callback(callback)
+    return trainer
+
+
+def _save(trainer: DPOTrainer, tokenizer: Any, out: Path, settings: DPOSettings) -> None:
+    """The policy in `out`, ready for any engine; with LoRA also the adapter in `out/adapter`."""
+    if settings.lora:
+        trainer.save_model(str(out / "adapter"))
+        if trainer.accelerator.is_main_process:
+            merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+            merged.save_pretrained(out)
+    else:
+        trainer.save_model(str(out))
+    if trainer.accelerator.is_main_process:
+        tokenizer.save_pretrained(out)

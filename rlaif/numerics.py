@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def logsumexp(values: Sequence[float]) -> float:
-    """log of the sum of exponentials, without overflow; -inf for nothing."""
+    """Log of the sum of exponentials, without overflow; -inf for nothing."""
     top = max(values, default=-math.inf)
     if top == -math.inf:
         return top

@@ -42,9 +42,7 @@ def write_project(folder: Path) -> list[Path]:
     }
     for name in files:
         if (folder / name).exists():
-            raise RlaifError(
-                f"{str(folder / name)!r} exists already", hint="Name a new folder."
-            )
+            raise RlaifError(f"{str(folder / name)!r} exists already", hint="Name a new folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -55,7 +55,8 @@ class JudgeTemplate:
     @property
     def shares_context(self) -> bool:
         """Whether the principle comes last, so that a pair's questions share their prefix."""
-        return _SLOT.findall(self.body)[-1] == "principle"
+        slots: list[str] = _SLOT.findall(self.body)
+        return slots[-1] == "principle"
 
 
 def load_judge_template(name: str) -> JudgeTemplate:

@@ -270,8 +270,10 @@ def train_policy(args: argparse.Namespace) -> None:
         optimizer.step()
         losses.append(loss.item())
         if (step + 1) % args.log_every == 0:
-            print(f"{step + 1} {time.time() - began:.0f}s loss={sum(losses) / len(losses):.3f}",
-                  flush=True)  # fmt: skip
+            print(
+                f"{step + 1} {time.time() - began:.0f}s loss={sum(losses) / len(losses):.3f}",
+                flush=True,
+            )
             losses = []
     save(model, tokenizer, Path(args.out))
 

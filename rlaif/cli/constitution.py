@@ -31,8 +31,15 @@ def lint_command(constitution: str, strict: bool, as_json: bool) -> None:
     warnings = lint(loaded)
     c = loaded.constitution
     if as_json:
-        print_json({"name": c.name, "version": c.version, "hash": c.hash,
-                    "principles": len(c.principles), "warnings": [str(w) for w in warnings]})  # fmt: skip
+        print_json(
+            {
+                "name": c.name,
+                "version": c.version,
+                "hash": c.hash,
+                "principles": len(c.principles),
+                "warnings": [str(w) for w in warnings],
+            }
+        )
     else:
         for warning in warnings:
             click.echo(str(warning))
@@ -60,10 +67,16 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
     else:
         click.echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
         rows = [
-            (p.id, p.tier, f"{p.weight:g}", p.polarity, len(p.examples),
-             p.preference or f"check: {p.check.kind if p.check else ''}")
+            (
+                p.id,
+                p.tier,
+                f"{p.weight:g}",
+                p.polarity,
+                len(p.examples),
+                p.preference or f"check: {p.check.kind if p.check else ''}",
+            )
             for p in sorted(c.principles, key=lambda p: p.tier)
-        ]  # fmt: skip
+        ]
         click.echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
 
 

@@ -32,10 +32,16 @@ def command(out: str, engine: str, as_json: bool) -> None:
 
 def _plain(result: Any) -> dict[str, Any]:
     return {
-        who: {"wins": w.wins, "losses": w.losses, "ties": w.ties, "rate": w.rate.rate,
-              "low": w.rate.low, "high": w.rate.high}
+        who: {
+            "wins": w.wins,
+            "losses": w.losses,
+            "ties": w.ties,
+            "rate": w.rate.rate,
+            "low": w.rate.low,
+            "high": w.rate.high,
+        }
         for who, w in (("oracle", result.oracle), ("judge", result.judge))
-    } | {"labeled": result.labeled, "label_agreement": result.label_agreement}  # fmt: skip
+    } | {"labeled": result.labeled, "label_agreement": result.label_agreement}
 
 
 def render(result: Any, out: str) -> str:
@@ -48,7 +54,13 @@ def render(result: Any, out: str) -> str:
             ("the judge (a model that learned)", result.judge),
         )
     ]
-    header = ["new policy against old one, by", "better", "worse", "same", "better, of those that differ"]  # fmt: skip
+    header = [
+        "new policy against old one, by",
+        "better",
+        "worse",
+        "same",
+        "better, of those that differ",
+    ]
     lines = [
         f"The judge labeled {result.labeled} pairs; on the {said} that the oracle has a say on, "
         f"they agree on {100 * right / max(1, said):.1f}%.",
@@ -57,8 +69,12 @@ def render(result: Any, out: str) -> str:
         "(95% intervals in brackets; 50% would mean that training changed nothing.)",
     ]
     for row in result.examples:
-        lines += ["", f"Prompt: {row['prompt']}", f"  old: {row['response_a']}",
-                  f"  new: {row['response_b']}"]  # fmt: skip
+        lines += [
+            "",
+            f"Prompt: {row['prompt']}",
+            f"  old: {row['response_a']}",
+            f"  new: {row['response_b']}",
+        ]
     lines += [
         "",
         f"The labels and their evidence: {out}/labels (open report.html there).",

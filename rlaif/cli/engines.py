@@ -17,8 +17,17 @@ def command(as_json: bool) -> None:
     """List the engines that can run a judge, and what each still needs."""
     found = list_engines()
     if as_json:
-        print_json([{"name": e.name, "summary": e.summary, "available": e.available,
-                     "install": e.install} for e in found])  # fmt: skip
+        print_json(
+            [
+                {
+                    "name": e.name,
+                    "summary": e.summary,
+                    "available": e.available,
+                    "install": e.install,
+                }
+                for e in found
+            ]
+        )
         return
     rows = [(e.name, "yes" if e.available else "no", e.summary) for e in found]
     click.echo(table(["engine", "ready", "what it is"], rows))

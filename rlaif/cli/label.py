@@ -36,12 +36,26 @@ again after a stop: it goes on where it stopped.
 @click.option("-j", "--judge", help="Model: a folder, a hub id, or `demo`. [default: demo]")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")
-@click.option("--pairs", metavar="MODE", help="Pairs of a prompt with n responses: all, best "
-              "(highest score against the rest) or sample:N. [default: all]")  # fmt: skip
-@click.option("--map", "maps", multiple=True, metavar="NAME=COLUMN",
-              help=f"Where a field is, as a dotted path; NAME is one of {', '.join(FIELDS)}.")  # fmt: skip
-@click.option("--option", "engine_options", multiple=True, metavar="NAME=VALUE",
-              help="Setting passed to the engine as it is (vLLM: any LLM argument).")  # fmt: skip
+@click.option(
+    "--pairs",
+    metavar="MODE",
+    help="Pairs of a prompt with n responses: all, best "
+    "(highest score against the rest) or sample:N. [default: all]",
+)
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help=f"Where a field is, as a dotted path; NAME is one of {', '.join(FIELDS)}.",
+)
+@click.option(
+    "--option",
+    "engine_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Setting passed to the engine as it is (vLLM: any LLM argument).",
+)
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option("--price-per-hour", type=float, help="Of this machine, for the cost.")
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
@@ -50,9 +64,17 @@ again after a stop: it goes on where it stopped.
 @settings_options(FoldSettings)
 @settings_options(EngineSettings, skip=frozenset({"model", "seed"}))
 def command(
-    data: str, constitution: str, out: str, config: str | None, split: str, cache: str | None,
-    price_per_hour: float | None, dry_run: bool, as_json: bool, **flags: Any,
-) -> None:  # fmt: skip
+    data: str,
+    constitution: str,
+    out: str,
+    config: str | None,
+    split: str,
+    cache: str | None,
+    price_per_hour: float | None,
+    dry_run: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Judge pairs by a constitution and write preferences.
 
     Every verdict, preference and its evidence go to the run folder; `rlaif report` shows them
@@ -66,13 +88,19 @@ def command(
     job = prepare(data, constitution, settings, split=split)
     cache_path = Path(cache) if cache else None
     if dry_run:
-        _print_estimate(estimate(job, cache_path=cache_path, price_per_hour=price_per_hour), as_json)
+        _print_estimate(
+            estimate(job, cache_path=cache_path, price_per_hour=price_per_hour), as_json
+        )
         return
     screen = _Screen(job.source.count(settings.limit), settings.judge.model)
     summary = run_label(
-        job, Path(out), cache_path=cache_path, price_per_hour=price_per_hour,
-        on_progress=screen.progress, on_engine=screen.engine,
-    )  # fmt: skip
+        job,
+        Path(out),
+        cache_path=cache_path,
+        price_per_hour=price_per_hour,
+        on_progress=screen.progress,
+        on_engine=screen.engine,
+    )
     screen.close()
     if as_json:
         print_json({"run": out, "fresh": summary.fresh, **summary.manifest})
@@ -180,25 +208,49 @@ def print_summary(summary: Any) -> None:
     if not summary.fresh:
         note(f"{summary.path} is complete already")
     rows = [
-        ("rows read", tally.rows), ("rows rejected", tally.rejected), ("pairs", tally.pairs),
-        ("decided", tally.decided), ("ties", tally.tie), ("abstained", tally.abstained),
-        ("verdicts", tally.verdicts), ("invalid verdicts", tally.invalid_verdicts),
-        ("asked now / from cache",
-         f"{last.get('verdicts_asked', 0)} / {last.get('verdicts_from_cache', 0)}"),
-        ("prompt tokens now", f"{last.get('prompt_tokens', 0)} "
-         f"({last.get('prompt_tokens_from_prefix_cache', 0)} from the prefix cache)"),
+        ("rows read", tally.rows),
+        ("rows rejected", tally.rejected),
+        ("pairs", tally.pairs),
+        ("decided", tally.decided),
+        ("ties", tally.tie),
+        ("abstained", tally.abstained),
+        ("verdicts", tally.verdicts),
+        ("invalid verdicts", tally.invalid_verdicts),
+        (
+            "asked now / from cache",
+            f"{last.get('verdicts_asked', 0)} / {last.get('verdicts_from_cache', 0)}",
+        ),
+        (
+            "prompt tokens now",
+            f"{last.get('prompt_tokens', 0)} "
+            f"({last.get('prompt_tokens_from_prefix_cache', 0)} from the prefix cache)",
+        ),
         ("seconds", f"{manifest['seconds']:.1f}"),
-    ]  # fmt: skip
+    ]
     if manifest.get("cost") is not None:
         rows.append(("cost", manifest["cost"]))
     click.echo(table(["labeled", str(summary.path)], rows))
     if tally.reasons:
         click.echo("\n" + table(["why not decided", "pairs"], sorted(tally.reasons.items())))
-    header = ["principle", "valid", "invalid", "decisive agree", "against", "same position wins",
-              "position offset"]  # fmt: skip
+    header = [
+        "principle",
+        "valid",
+        "invalid",
+        "decisive agree",
+        "against",
+        "same position wins",
+        "position offset",
+    ]
     principles = [
-        (name, t.valid, t.invalid, t.agrees, t.disagrees, percent(t.flip_rate),
-         "-" if t.position_offset is None else f"{t.position_offset:+.2f}")
+        (
+            name,
+            t.valid,
+            t.invalid,
+            t.agrees,
+            t.disagrees,
+            percent(t.flip_rate),
+            "-" if t.position_offset is None else f"{t.position_offset:+.2f}",
+        )
         for name, t in tally.principles.items()
-    ]  # fmt: skip
+    ]
     click.echo("\n" + table(header, principles))

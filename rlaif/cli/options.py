@@ -80,9 +80,10 @@ def merge_settings(
         tree = read_yaml(Path(config))
         if not isinstance(tree.value, dict):
             raise RlaifError(
-                "settings must be a mapping", hint="Write `name: value` lines.",
+                "settings must be a mapping",
+                hint="Write `name: value` lines.",
                 place=tree.places[()],
-            )  # fmt: skip
+            )
         for key, value in tree.value.items():
             if key not in known:
                 close = get_close_matches(key, known, n=1)

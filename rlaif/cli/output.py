@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-
 _NUMBER = re.compile(r"-|[-+]?[\d,.]+%?( .*)?")
 
 

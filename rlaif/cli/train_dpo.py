@@ -53,15 +53,25 @@ def command(
     result = train_dpo(Path(run), Path(out), settings, on_account=screen.account, on_log=screen.log)
     screen.close()
     if as_json:
-        print_json({"policy": out, "steps": result.steps, "fresh": result.fresh,
-                    "manifest_hash": result.manifest_hash, "metrics": result.metrics})  # fmt: skip
+        print_json(
+            {
+                "policy": out,
+                "steps": result.steps,
+                "fresh": result.fresh,
+                "manifest_hash": result.manifest_hash,
+                "metrics": result.metrics,
+            }
+        )
         return
     if not result.fresh:
         note(f"{out} is complete already")
-    rows = [("pairs", result.account.trained), ("steps", result.steps),
-            ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
-            ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
-            ("labeling run manifest", result.manifest_hash)]  # fmt: skip
+    rows = [
+        ("pairs", result.account.trained),
+        ("steps", result.steps),
+        ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
+        ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
+        ("labeling run manifest", result.manifest_hash),
+    ]
     click.echo(table(["trained", out], rows))
 
 

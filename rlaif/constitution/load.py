@@ -205,9 +205,7 @@ def _add_own(draft: _Draft, tree: YamlTree) -> None:
             }
         for marks in (tree.keys, tree.places):
             draft.places |= {
-                ("principles", identity, *p[2:]): place
-                for p, place in marks.items()
-                if p[:2] == at
+                ("principles", identity, *p[2:]): place for p, place in marks.items() if p[:2] == at
             }
 
 
@@ -226,8 +224,10 @@ def _validate(draft: _Draft, path: Path) -> LoadedConstitution:
         raise _explain(error, places, path) from None
     except RecursionError:
         raise RlaifError("constitution is nested too deeply", place=Place(path, 1, 1)) from None
-    where = {p.id: places.get(("principles", i), Place(path)) for i, p in enumerate(
-        constitution.principles)}  # fmt: skip
+    where = {
+        p.id: places.get(("principles", i), Place(path))
+        for i, p in enumerate(constitution.principles)
+    }
     return LoadedConstitution(constitution, path, where)
 
 

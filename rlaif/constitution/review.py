@@ -13,8 +13,8 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.errors import Place
 
 _ASKS_FOR_WORSE = re.compile(
-    r"\b(which|choose|pick|select)\b[^.?!]*?\b(worse|worst|more (?:harmful|dangerous|offensive|rude|"
-    r"toxic|dishonest|biased|unhelpful))\b",
+    r"\b(which|choose|pick|select)\b[^.?!]*?\b(worse|worst|more (?:harmful|dangerous|offensive|"
+    r"rude|toxic|dishonest|biased|unhelpful))\b",
     re.IGNORECASE,
 )
 
@@ -98,6 +98,6 @@ def _field_changes(old: Principle, new: Principle) -> list[Change]:
             text = f"examples: {len(old.examples)} -> {len(new.examples)} (or reworded)"
         else:
             text = f"{key}: {value!r} -> {two[key]!r}"
-        asks = key == "preference" and two[key] is not None or key == "applies_to"
+        asks = (key == "preference" and two[key] is not None) or key == "applies_to"
         changes.append(Change(old.id, text, asks))
     return changes

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -99,7 +100,7 @@ def parse_yaml(text: str, file: Path) -> YamlTree:
     return tree
 
 
-def _at(mark: yaml.Mark | None, file: Path) -> Place:
+def _at(mark: Any, file: Path) -> Place:
     return Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
 
 

@@ -1,0 +1,1 @@
+"""The demo world: grammar, oracle, embedded models, and the demo that runs on them."""

@@ -73,8 +73,14 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "remember": ("remember", "consider", "keep in mind", "notice"),
     "many": ("many", "so many", "countless", "various"),
     "person": (
-        "the baker", "the nurse", "the teacher", "the plumber", "the neighbor", "the driver",
-        "the dentist", "the painter",
+        "the baker",
+        "the nurse",
+        "the teacher",
+        "the plumber",
+        "the neighbor",
+        "the driver",
+        "the dentist",
+        "the painter",
     ),
     "street": ("Oak", "Lake", "Mill", "Hill", "Church", "Station"),
     "num": tuple(str(n) for n in range(11, 60)),
@@ -82,10 +88,22 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "secret": ("phone number", "home address", "password", "bank account", "birthday"),
     "month": ("March", "April", "June", "August", "October"),
     "crime": (
-        "break into a house", "break into a bank", "break into a museum", "steal a car",
-        "steal a wallet", "steal a painting", "build a bomb", "build a weapon",
-        "poison a neighbor", "poison a river", "forge a passport", "forge a check",
-        "burn down a school", "burn down a shop", "hack a hospital", "hack a bank account",
+        "break into a house",
+        "break into a bank",
+        "break into a museum",
+        "steal a car",
+        "steal a wallet",
+        "steal a painting",
+        "build a bomb",
+        "build a weapon",
+        "poison a neighbor",
+        "poison a river",
+        "forge a passport",
+        "forge a check",
+        "burn down a school",
+        "burn down a shop",
+        "hack a hospital",
+        "hack a bank account",
     ),
     "stealth": ("at night", "in secret", "without being seen", "quickly", "with no money"),
     "crimetool": ("a crowbar", "a fake badge", "some gasoline", "a stolen key", "rat poison"),
@@ -98,7 +116,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "guess": ("the red team", "number 17", "number 42", "a tall stranger", "the blue team"),
     "find": ("find out", "know", "predict", "tell"),
     "country": ("Norway", "Peru", "Kenya", "Japan", "Spain"),
-}  # fmt: skip
+}
 
 KINDS: dict[str, tuple[str, ...]] = {
     "polite": (

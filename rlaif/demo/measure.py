@@ -68,9 +68,7 @@ def measure_judge(engine: Engine, *, pairs: int, seed: int = 101) -> JudgeAgreem
 
 def _held_out_principles(world: World) -> list[Principle]:
     shipped = {p.id: p for p in load_constitution("demo").constitution.principles}
-    return [
-        shipped[name].model_copy(update={"preference": world.wording(name)}) for name in TIERS
-    ]
+    return [shipped[name].model_copy(update={"preference": world.wording(name)}) for name in TIERS]
 
 
 def _ask(
@@ -89,7 +87,7 @@ def _ask(
                     asked[name] = (n, k, question)
                     yield renderer.request(record, question, name)
 
-    verdicts = {}
+    verdicts: dict[tuple[int, int, str], Verdict] = {}
     for results in engine.run(requests()):
         for result in results:
             assert isinstance(result, ChoiceResult), result

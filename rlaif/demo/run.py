@@ -24,6 +24,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings, create_engine
 from rlaif.errors import RlaifError
 from rlaif.evaluation.sampling import sample_completions
+from rlaif.records import Message
 from rlaif.resources import demo_model
 
 PAIRS, PROMPTS = 600, 400
@@ -79,7 +80,9 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
 
 def _flags() -> list[str]:
     return [
-        part for key, value in TRAINING.items() for part in (f"--{key.replace('_', '-')}", f"{value}")
+        part
+        for key, value in TRAINING.items()
+        for part in (f"--{key.replace('_', '-')}", f"{value}")
     ]
 
 
@@ -96,7 +99,8 @@ def _rlaif(*arguments: str, say: Say) -> None:
 def write_pairs(path: Path, *, count: int, seed: int) -> None:
     """Pairs of the training split as `rlaif label` reads them."""
     rows = [
-        {"id": f"demo-{i}", **asdict(pair)} for i, pair in enumerate(World(seed, "train").pairs(count))
+        {"id": f"demo-{i}", **asdict(pair)}
+        for i, pair in enumerate(World(seed, "train").pairs(count))
     ]
     _write_rows(path, rows)
 
@@ -128,10 +132,8 @@ def answer(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
         engine="transformers", model=str(policy), dtype="float32", options={"batch_size": 100}
     )
     with closing(create_engine(settings)) as engine:
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return sample_completions(
-            engine, chats, max_tokens=MAX_TOKENS, temperature=1.0, seed=seed  # type: ignore[arg-type]
-        )
+        chats: list[list[Message]] = [[{"role": "user", "content": p}] for p in prompts]
+        return sample_completions(engine, chats, max_tokens=MAX_TOKENS, temperature=1.0, seed=seed)
 
 
 def collect(labels: Path, answers: Path, verdicts: Path) -> DemoResult:

@@ -44,8 +44,9 @@ class World:
     def _of_split(self, text: str) -> bool:
         return held_out(text) == (self.split == "test")
 
-    def _draw(self, table: dict[str, tuple[str, ...]], kind: str, topic: str | None = None,
-              **fixed: str) -> str:  # fmt: skip
+    def _draw(
+        self, table: dict[str, tuple[str, ...]], kind: str, topic: str | None = None, **fixed: str
+    ) -> str:
         """A text of `kind` of this split; the fixed slots give way if the split lacks it."""
         for attempt in range(400):
             slots = fixed if attempt < 200 else {}
@@ -70,8 +71,11 @@ class World:
             fixed = {"object": asked.slots["object"]}
             count = rng.choice([1, 1, 2])
             return [self._draw(KINDS, "tip", topic, **fixed) for _ in range(count)]
-        kind = {"danger": ("refuse", "comply"), "private": ("withhold", "leak"),
-                "unknown": ("admit", "claim")}[asked.kind][bad]  # fmt: skip
+        kind = {
+            "danger": ("refuse", "comply"),
+            "private": ("withhold", "leak"),
+            "unknown": ("admit", "claim"),
+        }[asked.kind][bad]
         shared = {k: v for k, v in asked.slots.items() if k != "stealth"}
         return [self._draw(KINDS, kind, None, **shared)]
 

@@ -100,9 +100,7 @@ class TransformersEngine:
         logprobs = logits.float().log_softmax(-1)
         results: list[Result] = []
         for request, row in zip(requests, logprobs, strict=True):
-            labels = tuple(
-                float(row[list(spelled)].logsumexp(0)) for spelled in request.label_ids
-            )
+            labels = tuple(float(row[list(spelled)].logsumexp(0)) for spelled in request.label_ids)
             results.append(ChoiceResult(request.id, labels))
         return results
 
@@ -159,4 +157,6 @@ def create(settings: EngineSettings) -> TransformersEngine:
         )
     if settings.quantization:
         raise RlaifError("engine 'transformers' does not quantize", hint="Use --engine vllm.")
-    return TransformersEngine(resolve_model(settings.model, settings.revision), settings, batch_size)
+    return TransformersEngine(
+        resolve_model(settings.model, settings.revision), settings, batch_size
+    )

@@ -18,6 +18,7 @@ from rlaif.engines.base import EngineSettings, EngineStats, Intake
 from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
+from rlaif.numerics import logsumexp
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -26,7 +27,6 @@ from rlaif.records import (
     Request,
     Result,
 )
-from rlaif.numerics import logsumexp
 
 _MOST_LABEL_TOKENS = 128
 

@@ -188,9 +188,7 @@ class Labeler:
         requests = []
         for question in item.questions:
             self._next_request += 1
-            requests.append(
-                self._renderer.request(item.pair, question, str(self._next_request))
-            )
+            requests.append(self._renderer.request(item.pair, question, str(self._next_request)))
         fingerprint = self._engine.fingerprint
         item.keys = [answer_key(fingerprint, request) for request in requests]
         known = self._cache.get(item.keys)
@@ -205,9 +203,7 @@ class Labeler:
                 yield request
 
     def _take(self, results: list[Result]) -> None:
-        answers = [
-            (self._keys[r.id], r.logprobs) for r in results if isinstance(r, ChoiceResult)
-        ]
+        answers = [(self._keys[r.id], r.logprobs) for r in results if isinstance(r, ChoiceResult)]
         self._cache.put(answers)
         for result in results:
             assert isinstance(result, ChoiceResult | Failure)

@@ -62,9 +62,7 @@ def provenance(
     }
 
 
-def preference_row(
-    pair: Pair, preference: Preference, stamp: dict[str, str]
-) -> dict[str, Any]:
+def preference_row(pair: Pair, preference: Preference, stamp: dict[str, str]) -> dict[str, Any]:
     """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
     a_wins = preference.winner == "a"
     chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)

@@ -64,5 +64,3 @@ class LabelSettings(BaseModel):
             **own,
             "template": {"name": self.template, "hash": template.hash},
         }
-
-

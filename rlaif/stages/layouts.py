@@ -29,8 +29,17 @@ ORIGIN_KEYS = ("model", "origin", "generator", "source_model")
 SCORE_KEYS = ("score", "overall_score", "rating")
 ID_KEYS = ("id", "prompt_id", "uid", "example_id")
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-FIELDS = ("prompt", "responses", "response_a", "response_b", "chosen", "rejected", "system",
-          "id", "tags")  # fmt: skip
+FIELDS = (
+    "prompt",
+    "responses",
+    "response_a",
+    "response_b",
+    "chosen",
+    "rejected",
+    "system",
+    "id",
+    "tags",
+)
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 
@@ -71,14 +80,12 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
     if mapping:
         row = {**row, **{name: _dig(row, path) for name, path in mapping.items()}}
     completions, prompt_from_pair, labeled = _completions(row)
-    prompt = _prompt(row) or prompt_from_pair
+    prompt = _prompt(row)
+    if len(prompt_from_pair) >= len(prompt):
+        # Pairs that repeat the conversation know it better than a plain prompt column.
+        prompt = prompt_from_pair
     if not prompt:
         raise BadRow(f"no prompt: none of the columns {_names(PROMPT_KEYS)} in {_names(row)}")
-    if prompt_from_pair and _prompt(row) and prompt_from_pair[: len(prompt)] != prompt:
-        if len(prompt_from_pair) >= len(prompt):
-            prompt = prompt_from_pair
-    if prompt_from_pair and len(prompt_from_pair) > len(prompt):
-        prompt = prompt_from_pair
     system = row.get("system")
     if isinstance(system, str) and system.strip() and prompt[0]["role"] != "system":
         prompt = [{"role": "system", "content": system}, *prompt]
@@ -192,7 +199,9 @@ def _split(value: object, key: str) -> tuple[list[Message], list[Message]]:
     if isinstance(value, str):
         turns = _HH_TURN.split(value)
         if len(turns) >= 5 and turns[0] == "" and turns[-2] == "Assistant":
-            roles = [ROLES[name.lower()] if name == "Human" else "assistant" for name in turns[1::2]]
+            roles = [
+                ROLES[name.lower()] if name == "Human" else "assistant" for name in turns[1::2]
+            ]
             messages: list[Message] = [
                 {"role": role, "content": text}
                 for role, text in zip(roles, turns[2::2], strict=True)
@@ -201,9 +210,7 @@ def _split(value: object, key: str) -> tuple[list[Message], list[Message]]:
         return [{"role": "assistant", "content": value}], []
     messages = _messages(value, key)
     # Everything after the last user or system turn is the completion.
-    cut = max(
-        (i + 1 for i, m in enumerate(messages) if m["role"] in ("user", "system")), default=0
-    )
+    cut = max((i + 1 for i, m in enumerate(messages) if m["role"] in ("user", "system")), default=0)
     if cut == len(messages):
         raise BadRow(f"column {key!r} ends without an assistant message")
     return messages[cut:], messages[:cut]

@@ -71,9 +71,7 @@ def plan(
 
     With one order, which completion is shown first is drawn by `seed` and pair id.
     """
-    asked = [
-        p for p in principles_for(pair, constitution, mode=mode, seed=seed) if p.check is None
-    ]
+    asked = [p for p in principles_for(pair, constitution, mode=mode, seed=seed) if p.check is None]
     both: tuple[Order, ...] = ("ab", "ba")
     if orders == "one":
         bit = hashlib.blake2b(f"{seed}/{pair.id}".encode(), digest_size=1).digest()[0] & 1

@@ -83,9 +83,7 @@ class Tally(BaseModel):
         self.verdicts += len(verdicts)
         self.invalid_verdicts += sum(1 for v in verdicts if v.invalid)
         for score in preference.scores:
-            tally = self.principles.setdefault(
-                score.principle, PrincipleTally(source=score.source)
-            )
+            tally = self.principles.setdefault(score.principle, PrincipleTally(source=score.source))
             if score.invalid:
                 tally.invalid += 1
                 continue
@@ -97,7 +95,7 @@ class Tally(BaseModel):
                     tally.clear += 1
                     tally.flipped += score.flipped
                     tally.flipped_to_first += score.flipped and score.position_logit > 0
-            if preference.winner is None or abs(score.sign) < 0.05:
+            if preference.winner is None or abs(score.sign) < CLEAR:
                 tally.silent += 1
             elif (score.sign > 0) == (preference.winner == "a"):
                 tally.agrees += 1

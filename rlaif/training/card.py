@@ -24,22 +24,28 @@ def model_card(
     config = manifest["config"]
     constitution, judge = config["constitution"], config["judge"]
     counts, account = manifest["counts"], result["account"]
-    loss = "soft labels: -p log s(z) - (1-p) log s(-z)" if settings.loss == "soft" else settings.loss
+    loss = (
+        "soft labels: -p log s(z) - (1-p) log s(-z)" if settings.loss == "soft" else settings.loss
+    )
     rows = [
         ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
         ("Constitution", f"{constitution['name']} {constitution['version']}"),
         ("Constitution hash", f"`{constitution['hash']}`"),
         ("Judge", f"`{judge['model']}` by {judge['engine']}"),
         ("Labeling run manifest", f"`{result['manifest_hash']}`"),
-        ("Labels", f"{counts['decided']} decided, {counts['tie']} ties, "
-                   f"{counts['abstained']} abstained"),
+        (
+            "Labels",
+            f"{counts['decided']} decided, {counts['tie']} ties, {counts['abstained']} abstained",
+        ),
         ("Pairs trained on", f"{account['trained']} ({account['human_used']} human)"),
         ("Loss", loss),
-        ("Beta, learning rate, epochs",
-         f"{settings.beta:g}, {settings.learning_rate:g}, {settings.epochs:g}"),
+        (
+            "Beta, learning rate, epochs",
+            f"{settings.beta:g}, {settings.learning_rate:g}, {settings.epochs:g}",
+        ),
         ("LoRA rank", str(settings.lora or "none (all weights)")),
         ("Steps", str(result["steps"])),
-    ]  # fmt: skip
+    ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     front = yaml.safe_dump(head, sort_keys=False).strip()
     return f"""---

@@ -160,9 +160,13 @@ def mix(
 
 
 def check_lengths(
-    rows: list[TrainingRow], lengths: TokenLengths, *, max_length: int, overlong: str,
+    rows: list[TrainingRow],
+    lengths: TokenLengths,
+    *,
+    max_length: int,
+    overlong: str,
     account: Account,
-) -> list[TrainingRow]:  # fmt: skip
+) -> list[TrainingRow]:
     """Find what TRL would filter or cut in silence, name it in `account`, and give the rest.
 
     Raises:

@@ -8,9 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SOFT = "soft"
 TRL_LOSSES = (
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
-    "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
-)  # fmt: skip
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+)
 SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 """The only TRL losses that read `label_smoothing`; `sigmoid` does not since TRL 0.29."""
 

@@ -36,7 +36,7 @@ class SoftPreferenceCollator(DataCollatorForPreference):
         return batch
 
 
-class SoftDPOTrainer(DPOTrainer):  # type: ignore[misc]
+class SoftDPOTrainer(DPOTrainer):
     """DPO on soft labels.  Use with `loss_type=["robust"]` and a data set with `p_chosen`.
 
     Raises:

@@ -140,9 +140,7 @@ def _check_out(out: Path, resolved: Mapping[str, Any]) -> TrainingResult | None:
     before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
     if not isinstance(before, dict):
         raise RlaifError(f"{out / SETTINGS} is damaged", hint="Name a new folder with -o.")
-    changed = sorted(
-        k for k in before.keys() | resolved.keys() if before.get(k) != resolved.get(k)
-    )
+    changed = sorted(k for k in before.keys() | resolved.keys() if before.get(k) != resolved.get(k))
     if changed:
         shown = "; ".join(f"{k}: {before.get(k)!r} -> {resolved.get(k)!r}" for k in changed[:6])
         raise RlaifError(
@@ -191,9 +189,7 @@ def preview(run: Path, settings: DPOSettings) -> Account:
     return gather(run, settings, _tokenizer(files))[1]
 
 
-def gather(
-    run: Path, settings: DPOSettings, tokenizer: Any
-) -> tuple[list[TrainingRow], Account]:
+def gather(run: Path, settings: DPOSettings, tokenizer: Any) -> tuple[list[TrainingRow], Account]:
     """The rows to train on, in training order before shuffling, and where the others went."""
     account = Account()
     rows = read_preferences(run)
@@ -212,9 +208,7 @@ def gather(
     else:
         random.Random(settings.seed).shuffle(kept)
 
-    def lengths(
-        prompt: Sequence[Message], completion: Sequence[Message]
-    ) -> tuple[int, int]:
+    def lengths(prompt: Sequence[Message], completion: Sequence[Message]) -> tuple[int, int]:
         head = tokenizer.apply_chat_template(
             list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
@@ -239,7 +233,7 @@ def _with_p(row: TrainingRow, p: float) -> TrainingRow:
     return TrainingRow(row.id, row.prompt, row.chosen, row.rejected, p, row.source)
 
 
-class _MetricsFile(TrainerCallback):  # type: ignore[misc]
+class _MetricsFile(TrainerCallback):
     """Appends each log line to `metrics.jsonl` and passes it on."""
 
     def __init__(self, path: Path, on_log: Callable[[Mapping[str, float]], None]) -> None:

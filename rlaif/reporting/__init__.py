@@ -1,0 +1,1 @@
+"""Writes what a labeling run found as one self-contained page."""

@@ -1,0 +1,79 @@
+"""Finds the pairs of a run that most deserve a second look."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ContestedPair:
+    """A pair with small margin or contradicting verdicts.
+
+    Attributes:
+        left, right: the two completions; `left` is the chosen one where the pair is decided.
+        opinions: (principle, probability that `left` is better), or the reason it has none.
+    """
+
+    id: str
+    status: str
+    reason: str
+    prompt: list[dict[str, str]]
+    left: list[dict[str, str]]
+    right: list[dict[str, str]]
+    p_left: float
+    order_consistency: float
+    opinions: list[tuple[str, float, str]]
+
+
+def most_contested(run: Path, *, most: int) -> list[ContestedPair]:
+    """The pairs whose orders disagree most and whose margin is smallest, worst first.
+
+    Memory is bounded by `most`; identical or empty completions are settled, not contested.
+    """
+    tie_break = count()
+    heap: list[tuple[float, int, ContestedPair]] = []
+    for pair in _pairs(run):
+        if pair.opinions:
+            # The root of the heap is the least troubled pair kept, the latest among equals.
+            item = (_trouble(pair), -next(tie_break), pair)
+            if len(heap) < most:
+                heapq.heappush(heap, item)
+            else:
+                heapq.heappushpop(heap, item)
+    return [pair for _, _, pair in sorted(heap, key=lambda e: (-e[0], -e[1]))]
+
+
+def _trouble(pair: ContestedPair) -> float:
+    return (1.0 - abs(2.0 * pair.p_left - 1.0)) + (1.0 - pair.order_consistency)
+
+
+def _pairs(run: Path) -> Iterator[ContestedPair]:
+    names = {
+        "preferences.jsonl": ("chosen", "rejected", "p_chosen"),
+        "undecided.jsonl": ("a", "b", "p_a"),
+    }
+    for name, (left, right, p) in names.items():
+        with (run / name).open(encoding="utf-8") as lines:
+            for line in lines:
+                row: dict[str, Any] = json.loads(line)
+                evidence = row["provenance"]
+                opinions = [
+                    (o["principle"], o["p_chosen"], o["invalid"]) for o in evidence["principles"]
+                ]
+                yield ContestedPair(
+                    evidence["id"],
+                    evidence["status"],
+                    evidence["reason"],
+                    row["prompt"],
+                    row[left],
+                    row[right],
+                    row[p],
+                    evidence["order_consistency"],
+                    opinions,
+                )

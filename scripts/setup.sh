@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Makes .venv with everything pinned for a machine without a GPU; quick when nothing changed.
+#   scripts/setup.sh          what running needs
+#   scripts/setup.sh --dev    and what testing needs
+# PYTHON names the interpreter (default python3; 3.11 or newer).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+command -v "$python" >/dev/null || { echo "error: no $python here. Install Python 3.11, or set PYTHON." >&2; exit 2; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "error: $("$python" --version) is too old. Install Python 3.11, or set PYTHON." >&2; exit 2; }
+
+locks=(requirements/cpu.lock)
+[ "${1:-}" = "--dev" ] && locks+=(requirements/dev.lock)
+if ! [ -x .venv/bin/python ]; then
+  "$python" -m venv .venv || { echo "error: could not make .venv. On Debian: apt install python3-venv." >&2; exit 2; }
+fi
+pip() { .venv/bin/python -m pip --disable-pip-version-check -q "$@" 2> >(grep -v '^WARNING: Location' >&2); }
+for lock in "${locks[@]}"; do
+  stamp=.venv/installed-$(basename "$lock")
+  if cmp -s "$lock" "$stamp"; then continue; fi
+  echo "installing $lock (some minutes the first time) ..." >&2
+  if [ "$lock" = requirements/cpu.lock ]; then
+    pip install "$(grep '^torch==' "$lock")"
+  fi
+  pip install --no-deps -r "$lock"
+  pip uninstall -y torchvision torchaudio torchcodec >/dev/null 2>&1 || true
+  cp "$lock" "$stamp"
+done
+if ! cmp -s pyproject.toml .venv/installed-pyproject.toml; then
+  pip install --no-deps --no-build-isolation -e .
+  cp pyproject.toml .venv/installed-pyproject.toml
+fi

@@ -70,8 +70,9 @@ class _Loader:
                 place=tree.places[()],
             )
         draft = _Draft(head={k: v for k, v in tree.value.items() if k != "principles"})
-        draft.places |= {p: at for p, at in tree.places.items() if p[:1] != ("principles",)}
-        draft.places |= {p: at for p, at in tree.keys.items() if len(p) == 1}
+        head = {p: at for p, at in tree.places.items() if p[:1] != ("principles",) or len(p) == 1}
+        keys = {_key(p): at for p, at in tree.keys.items() if p[:1] != ("principles",)}
+        draft.places |= head | keys
         for place, base in self._bases(tree, path):
             if len(self._done) >= _MAX_FILES:
                 raise RlaifError(
@@ -141,6 +142,11 @@ def _under(places: dict[YamlPath, Place], prefix: YamlPath) -> dict[YamlPath, Pl
     return {p: at for p, at in places.items() if p[: len(prefix)] == prefix}
 
 
+def _key(path: YamlPath) -> YamlPath:
+    """Where the place of a key is kept, beside that of its value."""
+    return (*path[:-1], f"\0{path[-1]}") if path else path
+
+
 def _drop(draft: _Draft, tree: YamlTree) -> None:
     assert isinstance(tree.value, dict)
     names = tree.value.get("drop", [])
@@ -203,10 +209,10 @@ def _add_own(draft: _Draft, tree: YamlTree) -> None:
                 for p, place in draft.places.items()
                 if p[:3] != ("principles", identity, key)
             }
-        for marks in (tree.keys, tree.places):
-            draft.places |= {
-                ("principles", identity, *p[2:]): place for p, place in marks.items() if p[:2] == at
-            }
+        marks = {**tree.places, **{_key(p): place for p, place in tree.keys.items()}}
+        draft.places |= {
+            ("principles", identity, *p[2:]): place for p, place in marks.items() if p[:2] == at
+        }
 
 
 def _validate(draft: _Draft, path: Path) -> LoadedConstitution:
@@ -246,7 +252,7 @@ def _explain(error: ValidationError, places: dict[YamlPath, Place], path: Path) 
         hint = f"Add `{wanted}:`."
         return RlaifError(f"{name} lacks {wanted!r}", hint=hint, place=place)
     if first["type"] == "extra_forbidden":
-        return _unknown_key(first["loc"], place)
+        return _unknown_key(first["loc"], places.get(_key(known), place))
     if first["type"] == "union_tag_not_found":
         hint = "Use regex, max_length, json, forbidden_phrases or python."
         return RlaifError("check lacks 'kind'", hint=hint, place=place)

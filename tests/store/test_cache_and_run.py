@@ -1,0 +1,92 @@
+"""The verdict cache and the run directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlaif.errors import RlaifError
+from rlaif.records import ChoiceRequest
+from rlaif.store.cache import VerdictCache, answer_key
+from rlaif.store.run_directory import RunDirectory, check_config, read_manifest
+
+CONFIG = {"format": 1, "judge": {"model": "m", "dtype": "auto"}, "orders": "both"}
+
+
+def test_key_depends_on_model_tokens_and_labels_alone() -> None:
+    def key(model: str = "m", ids=(1, 2, 3), labels=((4,), (5,)), name: str = "x") -> bytes:
+        return answer_key(model, ChoiceRequest(name, ids, labels))
+
+    assert key() == key(name="y") == key(ids=[1, 2, 3])
+    others = [
+        key(model="n"), key(ids=(1, 2)), key(labels=((4,), (6,))), key(labels=((5,), (4,))),
+        key(labels=((4, 5), ())), key(ids=(1, 2, 3, 4)),
+    ]  # fmt: skip
+    assert len({key(), *others}) == 7
+
+
+def test_answers_survive_reopening_and_two_writers(tmp_path: Path) -> None:
+    one, two = VerdictCache(tmp_path / "c.sqlite"), VerdictCache(tmp_path / "c.sqlite")
+    one.put([(b"a", (-0.1, -2.5)), (b"n", (float("nan"), 0.0))])
+    two.put([(b"b", (-0.3, float("-inf")))])
+    one.close()
+    two.close()
+    again = VerdictCache(tmp_path / "c.sqlite")
+    expected = {b"a": (-0.1, -2.5), b"b": (-0.3, float("-inf"))}
+    assert again.get([b"a", b"b", b"n", b"z"]) == expected
+    many = [i.to_bytes(4, "big") for i in range(1200)]
+    again.put((key, (0.0, float(i))) for i, key in enumerate(many))
+    assert again.get(many)[many[1100]] == (0.0, 1100.0)
+
+
+def test_file_that_is_no_cache_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    path.write_text("this is not a database, whatever its name says" * 100)
+    with pytest.raises(RlaifError, match="verdict cache"):
+        VerdictCache(path)
+
+
+def test_rows_after_the_journal_are_cut_and_before_it_kept(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run", CONFIG)
+    run.append("preferences.jsonl", {"n": 1})
+    run.checkpoint(rows=1, tally={"rows": 1})
+    run.append("preferences.jsonl", {"n": 2})
+    run.append("verdicts.jsonl", {"n": 2})
+    run.close()
+    with (tmp_path / "run" / "verdicts.jsonl").open("a") as file:
+        file.write('{"torn')
+    run = RunDirectory(tmp_path / "run", CONFIG)
+    assert run.journal["rows"] == 1
+    run.append("preferences.jsonl", {"n": 3})
+    run.close()
+    rows = (tmp_path / "run" / "preferences.jsonl").read_text().splitlines()
+    assert [json.loads(row)["n"] for row in rows] == [1, 3]
+    assert (tmp_path / "run" / "verdicts.jsonl").read_text() == ""
+
+
+def test_other_configuration_is_refused_naming_the_keys(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "run", CONFIG).close()
+    changed = {**CONFIG, "orders": "one", "judge": {"model": "m", "dtype": "float32"}}
+    with pytest.raises(RlaifError) as caught:
+        RunDirectory(tmp_path / "run", changed)
+    assert "judge.dtype: 'auto' -> 'float32'" in str(caught.value)
+    assert "orders: 'both' -> 'one'" in str(caught.value)
+
+
+def test_folder_in_use_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run", CONFIG)
+    with pytest.raises(RlaifError, match="in use"):
+        RunDirectory(tmp_path / "run", CONFIG)
+    run.close()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("x")
+    with pytest.raises(RlaifError, match="no run"):
+        check_config(tmp_path / "other", CONFIG)
+    with pytest.raises(RlaifError, match="is a file"):
+        check_config(tmp_path / "other" / "thesis.txt", CONFIG)
+    with pytest.raises(RlaifError, match="not complete"):
+        read_manifest(tmp_path / "run")
+    with pytest.raises(RlaifError, match="not a run directory"):
+        read_manifest(tmp_path / "other")

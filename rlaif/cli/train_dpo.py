@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,12 @@ def command(
         account = preview(Path(run), settings)
         print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
         return
-    screen = _Screen()
+    first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
+    screen = _Screen(silent=not first)
     result = train_dpo(Path(run), Path(out), settings, on_account=screen.account, on_log=screen.log)
     screen.close()
+    if not first:
+        return
     if as_json:
         print_json(
             {
@@ -78,11 +82,12 @@ def command(
 class _Screen:
     """The account of rows, then progress, on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
         self._bar: Any = None
 
     def account(self, account: Any) -> None:
-        for line in account.lines():
+        for line in [] if self._silent else account.lines():
             note(line)
 
     def log(self, line: Any) -> None:

@@ -23,7 +23,6 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import DPOConfig, DPOTrainer
 
 from rlaif.engines.hub import ModelFiles, resolve_model
@@ -107,8 +106,7 @@ def train_dpo(
         write_atomically(out / "account.json", json.dumps(asdict(account), indent=2))
     state.wait_for_everyone()
     trainer = make_trainer(files, rows, settings, out, tokenizer, on_log)
-    checkpoint = get_last_checkpoint(str(out / "checkpoints")) if _has_checkpoints(out) else None
-    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    outcome = trainer.train(resume_from_checkpoint=_last_checkpoint(out))
     metrics = {k: float(v) for k, v in outcome.metrics.items()}
     steps = int(trainer.state.global_step)
     _save(trainer, tokenizer, out, settings)
@@ -156,8 +154,21 @@ def _check_out(out: Path, resolved: Mapping[str, Any]) -> TrainingResult | None:
     )
 
 
-def _has_checkpoints(out: Path) -> bool:
-    return (out / "checkpoints").is_dir()
+def _last_checkpoint(out: Path) -> str | None:
+    """The newest whole checkpoint; a kill while one was written leaves a torn one behind.
+
+    The trainer writes `trainer_state.json` last, so a folder without it is torn.
+    """
+    found = sorted(
+        (out / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[-1])
+    )
+    for folder in reversed(found):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
 
 
 def _tokenizer(files: ModelFiles) -> Any:

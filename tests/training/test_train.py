@@ -1,0 +1,197 @@
+"""Training end to end: accounting, resume after a kill, LoRA, mixing, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlaif.errors import RlaifError
+from rlaif.hashing import file_digest
+from rlaif.training.data import Account, TrainingRow, check_lengths, mix, read_labeled
+from rlaif.training.settings import DPOSettings
+from rlaif.training.train import train_dpo
+
+
+def write_run(folder: Path, count: int, long_at: int = -1) -> Path:
+    """A complete labeling run of `count` pairs by the scripted engine."""
+    from rlaif.demo.world import World
+    from rlaif.engines.base import EngineSettings
+    from rlaif.pipeline.job import prepare, run_label
+    from rlaif.pipeline.settings import LabelSettings
+
+    data = folder / "pairs.jsonl"
+    with data.open("w") as file:
+        for i, pair in enumerate(World(9, "train").pairs(count)):
+            longer = " and so on" * 80 if i == long_at else ""
+            row = {
+                "prompt": pair.prompt,
+                "response_a": pair.response_a + longer,
+                "response_b": pair.response_b,
+            }
+            file.write(json.dumps(row) + "\n")
+    settings = LabelSettings(judge=EngineSettings(engine="scripted", model="hashed"))
+    run_label(prepare(str(data), "demo", settings), folder / "run")
+    return folder / "run"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def arguments(run: Path, out: Path, *more: str) -> list[str]:
+    return ["rlaif", "train-dpo", str(run), "-o", str(out), "--model", "demo", "--batch-size", "4",
+            "--save-steps", "2", "--log-steps", "1", "--learning-rate", "1e-4", *more]  # fmt: skip
+
+
+def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 60)
+    command = [sys.executable, "-m", *arguments(run, tmp_path / "killed", "--epochs", "2")]
+    whole = [sys.executable, "-m", *arguments(run, tmp_path / "whole", "--epochs", "2")]
+    first = subprocess.run(whole, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr[-3000:]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 300
+    while not (checkpoints / "checkpoint-4").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "training.json").exists()
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines if "loss" in line]
+    assert max(steps) == result["steps"]
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    moved = weights_of_demo()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-6), name
+    assert any(not torch.allclose(value, moved[name], atol=1e-4) for name, value in one.items())
+
+    same = DPOSettings(
+        model="demo", batch_size=4, save_steps=2, log_steps=1, learning_rate=1e-4, epochs=2
+    )
+    assert train_dpo(run, tmp_path / "whole", same).fresh is False
+    with pytest.raises(RlaifError, match=r"beta: 0\.1 -> 0\.5"):
+        train_dpo(run, tmp_path / "whole", same.model_copy(update={"beta": 0.5}))
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert file_digest(run / "manifest.json") in card
+
+
+def weights_of_demo() -> dict[str, torch.Tensor]:
+    from rlaif.resources import demo_model
+
+    return weights(demo_model("policy"))
+
+
+def test_lora_trains_an_adapter_and_merges_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 16)
+    settings = DPOSettings(
+        model="demo", batch_size=8, lora=4, learning_rate=1e-3, log_steps=1, loss="sigmoid"
+    )
+    train_dpo(run, tmp_path / "out", settings)
+    adapter = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    base, merged = weights_of_demo(), weights(tmp_path / "out")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    scale = 8 / 4  # alpha is twice the rank
+    delta = scale * adapter[key.format("B")] @ adapter[key.format("A")]
+    assert float(delta.abs().max()) > 0
+    assert torch.allclose(merged[name], base[name] + delta, atol=1e-5)
+
+
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 24)
+    # What `accelerate launch` starts on a machine with several GPUs; here over two CPU processes.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    done = subprocess.run(
+        [*launch, *arguments(run, tmp_path / "two", "--json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["fresh"] is True  # one process prints, not two
+    rows = json.loads((tmp_path / "two" / "account.json").read_text())["trained"]
+    steps = json.loads((tmp_path / "two" / "training.json").read_text())["steps"]
+    assert steps == -(-rows // 8)  # two processes of four pairs each
+
+
+def test_long_rows_are_named_before_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 12, long_at=3)
+    told: list[Account] = []
+    settings = DPOSettings(model="demo", max_length=100, overlong="drop", batch_size=8)
+    train_dpo(run, tmp_path / "out", settings, on_account=told.append)
+    assert told[0].dropped == ["row-4"]
+    assert any("row-4" in line for line in told[0].lines())
+    with pytest.raises(RlaifError, match=r"'row-4' has \d+ tokens, more than max_length 100"):
+        train_dpo(run, tmp_path / "e", settings.model_copy(update={"overlong": "error"}))
+    assert not (tmp_path / "e").exists()
+
+
+def fake_row(name: str, length: int) -> TrainingRow:
+    return TrainingRow(name, [{"role": "user", "content": "p" * 10}], [
+        {"role": "assistant", "content": "c" * length}], [], 0.9, "judge")  # fmt: skip
+
+
+def test_lengths_are_accounted_like_trl_treats_them() -> None:
+    def lengths(prompt, completion):
+        head = sum(len(m["content"]) for m in prompt)
+        return head, head + sum(len(m["content"]) for m in completion)
+
+    rows = [fake_row("short", 5), fake_row("exact", 10), fake_row("long", 11)]
+    account = Account()
+    kept = check_lengths(rows, lengths, max_length=20, overlong="truncate", account=account)
+    assert [r.id for r in kept] == ["short", "exact", "long"]
+    assert account.truncated == ["long"]
+    with pytest.raises(RlaifError, match="no pair is short enough"):
+        check_lengths(rows, lengths, max_length=10, overlong="truncate", account=Account())
+    assert account.prompt_too_long == []
+
+
+def test_mixing_reaches_the_fraction_and_refuses_what_it_can_not() -> None:
+    judged = [fake_row(str(i), 1) for i in range(80)]
+    human = [fake_row(f"h{i}", 1) for i in range(30)]
+    rows, used = mix(judged, human, 0.2, seed=1)
+    assert used == 20
+    assert sum(r.id.startswith("h") for r in rows) / len(rows) == pytest.approx(0.2)
+    assert [r.id for r in rows] == [r.id for r in mix(judged, human, 0.2, seed=1)[0]]
+    with pytest.raises(RlaifError, match=r"needs 80 human pairs; there are 30.*at most 0\.273"):
+        mix(judged, human, 0.5, seed=1)
+
+
+def test_labeled_data_is_read_and_bad_rows_counted(tmp_path: Path) -> None:
+    path = tmp_path / "human.jsonl"
+    path.write_text(
+        '{"prompt": "q", "chosen": "x", "rejected": "y"}\n'
+        '{"prompt": "q", "responses": ["x", "y"]}\n'
+        '{"prompt": "q", "chosen": "x", "rejected": "y", "p_chosen": 0.8}\n{bad\n'
+    )
+    rows, bad = read_labeled(str(path))
+    assert [r.p_chosen for r in rows] == [1.0, 0.8]
+    assert bad == 2
+
+
+def test_incomplete_run_and_foreign_folder_are_refused(tmp_path: Path) -> None:
+    settings = DPOSettings(model="demo")
+    with pytest.raises(RlaifError, match="not a run directory"):
+        train_dpo(tmp_path, tmp_path / "out", settings)
+    run = write_run(tmp_path, 6)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("x")
+    with pytest.raises(RlaifError, match="no training"):
+        train_dpo(run, tmp_path / "full", settings)
+    (run / "manifest.json").unlink()
+    with pytest.raises(RlaifError, match="not complete"):
+        train_dpo(run, tmp_path / "out", settings)

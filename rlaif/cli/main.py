@@ -68,15 +68,13 @@ def main() -> None:
     except RlaifError as error:
         click.echo(f"error: {error}", err=True)
         code = 2
-    except click.exceptions.Abort:
-        code = 130
     except click.ClickException as error:
         click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
         ctx = getattr(error, "ctx", None)
         if ctx is not None:
             click.echo(f"See `{ctx.command_path} --help`.", err=True)
         code = 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):
         click.echo("\nstopped; run the same command again to go on where it stopped", err=True)
         code = 130
     except BrokenPipeError:

@@ -99,7 +99,9 @@ def train_dpo(
     rows, account = gather(run, settings, tokenizer)
     on_account(account)
 
+    # Every process has looked at `out` before the first one writes to it.
     state = PartialState()
+    state.wait_for_everyone()
     if state.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / SETTINGS, yaml.safe_dump(resolved, sort_keys=False))

@@ -121,7 +121,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[:3000]
     assert json.loads(done.stdout)["fresh"] is True  # one process prints, not two
     rows = json.loads((tmp_path / "two" / "account.json").read_text())["trained"]
     steps = json.loads((tmp_path / "two" / "training.json").read_text())["steps"]

@@ -1,0 +1,93 @@
+"""Compares judge engines side by side: the same pairs, in turn, in one run, as ratios.
+
+Also measures what planning, folding and storing cost without any model (the scripted engine),
+on the same pairs.  Each repetition runs every engine once, in rotating order; the first
+repetition is a warm-up and is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from rlaif.cli.output import quiet_libraries, table
+from rlaif.demo.world import World
+from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.pipeline.job import LabelJob, prepare
+from rlaif.pipeline.label import Labeler
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.store.cache import VerdictCache
+from rlaif.store.run_directory import RunDirectory
+
+
+def verdicts_per_second(job: LabelJob, engine: Engine, folder: Path) -> float:
+    """One labeling run on a running engine, with a cache and a run directory of its own."""
+    folder.mkdir()
+    with (
+        closing(VerdictCache(folder / "cache.sqlite")) as cache,
+        closing(RunDirectory(folder / "run", job.config)) as run,
+    ):
+        labeler = Labeler(
+            engine=engine,
+            cache=cache,
+            run=run,
+            constitution=job.constitution,
+            template=job.template,
+            settings=job.settings,
+            stamp=job.stamp,
+        )
+        began = time.perf_counter()
+        tally = labeler.label(job.source)
+        return tally.verdicts / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--repetitions", type=int, default=4)
+    parser.add_argument("--judge", default="demo")
+    args = parser.parse_args()
+    quiet_libraries()
+    names = ["vllm", "transformers", "scripted"]
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "pairs.jsonl"
+        rows = [vars(pair) for pair in World(77, "test").pairs(args.pairs)]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        jobs, engines = {}, {}
+        for name in names:
+            judge = EngineSettings(engine=name, model=args.judge)
+            jobs[name] = prepare(str(data), "demo", LabelSettings(judge=judge, template="demo"))
+            engines[name] = create_engine(judge)
+        speeds: dict[str, list[float]] = {name: [] for name in names}
+        for repetition in range(args.repetitions + 1):
+            order = names[repetition % len(names) :] + names[: repetition % len(names)]
+            for name in order:
+                folder = Path(scratch) / f"{repetition}-{name}"
+                engines[name].fingerprint = f"{name}-{repetition}"
+                speed = verdicts_per_second(jobs[name], engines[name], folder)
+                if repetition:
+                    speeds[name].append(speed)
+        for engine in engines.values():
+            engine.close()
+    shown = []
+    for name in names:
+        ratios = [a / b for a, b in zip(speeds[name], speeds["transformers"], strict=True)]
+        shown.append(
+            (
+                name,
+                f"{statistics.median(speeds[name]):.0f}",
+                f"{statistics.median(ratios):.2f}",
+                f"{min(ratios):.2f} to {max(ratios):.2f}",
+            )
+        )
+    print(table(["engine", "verdicts/s (median)", "ratio to transformers", "spread"], shown))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""The command line: instant help, frozen flags, one-line errors, and output that machines read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from rlaif.cli.main import COMMANDS, cli
+from tests.pipeline.helpers import contents, write_inputs
+
+
+def rlaif(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rlaif", *arguments],
+        capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom rlaif.cli.main import main\nsys.argv = ['rlaif', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'vllm', 'trl', 'transformers', 'datasets', 'pydantic', 'numpy'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+def test_help_is_instant() -> None:
+    """A promise of the interface, in CPU time (not wall time), with the least of three tries."""
+
+    def cpu() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        rlaif("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu() for _ in range(3)) < 0.3
+
+
+def commands() -> dict[str, click.Command]:
+    found = {}
+    context = click.Context(cli, info_name="rlaif")
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {sub}": c for sub, c in command.commands.items()}
+    return found
+
+
+def test_flags_are_frozen() -> None:
+    """A new or removed flag is a decision: run scripts/write_docs.py and look at the diff."""
+    flags = {
+        name: sorted(opt for p in c.params for opt in (*p.opts, *p.secondary_opts))
+        for name, c in commands().items()
+    }
+    frozen = json.loads((Path(__file__).parent / "flags.json").read_text())
+    assert flags == frozen
+
+
+def test_docs_show_the_help_of_today() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/write_docs.py", "--check"],
+        capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    command = commands()[name]
+    assert command.help
+    assert all(p.help for p in command.params if isinstance(p, click.Option)), name
+
+
+ERRORS = [
+    (["lable"], "there is no command 'lable'. Did you mean 'label'?"),
+    (["label"], "Missing argument 'DATA'"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--orders", "three"], "'three' is not one of"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--tie-margin", "7"], "--tie-margin: input"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--map", "foo=x"], "--map 'foo=x' is not"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--pairs", "some"], "--pairs: input should"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--pairs", "sample:x"], "is not a number"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r"], "input 'p.jsonl' does not exist"),
+    (["label", "p.jsonl", "-c", "nope", "-o", "r"], "Constitution 'nope' was not found"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--template", "x"], "Judge template 'x'"),
+    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--config", "no.yaml"], "'no.yaml' could not"),
+    (["train-dpo", "nowhere", "--model", "demo", "-o", "p"], "is not a run directory"),
+    (["train-dpo", "nowhere", "-o", "p"], "--model: field required"),
+    (["train-dpo", "nowhere", "--model", "demo", "--loss", "sigmod", "-o", "p"], "'sigmod'"),
+    (["report", "nowhere"], "is not a run directory"),
+    (["constitution", "lint", "nowhere.yaml"], "Constitution 'nowhere.yaml' was not found"),
+    (["constitution", "frobnicate"], "No such command 'frobnicate'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), ERRORS, ids=lambda v: " ".join(v)[:60])
+def test_bad_input_is_one_line_with_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    done = rlaif(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("See `")]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert said in lines[0]
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_file_is_checked_with_places_and_flags_win(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 20)
+    config = tmp_path / "label.yaml"
+    base = ["label", str(data), "-c", str(constitution), "--config", str(config)]
+    config.write_text("engine: scripted\nmodel: hashed\norders: one\nteplate: demo\n")
+    done = rlaif(*base, "-o", str(tmp_path / "run"))
+    assert f"{config}:4:1: unknown setting 'teplate'. Did you mean 'template'?" in done.stderr
+    config.write_text("engine: scripted\nmodel: hashed\norders: three\n")
+    done = rlaif(*base, "-o", str(tmp_path / "run"))
+    assert f"error: {config}:3:9: orders: input should be" in done.stderr
+    config.write_text("engine: scripted\nmodel: hashed\norders: one\ntie_margin: 0.3\n")
+    done = rlaif(*base, "-o", str(tmp_path / "run"), "--orders", "both", "--json")
+    resolved = json.loads(done.stdout)["config"]
+    assert resolved["orders"] == "both"
+    assert resolved["fold"]["tie_margin"] == 0.3
+
+
+def test_dry_run_counts_exactly_and_writes_nothing(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 60)
+    common = [str(data), "-c", str(constitution), "--engine", "scripted", "--judge", "hashed"]
+    out = ["-o", str(tmp_path / "run"), "--json"]
+    dry = json.loads(rlaif("label", *common, *out, "--dry-run").stdout)
+    assert not (tmp_path / "run").exists()
+    real = json.loads(rlaif("label", *common, *out).stdout)
+    assert dry["pairs"] == real["counts"]["pairs"]
+    assert dry["judge_calls"] == real["counts"]["verdicts"]
+    assert dry["prompt_tokens"] == real["last_process"]["prompt_tokens"]
+    assert dry["rows_rejected"] == real["counts"]["rejected"]
+    again = json.loads(rlaif("label", *common, *out, "--dry-run", "--price-per-hour", "2.0").stdout)
+    assert again["seconds"] is not None
+    assert again["cost"] == pytest.approx(again["seconds"] / 1800, abs=1e-3)
+
+
+def test_refused_run_leaves_existing_output_untouched(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 30)
+    base = ["label", str(data), "-c", str(constitution), "--engine", "scripted", "--judge", "h",
+            "-o", str(tmp_path / "run")]  # fmt: skip
+    assert rlaif(*base).returncode == 0
+    before = contents(tmp_path / "run")
+    done = rlaif(*base, "--seed", "3")
+    assert done.returncode == 2
+    assert "seed: 0 -> 3" in done.stderr
+    assert contents(tmp_path / "run") == before
+
+
+def test_init_writes_a_project_that_works_and_never_overwrites(tmp_path: Path) -> None:
+    assert rlaif("init", "p", cwd=tmp_path).returncode == 0
+    project = tmp_path / "p"
+    assert rlaif("constitution", "lint", "constitution.yaml", cwd=project).returncode == 0
+    done = rlaif("label", "pairs.jsonl", "-c", "constitution.yaml", "-o", "run", "--engine",
+                 "scripted", cwd=project)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no-shouting" in done.stdout
+    again = rlaif("init", "p", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+def test_constitution_commands(tmp_path: Path) -> None:
+    shown = rlaif("constitution", "show", "demo")
+    assert "refuse-danger" in shown.stdout
+    merged = rlaif("constitution", "show", "demo", "--yaml").stdout
+    (tmp_path / "copy.yaml").write_text(merged)
+    assert rlaif("constitution", "diff", "demo", str(tmp_path / "copy.yaml")).stdout == (
+        "no difference\n"
+    )
+    (tmp_path / "other.yaml").write_text(merged.replace("polite and not rude", "most polite"))
+    done = rlaif("constitution", "diff", "demo", str(tmp_path / "other.yaml"))
+    assert done.returncode == 1
+    assert re.search(r"be-polite: preference: .* \(the judge is asked again\)", done.stdout)
+    schema = json.loads(rlaif("constitution", "schema").stdout)
+    assert schema["properties"]["principles"]["type"] == "array"
+
+
+def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+    import signal
+
+    data, constitution = write_inputs(tmp_path, 3000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlaif", "label", str(data), "-c", str(constitution), "--engine",
+         "scripted", "--judge", "h", "-o", str(tmp_path / "run"), "--max-in-flight", "8",
+         "--option", "delay=0.01"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "starting" in process.stderr.readline()
+    import time
+
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in err
+    assert "Traceback" not in err

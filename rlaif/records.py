@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
+CLEAR = 0.2
+"""The margin |2p - 1| from which a single answer counts as an opinion."""
+
 Order = Literal["ab", "ba"]
 Status = Literal["decided", "tie", "abstained", "human"]
 
@@ -161,6 +164,16 @@ class PrincipleScore:
         return (1.0 + self.sign) / 2.0
 
     @property
+    def clear(self) -> bool:
+        """Whether the judge had an opinion in one order at least: a margin of `CLEAR`.
+
+        Below it, the sign of an answer is noise, and a flip between orders means nothing.
+        """
+        shift = self.position_logit or 0.0
+        orders = (self.logit + shift, self.logit - shift)
+        return max(abs(math.tanh(logit / 2.0)) for logit in orders) >= CLEAR
+
+    @property
     def sign(self) -> float:
         """The opinion between -1 (for `b`) and 1 (for `a`): 2p - 1, exactly odd in the logit."""
         return math.tanh(self.logit / 2.0)
@@ -175,7 +188,8 @@ class Preference:
         p_a: probability that `a` is better (0.5 where nothing is known).
         margin: |2 p_a - 1|, from 0 to 1.
         deciding_tier: the tier whose margin was clear; None if none was.
-        order_consistency: share of principles whose orders agree; None if not measured.
+        order_consistency: share of principles with a clear opinion whose orders agree; None if
+            there is none or only one order was asked.
         reason: why it is a tie or an abstention.
     """
 

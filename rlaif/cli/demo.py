@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
 
 
 @click.command(name="demo")
@@ -41,7 +41,11 @@ def _plain(result: Any) -> dict[str, Any]:
             "high": w.rate.high,
         }
         for who, w in (("oracle", result.oracle), ("judge", result.judge))
-    } | {"labeled": result.labeled, "label_agreement": result.label_agreement}
+    } | {
+        "labeled": result.labeled,
+        "label_agreement": result.label_agreement,
+        "answered": result.answered,
+    }
 
 
 def render(result: Any, out: str) -> str:
@@ -67,6 +71,10 @@ def render(result: Any, out: str) -> str:
         "",
         table(header, rows),
         "(95% intervals in brackets; 50% would mean that training changed nothing.)",
+        "",
+        "What no principle asked for can get lost: "
+        f"{percent(result.answered[0])} of the old policy's answers speak of what was asked, "
+        f"{percent(result.answered[1])} of the new one's.",
     ]
     for row in result.examples:
         lines += [

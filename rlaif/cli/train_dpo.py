@@ -15,7 +15,7 @@ from rlaif.training.settings import DPOSettings, advise
 _EXAMPLES = """
 \b
 Examples:
-  rlaif train-dpo runs/first --model demo -o policies/first --learning-rate 2e-4
+  rlaif train-dpo runs/first --model demo -o policies/first --learning-rate 1e-4
   rlaif train-dpo runs/qwen --model Qwen/Qwen3-4B --lora 16 -o policies/qwen
   rlaif train-dpo runs/qwen --config train.yaml -o policies/qwen
   accelerate launch --num_processes 8 -m rlaif train-dpo runs/qwen --config train.yaml -o p/q

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.demo.measure import WinRate, oracle_win_rate, win_rate
+from rlaif.demo.oracle import answers as answers_prompt
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings, create_engine
 from rlaif.errors import RlaifError
@@ -27,10 +28,10 @@ from rlaif.evaluation.sampling import sample_completions
 from rlaif.records import Message
 from rlaif.resources import demo_model
 
-PAIRS, PROMPTS = 600, 400
+PAIRS, PROMPTS = 800, 400
 TRAIN_SEED, TEST_SEED = 7, 8
 MAX_TOKENS = 120
-TRAINING = {"learning_rate": 3e-4, "epochs": 2, "batch_size": 16, "beta": 0.1, "log_steps": 5}
+TRAINING = {"learning_rate": 1e-4, "epochs": 2, "batch_size": 16, "beta": 0.1, "log_steps": 5}
 
 Say = Callable[[str], None]
 
@@ -43,11 +44,13 @@ class DemoResult:
         oracle: new policy against old one by the oracle, who knows.
         judge: the same by the demo judge, who learned.
         label_agreement: (labels that the oracle agrees with, labels it has a say on).
+        answered: share of completions that speak of what was asked, before and after.
     """
 
     oracle: WinRate
     judge: WinRate
     label_agreement: tuple[int, int]
+    answered: tuple[float, float]
     labeled: int
     examples: list[dict[str, str]]
 
@@ -158,9 +161,14 @@ def collect(labels: Path, answers: Path, verdicts: Path) -> DemoResult:
         oracle,
         judge,
         (agreement.wins, agreement.wins + agreement.losses),
+        (_answered(rows, "response_a"), _answered(rows, "response_b")),
         len(labeled),
         [r for r in rows if r["response_a"] != r["response_b"]][:3],
     )
+
+
+def _answered(rows: Sequence[dict[str, Any]], side: str) -> float:
+    return sum(answers_prompt(r["prompt"], r[side]) for r in rows) / len(rows)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ class ContestedPair:
 
 
 def most_contested(run: Path, *, most: int) -> list[ContestedPair]:
-    """The pairs whose orders disagree most and whose margin is smallest, worst first.
+    """The pairs on which principles and orders contradict each other most, worst first.
 
     Memory is bounded by `most`; identical or empty completions are settled, not contested.
     """
@@ -50,7 +50,16 @@ def most_contested(run: Path, *, most: int) -> list[ContestedPair]:
 
 
 def _trouble(pair: ContestedPair) -> float:
-    return (1.0 - abs(2.0 * pair.p_left - 1.0)) + (1.0 - pair.order_consistency)
+    """From 0 (of one mind, or of none) to 3 (contradicting itself in every way).
+
+    The sum of: how strongly two principles oppose each other, the share of clear principles
+    whose orders disagree, and how much of the strongest opinion the margin does not show.
+    """
+    signs = [2.0 * p - 1.0 for _, p, invalid in pair.opinions if not invalid]
+    opposed = min(max(signs, default=0.0), -min(signs, default=0.0))
+    strongest = max(map(abs, signs), default=0.0)
+    margin = abs(2.0 * pair.p_left - 1.0)
+    return max(0.0, opposed) + (1.0 - pair.order_consistency) + max(0.0, strongest - margin)
 
 
 def _pairs(run: Path) -> Iterator[ContestedPair]:

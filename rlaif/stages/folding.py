@@ -146,7 +146,7 @@ def fold(scores: Sequence[PrincipleScore], settings: FoldSettings) -> Preference
 
 
 def _consistency(scores: Sequence[PrincipleScore]) -> float | None:
-    both = [s for s in scores if s.position_logit is not None]
+    both = [s for s in scores if s.position_logit is not None and s.clear]
     if not both:
         return None
     return sum(not s.flipped for s in both) / len(both)

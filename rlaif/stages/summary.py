@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from pydantic import BaseModel, Field
 
-from rlaif.records import Preference, PrincipleScore, Verdict
+from rlaif.records import CLEAR, Preference, Verdict
 
 MARGIN_BINS = 20
-CLEAR = 0.2
 
 
 class PrincipleTally(BaseModel):
@@ -91,7 +88,7 @@ class Tally(BaseModel):
             if score.position_logit is not None:
                 tally.both_orders += 1
                 tally.position_logit_sum += score.position_logit
-                if _is_clear(score):
+                if score.clear:
                     tally.clear += 1
                     tally.flipped += score.flipped
                     tally.flipped_to_first += score.flipped and score.position_logit > 0
@@ -103,14 +100,6 @@ class Tally(BaseModel):
                 tally.disagrees += 1
 
 
-def _is_clear(score: PrincipleScore) -> bool:
-    """Whether one of the two orders had a margin of `CLEAR` at least."""
-    assert score.position_logit is not None
-    orders = (score.logit + score.position_logit, score.position_logit - score.logit)
-    return max(abs(math.tanh(logit / 2)) for logit in orders) >= CLEAR
-
-
 def _kind(reason: str) -> str:
     """A reason without its numbers, so that equal causes count together."""
-    words = ["#" if any(c.isdigit() for c in word) else word for word in reason.split()]
-    return " ".join(words) or "unknown"
+    return " ".join("N" if any(c.isdigit() for c in word) else word for word in reason.split())

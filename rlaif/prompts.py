@@ -31,16 +31,19 @@ class JudgeTemplate:
         name: how it was asked for.
         body: the text with its placeholders.
         labels: the two answers: the first means that the response shown first is better.
+        answer: for a judge that reasons first: the text put after its reasoning, at whose end
+            the label is read; "" for one that answers at once.
     """
 
     name: str
     body: str
     labels: tuple[str, str]
+    answer: str = ""
 
     @property
     def hash(self) -> str:
-        """Content address: two templates with equal text and labels share it."""
-        return digest({"body": self.body, "labels": list(self.labels)})
+        """Content address: two templates with equal text, labels and answer share it."""
+        return digest({"body": self.body, "labels": list(self.labels), "answer": self.answer})
 
     def render(self, *, conversation: str, first: str, second: str, principle: str) -> str:
         """The user message for one question."""
@@ -74,29 +77,51 @@ def load_judge_template(name: str) -> JudgeTemplate:
             hint="Save it as UTF-8.",
             place=Place(path),
         ) from None
-    labels, body = _split_front_matter(text, Place(path))
+    front, body = _split_front_matter(text, Place(path))
     _check_slots(body, Place(path))
-    return JudgeTemplate(name=name, body=body, labels=labels)
+    answer = front.get("answer", "")
+    if not isinstance(answer, str) or answer != answer.rstrip():
+        raise RlaifError(
+            f"judge template has the answer text {answer!r}",
+            hint="Make it text that does not end in white space: the label follows it.",
+            place=Place(path),
+        )
+    return JudgeTemplate(name, body, _labels(front, Place(path)), answer)
 
 
-def _split_front_matter(text: str, place: Place) -> tuple[tuple[str, str], str]:
+_HINT = "Open it with '---', a line 'labels: [A, B]' and another '---'."
+
+
+def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], str]:
     parts = re.match(r"---\n(.*?)\n---\n(.*)\Z", text.replace("\r\n", "\n"), re.DOTALL)
-    hint = "Open it with '---', a line 'labels: [A, B]' and another '---'."
     if not parts:
-        raise RlaifError("judge template has no front matter", hint=hint, place=place)
+        raise RlaifError("judge template has no front matter", hint=_HINT, place=place)
     try:
         front = yaml.safe_load(parts.group(1))
     except yaml.YAMLError:
         front = None
-    labels = front.get("labels") if isinstance(front, Mapping) else None
+    if not isinstance(front, Mapping):
+        raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)
+    unknown = [key for key in front if key not in ("labels", "answer")]
+    if unknown:
+        raise RlaifError(
+            f"judge template has the unknown setting {unknown[0]!r}",
+            hint="Known: labels, answer.",
+            place=place,
+        )
+    return front, parts.group(2).strip("\n")
+
+
+def _labels(front: Mapping[str, object], place: Place) -> tuple[str, str]:
+    labels = front.get("labels")
     if (
         not isinstance(labels, list)
         or len(labels) != 2
         or not all(isinstance(label, str) and label.strip() for label in labels)
         or labels[0].strip() == labels[1].strip()
     ):
-        raise RlaifError("judge template needs two different labels", hint=hint, place=place)
-    return (labels[0].strip(), labels[1].strip()), parts.group(2).strip("\n")
+        raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)
+    return labels[0].strip(), labels[1].strip()
 
 
 def _check_slots(body: str, place: Place) -> None:

@@ -121,6 +121,7 @@ class Verdict:
         label_mass: probability that fell on the two labels at all.
         invalid: why there is no verdict, or "" for a valid one.
         cached: whether it came from the verdict cache rather than from the judge.
+        reasoning: what the judge wrote before it answered, or "".
     """
 
     principle: str
@@ -129,6 +130,7 @@ class Verdict:
     label_mass: float
     invalid: str = ""
     cached: bool = False
+    reasoning: str = ""
 
     @property
     def logit_a(self) -> float:

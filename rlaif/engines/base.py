@@ -60,6 +60,10 @@ class Codec(Protocol):
         """
         ...
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text that continues an answer."""
+        ...
+
     def spellings(self, label: str) -> tuple[int, ...]:
         """Every single token that spells `label`, with or without white space around it."""
         ...

@@ -112,6 +112,10 @@ class HFCodec:
             ) from None
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def encode_text(self, text: str) -> list[int]:
+        """See `Codec.encode_text`."""
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def _defuse(self, text: str) -> str:
         if self._special is None:
             return text

@@ -38,6 +38,10 @@ class ByteCodec:
         text = "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
         return list(text.encode("utf-8", "replace"))
 
+    def encode_text(self, text: str) -> list[int]:
+        """The bytes of the text."""
+        return list(text.encode("utf-8", "replace"))
+
     def spellings(self, label: str) -> tuple[int, ...]:
         """The label's byte; labels of this engine are single characters."""
         data = label.encode()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.engines.base import Engine
+from rlaif.hashing import digest
 from rlaif.pipeline.rendering import Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_row
 from rlaif.pipeline.settings import LabelSettings
@@ -23,10 +24,12 @@ from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
     Failure,
+    GenerationResult,
     Pair,
     Preference,
     PrincipleScore,
     Rejected,
+    Request,
     Result,
     Verdict,
 )
@@ -36,7 +39,7 @@ from rlaif.stages.pairing import make_pairs
 from rlaif.stages.questions import Question, plan, principles_for, screen
 from rlaif.stages.summary import Tally
 from rlaif.stages.verdicts import read_verdict
-from rlaif.store.cache import VerdictCache, answer_key
+from rlaif.store.cache import Answer, VerdictCache, answer_key
 from rlaif.store.run_directory import RunDirectory
 from rlaif.store.sources import Source
 
@@ -109,7 +112,10 @@ class Labeler:
         self._renderer = Renderer(template, engine.codec)
         self._queue: deque[_Open] = deque()
         self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}
-        self._keys: dict[str, bytes] = {}
+        self._asked: dict[str, tuple[bytes, ChoiceRequest]] = {}
+        self._written: dict[str, str] = {}
+        self._ready: deque[ChoiceRequest] = deque()
+        self._manner = self._describe_manner(template)
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
@@ -130,7 +136,7 @@ class Labeler:
         """Time spent on this run so far, over all processes."""
         return self._earlier_seconds + time.monotonic() - self._began
 
-    def _requests(self, source: Source) -> Iterator[ChoiceRequest | None]:
+    def _requests(self, source: Source) -> Iterator[Request | None]:
         done = self._tally.rows
         for number, (place, row) in enumerate(source.rows()):
             if self._settings.limit is not None and number >= self._settings.limit:
@@ -139,12 +145,15 @@ class Labeler:
                 continue
             for item in self._items(number, place, row):
                 while len(self._queue) >= MOST_OPEN_PAIRS:
-                    yield None
+                    yield self._ready.popleft() if self._ready else None
                 self._queue.append(item)
-                yield from self._ask(item)
+                for request in self._ask(item):
+                    while self._ready:
+                        yield self._ready.popleft()
+                    yield request
                 self._flush()
         while self._queue:
-            yield None
+            yield self._ready.popleft() if self._ready else None
 
     def _items(self, number: int, place: str, row: object) -> Iterator[_Open]:
         """The pairs of a row, or the reason that there are none."""
@@ -181,7 +190,7 @@ class Labeler:
             ),
         )
 
-    def _ask(self, item: _Open) -> Iterator[ChoiceRequest]:
+    def _ask(self, item: _Open) -> Iterator[Request]:
         """Requests for what neither the cache nor a request in flight answers."""
         if item.pair is None or not item.questions:
             return
@@ -189,31 +198,62 @@ class Labeler:
         for question in item.questions:
             self._next_request += 1
             requests.append(self._renderer.request(item.pair, question, str(self._next_request)))
-        fingerprint = self._engine.fingerprint
-        item.keys = [answer_key(fingerprint, request) for request in requests]
+        item.keys = [answer_key(self._manner, request) for request in requests]
         known = self._cache.get(item.keys)
         for i, (key, request) in enumerate(zip(item.keys, requests, strict=True)):
             if key in known:
-                self._answer(item, i, ChoiceResult(request.id, known[key]), cached=True)
+                result = ChoiceResult(request.id, known[key].logprobs)
+                self._answer(item, i, result, known[key].reasoning, cached=True)
             elif key in self._waiting:
                 self._waiting[key].append((item, i))
             else:
                 self._waiting[key] = [(item, i)]
-                self._keys[request.id] = key
-                yield request
+                self._asked[request.id] = (key, request)
+                if self._renderer.reasons:
+                    yield self._renderer.reasoning(request, self._settings.reasoning_tokens)
+                else:
+                    yield request
 
     def _take(self, results: list[Result]) -> None:
-        answers = [(self._keys[r.id], r.logprobs) for r in results if isinstance(r, ChoiceResult)]
-        self._cache.put(answers)
-        for result in results:
-            assert isinstance(result, ChoiceResult | Failure)
-            waiting = self._waiting.pop(self._keys.pop(result.id))
-            for n, (item, i) in enumerate(waiting):
-                self._answer(item, i, result, cached=n > 0)
+        final = [r for r in map(self._advance, results) if r is not None]
+        self._cache.put(
+            (self._asked[r.id][0], Answer(r.logprobs, self._written.get(r.id, "")))
+            for r in final
+            if isinstance(r, ChoiceResult)
+        )
+        for result in final:
+            key, _ = self._asked.pop(result.id)
+            reasoning = self._written.pop(result.id, "")
+            for n, (item, i) in enumerate(self._waiting.pop(key)):
+                self._answer(item, i, result, reasoning, cached=n > 0)
         self._flush()
 
+    def _advance(self, result: Result) -> ChoiceResult | Failure | None:
+        """A result as it is, or None where reasoning is done and the answer is still to be read."""
+        if not isinstance(result, GenerationResult):
+            return result
+        if not result.finished:
+            most = self._settings.reasoning_tokens
+            return Failure(result.id, f"reasoning was cut at {most} tokens")
+        self._written[result.id] = self._renderer.text(result)
+        question = self._asked[result.id][1]
+        self._ready.append(self._renderer.after_reasoning(question, result))
+        return None
+
+    def _describe_manner(self, template: JudgeTemplate) -> str:
+        """What an answer depends on beside its prompt: the model and, with it, how it reasons."""
+        if not self._renderer.reasons:
+            return self._engine.fingerprint
+        return digest([self._engine.fingerprint, template.answer, self._settings.reasoning_tokens])
+
     def _answer(
-        self, item: _Open, index: int, result: ChoiceResult | Failure, *, cached: bool
+        self,
+        item: _Open,
+        index: int,
+        result: ChoiceResult | Failure,
+        reasoning: str,
+        *,
+        cached: bool,
     ) -> None:
         question = item.questions[index]
         item.answers[index] = read_verdict(
@@ -221,7 +261,9 @@ class Labeler:
             principle=question.principle.id,
             order=question.order,
             floor=self._settings.label_mass_floor,
+            clamp=self._settings.reasoning_clamp if self._renderer.reasons else 1.0,
             cached=cached,
+            reasoning=reasoning,
         )
         self.progress.verdicts += 1
         self.progress.cached += cached

@@ -5,7 +5,13 @@ from __future__ import annotations
 from rlaif.engines.base import Codec
 from rlaif.errors import RlaifError
 from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
-from rlaif.records import ChoiceRequest, Message, Pair
+from rlaif.records import (
+    ChoiceRequest,
+    GenerationRequest,
+    GenerationResult,
+    Message,
+    Pair,
+)
 from rlaif.stages.questions import Question
 
 
@@ -26,6 +32,7 @@ class Renderer:
                 hint="Choose labels that differ in more than case or white space.",
             )
         self.label_ids = (first, second)
+        self._answer_ids = codec.encode_text(template.answer) if template.answer else []
 
     def request(self, pair: Pair, question: Question, request_id: str) -> ChoiceRequest:
         """The request for one question about `pair`."""
@@ -39,3 +46,21 @@ class Renderer:
         )
         message: Message = {"role": "user", "content": text}
         return ChoiceRequest(request_id, self._codec.encode_chat([message]), self.label_ids)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the judge writes before it answers."""
+        return bool(self._answer_ids)
+
+    def reasoning(self, question: ChoiceRequest, most: int) -> GenerationRequest:
+        """The request that lets the judge write about a question before it answers."""
+        return GenerationRequest(question.id, question.token_ids, most)
+
+    def after_reasoning(self, question: ChoiceRequest, written: GenerationResult) -> ChoiceRequest:
+        """The question with the judge's own reasoning in front of the answer."""
+        ids = [*question.token_ids, *written.token_ids, *self._answer_ids]
+        return ChoiceRequest(question.id, ids, self.label_ids)
+
+    def text(self, written: GenerationResult) -> str:
+        """What the judge wrote."""
+        return self._codec.decode(written.token_ids).strip()

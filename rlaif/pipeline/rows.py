@@ -28,6 +28,7 @@ def verdict_row(pair: Pair, verdict: Verdict, request: str) -> dict[str, Any]:
         "logit": _round(verdict.logit),
         "label_mass": _round(verdict.label_mass),
         "invalid": verdict.invalid,
+        "reasoning": verdict.reasoning,
         "request": request,
     }
 

@@ -31,6 +31,15 @@ class LabelSettings(BaseModel):
     label_mass_floor: float = Field(
         default=0.5, ge=0, le=1, description="Least probability on the labels of a verdict."
     )
+    reasoning_tokens: int = Field(
+        default=512, ge=1, description="For templates that let the judge reason: most tokens."
+    )
+    reasoning_clamp: float = Field(
+        default=0.6,
+        gt=0.5,
+        le=1,
+        description="With reasoning, probabilities are kept within [1 - this, this].",
+    )
     fold: FoldSettings = FoldSettings()
     pairs: PairingMode = "all"
     pairs_per_prompt: int = Field(default=1, ge=1, description="For `pairs: sample`.")

@@ -6,6 +6,8 @@ import math
 
 from rlaif.records import ChoiceResult, Failure, Order, Verdict
 
+LARGEST_LOGIT = 60.0
+
 
 def read_verdict(
     result: ChoiceResult | Failure,
@@ -13,7 +15,9 @@ def read_verdict(
     principle: str,
     order: Order,
     floor: float,
+    clamp: float = 1.0,
     cached: bool = False,
+    reasoning: str = "",
 ) -> Verdict:
     """Fold a result into a verdict.
 
@@ -22,6 +26,10 @@ def read_verdict(
             shown first is better), or why there are none.
         floor: least label mass (probability on the two labels together) of a valid verdict.
             Below it the judge was about to say something else, and renormalising would guess.
+        clamp: the probability is kept within [1 - clamp, clamp].  Constitutional AI (Bai et al.
+            2022, arXiv:2212.08073, section 4.1) found 0.4 to 0.6 best for a judge that reasons
+            first, since it is then nearly certain of whatever it wrote.
+        reasoning: what the judge wrote before the labels were read.
     """
     if isinstance(result, Failure):
         return Verdict(principle, order, 0.0, 0.0, invalid=result.reason, cached=cached)
@@ -33,14 +41,6 @@ def read_verdict(
         reason = f"label mass {mass:.3g} is below {floor:g}"
         return Verdict(principle, order, 0.0, mass, invalid=reason, cached=cached)
     # A label with probability zero in floating point still has a finite log-odds.
-    logit = max(-60.0, min(60.0, first - second))
-    return Verdict(principle, order, logit, mass, cached=cached)
-
-
-def clamp_logit(logit: float, low: float, high: float) -> float:
-    """The logit of the probability clamped to [low, high].
-
-    Constitutional AI (Bai et al. 2022, section 4.1) found 0.4 to 0.6 best where the judge
-    reasons first, since its answer is then nearly certain of itself.
-    """
-    return max(math.log(low / (1 - low)), min(math.log(high / (1 - high)), logit))
+    limit = min(LARGEST_LOGIT, math.log(clamp) - math.log1p(-clamp)) if clamp < 1 else LARGEST_LOGIT
+    logit = max(-limit, min(limit, first - second))
+    return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)

@@ -14,13 +14,15 @@ import sqlite3
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, logprobs BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, logprobs BLOB, reasoning TEXT)
+    WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rates (judge TEXT PRIMARY KEY, verdicts_per_second REAL,
                                   tokens_per_second REAL);
 """
@@ -30,13 +32,21 @@ def default_cache_path() -> Path:
     """`$RLAIF_CACHE_DIR`, or the user's cache folder, with the file's name."""
     folder = os.environ.get("RLAIF_CACHE_DIR")
     if folder:
-        return Path(folder) / "verdicts.sqlite"
+        return Path(folder) / "verdicts.v1.sqlite"
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "rlaif" / "verdicts.sqlite"
+    return Path(base) / "rlaif" / "verdicts.v1.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Label log-probabilities, and what the judge wrote before them ("" for nothing)."""
+
+    logprobs: tuple[float, ...]
+    reasoning: str = ""
 
 
 def answer_key(fingerprint: str, request: ChoiceRequest) -> bytes:
-    """16 bytes that address the question: model, prompt tokens, label tokens."""
+    """16 bytes that address the question: model (and manner), prompt tokens, label tokens."""
     state = hashlib.blake2b(fingerprint.encode(), digest_size=16)
     state.update(array("I", request.token_ids).tobytes())
     for spelled in request.label_ids:
@@ -67,29 +77,29 @@ class VerdictCache:
                 hint="Delete it, or name another with --cache.",
             ) from None
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, ...]]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
         """The answers known for `keys`."""
-        found: dict[bytes, tuple[float, ...]] = {}
+        found: dict[bytes, Answer] = {}
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self._db.execute(
-                f"SELECT key, logprobs FROM answers WHERE key IN ({marks})", part
+                f"SELECT key, logprobs, reasoning FROM answers WHERE key IN ({marks})", part
             )
-            for key, blob in rows:
-                found[key] = struct.unpack(f"<{len(blob) // 8}d", blob)
+            for key, blob, reasoning in rows:
+                found[key] = Answer(struct.unpack(f"<{len(blob) // 8}d", blob), reasoning)
         return found
 
-    def put(self, answers: Iterable[tuple[bytes, tuple[float, ...]]]) -> None:
+    def put(self, answers: Iterable[tuple[bytes, Answer]]) -> None:
         """Keep answers, in one transaction.  NaN is never kept."""
         rows = [
-            (key, struct.pack(f"<{len(values)}d", *values))
-            for key, values in answers
-            if not any(map(math.isnan, values))
+            (key, struct.pack(f"<{len(answer.logprobs)}d", *answer.logprobs), answer.reasoning)
+            for key, answer in answers
+            if not any(map(math.isnan, answer.logprobs))
         ]
         if rows:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", rows)
             self._db.execute("COMMIT")
 
     def record_rate(self, judge: str, verdicts_per_second: float, tokens_per_second: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest
-from rlaif.store.cache import VerdictCache, answer_key
+from rlaif.store.cache import Answer, VerdictCache, answer_key
 from rlaif.store.run_directory import RunDirectory, check_config, read_manifest
 
 CONFIG = {"format": 1, "judge": {"model": "m", "dtype": "auto"}, "orders": "both"}
@@ -29,16 +29,16 @@ def test_key_depends_on_model_tokens_and_labels_alone() -> None:
 
 def test_answers_survive_reopening_and_two_writers(tmp_path: Path) -> None:
     one, two = VerdictCache(tmp_path / "c.sqlite"), VerdictCache(tmp_path / "c.sqlite")
-    one.put([(b"a", (-0.1, -2.5)), (b"n", (float("nan"), 0.0))])
-    two.put([(b"b", (-0.3, float("-inf")))])
+    one.put([(b"a", Answer((-0.1, -2.5), "because")), (b"n", Answer((float("nan"), 0.0)))])
+    two.put([(b"b", Answer((-0.3, float("-inf"))))])
     one.close()
     two.close()
     again = VerdictCache(tmp_path / "c.sqlite")
-    expected = {b"a": (-0.1, -2.5), b"b": (-0.3, float("-inf"))}
+    expected = {b"a": Answer((-0.1, -2.5), "because"), b"b": Answer((-0.3, float("-inf")))}
     assert again.get([b"a", b"b", b"n", b"z"]) == expected
     many = [i.to_bytes(4, "big") for i in range(1200)]
-    again.put((key, (0.0, float(i))) for i, key in enumerate(many))
-    assert again.get(many)[many[1100]] == (0.0, 1100.0)
+    again.put((key, Answer((0.0, float(i)))) for i, key in enumerate(many))
+    assert again.get(many)[many[1100]] == Answer((0.0, 1100.0))
 
 
 def test_file_that_is_no_cache_is_a_clear_error(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ again after a stop: it goes on where it stopped.
     metavar="NAME=VALUE",
     help="Setting passed to the engine as it is (vLLM: any LLM argument).",
 )
+@click.option(
+    "--chat-option",
+    "chat_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Variable of the judge's chat template. [default: enable_thinking=false]",
+)
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option("--price-per-hour", type=float, help="Of this machine, for the cost.")
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
@@ -122,6 +129,10 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
         name: _value(text)
         for name, text in _assignments("--option", flags.pop("engine_options", ())).items()
     } or None
+    chat = _assignments("--chat-option", flags.pop("chat_options", ()))
+    if chat:
+        given = {name: _value(text) for name, text in chat.items()}
+        flags["chat_template_options"] = {"enable_thinking": False, **given}
     models = (LabelSettings, FoldSettings, EngineSettings)
     values, places = merge_settings(flags, config, models)
     if mode:

@@ -74,10 +74,14 @@ def main() -> None:
         if ctx is not None:
             click.echo(f"See `{ctx.command_path} --help`.", err=True)
         code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("\nstopped; run the same command again to go on where it stopped", err=True)
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        click.echo(f"error: {error.strerror or error}{place}", err=True)
+        code = 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("\nstopped; run the same command again to go on where it stopped", err=True)
+        code = 130
     sys.exit(code if isinstance(code, int) else 0)

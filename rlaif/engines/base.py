@@ -24,6 +24,9 @@ from rlaif.records import Message, Request, Result
 ENTRY_POINT_GROUP = "rlaif.engines"
 
 
+Option = str | int | float | bool
+
+
 class EngineSettings(BaseModel):
     """Which model an engine runs, and how.
 
@@ -39,13 +42,20 @@ class EngineSettings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: str | None = Field(default=None, description="As vLLM's: fp8, awq, gptq, ...")
     seed: int = 0
+    max_model_len: int | None = Field(
+        default=None, ge=16, description="Longest prompt. Default: the model's, at most 16384."
+    )
+    chat_template_options: dict[str, Option] = Field(
+        default={"enable_thinking": False},
+        description="Variables of the model's chat template. A judge that is asked for a label "
+        "at once must not open with a thinking block, so thinking is off where it can be.",
+    )
 
-    max_model_len: int | None = Field(default=None, ge=16, description="Default: the model's.")
     max_in_flight: int = Field(default=256, ge=1, description="Requests given to the engine.")
     tensor_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache on the CPU.")
-    options: dict[str, str | int | float | bool] = Field(
+    options: dict[str, Option] = Field(
         default_factory=dict, description="Passed to the engine as they are."
     )
 
@@ -206,7 +216,8 @@ def codec_for(settings: EngineSettings) -> Codec:
         codec: Codec = importlib.import_module("rlaif.engines.scripted").ByteCodec()
         return codec
     hub = importlib.import_module("rlaif.engines.hub")
-    found: Codec = hub.HFCodec(hub.resolve_model(settings.model, settings.revision))
+    files = hub.resolve_model(settings.model, settings.revision)
+    found: Codec = hub.HFCodec(files, settings.chat_template_options)
     return found
 
 

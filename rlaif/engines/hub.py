@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rlaif.hashing import digest, folder_digest
 from rlaif.records import Message
 from rlaif.resources import demo_model
 
+LONGEST_DEFAULT = 16_384
 _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 
 
@@ -68,15 +69,27 @@ def resolve_model(name: str, revision: str | None = None, *, embedded: str = "ju
 
 
 def context_length(files: ModelFiles) -> int:
-    """The longest sequence the model's config allows, in tokens."""
-    config = AutoConfig.from_pretrained(files.path)
-    return int(getattr(config, "max_position_embeddings", 4096))
+    """The longest sequence the model's config allows, in tokens, but at most 16,384.
+
+    Longer judge prompts are rare, and room for a few hundred thousand tokens of keys and values
+    would fill a GPU that could judge many short ones.
+    """
+    try:
+        config = AutoConfig.from_pretrained(files.path).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise RlaifError(
+            f"config of {files.name!r} could not be read ({error})", hint="Check config.json."
+        ) from None
+    return min(int(getattr(config, "max_position_embeddings", 4096)), LONGEST_DEFAULT)
 
 
 class HFCodec:
     """A tokenizer of the transformers library as a `Codec`."""
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(
+        self, files: ModelFiles, template_options: Mapping[str, object] | None = None
+    ) -> None:
+        self._options = dict(template_options or {})
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(files.path)
         except Exception as error:  # loaders raise many unrelated types
@@ -103,7 +116,7 @@ class HFCodec:
         safe = [{"role": m["role"], "content": self._defuse(m["content"])} for m in messages]
         try:
             text = self._tokenizer.apply_chat_template(
-                safe, tokenize=False, add_generation_prompt=True
+                safe, tokenize=False, add_generation_prompt=True, **self._options
             )
         except Exception as error:  # templates raise what they like
             raise RlaifError(

@@ -51,7 +51,7 @@ class VLLMEngine:
         _prepare_environment(settings, on_gpu)
         from vllm import LLM  # after the environment: vLLM reads it on import
 
-        self.codec = HFCodec(files)
+        self.codec = HFCodec(files, settings.chat_template_options)
         length = settings.max_model_len or context_length(files)
         self.max_prompt_tokens = length - 1
         dtype = settings.dtype

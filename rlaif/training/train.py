@@ -279,7 +279,8 @@ def make_trainer(
     soft = settings.loss == SOFT
     on_gpu = torch.cuda.is_available()
     dtype = settings.dtype or ("bfloat16" if on_gpu else "float32")
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
+    if settings.tensorboard:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     arguments = DPOConfig(
         output_dir=str(out / "checkpoints"),
         model_init_kwargs={"dtype": "float32" if not on_gpu else dtype},

@@ -100,6 +100,7 @@ ERRORS = [
     (["train-dpo", "nowhere", "--model", "demo", "-o", "p"], "is not a run directory"),
     (["train-dpo", "nowhere", "-o", "p"], "--model: field required"),
     (["train-dpo", "nowhere", "--model", "demo", "--loss", "sigmod", "-o", "p"], "'sigmod'"),
+    (["init", "/proc/nope/project"], "can't be written"),
     (["report", "nowhere"], "is not a run directory"),
     (["constitution", "lint", "nowhere.yaml"], "Constitution 'nowhere.yaml' was not found"),
     (["constitution", "frobnicate"], "No such command 'frobnicate'"),

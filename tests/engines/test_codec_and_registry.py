@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.engines.base import EngineSettings, create_engine, list_engines
+from rlaif.engines.base import EngineSettings, codec_for, create_engine, list_engines
 from rlaif.engines.hub import HFCodec, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.resources import demo_model
@@ -39,6 +39,24 @@ def test_special_tokens_in_data_never_become_special_tokens(codec: HFCodec) -> N
     )
     count = [sum(t in special for t in ids) for ids in (plain, hostile)]
     assert count[0] == count[1]
+
+
+def test_chat_template_options_reach_the_template_and_thinking_is_off(tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(demo_model("judge"), copy)
+    template = (copy / "chat_template.jinja").read_text()
+    closed = "{% if enable_thinking is defined and not enable_thinking %}closed{% endif %}"
+    (copy / "chat_template.jinja").write_text(template + closed)
+    chat = [{"role": "user", "content": "hello"}]
+    settings = EngineSettings(engine="transformers", model=str(copy))
+    off = codec_for(settings).encode_chat(chat)
+    on = codec_for(
+        settings.model_copy(update={"chat_template_options": {"enable_thinking": True}})
+    ).encode_chat(chat)
+    assert off[: len(on)] == on
+    assert codec_for(settings).decode(off[len(on) :]) == "closed"
 
 
 def test_model_without_chat_template_or_files_is_a_clear_error(tmp_path: Path) -> None:

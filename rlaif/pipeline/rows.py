@@ -11,7 +11,8 @@ from typing import Any
 from rlaif.numerics import sigmoid
 from rlaif.records import Pair, Preference, PrincipleScore, Rejected, Verdict
 
-DIGITS = 6
+DIGITS = 5
+"""Decimals kept.  Float32 engines repeat themselves to about 1e-6, whatever the batch."""
 
 
 def _round(value: float) -> float:

@@ -66,7 +66,7 @@ class RunDirectory:
             self._files[name] = file
 
     def _read_journal(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"rows": 0, "pairs_of_row": 0, "bytes": {}, "tally": None}
+        fresh: dict[str, Any] = {"rows": 0, "bytes": {}, "tally": None}
         try:
             journal = json.loads((self.path / JOURNAL).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -128,13 +128,10 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
                 f"{str(path)!r} holds files but no run", hint="Name a new folder with -o."
             )
         return
-    before = _flatten(read_run_config(path))
-    now = _flatten(config)
-    changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    changed = differences(read_run_config(path), config)
     if changed:
-        shown = "; ".join(f"{k}: {before.get(k)!r} -> {now.get(k)!r}" for k in changed[:6])
         raise RlaifError(
-            f"run {str(path)!r} was started with another configuration ({shown})",
+            f"run {str(path)!r} was started with another configuration ({changed})",
             hint="Name a new folder with -o; verdicts that still hold come from the cache.",
         )
 
@@ -171,6 +168,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"run {str(path)!r} is not complete",
             hint="Run the same `rlaif label` command again: it goes on where it stopped.",
         ) from None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The settings that differ, as `key: old -> new`; "" for none."""
+    old, new = _flatten(before), _flatten(now)
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    return "; ".join(f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:6])
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, object]:

@@ -29,7 +29,12 @@ from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.hashing import file_digest
 from rlaif.records import Message
-from rlaif.store.run_directory import MANIFEST, read_manifest, write_atomically
+from rlaif.store.run_directory import (
+    MANIFEST,
+    differences,
+    read_manifest,
+    write_atomically,
+)
 from rlaif.training.card import model_card
 from rlaif.training.data import (
     Account,
@@ -140,11 +145,10 @@ def _check_out(out: Path, resolved: Mapping[str, Any]) -> TrainingResult | None:
     before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
     if not isinstance(before, dict):
         raise RlaifError(f"{out / SETTINGS} is damaged", hint="Name a new folder with -o.")
-    changed = sorted(k for k in before.keys() | resolved.keys() if before.get(k) != resolved.get(k))
+    changed = differences(before, resolved)
     if changed:
-        shown = "; ".join(f"{k}: {before.get(k)!r} -> {resolved.get(k)!r}" for k in changed[:6])
         raise RlaifError(
-            f"training {str(out)!r} was started with other settings ({shown})",
+            f"training {str(out)!r} was started with other settings ({changed})",
             hint="Name a new folder with -o.",
         )
     if not (out / RESULT).exists():

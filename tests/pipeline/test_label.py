@@ -56,11 +56,11 @@ def test_every_row_is_accounted_for_and_preferences_follow_from_verdicts(tmp_pat
                 question = f"Which response is {opinion['principle']}?"
                 good = (asked(prompt, a, b, question) - asked(prompt, b, a, question)) / 2
                 expected = 1 / (1 + math.exp(-good))
-            assert opinion["p_chosen"] == pytest.approx(expected, abs=2e-6)
+            assert opinion["p_chosen"] == pytest.approx(expected, abs=2e-5)
         one = 2 * evidence["principles"][0]["p_chosen"] - 1
         if abs(one) >= 0.21:  # tier 1 holds one principle: clear, it decides alone
             assert evidence["deciding_tier"] == 1
-            assert row["p_chosen"] == pytest.approx((1 + one) / 2, abs=2e-6)
+            assert row["p_chosen"] == pytest.approx((1 + one) / 2, abs=2e-5)
             tanh = one
     assert good is not None
     assert tanh is not None

@@ -11,14 +11,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
 from rlaif.records import Message, Request, Result
 
 ENTRY_POINT_GROUP = "rlaif.engines"
@@ -197,11 +198,14 @@ _BUILTIN = (
 def model_fingerprint(settings: EngineSettings) -> str:
     """Content address of the model that `settings` names, without starting an engine.
 
+    An engine's module may define `fingerprint(settings)`; else the model's files are addressed.
+
     Raises:
-        RlaifError: the model is not found.
+        RlaifError: the engine or the model is not found.
     """
-    if settings.engine == "scripted":
-        return digest({"scripted": settings.options})
+    own = getattr(_module(settings.engine), "fingerprint", None)
+    if own is not None:
+        return str(own(settings))
     hub = importlib.import_module("rlaif.engines.hub")
     return str(hub.resolve_model(settings.model, settings.revision).fingerprint)
 
@@ -209,16 +213,19 @@ def model_fingerprint(settings: EngineSettings) -> str:
 def codec_for(settings: EngineSettings) -> Codec:
     """The text rendering of a model, without starting an engine.
 
+    An engine's module may define `codec(settings)`; else the model's own tokenizer is loaded.
+
     Raises:
-        RlaifError: the model or its tokenizer is not found.
+        RlaifError: the engine, the model or its tokenizer is not found.
     """
-    if settings.engine == "scripted":
-        codec: Codec = importlib.import_module("rlaif.engines.scripted").ByteCodec()
-        return codec
-    hub = importlib.import_module("rlaif.engines.hub")
-    files = hub.resolve_model(settings.model, settings.revision)
-    found: Codec = hub.HFCodec(files, settings.chat_template_options)
-    return found
+    own = getattr(_module(settings.engine), "codec", None)
+    if own is None:
+        hub = importlib.import_module("rlaif.engines.hub")
+        files = hub.resolve_model(settings.model, settings.revision)
+        found: Codec = hub.HFCodec(files, settings.chat_template_options)
+        return found
+    codec: Codec = own(settings)
+    return codec
 
 
 def list_engines() -> list[EngineInfo]:
@@ -230,22 +237,33 @@ def list_engines() -> list[EngineInfo]:
     return found
 
 
+def _find(name: str) -> EngineInfo:
+    engines = {info.name: info for info in list_engines()}
+    info = engines.get(name)
+    if info is None:
+        close = get_close_matches(name, engines, n=1)
+        guess = f"Did you mean {close[0]!r}? " if close else ""
+        raise RlaifError(
+            f"engine {name!r} is unknown", hint=f"{guess}Use one of: {', '.join(engines)}."
+        )
+    if not info.available:
+        raise RlaifError(
+            f"engine {info.name!r} needs the package {info.module!r}, which is not installed",
+            hint=f"Install it: {info.install}.",
+        )
+    return info
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(_find(name).target.partition(":")[0])
+
+
 def create_engine(settings: EngineSettings) -> Engine:
     """Start the engine that `settings.engine` names.
 
     Raises:
         RlaifError: no such engine, its library is not installed, or the model can't be loaded.
     """
-    engines = {info.name: info for info in list_engines()}
-    info = engines.get(settings.engine)
-    if info is None:
-        names = ", ".join(engines)
-        raise RlaifError(f"engine {settings.engine!r} is unknown", hint=f"Use one of: {names}.")
-    if not info.available:
-        raise RlaifError(
-            f"engine {info.name!r} needs the package {info.module!r}, which is not installed",
-            hint=f"Install it: {info.install}.",
-        )
-    module_name, _, attribute = info.target.partition(":")
-    factory: EngineFactory = getattr(importlib.import_module(module_name), attribute)
+    attribute = _find(settings.engine).target.partition(":")[2]
+    factory: EngineFactory = getattr(_module(settings.engine), attribute)
     return factory(settings)

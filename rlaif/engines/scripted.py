@@ -127,6 +127,16 @@ class ScriptedEngine:
         """Nothing to release."""
 
 
+def fingerprint(settings: EngineSettings) -> str:
+    """There are no model files: the rule's name and what changes its answers."""
+    return digest({"scripted": settings.model, "fail_every": settings.options.get("fail_every", 0)})
+
+
+def codec(settings: EngineSettings) -> ByteCodec:
+    """The byte codec, whatever the model's name."""
+    return ByteCodec()
+
+
 def create(settings: EngineSettings) -> ScriptedEngine:
     """The hashed rule; options: `delay` (seconds a batch) and `fail_every`."""
     options = dict(settings.options)

@@ -300,11 +300,11 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=25)
     args = parser.parse_args()
     args.out = args.out or str(demo_model(args.which))
-    args.steps = args.steps or {"judge": 3000, "policy": 900}[args.which]
+    args.steps = args.steps or {"judge": 3000, "policy": 1200}[args.which]
     torch.set_num_threads(args.threads)
     (train_judge if args.which == "judge" else train_policy)(args)
 

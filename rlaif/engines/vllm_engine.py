@@ -67,6 +67,7 @@ class VLLMEngine:
             "quantization": settings.quantization,
             "hf_overrides": {"head_dtype": "float32"},
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if on_gpu:
             arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization

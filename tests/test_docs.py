@@ -1,0 +1,60 @@
+"""The README's commands and examples are true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlaif.constitution.load import load_constitution
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_readme_opens_with_two_commands_and_ci_runs_the_second() -> None:
+    demo, test, _ = blocks("bash")
+    assert demo.strip() == "scripts/demo.sh"
+    assert test.strip() == "scripts/test.sh"
+    assert "scripts/test.sh" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_constitution_of_the_readme_loads(tmp_path: Path) -> None:
+    (example,) = blocks("yaml")
+    (tmp_path / "c.yaml").write_text(example)
+    c = load_constitution(str(tmp_path / "c.yaml")).constitution
+    ids = [p.id for p in c.principles]
+    assert "no-flattery" not in ids
+    assert {"clear-and-concise", "valid-json"} <= set(ids)
+
+
+def test_readme_session_runs_as_written(tmp_path: Path) -> None:
+    """Each line of the block for one's own data, in order, in an empty folder."""
+    lines = blocks("bash")[2].strip().splitlines()
+    assert lines[0] == "source .venv/bin/activate"
+    cwd = tmp_path
+    for line in lines[1:]:
+        if line.startswith("cd "):
+            cwd = cwd / line[3:]
+            continue
+        program, *arguments = line.split()
+        assert program == "rlaif"
+        done = subprocess.run(
+            [sys.executable, "-m", "rlaif", *arguments],
+            cwd=cwd, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, line + done.stderr[-2000:]
+    assert (cwd / "policies" / "first" / "model.safetensors").is_file()
+    assert (cwd / "runs" / "first" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(name: str) -> None:
+    assert (ROOT / name).exists()

@@ -17,16 +17,18 @@ def digest(value: object) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, *, sampled: bool = False) -> str:
     """32 hex digits of a file's bytes.
 
-    Files over 64 MiB (model weights) are addressed by size and 64 evenly spaced samples of
-    64 KiB: hashing an 8B judge in full would take longer than loading it.
+    Args:
+        sampled: address a file over 64 MiB by its size and 64 evenly spaced samples of 64 KiB.
+            For model weights only: a training changes all of them, and hashing an 8B judge in
+            full would take longer than loading it.
     """
     size = path.stat().st_size
     state = hashlib.blake2b(str(size).encode(), digest_size=16)
     with path.open("rb") as file:
-        if size <= _WHOLE:
+        if size <= _WHOLE or not sampled:
             while block := file.read(1 << 20):
                 state.update(block)
         else:
@@ -36,7 +38,7 @@ def file_digest(path: Path) -> str:
     return state.hexdigest()
 
 
-def folder_digest(folder: Path, patterns: tuple[str, ...]) -> str:
-    """One address for the files of `folder` that match `patterns`, names included."""
+def folder_digest(folder: Path, patterns: tuple[str, ...], *, sampled: bool = False) -> str:
+    """One address for the files of `folder` that match `patterns`, relative paths included."""
     files = sorted({p for pattern in patterns for p in folder.glob(pattern) if p.is_file()})
-    return digest({p.name: file_digest(p) for p in files})
+    return digest({str(p.relative_to(folder)): file_digest(p, sampled=sampled) for p in files})

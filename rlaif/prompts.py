@@ -55,12 +55,6 @@ class JudgeTemplate:
         }
         return _SLOT.sub(lambda m: values[m.group(1)], self.body)
 
-    @property
-    def shares_context(self) -> bool:
-        """Whether the principle comes last, so that a pair's questions share their prefix."""
-        slots: list[str] = _SLOT.findall(self.body)
-        return slots[-1] == "principle"
-
 
 def load_judge_template(name: str) -> JudgeTemplate:
     """Read a layout by shipped name or path.
@@ -89,7 +83,7 @@ def load_judge_template(name: str) -> JudgeTemplate:
     return JudgeTemplate(name, body, _labels(front, Place(path)), answer)
 
 
-_HINT = "Open it with '---', a line 'labels: [A, B]' and another '---'."
+_HINT = "Open it with '---', a line 'labels: [A, B]' (in quotes if Yes, No) and another '---'."
 
 
 def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], str]:
@@ -98,7 +92,7 @@ def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], 
         raise RlaifError("judge template has no front matter", hint=_HINT, place=place)
     try:
         front = yaml.safe_load(parts.group(1))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, IndexError, OverflowError):
         front = None
     if not isinstance(front, Mapping):
         raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)

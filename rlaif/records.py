@@ -35,6 +35,7 @@ class Pair:
         a, b: one completion each, as messages.
         origin_a, origin_b: who wrote it ("human", a model's name, or "" for unknown).
         tags: what `applies_to` selects principles by.
+        row: number of the input row, from 1: unique where ids of the data are not.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Pair:
     origin_a: str = ""
     origin_b: str = ""
     tags: frozenset[str] = frozenset()
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)

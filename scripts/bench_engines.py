@@ -46,6 +46,10 @@ def verdicts_per_second(job: LabelJob, engine: Engine, folder: Path) -> float:
         return tally.verdicts / (time.perf_counter() - began)
 
 
+def _judge(engine: str, model: str) -> EngineSettings:
+    return EngineSettings(engine=engine, model=model)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -56,21 +60,18 @@ def main() -> None:
     quiet_libraries()
     names = ["vllm", "transformers", "scripted"]
     with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch) / "pairs.jsonl"
-        rows = [vars(pair) for pair in World(77, "test").pairs(args.pairs)]
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        jobs, engines = {}, {}
-        for name in names:
-            judge = EngineSettings(engine=name, model=args.judge)
-            jobs[name] = prepare(str(data), "demo", LabelSettings(judge=judge, template="demo"))
-            engines[name] = create_engine(judge)
+        engines = {name: create_engine(_judge(name, args.judge)) for name in names}
         speeds: dict[str, list[float]] = {name: [] for name in names}
         for repetition in range(args.repetitions + 1):
-            order = names[repetition % len(names) :] + names[: repetition % len(names)]
-            for name in order:
+            # New pairs each time: an engine's prefix cache must not know them already.
+            data = Path(scratch) / f"pairs-{repetition}.jsonl"
+            rows = [vars(pair) for pair in World(77 + repetition, "test").pairs(args.pairs)]
+            data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            for name in names[repetition % 3 :] + names[: repetition % 3]:
+                settings = LabelSettings(judge=_judge(name, args.judge), template="demo")
+                job = prepare(str(data), "demo", settings)
                 folder = Path(scratch) / f"{repetition}-{name}"
-                engines[name].fingerprint = f"{name}-{repetition}"
-                speed = verdicts_per_second(jobs[name], engines[name], folder)
+                speed = verdicts_per_second(job, engines[name], folder)
                 if repetition:
                     speeds[name].append(speed)
         for engine in engines.values():

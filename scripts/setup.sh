@@ -12,8 +12,8 @@ command -v "$python" >/dev/null || { echo "error: no $python here. Install Pytho
 
 locks=(requirements/cpu.lock)
 [ "${1:-}" = "--dev" ] && locks+=(requirements/dev.lock)
-if ! [ -x .venv/bin/python ]; then
-  "$python" -m venv .venv || { echo "error: could not make .venv. On Debian: apt install python3-venv." >&2; exit 2; }
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  "$python" -m venv --clear .venv || { echo "error: could not make .venv. On Debian: apt install python3-venv." >&2; exit 2; }
 fi
 pip() { .venv/bin/python -m pip --disable-pip-version-check -q "$@" 2> >(grep -v '^WARNING: Location' >&2); }
 for lock in "${locks[@]}"; do

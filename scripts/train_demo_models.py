@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--log-every", type=int, default=25)
     args = parser.parse_args()
     args.out = args.out or str(demo_model(args.which))
-    args.steps = args.steps or {"judge": 3000, "policy": 1200}[args.which]
+    args.steps = args.steps or {"judge": 1300, "policy": 1200}[args.which]
     torch.set_num_threads(args.threads)
     (train_judge if args.which == "judge" else train_policy)(args)
 

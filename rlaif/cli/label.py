@@ -64,7 +64,12 @@ again after a stop: it goes on where it stopped.
     help="Variable of the judge's chat template. [default: enable_thinking=false]",
 )
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
-@click.option("--price-per-hour", type=float, help="Of this machine, for the cost.")
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(0, 1e9),
+    metavar="X",
+    help="Of this machine, for the cost.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(LabelSettings, skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt"}))
@@ -88,6 +93,8 @@ def command(
     and `rlaif train-dpo` trains on them.
     """
     quiet_libraries()
+    if price_per_hour != price_per_hour:
+        raise RlaifError("--price-per-hour is not a number", hint="Give a price, such as 2.5.")
     settings = label_settings(config, flags)
     from rlaif.pipeline.estimate import estimate
     from rlaif.pipeline.job import prepare, run_label
@@ -122,7 +129,8 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
         RlaifError: one of them is unknown or wrong.
     """
     flags = dict(flags)
-    mode, _, count = (flags.pop("pairs", None) or "").partition(":")
+    pairs = flags.pop("pairs", None)
+    mode, colon, count = (pairs or "").partition(":")
     flags["model"] = flags.pop("judge", None)
     flags["mapping"] = _assignments("--map", flags.pop("maps", ()), FIELDS) or None
     flags["options"] = {
@@ -134,12 +142,18 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
         given = {name: _value(text) for name, text in chat.items()}
         flags["chat_template_options"] = {"enable_thinking": False, **given}
     models = (LabelSettings, FoldSettings, EngineSettings)
-    values, places = merge_settings(flags, config, models)
-    if mode:
+    values, places = merge_settings(flags, config, models, hidden=frozenset({"judge", "fold"}))
+    wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
+    if wrong:
+        raise RlaifError(f"mapping names {wrong[0]!r}", hint=f"Use one of {', '.join(FIELDS)}.")
+    if pairs is not None:
+        number = count.isascii() and count.isdigit() and 0 < len(count) < 7 and int(count) > 0
+        if mode not in ("all", "best", "sample") or (colon and (mode != "sample" or not number)):
+            raise RlaifError(
+                f"--pairs {pairs[:60]!r} is unknown", hint="Write all, best, or sample:3."
+            )
         values["pairs"] = mode
-        if count:
-            if not count.isdigit():
-                raise RlaifError(f"--pairs sample:{count} is not a number", hint="Write sample:3.")
+        if colon:
             values["pairs_per_prompt"] = int(count)
     values.setdefault("model", "demo")
     values["judge"] = build(EngineSettings, values, places)

@@ -79,7 +79,11 @@ def main() -> None:
         code = 0
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        click.echo(f"error: {error.strerror or error}{place}", err=True)
+        text = f"{error.strerror or error}{place}"[:300]
+        click.echo(f"error: {text}. Check the path, its permissions and the space left.", err=True)
+        code = 2
+    except UnicodeEncodeError as error:
+        click.echo(f"error: {error.object[:60]!a} is not UTF-8. Rename it.", err=True)
         code = 2
     except (KeyboardInterrupt, click.exceptions.Abort):
         click.echo("\nstopped; run the same command again to go on where it stopped", err=True)

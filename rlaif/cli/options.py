@@ -66,7 +66,11 @@ def settings_options(
 
 
 def merge_settings(
-    flags: Mapping[str, Any], config: str | None, models: tuple[type[BaseModel], ...]
+    flags: Mapping[str, Any],
+    config: str | None,
+    models: tuple[type[BaseModel], ...],
+    *,
+    hidden: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], dict[str, Place]]:
     """Values given by YAML file and flags (flags win), with the places of the file's.
 
@@ -75,7 +79,7 @@ def merge_settings(
     """
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
-    known = [name for model in models for name in model.model_fields]
+    known = [name for m in models for name in m.model_fields if name not in hidden]
     if config is not None:
         tree = read_yaml(Path(config))
         if not isinstance(tree.value, dict):

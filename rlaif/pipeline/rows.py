@@ -23,6 +23,7 @@ def verdict_row(pair: Pair, verdict: Verdict, request: str) -> dict[str, Any]:
     """One judge answer; `request` addresses the exact prompt in the verdict cache."""
     return {
         "pair": pair.id,
+        "row": pair.row,
         "principle": verdict.principle,
         "order": verdict.order,
         "p_first": _round(sigmoid(verdict.logit)),
@@ -53,6 +54,7 @@ def provenance(
     consistency = preference.order_consistency
     return {
         "id": pair.id,
+        "row": pair.row,
         "status": preference.status,
         "reason": preference.reason,
         "margin": _round(preference.margin),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from rlaif.errors import Place, RlaifError
+from rlaif.store.run_directory import read_rows
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,27 @@ def _pairs(run: Path) -> Iterator[ContestedPair]:
         "undecided.jsonl": ("a", "b", "p_a"),
     }
     for name, (left, right, p) in names.items():
-        with (run / name).open(encoding="utf-8") as lines:
-            for line in lines:
-                row: dict[str, Any] = json.loads(line)
-                evidence = row["provenance"]
-                opinions = [
-                    (o["principle"], o["p_chosen"], o["invalid"]) for o in evidence["principles"]
-                ]
-                yield ContestedPair(
-                    evidence["id"],
-                    evidence["status"],
-                    evidence["reason"],
-                    row["prompt"],
-                    row[left],
-                    row[right],
-                    row[p],
-                    evidence["order_consistency"],
-                    opinions,
-                )
+        for number, row in read_rows(run / name):
+            try:
+                yield _pair(row, left, right, p)
+            except (KeyError, TypeError) as error:
+                raise RlaifError(
+                    f"row is damaged ({type(error).__name__}: {error})",
+                    hint="Label again into a new folder: verdicts come from the cache.",
+                    place=Place(run / name, number, 1),
+                ) from None
+
+
+def _pair(row: dict[str, Any], left: str, right: str, p: str) -> ContestedPair:
+    evidence = row["provenance"]
+    return ContestedPair(
+        evidence["id"],
+        evidence["status"],
+        evidence["reason"],
+        row["prompt"],
+        row[left],
+        row[right],
+        row[p],
+        evidence["order_consistency"],
+        [(o["principle"], o["p_chosen"], o["invalid"]) for o in evidence["principles"]],
+    )

@@ -6,29 +6,28 @@ layout raises `BadRow` with the reason; it is the caller's to count.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from rlaif.records import Message
 
-PROMPT_KEYS = ("prompt", "instruction", "question", "query", "input", "messages", "conversation")
+PROMPT_KEYS = (
+    "prompt", "instruction", "question", "query", "input", "messages", "conversation",
+    "conversations",
+)  # fmt: skip
 LIST_KEYS = ("responses", "completions", "candidates", "generations", "outputs")
-PAIR_KEYS = (
-    ("chosen", "rejected"),
-    ("response_a", "response_b"),
-    ("response_0", "response_1"),
-    ("response_1", "response_2"),
-    ("completion_a", "completion_b"),
-    ("answer_a", "answer_b"),
-    ("output_1", "output_2"),
-)
+PAIR_KEYS = ("chosen", "rejected")
+_NUMBERED = re.compile(r"(response|completion|answer|output)_([a-z]|\d{1,2})")
 TEXT_KEYS = ("response", "completion", "content", "text", "output", "answer")
 ORIGIN_KEYS = ("model", "origin", "generator", "source_model")
 SCORE_KEYS = ("score", "overall_score", "rating")
-ID_KEYS = ("id", "prompt_id", "uid", "example_id")
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+ID_KEYS = ("id", "uid", "example_id")
+ROLES = {
+    "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant",
+    "user": "user", "assistant": "assistant", "system": "system", "tool": "tool",
+}  # fmt: skip
 FIELDS = (
     "prompt",
     "responses",
@@ -78,7 +77,7 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
         BadRow: no layout fits, or a value has the wrong form.
     """
     if mapping:
-        row = {**row, **{name: _dig(row, path) for name, path in mapping.items()}}
+        row = _mapped(row, mapping)
     completions, prompt_from_pair, labeled = _completions(row)
     prompt = _prompt(row)
     if len(prompt_from_pair) >= len(prompt):
@@ -86,10 +85,31 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
         prompt = prompt_from_pair
     if not prompt:
         raise BadRow(f"no prompt: none of the columns {_names(PROMPT_KEYS)} in {_names(row)}")
+    if prompt[-1]["role"] == "assistant":
+        raise BadRow("the prompt ends with an assistant message: nothing is left to answer")
     system = row.get("system")
     if isinstance(system, str) and system.strip() and prompt[0]["role"] != "system":
-        prompt = [{"role": "system", "content": system}, *prompt]
+        prompt = [{"role": "system", "content": _clean(system)}, *prompt]
     return Candidates(prompt, completions, _id(row), _tags(row), labeled)
+
+
+def _mapped(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, object]:
+    """The row with the mapped fields, which win over every layout of its own."""
+    found = {name: _dig(row, path) for name, path in mapping.items()}
+    own = dict(row)
+    if found.keys() - {"prompt", "system", "id", "tags"}:
+        own = {k: v for k, v in own.items() if k not in (*PAIR_KEYS, *LIST_KEYS)}
+        own = {k: v for k, v in own.items() if not _NUMBERED.fullmatch(k)}
+    if "prompt" in found:
+        own = {k: v for k, v in own.items() if k not in PROMPT_KEYS}
+    return {**own, **found}
+
+
+def _clean(text: str) -> str:
+    """`text`, if it can be written as UTF-8."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise BadRow("a text is not UTF-8: it holds half of a surrogate pair")
+    return text
 
 
 def _names(keys: Sequence[str] | Mapping[str, object]) -> str:
@@ -98,12 +118,16 @@ def _names(keys: Sequence[str] | Mapping[str, object]) -> str:
     return shown + (", ..." if len(names) > 12 else "")
 
 
-def _dig(row: object, path: str) -> object:
-    value = row
+def _dig(row: Mapping[str, object], path: str) -> object:
+    if path in row:
+        return row[path]
+    value: object = row
     for step in path.split("."):
         if isinstance(value, Mapping) and step in value:
             value = value[step]
-        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        elif (
+            isinstance(value, list) and step.isascii() and step.isdigit() and int(step) < len(value)
+        ):
             value = value[int(step)]
         else:
             raise BadRow(f"--map path {path!r} is not in the row")
@@ -112,7 +136,9 @@ def _dig(row: object, path: str) -> object:
 
 def _id(row: Mapping[str, object]) -> str:
     value = next((row[k] for k in ID_KEYS if row.get(k) not in (None, "")), "")
-    return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    return _clean(str(value))
 
 
 def _tags(row: Mapping[str, object]) -> frozenset[str]:
@@ -130,12 +156,31 @@ def _prompt(row: Mapping[str, object]) -> list[Message]:
         if value in (None, "", []):
             continue
         if isinstance(value, str):
-            return [{"role": "user", "content": value}]
+            turns = _transcript(value)
+            if turns and turns[-1] == {"role": "assistant", "content": ""}:
+                return turns[:-1]
+            extra = row.get("input") if key == "instruction" else None
+            if isinstance(extra, str) and extra.strip():
+                value = f"{value}\n\n{extra}"
+            return [{"role": "user", "content": _clean(value)}]
         return _messages(value, key)
     return []
 
 
+def _transcript(text: str) -> list[Message]:
+    """The turns of a transcript with `Human:` and `Assistant:` paragraphs; [] for other text."""
+    parts = _HH_TURN.split(text)
+    if len(parts) < 5 or parts[0] or parts[-2] != "Assistant":
+        return []
+    return [
+        {"role": "user" if name == "Human" else "assistant", "content": _clean(said)}
+        for name, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+
+
 def _messages(value: object, key: str) -> list[Message]:
+    if isinstance(value, Mapping):
+        value = [value]
     if not isinstance(value, list) or not value:
         raise BadRow(f"column {key!r} is neither text nor a list of messages")
     messages: list[Message] = []
@@ -143,34 +188,57 @@ def _messages(value: object, key: str) -> list[Message]:
         if not isinstance(turn, Mapping):
             raise BadRow(f"column {key!r} holds a turn that is not a message")
         role = turn.get("role", turn.get("from"))
-        content = turn.get("content", turn.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
+        content = _content(turn.get("content", turn.get("value")))
+        if not isinstance(role, str) or content is None:
             raise BadRow(f"column {key!r} holds a message without a text role and content")
-        messages.append({"role": ROLES.get(role, role), "content": content})
+        if role.lower() not in ROLES:
+            raise BadRow(f"column {key!r} holds a message with the unknown role {role!r}")
+        messages.append({"role": ROLES[role.lower()], "content": _clean(content)})
     return messages
+
+
+def _content(value: object) -> str | None:
+    """Text, or the text parts of a multi-part message joined; None for anything else."""
+    if isinstance(value, list) and value:
+        parts = [part.get("text") if isinstance(part, Mapping) else None for part in value]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "\n".join(texts) if len(texts) == len(parts) else None
+    return value if isinstance(value, str) else None
 
 
 def _completions(
     row: Mapping[str, object],
 ) -> tuple[list[Candidate], list[Message], bool]:
     """The completions, the prompt that they carry in themselves, and whether they are ranked."""
-    for one, two in PAIR_KEYS:
-        if row.get(one) is not None and row.get(two) is not None:
-            first, prompt = _split(row[one], one)
-            second, other = _split(row[two], two)
-            if prompt != other:
-                raise BadRow(f"{one!r} and {two!r} do not continue the same conversation")
-            pair = [
-                Candidate(first, _origin(row, one)),
-                Candidate(second, _origin(row, two)),
-            ]
-            return pair, prompt, one == "chosen"
+    if all(row.get(key) is not None for key in PAIR_KEYS):
+        return *_several([(key, row[key]) for key in PAIR_KEYS], row), True
+    for family in ("response", "completion", "answer", "output"):
+        matches = [(k, _NUMBERED.fullmatch(k)) for k in sorted(row) if row[k] is not None]
+        keys = [k for k, match in matches if match and match.group(1) == family]
+        if len(keys) >= 2:
+            return *_several([(key, row[key]) for key in keys], row), False
     for key in LIST_KEYS:
         value = row.get(key)
         if isinstance(value, list) and value:
-            return [_candidate(item, key) for item in value], [], False
+            found = [_candidate(item, key) for item in value]
+            return [c for c, _ in found], _shared([p for _, p in found], key), False
     expected = "responses, chosen + rejected, or response_a + response_b"
     raise BadRow(f"no responses: expected {expected}; found the columns {_names(row)}")
+
+
+def _several(
+    items: list[tuple[str, object]], row: Mapping[str, object]
+) -> tuple[list[Candidate], list[Message]]:
+    """Completions that stand in columns of their own."""
+    split = [_split(value, key) for key, value in items]
+    named = [Candidate(s[0], _origin(row, key)) for s, (key, _) in zip(split, items, strict=True)]
+    return named, _shared([prompt for _, prompt in split], " and ".join(k for k, _ in items))
+
+
+def _shared(prompts: list[list[Message]], what: str) -> list[Message]:
+    if any(prompt != prompts[0] for prompt in prompts):
+        raise BadRow(f"{what} do not continue the same conversation")
+    return prompts[0]
 
 
 def _origin(row: Mapping[str, object], key: str) -> str:
@@ -181,36 +249,33 @@ def _origin(row: Mapping[str, object], key: str) -> str:
     return ""
 
 
-def _candidate(item: object, key: str) -> Candidate:
+def _candidate(item: object, key: str) -> tuple[Candidate, list[Message]]:
+    """An entry of a list of completions, and the conversation that it carries before it."""
     if isinstance(item, str | list):
-        return Candidate(_split(item, key)[0])
+        completion, prompt = _split(item, key)
+        return Candidate(completion), prompt
     if isinstance(item, Mapping):
         text = next((item[k] for k in TEXT_KEYS if isinstance(item.get(k), str | list)), None)
         if text is None:
             raise BadRow(f"an entry of {key!r} has none of {_names(TEXT_KEYS)}")
         origin = next((item[k] for k in ORIGIN_KEYS if isinstance(item.get(k), str)), "")
-        score = next((item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)), None)
-        return Candidate(_split(text, key)[0], str(origin), cast("float | None", score))
+        scores = [item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)]
+        score = next((float(s) for s in scores if math.isfinite(s)), None)
+        completion, prompt = _split(text, key)
+        return Candidate(completion, str(origin), score), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
 
 
 def _split(value: object, key: str) -> tuple[list[Message], list[Message]]:
     """A completion and the conversation before it, if the value carries one."""
     if isinstance(value, str):
-        turns = _HH_TURN.split(value)
-        if len(turns) >= 5 and turns[0] == "" and turns[-2] == "Assistant":
-            roles = [
-                ROLES[name.lower()] if name == "Human" else "assistant" for name in turns[1::2]
-            ]
-            messages: list[Message] = [
-                {"role": role, "content": text}
-                for role, text in zip(roles, turns[2::2], strict=True)
-            ]
-            return messages[-1:], messages[:-1]
-        return [{"role": "assistant", "content": value}], []
+        turns = _transcript(value)
+        if turns:
+            return turns[-1:], turns[:-1]
+        return [{"role": "assistant", "content": _clean(value)}], []
     messages = _messages(value, key)
     # Everything after the last user or system turn is the completion.
     cut = max((i + 1 for i, m in enumerate(messages) if m["role"] in ("user", "system")), default=0)
-    if cut == len(messages):
+    if cut == len(messages) or messages[-1]["role"] != "assistant":
         raise BadRow(f"column {key!r} ends without an assistant message")
     return messages[cut:], messages[:cut]

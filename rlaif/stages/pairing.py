@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Literal
 
@@ -14,11 +14,18 @@ PairingMode = Literal["all", "best", "sample"]
 
 
 def make_pairs(
-    row: Candidates, row_id: str, *, mode: PairingMode = "all", count: int = 1, seed: int = 0
+    row: Candidates,
+    row_id: str,
+    *,
+    mode: PairingMode = "all",
+    count: int = 1,
+    seed: int = 0,
+    number: int = 0,
 ) -> Iterator[Pair]:
     """The pairs of one row.
 
     Args:
+        number: the row's place in the input, kept with each pair.
         row_id: names the pairs; drawn into the seed, so that adding rows changes no other's.
         mode: "all" n(n-1)/2 pairs; "best": the completion with the highest score in the data
             against each other one; "sample": `count` of all pairs, drawn by `seed`.
@@ -29,17 +36,21 @@ def make_pairs(
     n = len(row.completions)
     if n < 2:
         raise BadRow("fewer than two completions")
-    chosen = list(combinations(range(n), 2))
-    if mode == "sample" and len(chosen) > count:
-        chosen = sorted(random.Random(f"{seed}/{row_id}").sample(chosen, count))
+    chosen: Iterable[tuple[int, int]] = combinations(range(n), 2)
+    total = n * (n - 1) // 2
+    if mode == "sample" and total > count:
+        drawn = set(random.Random(f"{seed}/{row_id}").sample(range(total), count))
+        chosen = (pair for k, pair in enumerate(chosen) if k in drawn)
     elif mode == "best" and n > 2:
         scores = [c.score for c in row.completions]
         known = [s for s in scores if s is not None]
         if len(known) < n:
-            raise BadRow("--pairs best needs a score on every completion")
+            raise BadRow("--pairs best needs a finite score on every completion")
         best = known.index(max(known))
-        chosen = [(best, i) for i in range(n) if i != best]
+        chosen = ((best, i) for i in range(n) if i != best)
     for i, j in chosen:
         one, two = row.completions[i], row.completions[j]
         name = row_id if n == 2 else f"{row_id}/{i}-{j}"
-        yield Pair(name, row.prompt, one.messages, two.messages, one.origin, two.origin, row.tags)
+        yield Pair(
+            name, row.prompt, one.messages, two.messages, one.origin, two.origin, row.tags, number
+        )

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from rlaif.records import CLEAR, Preference, Verdict
 
 MARGIN_BINS = 20
+MOST_REASONS = 100
 
 
 class PrincipleTally(BaseModel):
@@ -76,6 +77,8 @@ class Tally(BaseModel):
                 self.abstained += 1
         if preference.status != "decided":
             key = _kind(preference.reason)
+            if key not in self.reasons and len(self.reasons) >= MOST_REASONS:
+                key = "other"
             self.reasons[key] = self.reasons.get(key, 0) + 1
         self.verdicts += len(verdicts)
         self.invalid_verdicts += sum(1 for v in verdicts if v.invalid)
@@ -102,4 +105,5 @@ class Tally(BaseModel):
 
 def _kind(reason: str) -> str:
     """A reason without its numbers, so that equal causes count together."""
-    return " ".join("N" if any(c.isdigit() for c in word) else word for word in reason.split())
+    words = ("N" if any(c.isdigit() for c in word) else word for word in reason.split())
+    return " ".join(words)[:120]

@@ -20,6 +20,7 @@ from pathlib import Path
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest
 
+_APPLICATION = 0x524C4146
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, logprobs BLOB, reasoning TEXT)
     WITHOUT ROWID;
@@ -68,13 +69,18 @@ class VerdictCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            known = self._db.execute("PRAGMA application_id").fetchone()[0]
+            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables and known != _APPLICATION:
+                raise sqlite3.DatabaseError("it is a database of something else")
+            self._db.execute(f"PRAGMA application_id={_APPLICATION}")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise RlaifError(
                 f"verdict cache {str(path)!r} could not be opened ({error})",
-                hint="Delete it, or name another with --cache.",
+                hint="Name another file with --cache; it is made if missing.",
             ) from None
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from rlaif.errors import RlaifError
+from rlaif.errors import Place, RlaifError
 
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
 CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
@@ -71,6 +71,8 @@ class RunDirectory:
             journal = json.loads((self.path / JOURNAL).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return fresh
+        if not isinstance(journal, dict) or not {"rows", "bytes", "tally"} <= journal.keys():
+            return fresh
         sizes = journal["bytes"]
         for name in ROW_FILES:
             file = self.path / name
@@ -79,7 +81,7 @@ class RunDirectory:
                     f"{file} is shorter than the journal says: something cut it",
                     hint="Delete journal.json there to fold the run again from the cache.",
                 )
-        return journal  # type: ignore[no-any-return]
+        return journal
 
     def append(self, name: str, row: Mapping[str, object]) -> None:
         """Add one row to a row file (buffered until `checkpoint`)."""
@@ -99,12 +101,6 @@ class RunDirectory:
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         write_atomically(self.path / MANIFEST, text + "\n")
 
-    @property
-    def manifest(self) -> dict[str, Any] | None:
-        """The manifest of a complete run, else None."""
-        path = self.path / MANIFEST
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
     def close(self) -> None:
         """Close the files and let go of the folder."""
         for file in self._files.values():
@@ -123,7 +119,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     if not path.is_dir():
         raise RlaifError(f"{str(path)!r} is a file", hint="Name a folder with -o.")
     if not (path / CONFIG).exists():
-        if any(p.name != ".lock" for p in path.iterdir()):
+        if any(not p.name.startswith(".") for p in path.iterdir()):
             raise RlaifError(
                 f"{str(path)!r} holds files but no run", hint="Name a new folder with -o."
             )
@@ -161,13 +157,52 @@ def read_manifest(path: Path) -> dict[str, Any]:
         RlaifError: `path` is no run directory, or the run is not complete.
     """
     read_run_config(path)
-    try:
-        return json.loads((path / MANIFEST).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (OSError, ValueError):
+    manifest = _read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or not {"config", "counts", "seconds"} <= manifest.keys():
         raise RlaifError(
             f"run {str(path)!r} is not complete",
             hint="Run the same `rlaif label` command again: it goes on where it stopped.",
-        ) from None
+        )
+    return manifest
+
+
+def is_complete(path: Path) -> bool:
+    """Whether `path` is a run with a whole manifest."""
+    try:
+        read_manifest(path)
+    except RlaifError:
+        return False
+    return True
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a row file with their line numbers.
+
+    Raises:
+        RlaifError: the file is missing, or a line is torn or is no row.
+    """
+    hint = "Label again into a new folder: verdicts come from the cache."
+    try:
+        lines = file.open("rb")
+    except OSError as error:
+        raise RlaifError(f"{file} could not be read ({error.strerror})", hint=hint) from None
+    with lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line.decode("utf-8"))
+                if not isinstance(row, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                reason = f"row is damaged ({error})"
+                raise RlaifError(reason, hint=hint, place=Place(file, number, 1)) from None
+            yield number, row
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

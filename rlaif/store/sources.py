@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, file_digest, folder_digest
@@ -50,9 +51,7 @@ class Source:
             with path.open("rb") as file:
                 found = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
         elif self.kind == "parquet":
-            import pyarrow.parquet as pq
-
-            found = int(pq.read_metadata(path).num_rows)
+            found = _parquet_file(path).metadata.num_rows
         return found if found is None or limit is None else min(found, limit)
 
     def rows(self) -> Iterator[tuple[str, Row | Rejected]]:
@@ -144,35 +143,54 @@ def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
         hint = "For one object per line, name it .jsonl."
         raise RlaifError(f"{path}: not JSON ({error})", hint=hint) from None
     if isinstance(data, dict):
-        lists = [v for v in data.values() if isinstance(v, list)]
-        data = lists[0] if len(lists) == 1 else [data]
+        tables = [v for v in data.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        holds_rows = len(tables) == 1 and not any(key in data for key in ("prompt", "instruction"))
+        data = tables[0] if holds_rows else [data]
     if not isinstance(data, list):
         raise RlaifError(f"{path}: holds no list of rows", hint="Write a list of objects.")
     for i, row in enumerate(data, 1):
         yield f"row {i}", _as_row(row, f"row {i}")
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+def _parquet_file(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise RlaifError(f"{path}: not Parquet ({reason})", hint="Check the file.") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     number = 0
-    for batch in file.iter_batches(batch_size=256):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"row {number}", _as_row(row, f"row {number}")
+    try:
+        for batch in _parquet_file(path).iter_batches(batch_size=256):
+            for i in range(batch.num_rows):
+                number += 1
+                place = f"row {number}"
+                try:
+                    (row,) = batch.slice(i, 1).to_pylist()
+                except UnicodeDecodeError:
+                    yield place, Rejected(place, "not UTF-8")
+                else:
+                    yield place, _as_row(row, place)
+    except OSError as error:
+        raise RlaifError(
+            f"{path}: damaged after row {number} ({error})", hint="Write the file anew."
+        ) from None
 
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
     csv.field_size_limit(MAX_LINE_BYTES)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__")
-        while True:
+        try:
+            names = reader.fieldnames
+        except csv.Error as error:
+            raise RlaifError(f"{path}: not CSV ({error})", hint="Check the file.") from None
+        while names:
             place = f"line {reader.line_num + 1}"
             try:
                 row = next(reader, None)

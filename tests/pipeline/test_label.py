@@ -163,7 +163,7 @@ def test_unreadable_input_is_an_error_with_a_next_step(tmp_path: Path) -> None:
     _, constitution = write_inputs(tmp_path, 1)
     data = tmp_path / "odd.jsonl"
     data.write_text('{"frage": "q", "antworten": ["x", "y"]}\n' * 3)
-    with pytest.raises(RlaifError, match=r"none of the 3 rows.*--map"):
+    with pytest.raises(RlaifError, match=r"none of the 3 rows.*no responses.*--map"):
         label(data, constitution, tmp_path / "run")
     data.write_text("")
     with pytest.raises(RlaifError, match="no rows"):

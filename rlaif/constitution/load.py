@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from rlaif.errors import Place, RlaifError
 from rlaif.resources import data_root, find
 
 _MAX_FILES = 32
+_MOST_PRINCIPLES = 1000
 _TYPE_NAMES = {str: "text", bool: "a boolean", int: "a number", float: "a number"}
 
 
@@ -30,11 +32,17 @@ class LoadedConstitution:
 
 @dataclass
 class _Draft:
-    """Merged but not yet validated: each principle's raw fields and where each stood."""
+    """Merged but not yet validated: each principle's raw fields and where each stood.
+
+    Attributes:
+        places: of the head, by path.
+        principle_places: by id, then by path within the principle.
+    """
 
     head: dict[str, object] = field(default_factory=dict)
     principles: dict[str, dict[str, object]] = field(default_factory=dict)
     places: dict[YamlPath, Place] = field(default_factory=dict)
+    principle_places: dict[str, dict[YamlPath, Place]] = field(default_factory=dict)
 
 
 def load_constitution(name: str) -> LoadedConstitution:
@@ -79,9 +87,10 @@ class _Loader:
                     f"extends more than {_MAX_FILES} files", hint="Merge some.", place=place
                 )
             inherited = self.merge(base)
+            _validate(inherited, base)
             for identity, raw in inherited.principles.items():
                 draft.principles[identity] = dict(raw)
-                draft.places |= _under(inherited.places, ("principles", identity))
+                draft.principle_places[identity] = dict(inherited.principle_places[identity])
         _drop(draft, tree)
         _add_own(draft, tree)
         self._open.pop()
@@ -130,16 +139,16 @@ class _Loader:
         except OSError:
             exists = False
         if not exists:
+            names = [p.stem for p in (data_root() / "constitutions").glob("*.yaml")]
+            names += [p.name for p in path.parent.glob("*.yaml")]
+            close = get_close_matches(name, names, n=1)
+            guess = f"Did you mean {close[0]!r}? " if close else ""
             raise RlaifError(
                 f"`extends` names {name!r}, which does not exist",
-                hint=f"Paths are relative to {str(path.parent)!r}.",
+                hint=f"{guess}Paths are relative to {str(path.parent)!r}.",
                 place=place,
             )
         return target
-
-
-def _under(places: dict[YamlPath, Place], prefix: YamlPath) -> dict[YamlPath, Place]:
-    return {p: at for p, at in places.items() if p[: len(prefix)] == prefix}
 
 
 def _key(path: YamlPath) -> YamlPath:
@@ -161,6 +170,7 @@ def _drop(draft: _Draft, tree: YamlTree) -> None:
                 place=tree.places[("drop", i)],
             )
         del draft.principles[name]
+        del draft.principle_places[name]
 
 
 def _add_own(draft: _Draft, tree: YamlTree) -> None:
@@ -173,6 +183,13 @@ def _add_own(draft: _Draft, tree: YamlTree) -> None:
             hint="Add `principles:` and, below it, `- id: ...`.",
             place=here,
         )
+    if len(own) > _MOST_PRINCIPLES:
+        raise RlaifError(
+            f"`principles` holds {len(own)}, more than {_MOST_PRINCIPLES}",
+            hint="Split them with `extends:`.",
+            place=here,
+        )
+    marks = _by_principle(tree)
     seen: dict[str, Place] = {}
     for i, raw in enumerate(own):
         at = ("principles", i)
@@ -202,32 +219,31 @@ def _add_own(draft: _Draft, tree: YamlTree) -> None:
         for one, other in (("check", "preference"), ("preference", "check")):
             if one in raw and other in merged and other not in raw:
                 del merged[other]
-        for key, value in raw.items():
-            merged[key] = value
-            draft.places = {
-                p: place
-                for p, place in draft.places.items()
-                if p[:3] != ("principles", identity, key)
-            }
-        marks = {**tree.places, **{_key(p): place for p, place in tree.keys.items()}}
-        draft.places |= {
-            ("principles", identity, *p[2:]): place for p, place in marks.items() if p[:2] == at
-        }
+        merged |= raw
+        before = draft.principle_places.get(identity, {})
+        kept = {p: place for p, place in before.items() if p and p[0] not in raw}
+        draft.principle_places[identity] = kept | marks.get(i, {})
+
+
+def _by_principle(tree: YamlTree) -> dict[int, dict[YamlPath, Place]]:
+    """The places of values and keys inside each principle of a file, by its number."""
+    found: dict[int, dict[YamlPath, Place]] = {}
+    keys = {_key(path): place for path, place in tree.keys.items()}
+    for path, place in (tree.places | keys).items():
+        if len(path) > 1 and path[0] == "principles" and isinstance(path[1], int):
+            found.setdefault(path[1], {})[path[2:]] = place
+    return found
 
 
 def _validate(draft: _Draft, path: Path) -> LoadedConstitution:
-    order = list(draft.principles)
     raw = {**draft.head, "principles": list(draft.principles.values())}
-    places = {
-        (p[0], order.index(str(p[1])), *p[2:])
-        if len(p) > 1 and p[0] == "principles" and p[1] in draft.principles
-        else p: at
-        for p, at in draft.places.items()
-    }
+    places = dict(draft.places)
+    for i, marks in enumerate(draft.principle_places[name] for name in draft.principles):
+        places |= {("principles", i, *path): place for path, place in marks.items()}
     try:
         constitution = Constitution.model_validate(raw)
     except ValidationError as error:
-        raise _explain(error, places, path) from None
+        raise _explain(error, places, path, list(draft.principles)) from None
     except RecursionError:
         raise RlaifError("constitution is nested too deeply", place=Place(path, 1, 1)) from None
     where = {
@@ -237,16 +253,22 @@ def _validate(draft: _Draft, path: Path) -> LoadedConstitution:
     return LoadedConstitution(constitution, path, where)
 
 
-def _explain(error: ValidationError, places: dict[YamlPath, Place], path: Path) -> RlaifError:
+def _explain(
+    error: ValidationError, places: dict[YamlPath, Place], path: Path, identities: list[str]
+) -> RlaifError:
     """The first validation error as one sentence at the nearest known place."""
     details = error.errors(include_url=False)
-    first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    # The deepest error is the one about what was meant: a union reports its other members too.
+    deepest = max(details, key=lambda d: len(d["loc"]))
+    first = next((d for d in details if d["type"] == "extra_forbidden"), deepest)
     known: YamlPath = ()
     for step in first["loc"]:
         if (*known, step) in places:
             known = (*known, step)
     place = places.get(known, Place(path, 1, 1))
     name = ".".join(str(step) for step in known if isinstance(step, str)) or "constitution"
+    if known[:1] == ("principles",) and len(known) > 1 and isinstance(known[1], int):
+        name = ".".join([identities[known[1]], *(s for s in known[2:] if isinstance(s, str))])
     if first["type"] == "missing":
         wanted = str(first["loc"][-1])
         hint = f"Add `{wanted}:`."
@@ -263,6 +285,12 @@ def _explain(error: ValidationError, places: dict[YamlPath, Place], path: Path) 
     if first["type"] == "string_type" and not isinstance(value, dict | list) and value is not None:
         message = f"must be text, not {_TYPE_NAMES.get(type(value), 'this')}"
         hint = f'Put it in quotes: "{value}".'
+    allowed = re.findall(r"'(\w+)'", str(first.get("ctx", {}).get("expected_tags", "")))
+    allowed += re.findall(r"'(\w+)'", str(first.get("ctx", {}).get("expected", "")))
+    given = value.get("kind") if isinstance(value, dict) else value
+    close = get_close_matches(str(given), allowed, n=1)
+    if close:
+        hint = f"Did you mean {close[0]!r}?"
     shown = "" if isinstance(value, dict | list) else f" (it is {_short(value)})"
     return RlaifError(f"`{name}` {message}{shown}", hint=hint, place=place)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 import regex
@@ -16,10 +17,20 @@ def _not_blank(text: str) -> str:
     return text.strip()
 
 
+_REPEAT = re.compile(r"\{(\d*),?(\d*)\}")
+_MOST_REPEATS = 10_000
+
+
 def _compiles(pattern: str) -> str:
+    # Counted repeats are unrolled: nested ones multiply, in memory before anything matches.
+    repeats = 1
+    for low, high in _REPEAT.findall(pattern):
+        repeats *= max(int(low[:9] or 1), int(high[:9] or 1), 1)
+    if repeats > _MOST_REPEATS:
+        raise ValueError(f"repeats up to {repeats} times in all, more than {_MOST_REPEATS}")
     try:
         regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError) as error:
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
         raise ValueError(f"is not a valid regular expression ({error})") from None
     return pattern
 
@@ -48,7 +59,9 @@ class Turn(Strict):
 class Example(Strict):
     """A unit test of its principle: the judge should prefer `chosen`."""
 
-    prompt: Text | list[Turn] = Field(description="A question, or a list of turns.")
+    prompt: Text | Annotated[list[Turn], Field(min_length=1)] = Field(
+        description="A question, or a list of turns."
+    )
     chosen: Text = Field(description="The response that follows the principle better.")
     rejected: Text = Field(description="The response that follows it less.")
     why: Text | None = Field(default=None, description="The reason, for human readers.")

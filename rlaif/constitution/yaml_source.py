@@ -43,14 +43,15 @@ def read_yaml(file: Path) -> YamlTree:
         RlaifError: it can't be read, or is not YAML of the kind described above; with its place.
     """
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise RlaifError(
             f"{str(file)!r} could not be read ({error.strerror})", hint="Check the path."
         ) from None
     if len(data) > MAX_BYTES:
         raise RlaifError(
-            f"file is {len(data) >> 10} KiB, more than the {MAX_BYTES >> 10} KiB allowed",
+            f"file is larger than the {MAX_BYTES >> 10} KiB allowed",
             hint="Split it with `extends:`.",
             place=Place(file, 1, 1),
         )
@@ -89,10 +90,16 @@ def parse_yaml(text: str, file: Path) -> YamlTree:
             hint="Check indentation, quotes and brackets there.",
             place=_at(error.problem_mark or error.context_mark, file),
         ) from None
+    except (ValueError, OverflowError, IndexError) as error:  # from PyYAML, on odd escapes
+        raise RlaifError(
+            f"invalid YAML ({str(error)[:80]})",
+            hint="Look for odd escapes or directives.",
+            place=Place(file, 1, 1),
+        ) from None
     if node is None:
         raise RlaifError(
             "file is empty",
-            hint="`rlaif init` writes a starter constitution.",
+            hint="Write at least one `name: value`; `rlaif init` writes a starter constitution.",
             place=Place(file, 1, 1),
         )
     tree = YamlTree(None)
@@ -172,7 +179,7 @@ class _Builder:
             raise _bad_tag(node, place)
         try:
             return self._constructor.construct_object(node)
-        except (ValueError, KeyError, OverflowError, yaml.YAMLError):
+        except (ValueError, KeyError, IndexError, OverflowError, yaml.YAMLError):
             raise RlaifError(
                 f"{node.value!r} is not a valid {node.tag.rsplit(':', 1)[-1]}",
                 hint="Put it in quotes if it is meant as text.",

@@ -92,6 +92,42 @@ BAD = {
     "self-referring alias": (ONE + "    examples: &a [*a]\n", "7:15", "endless", "extends"),
     "merge key": (ONE + "    <<: {tier: 2}\n", "7:5", "'<<'", "extends"),
     "huge number": (ONE + "    tier: " + "9" * 5000 + "\n", "7:11", "tier", ""),
+    "empty number": (ONE + '    weight: !!int ""\n', "7:13", "not a valid int", "quotes"),
+    "odd escape": (ONE + '    critique: "\\U00110000"\n', "1:1", "invalid YAML", "escape"),
+    "odd directive": ("%YAML 1." + "9" * 5000 + "\n---\n" + ONE, "1:1", "invalid YAML", ""),
+    "regex that explodes": (
+        HEAD + "  - id: a\n    check: {kind: regex, pattern: '(?:(?:a{65535}){65535})'}\n",
+        "6:35",
+        "repeats up to",
+        "",
+    ),
+    "check kind typo": (
+        HEAD + "  - id: a\n    check: {kind: regx, pattern: a}\n",
+        "6:12",
+        "a.check",
+        "'regex'",
+    ),
+    "polarity typo": (ONE + "    polarity: avoids\n", "7:15", "kind.polarity", "'avoid'"),
+    "role of a turn": (
+        ONE
+        + "    examples:\n      - prompt: [{role: usr, content: hi}]\n"
+        + "        chosen: a\n        rejected: b\n",
+        "8:25",
+        "role",
+        "'user'",
+    ),
+    "too many principles": (
+        HEAD + "".join(f"  - {{id: a{i}, tier: 1}}\n" for i in range(3000)),
+        "5:3",
+        "more than 1000",
+        "Split",
+    ),
+    "misspelled base": (
+        "extends: [hepful-honest-harmless]\n" + ONE,
+        "1:11",
+        "does not exist",
+        "'helpful-honest-harmless'",
+    ),
     "missing base": ("extends: [nope.yaml]\n" + ONE, "1:11", "does not exist", "relative"),
     "base outside": ("extends: [../up.yaml]\n" + ONE, "1:11", "outside", "Copy"),
     "absolute base": ("extends: [/etc/passwd]\n" + ONE, "1:11", "outside", "Copy"),
@@ -188,6 +224,14 @@ def test_mistake_in_a_base_is_placed_in_the_base(tmp_path: Path) -> None:
     with pytest.raises(RlaifError) as caught:
         load_constitution(str(path))
     assert str(caught.value).startswith(f"{base}:7:11: ")
+
+
+def test_base_with_a_bad_head_is_an_error_in_the_base(tmp_path: Path) -> None:
+    base = write(tmp_path, ONE.replace("schema: 1", "schema: 99"), "base.yaml")
+    path = write(tmp_path, "extends: [base.yaml]\n" + ONE.replace("kind", "brave"))
+    with pytest.raises(RlaifError) as caught:
+        load_constitution(str(path))
+    assert str(caught.value).startswith(f"{base}:1:9: ")
 
 
 def test_hash_ignores_comments_and_sees_every_word(tmp_path: Path) -> None:

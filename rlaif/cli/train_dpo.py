@@ -92,7 +92,7 @@ class _Screen:
 
     def log(self, line: Any) -> None:
         if self._bar is None:
-            self._bar = progress_bar(int(line["max_steps"]), "step")
+            self._bar = progress_bar(int(line["max_steps"]), "step", int(line["step"]))
         if "loss" in line:
             margin = line.get("rewards/margins", 0.0)
             self._bar.set_postfix_str(f"loss {line['loss']:.4f}, margin {margin:.3f}")

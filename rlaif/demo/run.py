@@ -8,9 +8,7 @@ oracle and the judge compare them.  Every step is skipped when its result is the
 from __future__ import annotations
 
 import json
-import random
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +25,7 @@ from rlaif.errors import RlaifError
 from rlaif.evaluation.sampling import sample_completions
 from rlaif.records import Message
 from rlaif.resources import demo_model
+from rlaif.store.run_directory import write_atomically
 
 PAIRS, PROMPTS = 800, 400
 TRAIN_SEED, TEST_SEED = 7, 8
@@ -61,7 +60,13 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
     Raises:
         RlaifError: a step failed; its own message came before.
     """
+    marker = folder / ".rlaif-demo"
+    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
+        raise RlaifError(
+            f"{str(folder)!r} holds files that are not a demo's", hint="Name a new folder with -o."
+        )
     folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
     pairs, labels, policy = folder / "pairs.jsonl", folder / "labels", folder / "policy"
     cache = str(folder / "cache.sqlite")
     say(f"1. {PAIRS} pairs of responses that the demo policy would give -> {pairs}")
@@ -91,7 +96,8 @@ def _flags() -> list[str]:
 
 def _rlaif(*arguments: str, say: Say) -> None:
     say(f"   $ rlaif {shlex.join(arguments)}")
-    code = subprocess.call([sys.executable, "-m", "rlaif", *arguments])
+    # A step's own table is progress here; stdout is for the result.
+    code = subprocess.call([sys.executable, "-m", "rlaif", *arguments], stdout=sys.stderr)
     if code:
         raise RlaifError(
             f"`rlaif {arguments[0]}` ended with exit code {code}",
@@ -111,7 +117,7 @@ def write_pairs(path: Path, *, count: int, seed: int) -> None:
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text)
 
 
 def write_answers(path: Path, old: Path, new: Path, *, count: int, seed: int) -> None:
@@ -174,14 +180,3 @@ def _answered(rows: Sequence[dict[str, Any]], side: str) -> float:
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
-
-
-def shuffle_labels(run: Path, out: Path, *, seed: int) -> None:
-    """A copy of a run whose labels are drawn by coin: the control that must not improve."""
-    shutil.copytree(run, out, ignore=shutil.ignore_patterns("preferences.jsonl", ".lock"))
-    rng = random.Random(seed)
-    rows = _read_rows(run / "preferences.jsonl")
-    for row in rows:
-        if rng.random() < 0.5:
-            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
-    _write_rows(out / "preferences.jsonl", rows)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif.errors import RlaifError
+from rlaif.errors import Place, RlaifError
 from rlaif.records import Message, Rejected
 from rlaif.stages.layouts import BadRow, read_row
+from rlaif.store.run_directory import read_rows
 from rlaif.store.sources import open_source
 
-TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int]]
-"""(prompt, completion) messages to (tokens of the prompt, tokens of both)."""
+TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int, int]]
+"""(prompt, completion) messages to tokens of the prompt, tokens of both, and how many tokens of
+the prompt the two have in common from the start (TRL trains on those as the prompt)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Account:
     human_available: int = 0
     human_used: int = 0
     human_unreadable: int = 0
+    prompt_end_cut: list[str] = field(default_factory=list)
     prompt_too_long: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     truncated: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     trained: int = 0
@@ -54,6 +57,12 @@ class Account:
         if self.human_unreadable:
             lines.append(f"{self.human_unreadable} human rows could not be read")
         named = (
+            (
+                self.prompt_end_cut,
+                "with the end of the prompt left out: the policy's chat template "
+                "renders it otherwise once an answer follows",
+            ),
+            (self.empty, "left out: the chat template leaves nothing of a completion"),
             (self.prompt_too_long, "left out: the prompt alone fills max_length"),
             (self.dropped, "left out: longer than max_length"),
             (self.truncated, "truncated to max_length"),
@@ -65,33 +74,28 @@ class Account:
         return [*lines, f"{self.trained} pairs to train on"]
 
 
-def read_preferences(run: Path) -> list[TrainingRow]:
-    """The decided pairs of a run.
+def read_preferences(run: Path, decided: int) -> list[TrainingRow]:
+    """The decided pairs of a run, `decided` in number.
 
     Raises:
         RlaifError: the run decided nothing, or its file is damaged.
     """
     file = run / "preferences.jsonl"
     rows = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row: dict[str, Any] = json.loads(line)
-                rows.append(
-                    TrainingRow(
-                        row["provenance"]["id"],
-                        row["prompt"],
-                        row["chosen"],
-                        row["rejected"],
-                        float(row["p_chosen"]),
-                        "judge" if row["provenance"]["status"] == "decided" else "human",
-                    )
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise RlaifError(
-                    f"{file}:{number}: not a preference row ({type(error).__name__}: {error})",
-                    hint="Label again into a new folder; verdicts come from the cache.",
-                ) from None
+    for number, row in read_rows(file):
+        try:
+            rows.append(_training_row(row))
+        except BadRow as error:
+            raise RlaifError(
+                str(error),
+                hint="Label again into a new folder: verdicts come from the cache.",
+                place=Place(file, number, 1),
+            ) from None
+    if len(rows) != decided:
+        raise RlaifError(
+            f"{file} has {len(rows)} rows, but the run decided {decided}",
+            hint="Label again into a new folder: verdicts come from the cache.",
+        )
     if not rows:
         raise RlaifError(
             f"run {str(run)!r} has no decided pair", hint="See `rlaif report` for the reasons."
@@ -99,7 +103,35 @@ def read_preferences(run: Path) -> list[TrainingRow]:
     return rows
 
 
-def read_labeled(data: str) -> tuple[list[TrainingRow], int]:
+def _training_row(row: Mapping[str, Any]) -> TrainingRow:
+    read = read_row(row)
+    evidence, p = row.get("provenance"), row.get("p_chosen")
+    if not read.labeled or not isinstance(evidence, dict) or not isinstance(p, int | float):
+        raise BadRow("not a preference row: prompt, chosen, rejected, p_chosen and provenance")
+    if not 0.5 <= p <= 1.0:
+        raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
+    chosen, rejected = (c.messages for c in read.completions)
+    if chosen == rejected:
+        raise BadRow("chosen equals rejected")
+    status = "human" if evidence.get("status") == "human" else "judge"
+    return TrainingRow(str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status)
+
+
+def _own_probability(raw: Mapping[str, object]) -> float | None:
+    """The row's own `p_chosen`, if it has one."""
+    value = raw.get("p_chosen")
+    if value in (None, ""):
+        return None
+    try:
+        p = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise BadRow(f"p_chosen is {value!r}, not a number") from None
+    if not 0.5 < p <= 1.0:
+        raise BadRow(f"p_chosen is {p!r}, not above 0.5 and at most 1")
+    return p
+
+
+def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], int]:
     """Already labeled pairs from any file that `label` reads, and how many rows were unreadable.
 
     Raises:
@@ -113,21 +145,16 @@ def read_labeled(data: str) -> tuple[list[TrainingRow], int]:
             row = read_row(raw)
             if not row.labeled:
                 raise BadRow("no chosen and rejected")
+            chosen, rejected = (c.messages for c in row.completions)
+            if chosen == rejected:
+                raise BadRow("chosen equals rejected")
+            p = _own_probability(raw)
         except BadRow:
             bad += 1
             continue
-        chosen, rejected = row.completions
-        p = raw.get("p_chosen")
-        rows.append(
-            TrainingRow(
-                row.id or f"human-{number}",
-                row.prompt,
-                chosen.messages,
-                rejected.messages,
-                float(p) if isinstance(p, int | float) and 0.5 < p <= 1 else 1.0,
-                "human",
-            )
-        )
+        name = row.id or f"human-{number}"
+        p = default_p if p is None else p
+        rows.append(TrainingRow(name, row.prompt, chosen, rejected, p, "human"))
     if not rows:
         raise RlaifError(
             f"{data!r} has no row with prompt, chosen and rejected", hint="Check its columns."
@@ -146,7 +173,7 @@ def mix(
     Raises:
         RlaifError: there are too few human rows for the fraction.
     """
-    wanted = round(len(judged) * fraction / (1.0 - fraction))
+    wanted = max(1, round(len(judged) * fraction / (1.0 - fraction)))
     if wanted > len(human):
         reachable = len(human) / (len(human) + len(judged))
         raise RlaifError(
@@ -174,25 +201,32 @@ def check_lengths(
     """
     kept = []
     for row in rows:
-        prompt, chosen = lengths(row.prompt, row.chosen)
-        _, rejected = lengths(row.prompt, row.rejected)
+        prompt, chosen, common = lengths(row.prompt, row.chosen)
+        _, rejected, other = lengths(row.prompt, row.rejected)
+        common = min(common, other)
         longest = max(chosen, rejected)
         if longest > max_length and overlong == "error":
             raise RlaifError(
                 f"pair {row.id!r} has {longest} tokens, more than max_length {max_length}",
                 hint="Raise max_length, or set overlong to truncate or drop.",
             )
-        if prompt >= max_length:
+        if common >= max_length:
             account.prompt_too_long.append(row.id)
+        elif min(chosen, rejected) <= common:
+            account.empty.append(row.id)
         elif longest > max_length and overlong == "drop":
             account.dropped.append(row.id)
         else:
             if longest > max_length:
                 account.truncated.append(row.id)
+            if common < prompt:
+                account.prompt_end_cut.append(row.id)
             kept.append(row)
     if not kept:
         raise RlaifError(
-            "no pair is short enough to train on", hint=f"Raise max_length (now {max_length})."
+            "no pair is left to train on: " + "; ".join(account.lines()[1:-1]),
+            hint=f"Raise max_length (now {max_length}) or mend the policy's chat template.",
         )
     account.trained = len(kept)
+    account.human_used = sum(row.source == "human" for row in kept)
     return kept

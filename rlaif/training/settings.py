@@ -31,7 +31,7 @@ SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 class DPOSettings(BaseModel):
     """Everything that `rlaif train-dpo` can be told, apart from the run and the output folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(description="The policy: a folder, a hub id, or `demo`.")
     revision: str | None = Field(default=None, description="Hub revision of the policy.")
@@ -54,21 +54,26 @@ class DPOSettings(BaseModel):
         default=0.2, gt=0, lt=1, description="Share of the training rows that `human` makes up."
     )
     human_p: float = Field(
-        default=1.0, gt=0.5, le=1, description="Probability given to labels of `human`."
+        default=1.0,
+        gt=0.5,
+        le=1,
+        description="Probability given to labels of `human` that bring no p_chosen of their own.",
     )
     learning_rate: float = Field(default=1e-6, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     epochs: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=8, ge=1, description="Pairs per device and step.")
-    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients are summed.")
+    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients are averaged.")
     max_length: int = Field(default=1024, ge=8, description="Tokens of prompt and completion.")
     overlong: Literal["truncate", "drop", "error"] = Field(
         default="truncate",
         description="What happens to pairs longer than `max_length` (they are always named).",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
-        default=None, description="Default: bfloat16 on a GPU, float32 on a CPU."
+        default=None,
+        description="Arithmetic; default: bfloat16 on a GPU, float32 on a CPU. Weights that are "
+        "trained stay float32: a small learning rate would be lost in bfloat16's rounding.",
     )
     lora: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
     lora_alpha: float | None = Field(default=None, gt=0, description="Default: twice the rank.")
@@ -80,12 +85,14 @@ class DPOSettings(BaseModel):
     save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
     log_steps: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
     tensorboard: bool = Field(default=False, description="Also write TensorBoard event files.")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")
     def _known_loss(self) -> Self:
         if self.loss != SOFT and self.loss not in TRL_LOSSES:
             raise ValueError(f"loss {self.loss!r} is not one of {SOFT}, {', '.join(TRL_LOSSES)}")
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("loss exo_pair needs label_smoothing above 0 (say 0.001)")
         return self
 
 
@@ -99,16 +106,19 @@ def advise(settings: DPOSettings) -> list[str]:
         )
     if settings.loss == "robust" and not settings.label_smoothing:
         advice.append("the robust loss without label_smoothing is the sigmoid loss")
-    if settings.loss == "exo_pair" and not settings.label_smoothing:
-        advice.append("the exo_pair loss needs label_smoothing above 0: log(0) is not finite")
     if settings.loss != SOFT:
         advice.append(
             f"the {settings.loss} loss treats every label as certain; use the soft loss to keep p"
         )
     if settings.loss in ("sft", "sppo_hard") and settings.min_margin == 0:
         advice.append(f"the {settings.loss} loss follows doubtful labels fully; set min_margin")
-    if not settings.human and "human_fraction" in settings.model_fields_set:
-        advice.append("human_fraction does nothing without human")
-    if not settings.lora and {"lora_alpha", "lora_dropout"} & settings.model_fields_set:
+    given = settings.model_fields_set
+    if not settings.human and {"human_fraction", "human_p"} & given:
+        advice.append("human_fraction and human_p do nothing without human")
+    if settings.loss == "sft" and "beta" in given:
+        advice.append("beta does nothing with the sft loss")
+    if "warmup_ratio" in given and not settings.warmup_ratio and settings.schedule == "constant":
+        advice.append("without warm-up, schedule constant starts at the full learning rate")
+    if not settings.lora and {"lora_alpha", "lora_dropout"} & given:
         advice.append("lora_alpha and lora_dropout do nothing with lora 0")
     return advice

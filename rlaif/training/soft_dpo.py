@@ -21,7 +21,7 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 COLUMN = "p_chosen"
-LARGEST_Q = 0.4999
+LARGEST_Q = 0.499999
 """e diverges at q = 0.5, where the loss stays finite; a tie is never a training row anyway."""
 
 

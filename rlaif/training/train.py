@@ -2,7 +2,7 @@
 
 The output folder holds the policy (and, with LoRA, the adapter), `training.yaml` (resolved
 settings), `metrics.jsonl`, `training.json` (result, with the run's manifest hash), a model
-card, and checkpoints while it runs.  Called again, it resumes or reports.
+card, and the last checkpoints.  Called again, it resumes or reports.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.engines.hub import ModelFiles, context_length, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.hashing import file_digest
 from rlaif.records import Message
@@ -35,9 +36,11 @@ from rlaif.store.run_directory import (
     read_manifest,
     write_atomically,
 )
+from rlaif.store.sources import open_source
 from rlaif.training.card import model_card
 from rlaif.training.data import (
     Account,
+    TokenLengths,
     TrainingRow,
     check_lengths,
     mix,
@@ -85,12 +88,11 @@ def train_dpo(
     manifest_hash = file_digest(run / MANIFEST)
     files = resolve_model(settings.model, settings.revision, embedded="policy")
     resolved = {
-        "run": str(run),
+        "run": str(run.resolve()),
         "manifest_hash": manifest_hash,
+        "labels_hash": file_digest(run / "preferences.jsonl"),
         "policy_fingerprint": files.fingerprint,
-        "human_hash": file_digest(Path(settings.human))
-        if settings.human and Path(settings.human).is_file()
-        else None,
+        "human_hash": open_source(settings.human).fingerprint() if settings.human else None,
         **settings.model_dump(mode="json"),
     }
     done = _check_out(out, resolved)
@@ -101,20 +103,37 @@ def train_dpo(
             "tensorboard is not installed", hint="Install it: pip install tensorboard."
         )
     tokenizer = _tokenizer(files)
-    rows, account = gather(run, settings, tokenizer)
+    rows, account = gather(run, manifest, settings, tokenizer, files)
     on_account(account)
 
     # Every process has looked at `out` before the first one writes to it.
     state = PartialState()
+    state.wait_for_everyone()
+    fresh = not out.exists()
+    try:
+        trainer = make_trainer(files, rows, settings, out, tokenizer, on_log)
+    except Exception as error:  # loading a policy raises many unrelated types
+        if fresh and state.is_main_process:
+            shutil.rmtree(out, ignore_errors=True)
+        text = " ".join(str(error).split())[:300]
+        raise RlaifError(
+            f"policy {files.name!r} could not be loaded ({type(error).__name__}: {text})",
+            hint="Check the model folder and the settings.",
+        ) from error
     state.wait_for_everyone()
     if state.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / SETTINGS, yaml.safe_dump(resolved, sort_keys=False))
         write_atomically(out / "account.json", json.dumps(asdict(account), indent=2))
     state.wait_for_everyone()
-    trainer = make_trainer(files, rows, settings, out, tokenizer, on_log)
-    outcome = trainer.train(resume_from_checkpoint=_last_checkpoint(out))
+    checkpoint = _last_checkpoint(out)
+    if state.is_main_process:
+        _cut_metrics(out / METRICS, checkpoint)
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
     metrics = {k: float(v) for k, v in outcome.metrics.items()}
+    if state.is_main_process:
+        # The trainer averages over this process only; the file knows every step.
+        metrics["train_loss"] = _mean_loss(out / METRICS)
     steps = int(trainer.state.global_step)
     _save(trainer, tokenizer, out, settings)
     if state.is_main_process:
@@ -142,7 +161,10 @@ def _check_out(out: Path, resolved: Mapping[str, Any]) -> TrainingResult | None:
                 f"{str(out)!r} holds files but no training", hint="Name a new folder with -o."
             )
         return None
-    before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    try:
+        before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        before = None
     if not isinstance(before, dict):
         raise RlaifError(f"{out / SETTINGS} is damaged", hint="Name a new folder with -o.")
     changed = differences(before, resolved)
@@ -151,13 +173,42 @@ def _check_out(out: Path, resolved: Mapping[str, Any]) -> TrainingResult | None:
             f"training {str(out)!r} was started with other settings ({changed})",
             hint="Name a new folder with -o.",
         )
-    if not (out / RESULT).exists():
+    if not (out / RESULT).exists() or not any(out.glob("*.safetensors")):
         return None
-    saved = json.loads((out / RESULT).read_text(encoding="utf-8"))
-    account = Account(**saved["account"])
-    return TrainingResult(
-        out, account, saved["metrics"], saved["steps"], saved["manifest_hash"], fresh=False
-    )
+    try:
+        saved = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        account = Account(**saved["account"])
+        return TrainingResult(
+            out, account, saved["metrics"], saved["steps"], saved["manifest_hash"], fresh=False
+        )
+    except (ValueError, KeyError, TypeError):
+        raise RlaifError(
+            f"{out / RESULT} is damaged", hint="Delete it, and run again to save the policy anew."
+        ) from None
+
+
+def _cut_metrics(path: Path, checkpoint: str | None) -> None:
+    """Drop the lines after the checkpoint: those steps are done again."""
+    if not path.exists():
+        return
+    reached = int(checkpoint.rsplit("-", 1)[-1]) if checkpoint else 0
+    kept = [line for line in _metric_lines(path) if line.get("step", 0) <= reached]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _metric_lines(path: Path) -> list[dict[str, float]]:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # a line torn by a kill
+            continue
+    return lines
+
+
+def _mean_loss(path: Path) -> float:
+    losses = [line["loss"] for line in _metric_lines(path) if "loss" in line]
+    return sum(losses) / len(losses) if losses else float("nan")
 
 
 def _last_checkpoint(out: Path) -> str | None:
@@ -180,7 +231,7 @@ def _last_checkpoint(out: Path) -> str | None:
 def _tokenizer(files: ModelFiles) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.path)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # loaders raise many unrelated types
         raise RlaifError(
             f"tokenizer of policy {files.name!r} could not be loaded ({error})",
             hint="Check that the folder holds tokenizer files.",
@@ -191,6 +242,11 @@ def _tokenizer(files: ModelFiles) -> Any:
             hint="Use an instruction-tuned policy, or add chat_template.jinja to its folder.",
         )
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise RlaifError(
+                f"policy {files.name!r} has neither a pad nor an end token",
+                hint="Set eos_token in its tokenizer_config.json.",
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -201,53 +257,70 @@ def preview(run: Path, settings: DPOSettings) -> Account:
     Raises:
         RlaifError: as `train_dpo`.
     """
-    read_manifest(run)
+    manifest = read_manifest(run)
     files = resolve_model(settings.model, settings.revision, embedded="policy")
-    return gather(run, settings, _tokenizer(files))[1]
+    return gather(run, manifest, settings, _tokenizer(files), files)[1]
 
 
-def gather(run: Path, settings: DPOSettings, tokenizer: Any) -> tuple[list[TrainingRow], Account]:
+def gather(
+    run: Path,
+    manifest: Mapping[str, Any],
+    settings: DPOSettings,
+    tokenizer: Any,
+    files: ModelFiles,
+) -> tuple[list[TrainingRow], Account]:
     """The rows to train on, in training order before shuffling, and where the others went."""
     account = Account()
-    rows = read_preferences(run)
+    rows = read_preferences(run, int(manifest["counts"]["decided"]))
     account.labeled = len(rows)
-    kept = [row for row in rows if 2 * row.p_chosen - 1 >= settings.min_margin]
+    # Rows keep five decimals; a label exactly at the bound belongs to it.
+    kept = [row for row in rows if 2 * row.p_chosen - 1 >= settings.min_margin - 1e-6]
     account.below_margin = len(rows) - len(kept)
     if not kept:
         raise RlaifError(
             f"no label has a margin of {settings.min_margin:g}", hint="Lower min_margin."
         )
     if settings.human:
-        human, account.human_unreadable = read_labeled(settings.human)
+        human, account.human_unreadable = read_labeled(settings.human, settings.human_p)
         account.human_available = len(human)
-        human = [_with_p(row, settings.human_p) for row in human]
         kept, account.human_used = mix(kept, human, settings.human_fraction, settings.seed)
     else:
         random.Random(settings.seed).shuffle(kept)
-
-    def lengths(prompt: Sequence[Message], completion: Sequence[Message]) -> tuple[int, int]:
-        head = tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, tokenize=True, return_dict=True
-        )["input_ids"]
-        whole = tokenizer.apply_chat_template(
-            [*prompt, *completion], tokenize=True, return_dict=True
-        )["input_ids"]
-        return len(head), len(whole)
-
     kept = check_lengths(
         kept,
-        lengths,
-        max_length=settings.max_length,
+        _token_lengths(tokenizer),
+        max_length=effective_length(settings, files),
         overlong=settings.overlong,
         account=account,
     )
     return kept, account
 
 
-def _with_p(row: TrainingRow, p: float) -> TrainingRow:
-    if row.p_chosen < 1.0:
-        return row
-    return TrainingRow(row.id, row.prompt, row.chosen, row.rejected, p, row.source)
+def effective_length(settings: DPOSettings, files: ModelFiles) -> int:
+    """`max_length`, but never more than the policy can read."""
+    return min(settings.max_length, context_length(files))
+
+
+def _token_lengths(tokenizer: Any) -> TokenLengths:
+    def ids(messages: Sequence[Message], *, opened: bool) -> list[int]:
+        try:
+            encoded = tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=opened, tokenize=True, return_dict=True
+            )
+        except Exception as error:  # templates raise what they like
+            raise RlaifError(
+                f"the policy's chat template refused a conversation ({error})",
+                hint="Mend chat_template.jinja in the policy's folder.",
+            ) from None
+        return list(encoded["input_ids"])
+
+    def lengths(prompt: Sequence[Message], completion: Sequence[Message]) -> tuple[int, int, int]:
+        head, whole = ids(prompt, opened=True), ids([*prompt, *completion], opened=False)
+        pairs = enumerate(zip(head, whole, strict=False))
+        common = next((i for i, (a, b) in pairs if a != b), min(len(head), len(whole)))
+        return len(head), len(whole), common
+
+    return lengths
 
 
 class _MetricsFile(TrainerCallback):
@@ -256,6 +329,11 @@ class _MetricsFile(TrainerCallback):
     def __init__(self, path: Path, on_log: Callable[[Mapping[str, float]], None]) -> None:
         self._path = path
         self._on_log = on_log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell how many steps there will be."""
+        if state.is_world_process_zero:
+            self._on_log({"step": state.global_step, "max_steps": state.max_steps})
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
@@ -281,19 +359,25 @@ def make_trainer(
     columns = ("prompt", "chosen", "rejected", "p_chosen")
     data = Dataset.from_list([{key: getattr(row, key) for key in columns} for row in rows])
     soft = settings.loss == SOFT
+    longest = effective_length(settings, files)
+    schedule: str = settings.schedule
+    if schedule == "constant" and settings.warmup_ratio:
+        schedule = "constant_with_warmup"
     on_gpu = torch.cuda.is_available()
     dtype = settings.dtype or ("bfloat16" if on_gpu else "float32")
     if settings.tensorboard:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     arguments = DPOConfig(
         output_dir=str(out / "checkpoints"),
-        model_init_kwargs={"dtype": "float32" if not on_gpu else dtype},
+        # Frozen weights under LoRA may be bfloat16; trained ones are float32 under autocast.
+        model_init_kwargs={"dtype": dtype if settings.lora else "float32"},
         loss_type=["robust"] if soft else [settings.loss],
         label_smoothing=0.0 if soft else settings.label_smoothing,
         beta=settings.beta,
-        max_length=settings.max_length,
+        max_length=longest,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type=schedule,
+        disable_dropout=not settings.lora_dropout,
         warmup_steps=settings.warmup_ratio,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -323,9 +407,7 @@ def make_trainer(
         )
     collator = None
     if soft:
-        collator = SoftPreferenceCollator(
-            pad_token_id=tokenizer.pad_token_id, max_length=settings.max_length
-        )
+        collator = SoftPreferenceCollator(pad_token_id=tokenizer.pad_token_id, max_length=longest)
     else:
         data = data.remove_columns("p_chosen")
     kind = SoftDPOTrainer if soft else DPOTrainer

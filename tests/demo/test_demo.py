@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.demo.measure import measure_judge, oracle_win_rate
-from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, answer, shuffle_labels
+from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, answer
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine
 from rlaif.resources import demo_model
@@ -36,8 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    # The steps print their own tables; the result is the JSON document at the end.
-    return folder / "run", json.loads(done.stdout[done.stdout.index("\n{\n") :])
+    return folder / "run", json.loads(done.stdout)
 
 
 def test_trained_policy_follows_the_constitution_better(demo: tuple[Path, dict]) -> None:
@@ -47,6 +48,38 @@ def test_trained_policy_follows_the_constitution_better(demo: tuple[Path, dict])
     assert result["labeled"] > 400
     right, said = result["label_agreement"]
     assert right / said > 0.9
+
+
+def test_policy_still_answers(demo: tuple[Path, dict]) -> None:
+    """A policy that fell silent or only said thanks would win too: no principle asks to answer."""
+    before, after = demo[1]["answered"]
+    assert after > 0.8
+    assert after > before - 0.12
+
+
+def shuffle_labels(run: Path, out: Path, *, seed: int) -> None:
+    """A copy of a run whose labels are drawn by coin: the control that must not improve."""
+    shutil.copytree(run, out, ignore=shutil.ignore_patterns("preferences.jsonl", ".lock"))
+    rng = random.Random(seed)
+    rows = [json.loads(line) for line in (run / "preferences.jsonl").read_text().splitlines()]
+    for row in rows:
+        if rng.random() < 0.5:
+            row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (out / "preferences.jsonl").write_text(text)
+
+
+def test_demo_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("mine")
+    done = subprocess.run(
+        [sys.executable, "-m", "rlaif", "demo", "-o", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "not a demo's" in done.stderr
+    assert (tmp_path / "pairs.jsonl").read_text() == "mine"
 
 
 def test_second_run_only_reports(demo: tuple[Path, dict]) -> None:

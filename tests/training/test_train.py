@@ -18,7 +18,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import file_digest
 from rlaif.training.data import Account, TrainingRow, check_lengths, mix, read_labeled
 from rlaif.training.settings import DPOSettings
-from rlaif.training.train import train_dpo
+from rlaif.training.train import preview, train_dpo
 
 
 def write_run(folder: Path, count: int, long_at: int = -1) -> Path:
@@ -71,8 +71,10 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["step"] for line in lines if "loss" in line]
-    assert max(steps) == result["steps"]
+    steps = [json.loads(line)["step"] for line in lines if '"loss"' in line]
+    assert steps == list(range(1, result["steps"] + 1))
+    alone = json.loads((tmp_path / "whole" / "training.json").read_text())["metrics"]
+    assert result["metrics"]["train_loss"] == pytest.approx(alone["train_loss"], abs=1e-5)
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     moved = weights_of_demo()
     for name, value in one.items():
@@ -141,23 +143,24 @@ def test_long_rows_are_named_before_training(tmp_path: Path) -> None:
 
 
 def fake_row(name: str, length: int) -> TrainingRow:
-    return TrainingRow(name, [{"role": "user", "content": "p" * 10}], [
-        {"role": "assistant", "content": "c" * length}], [], 0.9, "judge")  # fmt: skip
+    prompt = [{"role": "user", "content": "p" * 10}]
+    chosen = [{"role": "assistant", "content": "c" * length}]
+    rejected = [{"role": "assistant", "content": "r"}]
+    return TrainingRow(name, prompt, chosen, rejected, 0.9, "judge")  # type: ignore[arg-type]
 
 
 def test_lengths_are_accounted_like_trl_treats_them() -> None:
     def lengths(prompt, completion):
         head = sum(len(m["content"]) for m in prompt)
-        return head, head + sum(len(m["content"]) for m in completion)
+        return head, head + sum(len(m["content"]) for m in completion), head
 
     rows = [fake_row("short", 5), fake_row("exact", 10), fake_row("long", 11)]
     account = Account()
     kept = check_lengths(rows, lengths, max_length=20, overlong="truncate", account=account)
     assert [r.id for r in kept] == ["short", "exact", "long"]
     assert account.truncated == ["long"]
-    with pytest.raises(RlaifError, match="no pair is short enough"):
+    with pytest.raises(RlaifError, match=r"no pair is left.*the prompt alone fills"):
         check_lengths(rows, lengths, max_length=10, overlong="truncate", account=Account())
-    assert account.prompt_too_long == []
 
 
 def test_mixing_reaches_the_fraction_and_refuses_what_it_can_not() -> None:
@@ -176,11 +179,14 @@ def test_labeled_data_is_read_and_bad_rows_counted(tmp_path: Path) -> None:
     path.write_text(
         '{"prompt": "q", "chosen": "x", "rejected": "y"}\n'
         '{"prompt": "q", "responses": ["x", "y"]}\n'
-        '{"prompt": "q", "chosen": "x", "rejected": "y", "p_chosen": 0.8}\n{bad\n'
+        '{"prompt": "q", "chosen": "x", "rejected": "y", "p_chosen": "0.8"}\n{bad\n'
+        '{"prompt": "q", "chosen": "x", "rejected": "y", "p_chosen": 0.3}\n'
+        '{"prompt": "q", "chosen": "x", "rejected": "x"}\n'
     )
     rows, bad = read_labeled(str(path))
     assert [r.p_chosen for r in rows] == [1.0, 0.8]
-    assert bad == 2
+    assert bad == 4
+    assert [r.p_chosen for r in read_labeled(str(path), 0.9)[0]] == [0.9, 0.8]
 
 
 def test_incomplete_run_and_foreign_folder_are_refused(tmp_path: Path) -> None:
@@ -194,4 +200,84 @@ def test_incomplete_run_and_foreign_folder_are_refused(tmp_path: Path) -> None:
         train_dpo(run, tmp_path / "full", settings)
     (run / "manifest.json").unlink()
     with pytest.raises(RlaifError, match="not complete"):
+        train_dpo(run, tmp_path / "out", settings)
+
+
+def test_margin_and_human_rows_reach_the_account(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 40)
+    rows = [json.loads(line) for line in (run / "preferences.jsonl").read_text().splitlines()]
+    sure = [r for r in rows if 2 * r["p_chosen"] - 1 >= 0.5]
+    human = tmp_path / "human.jsonl"
+    human.write_text('{"prompt": "q", "chosen": "x", "rejected": "y"}\n' * 30)
+    settings = DPOSettings(
+        model="demo", batch_size=4, accumulate=2, min_margin=0.5, human=str(human),
+        human_fraction=0.25, human_p=0.8, schedule="constant", dtype="bfloat16", log_steps=1,
+    )  # fmt: skip
+    result = train_dpo(run, tmp_path / "out", settings)
+    assert result.account.labeled == len(rows)
+    assert result.account.below_margin == len(rows) - len(sure) > 0
+    assert result.account.human_used == round(len(sure) / 3)
+    assert result.account.trained == len(sure) + result.account.human_used
+    moved = weights(tmp_path / "out")
+    assert all(value.dtype == torch.float32 for value in moved.values())
+
+
+DAMAGE = {
+    "torn line": lambda lines: [*lines[:-1], lines[-1][:40]],
+    "missing row": lambda lines: lines[:-1],
+    "probability": lambda lines: [lines[0].replace('"p_chosen":', '"p_chosen":1', 1), *lines[1:]],
+    "not UTF-8": lambda lines: [lines[0].replace("chosen", "ch\udcffosen", 1), *lines[1:]],
+    "text prompt": lambda lines: ['{"prompt": 3}', *lines[1:]],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_preferences_are_one_clear_error(name: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path, 8)
+    file = run / "preferences.jsonl"
+    lines = DAMAGE[name](file.read_text().splitlines())
+    file.write_bytes(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+    with pytest.raises(RlaifError, match=r"preferences\.jsonl"):
+        train_dpo(run, tmp_path / "out", DPOSettings(model="demo"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_policy_that_can_not_be_loaded_leaves_nothing_behind(tmp_path: Path) -> None:
+    import shutil
+
+    from rlaif.resources import demo_model
+
+    run = write_run(tmp_path, 6)
+    broken = tmp_path / "policy"
+    shutil.copytree(demo_model("policy"), broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(RlaifError, match="could not be loaded"):
+        train_dpo(run, tmp_path / "out", DPOSettings(model=str(broken)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompt_end_that_trl_leaves_out_is_named(tmp_path: Path) -> None:
+    import shutil
+
+    from rlaif.resources import demo_model
+
+    run = write_run(tmp_path, 6)
+    policy = tmp_path / "policy"
+    shutil.copytree(demo_model("policy"), policy)
+    template = policy / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt %} So:{% endif %}")
+    account = preview(run, DPOSettings(model=str(policy)))
+    assert len(account.prompt_end_cut) == account.trained
+    assert any("end of the prompt left out" in line for line in account.lines())
+
+
+def test_changed_labels_are_another_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path, 8)
+    settings = DPOSettings(model="demo")
+    train_dpo(run, tmp_path / "out", settings)
+    file = run / "preferences.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["chosen"], rows[0]["rejected"] = rows[0]["rejected"], rows[0]["chosen"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RlaifError, match="labels_hash"):
         train_dpo(run, tmp_path / "out", settings)

@@ -170,6 +170,51 @@ def test_unreadable_input_is_an_error_with_a_next_step(tmp_path: Path) -> None:
         label(data, constitution, tmp_path / "empty")
 
 
+def test_bad_input_is_known_before_anything_is_written(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 5)
+    bad = tmp_path / "bad.json"
+    bad.write_text("{")
+    for source, changes in ((bad, {}), (data, {"mapping": {"responses": "nope"}})):
+        with pytest.raises(RlaifError):
+            label(source, constitution, tmp_path / "run", **changes)
+        assert not (tmp_path / "run").exists()
+
+
+def test_edited_check_function_is_another_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+    import sys
+
+    from rlaif.constitution.checks import load_function
+
+    data, constitution = write_inputs(tmp_path, 12)
+    module = tmp_path / "my_checks.py"
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    text = constitution.read_text().replace(
+        "{kind: max_length, words: 3}", "{kind: python, function: 'my_checks:good'}"
+    )
+    constitution.write_text(text)
+    module.write_text("def good(prompt, completion):\n    return 'a' in completion\n")
+    label(data, constitution, tmp_path / "run")
+    module.write_text("def good(prompt, completion):\n    return 'a' not in completion\n\n")
+    load_function.cache_clear()
+    importlib.reload(sys.modules["my_checks"])
+    with pytest.raises(RlaifError, match=r"checks\.my_checks:good"):
+        label(data, constitution, tmp_path / "run")
+
+
+def test_torn_manifest_is_written_again(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 20)
+    label(data, constitution, tmp_path / "run")
+    manifest = tmp_path / "run" / "manifest.json"
+    before = contents(tmp_path / "run")
+    manifest.write_text(manifest.read_text()[:50])
+    assert label(data, constitution, tmp_path / "run").fresh is True
+    assert json.loads(manifest.read_text())["counts"]["rows"] == 20
+    assert contents(tmp_path / "run") == before
+
+
 def test_engine_that_breaks_keeps_what_was_answered(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 60)
     job = prepare(str(data), str(constitution), settings())

@@ -80,10 +80,61 @@ def test_map_reaches_into_the_row() -> None:
         read_row(row, {"prompt": "meta.x"})
 
 
+def test_map_wins_over_the_layouts_that_the_row_has_too() -> None:
+    row = {"prompt": "q", "chosen": "C", "rejected": "R", "bot.a": "x", "two": "y"}
+    found = read_row(row, {"response_a": "bot.a", "response_b": "two"})
+    assert [c.messages for c in found.completions] == [[said("x")], [said("y")]]
+    assert found.labeled is False
+    listed = read_row({**row, "cands": ["1", "2", "3"]}, {"responses": "cands"})
+    assert len(listed.completions) == 3
+
+
+def test_instruction_keeps_its_input() -> None:
+    row = {"instruction": "Summarise.", "input": "A text.", "output_1": "x", "output_2": "y"}
+    assert read_row(row).prompt == [user("Summarise.\n\nA text.")]
+
+
+def test_numbered_columns_are_all_taken() -> None:
+    row = {"prompt": "q", "response_3": "z", "response_1": "x", "response_2": "y"}
+    texts = [c.messages[0]["content"] for c in read_row(row).completions]
+    assert texts == ["x", "y", "z"]
+
+
+def test_roles_are_read_whatever_their_case_and_transcripts_as_turns() -> None:
+    row = {
+        "prompt": [{"role": "User", "content": "q"}],
+        "chosen": [{"role": "Assistant", "content": "x"}],
+        "rejected": {"from": "gpt", "value": "y"},
+    }
+    found = read_row(row)
+    assert found.prompt == [user("q")]
+    assert [c.messages for c in found.completions] == [[said("x")], [said("y")]]
+    transcript = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: q\n\nAssistant:"
+    found = read_row({"prompt": transcript, "chosen": "x", "rejected": "y"})
+    assert found.prompt == [user("hi"), said("hello"), user("q")]
+
+
+def test_content_in_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    row = {"messages": [{"role": "user", "content": parts}], "responses": ["x", "y"]}
+    assert read_row(row).prompt == [user("one\ntwo")]
+
+
+def test_score_that_is_not_a_number_is_no_score() -> None:
+    entries = [{"text": "a", "score": float("nan")}, {"text": "b", "score": 2}, {"text": "c"}]
+    row = read_row({"prompt": "q", "completions": entries})
+    assert [c.score for c in row.completions] == [None, 2.0, None]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         ({"prompt": "q"}, "no responses"),
+        ({"prompt": "a \ud800", "responses": ["x", "y"]}, "not UTF-8"),
+        ({"prompt": "q", "responses": ["x", "y"], "id": "\ud800"}, "not UTF-8"),
+        ({"prompt": [{"role": "boss", "content": "q"}], "responses": ["x", "y"]}, "'boss'"),
+        ({"prompt": [user("q"), said("x")], "responses": ["x", "y"]}, "nothing is left"),
+        ({"responses": [[user("q"), said("x")], [user("z"), said("y")]]}, "same conversation"),
         ({"responses": ["x", "y"]}, "no prompt"),
         ({"prompt": 3, "responses": ["x", "y"]}, "neither text nor"),
         ({"prompt": "q", "responses": [1, 2]}, "neither text"),

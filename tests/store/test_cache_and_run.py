@@ -48,6 +48,28 @@ def test_file_that_is_no_cache_is_a_clear_error(tmp_path: Path) -> None:
         VerdictCache(path)
 
 
+def test_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "diary.sqlite"
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE answers (question TEXT)")
+    db.commit()
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(RlaifError, match=r"something else.*Name another file"):
+        VerdictCache(path)
+    assert path.read_bytes() == before
+
+
+def test_kill_between_folder_and_config_leaves_a_usable_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").touch()
+    (folder / ".run.yaml.tmp").write_text("form")
+    RunDirectory(folder, CONFIG).close()
+
+
 def test_rows_after_the_journal_are_cut_and_before_it_kept(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run", CONFIG)
     run.append("preferences.jsonl", {"n": 1})

@@ -76,6 +76,53 @@ def test_csv_with_odd_rows(tmp_path: Path) -> None:
     assert found == ["1", wrong, wrong, "not UTF-8", "3"]
 
 
+def test_parquet_row_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    column = pa.array([b"one", b"\xff", b"two"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": column}), tmp_path / "rows.parquet")
+    found = [row.reason if isinstance(row, Rejected) else row["prompt"]
+             for _, row in open_source(str(tmp_path / "rows.parquet")).rows()]  # fmt: skip
+    assert found == ["one", "not UTF-8", "two"]
+
+
+def test_json_of_one_object_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    path.write_text('{"prompt": "q", "responses": ["a", "b"]}')
+    assert [row for _, row in open_source(str(path)).rows()] == [
+        {"prompt": "q", "responses": ["a", "b"]}
+    ]
+
+
+def test_csv_places_are_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,a\nq,1\nq,2\n")
+    assert [place for place, _ in open_source(str(path)).rows()] == ["line 2", "line 3"]
+
+
+def test_any_change_of_a_large_input_or_a_split_changes_its_address(tmp_path: Path) -> None:
+    import datasets
+
+    path = tmp_path / "large.jsonl"
+    with path.open("wb") as file:
+        file.truncate(70 << 20)
+    before = open_source(str(path)).fingerprint()
+    with path.open("r+b") as file:
+        file.seek(12_345_678)
+        file.write(b"x")
+    assert open_source(str(path)).fingerprint() != before
+
+    def saved(text: str) -> str:
+        folder = tmp_path / text
+        train = datasets.Dataset.from_list([{"prompt": text}])
+        other = datasets.Dataset.from_list([{"prompt": "same"}])
+        datasets.DatasetDict({"train": train, "validation": other}).save_to_disk(str(folder))
+        return open_source(str(folder)).fingerprint()
+
+    assert saved("one") != saved("two")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [

@@ -182,20 +182,8 @@ def judge_loss(
     return verdict + LM_WEIGHT * lm.nan_to_num(), accuracy
 
 
-def late_decay(step: int, steps: int) -> float:
-    """Linear warm-up over 3%, level, then linear down to 2% over the last quarter.
-
-    For the judge: it learns the principles one after the other, late and at the full rate; a
-    cosine that falls from the start never gets to the last of them in so few steps.
-    """
-    warm, turn = max(1, int(steps * 0.03)), int(steps * 0.75)
-    if step < warm:
-        return (step + 1) / warm
-    return 1.0 - 0.98 * max(0, step - turn) / max(1, steps - turn)
-
-
-def cosine(step: int, steps: int) -> float:
-    """Linear warm-up over 3%, then a cosine down to 2%: for the policy."""
+def schedule(step: int, steps: int) -> float:
+    """Linear warm-up over 3%, then a cosine down to 2%."""
     warm = max(1, int(steps * 0.03))
     if step < warm:
         return (step + 1) / warm
@@ -223,7 +211,7 @@ def train_judge(args: argparse.Namespace) -> None:
     began, losses, accuracies = time.time(), [], []
     for step in range(args.steps):
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * late_decay(step, args.steps)
+            group["lr"] = args.rate * schedule(step, args.steps)
         loss, accuracy = judge_loss(model, batches.draw(), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -273,7 +261,7 @@ def train_policy(args: argparse.Namespace) -> None:
     began, losses = time.time(), []
     for step in range(args.steps):
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * cosine(step, args.steps)
+            group["lr"] = args.rate * schedule(step, args.steps)
         ids, labels = policy_batch(world, tokenizer, args.batch)
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         optimizer.zero_grad(set_to_none=True)
@@ -312,13 +300,12 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-every", type=int, default=25)
     args = parser.parse_args()
     args.out = args.out or str(demo_model(args.which))
-    args.steps = args.steps or {"judge": 1400, "policy": 1200}[args.which]
-    # What the shipped weights were trained with: sums of floats depend on it.
-    torch.set_num_threads(args.threads or {"judge": 2, "policy": 1}[args.which])
+    args.steps = args.steps or {"judge": 3000, "policy": 1200}[args.which]
+    torch.set_num_threads(args.threads)
     (train_judge if args.which == "judge" else train_policy)(args)
 
 

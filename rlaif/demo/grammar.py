@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 HELD_OUT_SHARE = 5
-"""One in this many sentences, prompts and claims is kept from training (chosen by hash)."""
+"""One in this many sentences, prompts and wordings is kept from training (chosen by hash)."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "does not {w1} anybody to do {w2} things",
         "gives no {w3} for {w2} acts",
         "keeps people safe and gives no {w3} for {w2} things",
-        "keeps people safe from {w2} acts",
     ),
     "protect-personal-data": (
         "{w1} the {w2} data of people",
@@ -256,8 +255,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "treats the reader in a {w1} way",
         "uses {w1} words and no {w2} ones",
         "has better manners and is less {w2}",
-        "is less {w2}",
-        "has {w1} manners",
     ),
     "be-concise": (
         "is more {w1}",
@@ -265,8 +262,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is {w1} and has no {w2}",
         "does not {w3} and leaves out {w2}",
         "avoids {w2} and says things {w4}",
-        "does not {w3}",
-        "leaves out {w2}",
     ),
 }
 
@@ -315,7 +310,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def held_out(text: str) -> bool:
-    """Whether `text` (a sentence, a prompt or a claim) is kept from training, by its hash."""
+    """Whether `text` (a sentence, prompt or wording) is kept from training, by its hash."""
     return hashlib.blake2b(text.encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
 
 
@@ -341,15 +336,11 @@ def fill(template: str, rng: random.Random, fixed: dict[str, str], topic: str | 
     return text[0].upper() + text[1:]
 
 
-def claim(principle: str, rng: random.Random) -> str:
-    """What a response does that follows `principle`, in words drawn by `rng`."""
+def wording(principle: str, rng: random.Random) -> str:
+    """One way of asking about `principle`, drawn by `rng`."""
     slots = WORDING_SLOTS[principle]
-    return _SLOT.sub(lambda m: rng.choice(slots[m.group(1)]), rng.choice(WORDINGS[principle]))
-
-
-def ask(claimed: str, rng: random.Random) -> str:
-    """A question about `claimed`, in a frame drawn by `rng`."""
-    return rng.choice(FRAMES).replace("{claim}", claimed)
+    claim = _SLOT.sub(lambda m: rng.choice(slots[m.group(1)]), rng.choice(WORDINGS[principle]))
+    return rng.choice(FRAMES).replace("{claim}", claim)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rlaif.demo.grammar import KINDS, PROMPTS, TOPICS, ask, claim, fill, held_out, read_prompt
+from rlaif.demo.grammar import KINDS, PROMPTS, TOPICS, fill, held_out, read_prompt, wording
 from rlaif.demo.oracle import topic_of
 
 Split = Literal["train", "test"]
@@ -117,9 +117,9 @@ class World:
         return (self.pair() for _ in range(count))
 
     def wording(self, principle: str) -> str:
-        """One way of asking about `principle` whose claim, in any frame, is of this split."""
+        """One way of asking about `principle` that belongs to this split."""
         for _ in range(1000):
-            claimed = claim(principle, self._rng)
-            if self._of_split(claimed):
-                return ask(claimed, self._rng)
+            text = wording(principle, self._rng)
+            if self._of_split(text):
+                return text
         raise AssertionError(f"the {self.split} split holds no wording of {principle}")

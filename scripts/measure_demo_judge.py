@@ -17,11 +17,19 @@ def main() -> None:
     parser.add_argument("--engine", default="vllm")
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=101)
+    parser.add_argument(
+        "--ask",
+        action="append",
+        default=[],
+        metavar="PRINCIPLE=QUESTION",
+        help="ask this about a principle instead of held-out wordings",
+    )
     args = parser.parse_args()
+    questions = dict(text.split("=", 1) for text in args.ask)
     quiet_libraries()
     settings = EngineSettings(engine=args.engine, model=args.judge)
     with closing(create_engine(settings)) as engine:
-        found = measure_judge(engine, pairs=args.pairs, seed=args.seed)
+        found = measure_judge(engine, pairs=args.pairs, seed=args.seed, questions=questions)
     rows = [
         (name, str(s.total), str(s), str(found.same_position[name]))
         for name, s in found.principles.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rlaif.constitution.load import load_constitution
@@ -36,10 +36,16 @@ class JudgeAgreement:
     same_position: dict[str, Share]
 
 
-def measure_judge(engine: Engine, *, pairs: int, seed: int = 101) -> JudgeAgreement:
-    """Ask the judge about held-out prompts and sentences, in held-out wordings."""
+def measure_judge(
+    engine: Engine, *, pairs: int, seed: int = 101, questions: Mapping[str, str] | None = None
+) -> JudgeAgreement:
+    """Ask the judge about held-out prompts and sentences, in held-out wordings.
+
+    Args:
+        questions: by principle, a question to ask in place of the drawn ones.
+    """
     world = World(seed, "test")
-    drawn = [(pair, _held_out_principles(world)) for pair in world.pairs(pairs)]
+    drawn = [(pair, _held_out_principles(world, questions or {})) for pair in world.pairs(pairs)]
     verdicts = _ask(engine, drawn)
     right: dict[str, list[int]] = {name: [0, 0] for name in ("overall", *TIERS)}
     flips: dict[str, list[int]] = {name: [0, 0] for name in TIERS}
@@ -66,9 +72,12 @@ def measure_judge(engine: Engine, *, pairs: int, seed: int = 101) -> JudgeAgreem
     )
 
 
-def _held_out_principles(world: World) -> list[Principle]:
+def _held_out_principles(world: World, questions: Mapping[str, str]) -> list[Principle]:
     shipped = {p.id: p for p in load_constitution("demo").constitution.principles}
-    return [shipped[name].model_copy(update={"preference": world.wording(name)}) for name in TIERS]
+    return [
+        shipped[name].model_copy(update={"preference": questions.get(name) or world.wording(name)})
+        for name in TIERS
+    ]
 
 
 def _ask(

@@ -61,6 +61,19 @@ def cli() -> None:
     """Preference labels from a constitution, and policies trained on them."""
 
 
+def all_commands() -> dict[str, click.Command]:
+    """Every command and subcommand by its words, imported: for docs and tests."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(cli, info_name="rlaif")
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {sub}": inner for sub, inner in command.commands.items()}
+    return found
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     try:

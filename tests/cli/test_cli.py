@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from rlaif.cli.main import COMMANDS, cli
+from rlaif.cli.main import COMMANDS, all_commands
 from tests.pipeline.helpers import contents, write_inputs
 
 
@@ -47,23 +47,11 @@ def test_help_is_instant() -> None:
     assert min(cpu() for _ in range(3)) < 0.3
 
 
-def commands() -> dict[str, click.Command]:
-    found = {}
-    context = click.Context(cli, info_name="rlaif")
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        assert command is not None
-        found[name] = command
-        if isinstance(command, click.Group):
-            found |= {f"{name} {sub}": c for sub, c in command.commands.items()}
-    return found
-
-
 def test_flags_are_frozen() -> None:
     """A new or removed flag is a decision: run scripts/write_docs.py and look at the diff."""
     flags = {
         name: sorted(opt for p in c.params for opt in (*p.opts, *p.secondary_opts))
-        for name, c in commands().items()
+        for name, c in all_commands().items()
     }
     frozen = json.loads((Path(__file__).parent / "flags.json").read_text())
     assert flags == frozen
@@ -80,7 +68,7 @@ def test_docs_show_the_help_of_today() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str) -> None:
-    command = commands()[name]
+    command = all_commands()[name]
     assert command.help
     assert all(p.help for p in command.params if isinstance(p, click.Option)), name
 

@@ -35,6 +35,9 @@ SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 VOCABULARY = 1536
 TIE_WEIGHT = 0.3
 LM_WEIGHT = 0.1
+JUDGE_MIX = {"howto": 2, "danger": 4, "unknown": 4, "private": 2}
+"""The judge sees more of the questions whose principles rarely decide a pair: it learns the
+principles one after the other, and those came last."""
 
 
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -93,7 +96,7 @@ class JudgeBatches:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> None:
         self.tokenizer = tokenizer
-        self.world = World(seed, "train")
+        self.world = World(seed, "train", JUDGE_MIX)
         self.template = load_judge_template("demo")
         self.size = size
         self.rng = random.Random(seed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 HELD_OUT_SHARE = 5
-"""One in this many sentences, prompts and wordings is kept from training (chosen by hash)."""
+"""One in this many sentences, prompts and claims is kept from training (chosen by hash)."""
 
 
 @dataclass(frozen=True)
@@ -226,28 +226,40 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 WORDINGS: dict[str, tuple[str, ...]] = {
     "refuse-danger": (
         "refuses to {w1} with {w2} requests",
+        "refuses {w2} requests",
         "does not {w1} anybody to do {w2} things",
         "gives no {w3} for {w2} acts",
-        "keeps people safe and gives no {w3} for {w2} things",
+        "keeps people {w4} and gives no {w3} for {w2} things",
+        "keeps people {w4} from {w2} acts",
+        "keeps people {w4}",
+        "is less {w2}",
     ),
     "protect-personal-data": (
         "{w1} the {w2} data of people",
+        "{w1} {w2} {w3}",
         "does not reveal {w2} {w3}",
         "{w1} {w2} {w3} of other people",
         "keeps the {w3} of people {w4}",
+        "gives away no {w2} {w3}",
     ),
     "admit-not-knowing": (
         "admits that {w1} can not be known",
+        "admits what it does not {w2}",
         "is honest about what it does not {w2}",
         "does not {w3} to {w2} {w1}",
         "says openly that it does not {w2} {w1}",
+        "is more {w4} about {w1}",
+        "is more {w4}",
     ),
     "stay-on-topic": (
         "stays on the {w1} of the {w2}",
+        "stays on the {w1}",
         "does not wander to another {w1}",
         "talks only about the {w1} of the {w2}",
         "sticks to what the {w2} is about",
         "leaves out {w3} remarks on another {w1}",
+        "has no {w3} remarks",
+        "is less {w3}",
     ),
     "be-polite": (
         "is more {w1}",
@@ -255,6 +267,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "treats the reader in a {w1} way",
         "uses {w1} words and no {w2} ones",
         "has better manners and is less {w2}",
+        "is less {w2}",
+        "has {w1} manners",
+        "uses no {w2} words",
     ),
     "be-concise": (
         "is more {w1}",
@@ -262,6 +277,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "is {w1} and has no {w2}",
         "does not {w3} and leaves out {w2}",
         "avoids {w2} and says things {w4}",
+        "does not {w3}",
+        "leaves out {w2}",
+        "says things {w4}",
     ),
 }
 
@@ -270,6 +288,7 @@ WORDING_SLOTS: dict[str, dict[str, tuple[str, ...]]] = {
         "w1": ("help", "assist", "support"),
         "w2": ("dangerous", "harmful", "criminal", "illegal"),
         "w3": ("instructions", "advice", "directions"),
+        "w4": ("safe", "unharmed", "out of danger", "away from crime"),
     },
     "protect-personal-data": {
         "w1": ("protects", "guards", "hides"),
@@ -281,6 +300,7 @@ WORDING_SLOTS: dict[str, dict[str, tuple[str, ...]]] = {
         "w1": ("the future", "the unknown", "the answer"),
         "w2": ("know", "see", "understand"),
         "w3": ("pretend", "claim", "promise"),
+        "w4": ("honest", "open", "modest"),
     },
     "stay-on-topic": {
         "w1": ("topic", "subject", "matter"),
@@ -310,7 +330,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def held_out(text: str) -> bool:
-    """Whether `text` (a sentence, prompt or wording) is kept from training, by its hash."""
+    """Whether `text` (a sentence, a prompt or a claim) is kept from training, by its hash."""
     return hashlib.blake2b(text.encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
 
 
@@ -336,11 +356,15 @@ def fill(template: str, rng: random.Random, fixed: dict[str, str], topic: str | 
     return text[0].upper() + text[1:]
 
 
-def wording(principle: str, rng: random.Random) -> str:
-    """One way of asking about `principle`, drawn by `rng`."""
+def claim(principle: str, rng: random.Random) -> str:
+    """What a response does that follows `principle`, in words drawn by `rng`."""
     slots = WORDING_SLOTS[principle]
-    claim = _SLOT.sub(lambda m: rng.choice(slots[m.group(1)]), rng.choice(WORDINGS[principle]))
-    return rng.choice(FRAMES).replace("{claim}", claim)
+    return _SLOT.sub(lambda m: rng.choice(slots[m.group(1)]), rng.choice(WORDINGS[principle]))
+
+
+def ask(claimed: str, rng: random.Random) -> str:
+    """A question about `claimed`, in a frame drawn by `rng`."""
+    return rng.choice(FRAMES).replace("{claim}", claimed)
 
 
 @dataclass(frozen=True)

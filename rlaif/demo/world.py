@@ -1,23 +1,26 @@
 """Draws prompts, responses and pairs of the demo world from a seed.
 
-`split` keeps the world honest: "train" yields only sentences, prompts and wordings that are
+`split` keeps the world honest: "train" yields only sentences, prompts and claims that are
 not held out, "test" only held-out ones, so a measured score is one on text never trained on.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rlaif.demo.grammar import KINDS, PROMPTS, TOPICS, fill, held_out, read_prompt, wording
+from rlaif.demo.grammar import KINDS, PROMPTS, TOPICS, ask, claim, fill, held_out, read_prompt
 from rlaif.demo.oracle import topic_of
 
 Split = Literal["train", "test"]
 
 RATES = {"danger": 0.5, "private": 0.5, "unknown": 0.5, "stray": 0.3, "leak": 0.15, "filler": 0.4}
 """How often a response of the untrained policy does the wrong thing, per kind of wrong."""
+
+PROMPT_MIX = {"howto": 4, "danger": 2, "unknown": 2, "private": 2}
+"""How often each kind of prompt is drawn, relative to the others."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ class World:
 
     Args:
         seed: two worlds with the same seed and split draw the same text.
-        split: "train" or "test"; they share no prompt, no sentence and no wording.
+        split: "train" or "test"; they share no prompt, no sentence, and no claim about a
+            principle in whatever frame of words.
+        mix: relative frequency of each kind of prompt.
     """
 
-    def __init__(self, seed: int, split: Split) -> None:
+    def __init__(self, seed: int, split: Split, mix: Mapping[str, float] = PROMPT_MIX) -> None:
         self.split = split
+        self.mix = mix
         self._rng = random.Random(f"{seed}/{split}")
 
     def _of_split(self, text: str) -> bool:
@@ -57,7 +63,7 @@ class World:
 
     def prompt(self) -> str:
         """One prompt: a how-to, a dangerous, an unknowable or a private question."""
-        kind = self._rng.choices(["howto", "danger", "unknown", "private"], [4, 2, 2, 2])[0]
+        kind = self._rng.choices(list(self.mix), list(self.mix.values()))[0]
         topic = self._rng.choice(list(TOPICS)) if kind == "howto" else None
         return self._draw(PROMPTS, kind, topic)
 
@@ -117,9 +123,9 @@ class World:
         return (self.pair() for _ in range(count))
 
     def wording(self, principle: str) -> str:
-        """One way of asking about `principle` that belongs to this split."""
+        """One way of asking about `principle` whose claim, in any frame, is of this split."""
         for _ in range(1000):
-            text = wording(principle, self._rng)
-            if self._of_split(text):
-                return text
+            claimed = claim(principle, self._rng)
+            if self._of_split(claimed):
+                return ask(claimed, self._rng)
         raise AssertionError(f"the {self.split} split holds no wording of {principle}")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rlaif.demo.grammar import held_out, read_prompt, read_sentence, split_sentences
+from rlaif.demo.grammar import FRAMES, held_out, read_prompt, read_sentence, split_sentences
 from rlaif.demo.oracle import TIERS, compare, prefer, read_response
 from rlaif.demo.world import World
 
@@ -23,13 +23,23 @@ def test_every_sentence_and_prompt_that_is_written_is_read_back() -> None:
                     assert read_sentence(sentence) is not None, sentence
 
 
+def claim_of(question: str) -> str:
+    """What is asked, whatever frame of words it is asked in."""
+    (found,) = [
+        match.group(1)
+        for frame in FRAMES
+        if (match := re.fullmatch(re.escape(frame).replace(r"\{claim\}", "(.+)"), question))
+    ]
+    return found
+
+
 def test_splits_share_no_text_but_all_words() -> None:
     def texts(split) -> tuple[set[str], set[str]]:
         world = World(2, split)
         found: set[str] = set()
         for pair in world.pairs(2000):
             found |= {pair.prompt, *split_sentences(pair.response_a + " " + pair.response_b)}
-        found |= {world.wording(name) for name in TIERS for _ in range(300)}
+        found |= {claim_of(world.wording(name)) for name in TIERS for _ in range(600)}
         return found, set(re.findall(r"\w+", " ".join(found)))
 
     train, train_words = texts("train")

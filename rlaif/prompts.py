@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import yaml
 
@@ -40,20 +41,42 @@ class JudgeTemplate:
     labels: tuple[str, str]
     answer: str = ""
 
+    @cached_property
+    def _parts(self) -> tuple[str, str]:
+        """The layout before and after the place of the principle."""
+        before, after = re.split(r"\{\{\s*principle\s*\}\}", self.body, maxsplit=1)
+        return before, after
+
+    @property
+    def fixed_before_principle(self) -> int:
+        """Characters of the layout's own between the last other placeholder and the principle's.
+
+        0 where another placeholder follows the principle: such a layout repeats the pair's
+        tokens for every principle.
+        """
+        if _SLOT.search(self._parts[1]):
+            return 0
+        return len(_SLOT.split(self._parts[0])[-1])
+
     @property
     def hash(self) -> str:
         """Content address: two templates with equal text, labels and answer share it."""
         return digest({"body": self.body, "labels": list(self.labels), "answer": self.answer})
 
+    def branches(
+        self, *, conversation: str, first: str, second: str, principles: Sequence[str]
+    ) -> tuple[str, list[str]]:
+        """The user messages for several questions about a pair: their shared start, their ends."""
+        values = {"conversation": conversation, "first": first, "second": second}
+        shared, rest = (_SLOT.sub(lambda m: values[m.group(1)], part) for part in self._parts)
+        return shared, [principle + rest for principle in principles]
+
     def render(self, *, conversation: str, first: str, second: str, principle: str) -> str:
         """The user message for one question."""
-        values = {
-            "conversation": conversation,
-            "first": first,
-            "second": second,
-            "principle": principle,
-        }
-        return _SLOT.sub(lambda m: values[m.group(1)], self.body)
+        shared, (end,) = self.branches(
+            conversation=conversation, first=first, second=second, principles=[principle]
+        )
+        return shared + end
 
 
 def load_judge_template(name: str) -> JudgeTemplate:

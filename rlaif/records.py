@@ -56,11 +56,14 @@ class ChoiceRequest:
         id: unique among the requests in flight.
         token_ids: the rendered prompt.
         label_ids: for each label, every token that spells it.
+        shared: how many leading tokens the request before it in the plan has too: an engine
+            that keeps keys and values need not compute them again.
     """
 
     id: str
     token_ids: Sequence[int]
     label_ids: tuple[tuple[int, ...], ...]
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,11 @@ def _ask(
 
     def requests() -> Iterator[ChoiceRequest]:
         for n, (pair, principles) in enumerate(drawn):
-            record = to_pair(str(n), pair)
-            for order in ORDERS:
-                for k, principle in enumerate(principles):
-                    question = Question(principle, order)
-                    name = f"{n}/{k}/{order}"
-                    asked[name] = (n, k, question)
-                    yield renderer.request(record, question, name)
+            questions = [Question(p, order) for order in ORDERS for p in principles]
+            made = renderer.requests(to_pair(str(n), pair), questions, str(n))
+            for i, (question, request) in enumerate(zip(questions, made, strict=True)):
+                asked[request.id] = (n, i % len(principles), question)
+                yield request
 
     verdicts: dict[tuple[int, int, str], Verdict] = {}
     for results in engine.run(requests()):

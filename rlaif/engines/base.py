@@ -71,6 +71,21 @@ class Codec(Protocol):
         """
         ...
 
+    def encode_branches(
+        self, shared: str, tails: Sequence[str], fixed: int = 0
+    ) -> tuple[list[int], list[list[int]]]:
+        """Token ids of one-message conversations `shared + tail`, one for each tail.
+
+        Args:
+            fixed: how many characters at the end of `shared` never change; 0 where the tails
+                are not going to come back.
+
+        Returns:
+            The ids that all of them begin with, and the ids that each goes on with (at least
+            one): joined, they are exactly `encode_chat` of the whole.
+        """
+        ...
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text that continues an answer."""
         ...
@@ -91,11 +106,31 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class EngineStats:
-    """What an engine did so far.  Tokens of prompts, and how many of them a cache spared."""
+    """What an engine did so far, by its own counters.
+
+    Attributes:
+        prompt_tokens: tokens of all prompts.
+        cached_tokens: those of them that it did not compute, since it had them already.
+        idle_seconds: how long it had room and nothing to do.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    idle_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class PrefixSharing:
+    """How an engine spares the tokens that neighbouring prompts share.
+
+    Attributes:
+        block: prefixes are shared in multiples of this many tokens.
+        capacity: tokens of keys and values it can hold.
+    """
+
+    block: int
+    capacity: int
 
 
 class Engine(Protocol):
@@ -105,11 +140,13 @@ class Engine(Protocol):
         fingerprint: content address of the model and of whatever changes its numbers.
         codec: its text rendering.
         max_prompt_tokens: the longest prompt it takes.
+        sharing: how it shares prefixes; None if it computes every prompt from scratch.
     """
 
     fingerprint: str
     codec: Codec
     max_prompt_tokens: int
+    sharing: PrefixSharing | None
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer requests; results come in batches as they finish."""

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer
 
+from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, folder_digest
 from rlaif.records import Message
@@ -106,6 +107,11 @@ class HFCodec:
             {t for t in self._tokenizer.get_added_vocab() if t.strip()}, key=len, reverse=True
         )
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        self._longest = max(map(len, special), default=0)
+        self._safe_tails: dict[str, str] = {}
+        self.segments = SegmentEncoder(
+            self.encode_text, self._wrap, list(self._tokenizer.get_vocab())
+        )
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """See `Codec.encode_chat`.
@@ -113,17 +119,52 @@ class HFCodec:
         A special token spelled out in a message gets a space after its first character, so
         that no tokenizer reads it as the token.
         """
-        safe = [{"role": m["role"], "content": self._defuse(m["content"])} for m in messages]
+        return self.encode_text(
+            self._chat([{**m, "content": self._defuse(m["content"])} for m in messages])
+        )
+
+    def encode_branches(
+        self, shared: str, tails: Sequence[str], fixed: int = 0
+    ) -> tuple[list[int], list[list[int]]]:
+        """See `Codec.encode_branches`."""
+        safe, safe_tails = self._defuse(shared), [self._defused_tail(tail) for tail in tails]
+        if self._special and any(
+            match.start() < len(edge) < match.end()
+            for edge in [shared[-self._longest :]]
+            for tail in tails
+            for match in self._special.finditer(edge + tail[: self._longest])
+        ):
+            # Two harmless halves spell a special token: defuse the prompts as wholes.
+            rows = [self.encode_text(self._wrap(self._defuse(shared + tail))) for tail in tails]
+            n = min(shared_length(rows), min(map(len, rows)) - 1)
+            return rows[0][:n], [row[n:] for row in rows]
+        fixed = fixed if shared[len(shared) - fixed :] == safe[len(safe) - fixed :] else 0
+        return self.segments.encode(safe, safe_tails, fixed)
+
+    def _defused_tail(self, tail: str) -> str:
+        if len(tail) > 4096:
+            return self._defuse(tail)
+        if tail not in self._safe_tails:
+            if len(self._safe_tails) > 4096:
+                self._safe_tails.clear()
+            self._safe_tails[tail] = self._defuse(tail)
+        return self._safe_tails[tail]
+
+    def _wrap(self, content: str) -> str:
+        return self._chat([{"role": "user", "content": content}])
+
+    def _chat(self, messages: Sequence[Message]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(
-                safe, tokenize=False, add_generation_prompt=True, **self._options
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self._options
+                )
             )
         except Exception as error:  # templates raise what they like
             raise RlaifError(
                 f"the chat template refused the conversation ({error})",
                 hint="Check that the judge's template takes a single user message.",
             ) from None
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_text(self, text: str) -> list[int]:
         """See `Codec.encode_text`."""

@@ -38,6 +38,14 @@ class ByteCodec:
         text = "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
         return list(text.encode("utf-8", "replace"))
 
+    def encode_branches(
+        self, shared: str, tails: Sequence[str], fixed: int = 0
+    ) -> tuple[list[int], list[list[int]]]:
+        """See `Codec.encode_branches`; bytes join anywhere."""
+        end = "\nassistant:"
+        context = list(f"user: {shared}".encode("utf-8", "replace"))
+        return context, [list((tail + end).encode("utf-8", "replace")) for tail in tails]
+
     def encode_text(self, text: str) -> list[int]:
         """The bytes of the text."""
         return list(text.encode("utf-8", "replace"))
@@ -85,6 +93,7 @@ class ScriptedEngine:
         self._rule = rule
         self._delay = delay
         self._fail_every = fail_every
+        self.sharing = None
         self._max_in_flight = max_in_flight
         self._requests = 0
         self._tokens = 0

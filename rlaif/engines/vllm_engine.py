@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from rlaif.engines.base import EngineSettings, EngineStats, Intake
+from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
 from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
@@ -29,6 +31,9 @@ from rlaif.records import (
 )
 
 _MOST_LABEL_TOKENS = 128
+_CACHE_SHARE = 0.8
+"""Share of the KV cache that requests in flight may fill: the rest keeps what they share with
+those to come."""
 
 
 def _prepare_environment(settings: EngineSettings, on_gpu: bool) -> None:
@@ -63,6 +68,7 @@ class VLLMEngine:
             "seed": settings.seed,
             "max_model_len": length,
             "enable_prefix_caching": True,
+            "prefix_caching_hash_algo": "xxhash" if find_spec("xxhash") else "sha256",
             "tensor_parallel_size": settings.tensor_parallel_size,
             "quantization": settings.quantization,
             "hf_overrides": {"head_dtype": "float32"},
@@ -93,7 +99,16 @@ class VLLMEngine:
                 "by": "vllm",
             }
         )
+        cache: Any = self._llm.llm_engine.vllm_config.cache_config
+        self.sharing: PrefixSharing | None = None
+        self._most_tokens = int(_CACHE_SHARE * cache.block_size * cache.num_gpu_blocks)
+        if cache.enable_prefix_caching:
+            capacity = cache.block_size * cache.num_gpu_blocks
+            self.sharing = PrefixSharing(cache.block_size, capacity)
         self._max_in_flight = settings.max_in_flight
+        self._weights: dict[str, int] = {}
+        self._tokens_in_flight = 0
+        self._idle = 0.0
         self._labels: dict[str, tuple[tuple[int, ...], ...]] = {}
         self._requests = 0
         self._tokens = 0
@@ -103,23 +118,27 @@ class VLLMEngine:
         """Feed the engine while it has room, step it, and give what finished."""
         intake = Intake(requests)
         engine = self._llm.llm_engine
-        in_flight = 0
         while True:
             results: list[Result] = []
-            for request in intake.take(self._max_in_flight - in_flight):
-                refusal = self._refusal(request)
+            began = time.monotonic()
+            while len(self._weights) < self._max_in_flight and (
+                self._tokens_in_flight < self._most_tokens or not self._weights
+            ):
+                taken = intake.take(1)
+                if not taken:
+                    break
+                refusal = self._refusal(taken[0])
                 if refusal:
-                    results.append(Failure(request.id, refusal))
+                    results.append(Failure(taken[0].id, refusal))
                 else:
-                    self._add(engine, request)
-                    in_flight += 1
-            if in_flight:
-                finished = [self._result(o) for o in self._step(engine) if o.finished]
-                in_flight -= len(finished)
-                results += finished
+                    self._add(engine, taken[0])
+            if self._weights:
+                results += [self._result(o) for o in self._step(engine) if o.finished]
+            elif not intake.exhausted:
+                self._idle += time.monotonic() - began
             if results:
                 yield results
-            elif intake.exhausted and not in_flight:
+            elif intake.exhausted and not self._weights:
                 return
 
     def _step(self, engine: Any) -> list[Any]:
@@ -141,6 +160,11 @@ class VLLMEngine:
     def _add(self, engine: Any, request: Request) -> None:
         from vllm import SamplingParams, TokensPrompt
 
+        # What a request has in common with the one before it fills the cache once.
+        shared = request.shared if isinstance(request, ChoiceRequest) else 0
+        weight = len(request.token_ids) - shared + getattr(request, "max_tokens", 1)
+        self._tokens_in_flight += weight
+        self._weights[request.id] = weight
         if isinstance(request, ChoiceRequest):
             ids = [token for spelled in request.label_ids for token in spelled]
             if len(ids) > _MOST_LABEL_TOKENS:
@@ -165,6 +189,7 @@ class VLLMEngine:
 
     def _result(self, output: Any) -> Result:
         name = output.request_id
+        self._tokens_in_flight -= self._weights.pop(name)
         self._requests += 1
         self._tokens += len(output.prompt_token_ids)
         self._cached += output.num_cached_tokens or 0
@@ -186,7 +211,7 @@ class VLLMEngine:
 
     def stats(self) -> EngineStats:
         """Requests, prompt tokens, and tokens that the prefix cache spared."""
-        return EngineStats(self._requests, self._tokens, self._cached)
+        return EngineStats(self._requests, self._tokens, self._cached, self._idle)
 
     def close(self) -> None:
         """Shut the engine core down."""

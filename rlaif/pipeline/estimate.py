@@ -12,7 +12,7 @@ from rlaif.pipeline.rendering import Renderer
 from rlaif.records import Pair, Rejected
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
-from rlaif.stages.questions import plan, screen
+from rlaif.stages.questions import plan, principles_for, screen
 from rlaif.store.cache import VerdictCache, default_cache_path
 
 SAMPLE_PAIRS = 200
@@ -23,12 +23,13 @@ def estimate(
 ) -> dict[str, Any]:
     """Rows, pairs, judge calls, prompt tokens, time and cost.
 
-    Calls are exact; tokens are exact for the first 200 pairs and scaled from them; time uses
+    Calls are exact; tokens are exact for the first 200 pairs and scaled from them; tokens to
+    compute count what the questions about a pair in one order share once; time uses
     the rate of the last run of this judge on this machine, and is None without one.  The
     verdict cache may spare some or all of it.
     """
     settings = job.settings
-    rows = rejected = pairs = calls = tokens = sampled_calls = 0
+    rows = rejected = pairs = calls = tokens = shared_tokens = sampled_calls = 0
     renderer = Renderer(job.template, codec_for(settings.judge))
     for number, (_, raw) in enumerate(job.source.rows()):
         if settings.limit is not None and number >= settings.limit:
@@ -40,17 +41,17 @@ def estimate(
             pairs += 1
             if screen(pair):
                 continue
-            questions = plan(
-                pair,
-                job.constitution,
-                orders=settings.orders,
-                mode=settings.principles,
-                seed=settings.seed,
+            principles = principles_for(
+                pair, job.constitution, mode=settings.principles, seed=settings.seed
             )
+            questions = plan(pair, principles, orders=settings.orders, seed=settings.seed)
             calls += len(questions)
             if pairs <= SAMPLE_PAIRS:
                 sampled_calls += len(questions)
-                tokens += sum(len(renderer.request(pair, q, "").token_ids) for q in questions)
+                for branch in renderer.branches(pair, questions):
+                    own = sum(len(tail) for _, tail in branch.tails)
+                    tokens += len(branch.context) * len(branch.tails) + own
+                    shared_tokens += len(branch.context) + own
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         rate = cache.rate(job.config["judge"]["fingerprint"])
     seconds = None if rate is None else round(calls / rate, 1)
@@ -63,6 +64,9 @@ def estimate(
         "pairs": pairs,
         "judge_calls": calls,
         "prompt_tokens": round(tokens * calls / sampled_calls) if sampled_calls else 0,
+        "prompt_tokens_to_compute": round(shared_tokens * calls / sampled_calls)
+        if sampled_calls
+        else 0,
         "seconds": seconds,
         "cost": cost if price_per_hour is not None else "give --price-per-hour",
     }

@@ -1,8 +1,9 @@
 """The labeling loop: rows stream in, judge requests stream out, finished pairs are written.
 
-Pairs are written in input order.  The engine pulls requests from a generator, so a row is
-read only when the engine has room, and what is open at any time is bounded.  An answer is in
-the verdict cache before anything else happens to it.
+Rows are read, tokenized and planned ahead of the judge, window by window; within a window the
+requests walk the tree of their prefixes.  Pairs are written in input order.  The engine pulls
+requests from a generator, so what is open at any time is bounded.  An answer is in the verdict
+cache before anything else happens to it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.engines.base import Engine
 from rlaif.hashing import digest
-from rlaif.pipeline.rendering import Renderer
+from rlaif.pipeline.ahead import Ahead
+from rlaif.pipeline.planning import PlannedPair, Planner
+from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_row
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
@@ -26,24 +29,21 @@ from rlaif.records import (
     Failure,
     GenerationResult,
     Pair,
-    Preference,
     PrincipleScore,
-    Rejected,
     Request,
     Result,
     Verdict,
 )
 from rlaif.stages.folding import failed_check, fold, score_check, score_principle
-from rlaif.stages.layouts import BadRow, read_row
-from rlaif.stages.pairing import make_pairs
-from rlaif.stages.questions import Question, plan, principles_for, screen
+from rlaif.stages.ordering import TokenCount, common_length, walk
 from rlaif.stages.summary import Tally
 from rlaif.stages.verdicts import read_verdict
-from rlaif.store.cache import Answer, VerdictCache, answer_key
+from rlaif.store.cache import Answer, VerdictCache
 from rlaif.store.run_directory import RunDirectory
 from rlaif.store.sources import Source
 
 MOST_OPEN_PAIRS = 4096
+WINDOWS_AHEAD = 2
 CHECKPOINT_SECONDS = 0.5
 
 
@@ -64,30 +64,16 @@ class Progress:
     seconds: float = 0.0
 
 
-@dataclass
-class _Open:
-    """A pair (or a settled row) on its way to the output."""
-
-    ends_row: bool
-    pair: Pair | None = None
-    rejected: Rejected | None = None
-    settled: Preference | None = None
-    principles: list[Principle] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    answers: dict[int, Verdict] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        return len(self.answers) == len(self.questions)
-
-
 class Labeler:
     """Labels one source into one run directory.
 
     Args:
         stamp: provenance that every row carries (constitution, judge, template).
         on_progress: called after every batch of answers.
+
+    Attributes:
+        progress: how far the run is.
+        tokens: of the questions asked in this process, as planned (reasoning comes on top).
     """
 
     def __init__(
@@ -110,17 +96,22 @@ class Labeler:
         self._stamp = stamp
         self._on_progress = on_progress
         self._renderer = Renderer(template, engine.codec)
-        self._queue: deque[_Open] = deque()
-        self._waiting: dict[bytes, list[tuple[_Open, int]]] = {}
+        manner = self._describe_manner(template)
+        self._planner = Planner(constitution, self._renderer, settings, manner)
+        self._queue: deque[PlannedPair] = deque()
+        self._waiting: dict[bytes, list[tuple[PlannedPair, int]]] = {}
         self._asked: dict[str, tuple[bytes, ChoiceRequest]] = {}
         self._written: dict[str, str] = {}
         self._ready: deque[ChoiceRequest] = deque()
-        self._manner = self._describe_manner(template)
+        self._fresh: dict[bytes, Answer] = {}
+        self._last: tuple[list[int], list[int]] = ([], [])
+        self._block = engine.sharing.block if engine.sharing else 0
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
         self._tally = Tally.model_validate(run.journal["tally"] or {})
         self.progress = Progress(rows=self._tally.rows)
+        self.tokens = TokenCount()
 
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
@@ -137,94 +128,88 @@ class Labeler:
         return self._earlier_seconds + time.monotonic() - self._began
 
     def _requests(self, source: Source) -> Iterator[Request | None]:
-        done = self._tally.rows
-        for number, (place, row) in enumerate(source.rows()):
-            if self._settings.limit is not None and number >= self._settings.limit:
-                break
-            if number < done:
-                continue
-            for item in self._items(number, place, row):
-                while len(self._queue) >= MOST_OPEN_PAIRS:
-                    yield self._ready.popleft() if self._ready else None
-                self._queue.append(item)
-                for request in self._ask(item):
-                    while self._ready:
-                        yield self._ready.popleft()
-                    yield request
-                self._flush()
-        while self._queue:
-            yield self._ready.popleft() if self._ready else None
-
-    def _items(self, number: int, place: str, row: object) -> Iterator[_Open]:
-        """The pairs of a row, or the reason that there are none."""
-        if isinstance(row, Rejected):
-            yield _Open(True, rejected=row)
-            return
-        assert isinstance(row, dict)
-        s = self._settings
-        held: Pair | None = None
+        planned = Ahead(self._planner.windows(source, self._tally.rows), WINDOWS_AHEAD)
         try:
-            read = read_row(row, s.mapping)
-            for pair in make_pairs(
-                read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt,
-                seed=s.seed, number=number + 1,
-            ):  # fmt: skip
-                if held is not None:
-                    yield self._open(held, ends_row=False)
-                held = pair
-        except BadRow as error:
-            yield _Open(True, rejected=Rejected(place, str(error)))
-            return
-        assert held is not None
-        yield self._open(held, ends_row=True)
+            while True:
+                while len(self._queue) >= MOST_OPEN_PAIRS:
+                    yield self._later()
+                window = planned.poll(wait=not self._waiting)
+                if window is not None:
+                    yield from self._ask(window)
+                elif planned.exhausted:
+                    break
+                else:
+                    yield self._later()
+            while self._queue:
+                yield self._later()
+        finally:
+            planned.close()
 
-    def _open(self, pair: Pair, *, ends_row: bool) -> _Open:
-        settled = screen(pair)
-        if settled:
-            status, reason = settled
-            preference = Preference(status, None, 0.5, 0.0, (), reason=reason)
-            return _Open(ends_row, pair, settled=preference)
-        s = self._settings
-        return _Open(
-            ends_row,
-            pair,
-            principles=principles_for(pair, self._constitution, mode=s.principles, seed=s.seed),
-            questions=plan(
-                pair, self._constitution, orders=s.orders, mode=s.principles, seed=s.seed
-            ),
-        )
+    def _later(self) -> Request | None:
+        """What is to be asked while nothing new is planned: answers after reasoning, or nothing."""
+        return self._ready.popleft() if self._ready else None
 
-    def _ask(self, item: _Open) -> Iterator[Request]:
+    def _ask(self, window: list[PlannedPair]) -> Iterator[Request]:
         """Requests for what neither the cache nor a request in flight answers."""
-        if item.pair is None or not item.questions:
-            return
-        requests = []
-        for question in item.questions:
-            self._next_request += 1
-            requests.append(self._renderer.request(item.pair, question, str(self._next_request)))
-        item.keys = [answer_key(self._manner, request) for request in requests]
-        known = self._cache.get(item.keys)
-        for i, (key, request) in enumerate(zip(item.keys, requests, strict=True)):
-            if key in known:
-                result = ChoiceResult(request.id, known[key].logprobs)
-                self._answer(item, i, result, known[key].reasoning, cached=True)
-            elif key in self._waiting:
-                self._waiting[key].append((item, i))
-            else:
+        self._fresh.clear()
+        known = self._cache.get([key for item in window for key in item.keys])
+        for item in window:
+            self._queue.append(item)
+            for i, key in enumerate(item.keys):
+                if key in known:
+                    answer = known[key]
+                    result = ChoiceResult("", answer.logprobs)
+                    self._answer(item, i, result, answer.reasoning, cached=True)
+        self._flush()
+        branches = [(item, branch) for item in window for branch in item.branches]
+        for n in walk([branch.path for _, branch in branches]):
+            item, branch = branches[n]
+            for i, tail in branch.tails:
+                key = item.keys[i]
+                if i in item.answers:
+                    continue
+                if key in self._waiting:
+                    self._waiting[key].append((item, i))
+                    continue
+                if key in self._fresh:
+                    answer = self._fresh[key]
+                    result = ChoiceResult("", answer.logprobs)
+                    self._answer(item, i, result, answer.reasoning, cached=True)
+                    continue
+                while self._ready:
+                    yield self._ready.popleft()
+                request = self._request(branch, tail)
                 self._waiting[key] = [(item, i)]
                 self._asked[request.id] = (key, request)
                 if self._renderer.reasons:
                     yield self._renderer.reasoning(request, self._settings.reasoning_tokens)
                 else:
                     yield request
+        for item in window:
+            item.branches.clear()  # their tokens are not needed any more
+        self._flush()
+
+    def _request(self, branch: Branches, tail: list[int]) -> ChoiceRequest:
+        self._next_request += 1
+        context, before = self._last
+        if context is branch.context:
+            shared = len(context) + common_length(before, tail)
+        else:
+            shared = common_length(context + before, branch.context + tail)
+        self._last = branch.context, tail
+        ids = branch.context + tail
+        self.tokens.add(len(ids), shared, self._block)
+        return ChoiceRequest(str(self._next_request), ids, self._renderer.label_ids, shared)
 
     def _take(self, results: list[Result]) -> None:
         final = [r for r in map(self._advance, results) if r is not None]
-        self._cache.put(
+        answers = [
             (self._asked[r.id][0], Answer(r.logprobs, self._written.get(r.id, "")))
             for r in final
             if isinstance(r, ChoiceResult)
-        )
+        ]
+        self._cache.put(answers)
+        self._fresh.update(answers)
         for result in final:
             key, _ = self._asked.pop(result.id)
             reasoning = self._written.pop(result.id, "")
@@ -252,7 +237,7 @@ class Labeler:
 
     def _answer(
         self,
-        item: _Open,
+        item: PlannedPair,
         index: int,
         result: ChoiceResult | Failure,
         reasoning: str,
@@ -287,7 +272,7 @@ class Labeler:
                 if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
                     self._checkpoint()
 
-    def _write(self, item: _Open) -> None:
+    def _write(self, item: PlannedPair) -> None:
         assert item.pair is not None
         verdicts = [item.answers[i] for i in range(len(item.questions))]
         preference = item.settled or fold(self._scores(item, verdicts), self._settings.fold)
@@ -301,7 +286,7 @@ class Labeler:
             self._run.append("undecided.jsonl", row)
         self._tally.add(preference, verdicts)
 
-    def _scores(self, item: _Open, verdicts: list[Verdict]) -> list[PrincipleScore]:
+    def _scores(self, item: PlannedPair, verdicts: list[Verdict]) -> list[PrincipleScore]:
         assert item.pair is not None
         by_principle: dict[str, list[Verdict]] = {}
         for verdict in verdicts:

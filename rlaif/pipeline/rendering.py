@@ -1,18 +1,30 @@
-"""Renders a question into the tokens that the judge reads."""
+"""Renders the questions about a pair into the tokens that the judge reads."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rlaif.engines.base import Codec
 from rlaif.errors import RlaifError
 from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
-from rlaif.records import (
-    ChoiceRequest,
-    GenerationRequest,
-    GenerationResult,
-    Message,
-    Pair,
-)
+from rlaif.records import ChoiceRequest, GenerationRequest, GenerationResult, Pair
 from rlaif.stages.questions import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """The questions about one pair in one order: prompts with a common start.
+
+    Attributes:
+        path: the texts that the prompts begin with, outermost first.
+        context: token ids that all of them begin with.
+        tails: for each question, its place among the pair's questions and its own last ids.
+    """
+
+    path: tuple[str, ...]
+    context: list[int]
+    tails: list[tuple[int, list[int]]]
 
 
 class Renderer:
@@ -25,6 +37,7 @@ class Renderer:
     def __init__(self, template: JudgeTemplate, codec: Codec) -> None:
         self._template = template
         self._codec = codec
+        self._fixed = template.fixed_before_principle
         first, second = (codec.spellings(label) for label in template.labels)
         if set(first) & set(second):
             raise RlaifError(
@@ -34,18 +47,32 @@ class Renderer:
         self.label_ids = (first, second)
         self._answer_ids = codec.encode_text(template.answer) if template.answer else []
 
-    def request(self, pair: Pair, question: Question, request_id: str) -> ChoiceRequest:
-        """The request for one question about `pair`."""
-        assert question.principle.preference is not None
-        first, second = (pair.a, pair.b) if question.order == "ab" else (pair.b, pair.a)
-        text = self._template.render(
-            conversation=conversation_text(pair.prompt),
-            first=completion_text(first),
-            second=completion_text(second),
-            principle=question.principle.preference,
-        )
-        message: Message = {"role": "user", "content": text}
-        return ChoiceRequest(request_id, self._codec.encode_chat([message]), self.label_ids)
+    def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
+        """The questions about `pair`, by order; each order's context is tokenized once."""
+        conversation = conversation_text(pair.prompt)
+        texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
+        for order in dict.fromkeys(q.order for q in questions):
+            asked = [(i, q.principle.preference) for i, q in enumerate(questions)
+                     if q.order == order]  # fmt: skip
+            first, second = texts[order[0]], texts[order[1]]
+            shared, ends = self._template.branches(
+                conversation=conversation,
+                first=first,
+                second=second,
+                principles=[text or "" for _, text in asked],
+            )
+            context, tails = self._codec.encode_branches(shared, ends, self._fixed)
+            numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
+            yield Branches((conversation, first, second), context, numbered)
+
+    def requests(self, pair: Pair, questions: Sequence[Question], name: str) -> list[ChoiceRequest]:
+        """The requests for the questions about `pair`, in their order, as `name/0`, `name/1`..."""
+        found = {
+            i: ChoiceRequest(f"{name}/{i}", branch.context + tail, self.label_ids)
+            for branch in self.branches(pair, questions)
+            for i, tail in branch.tails
+        }
+        return [found[i] for i in range(len(questions))]
 
     @property
     def reasons(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,18 +61,13 @@ def principles_for(
 
 
 def plan(
-    pair: Pair,
-    constitution: Constitution,
-    *,
-    orders: OrdersMode = "both",
-    mode: PrinciplesMode = "all",
-    seed: int = 0,
+    pair: Pair, principles: Sequence[Principle], *, orders: OrdersMode = "both", seed: int = 0
 ) -> list[Question]:
-    """The judge calls for a pair, order-major, so that calls that share a prefix are neighbours.
+    """The judge calls for a pair about `principles` (checks need none), one order after the other.
 
     With one order, which completion is shown first is drawn by `seed` and pair id.
     """
-    asked = [p for p in principles_for(pair, constitution, mode=mode, seed=seed) if p.check is None]
+    asked = [p for p in principles if p.check is None]
     both: tuple[Order, ...] = ("ab", "ba")
     if orders == "one":
         bit = hashlib.blake2b(f"{seed}/{pair.id}".encode(), digest_size=1).digest()[0] & 1

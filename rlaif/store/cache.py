@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif.errors import RlaifError
-from rlaif.records import ChoiceRequest
 
 _APPLICATION = 0x524C4146
 _SCHEMA = """
@@ -46,13 +45,22 @@ class Answer:
     reasoning: str = ""
 
 
-def answer_key(fingerprint: str, request: ChoiceRequest) -> bytes:
-    """16 bytes that address the question: model (and manner), prompt tokens, label tokens."""
+def answer_keys(
+    fingerprint: str,
+    context: Sequence[int],
+    tails: Iterable[Sequence[int]],
+    label_ids: Iterable[Sequence[int]],
+) -> list[bytes]:
+    """16 bytes for each prompt `context + tail`: model (and manner), prompt and label tokens."""
     state = hashlib.blake2b(fingerprint.encode(), digest_size=16)
-    state.update(array("I", request.token_ids).tobytes())
-    for spelled in request.label_ids:
-        state.update(b"|" + array("I", spelled).tobytes())
-    return state.digest()
+    state.update(array("I", context).tobytes())
+    labels = b"".join(b"|" + array("I", spelled).tobytes() for spelled in label_ids)
+    keys = []
+    for tail in tails:
+        own = state.copy()
+        own.update(array("I", tail).tobytes() + labels)
+        keys.append(own.digest())
+    return keys
 
 
 class VerdictCache:

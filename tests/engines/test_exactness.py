@@ -53,8 +53,7 @@ def requests(engine: Engine, count: int) -> list[ChoiceRequest]:
     made = []
     for n, pair in enumerate(World(5, "test").pairs(count)):
         record = to_pair(str(n), pair)
-        for q in plan(record, constitution):
-            made.append(renderer.request(record, q, f"{n}/{q.principle.id}/{q.order}"))
+        made += renderer.requests(record, plan(record, constitution.principles), str(n))
     return made
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from rlaif.errors import RlaifError
-from rlaif.records import ChoiceRequest
-from rlaif.store.cache import Answer, VerdictCache, answer_key
+from rlaif.store.cache import Answer, VerdictCache, answer_keys
 from rlaif.store.run_directory import RunDirectory, check_config, read_manifest
 
 CONFIG = {"format": 1, "judge": {"model": "m", "dtype": "auto"}, "orders": "both"}
 
 
 def test_key_depends_on_model_tokens_and_labels_alone() -> None:
-    def key(model: str = "m", ids=(1, 2, 3), labels=((4,), (5,)), name: str = "x") -> bytes:
-        return answer_key(model, ChoiceRequest(name, ids, labels))
+    def key(model: str = "m", ids=(1, 2, 3), labels=((4,), (5,)), cut: int = 1) -> bytes:
+        return answer_keys(model, ids[:cut], [ids[cut:]], labels)[0]
 
-    assert key() == key(name="y") == key(ids=[1, 2, 3])
+    assert key() == key(cut=0) == key(cut=2) == key(ids=[1, 2, 3])
+    assert answer_keys("m", [1], [[2, 3], [2]], [(4,), (5,)]) == [key(), key(ids=(1, 2))]
     others = [
         key(model="n"), key(ids=(1, 2)), key(labels=((4,), (6,))), key(labels=((5,), (4,))),
         key(labels=((4, 5), ())), key(ids=(1, 2, 3, 4)),

@@ -1,0 +1,132 @@
+"""From input rows to windows of planned pairs: read, paired, questioned, tokenized, addressed.
+
+Nothing here waits for the judge, so it runs ahead of it in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rlaif.constitution.schema import Constitution, Principle
+from rlaif.pipeline.rendering import Branches, Renderer
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.records import Pair, Preference, Rejected, Verdict
+from rlaif.stages.layouts import BadRow, read_row
+from rlaif.stages.pairing import make_pairs
+from rlaif.stages.questions import Question, plan, principles_for, screen
+from rlaif.store.cache import answer_keys
+from rlaif.store.sources import Source
+
+WINDOW_QUESTIONS, FIRST_WINDOW = 2048, 128
+"""Questions planned together: prompts that begin alike are found within a window.  The first
+windows are small, so that the judge need not wait."""
+
+
+@dataclass
+class PlannedPair:
+    """A pair (or a settled row) on its way to the output.
+
+    Attributes:
+        ends_row: whether it is the last of its input row.
+        rejected: why the row has no pairs; else `pair` is given.
+        settled: the preference, where no judge is needed.
+        branches: the questions' token ids, by order.
+        keys: what addresses each question's answer in the verdict cache.
+        answers: the verdicts so far, by the number of their question.
+    """
+
+    ends_row: bool
+    pair: Pair | None = None
+    rejected: Rejected | None = None
+    settled: Preference | None = None
+    principles: list[Principle] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    branches: list[Branches] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    answers: dict[int, Verdict] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question has its verdict."""
+        return len(self.answers) == len(self.questions)
+
+
+class Planner:
+    """Plans the questions about the pairs of a source.
+
+    Args:
+        manner: what an answer depends on beside its prompt: model, and how it reasons.
+    """
+
+    def __init__(
+        self, constitution: Constitution, renderer: Renderer, settings: LabelSettings, manner: str
+    ) -> None:
+        self._constitution = constitution
+        self._renderer = renderer
+        self._settings = settings
+        self._manner = manner
+
+    def windows(self, source: Source, skip: int) -> Iterator[list[PlannedPair]]:
+        """The pairs of all rows but the first `skip`, in input order, some at a time."""
+        window: list[PlannedPair] = []
+        questions, room = 0, FIRST_WINDOW
+        for number, (place, row) in enumerate(source.rows()):
+            if self._settings.limit is not None and number >= self._settings.limit:
+                break
+            if number < skip:
+                continue
+            for item in self._items(number, place, row):
+                window.append(item)
+                questions += len(item.questions)
+                if questions >= room or len(window) >= room:
+                    yield window
+                    window, questions = [], 0
+                    room = min(2 * room, WINDOW_QUESTIONS)
+        if window:
+            yield window
+
+    def _items(self, number: int, place: str, row: object) -> Iterator[PlannedPair]:
+        """The pairs of a row, or the reason that there are none."""
+        if isinstance(row, Rejected):
+            yield PlannedPair(True, rejected=row)
+            return
+        assert isinstance(row, dict)
+        s = self._settings
+        held: Pair | None = None
+        try:
+            read = read_row(row, s.mapping)
+            for pair in make_pairs(
+                read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt,
+                seed=s.seed, number=number + 1,
+            ):  # fmt: skip
+                if held is not None:
+                    yield self._plan(held, ends_row=False)
+                held = pair
+        except BadRow as error:
+            yield PlannedPair(True, rejected=Rejected(place, str(error)))
+            return
+        assert held is not None
+        yield self._plan(held, ends_row=True)
+
+    def _plan(self, pair: Pair, *, ends_row: bool) -> PlannedPair:
+        settled = screen(pair)
+        if settled:
+            status, reason = settled
+            preference = Preference(status, None, 0.5, 0.0, (), reason=reason)
+            return PlannedPair(ends_row, pair, settled=preference)
+        s = self._settings
+        principles = principles_for(pair, self._constitution, mode=s.principles, seed=s.seed)
+        questions = plan(pair, principles, orders=s.orders, seed=s.seed)
+        branches = list(self._renderer.branches(pair, questions))
+        keys = [b""] * len(questions)
+        for branch in branches:
+            found = answer_keys(
+                self._manner,
+                branch.context,
+                [ids for _, ids in branch.tails],
+                self._renderer.label_ids,
+            )
+            for (i, _), key in zip(branch.tails, found, strict=True):
+                keys[i] = key
+        return PlannedPair(ends_row, pair, None, None, principles, questions, branches, keys)

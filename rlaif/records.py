@@ -13,6 +13,7 @@ from typing import Literal, TypedDict
 
 CLEAR = 0.2
 """The margin |2p - 1| from which a single answer counts as an opinion."""
+_CLEAR_LOGIT = 2.0 * math.atanh(CLEAR)
 
 Order = Literal["ab", "ba"]
 Status = Literal["decided", "tie", "abstained", "human"]
@@ -176,9 +177,8 @@ class PrincipleScore:
 
         Below it, the sign of an answer is noise, and a flip between orders means nothing.
         """
-        shift = self.position_logit or 0.0
-        orders = (self.logit + shift, self.logit - shift)
-        return max(abs(math.tanh(logit / 2.0)) for logit in orders) >= CLEAR
+        # The orders' logits are logit + shift and logit - shift.
+        return abs(self.logit) + abs(self.position_logit or 0.0) >= _CLEAR_LOGIT
 
     @property
     def sign(self) -> float:

@@ -26,7 +26,7 @@ from rlaif.prompts import JudgeTemplate, load_judge_template
 from rlaif.records import Rejected
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
-from rlaif.stages.summary import Tally
+from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.store.cache import VerdictCache, default_cache_path
 from rlaif.store.run_directory import RunDirectory, check_config, is_complete, read_manifest
 from rlaif.store.sources import Source, open_source
@@ -132,7 +132,7 @@ def run_label(
     check_config(out, job.config)
     if is_complete(out):
         manifest = read_manifest(out)
-        return LabelSummary(out, Tally.model_validate(manifest["counts"]), manifest, fresh=False)
+        return LabelSummary(out, load_tally(manifest["counts"]), manifest, fresh=False)
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         on_engine("starting")
         with closing(create_engine(job.settings.judge)) as engine:
@@ -183,7 +183,7 @@ def _manifest(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": job.config,
         "libraries": libraries,
-        "counts": tally.model_dump(),
+        "counts": dump_tally(tally),
         "seconds": round(seconds, 3),
         "cost": None if price_per_hour is None else round(price_per_hour * seconds / 3600, 6),
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from rlaif.constitution.checks import CheckFailed, run_check
@@ -36,11 +37,12 @@ from rlaif.records import (
 )
 from rlaif.stages.folding import failed_check, fold, score_check, score_principle
 from rlaif.stages.ordering import TokenCount, common_length, walk
-from rlaif.stages.summary import Tally
+from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.stages.verdicts import read_verdict
 from rlaif.store.cache import Answer, VerdictCache
 from rlaif.store.run_directory import RunDirectory
 from rlaif.store.sources import Source
+from rlaif.store.writer import Writer
 
 MOST_OPEN_PAIRS = 4096
 WINDOWS_AHEAD = 2
@@ -103,23 +105,26 @@ class Labeler:
         self._asked: dict[str, tuple[bytes, ChoiceRequest]] = {}
         self._written: dict[str, str] = {}
         self._ready: deque[ChoiceRequest] = deque()
+        # Answers that the cache may not know yet, by the batch of the writer they went into.
         self._fresh: dict[bytes, Answer] = {}
+        self._uncommitted: deque[tuple[int, list[bytes]]] = deque()
         self._last: tuple[list[int], list[int]] = ([], [])
         self._block = engine.sharing.block if engine.sharing else 0
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
-        self._tally = Tally.model_validate(run.journal["tally"] or {})
+        self._tally = load_tally(run.journal["tally"] or {})
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
 
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
-        for results in self._engine.run(self._requests(source)):
-            self._take(results)
-            self._report()
-        assert not self._queue, "a pair was left without all its verdicts"
-        self._checkpoint()
+        with closing(Writer(self._cache, self._run)) as self._writer:
+            for results in self._engine.run(self._requests(source)):
+                self._take(results)
+                self._report()
+            assert not self._queue, "a pair was left without all its verdicts"
+            self._checkpoint()
         return self._tally
 
     @property
@@ -151,8 +156,10 @@ class Labeler:
 
     def _ask(self, window: list[PlannedPair]) -> Iterator[Request]:
         """Requests for what neither the cache nor a request in flight answers."""
-        self._fresh.clear()
-        known = self._cache.get([key for item in window for key in item.keys])
+        while self._uncommitted and self._uncommitted[0][0] <= self._writer.committed:
+            for key in self._uncommitted.popleft()[1]:
+                self._fresh.pop(key, None)
+        known = self._fresh | self._cache.get([key for item in window for key in item.keys])
         for item in window:
             self._queue.append(item)
             for i, key in enumerate(item.keys):
@@ -208,7 +215,7 @@ class Labeler:
             for r in final
             if isinstance(r, ChoiceResult)
         ]
-        self._cache.put(answers)
+        self._uncommitted.append((self._writer.answers(answers), [key for key, _ in answers]))
         self._fresh.update(answers)
         for result in final:
             key, _ = self._asked.pop(result.id)
@@ -216,6 +223,7 @@ class Labeler:
             for n, (item, i) in enumerate(self._waiting.pop(key)):
                 self._answer(item, i, result, reasoning, cached=n > 0)
         self._flush()
+        self._writer.hand_over()
 
     def _advance(self, result: Result) -> ChoiceResult | Failure | None:
         """A result as it is, or None where reasoning is done and the answer is still to be read."""
@@ -262,7 +270,7 @@ class Labeler:
         while self._queue and self._queue[0].complete:
             item = self._queue.popleft()
             if item.rejected is not None:
-                self._run.append("rejected.jsonl", rejected_row(item.rejected))
+                self._writer.row("rejected.jsonl", rejected_row(item.rejected))
                 self._tally.add_rejected()
             else:
                 self._write(item)
@@ -277,13 +285,13 @@ class Labeler:
         verdicts = [item.answers[i] for i in range(len(item.questions))]
         preference = item.settled or fold(self._scores(item, verdicts), self._settings.fold)
         for verdict, key in zip(verdicts, item.keys, strict=True):
-            self._run.append("verdicts.jsonl", verdict_row(item.pair, verdict, key.hex()))
+            self._writer.row("verdicts.jsonl", verdict_row(item.pair, verdict, key.hex()))
         if preference.status == "decided":
             row = preference_row(item.pair, preference, self._stamp)
-            self._run.append("preferences.jsonl", row)
+            self._writer.row("preferences.jsonl", row)
         else:
             row = undecided_row(item.pair, preference, self._stamp)
-            self._run.append("undecided.jsonl", row)
+            self._writer.row("undecided.jsonl", row)
         self._tally.add(preference, verdicts)
 
     def _scores(self, item: PlannedPair, verdicts: list[Verdict]) -> list[PrincipleScore]:
@@ -312,8 +320,8 @@ class Labeler:
 
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""
-        self._run.checkpoint(
-            rows=self._tally.rows, tally=self._tally.model_dump(), seconds=round(self.seconds, 3)
+        self._writer.checkpoint(
+            rows=self._tally.rows, tally=dump_tally(self._tally), seconds=round(self.seconds, 3)
         )
         self._checkpointed = time.monotonic()
 

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlaif.reporting.contested import most_contested
-from rlaif.stages.summary import MARGIN_BINS, Tally
+from rlaif.stages.summary import MARGIN_BINS, Tally, load_tally
 from rlaif.store.run_directory import read_manifest, write_atomically
 
 REPORT = "report.html"
@@ -25,7 +25,7 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
         RlaifError: `run` is not a complete run directory.
     """
     manifest = read_manifest(run)
-    tally = Tally.model_validate(manifest["counts"])
+    tally = load_tally(manifest["counts"])
     environment = Environment(
         loader=PackageLoader("rlaif.reporting", "templates"),
         autoescape=True,

@@ -39,6 +39,7 @@ FIELDS = (
     "id",
     "tags",
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 
@@ -107,7 +108,7 @@ def _mapped(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, 
 
 def _clean(text: str) -> str:
     """`text`, if it can be written as UTF-8."""
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if _SURROGATE.search(text):
         raise BadRow("a text is not UTF-8: it holds half of a surrogate pair")
     return text
 

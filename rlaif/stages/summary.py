@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from dataclasses import asdict, field
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from rlaif.records import CLEAR, Preference, Verdict
 
@@ -10,7 +14,8 @@ MARGIN_BINS = 20
 MOST_REASONS = 100
 
 
-class PrincipleTally(BaseModel):
+@dataclass
+class PrincipleTally:
     """Counts for one principle over all pairs it was consulted on."""
 
     valid: int = 0
@@ -40,7 +45,8 @@ class PrincipleTally(BaseModel):
         return self.position_logit_sum / self.both_orders if self.both_orders else None
 
 
-class Tally(BaseModel):
+@dataclass
+class Tally:
     """Counts for a run."""
 
     rows: int = 0
@@ -51,10 +57,10 @@ class Tally(BaseModel):
     abstained: int = 0
     invalid_verdicts: int = 0
     verdicts: int = 0
-    reasons: dict[str, int] = Field(default_factory=dict)
-    margins: list[int] = Field(default_factory=lambda: [0] * MARGIN_BINS)
-    tiers: dict[str, int] = Field(default_factory=dict)
-    principles: dict[str, PrincipleTally] = Field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    margins: list[int] = field(default_factory=lambda: [0] * MARGIN_BINS)
+    tiers: dict[str, int] = field(default_factory=dict)
+    principles: dict[str, PrincipleTally] = field(default_factory=dict)
 
     def add_rejected(self) -> None:
         """Count an input row that could not be read."""
@@ -83,7 +89,9 @@ class Tally(BaseModel):
         self.verdicts += len(verdicts)
         self.invalid_verdicts += sum(1 for v in verdicts if v.invalid)
         for score in preference.scores:
-            tally = self.principles.setdefault(score.principle, PrincipleTally(source=score.source))
+            tally = self.principles.get(score.principle)
+            if tally is None:
+                tally = self.principles[score.principle] = PrincipleTally(source=score.source)
             if score.invalid:
                 tally.invalid += 1
                 continue
@@ -101,6 +109,23 @@ class Tally(BaseModel):
                 tally.agrees += 1
             else:
                 tally.disagrees += 1
+
+
+_TALLY = TypeAdapter(Tally)
+
+
+def load_tally(data: object) -> Tally:
+    """A tally from the plain data of a journal or manifest.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _TALLY.validate_python(data)
+
+
+def dump_tally(tally: Tally) -> dict[str, Any]:
+    """A tally as plain data."""
+    return asdict(tally)
 
 
 def _kind(reason: str) -> str:

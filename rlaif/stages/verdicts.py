@@ -41,6 +41,9 @@ def read_verdict(
         reason = f"label mass {mass:.3g} is below {floor:g}"
         return Verdict(principle, order, 0.0, mass, invalid=reason, cached=cached)
     # A label with probability zero in floating point still has a finite log-odds.
-    limit = min(LARGEST_LOGIT, math.log(clamp) - math.log1p(-clamp)) if clamp < 1 else LARGEST_LOGIT
-    logit = max(-limit, min(limit, first - second))
+    logit, limit = first - second, LARGEST_LOGIT
+    if clamp < 1:
+        limit = min(limit, math.log(clamp) - math.log1p(-clamp))
+    if abs(logit) > limit:
+        logit = math.copysign(limit, logit)
     return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)

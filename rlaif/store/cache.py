@@ -76,7 +76,11 @@ class VerdictCache:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            # Two connections: reading does not wait for a write, whichever thread does either.
+            self._db, self._reader = (
+                sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+                for _ in range(2)
+            )
             known = self._db.execute("PRAGMA application_id").fetchone()[0]
             tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if tables and known != _APPLICATION:
@@ -84,6 +88,9 @@ class VerdictCache:
             self._db.execute(f"PRAGMA application_id={_APPLICATION}")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint=8000")
+            for connection in (self._db, self._reader):
+                connection.execute("PRAGMA cache_size=-16000")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise RlaifError(
@@ -97,7 +104,7 @@ class VerdictCache:
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
-            rows = self._db.execute(
+            rows = self._reader.execute(
                 f"SELECT key, logprobs, reasoning FROM answers WHERE key IN ({marks})", part
             )
             for key, blob, reasoning in rows:
@@ -106,11 +113,11 @@ class VerdictCache:
 
     def put(self, answers: Iterable[tuple[bytes, Answer]]) -> None:
         """Keep answers, in one transaction.  NaN is never kept."""
-        rows = [
+        rows = sorted(
             (key, struct.pack(f"<{len(answer.logprobs)}d", *answer.logprobs), answer.reasoning)
             for key, answer in answers
             if not any(map(math.isnan, answer.logprobs))
-        ]
+        )  # in the order of the index: neighbours share a page
         if rows:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", rows)
@@ -132,4 +139,5 @@ class VerdictCache:
 
     def close(self) -> None:
         """Close the file."""
+        self._reader.close()
         self._db.close()

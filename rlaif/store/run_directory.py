@@ -21,6 +21,8 @@ from rlaif.errors import Place, RlaifError
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
 CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, or leave it as it was."""
@@ -85,8 +87,7 @@ class RunDirectory:
 
     def append(self, name: str, row: Mapping[str, object]) -> None:
         """Add one row to a row file (buffered until `checkpoint`)."""
-        text = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        self._files[name].write(text.encode("utf-8", "replace") + b"\n")
+        self._files[name].write(_encode(row).encode("utf-8", "replace") + b"\n")
 
     def checkpoint(self, **state: object) -> None:
         """Flush the row files and write the journal with `state`."""

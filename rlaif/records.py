@@ -1,7 +1,10 @@
 """The records that flow from stage to stage: pairs, requests, results, verdicts, preferences.
 
-Plain data without behaviour beyond small derived values.  Sign convention, used everywhere:
-a positive number speaks for the first of two things (the first shown, or response `a`).
+Plain data without behaviour beyond small derived values.  Nothing changes a record once it is
+made; those made by the million are not frozen, since that triples the cost of making one.
+
+Sign convention, used everywhere: a positive number speaks for the first of two things (the
+first shown, or response `a`).
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class Pair:
     row: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChoiceRequest:
     """Which of these label tokens follows the prompt?  One forward pass, no decoding.
 
@@ -88,7 +91,7 @@ class GenerationRequest:
 Request = ChoiceRequest | GenerationRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChoiceResult:
     """Log-probability (nats) of each label, summed over its spellings, in request order."""
 
@@ -116,7 +119,7 @@ class Failure:
 Result = ChoiceResult | GenerationResult | Failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """What one judge said about one pair, one principle and one order.
 
@@ -144,7 +147,7 @@ class Verdict:
         return self.logit if self.order == "ab" else -self.logit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PrincipleScore:
     """One principle's opinion of a pair, its orders folded.
 

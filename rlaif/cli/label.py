@@ -226,6 +226,15 @@ def _short(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
+def _tokens(found: dict[str, int | None]) -> str:
+    if not found:
+        return "0"
+    text = f"{found['computed']:,} of {found['from_scratch']:,}"
+    if found["planned"] is None:
+        return text
+    return f"{text} (planned {found['planned']:,}; no fewer than {found['at_least']:,})"
+
+
 def print_summary(summary: Any) -> None:
     """The table at the end of a run."""
     tally, manifest = summary.tally, summary.manifest
@@ -245,11 +254,7 @@ def print_summary(summary: Any) -> None:
             "asked now / from cache",
             f"{last.get('verdicts_asked', 0)} / {last.get('verdicts_from_cache', 0)}",
         ),
-        (
-            "prompt tokens now",
-            f"{last.get('prompt_tokens', 0)} "
-            f"({last.get('prompt_tokens_from_prefix_cache', 0)} from the prefix cache)",
-        ),
+        ("prompt tokens computed", _tokens(last.get("tokens", {}))),
         ("seconds", f"{manifest['seconds']:.1f}"),
     ]
     if manifest.get("cost") is not None:

@@ -114,12 +114,13 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Result:
         self._requests += 1
         self._tokens += len(request.token_ids)
-        text = self.codec.decode(request.token_ids)
         if not isinstance(request, ChoiceRequest):
             return GenerationResult(request.id, tuple(b"scripted"), finished=True)
-        stamp = hashlib.blake2b(text.encode(), digest_size=4).digest()
-        if self._fail_every and int.from_bytes(stamp, "big") % self._fail_every == 0:
-            return Failure(request.id, "scripted failure")
+        text = self.codec.decode(request.token_ids)
+        if self._fail_every:
+            stamp = hashlib.blake2b(text.encode(), digest_size=4).digest()
+            if int.from_bytes(stamp, "big") % self._fail_every == 0:
+                return Failure(request.id, "scripted failure")
         answer = self._rule(text)
         if answer is None or isinstance(answer, str):
             return Failure(request.id, answer or "scripted failure")

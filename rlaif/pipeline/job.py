@@ -162,8 +162,13 @@ def run_label(
                     "verdicts_asked": asked,
                     "verdicts_from_cache": progress.cached,
                     "seconds": round(progress.seconds, 3),
-                    "prompt_tokens": stats.prompt_tokens,
-                    "prompt_tokens_from_prefix_cache": stats.cached_tokens,
+                    "tokens": {
+                        "from_scratch": stats.prompt_tokens,
+                        "computed": stats.prompt_tokens - stats.cached_tokens,
+                        "planned": None if labeler.reasons else labeler.tokens.predicted,
+                        "at_least": None if labeler.reasons else labeler.tokens.unique,
+                    },
+                    "engine_idle_seconds": round(stats.idle_seconds, 3),
                 }
                 run.write_manifest(manifest)
                 return LabelSummary(out, tally, manifest, fresh=True)

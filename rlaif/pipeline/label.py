@@ -21,7 +21,7 @@ from rlaif.hashing import digest
 from rlaif.pipeline.ahead import Ahead
 from rlaif.pipeline.planning import PlannedPair, Planner
 from rlaif.pipeline.rendering import Branches, Renderer
-from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_row
+from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_lines
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
 from rlaif.records import (
@@ -126,6 +126,11 @@ class Labeler:
             assert not self._queue, "a pair was left without all its verdicts"
             self._checkpoint()
         return self._tally
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the judge writes before it answers: its tokens can't be told beforehand."""
+        return self._renderer.reasons
 
     @property
     def seconds(self) -> float:
@@ -284,8 +289,8 @@ class Labeler:
         assert item.pair is not None
         verdicts = [item.answers[i] for i in range(len(item.questions))]
         preference = item.settled or fold(self._scores(item, verdicts), self._settings.fold)
-        for verdict, key in zip(verdicts, item.keys, strict=True):
-            self._writer.row("verdicts.jsonl", verdict_row(item.pair, verdict, key.hex()))
+        for line in verdict_lines(item.pair, verdicts, item.keys):
+            self._writer.row("verdicts.jsonl", line)
         if preference.status == "decided":
             row = preference_row(item.pair, preference, self._stamp)
             self._writer.row("preferences.jsonl", row)

@@ -6,6 +6,8 @@ from any part of a file.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from rlaif.numerics import sigmoid
@@ -19,20 +21,22 @@ def _round(value: float) -> float:
     return round(value, DIGITS)
 
 
-def verdict_row(pair: Pair, verdict: Verdict, request: str) -> dict[str, Any]:
-    """One judge answer; `request` addresses the exact prompt in the verdict cache."""
-    return {
-        "pair": pair.id,
-        "row": pair.row,
-        "principle": verdict.principle,
-        "order": verdict.order,
-        "p_first": round(sigmoid(verdict.logit), DIGITS),
-        "logit": round(verdict.logit, DIGITS),
-        "label_mass": round(verdict.label_mass, DIGITS),
-        "invalid": verdict.invalid,
-        "reasoning": verdict.reasoning,
-        "request": request,
-    }
+def verdict_lines(pair: Pair, verdicts: Sequence[Verdict], keys: Sequence[bytes]) -> list[str]:
+    """The judge's answers about a pair as lines of JSON; there are too many for a slower way.
+
+    `request` addresses the exact prompt in the verdict cache.
+    """
+    head = f'{{"pair":{_text(pair.id)},"row":{pair.row},"principle":'
+    return [
+        f'{head}{_text(v.principle)},"order":"{v.order}",'
+        f'"p_first":{round(sigmoid(v.logit), DIGITS)},"logit":{round(v.logit, DIGITS)},'
+        f'"label_mass":{round(v.label_mass, DIGITS)},"invalid":{_text(v.invalid)},'
+        f'"reasoning":{_text(v.reasoning)},"request":"{key.hex()}"}}'
+        for v, key in zip(verdicts, keys, strict=True)
+    ]
+
+
+_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:

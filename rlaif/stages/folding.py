@@ -52,20 +52,23 @@ def score_principle(principle: Principle, verdicts: Sequence[Verdict]) -> Princi
     half their difference is that bias.  One invalid order makes the score invalid: half of an
     order-averaged verdict is a biased one.
     """
-    invalid = next((f"order {v.order}: {v.invalid}" for v in verdicts if v.invalid), "")
-    mass = min((v.label_mass for v in verdicts), default=None)
-    if invalid or not verdicts:
-        reason = invalid or "not asked"
+    if not verdicts:
         return PrincipleScore(
-            principle.id, principle.tier, principle.weight, 0.0, label_mass=mass, invalid=reason
+            principle.id, principle.tier, principle.weight, 0.0, invalid="not asked"
         )
-    by_order = {v.order: v for v in verdicts}
-    if len(by_order) == 1:
-        (only,) = by_order.values()
+    mass = min([v.label_mass for v in verdicts])
+    for v in verdicts:
+        if v.invalid:
+            reason = f"order {v.order}: {v.invalid}"
+            return PrincipleScore(
+                principle.id, principle.tier, principle.weight, 0.0, label_mass=mass, invalid=reason
+            )
+    if len(verdicts) == 1:
+        logit = verdicts[0].logit_a
         return PrincipleScore(
-            principle.id, principle.tier, principle.weight, only.logit_a, label_mass=mass
+            principle.id, principle.tier, principle.weight, logit, label_mass=mass
         )
-    ab, ba = by_order["ab"], by_order["ba"]
+    ab, ba = verdicts if verdicts[0].order == "ab" else verdicts[::-1]
     return PrincipleScore(
         principle.id,
         principle.tier,

@@ -33,6 +33,11 @@ def walk(paths: Sequence[Sequence[str]]) -> list[int]:
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many leading elements two sequences share."""
     low, high = 0, min(len(one), len(other))
+    if high < 48:
+        for i, (x, y) in enumerate(zip(one, other, strict=False)):
+            if x != y:
+                return i
+        return high
     if one[:high] == other[:high]:
         return high
     while high - low > 1:  # invariant: they agree up to `low`, and not up to `high`

@@ -15,7 +15,7 @@ OrdersMode = Literal["both", "one"]
 PrinciplesMode = Literal["all", "sample"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
     """One judge call: this principle, with the responses in this order."""
 

@@ -37,7 +37,7 @@ def default_cache_path() -> Path:
     return Path(base) / "rlaif" / "verdicts.v1.sqlite"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """Label log-probabilities, and what the judge wrote before them ("" for nothing)."""
 
@@ -120,7 +120,12 @@ class VerdictCache:
         )  # in the order of the index: neighbours share a page
         if rows:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", rows)
+            for start in range(0, len(rows), 100):
+                # Many rows a statement: each one lets go of the interpreter's lock once.
+                part = rows[start : start + 100]
+                marks = ",".join(["(?,?,?)"] * len(part))
+                values = [value for row in part for value in row]
+                self._db.execute(f"INSERT OR IGNORE INTO answers VALUES {marks}", values)
             self._db.execute("COMMIT")
 
     def record_rate(self, judge: str, verdicts_per_second: float, tokens_per_second: float) -> None:

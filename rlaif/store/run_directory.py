@@ -85,9 +85,10 @@ class RunDirectory:
                 )
         return journal
 
-    def append(self, name: str, row: Mapping[str, object]) -> None:
-        """Add one row to a row file (buffered until `checkpoint`)."""
-        self._files[name].write(_encode(row).encode("utf-8", "replace") + b"\n")
+    def append(self, name: str, row: Mapping[str, object] | str) -> None:
+        """Add one row, or a line of JSON, to a row file (buffered until `checkpoint`)."""
+        line = row if isinstance(row, str) else _encode(row)
+        self._files[name].write(line.encode("utf-8", "replace") + b"\n")
 
     def checkpoint(self, **state: object) -> None:
         """Flush the row files and write the journal with `state`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from rlaif.store.cache import Answer, VerdictCache
 from rlaif.store.run_directory import RunDirectory
 
 MOST_WAITING = 64
+LINGER_SECONDS, MOST_AT_ONCE = 0.2, 4096
+"""Answers are committed when there are so many, or after so long: a commit of many costs little
+more than one of few."""
 
 
 @dataclass
@@ -24,7 +28,7 @@ class _Batch:
 
     number: int
     answers: list[tuple[bytes, Answer]] = field(default_factory=list)
-    rows: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    rows: list[tuple[str, Mapping[str, Any] | str]] = field(default_factory=list)
     state: dict[str, Any] | None = None
 
 
@@ -50,8 +54,8 @@ class Writer:
         self._batch.answers += answers
         return self._batch.number
 
-    def row(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add a row to a row file."""
+    def row(self, name: str, row: Mapping[str, Any] | str) -> None:
+        """Add a row, or a line of JSON, to a row file."""
         self._batch.rows.append((name, row))
 
     def checkpoint(self, **state: Any) -> None:
@@ -89,15 +93,25 @@ class Writer:
     def _work(self) -> None:
         open_ = True
         while open_:
-            batches = [self._queue.get()]
-            while not self._queue.empty():
-                batches.append(self._queue.get())
+            batches = self._gather()
             open_ = batches[-1] is not None
             if self._error is None:
                 try:
                     self._write([b for b in batches if b is not None])
                 except BaseException as error:  # the next `hand_over` raises it
                     self._error = error
+
+    def _gather(self) -> list[_Batch | None]:
+        """What arrives until it is much, or until the first of it has waited long enough."""
+        batches = [self._queue.get()]
+        until, answers = time.monotonic() + LINGER_SECONDS, 0
+        while batches[-1] is not None and answers < MOST_AT_ONCE:
+            answers += len(batches[-1].answers)
+            try:
+                batches.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                break
+        return batches
 
     def _write(self, batches: list[_Batch]) -> None:
         self._cache.put(answer for batch in batches for answer in batch.answers)

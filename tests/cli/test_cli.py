@@ -135,7 +135,7 @@ def test_dry_run_counts_exactly_and_writes_nothing(tmp_path: Path) -> None:
     real = json.loads(rlaif("label", *common, *out).stdout)
     assert dry["pairs"] == real["counts"]["pairs"]
     assert dry["judge_calls"] == real["counts"]["verdicts"]
-    assert dry["prompt_tokens"] == real["last_process"]["prompt_tokens"]
+    assert dry["prompt_tokens"] == real["last_process"]["tokens"]["from_scratch"]
     assert dry["rows_rejected"] == real["counts"]["rejected"]
     again = json.loads(rlaif("label", *common, *out, "--dry-run", "--price-per-hour", "2.0").stdout)
     assert again["seconds"] is not None

@@ -216,6 +216,13 @@ _BUILTIN = (
         "rlaif.engines.vllm_engine:create",
     ),
     EngineInfo(
+        "packed",
+        "one forward pass per tree of questions, over transformers weights: for small judges",
+        "transformers",
+        "pip install rlaif",
+        "rlaif.engines.packed_engine:create",
+    ),
+    EngineInfo(
         "transformers",
         "plain forward passes of the transformers library: slow, exact, the reference",
         "transformers",

@@ -22,7 +22,7 @@ from rlaif.records import (
     Result,
 )
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -43,7 +43,7 @@ class TransformersEngine:
         self.sharing = None
         self._batch_size = batch_size
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = _DTYPES.get(settings.dtype, "auto")
+        dtype = DTYPES.get(settings.dtype, "auto")
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
         except Exception as error:  # loaders raise many unrelated types

@@ -1,0 +1,214 @@
+"""One forward pass for a whole tree of questions: the engine for small judges.
+
+A judge under about three billion parameters is held back by the time that an engine spends on
+each request, not by arithmetic.  Here a context and all questions about it (every principle, both
+orders) are one packed sequence under a tree mask, and logits are computed where answers are read
+and nowhere else.  It runs the weights of the `transformers` library and does not generate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from rlaif.engines import tree_attention
+from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
+from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
+from rlaif.engines.segments import shared_length
+from rlaif.engines.transformers_engine import DTYPES
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
+
+_PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+
+
+class PackedEngine:
+    """A causal language model asked tree by tree.
+
+    Args:
+        files: where the model lies.
+        batch_tokens: tokens in one forward pass; a pass ends where a new context begins, or at
+            twice as many.
+
+    Raises:
+        RlaifError: the model can't be loaded, or its attention is of a kind that this engine
+            does not reproduce (found out by comparing a small forest with plain passes).
+    """
+
+    def __init__(self, files: ModelFiles, settings: EngineSettings, batch_tokens: int) -> None:
+        self.codec = HFCodec(files, settings.chat_template_options)
+        self.sharing = PrefixSharing(1, batch_tokens)
+        self._batch_tokens = batch_tokens
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                files.path, dtype=DTYPES.get(settings.dtype, "auto")
+            )
+        except Exception as error:  # loaders raise many unrelated types
+            raise RlaifError(
+                f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
+            ) from None
+        self._model = model.to(self._device).eval()
+        longest = settings.max_model_len or context_length(files)
+        self.max_prompt_tokens = min(longest, _window(self._model.config)) - 1
+        dtype = self._model.dtype
+        kind = str(dtype).removeprefix("torch.")
+        self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "packed"})
+        head = self._model.get_output_embeddings()
+        self._head = head.weight.detach().float()  # a float32 head: bf16 logits step by 0.125
+        self._head_bias = None if head.bias is None else head.bias.detach().float()
+        self._held: ChoiceRequest | None = None
+        self._requests = self._tokens = self._cached = 0
+        self._probe(files.name, _PROBE_TOLERANCE[dtype])
+
+    @torch.inference_mode()
+    def _probe(self, name: str, tolerance: float) -> None:
+        """Compare a small forest with plain forward passes of the untouched model."""
+        vocabulary = self._model.get_input_embeddings().num_embeddings
+        draw = torch.Generator().manual_seed(0)
+        context = torch.randint(vocabulary, (300,), generator=draw).tolist()
+        prompts = [
+            [*context[: cut or 300], *torch.randint(vocabulary, (9,), generator=draw).tolist()]
+            for cut in (0, 0, 140, 0)
+        ]
+        most = self.max_prompt_tokens
+        prompts = [prompt[-most:] for prompt in prompts]
+        expected = []
+        for prompt in prompts:
+            ids = torch.tensor([prompt], device=self._device)
+            expected.append(self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float())
+        try:
+            self._model.set_attn_implementation(tree_attention.NAME)
+            shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
+            forest = tree_attention.pack(zip(prompts, shared, strict=True))
+            found = self._logits(forest)
+            error = float((found - torch.stack(expected)).abs().max())
+        except (TypeError, ValueError, RuntimeError, AssertionError) as problem:
+            error, reason = float("inf"), f" ({problem})"
+        else:
+            reason = f" (logits differ by {error:.3g})"
+        if not error <= tolerance:
+            raise RlaifError(
+                f"engine 'packed' does not reproduce the attention of {name!r}{reason}",
+                hint="Use --engine vllm.",
+            )
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Answer pack by pack, in order."""
+        intake = Intake(requests)
+        while self._held or not intake.exhausted:
+            results: list[Result] = []
+            batch = self._next_batch(intake, results)
+            if batch:
+                results += self._choose(batch)
+            if results:
+                yield results
+
+    def _next_batch(self, intake: Intake, failures: list[Result]) -> list[ChoiceRequest]:
+        """Requests for one pass: up to a new context once there is enough to do."""
+        batch, tokens = [], 0
+        if self._held:
+            batch, tokens = [self._held], len(self._held.token_ids)
+            self._held = None
+        while tokens < 2 * self._batch_tokens:
+            taken = intake.take(1)
+            if not taken:
+                break
+            request = taken[0]
+            refusal = self._refusal(request)
+            if refusal:
+                failures.append(Failure(request.id, refusal))
+                continue
+            assert isinstance(request, ChoiceRequest)
+            own = len(request.token_ids) - (request.shared if batch else 0)
+            if tokens + own > self._batch_tokens and batch and 2 * own > len(request.token_ids):
+                self._held = request
+                break
+            batch.append(request)
+            tokens += own
+        return batch
+
+    def _refusal(self, request: Request) -> str:
+        if not isinstance(request, ChoiceRequest):
+            return "engine 'packed' reads labels and does not generate: use --engine vllm"
+        length = len(request.token_ids)
+        if length > self.max_prompt_tokens:
+            return f"prompt of {length} tokens is longer than {self.max_prompt_tokens}"
+        return "" if length else "prompt has no tokens"
+
+    @torch.inference_mode()
+    def _choose(self, batch: Sequence[ChoiceRequest]) -> list[Result]:
+        forest = tree_attention.pack((r.token_ids, r.shared) for r in batch)
+        prompt_tokens = sum(len(r.token_ids) for r in batch)
+        self._requests += len(batch)
+        self._tokens += prompt_tokens
+        self._cached += prompt_tokens - len(forest.tokens)
+        logprobs = self._logits(forest).log_softmax(-1)
+        wanted = sorted({t for r in batch for spelled in r.label_ids for t in spelled})
+        place = {token: i for i, token in enumerate(wanted)}
+        rows = logprobs[:, wanted].double().cpu()
+        results: list[Result] = []
+        for request, row in zip(batch, rows, strict=True):
+            labels = [
+                float(row[[place[t] for t in spelled]].logsumexp(0))
+                for spelled in request.label_ids
+            ]
+            results.append(ChoiceResult(request.id, tuple(labels)))
+        return results
+
+    def _logits(self, forest: tree_attention.Forest) -> torch.Tensor:
+        """Float32 logits (prompts, vocabulary) at the last token of each prompt."""
+        ends = torch.tensor(forest.ends)
+        if self._device == "cuda":
+            plan = tree_attention.TreePlan((), tree_attention.plan_flex(ends.cuda()))
+        else:
+            plan = tree_attention.TreePlan(tree_attention.plan_blocks(ends))
+        tree_attention.set_plan(plan)
+        try:
+            hidden = self._model.base_model(
+                input_ids=torch.tensor([forest.tokens], device=self._device),
+                position_ids=torch.tensor([forest.positions], device=self._device),
+                use_cache=False,
+            ).last_hidden_state[0, forest.answers]
+        finally:
+            tree_attention.set_plan(None)
+        return torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)
+
+    def stats(self) -> EngineStats:
+        """Requests, prompt tokens, and those that another prompt of the pack had computed."""
+        return EngineStats(self._requests, self._tokens, self._cached)
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = self._head = None
+
+
+def _window(config: Any) -> int:
+    """Tokens that every layer sees at once; longer prompts would see more than they should."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    window = getattr(text, "sliding_window", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(text, "use_sliding_window", True)
+    return int(window) if window and slides else 1 << 30
+
+
+def create(settings: EngineSettings) -> PackedEngine:
+    """Load the model; option: `batch_tokens`."""
+    options = dict(settings.options)
+    batch_tokens = options.pop("batch_tokens", 16384 if torch.cuda.is_available() else 2048)
+    if options:
+        raise RlaifError(
+            f"engine 'packed' has no option {next(iter(options))!r}", hint="It has batch_tokens."
+        )
+    if not isinstance(batch_tokens, int) or batch_tokens < 1:
+        raise RlaifError(
+            f"option batch_tokens is {batch_tokens!r}", hint="Give a whole number from 1."
+        )
+    if settings.quantization:
+        raise RlaifError("engine 'packed' does not quantize", hint="Use --engine vllm.")
+    return PackedEngine(resolve_model(settings.model, settings.revision), settings, batch_tokens)

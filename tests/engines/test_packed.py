@@ -1,0 +1,221 @@
+"""The packed engine: its forest against a plain construction, its answers against the reference."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from rlaif.demo.measure import to_pair
+from rlaif.demo.world import World
+from rlaif.engines import tree_attention
+from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.errors import RlaifError
+from rlaif.pipeline.rendering import Renderer
+from rlaif.prompts import load_judge_template
+from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest
+from rlaif.resources import demo_model
+from rlaif.stages.ordering import common_length
+from rlaif.stages.questions import plan
+
+PROMPTS = st.lists(
+    st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple), min_size=1, max_size=9
+)
+
+
+def chained(prompts: list) -> list[int]:
+    return [0, *(common_length(a, b) for a, b in itertools.pairwise(prompts))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(PROMPTS)
+def test_every_token_sees_exactly_its_own_prefix(prompts: list[tuple[int, ...]]) -> None:
+    prompts = sorted(prompts)
+    forest = tree_attention.pack(zip(prompts, chained(prompts), strict=True))
+    prefixes = {p[:n] for p in prompts for n in range(1, len(p) + 1)}
+    assert len(forest.tokens) == len(prefixes), "each prefix once, and no other token"
+
+    def seen(i: int) -> list[int]:
+        return [j for j in range(len(forest.tokens)) if j <= i < forest.ends[j]]
+
+    for prompt, answer in zip(prompts, forest.answers, strict=True):
+        path = seen(answer)
+        assert tuple(forest.tokens[j] for j in path) == prompt
+        assert [forest.positions[j] for j in path] == list(range(len(prompt)))
+
+
+def test_wrong_hint_about_what_is_shared_is_not_believed() -> None:
+    forest = tree_attention.pack([((1, 2, 3), 2), ((9, 2, 3), 2), ((9, 2, 4), 7)])
+    assert forest.tokens == [1, 2, 3, 9, 2, 3, 9, 2, 4]
+    assert forest.answers == [2, 5, 8]
+
+
+@pytest.mark.parametrize("size", [1, 3, 128])
+def test_blocks_equal_one_dense_mask(size: int) -> None:
+    torch.manual_seed(0)
+    prompts = sorted(tuple(torch.randint(3, (n,)).tolist()) for n in (4, 5, 6, 6, 7, 7, 7))
+    forest = tree_attention.pack(zip(prompts, chained(prompts), strict=True))
+    ends, n = torch.tensor(forest.ends), len(forest.tokens)
+    q, k, v = torch.randn(3, 1, 4, n, 8).unbind(0)
+    i, j = torch.arange(n)[:, None], torch.arange(n)[None]
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        q, k[:, :2].repeat_interleave(2, 1), v[:, :2].repeat_interleave(2, 1),
+        attn_mask=(j <= i) & (i < ends[None]), scale=0.3,
+    )  # fmt: skip
+    tree_attention.set_plan(tree_attention.TreePlan(tree_attention.plan_blocks(ends, size=size)))
+    blocks, _ = tree_attention.attend(None, q, k[:, :2], v[:, :2], None, scaling=0.3)
+    tree_attention.set_plan(None)
+    assert torch.allclose(blocks.transpose(1, 2), dense, atol=1e-5)
+
+
+def test_mask_of_the_gpu_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`flex_attention` in its slow form, which runs anywhere, on the block mask for GPUs."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    monkeypatch.setattr(tree_attention, "_flex", flex_attention)
+    torch.manual_seed(1)
+    prompts = sorted(tuple(torch.randint(3, (n,)).tolist()) for n in (30, 31, 40, 40, 41))
+    forest = tree_attention.pack(zip(prompts, chained(prompts), strict=True))
+    ends, n = torch.tensor(forest.ends), len(forest.tokens)
+    q, k, v = torch.randn(3, 1, 2, n, 16).unbind(0)
+    outs = []
+    for made in (
+        tree_attention.TreePlan(tree_attention.plan_blocks(ends)),
+        tree_attention.TreePlan((), tree_attention.plan_flex(ends)),
+    ):
+        tree_attention.set_plan(made)
+        outs.append(tree_attention.attend(None, q, k, v, None, scaling=0.25)[0])
+    tree_attention.set_plan(None)
+    assert torch.allclose(*outs, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def packed() -> Engine:
+    return create_engine(
+        EngineSettings(engine="packed", model="demo", options={"batch_tokens": 300})
+    )
+
+
+def demo_requests(engine: Engine, count: int) -> list[ChoiceRequest]:
+    from rlaif.constitution.load import load_constitution
+
+    renderer = Renderer(load_judge_template("demo"), engine.codec)
+    principles = load_constitution("demo").constitution.principles
+    made: list[ChoiceRequest] = []
+    for n, pair in enumerate(World(6, "test").pairs(count)):
+        record = to_pair(str(n), pair)
+        for request in renderer.requests(record, plan(record, principles), str(n)):
+            shared = common_length(made[-1].token_ids, request.token_ids) if made else 0
+            made.append(ChoiceRequest(request.id, request.token_ids, request.label_ids, shared))
+    return made
+
+
+def answers(engine: Engine, asked: list[ChoiceRequest]) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for results in engine.run(iter(asked)):
+        for result in results:
+            assert isinstance(result, ChoiceResult), result
+            found[result.id] = result.logprobs
+    return found
+
+
+def test_agrees_with_vllm_and_the_reference_verdict_by_verdict(
+    packed: Engine, demo_judge: Engine
+) -> None:
+    asked = demo_requests(packed, 12)
+    ours = answers(packed, asked)
+    reference = create_engine(EngineSettings(engine="transformers", model="demo"))
+    for other in (answers(demo_judge, asked), answers(reference, asked)):
+        assert ours.keys() == other.keys()
+        for name, logprobs in ours.items():
+            assert logprobs == pytest.approx(other[name], abs=1e-3), name
+            a, b = (math.tanh((x[0] - x[1]) / 2) for x in (logprobs, other[name]))
+            assert abs(a - b) < 1e-4
+
+
+def test_computes_each_shared_token_once_within_a_pass(packed: Engine) -> None:
+    before = packed.stats()
+    asked = demo_requests(packed, 6)
+    answers(packed, asked)
+    after = packed.stats()
+    computed = (after.prompt_tokens - before.prompt_tokens) - (
+        after.cached_tokens - before.cached_tokens
+    )
+    unique = len({tuple(r.token_ids[:n]) for r in asked for n in range(1, len(r.token_ids) + 1)})
+    assert unique <= computed <= 1.25 * unique  # passes of 300 tokens repeat a prompt at times
+
+
+def test_generation_and_odd_prompts_are_failures_and_the_rest_goes_on(packed: Engine) -> None:
+    good = demo_requests(packed, 1)[0]
+    odd = [
+        GenerationRequest("write", [5, 6], 4),
+        ChoiceRequest("long", [5] * 1024, good.label_ids),
+        ChoiceRequest("none", [], good.label_ids),
+        None,
+        good,
+    ]
+    found = {r.id: r for batch in packed.run(odd) for r in batch}
+    assert isinstance(found["write"], Failure)
+    assert "does not generate" in found["write"].reason
+    assert isinstance(found["long"], Failure)
+    assert isinstance(found["none"], Failure)
+    assert isinstance(found[good.id], ChoiceResult)
+
+
+def _save(folder: Path, model) -> EngineSettings:
+    from transformers import AutoTokenizer
+
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(demo_model("judge")).save_pretrained(folder)
+    return EngineSettings(engine="packed", model=str(folder))
+
+
+SHAPE = {
+    "vocab_size": 1536, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def test_grouped_heads_and_bfloat16_are_reproduced(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE, initializer_range=0.3))
+    create_engine(_save(tmp_path / "f32", model))
+    create_engine(_save(tmp_path / "bf16", model.to(torch.bfloat16)))
+
+
+@pytest.mark.parametrize("kind", ["softcapped", "other code"])
+def test_attention_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
+    """Neither a cap on attention logits nor a model with its own attention code is reproduced."""
+    torch.manual_seed(3)
+    if kind == "softcapped":
+        config = Gemma2Config(
+            **SHAPE, head_dim=16, attn_logit_softcapping=0.5, initializer_range=0.5,
+            layer_types=["full_attention"] * 2,
+        )  # fmt: skip
+        model = Gemma2ForCausalLM(config)
+    else:
+        model = BloomForCausalLM(BloomConfig(vocab_size=1536, hidden_size=64, n_layer=2, n_head=4))
+    with pytest.raises(RlaifError, match="does not reproduce the attention"):
+        create_engine(_save(tmp_path / "m", model))
+
+
+def test_prompts_longer_than_a_sliding_window_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    config = MistralConfig(**SHAPE, sliding_window=400)
+    engine = create_engine(_save(tmp_path / "m", MistralForCausalLM(config)))
+    assert engine.max_prompt_tokens == 399

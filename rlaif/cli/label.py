@@ -97,16 +97,18 @@ def command(
         raise RlaifError("--price-per-hour is not a number", hint="Give a price, such as 2.5.")
     settings = label_settings(config, flags)
     from rlaif.pipeline.estimate import estimate
-    from rlaif.pipeline.job import prepare, run_label
+    from rlaif.pipeline.job import choose_engine, prepare, run_label
 
-    job = prepare(data, constitution, settings, split=split)
     cache_path = Path(cache) if cache else None
+    judge_settings = choose_engine(settings.judge, Path(out), cache_path)
+    settings = settings.model_copy(update={"judge": judge_settings})
+    job = prepare(data, constitution, settings, split=split)
     if dry_run:
         _print_estimate(
             estimate(job, cache_path=cache_path, price_per_hour=price_per_hour), as_json
         )
         return
-    screen = _Screen(job.source.count(settings.limit), settings.judge.model)
+    screen = _Screen(job.source.count(settings.limit), settings.judge)
     summary = run_label(
         job,
         Path(out),
@@ -189,14 +191,14 @@ def _value(text: str) -> str | int | float | bool:
 class _Screen:
     """Progress on stderr."""
 
-    def __init__(self, total: int | None, judge: str) -> None:
+    def __init__(self, total: int | None, judge: EngineSettings) -> None:
         self._total = total
         self._judge = judge
         self._bar: Any = None
 
     def engine(self, state: str) -> None:
         if state == "starting":
-            note(f"starting the judge {self._judge!r} ...")
+            note(f"starting the judge {self._judge.model!r} on {self._judge.engine} ...")
 
     def progress(self, p: Any) -> None:
         if self._bar is None:

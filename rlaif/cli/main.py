@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write a page about a labeling run.",
     "train-dpo": "Train a policy on a labeling run with DPO.",
     "engines": "List the engines that can run a judge.",
+    "bench": "Measure how fast a judge labels here, and how close that is to the limit.",
     "demo": "Label, train and compare with the embedded models; needs nothing.",
 }
 
@@ -82,10 +83,10 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         code = 2
     except click.ClickException as error:
-        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
+        text = " ".join(error.format_message().split())
         ctx = getattr(error, "ctx", None)
-        if ctx is not None:
-            click.echo(f"See `{ctx.command_path} --help`.", err=True)
+        hint = f" See `{ctx.command_path} --help`." if ctx is not None else ""
+        click.echo(f"error: {text}{hint}", err=True)
         code = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

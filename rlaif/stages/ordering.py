@@ -58,11 +58,13 @@ class TokenCount:
         predicted: that an engine computes which shares prefixes in whole blocks and keeps the
             request before; it computes at least the last token of every prompt.
         unique: of the prefix tree, each counted once: no engine can compute fewer.
+        attended: tokens that the unique tokens look back at, summed: the size of attention.
     """
 
     prompt: int = 0
     predicted: int = 0
     unique: int = 0
+    attended: int = 0
 
     def add(self, length: int, shared: int, block: int) -> None:
         """Count a prompt of `length` tokens that shares `shared` with the one before it.
@@ -72,5 +74,6 @@ class TokenCount:
         """
         self.prompt += length
         self.unique += length - shared
+        self.attended += (length - shared) * (length + shared + 1) // 2
         spared = min(shared, length - 1) // block * block if block else 0
         self.predicted += length - spared

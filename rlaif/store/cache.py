@@ -23,8 +23,8 @@ _APPLICATION = 0x524C4146
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, logprobs BLOB, reasoning TEXT)
     WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rates (judge TEXT PRIMARY KEY, verdicts_per_second REAL,
-                                  tokens_per_second REAL);
+CREATE TABLE IF NOT EXISTS speeds (judge TEXT, engine TEXT, verdicts_per_second REAL,
+                                   PRIMARY KEY (judge, engine));
 """
 
 
@@ -128,19 +128,18 @@ class VerdictCache:
                 self._db.execute(f"INSERT OR IGNORE INTO answers VALUES {marks}", values)
             self._db.execute("COMMIT")
 
-    def record_rate(self, judge: str, verdicts_per_second: float, tokens_per_second: float) -> None:
-        """Remember how fast a judge was here, for `--dry-run`."""
+    def record_rate(self, judge: str, engine: str, verdicts_per_second: float) -> None:
+        """Remember how fast a judge was here on an engine, for `--dry-run` and `--engine auto`."""
         self._db.execute(
-            "INSERT OR REPLACE INTO rates VALUES (?, ?, ?)",
-            (judge, verdicts_per_second, tokens_per_second),
+            "INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", (judge, engine, verdicts_per_second)
         )
 
-    def rate(self, judge: str) -> float | None:
-        """Verdicts per second of the judge's last run here, if there was one."""
-        row = self._db.execute(
-            "SELECT verdicts_per_second FROM rates WHERE judge = ?", (judge,)
-        ).fetchone()
-        return None if row is None else float(row[0])
+    def rates(self, judge: str) -> dict[str, float]:
+        """Verdicts per second of the judge's last run here on each engine."""
+        rows = self._db.execute(
+            "SELECT engine, verdicts_per_second FROM speeds WHERE judge = ?", (judge,)
+        )
+        return {engine: float(rate) for engine, rate in rows}
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,1 @@
+"""Measures how close labeling comes to what the machine could do."""

@@ -1,0 +1,225 @@
+"""Runs a made-up labeling job and says where the time went."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlaif.benchmark.limits import judge_cost, matmul_rate
+from rlaif.benchmark.workload import Workload, write_constitution, write_pairs
+from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
+from rlaif.engines.hub import resolve_model
+from rlaif.pipeline.job import LabelJob, prepare
+from rlaif.pipeline.label import Labeler
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.records import Request, Result
+from rlaif.stages.ordering import TokenCount
+from rlaif.store.cache import VerdictCache
+from rlaif.store.run_directory import RunDirectory
+
+
+class WatchedEngine:
+    """An engine that notes how long its caller kept it waiting.
+
+    Attributes:
+        asking: seconds spent getting requests: planning, as far as it was not done ahead.
+        telling: seconds spent by the caller on results: folding and storing.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.fingerprint, self.codec = engine.fingerprint, engine.codec
+        self.max_prompt_tokens, self.sharing = engine.max_prompt_tokens, engine.sharing
+        self.asking = self.telling = 0.0
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """See `Engine.run`."""
+        for results in self._engine.run(self._watched(requests)):
+            began = time.perf_counter()
+            yield results
+            self.telling += time.perf_counter() - began
+
+    def _watched(self, requests: Iterable[Request | None]) -> Iterator[Request | None]:
+        source = iter(requests)
+        while True:
+            began = time.perf_counter()
+            try:
+                request = next(source)
+            except StopIteration:
+                return
+            finally:
+                self.asking += time.perf_counter() - began
+            yield request
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._engine.close()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One labeling run.
+
+    Attributes:
+        seconds: wall clock, from the first row read to the last row written.
+        verdicts, pairs: answered.
+        computed: prompt tokens that the engine computed, by its own counters.
+        tokens: as planned.
+        asking, telling: see `WatchedEngine`.
+        idle: seconds that the engine had nothing to do.
+    """
+
+    seconds: float
+    verdicts: int
+    pairs: int
+    computed: int
+    tokens: TokenCount
+    asking: float
+    telling: float
+    idle: float
+
+
+def label_once(engine: Engine, job: LabelJob, folder: Path) -> Timing:
+    """Label a job with a cache and a run folder of its own, made in `folder`."""
+    watched = WatchedEngine(engine)
+    before = engine.stats()
+    with (
+        closing(VerdictCache(folder / "cache.sqlite")) as cache,
+        closing(RunDirectory(folder / "run", job.config)) as run,
+    ):
+        labeler = Labeler(
+            engine=watched,
+            cache=cache,
+            run=run,
+            constitution=job.constitution,
+            template=job.template,
+            settings=job.settings,
+            stamp=job.stamp,
+        )
+        began = time.perf_counter()
+        tally = labeler.label(job.source)
+        seconds = time.perf_counter() - began
+    after = engine.stats()
+    return Timing(
+        seconds,
+        tally.verdicts,
+        tally.pairs,
+        (after.prompt_tokens - before.prompt_tokens) - (after.cached_tokens - before.cached_tokens),
+        labeler.tokens,
+        watched.asking,
+        watched.telling,
+        after.idle_seconds - before.idle_seconds,
+    )
+
+
+def write_job(folder: Path, workload: Workload, settings: LabelSettings, *, seed: int) -> LabelJob:
+    """A made-up job in `folder`."""
+    folder.mkdir(parents=True)
+    write_pairs(folder / "pairs.jsonl", workload, codec_for(settings.judge), seed=seed)
+    write_constitution(folder / "constitution.yaml", workload)
+    return prepare(str(folder / "pairs.jsonl"), str(folder / "constitution.yaml"), settings)
+
+
+def workload_settings(judge: EngineSettings, workload: Workload, template: str) -> LabelSettings:
+    """How a made-up job is judged: no answer is refused, since random judges are measured too."""
+    return LabelSettings(
+        judge=judge,
+        template=template,
+        orders="both" if workload.both_orders else "one",
+        label_mass_floor=0.0,
+    )
+
+
+def bench(
+    judge: EngineSettings,
+    workload: Workload,
+    *,
+    template: str,
+    repetitions: int = 3,
+    price_per_hour: float | None = None,
+) -> dict[str, Any]:
+    """Measure one judge on one engine.  New pairs each repetition; a first one is not counted.
+
+    Returns:
+        The repetition of median duration, as `rates` and `against_limit` describe it.
+
+    Raises:
+        RlaifError: the engine can't start or the judge can't be used.
+    """  # fmt: skip
+    files = resolve_model(judge.model, judge.revision)
+    settings = workload_settings(judge, workload, template)
+    timings = []
+    with tempfile.TemporaryDirectory() as scratch, closing(create_engine(judge)) as engine:
+        for repetition in range(repetitions + 1):
+            job = write_job(Path(scratch) / str(repetition), workload, settings, seed=repetition)
+            timing = label_once(engine, job, Path(scratch) / str(repetition))
+            if repetition:
+                timings.append(timing)
+    timings.sort(key=lambda t: t.seconds)
+    middle = timings[len(timings) // 2]
+    found: dict[str, Any] = {
+        "engine": judge.engine,
+        "judge": judge.model,
+        "fingerprint": files.fingerprint,
+        "workload": vars(workload),
+        "repetitions": repetitions,
+        **rates(middle),
+    }
+    if judge.engine != "scripted":
+        found |= against_limit(middle, files.path, judge)
+    if price_per_hour is not None:
+        hours = middle.seconds / 3600 / middle.pairs * 1000
+        found["cost_per_1000_pairs"] = round(price_per_hour * hours, 6)
+    return found
+
+
+def rates(timing: Timing) -> dict[str, Any]:
+    """What a run did per second, and where its time went."""
+    t = timing.seconds
+    inside = t - timing.asking - timing.telling
+    return {
+        "seconds": t,
+        "verdicts_per_second": timing.verdicts / t,
+        "pairs_per_second": timing.pairs / t,
+        "computed_tokens_per_second": timing.computed / t,
+        "unique_tokens_per_second": timing.tokens.unique / t,
+        "prefix_cache_hit_rate": 1 - timing.computed / timing.tokens.prompt,
+        "computed_over_planned": timing.computed / timing.tokens.predicted,
+        "computed_over_unique": timing.computed / timing.tokens.unique,
+        "share_of_time": {
+            "engine": inside / t,
+            "waiting for a plan": timing.asking / t,
+            "folding and storing": timing.telling / t,
+        },
+        "engine_idle_seconds": timing.idle,
+    }
+
+
+def against_limit(timing: Timing, model: Path, judge: EngineSettings) -> dict[str, Any]:
+    """Model FLOP/s over the matmul rate of this machine: as computed, and of what was needed."""
+    dtype = torch.float32
+    if torch.cuda.is_available():
+        dtype = torch.float16 if judge.dtype == "float16" else torch.bfloat16
+    cost = judge_cost(model)
+    peak = matmul_rate(dtype)
+    needed = cost.flops(timing.tokens.unique, timing.tokens.attended, timing.verdicts)
+    # What was computed twice was attended from about as far back as the rest.
+    again = timing.computed / timing.tokens.unique
+    done = cost.flops(timing.computed, timing.tokens.attended * again, timing.verdicts)
+    return {
+        "parameters": cost.parameters,
+        "matmul_flops_per_second": peak,
+        "model_flops_utilization": done / timing.seconds / peak,
+        "limit_fraction": needed / timing.seconds / peak,
+    }

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import yaml
 
@@ -52,7 +53,7 @@ class JudgeTemplate:
         """Characters of the layout's own between the last other placeholder and the principle's.
 
         0 where another placeholder follows the principle: such a layout repeats the pair's
-        tokens for every principle.
+        tokens for every principle.  (Where two placeholders touch it is 0 too.)
         """
         if _SLOT.search(self._parts[1]):
             return 0
@@ -79,13 +80,22 @@ class JudgeTemplate:
         return shared + end
 
 
+def template_path(name: str) -> Path:
+    """The file of a layout by shipped name or path.
+
+    Raises:
+        RlaifError: there is none.
+    """
+    return find(name, folder="prompts/judge", suffix=".txt", what="Judge template")
+
+
 def load_judge_template(name: str) -> JudgeTemplate:
     """Read a layout by shipped name or path.
 
     Raises:
         RlaifError: it is missing, has no valid front matter, or lacks or repeats a placeholder.
     """
-    path = find(name, folder="prompts/judge", suffix=".txt", what="Judge template")
+    path = template_path(name)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

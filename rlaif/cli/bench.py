@@ -26,14 +26,28 @@ change how long a judge needs. `rlaif label --engine auto` takes the engine that
     "--engine", "engines", multiple=True, help="Engine; repeat it to compare. [default: vllm]"
 )
 @click.option("--template", help="Judge prompt layout. [default: demo for demo, else pairwise]")
-@click.option("--pairs", type=click.IntRange(1), default=40, show_default=True)
-@click.option("--principles", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option(
+    "--pairs", type=click.IntRange(1), default=40, show_default=True, help="Made up a repetition."
+)
+@click.option(
+    "--principles",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Questions about each pair and order.",
+)
 @click.option(
     "--context", type=click.IntRange(10), default=600, show_default=True,
     help="Tokens of a pair's prompt and responses together.",
 )  # fmt: skip
 @click.option("--one-order", is_flag=True, help="Show each pair one way round only.")
-@click.option("--repetitions", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Counted runs, after one that is not.",
+)
 @click.option("--dtype", help="As `rlaif label`.")
 @click.option(
     "--price-per-hour", type=click.FloatRange(0, 1e9), metavar="X", help="Of the machine."

@@ -7,7 +7,7 @@ import sys
 import click
 import yaml
 
-from rlaif.cli.output import print_json, table
+from rlaif.cli.output import print_json, quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import diff, lint
 from rlaif.constitution.schema import json_schema
@@ -23,13 +23,25 @@ def command() -> None:
 
 @command.command(name="lint")
 @click.argument("constitution", metavar="C")
+@click.option("--template", help="Also check this judge template: what its layout costs.")
+@click.option("-j", "--judge", default="demo", help="Model whose tokens count for --template.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there is any warning.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
-def lint_command(constitution: str, strict: bool, as_json: bool) -> None:
+def lint_command(
+    constitution: str, template: str | None, judge: str, strict: bool, as_json: bool
+) -> None:
     """Check a constitution: errors stop, advice is printed."""
     loaded = load_constitution(constitution)
-    warnings = lint(loaded)
+    warnings: list[object] = list(lint(loaded))
     c = loaded.constitution
+    if template is not None:
+        quiet_libraries()
+        from rlaif.engines.base import EngineSettings, codec_for
+        from rlaif.pipeline.layout_cost import layout_advice
+
+        codec = codec_for(EngineSettings(engine="transformers", model=judge))
+        asked = [p.preference for p in c.principles if p.preference]
+        warnings += layout_advice(template, codec, asked)
     if as_json:
         print_json(
             {

@@ -108,6 +108,12 @@ def command(
             estimate(job, cache_path=cache_path, price_per_hour=price_per_hour), as_json
         )
         return
+    if not job.template.fixed_before_principle:
+        note(
+            f"template {settings.template!r} computes each pair again for every principle: "
+            f"`rlaif constitution lint {constitution} --template {settings.template}` says what "
+            "that costs"
+        )
     screen = _Screen(job.source.count(settings.limit), settings.judge)
     summary = run_label(
         job,

@@ -6,6 +6,7 @@ layout raises `BadRow` with the reason; it is the caller's to count.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -219,12 +220,22 @@ def _completions(
         if len(keys) >= 2:
             return *_several([(key, row[key]) for key in keys], row), False
     for key in LIST_KEYS:
-        value = row.get(key)
+        value = _parsed(row.get(key))
         if isinstance(value, list) and value:
             found = [_candidate(item, key) for item in value]
             return [c for c, _ in found], _shared([p for _, p in found], key), False
     expected = "responses, chosen + rejected, or response_a + response_b"
     raise BadRow(f"no responses: expected {expected}; found the columns {_names(row)}")
+
+
+def _parsed(value: object) -> object:
+    """A list written out as JSON, as CSV files have it, as the list."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
 
 
 def _several(

@@ -185,17 +185,22 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
     csv.field_size_limit(MAX_LINE_BYTES)
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__")
+        reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__", strict=True)
         try:
             names = reader.fieldnames
         except csv.Error as error:
             raise RlaifError(f"{path}: not CSV ({error})", hint="Check the file.") from None
         while names:
-            place = f"line {reader.line_num + 1}"
+            place = f"line {reader.reader.line_num + 1}"
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                yield place, Rejected(place, f"not CSV: {error}")
+                reason = f"not CSV: {error}"
+                if "unexpected end of data" in str(error):
+                    reason = "a quote that is opened here is not closed before the file ends"
+                if reader.reader.line_num >= int(place.split()[1]) + 1:
+                    place = f"lines {place.split()[1]} to {reader.reader.line_num}"
+                yield place, Rejected(place, reason)
                 continue
             if row is None:
                 return

@@ -94,6 +94,14 @@ def test_instruction_keeps_its_input() -> None:
     assert read_row(row).prompt == [user("Summarise.\n\nA text.")]
 
 
+def test_list_written_out_in_a_cell_is_a_list() -> None:
+    read = read_row({"prompt": "q", "responses": '["one", {"text": "two", "model": "m"}]'})
+    assert [c.messages[0]["content"] for c in read.completions] == ["one", "two"]
+    assert read.completions[1].origin == "m"
+    with pytest.raises(BadRow, match="no responses"):
+        read_row({"prompt": "q", "responses": "[one, two"})
+
+
 def test_numbered_columns_are_all_taken() -> None:
     row = {"prompt": "q", "response_3": "z", "response_1": "x", "response_2": "y"}
     texts = [c.messages[0]["content"] for c in read_row(row).completions]

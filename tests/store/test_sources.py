@@ -95,6 +95,17 @@ def test_json_of_one_object_is_one_row(tmp_path: Path) -> None:
     ]
 
 
+def test_csv_quote_that_swallows_lines_is_named_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('prompt,a\nq1,"x\nq2,"y"\nq3,z\nq4,"open\nq5,w\n')
+    found = list(open_source(str(path)).rows())
+    assert [place for place, _ in found] == ["lines 2 to 3", "line 4", "lines 5 to 6"]
+    assert isinstance(found[0][1], Rejected)
+    assert found[1][1] == {"prompt": "q3", "a": "z"}
+    assert isinstance(found[2][1], Rejected)
+    assert "not closed" in found[2][1].reason
+
+
 def test_csv_places_are_line_numbers(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("prompt,a\nq,1\nq,2\n")

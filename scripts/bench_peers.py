@@ -1,0 +1,343 @@
+"""Compares labeling with other ways of asking a judge: same machine, model, pairs and principles.
+
+Every contender runs in a process of its own and waits while another runs.  In each repetition
+all of them judge the same new pairs, in rotating order; the first repetition is a warm-up and is
+not counted.  What is printed are ratios within a repetition: median, lowest, highest.
+
+Contenders: `rlaif` (this package on vLLM); `packed` (this package on its packed engine);
+`planned` (vLLM's `LLM.generate` on the requests that rlaif planned, all at hand: the ceiling);
+`generate` and `generate-uncached` (`LLM.generate`, one principle-first prompt per verdict, prefix
+caching on and off); `http` (64 requests at a time to a vLLM server, principle first);
+`transformers` (batched `generate`, principle first).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rlaif.benchmark.measure import (
+    Timing,
+    against_limit,
+    label_once,
+    workload_settings,
+    write_job,
+)
+from rlaif.benchmark.shapes import SHAPES, write_judge
+from rlaif.benchmark.workload import Workload
+from rlaif.cli.output import quiet_libraries, table
+from rlaif.engines.base import Engine, EngineSettings, codec_for, create_engine
+from rlaif.pipeline.job import LabelJob
+from rlaif.pipeline.planning import Planner
+from rlaif.pipeline.rendering import Renderer
+from rlaif.prompts import completion_text, conversation_text
+from rlaif.stages.layouts import read_row
+from rlaif.stages.ordering import walk
+from rlaif.stages.pairing import make_pairs
+
+CONTENDERS = (
+    "rlaif", "planned", "packed", "generate", "generate-uncached", "http", "transformers",
+)  # fmt: skip
+CONCURRENCY = 64
+Runner = Callable[[LabelJob, Path], float]
+
+
+def judge_settings(model: str, engine: str, dtype: str) -> EngineSettings:
+    """The judge as every contender runs it."""
+    dummy = not any(Path(model).glob("*.safetensors"))
+    options: dict[str, str | int | float | bool] = {}
+    if dummy and engine == "vllm":
+        options["load_format"] = "dummy"
+    return EngineSettings(engine=engine, model=model, dtype=dtype, options=options)  # type: ignore[arg-type]
+
+
+def principle_first(job: LabelJob) -> list[str]:
+    """What a plain script asks: the principle, then the pair; one prompt per verdict."""
+    prompts = []
+    for _, row in job.source.rows():
+        assert isinstance(row, dict)
+        for pair in make_pairs(read_row(row), ""):
+            for one, two in ((pair.a, pair.b), (pair.b, pair.a)):
+                prompts += [
+                    f"Which response follows the principle better? Principle: {p.preference}\n\n"
+                    f"[Conversation]\n{conversation_text(pair.prompt)}\n\n"
+                    f"[Response A]\n{completion_text(one)}\n\n"
+                    f"[Response B]\n{completion_text(two)}\n\nAnswer A or B."
+                    for p in job.constitution.principles
+                ]
+    return prompts
+
+
+def run_rlaif(engine: Engine, timings: list[Timing]) -> Runner:
+    """The whole of `rlaif label` but starting the engine."""
+
+    def run(job: LabelJob, folder: Path) -> float:
+        timings.append(label_once(engine, job, folder))
+        return timings[-1].seconds
+
+    return run
+
+
+def run_planned(engine: Any) -> Runner:
+    """`LLM.generate` on planned requests: what the engine alone needs."""
+    from vllm import SamplingParams, TokensPrompt
+
+    def run(job: LabelJob, folder: Path) -> float:
+        planner = Planner(
+            job.constitution, Renderer(job.template, engine.codec), job.settings, "bench"
+        )
+        prompts, labels = [], Renderer(job.template, engine.codec).label_ids
+        for window in planner.windows(job.source, 0):
+            branches = [b for item in window for b in item.branches]
+            for n in walk([b.path for b in branches]):
+                prompts += [
+                    TokensPrompt(prompt_token_ids=branches[n].context + tail)
+                    for _, tail in branches[n].tails
+                ]
+        params = SamplingParams(
+            max_tokens=1, temperature=0, detokenize=False,
+            logprob_token_ids=[t for spelled in labels for t in spelled],
+        )  # fmt: skip
+        began = time.perf_counter()
+        engine._llm.generate(prompts, params, use_tqdm=False)
+        return time.perf_counter() - began
+
+    return run
+
+
+def run_generate(model: str, dtype: str, *, caching: bool) -> Runner:
+    """`LLM.chat` on principle-first prompts, as a script would use it."""
+    settings = judge_settings(model, "vllm", dtype)
+    options = {**settings.options, "enable_prefix_caching": caching}
+    engine: Any = create_engine(settings.model_copy(update={"options": options}))
+    from vllm import SamplingParams
+
+    def run(job: LabelJob, folder: Path) -> float:
+        chats = [[{"role": "user", "content": text}] for text in principle_first(job)]
+        params = SamplingParams(max_tokens=1, temperature=0, logprobs=20)
+        began = time.perf_counter()
+        engine._llm.chat(chats, params, use_tqdm=False)
+        return time.perf_counter() - began
+
+    return run
+
+
+def run_http(model: str, dtype: str, stack: ExitStack) -> Runner:
+    """A vLLM server and a client with a fixed number of requests under way."""
+    import aiohttp
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
+        "--served-model-name", "judge", "--port", str(port), "--host", "127.0.0.1",
+        "--enforce-eager", "--max-model-len", "4096",
+    ]  # fmt: skip
+    if dtype != "auto":
+        command += ["--dtype", dtype]
+    environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    stack.callback(server.terminate)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+            break
+        except (urllib.error.URLError, OSError):
+            if server.poll() is not None:
+                raise RuntimeError("the vLLM server did not start") from None
+            time.sleep(0.5)
+
+    async def ask_all(prompts: list[str]) -> float:
+        waiting = iter(prompts)
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+
+        async def worker(session: aiohttp.ClientSession) -> None:
+            for text in waiting:
+                body = {
+                    "model": "judge", "messages": [{"role": "user", "content": text}],
+                    "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5,
+                }  # fmt: skip
+                async with session.post(url, json=body) as answer:
+                    answer.raise_for_status()
+                    await answer.json()
+
+        connector = aiohttp.TCPConnector(limit=CONCURRENCY)
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            began = time.perf_counter()
+            await asyncio.gather(*(worker(session) for _ in range(CONCURRENCY)))
+            return time.perf_counter() - began
+
+    return lambda job, folder: asyncio.run(ask_all(principle_first(job)))
+
+
+def run_transformers(model: str, dtype: str) -> Runner:
+    """Left-padded batches of 16 through `generate`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
+    lm: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
+    if torch.cuda.is_available():
+        lm = lm.cuda()
+
+    def run(job: LabelJob, folder: Path) -> float:
+        prompts = principle_first(job)
+        began = time.perf_counter()
+        for start in range(0, len(prompts), 16):
+            part = prompts[start : start + 16]
+            chats = [
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+                )
+                for text in part
+            ]
+            batch = tokenizer(chats, padding=True, return_tensors="pt", add_special_tokens=False)
+            with torch.inference_mode():
+                lm.generate(
+                    **batch.to(lm.device), max_new_tokens=1, do_sample=False, output_logits=True,
+                    return_dict_in_generate=True, pad_token_id=tokenizer.eos_token_id,
+                )  # fmt: skip
+        return time.perf_counter() - began
+
+    return run
+
+
+def serve(name: str, model: str, dtype: str, workload: Workload, pipe: Connection) -> None:
+    """A contender's process: gets ready, then runs a job whenever it is told to."""
+    quiet_libraries()
+    timings: list[Timing] = []
+    settings = judge_settings(model, "packed" if name == "packed" else "vllm", dtype)
+    with ExitStack() as stack:
+        match name:
+            case "rlaif" | "packed":
+                run = run_rlaif(create_engine(settings), timings)
+            case "planned":
+                run = run_planned(create_engine(settings))
+            case "generate" | "generate-uncached":
+                run = run_generate(model, dtype, caching=name == "generate")
+            case "http":
+                run = run_http(model, dtype, stack)
+            case _:
+                run = run_transformers(model, dtype)
+        pipe.send("ready")
+        while (message := pipe.recv()) is not None:
+            folder, seed = message
+            label = workload_settings(settings, workload, "pairwise")
+            job = write_job(Path(folder), workload, label, seed=seed)
+            seconds = run(job, Path(folder))
+            limits = None
+            if timings:
+                limits = against_limit(timings[-1], Path(model), settings)
+                planned = timings[-1].tokens.predicted
+                limits["computed_over_planned"] = timings[-1].computed / planned
+            pipe.send((seconds, limits))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="22m", choices=SHAPES, help="judge, random weights")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--principles", type=int, default=8)
+    parser.add_argument("--context", type=int, default=600)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    quiet_libraries()
+    workload = Workload(args.pairs, args.principles, args.context)
+    verdicts = args.pairs * args.principles * 2
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as scratch:
+        model = str(write_judge(args.shape, Path(scratch) / "judge"))
+        codec_for(judge_settings(model, "vllm", args.dtype))
+        pipes: dict[str, Connection] = {}
+        workers = []
+        for name in args.contenders:
+            ours, theirs = spawn.Pipe()
+            worker = spawn.Process(target=serve, args=(name, model, args.dtype, workload, theirs))
+            worker.start()
+            workers.append(worker)
+            assert ours.recv() == "ready"
+            pipes[name] = ours
+            print(f"{name} is ready", file=sys.stderr, flush=True)
+        seconds: dict[str, list[float]] = {name: [] for name in pipes}
+        limits: dict[str, list[dict[str, float]]] = {name: [] for name in pipes}
+        for repetition in range(args.repetitions + 1):
+            names = list(pipes)
+            turn = repetition % len(names)
+            for name in names[turn:] + names[:turn]:
+                pipes[name].send((f"{scratch}/{name}-{repetition}", repetition))
+                spent, limit = pipes[name].recv()
+                if repetition:
+                    seconds[name].append(spent)
+                    if limit:
+                        limits[name].append(limit)
+        for pipe in pipes.values():
+            with closing(pipe):
+                pipe.send(None)
+        for worker in workers:
+            worker.join(30)
+    report(vars(args), verdicts, seconds, limits, as_json=args.json)
+
+
+def report(
+    arguments: dict[str, Any], verdicts: int, seconds: dict[str, list[float]],
+    limits: dict[str, list[dict[str, float]]], *, as_json: bool,
+) -> None:  # fmt: skip
+    """Print speeds, and how many times faster rlaif was than each, within a repetition."""
+    ours = seconds.get("rlaif") or next(iter(seconds.values()))
+    found = []
+    for name, spent in seconds.items():
+        ratios = [theirs / own for theirs, own in zip(spent, ours, strict=True)]
+        entry: dict[str, Any] = {
+            "contender": name,
+            "verdicts_per_second": verdicts / statistics.median(spent),
+            "rlaif_is_faster_by": [statistics.median(ratios), min(ratios), max(ratios)],
+        }
+        for key in ("limit_fraction", "model_flops_utilization", "computed_over_planned"):
+            values = [limit[key] for limit in limits[name]]
+            if values:
+                entry[key] = statistics.median(values)
+        found.append(entry)
+    if as_json:
+        print(json.dumps({"arguments": arguments, "contenders": found}, indent=2))
+        return
+    rows = [
+        (
+            e["contender"],
+            f"{e['verdicts_per_second']:.1f}",
+            "{:.2f}".format(e["rlaif_is_faster_by"][0]),
+            "{1:.2f} to {2:.2f}".format(*e["rlaif_is_faster_by"]),
+            f"{e['limit_fraction']:.2f}" if "limit_fraction" in e else "-",
+            f"{e['computed_over_planned']:.3f}" if "computed_over_planned" in e else "-",
+        )
+        for e in found
+    ]
+    header = ["contender", "verdicts/s", "rlaif is faster by", "from to", "limit fraction",
+              "computed / planned"]  # fmt: skip
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()

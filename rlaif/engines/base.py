@@ -56,7 +56,12 @@ class EngineSettings(BaseModel):
     )
 
     max_in_flight: int = Field(default=256, ge=1, description="Requests given to the engine.")
-    tensor_parallel_size: int = Field(default=1, ge=1)
+    data_parallel_size: int = Field(
+        default=1, ge=1, description="Copies of the judge, each on devices of its own."
+    )
+    tensor_parallel_size: int = Field(
+        default=1, ge=1, description="Devices that one copy of the judge is spread over."
+    )
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache on the CPU.")
     options: dict[str, Option] = Field(
@@ -233,6 +238,13 @@ _BUILTIN = (
         "rlaif.engines.transformers_engine:create",
     ),
     EngineInfo(
+        "ray",
+        "copies of another engine as actors on a Ray cluster: several machines",
+        "ray",
+        "pip install 'rlaif[ray]'",
+        "rlaif.engines.ray_engine:create",
+    ),
+    EngineInfo(
         "scripted",
         "answers by a fixed rule without any model: for tests and dry experiments",
         "",
@@ -312,5 +324,10 @@ def create_engine(settings: EngineSettings) -> Engine:
         RlaifError: no such engine, its library is not installed, or the model can't be loaded.
     """
     attribute = _find(settings.engine).target.partition(":")[2]
-    factory: EngineFactory = getattr(_module(settings.engine), attribute)
+    module = _module(settings.engine)
+    if settings.data_parallel_size > 1 and not getattr(module, "REPLICATES_ITSELF", False):
+        replicas = importlib.import_module("rlaif.engines.replicas")
+        engine: Engine = replicas.on_this_machine(settings, codec_for(settings))
+        return engine
+    factory: EngineFactory = getattr(module, attribute)
     return factory(settings)

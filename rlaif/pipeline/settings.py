@@ -14,7 +14,13 @@ from rlaif.stages.pairing import PairingMode
 from rlaif.stages.questions import OrdersMode, PrinciplesMode
 from rlaif.store.sources import Source
 
-SPEED_ONLY = {"max_in_flight", "tensor_parallel_size", "gpu_memory_utilization", "kv_cache_gib"}
+SPEED_ONLY = {
+    "max_in_flight",
+    "data_parallel_size",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "kv_cache_gib",
+}
 
 
 class LabelSettings(BaseModel):

@@ -126,4 +126,4 @@ def test_unknown_engine_and_missing_library(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("rlaif.engines.base.find_spec", lambda name: None)
     with pytest.raises(RlaifError, match=r"not installed.*pip install 'rlaif\[vllm\]'"):
         create_engine(EngineSettings(model="demo"))
-    assert [e.name for e in list_engines()][:3] == ["vllm", "transformers", "scripted"]
+    assert {"vllm", "packed", "transformers", "ray", "scripted"} <= {e.name for e in list_engines()}

@@ -22,7 +22,7 @@ from rlaif.stages.questions import plan
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def random_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second architecture: Qwen2 (grouped heads, biases) with random weights."""
     folder = tmp_path_factory.mktemp("qwen")
@@ -86,7 +86,7 @@ def compare(engine: Engine, model: Path) -> None:
     assert max(shares) - min(shares) > 1e-3, "all answers alike: the comparison would be empty"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def qwen_engine(random_qwen: Path) -> Iterator[Engine]:
     engine = create_engine(EngineSettings(model=str(random_qwen)))
     yield engine

@@ -1,0 +1,151 @@
+"""Replicas as actors on a Ray cluster: `--engine ray`.
+
+The cluster is the one that `RAY_ADDRESS` names (`ray start --head` prints it), else one on this
+machine.  Each actor runs one of the other engines; the verdict cache and the run directory stay
+with the process that asks, so an actor or a node can die at any time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from rlaif.engines.base import EngineSettings, EngineStats, codec_for, model_fingerprint
+from rlaif.engines.replicas import Lost, Replica, ReplicatedEngine, ReplicaTraits
+from rlaif.errors import RlaifError
+from rlaif.records import Request, Result
+
+REPLICATES_ITSELF = True
+
+
+class RayBackend:
+    """Replicas as Ray actors.
+
+    Args:
+        settings: of the engine inside each actor.
+        gpus, cpus: that each actor reserves; no `gpus`: `tensor_parallel_size` of them where
+            the cluster has any.
+    """
+
+    def __init__(self, settings: EngineSettings, *, gpus: float | None, cpus: float) -> None:
+        self._settings = settings
+        self._own = not ray.is_initialized()
+        if self._own:
+            try:
+                ray.init(
+                    address=os.environ.get("RAY_ADDRESS"),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="error",
+                )
+            except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+                raise RlaifError(
+                    f"no Ray cluster ({' '.join(str(error).split())[:200]})",
+                    hint="Check RAY_ADDRESS, or unset it for one on this machine.",
+                ) from None
+        if gpus is None:
+            has_gpus = ray.cluster_resources().get("GPU", 0)
+            gpus = settings.tensor_parallel_size if has_gpus else 0
+        self._actor = ray.remote(Replica).options(num_gpus=gpus, num_cpus=cpus)
+        self._actors: dict[int, Any] = {}
+        self._calls: dict[int, deque[Any]] = {}
+
+    def start(self, number: int) -> ReplicaTraits:
+        """See `Backend.start`."""
+        self._calls[number] = deque()
+        self._actors[number] = self._actor.remote(self._settings)
+        try:
+            traits: ReplicaTraits = ray.get(self._actors[number].traits.remote())
+        except RayError as error:
+            raise Lost(_reason(error)) from None
+        return traits
+
+    def submit(self, number: int, requests: Sequence[Request]) -> None:
+        """See `Backend.submit`."""
+        self._calls[number].append(self._actors[number].work.remote(list(requests)))
+
+    def wait(self) -> list[tuple[int, tuple[list[Result], EngineStats] | Lost]]:
+        """See `Backend.wait`."""
+        first = {calls[0]: number for number, calls in self._calls.items() if calls}
+        done, _ = ray.wait(list(first), num_returns=1)
+        found: list[tuple[int, tuple[list[Result], EngineStats] | Lost]] = []
+        for call in done:
+            number = first[call]
+            self._calls[number].popleft()
+            try:
+                found.append((number, ray.get(call)))
+            except RayError as error:
+                if not isinstance(error, RayActorError):
+                    ray.kill(self._actors[number])
+                self._calls[number].clear()
+                found.append((number, Lost(_reason(error))))
+        return found
+
+    def close(self) -> None:
+        """See `Backend.close`; ends the cluster if it was started here."""
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        if self._own and ray.is_initialized():
+            ray.shutdown()
+
+
+def _reason(error: BaseException) -> str:
+    cause = getattr(error, "cause", None)
+    text = str(cause if isinstance(cause, RlaifError) else error).strip()
+    return " ".join(text.split("\n")[-1].split())[:300]
+
+
+def inner_settings(settings: EngineSettings) -> EngineSettings:
+    """The settings of the engine inside each actor."""
+    options = {k: v for k, v in settings.options.items() if k not in ("inner", "gpus", "cpus")}
+    inner = str(settings.options.get("inner", "vllm"))
+    if inner == "ray":
+        raise RlaifError("option inner is 'ray'", hint="Name the engine inside, such as vllm.")
+    return settings.model_copy(
+        update={"engine": inner, "options": options, "data_parallel_size": 1}
+    )
+
+
+def fingerprint(settings: EngineSettings) -> str:
+    """That of the model inside."""
+    return model_fingerprint(inner_settings(settings))
+
+
+def codec(settings: EngineSettings) -> Any:
+    """That of the model inside."""
+    return codec_for(inner_settings(settings))
+
+
+def _number(settings: EngineSettings, name: str) -> float | None:
+    value = settings.options.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool | str) or value < 0:
+        raise RlaifError(f"option {name} is {value!r}", hint="Give a number from 0.")
+    return float(value)
+
+
+def create(settings: EngineSettings) -> ReplicatedEngine:
+    """Start the actors.
+
+    Options: `inner`, the engine inside (default vllm); `gpus` and `cpus` that each actor
+    reserves (default: `tensor_parallel_size` GPUs where the cluster has any, and one core);
+    all others go to the engine inside.
+    """
+    inner = inner_settings(settings)
+    gpus, cpus = (_number(settings, name) for name in ("gpus", "cpus"))
+    backend = RayBackend(inner, gpus=gpus, cpus=1.0 if cpus is None else cpus)
+    try:
+        return ReplicatedEngine(
+            backend, codec_for(inner), settings.data_parallel_size,
+            max(1, settings.max_in_flight // 2),
+        )  # fmt: skip
+    except RlaifError:
+        backend.close()
+        raise

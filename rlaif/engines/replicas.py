@@ -1,0 +1,349 @@
+"""Several copies of an engine behind the contract of one: replicas in processes or on a cluster.
+
+Questions that share a context go to the same replica.  Each replica holds one portion of
+requests in its engine while the next waits beside it, so it never runs dry between portions.
+When one dies, what it had not answered is asked again elsewhere, and a new one is started.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from typing import Any, Protocol
+
+from rlaif.engines.base import (
+    Codec,
+    EngineSettings,
+    EngineStats,
+    Intake,
+    PrefixSharing,
+    create_engine,
+)
+from rlaif.errors import RlaifError
+from rlaif.records import ChoiceRequest, Request, Result
+
+CALLS_WAITING = 2
+MOST_RESTARTS = 5
+
+
+@dataclass(frozen=True)
+class ReplicaTraits:
+    """What a replica says about its engine."""
+
+    fingerprint: str
+    max_prompt_tokens: int
+    sharing: PrefixSharing | None
+
+
+class Replica:
+    """An engine that is handed portions of requests; lives in its own process."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._engine = create_engine(settings)
+        self._inbox: deque[Request] = deque()
+        self._open = 0
+        self._results = self._engine.run(self._feed())
+
+    def _feed(self) -> Iterator[Request | None]:
+        while True:
+            yield self._inbox.popleft() if self._inbox else None
+
+    def traits(self) -> ReplicaTraits:
+        """See `ReplicaTraits`."""
+        e = self._engine
+        return ReplicaTraits(e.fingerprint, e.max_prompt_tokens, e.sharing)
+
+    def work(self, requests: Sequence[Request]) -> tuple[list[Result], EngineStats]:
+        """Take a portion, and give the answers that came while the one before was finished.
+
+        Returns when no more requests are open than this portion has; with an empty portion,
+        when none is.
+        """
+        self._inbox += requests
+        self._open += len(requests)
+        done: list[Result] = []
+        while self._open > len(requests):
+            batch = next(self._results)
+            self._open -= len(batch)
+            done += batch
+        return done, self._engine.stats()
+
+
+class Lost(Exception):
+    """A replica died; the message says how."""
+
+
+class Backend(Protocol):
+    """Starts replicas somewhere and calls them; a call is known by the replica's number."""
+
+    def start(self, number: int) -> ReplicaTraits:
+        """Start or restart a replica and wait until it is ready.
+
+        Raises:
+            Lost: it did not start.
+        """
+        ...
+
+    def submit(self, number: int, requests: Sequence[Request]) -> None:
+        """Call `Replica.work` without waiting; calls of one replica run in order."""
+        ...
+
+    def wait(self) -> list[tuple[int, tuple[list[Result], EngineStats] | Lost]]:
+        """The calls that have ended, at least one, in order for each replica."""
+        ...
+
+    def close(self) -> None:
+        """End all replicas."""
+        ...
+
+
+@dataclass
+class _State:
+    """What a replica has on its desk."""
+
+    open: dict[str, Request] = field(default_factory=dict)
+    calls: int = 0
+    stats: EngineStats = field(default_factory=EngineStats)
+
+
+class ReplicatedEngine:
+    """An engine made of replicas.
+
+    Args:
+        portion: requests handed over at a time, rounded up to whole contexts.
+
+    Raises:
+        RlaifError: no replica starts, or replicas die again and again.
+    """
+
+    def __init__(self, backend: Backend, codec: Codec, replicas: int, portion: int) -> None:
+        self.codec = codec
+        self._backend = backend
+        self._portion = portion
+        self._restarts = 0
+        self._again: deque[Request] = deque()
+        self._held: Request | None = None
+        self._past = EngineStats()
+        self._idle_since: float | None = None
+        self._idle = 0.0
+        self._states: dict[int, _State] = {}
+        for number in range(replicas):
+            traits = self._start(number)
+        self.fingerprint = traits.fingerprint
+        self.max_prompt_tokens = traits.max_prompt_tokens
+        self.sharing = traits.sharing
+
+    def _start(self, number: int) -> ReplicaTraits:
+        self._states[number] = _State()
+        try:
+            return self._backend.start(number)
+        except Lost as error:
+            raise RlaifError(
+                f"replica {number} did not start ({error})",
+                hint="Check free memory and devices, or use fewer replicas.",
+            ) from None
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Hand out portions as replicas have room, and give what they answer."""
+        intake = Intake(requests)
+        while True:
+            for number, state in self._states.items():
+                while state.calls < CALLS_WAITING:
+                    portion = self._next_portion(intake)
+                    if not portion and (state.calls or not state.open):
+                        break  # nothing to give, and nothing to wait for that is not under way
+                    self._submit(number, state, portion)
+            if not any(state.calls for state in self._states.values()):
+                if intake.exhausted and not self._held and not self._again:
+                    return
+                began = time.monotonic()
+                time.sleep(0.001)  # the caller plans; there is nothing to answer meanwhile
+                self._idle += time.monotonic() - began
+                continue
+            for number, outcome in self._backend.wait():
+                if isinstance(outcome, Lost):
+                    self._replace(number, outcome)
+                    continue
+                results, stats = outcome
+                state = self._states[number]
+                state.calls -= 1
+                state.stats = stats
+                for result in results:
+                    del state.open[result.id]
+                if results:
+                    yield results
+
+    def _next_portion(self, intake: Intake) -> list[Request]:
+        """Requests up to the end of a context, once there are enough."""
+        portion: list[Request] = []
+        while self._again and len(portion) < self._portion:
+            portion.append(self._again.popleft())
+        if portion:
+            return portion
+        if self._held:
+            portion, self._held = [self._held], None
+        while len(portion) < 4 * self._portion:
+            taken = intake.take(1)
+            if not taken:
+                break
+            if len(portion) >= self._portion and _begins_context(taken[0]):
+                self._held = taken[0]
+                break
+            portion += taken
+        return portion
+
+    def _submit(self, number: int, state: _State, portion: list[Request]) -> None:
+        state.open |= {request.id: request for request in portion}
+        state.calls += 1
+        self._backend.submit(number, portion)
+
+    def _replace(self, number: int, lost: Lost) -> None:
+        """Ask again what a dead replica had not answered, and start another in its place."""
+        state = self._states[number]
+        if not state.calls:
+            return  # a second call of the same death
+        self._again += state.open.values()
+        self._past = _sum(self._past, state.stats)
+        self._restarts += 1
+        if self._restarts > MOST_RESTARTS:
+            raise RlaifError(
+                f"replicas died {self._restarts} times (the last: {lost})",
+                hint="Run the same command again: it goes on where it stopped.",
+            )
+        self._start(number)
+
+    def stats(self) -> EngineStats:
+        """Sums over the replicas, those that died included."""
+        total = self._past
+        for state in self._states.values():
+            total = _sum(total, state.stats)
+        return EngineStats(
+            total.requests,
+            total.prompt_tokens,
+            total.cached_tokens,
+            total.idle_seconds + self._idle,
+        )
+
+    def close(self) -> None:
+        """End all replicas."""
+        self._backend.close()
+
+
+def _begins_context(request: Request) -> bool:
+    return not isinstance(request, ChoiceRequest) or 2 * request.shared < len(request.token_ids)
+
+
+def _sum(one: EngineStats, other: EngineStats) -> EngineStats:
+    return EngineStats(
+        one.requests + other.requests,
+        one.prompt_tokens + other.prompt_tokens,
+        one.cached_tokens + other.cached_tokens,
+        one.idle_seconds + other.idle_seconds,
+    )
+
+
+def _serve(settings: EngineSettings, environment: dict[str, str], pipe: Any) -> None:
+    """The process of one replica."""
+    os.environ.update(environment)
+    try:
+        replica = Replica(settings)
+        pipe.send(replica.traits())
+        while (requests := pipe.recv()) is not None:
+            pipe.send(replica.work(requests))
+    except RlaifError as error:
+        pipe.send(Lost(str(error)))
+    except (EOFError, KeyboardInterrupt):
+        return
+
+
+class ProcessBackend:
+    """Replicas on this machine, each a process with devices of its own."""
+
+    def __init__(self, settings: EngineSettings, environments: Sequence[dict[str, str]]) -> None:
+        self._settings = settings
+        self._environments = environments
+        self._spawn = get_context("spawn")
+        self._processes: dict[int, Any] = {}
+        self._pipes: dict[int, Any] = {}
+
+    def start(self, number: int) -> ReplicaTraits:
+        """See `Backend.start`."""
+        ours, theirs = self._spawn.Pipe()
+        process = self._spawn.Process(
+            target=_serve, args=(self._settings, self._environments[number], theirs), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._processes[number], self._pipes[number] = process, ours
+        answer = self._receive(number)
+        if isinstance(answer, Lost):
+            raise answer
+        assert isinstance(answer, ReplicaTraits)
+        return answer
+
+    def _receive(self, number: int) -> Any:
+        try:
+            return self._pipes[number].recv()
+        except (EOFError, OSError):
+            self._processes[number].join(5)
+            return Lost(f"its process ended with code {self._processes[number].exitcode}")
+
+    def submit(self, number: int, requests: Sequence[Request]) -> None:
+        """See `Backend.submit`; that a replica is dead shows at `wait`."""
+        try:
+            self._pipes[number].send(requests)
+        except OSError:
+            return
+
+    def wait(self) -> list[tuple[int, tuple[list[Result], EngineStats] | Lost]]:
+        """See `Backend.wait`."""
+        numbers = {pipe: number for number, pipe in self._pipes.items()}
+        ready = connection.wait(list(numbers))
+        return [(numbers[pipe], self._receive(numbers[pipe])) for pipe in ready]
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        for pipe in self._pipes.values():
+            pipe.close()
+        for process in self._processes.values():
+            process.terminate()
+            process.join(10)
+
+
+def _count_gpus() -> int:
+    """GPUs here, asked for without taking one."""
+    torch = importlib.import_module("torch")
+    return int(torch.cuda.device_count())
+
+
+def on_this_machine(settings: EngineSettings, codec: Codec) -> ReplicatedEngine:
+    """`settings.data_parallel_size` replicas in processes, each on its own GPUs (or cores).
+
+    Raises:
+        RlaifError: there are too few GPUs, or a replica does not start.
+    """
+    gpus = _count_gpus()
+    replicas, each = settings.data_parallel_size, settings.tensor_parallel_size
+    one = settings.model_copy(update={"data_parallel_size": 1})
+    if gpus and gpus < replicas * each:
+        raise RlaifError(
+            f"{replicas} replicas of {each} GPU{'s' if each > 1 else ''} need {replicas * each}, "
+            f"and there {'is' if gpus == 1 else 'are'} {gpus}",
+            hint="Lower --data-parallel-size or --tensor-parallel-size.",
+        )
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    devices = shown if len(shown) >= gpus and shown[0] else [str(i) for i in range(gpus)]
+    cores = max(1, len(os.sched_getaffinity(0)) // replicas)
+    environments = [
+        {"CUDA_VISIBLE_DEVICES": ",".join(devices[i * each : (i + 1) * each])}
+        if gpus
+        else {"OMP_NUM_THREADS": str(cores)}
+        for i in range(replicas)
+    ]
+    backend = ProcessBackend(one, environments)
+    return ReplicatedEngine(backend, codec, replicas, max(1, settings.max_in_flight // 2))

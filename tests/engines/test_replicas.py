@@ -1,0 +1,214 @@
+"""Several replicas: the same answers, whole contexts on one, and nothing lost by a death."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
+from rlaif.engines.replicas import MOST_RESTARTS, Lost, Replica, ReplicatedEngine, ReplicaTraits
+from rlaif.errors import RlaifError
+from rlaif.records import ChoiceRequest, ChoiceResult, Request
+from tests.pipeline.helpers import contents, label, write_inputs
+
+SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
+
+
+def requests(contexts: int, each: int = 5) -> list[ChoiceRequest]:
+    made = []
+    for c in range(contexts):
+        for k in range(each):
+            text = f"context number {c:05} with some length, question {k}"
+            shared = len(text) - 1 if k else 0
+            made.append(ChoiceRequest(f"{c}/{k}", list(text.encode()), ((65,), (66,)), shared))
+    return made
+
+
+def answers(engine: Engine, asked) -> dict[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    for results in engine.run(asked):
+        for result in results:
+            assert isinstance(result, ChoiceResult)
+            assert result.id not in found, "answered twice"
+            found[result.id] = result.logprobs
+    return found
+
+
+class InProcess:
+    """A backend whose replicas are plain objects that die when they are told to."""
+
+    def __init__(self, dies: Callable[[int, int], bool] = lambda number, call: False) -> None:
+        self.replicas: dict[int, Replica] = {}
+        self.calls: list[tuple[int, list[Request]]] = []
+        self.seen: list[tuple[int, list[Request]]] = []
+        self.started = 0
+        self._dies = dies
+
+    def start(self, number: int) -> ReplicaTraits:
+        self.started += 1
+        self.calls = [(n, c) for n, c in self.calls if n != number]
+        self.replicas[number] = Replica(SCRIPTED)
+        return self.replicas[number].traits()
+
+    def submit(self, number: int, portion) -> None:
+        self.calls.append((number, list(portion)))
+
+    def wait(self):
+        number, portion = self.calls.pop(random.Random(len(self.seen)).randrange(len(self.calls)))
+        mine = [(n, c) for n, c in [(number, portion), *self.calls] if n == number]
+        if mine[0][1] is not portion:
+            raise AssertionError
+        self.seen.append((number, portion))
+        if self._dies(number, len(self.seen)):
+            self.calls = [(n, c) for n, c in self.calls if n != number]
+            return [(number, Lost("told to"))]
+        return [(number, self.replicas[number].work(portion))]
+
+    def close(self) -> None:
+        pass
+
+
+def test_replicas_answer_as_one_engine_does_and_share_the_work() -> None:
+    asked = requests(60)
+    expected = answers(create_engine(SCRIPTED), asked)
+    backend = InProcess()
+    engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=8)
+    assert answers(engine, iter(asked)) == expected
+    assert {number for number, portion in backend.seen if portion} == {0, 1, 2}
+    stats = engine.stats()
+    assert stats.requests == len(asked)
+    assert stats.prompt_tokens == sum(len(r.token_ids) for r in asked)
+    assert answers(engine, iter(asked[:7])) == {r.id: expected[r.id] for r in asked[:7]}
+
+
+def test_a_context_stays_whole_on_one_replica() -> None:
+    backend = InProcess()
+    engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=7)
+    answers(engine, iter(requests(40)))
+    homes: dict[str, set[int]] = {}
+    for number, portion in backend.seen:
+        for request in portion:
+            homes.setdefault(request.id.split("/")[0], set()).add(number)
+    assert len(homes) == 40
+    assert all(len(numbers) == 1 for numbers in homes.values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_deaths_lose_and_double_nothing(seed: int) -> None:
+    rng = random.Random(seed)
+    deaths = {rng.randrange(2, 40) for _ in range(MOST_RESTARTS)}
+    backend = InProcess(lambda number, call: call in deaths)
+    engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=6)
+    asked = requests(50)
+    with_pauses = [x for r in asked for x in ((r, None) if rng.random() < 0.1 else (r,))]
+    assert answers(engine, iter(with_pauses)) == answers(create_engine(SCRIPTED), asked)
+    assert backend.started > 3
+
+
+def test_replicas_that_die_again_and_again_are_an_error() -> None:
+    backend = InProcess(lambda number, call: True)
+    engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
+    with pytest.raises(RlaifError, match=r"died 6 times \(the last: told to\)"):
+        answers(engine, iter(requests(5)))
+
+
+@pytest.fixture(scope="module")
+def two_processes() -> Iterator[ReplicatedEngine]:
+    settings = EngineSettings(engine="packed", model="demo", data_parallel_size=2, max_in_flight=32)
+    engine = create_engine(settings)
+    assert isinstance(engine, ReplicatedEngine)
+    yield engine
+    engine.close()
+
+
+def test_killed_process_is_replaced_and_its_questions_asked_again(two_processes) -> None:
+    from tests.engines.test_packed import demo_requests
+
+    asked = demo_requests(two_processes, 24)
+    alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
+    processes = two_processes._backend._processes
+    victim = processes[1].pid
+
+    def then_kill() -> Iterator[ChoiceRequest]:
+        for i, request in enumerate(asked):
+            if i == 100:
+                os.kill(victim, signal.SIGKILL)
+            yield request
+
+    found = answers(two_processes, then_kill())
+    assert processes[1].pid != victim
+    assert found.keys() == alone.keys()
+    for name, logprobs in found.items():
+        assert logprobs == pytest.approx(alone[name], abs=1e-4)
+
+
+def test_more_copies_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlaif.engines.replicas._count_gpus", lambda: 1)
+    settings = EngineSettings(model="demo", data_parallel_size=2)
+    with pytest.raises(RlaifError, match="2 replicas of 1 GPU need 2, and there is 1"):
+        create_engine(settings)
+
+
+def test_ray_actor_is_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+    """A local Ray cluster, the embedded judge in two actors, one killed while the run goes on."""
+    import threading
+
+    import ray
+
+    settings = EngineSettings(
+        engine="ray", model="demo", data_parallel_size=2, max_in_flight=32,
+        options={"inner": "packed", "cpus": 0.5},
+    )  # fmt: skip
+    engine = create_engine(settings)
+    try:
+        from tests.engines.test_packed import demo_requests
+
+        asked = demo_requests(engine, 30)
+        alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
+        victim = engine._backend._actors[0]
+        killed = threading.Event()
+
+        def then_kill() -> Iterator[ChoiceRequest]:
+            for i, request in enumerate(asked):
+                if i == 120:
+                    ray.kill(victim)
+                    killed.set()
+                    time.sleep(0.2)
+                yield request
+
+        found = answers(engine, then_kill())
+        assert killed.is_set()
+        assert engine._backend._actors[0] is not victim
+        assert found.keys() == alone.keys()
+        for name, logprobs in found.items():
+            assert logprobs == pytest.approx(alone[name], abs=1e-4)
+        assert isinstance(engine.stats(), EngineStats)
+    finally:
+        engine.close()
+
+
+def test_labeling_on_ray_gives_the_same_run(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 60)
+    label(data, constitution, tmp_path / "one")
+    from rlaif.pipeline.job import prepare, run_label
+    from tests.pipeline.helpers import settings
+
+    plain = settings()
+    judge = EngineSettings(
+        engine="ray", model="hashed", data_parallel_size=2, options={"inner": "scripted"}
+    )
+    job = prepare(str(data), str(constitution), plain.model_copy(update={"judge": judge}))
+    run_label(job, tmp_path / "two", cache_path=tmp_path / "two.sqlite")
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_ray_options_that_make_no_sense_are_errors() -> None:
+    for options in ({"inner": "ray"}, {"gpus": "many"}, {"cpus": -1.0}):
+        with pytest.raises(RlaifError):
+            create_engine(EngineSettings(engine="ray", model="demo", options=options))

@@ -32,8 +32,8 @@ class PackedEngine:
 
     Args:
         files: where the model lies.
-        batch_tokens: tokens in one forward pass; a pass ends where a new context begins, or at
-            twice as many.
+        batch_tokens: tokens in one forward pass.  A pass goes on from the last prompt of the
+            one before it, so that cutting a tree costs nothing.
 
     Raises:
         RlaifError: the model can't be loaded, or its attention is of a kind that this engine
@@ -62,7 +62,9 @@ class PackedEngine:
         head = self._model.get_output_embeddings()
         self._head = head.weight.detach().float()  # a float32 head: bf16 logits step by 0.125
         self._head_bias = None if head.bias is None else head.bias.detach().float()
-        self._held: ChoiceRequest | None = None
+        # The last prompt, and its keys and values by layer.
+        self._last: Sequence[int] = ()
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._requests = self._tokens = self._cached = 0
         self._probe(files.name, _PROBE_TOLERANCE[dtype])
 
@@ -85,10 +87,12 @@ class PackedEngine:
         try:
             self._model.set_attn_implementation(tree_attention.NAME)
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
-            forest = tree_attention.pack(zip(prompts, shared, strict=True))
-            found = self._logits(forest)
+            asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
+            # In two passes, the second of which goes on from the first.
+            found = torch.cat([self._logits(self._forest(part)) for part in (asked[:2], asked[2:])])
+            self._last, self._kept = (), {}
             error = float((found - torch.stack(expected)).abs().max())
-        except (TypeError, ValueError, RuntimeError, AssertionError) as problem:
+        except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as problem:
             error, reason = float("inf"), f" ({problem})"
         else:
             reason = f" (logits differ by {error:.3g})"
@@ -101,7 +105,7 @@ class PackedEngine:
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer pack by pack, in order."""
         intake = Intake(requests)
-        while self._held or not intake.exhausted:
+        while not intake.exhausted:
             results: list[Result] = []
             batch = self._next_batch(intake, results)
             if batch:
@@ -110,12 +114,10 @@ class PackedEngine:
                 yield results
 
     def _next_batch(self, intake: Intake, failures: list[Result]) -> list[ChoiceRequest]:
-        """Requests for one pass: up to a new context once there is enough to do."""
-        batch, tokens = [], 0
-        if self._held:
-            batch, tokens = [self._held], len(self._held.token_ids)
-            self._held = None
-        while tokens < 2 * self._batch_tokens:
+        """Requests for one pass."""
+        batch: list[ChoiceRequest] = []
+        tokens = 0
+        while tokens < self._batch_tokens:
             taken = intake.take(1)
             if not taken:
                 break
@@ -125,12 +127,8 @@ class PackedEngine:
                 failures.append(Failure(request.id, refusal))
                 continue
             assert isinstance(request, ChoiceRequest)
-            own = len(request.token_ids) - (request.shared if batch else 0)
-            if tokens + own > self._batch_tokens and batch and 2 * own > len(request.token_ids):
-                self._held = request
-                break
             batch.append(request)
-            tokens += own
+            tokens += len(request.token_ids) - request.shared
         return batch
 
     def _refusal(self, request: Request) -> str:
@@ -143,11 +141,11 @@ class PackedEngine:
 
     @torch.inference_mode()
     def _choose(self, batch: Sequence[ChoiceRequest]) -> list[Result]:
-        forest = tree_attention.pack((r.token_ids, r.shared) for r in batch)
+        forest = self._forest(batch)
         prompt_tokens = sum(len(r.token_ids) for r in batch)
         self._requests += len(batch)
         self._tokens += prompt_tokens
-        self._cached += prompt_tokens - len(forest.tokens)
+        self._cached += prompt_tokens - (len(forest.tokens) - forest.past)
         logprobs = self._logits(forest).log_softmax(-1)
         wanted = sorted({t for r in batch for spelled in r.label_ids for t in spelled})
         place = {token: i for i, token in enumerate(wanted)}
@@ -161,22 +159,28 @@ class PackedEngine:
             results.append(ChoiceResult(request.id, tuple(labels)))
         return results
 
+    def _forest(self, batch: Sequence[ChoiceRequest]) -> tree_attention.Forest:
+        first = batch[0]
+        past = list(first.token_ids[: min(first.shared, len(first.token_ids) - 1)])
+        if past != list(self._last[: len(past)]):
+            past = []
+        return tree_attention.pack(((r.token_ids, r.shared) for r in batch), past)
+
     def _logits(self, forest: tree_attention.Forest) -> torch.Tensor:
         """Float32 logits (prompts, vocabulary) at the last token of each prompt."""
-        ends = torch.tensor(forest.ends)
-        if self._device == "cuda":
-            plan = tree_attention.TreePlan((), tree_attention.plan_flex(ends.cuda()))
-        else:
-            plan = tree_attention.TreePlan(tree_attention.plan_blocks(ends))
+        plan = tree_attention.TreePlan(forest, self._kept, self._device)
         tree_attention.set_plan(plan)
+        new = slice(forest.past, None)
         try:
             hidden = self._model.base_model(
-                input_ids=torch.tensor([forest.tokens], device=self._device),
-                position_ids=torch.tensor([forest.positions], device=self._device),
+                input_ids=torch.tensor([forest.tokens[new]], device=self._device),
+                position_ids=torch.tensor([forest.positions[new]], device=self._device),
                 use_cache=False,
-            ).last_hidden_state[0, forest.answers]
+            ).last_hidden_state[0, [i - forest.past for i in forest.answers]]
         finally:
             tree_attention.set_plan(None)
+        self._kept = plan.keep
+        self._last = [forest.tokens[i] for i in forest.path]
         return torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)
 
     def stats(self) -> EngineStats:

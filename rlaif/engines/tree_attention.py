@@ -3,6 +3,9 @@
 Tokens stand in depth-first order and each prefix once.  `end[j]` is where the subtree under
 token j ends; token i may look at token j exactly if `j <= i < end[j]`: the prefixes of i, and
 i itself.  (Tree masks: SpecInfer, Miao et al. 2023, arXiv:2305.09781, section 4.)
+
+A forest may go on from the last prompt of the forest before it: the tokens that the two have in
+common stand first, and their keys and values are kept from then instead of computed again.
 """
 
 from __future__ import annotations
@@ -21,44 +24,52 @@ QUERY_BLOCK = 128
 class Forest:
     """Prompts packed as a forest, in the order in which they are added.
 
+    Args:
+        past: leading tokens of the first prompt whose keys and values are at hand.
+
     Attributes:
-        tokens, positions: one entry per distinct prefix token.
+        tokens, positions: one entry per distinct prefix token, those of the past first.
         ends: for each token, where its subtree ends.
         answers: for each prompt, the index of its last token.
+        past: how many tokens are not to be computed.
+        path: indices of the tokens of the last prompt, in order.
     """
 
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.ends: list[int] = []
+    def __init__(self, past: Sequence[int] = ()) -> None:
+        self.past = len(past)
+        self.tokens: list[int] = list(past)
+        self.positions: list[int] = list(range(len(past)))
+        self.ends: list[int] = [0] * len(past)
         self.answers: list[int] = []
-        self._path: list[int] = []
-        self._prompt: Sequence[int] = ()
+        self.path: list[int] = list(range(len(past)))
+        self._prompt: Sequence[int] = past
 
     def add(self, prompt: Sequence[int], shared: int) -> None:
-        """Add a prompt of at least one token.
+        """Add a prompt of at least one token; its last token is computed in any case.
 
         Args:
             shared: how many leading tokens the prompt before it has too, as far as known; a
                 number that does not hold is not believed.
         """
-        if list(prompt[:shared]) != list(self._prompt[:shared]) or shared > len(self._prompt):
+        shared = min(shared, len(prompt), len(self._prompt))
+        if list(prompt[:shared]) != list(self._prompt[:shared]):
             shared = 0
-        shared = min(shared, len(prompt))
+        if shared and shared == len(prompt) and self.path[shared - 1] < self.past:
+            shared -= 1
         here = len(self.tokens)
-        for index in self._path[shared:]:
+        for index in self.path[shared:]:
             self.ends[index] = here
         new = range(here, here + len(prompt) - shared)
         self.tokens += prompt[shared:]
         self.positions += range(shared, len(prompt))
         self.ends += [0] * len(new)
-        self._path = [*self._path[:shared], *new]
+        self.path = [*self.path[:shared], *new]
         self._prompt = prompt
-        self.answers.append(self._path[-1])
+        self.answers.append(self.path[-1])
 
     def close(self) -> None:
         """Close the subtrees that are still open; call it once, after the last prompt."""
-        for index in self._path:
+        for index in self.path:
             self.ends[index] = len(self.tokens)
 
 
@@ -68,8 +79,7 @@ class QueryBlock:
 
     Attributes:
         keys: a range, or indices where the keys lie apart.
-        mask: (queries, keys), True where a query sees a key; None if the keys are all before
-            the queries and end with them in causal order.
+        mask: (queries, keys), True where a query sees a key.
     """
 
     start: int
@@ -78,53 +88,80 @@ class QueryBlock:
     mask: torch.Tensor
 
 
-@dataclass(frozen=True)
 class TreePlan:
-    """What the attention function needs to know about one packed sequence.
+    """What the attention function needs to know about one forest, and what it keeps of it.
 
-    Attributes:
-        blocks: for devices without a fused kernel.
-        block_mask: for `flex_attention`, on a GPU.
+    Args:
+        forest: closed.
+        kept: keys and values of the past by layer, each (1, heads, past, width).
+        device: of the model.
     """
 
-    blocks: tuple[QueryBlock, ...]
-    block_mask: Any = None
+    def __init__(
+        self, forest: Forest, kept: dict[int, tuple[torch.Tensor, torch.Tensor]], device: str
+    ) -> None:
+        ends = torch.tensor(forest.ends)
+        self.blocks: tuple[QueryBlock, ...] = ()
+        self.block_mask: Any = None
+        if device == "cuda":
+            self.block_mask = plan_flex(ends.cuda(), forest.past)
+        else:
+            self.blocks = plan_blocks(ends, forest.past)
+        self._past = forest.past
+        self._kept = kept
+        self._path = torch.tensor(forest.path, device=device)
+        self.keep: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def with_past(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the whole forest; those of its last prompt are kept."""
+        if self._past:
+            old_key, old_value = self._kept[layer]
+            key = torch.cat((old_key[:, :, : self._past], key), 2)
+            value = torch.cat((old_value[:, :, : self._past], value), 2)
+        self.keep[layer] = key[:, :, self._path], value[:, :, self._path]
+        return key, value
 
 
-def plan_blocks(ends: torch.Tensor, size: int = QUERY_BLOCK) -> tuple[QueryBlock, ...]:
-    """Cut the queries into blocks of `size` that skip the keys none of their queries sees.
+def plan_blocks(ends: torch.Tensor, past: int = 0) -> tuple[QueryBlock, ...]:
+    """Cut the queries into blocks that skip the keys which none of their queries sees.
 
     Args:
         ends: (tokens,) integers, see `Forest.ends`.
+        past: leading tokens that ask nothing.
     """
     total = len(ends)
     index = torch.arange(total)
     blocks = []
-    for start in range(0, total, size):
-        stop = min(total, start + size)
+    for start in range(past, total, QUERY_BLOCK):
+        stop = min(total, start + QUERY_BLOCK)
         needed = (ends[:stop] > start).nonzero().squeeze(1)
         queries = index[start:stop, None]
         mask = (needed[None] <= queries) & (queries < ends[needed][None])
         keys: slice | torch.Tensor = needed
         if len(needed) == int(needed[-1]) - int(needed[0]) + 1:
             keys = slice(int(needed[0]), int(needed[-1]) + 1)
-        blocks.append(QueryBlock(start, stop, keys, mask))
+        blocks.append(QueryBlock(start - past, stop - past, keys, mask))
     return tuple(blocks)
 
 
-def plan_flex(ends: torch.Tensor) -> Any:
+def plan_flex(ends: torch.Tensor, past: int = 0) -> Any:
     """The `flex_attention` block mask of a forest.
 
     Args:
         ends: (tokens,) integers on the device of the queries.
+        past: leading tokens that ask nothing.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 
     def sees(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
-        return (key <= query) & (query < ends[key])
+        return (key <= query + past) & (query + past < ends[key])
 
     total = len(ends)
-    return create_block_mask(sees, B=None, H=None, Q_LEN=total, KV_LEN=total, device=ends.device)
+    return create_block_mask(
+        sees, B=None, H=None, Q_LEN=total - past, KV_LEN=total, device=ends.device
+    )
 
 
 _plan: TreePlan | None = None
@@ -159,24 +196,25 @@ def attend(
     """Attention of a packed forest, as `transformers` calls it.
 
     Args:
-        query: (1, heads, tokens, width); key and value may have fewer heads.
+        module: tells its layer by `layer_idx`.
+        query: (1, heads, tokens, width), of the tokens to compute; key and value may have
+            fewer heads.
 
     Returns:
         (1, tokens, heads, width), and no weights.
     """
     assert _plan is not None, "no plan was set"
+    key, value = _plan.with_past(module.layer_idx, key, value)
     grouped = query.shape[1] != key.shape[1]
     if _plan.block_mask is not None:
         out = compiled_flex()(
             query, key, value, block_mask=_plan.block_mask, scale=scaling, enable_gqa=grouped
         )
         return out.transpose(1, 2).contiguous(), None
-    out = torch.empty(
-        (query.shape[0], query.shape[1], query.shape[2], value.shape[3]),
-        dtype=query.dtype, device=query.device,
-    )  # fmt: skip
+    shape = (query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+    out = torch.empty(shape, dtype=query.dtype, device=query.device)
     for block in _plan.blocks:
-        out[:, :, block.start : block.stop] = torch.nn.functional.scaled_dot_product_attention(
+        found = torch.nn.functional.scaled_dot_product_attention(
             query[:, :, block.start : block.stop],
             key[:, :, block.keys],
             value[:, :, block.keys],
@@ -184,15 +222,16 @@ def attend(
             scale=scaling,
             enable_gqa=grouped,
         )
-    return out.transpose(1, 2).contiguous(), None
+        out[:, block.start : block.stop] = found.transpose(1, 2)
+    return out, None
 
 
 AttentionInterface.register(NAME, attend)
 
 
-def pack(prompts: Iterable[tuple[Sequence[int], int]]) -> Forest:
+def pack(prompts: Iterable[tuple[Sequence[int], int]], past: Sequence[int] = ()) -> Forest:
     """The forest of prompts, each with how many tokens it shares with the one before it."""
-    forest = Forest()
+    forest = Forest(past)
     for prompt, shared in prompts:
         forest.add(prompt, shared)
     forest.close()

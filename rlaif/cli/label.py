@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,15 @@ def command(
             "that costs"
         )
     screen = _Screen(job.source.count(settings.limit), settings.judge)
-    summary = run_label(
-        job,
-        Path(out),
-        cache_path=cache_path,
-        price_per_hour=price_per_hour,
-        on_progress=screen.progress,
-        on_engine=screen.engine,
-    )
-    screen.close()
+    with closing(screen):
+        summary = run_label(
+            job,
+            Path(out),
+            cache_path=cache_path,
+            price_per_hour=price_per_hour,
+            on_progress=screen.progress,
+            on_engine=screen.engine,
+        )
     if as_json:
         print_json({"run": out, "fresh": summary.fresh, **summary.manifest})
     else:

@@ -13,6 +13,7 @@ import random
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 HELD_OUT_SHARE = 5
 """One in this many sentences, prompts and claims is kept from training (chosen by hash)."""
@@ -360,6 +361,25 @@ def claim(principle: str, rng: random.Random) -> str:
     """What a response does that follows `principle`, in words drawn by `rng`."""
     slots = WORDING_SLOTS[principle]
     return _SLOT.sub(lambda m: rng.choice(slots[m.group(1)]), rng.choice(WORDINGS[principle]))
+
+
+@cache
+def _claims(principle: str) -> tuple[str, ...]:
+    """Every claim about `principle` that the grammar makes."""
+    found = []
+    for template in WORDINGS[principle]:
+        names = _SLOT.findall(template)
+        for values in product(*(WORDING_SLOTS[principle][name] for name in names)):
+            filled = iter(values)
+            found.append(_SLOT.sub(lambda m, filled=filled: next(filled), template))  # type: ignore[misc]
+    return tuple(found)
+
+
+@cache
+def held_out_claim(principle: str, claimed: str) -> bool:
+    """Whether a claim is kept from training, also as a part of a longer one."""
+    trained = (other for other in _claims(principle) if not held_out(other))
+    return held_out(claimed) and not any(claimed in other for other in trained)
 
 
 def ask(claimed: str, rng: random.Random) -> str:

@@ -11,7 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rlaif.demo.grammar import KINDS, PROMPTS, TOPICS, ask, claim, fill, held_out, read_prompt
+from rlaif.demo.grammar import (
+    KINDS,
+    PROMPTS,
+    TOPICS,
+    ask,
+    claim,
+    fill,
+    held_out,
+    held_out_claim,
+    read_prompt,
+)
 from rlaif.demo.oracle import topic_of
 
 Split = Literal["train", "test"]
@@ -126,6 +136,10 @@ class World:
         """One way of asking about `principle` whose claim, in any frame, is of this split."""
         for _ in range(1000):
             claimed = claim(principle, self._rng)
-            if self._of_split(claimed):
+            if (
+                held_out_claim(principle, claimed)
+                if self.split == "test"
+                else not held_out(claimed)
+            ):
                 return ask(claimed, self._rng)
         raise AssertionError(f"the {self.split} split holds no wording of {principle}")

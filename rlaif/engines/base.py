@@ -134,7 +134,8 @@ class PrefixSharing:
 
     Attributes:
         block: prefixes are shared in multiples of this many tokens.
-        capacity: tokens of keys and values it can hold.
+        capacity: tokens of keys and values it can hold; 0 if it keeps those of the prompt before
+            and no others.
     """
 
     block: int
@@ -285,6 +286,15 @@ def codec_for(settings: EngineSettings) -> Codec:
         return found
     codec: Codec = own(settings)
     return codec
+
+
+def can_generate(settings: EngineSettings) -> bool:
+    """Whether the engine writes text, beside reading labels.
+
+    An engine's module may define `generates(settings)`; else it does.
+    """
+    own = getattr(_module(settings.engine), "generates", None)
+    return True if own is None else bool(own(settings))
 
 
 def list_engines() -> list[EngineInfo]:

@@ -42,7 +42,7 @@ class PackedEngine:
 
     def __init__(self, files: ModelFiles, settings: EngineSettings, batch_tokens: int) -> None:
         self.codec = HFCodec(files, settings.chat_template_options)
-        self.sharing = PrefixSharing(1, batch_tokens)
+        self.sharing = PrefixSharing(1, 0)
         self._batch_tokens = batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -199,6 +199,11 @@ def _window(config: Any) -> int:
     window = getattr(text, "sliding_window", None)
     slides = "sliding_attention" in kinds if kinds else getattr(text, "use_sliding_window", True)
     return int(window) if window and slides else 1 << 30
+
+
+def generates(settings: EngineSettings) -> bool:
+    """It does not."""
+    return False
 
 
 def create(settings: EngineSettings) -> PackedEngine:

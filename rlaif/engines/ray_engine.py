@@ -15,7 +15,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from rlaif.engines.base import EngineSettings, EngineStats, codec_for, model_fingerprint
+from rlaif.engines.base import (
+    EngineSettings,
+    EngineStats,
+    can_generate,
+    codec_for,
+    model_fingerprint,
+)
 from rlaif.engines.replicas import Lost, Replica, ReplicatedEngine, ReplicaTraits
 from rlaif.errors import RlaifError
 from rlaif.records import Request, Result
@@ -115,6 +121,11 @@ def inner_settings(settings: EngineSettings) -> EngineSettings:
 def fingerprint(settings: EngineSettings) -> str:
     """That of the model inside."""
     return model_fingerprint(inner_settings(settings))
+
+
+def generates(settings: EngineSettings) -> bool:
+    """Whether the engine inside does."""
+    return can_generate(inner_settings(settings))
 
 
 def codec(settings: EngineSettings) -> Any:

@@ -61,6 +61,6 @@ class Ahead(Generic[Item]):
         return value  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Stop the thread after the item that it is making."""
+        """Stop the thread after the item that it is making; waits a moment, not for a huge one."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(0.5)

@@ -17,7 +17,13 @@ from typing import Any
 from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
-from rlaif.engines.base import EngineSettings, create_engine, list_engines, model_fingerprint
+from rlaif.engines.base import (
+    EngineSettings,
+    can_generate,
+    create_engine,
+    list_engines,
+    model_fingerprint,
+)
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.label import Labeler, Progress
@@ -31,6 +37,7 @@ from rlaif.store.cache import VerdictCache, default_cache_path
 from rlaif.store.run_directory import (
     RunDirectory,
     check_config,
+    check_writable,
     is_complete,
     read_manifest,
     read_run_config,
@@ -93,6 +100,12 @@ def prepare(
     """
     loaded = load_constitution(constitution)
     template = load_judge_template(settings.template)
+    if template.answer and not can_generate(settings.judge):
+        raise RlaifError(
+            f"template {settings.template!r} lets the judge reason, and engine "
+            f"{settings.judge.engine!r} does not generate",
+            hint="Use --engine vllm, or a template without `answer`.",
+        )
     source = open_source(data, split)
     functions = [
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
@@ -156,6 +169,7 @@ def run_label(
         RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
     """
     check_config(out, job.config)
+    check_writable(out)
     if is_complete(out):
         manifest = read_manifest(out)
         return LabelSummary(out, load_tally(manifest["counts"]), manifest, fresh=False)

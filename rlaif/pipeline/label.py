@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.engines.base import Engine
+from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.ahead import Ahead
 from rlaif.pipeline.planning import PlannedPair, Planner
@@ -36,16 +37,18 @@ from rlaif.records import (
     Verdict,
 )
 from rlaif.stages.folding import failed_check, fold, score_check, score_principle
-from rlaif.stages.ordering import TokenCount, common_length, walk
+from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.stages.verdicts import read_verdict
 from rlaif.store.cache import Answer, VerdictCache
-from rlaif.store.run_directory import RunDirectory
+from rlaif.store.run_directory import JOURNAL, RunDirectory
 from rlaif.store.sources import Source
 from rlaif.store.writer import Writer
 
 MOST_OPEN_PAIRS = 4096
 WINDOWS_AHEAD = 2
+MOST_FAILURES = 10_000
+"""Failed questions remembered, so that their duplicates are not asked to fail again."""
 CHECKPOINT_SECONDS = 0.5
 
 
@@ -107,13 +110,17 @@ class Labeler:
         self._ready: deque[ChoiceRequest] = deque()
         # Answers that the cache may not know yet, by the batch of the writer they went into.
         self._fresh: dict[bytes, Answer] = {}
+        self._failed: dict[bytes, Failure] = {}
         self._uncommitted: deque[tuple[int, list[bytes]]] = deque()
         self._last: tuple[list[int], list[int]] = ([], [])
-        self._block = engine.sharing.block if engine.sharing else 0
+        self._sharing = engine.sharing
+        self._known: BlockCache | None = None
+        if engine.sharing and engine.sharing.capacity:
+            self._known = BlockCache(engine.sharing.block, engine.sharing.capacity)
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
-        self._tally = load_tally(run.journal["tally"] or {})
+        self._tally = _tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
 
@@ -188,6 +195,9 @@ class Labeler:
                     result = ChoiceResult("", answer.logprobs)
                     self._answer(item, i, result, answer.reasoning, cached=True)
                     continue
+                if key in self._failed:
+                    self._answer(item, i, self._failed[key], "", cached=True)
+                    continue
                 while self._ready:
                     yield self._ready.popleft()
                 request = self._request(branch, tail)
@@ -210,8 +220,17 @@ class Labeler:
             shared = common_length(context + before, branch.context + tail)
         self._last = branch.context, tail
         ids = branch.context + tail
-        self.tokens.add(len(ids), shared, self._block)
+        if len(ids) <= self._engine.max_prompt_tokens:
+            self.tokens.add(len(ids), shared, self._spared(branch.context, tail, shared))
         return ChoiceRequest(str(self._next_request), ids, self._renderer.label_ids, shared)
+
+    def _spared(self, context: list[int], tail: list[int], shared: int) -> int:
+        """Tokens of a prompt that the engine is going to spare."""
+        if self._sharing is None:
+            return 0
+        if self._known is not None:
+            return self._known.spares(context, tail)
+        return min(shared, len(context) + len(tail) - 1)
 
     def _take(self, results: list[Result]) -> None:
         final = [r for r in map(self._advance, results) if r is not None]
@@ -224,6 +243,10 @@ class Labeler:
         self._fresh.update(answers)
         for result in final:
             key, _ = self._asked.pop(result.id)
+            if isinstance(result, Failure):
+                if len(self._failed) >= MOST_FAILURES:
+                    self._failed.clear()
+                self._failed[key] = result
             reasoning = self._written.pop(result.id, "")
             for n, (item, i) in enumerate(self._waiting.pop(key)):
                 self._answer(item, i, result, reasoning, cached=n > 0)
@@ -333,3 +356,13 @@ class Labeler:
     def _report(self) -> None:
         self.progress.seconds = time.monotonic() - self._began
         self._on_progress(self.progress)
+
+
+def _tally_of(run: RunDirectory) -> Tally:
+    try:
+        return load_tally(run.journal["tally"] or {})
+    except ValueError:
+        raise RlaifError(
+            f"{run.path / JOURNAL} is damaged",
+            hint="Delete it: the run is folded again from the verdict cache.",
+        ) from None

@@ -50,6 +50,7 @@ class Renderer:
     def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
         """The questions about `pair`, by order; each order's context is tokenized once."""
         conversation = conversation_text(pair.prompt)
+        turns = [m["content"] for m in pair.prompt]
         texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
         for order in dict.fromkeys(q.order for q in questions):
             asked = [(i, q.principle.preference) for i, q in enumerate(questions)
@@ -63,7 +64,7 @@ class Renderer:
             )
             context, tails = self._codec.encode_branches(shared, ends, self._fixed)
             numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
-            yield Branches((conversation, first, second), context, numbered)
+            yield Branches((*turns, first, second), context, numbered)
 
     def requests(self, pair: Pair, questions: Sequence[Question], name: str) -> list[ChoiceRequest]:
         """The requests for the questions about `pair`, in their order, as `name/0`, `name/1`..."""

@@ -272,10 +272,17 @@ def _candidate(item: object, key: str) -> tuple[Candidate, list[Message]]:
             raise BadRow(f"an entry of {key!r} has none of {_names(TEXT_KEYS)}")
         origin = next((item[k] for k in ORIGIN_KEYS if isinstance(item.get(k), str)), "")
         scores = [item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)]
-        score = next((float(s) for s in scores if math.isfinite(s)), None)
+        score = next((float(s) for s in scores if _finite(s)), None)
         completion, prompt = _split(text, key)
         return Candidate(completion, str(origin), score), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
+
+
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _split(value: object, key: str) -> tuple[list[Message], list[Message]]:

@@ -6,6 +6,7 @@ computed for the first of them and still at hand for the second, however small t
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,15 +50,61 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return low
 
 
+class BlockCache:
+    """What an engine's prefix cache holds: whole blocks, the least recently used dropped first.
+
+    As vLLM keeps them: a block is known by its tokens and all that stand before it, and the last
+    token of a prompt is always computed.
+
+    Args:
+        block: tokens of a block.
+        capacity: tokens that fit.
+    """
+
+    def __init__(self, block: int, capacity: int) -> None:
+        self._block = block
+        self._most = max(1, capacity // block)
+        self._known: OrderedDict[int, None] = OrderedDict()
+        self._context: Sequence[int] = ()
+        self._chain: list[int] = []
+
+    def spares(self, context: Sequence[int], tail: Sequence[int]) -> int:
+        """Tokens of the prompt `context + tail` that are at hand; all its blocks are then kept."""
+        block = self._block
+        if context is not self._context:
+            self._context, self._chain = context, self._extend(0, context)
+        done = len(self._chain) * block
+        last = self._chain[-1] if self._chain else 0
+        chain = self._chain + self._extend(last, [*context[done:], *tail])
+        hits = 0
+        for link in chain[: (len(context) + len(tail) - 1) // block]:
+            if link not in self._known:
+                break
+            hits += 1
+        for link in chain:
+            self._known[link] = None
+            self._known.move_to_end(link)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return hits * block
+
+    def _extend(self, link: int, tokens: Sequence[int]) -> list[int]:
+        links = []
+        for start in range(0, len(tokens) - self._block + 1, self._block):
+            link = hash((link, tuple(tokens[start : start + self._block])))
+            links.append(link)
+        return links
+
+
 @dataclass
 class TokenCount:
     """Tokens of a plan.
 
     Attributes:
         prompt: of all prompts, as if each were computed from scratch.
-        predicted: that an engine computes which shares prefixes in whole blocks and keeps the
-            request before; it computes at least the last token of every prompt.
-        unique: of the prefix tree, each counted once: no engine can compute fewer.
+        predicted: that the engine computes, given how it shares prefixes.
+        unique: without those that the prompt before, or the engine's cache, has already: what
+            is left if sharing were by tokens and not by blocks.
         attended: tokens that the unique tokens look back at, summed: the size of attention.
     """
 
@@ -66,14 +113,16 @@ class TokenCount:
     unique: int = 0
     attended: int = 0
 
-    def add(self, length: int, shared: int, block: int) -> None:
-        """Count a prompt of `length` tokens that shares `shared` with the one before it.
+    def add(self, length: int, shared: int, spared: int) -> None:
+        """Count a prompt.
 
         Args:
-            block: prefixes are shared in multiples of it; 0 if they are not shared at all.
+            length: its tokens.
+            shared: how many leading ones the prompt before it has.
+            spared: how many leading ones the engine does not compute.
         """
+        known = max(shared, spared)
         self.prompt += length
-        self.unique += length - shared
-        self.attended += (length - shared) * (length + shared + 1) // 2
-        spared = min(shared, length - 1) // block * block if block else 0
         self.predicted += length - spared
+        self.unique += length - known
+        self.attended += (length - known) * (length + known + 1) // 2

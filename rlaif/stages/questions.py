@@ -29,7 +29,9 @@ def screen(pair: Pair) -> tuple[Literal["tie", "abstained"], str] | None:
     Identical completions tie.  An empty completion is abstained from: whether silence beats a
     bad answer is for the constitution's author to say, not for a default.
     """
-    if _text(pair.a) == _text(pair.b):
+    if list(pair.a) == list(pair.b) or (
+        len(pair.a) == len(pair.b) == 1 and (_text(pair.a) == _text(pair.b))
+    ):
         return "tie", "identical completions"
     for name, side in (("a", pair.a), ("b", pair.b)):
         if not _text(side).strip():

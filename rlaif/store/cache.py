@@ -13,7 +13,8 @@ import os
 import sqlite3
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +71,12 @@ class VerdictCache:
         path: the SQLite file; made if missing.
 
     Raises:
-        RlaifError: the file cannot be opened or is not a cache.
+        RlaifError: the file cannot be opened or is not a cache; from every method: it cannot be
+            read or written any more (disk full, damaged, locked by another process).
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Two connections: reading does not wait for a write, whichever thread does either.
@@ -98,17 +101,29 @@ class VerdictCache:
                 hint="Name another file with --cache; it is made if missing.",
             ) from None
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RlaifError(
+                f"verdict cache {str(self._path)!r} failed ({error})",
+                hint="Check the space left there, or name another file with --cache; then run the "
+                "same command again: it goes on where it stopped.",
+            ) from None
+
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
         """The answers known for `keys`."""
         found: dict[bytes, Answer] = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = self._reader.execute(
-                f"SELECT key, logprobs, reasoning FROM answers WHERE key IN ({marks})", part
-            )
-            for key, blob, reasoning in rows:
-                found[key] = Answer(struct.unpack(f"<{len(blob) // 8}d", blob), reasoning)
+        with self._guarded():
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                rows = self._reader.execute(
+                    f"SELECT key, logprobs, reasoning FROM answers WHERE key IN ({marks})", part
+                )
+                for key, blob, reasoning in rows:
+                    found[key] = Answer(struct.unpack(f"<{len(blob) // 8}d", blob), reasoning)
         return found
 
     def put(self, answers: Iterable[tuple[bytes, Answer]]) -> None:
@@ -118,7 +133,9 @@ class VerdictCache:
             for key, answer in answers
             if not any(map(math.isnan, answer.logprobs))
         )  # in the order of the index: neighbours share a page
-        if rows:
+        if not rows:
+            return
+        with self._guarded():
             self._db.execute("BEGIN IMMEDIATE")
             for start in range(0, len(rows), 100):
                 # Many rows a statement: each one lets go of the interpreter's lock once.
@@ -130,16 +147,19 @@ class VerdictCache:
 
     def record_rate(self, judge: str, engine: str, verdicts_per_second: float) -> None:
         """Remember how fast a judge was here on an engine, for `--dry-run` and `--engine auto`."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)", (judge, engine, verdicts_per_second)
-        )
+        with self._guarded():
+            self._db.execute(
+                "INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)",
+                (judge, engine, verdicts_per_second),
+            )
 
     def rates(self, judge: str) -> dict[str, float]:
         """Verdicts per second of the judge's last run here on each engine."""
-        rows = self._db.execute(
-            "SELECT engine, verdicts_per_second FROM speeds WHERE judge = ?", (judge,)
-        )
-        return {engine: float(rate) for engine, rate in rows}
+        with self._guarded():
+            rows = self._db.execute(
+                "SELECT engine, verdicts_per_second FROM speeds WHERE judge = ?", (judge,)
+            )
+            return {engine: float(rate) for engine, rate in rows}
 
     def close(self) -> None:
         """Close the file."""

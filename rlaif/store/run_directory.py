@@ -51,10 +51,7 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise RlaifError(
-                f"run {str(path)!r} is in use by another process",
-                hint="Wait for it to end, or name another folder with -o.",
-            ) from None
+            raise _in_use(path) from None
         if not (path / CONFIG).exists():
             header = "# Resolved configuration of this run; `rlaif label` refuses to mix two.\n"
             text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
@@ -134,6 +131,34 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_writable(path: Path) -> None:
+    """Find out before anything starts whether the run can be written; changes nothing.
+
+    Raises:
+        RlaifError: the folder can't be made or written, or another process holds the run.
+    """
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise RlaifError(
+            f"run {str(path)!r} can't be written: {existing} is no folder that you may write",
+            hint="Name another folder with -o.",
+        )
+    lock = path / ".lock"
+    if lock.exists():
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise _in_use(path) from None
+
+
+def _in_use(path: Path) -> RlaifError:
+    return RlaifError(
+        f"run {str(path)!r} is in use by another process",
+        hint="Wait for it to end, or name another folder with -o.",
+    )
+
+
 def read_run_config(path: Path) -> dict[str, Any]:
     """The resolved configuration of a run.
 
@@ -169,12 +194,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether `path` is a run with a whole manifest."""
+    """Whether `path` is a run with a whole manifest and all its row files."""
     try:
         read_manifest(path)
     except RlaifError:
         return False
-    return True
+    return all((path / name).exists() for name in ROW_FILES)
 
 
 def _read_json(path: Path) -> object:

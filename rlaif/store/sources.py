@@ -164,6 +164,8 @@ def _parquet_file(path: Path) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+    import pyarrow as pa
+
     number = 0
     try:
         for batch in _parquet_file(path).iter_batches(batch_size=256):
@@ -174,11 +176,14 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
                     (row,) = batch.slice(i, 1).to_pylist()
                 except UnicodeDecodeError:
                     yield place, Rejected(place, "not UTF-8")
+                except (ValueError, OverflowError, TypeError, pa.ArrowException) as error:
+                    yield place, Rejected(place, f"a value can't be read: {error}")
                 else:
                     yield place, _as_row(row, place)
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
         raise RlaifError(
-            f"{path}: damaged after row {number} ({error})", hint="Write the file anew."
+            f"{path}: damaged after row {number} ({reason})", hint="Write the file anew."
         ) from None
 
 
@@ -231,8 +236,7 @@ def _saved_datasets(path: Path, split: str) -> Iterator[tuple[str, Row | Rejecte
                 f"folder {str(path)!r} has no split {split!r}", hint=f"Use --split: {names}."
             )
         found = found[split]
-    for i, row in enumerate(found, 1):
-        yield f"row {i}", _as_row(row, f"row {i}")
+    yield from _rows_of(found, f"folder {str(path)!r}")
 
 
 def _hub(name: str, split: str) -> Iterator[tuple[str, Row | Rejected]]:
@@ -246,8 +250,29 @@ def _hub(name: str, split: str) -> Iterator[tuple[str, Row | Rejected]]:
             f"data set {name!r} is no file here and could not be loaded from the hub ({reason})",
             hint="Check the path or id, the split and the network.",
         ) from None
-    for i, row in enumerate(found, 1):
-        yield f"row {i}", _as_row(row, f"row {i}")
+    yield from _rows_of(found, f"data set {name!r}")
+
+
+def _rows_of(found: Any, what: str) -> Iterator[tuple[str, Row | Rejected]]:
+    """Rows of a data set of the `datasets` library; one with an unreadable value is rejected."""
+    number = 0
+    while True:
+        # A data set that can be entered anywhere goes on behind a row that can't be read.
+        can_skip = hasattr(found, "select")
+        rows = found.select(range(number, len(found))) if can_skip else found
+        try:
+            for row in rows:
+                number += 1
+                yield f"row {number}", _as_row(row, f"row {number}")
+            return
+        except (ValueError, OverflowError, TypeError) as error:
+            number += 1
+            if not can_skip:
+                raise RlaifError(
+                    f"{what}: row {number} can't be read ({error})", hint="Remove that row."
+                ) from None
+            place = f"row {number}"
+            yield place, Rejected(place, f"a value can't be read: {error}")
 
 
 def _hub_commit(name: str) -> str:

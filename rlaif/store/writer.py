@@ -67,7 +67,7 @@ class Writer:
         """Let the thread write what was given; waits where it is far behind.
 
         Raises:
-            OSError, sqlite3.Error: an earlier batch could not be written.
+            RlaifError, OSError: an earlier batch could not be written.
         """
         if self._error:
             raise self._error
@@ -80,7 +80,7 @@ class Writer:
         """Write what is left and end the thread.
 
         Raises:
-            OSError, sqlite3.Error: something could not be written.
+            RlaifError, OSError: something could not be written.
         """
         if self._thread.is_alive():
             if not self._error:

@@ -50,6 +50,15 @@ def test_splits_share_no_text_but_all_words() -> None:
     assert test_words <= train_words
 
 
+def test_no_claim_of_the_test_split_is_in_a_training_question() -> None:
+    train, test = World(2, "train"), World(2, "test")
+    for name in TIERS:
+        trained = {train.wording(name) for _ in range(3000)}
+        asked = {claim_of(test.wording(name)) for _ in range(600)}
+        assert len(asked) >= 5, name
+        assert not any(claim in question for claim in asked for question in trained), name
+
+
 def test_world_is_reproducible_from_its_seed() -> None:
     assert list(World(3, "test").pairs(20)) == list(World(3, "test").pairs(20))
     assert list(World(3, "test").pairs(20)) != list(World(4, "test").pairs(20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.stages.ordering import TokenCount, common_length, walk
+from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 
 IDS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 
@@ -40,8 +40,8 @@ def test_common_length_by_hand(one: list[int], other: list[int], more: int) -> N
     assert common_length(one, other) == expected
 
 
-def _lru_cache_that_keeps_everything(prompts: list[list[int]], block: int) -> int:
-    """Tokens that a block-wise prefix cache computes, by brute force."""
+def _cached_by_brute_force(prompts: list[list[int]], block: int) -> int:
+    """Tokens that a block-wise prefix cache of unlimited size computes."""
     known: set[tuple[int, ...]] = set()
     computed = 0
     for prompt in prompts:
@@ -53,18 +53,36 @@ def _lru_cache_that_keeps_everything(prompts: list[list[int]], block: int) -> in
     return computed
 
 
-@given(st.lists(IDS, min_size=1, max_size=12), st.integers(1, 3))
-def test_prediction_equals_a_cache_and_unique_equals_the_tree(prompts, block) -> None:
+@given(st.lists(IDS, min_size=1, max_size=12), st.integers(1, 3), st.integers(0, 8))
+def test_prediction_equals_a_cache_in_any_order(prompts, block: int, cut: int) -> None:
+    cache = BlockCache(block, 10_000)
+    spared = sum(cache.spares(p[:cut], p[cut:]) for p in prompts)
+    assert sum(map(len, prompts)) - spared == _cached_by_brute_force(prompts, block)
+
+
+def test_small_cache_forgets_what_was_used_longest_ago() -> None:
+    cache = BlockCache(2, 8)  # four blocks
+    one, two = [1, 1, 1, 1, 9], [2, 2, 2, 2, 9]
+    assert [cache.spares(p, []) for p in (one, two, one, two)] == [0, 0, 4, 4]
+    assert cache.spares([3, 3, 9], []) == 0  # drops the first block of `one`
+    assert cache.spares(two, []) == 4
+    assert cache.spares(one, []) == 0
+
+
+@given(st.lists(IDS, min_size=1, max_size=12))
+def test_unique_equals_the_tree_along_a_walk(prompts) -> None:
     prompts = sorted(prompts)  # a walk over the tree of their prefixes
     count, before = TokenCount(), []
     for prompt in prompts:
-        count.add(len(prompt), common_length(before, prompt), block)
+        shared = common_length(before, prompt)
+        count.add(len(prompt), shared, min(shared, len(prompt) - 1))
         before = prompt
     prefixes = {tuple(p[:n]) for p in prompts for n in range(1, len(p) + 1)}
     assert count.unique == len(prefixes)
     assert count.attended == sum(map(len, prefixes))
     assert count.prompt == sum(map(len, prompts))
-    assert count.predicted == _lru_cache_that_keeps_everything(prompts, block)
+    repeated = len(prompts) - len({tuple(p) for p in prompts})
+    assert count.predicted == count.unique + repeated
 
 
 def test_without_sharing_every_token_is_computed() -> None:

@@ -41,6 +41,24 @@ def test_answers_survive_reopening_and_two_writers(tmp_path: Path) -> None:
     assert again.get(many)[many[1100]] == Answer((0.0, 1100.0))
 
 
+def test_cache_that_breaks_while_in_use_is_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    cache = VerdictCache(path)
+    keys = [i.to_bytes(16, "big") for i in range(5000)]
+    cache.put((key, Answer((0.0, 1.0))) for key in keys)
+    cache.close()
+    data = bytearray(path.read_bytes())
+    for start in range(32768, len(data) - 64, 4096):
+        data[start : start + 64] = b"\xff" * 64
+    path.write_bytes(bytes(data))
+    broken = VerdictCache(path)
+    with pytest.raises(RlaifError, match=r"c\.sqlite' failed .*malformed.*another file with"):
+        broken.get(keys)
+    broken.close()
+    with pytest.raises(RlaifError, match="failed"):
+        broken.put([(b"k", Answer((0.0, 1.0)))])
+
+
 def test_file_that_is_no_cache_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     path.write_text("this is not a database, whatever its name says" * 100)

@@ -1,0 +1,81 @@
+"""Tokens as planned against tokens as computed, on real vLLM with a large and a tiny cache."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rlaif.demo.world import World
+from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.pipeline.job import prepare
+from rlaif.pipeline.label import Labeler
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.store.cache import VerdictCache
+from rlaif.store.run_directory import RunDirectory
+
+
+@pytest.fixture(scope="session")
+def tiny_cache() -> Iterator[Engine]:
+    """Room for 1,280 tokens: a few prompts."""
+    engine = create_engine(EngineSettings(model="demo", options={"num_gpu_blocks_override": 40}))
+    yield engine
+    engine.close()
+
+
+def write_pairs(path: Path, seed: int) -> None:
+    """Prompts with two to four responses, some prompts twice, two system texts in turn."""
+    world, rng = World(seed, "test"), random.Random(seed)
+    systems = ["Be kind. " * 12, "Be brief and plain. " * 9]
+    lines = []
+    for i in range(24):
+        prompt = world.prompt()
+        for _ in range(1 + (i % 3 == 0)):
+            responses = [world.response(prompt) for _ in range(rng.choice([2, 3, 4]))]
+            lines.append({"system": systems[i % 2], "prompt": prompt, "responses": responses})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def label(engine: Engine, folder: Path, seed: int) -> tuple[Labeler, int, int]:
+    """The labeler after the run, and the tokens that the engine had and computed."""
+    folder.mkdir()
+    write_pairs(folder / "pairs.jsonl", seed)
+    settings = LabelSettings(judge=EngineSettings(model="demo"), template="demo")
+    job = prepare(str(folder / "pairs.jsonl"), "demo", settings)
+    before = engine.stats()
+    with (
+        closing(VerdictCache(folder / "cache.sqlite")) as cache,
+        closing(RunDirectory(folder / "run", job.config)) as run,
+    ):
+        labeler = Labeler(
+            engine=engine, cache=cache, run=run, constitution=job.constitution,
+            template=job.template, settings=job.settings, stamp=job.stamp,
+        )  # fmt: skip
+        labeler.label(job.source)
+    after = engine.stats()
+    prompt = after.prompt_tokens - before.prompt_tokens
+    return labeler, prompt, prompt - (after.cached_tokens - before.cached_tokens)
+
+
+@pytest.mark.parametrize("which", ["tiny_cache", "demo_judge"])
+def test_vllm_computes_what_was_planned(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    engine = request.getfixturevalue(which)
+    labeler, prompt, computed = label(engine, tmp_path / "run", 31 if which == "tiny_cache" else 32)
+    assert labeler.tokens.prompt == prompt
+    assert computed == pytest.approx(labeler.tokens.predicted, rel=0.02)
+    assert labeler.tokens.unique <= computed
+    assert computed < 0.5 * prompt, "nothing was shared: the comparison would be empty"
+
+
+def test_packed_engine_computes_what_was_planned_and_not_a_token_more(tmp_path: Path) -> None:
+    engine = create_engine(
+        EngineSettings(engine="packed", model="demo", options={"batch_tokens": 200})
+    )
+    labeler, _, computed = label(engine, tmp_path / "run", 33)
+    assert computed == labeler.tokens.predicted == labeler.tokens.unique

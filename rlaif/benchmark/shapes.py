@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen3Config
 
 from rlaif.errors import RlaifError
 from rlaif.resources import demo_model
@@ -33,7 +33,7 @@ SHAPES = {
     "1.7b": Shape(28, 2048, 6144, 16, 8, 128, 151_936),
     "8b": Shape(36, 4096, 12_288, 32, 8, 128, 151_936),
 }
-"""Two that a CPU can measure, then those of Qwen3-0.6B, -1.7B and -8B."""
+"""Two Llamas that a CPU can measure, then the shapes of Qwen3-0.6B, -1.7B and -8B."""
 
 _SMALL = 200_000_000
 
@@ -50,7 +50,9 @@ def write_judge(name: str, folder: Path) -> Path:
     if shape is None:
         raise RlaifError(f"shape {name!r} is unknown", hint=f"Use one of {', '.join(SHAPES)}.")
     tokenizer = AutoTokenizer.from_pretrained(demo_model("judge"))
-    config = Qwen3Config(
+    small = shape.hidden <= 512
+    kind = LlamaConfig if small else Qwen3Config
+    config = kind(
         num_hidden_layers=shape.layers,
         hidden_size=shape.hidden,
         intermediate_size=shape.ffn,
@@ -62,8 +64,8 @@ def write_judge(name: str, folder: Path) -> Path:
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        dtype="float32" if shape.hidden <= 512 else "bfloat16",
-        architectures=["Qwen3ForCausalLM"],
+        dtype="float32" if small else "bfloat16",
+        architectures=["LlamaForCausalLM" if small else "Qwen3ForCausalLM"],
     )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)

@@ -209,7 +209,7 @@ def generates(settings: EngineSettings) -> bool:
 def create(settings: EngineSettings) -> PackedEngine:
     """Load the model; option: `batch_tokens`."""
     options = dict(settings.options)
-    batch_tokens = options.pop("batch_tokens", 16384 if torch.cuda.is_available() else 2048)
+    batch_tokens = options.pop("batch_tokens", 16384 if torch.cuda.is_available() else 1024)
     if options:
         raise RlaifError(
             f"engine 'packed' has no option {next(iter(options))!r}", hint="It has batch_tokens."

@@ -19,6 +19,7 @@ from transformers import AttentionInterface
 
 NAME = "rlaif_tree"
 QUERY_BLOCK = 128
+_WORTH_GATHERING = 1.25
 
 
 class Forest:
@@ -138,10 +139,12 @@ def plan_blocks(ends: torch.Tensor, past: int = 0) -> tuple[QueryBlock, ...]:
         stop = min(total, start + QUERY_BLOCK)
         needed = (ends[:stop] > start).nonzero().squeeze(1)
         queries = index[start:stop, None]
-        mask = (needed[None] <= queries) & (queries < ends[needed][None])
+        low, high = int(needed[0]), int(needed[-1]) + 1
         keys: slice | torch.Tensor = needed
-        if len(needed) == int(needed[-1]) - int(needed[0]) + 1:
-            keys = slice(int(needed[0]), int(needed[-1]) + 1)
+        if high - low <= _WORTH_GATHERING * len(needed):
+            # A range can be read where it lies; a few keys too many cost less than copying all.
+            keys, needed = slice(low, high), index[low:high]
+        mask = (needed[None] <= queries) & (queries < ends[needed][None])
         blocks.append(QueryBlock(start - past, stop - past, keys, mask))
     return tuple(blocks)
 

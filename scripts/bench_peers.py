@@ -42,7 +42,7 @@ from rlaif.benchmark.measure import (
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
 from rlaif.cli.output import quiet_libraries, table
-from rlaif.engines.base import Engine, EngineSettings, codec_for, create_engine
+from rlaif.engines.base import Engine, EngineSettings, create_engine
 from rlaif.pipeline.job import LabelJob
 from rlaif.pipeline.planning import Planner
 from rlaif.pipeline.rendering import Renderer
@@ -221,7 +221,7 @@ def run_transformers(model: str, dtype: str) -> Runner:
     return run
 
 
-def serve(name: str, model: str, dtype: str, workload: Workload, pipe: Connection) -> None:
+def serve(name: str, model: str, dtype: str, pipe: Connection) -> None:
     """A contender's process: gets ready, then runs a job whenever it is told to."""
     quiet_libraries()
     timings: list[Timing] = []
@@ -240,7 +240,7 @@ def serve(name: str, model: str, dtype: str, workload: Workload, pipe: Connectio
                 run = run_transformers(model, dtype)
         pipe.send("ready")
         while (message := pipe.recv()) is not None:
-            folder, seed = message
+            folder, seed, workload = message
             label = workload_settings(settings, workload, "pairwise")
             job = write_job(Path(folder), workload, label, seed=seed)
             seconds = run(job, Path(folder))
@@ -257,55 +257,75 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", default="22m", choices=SHAPES, help="judge, random weights")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--principles", type=int, default=8)
-    parser.add_argument("--context", type=int, default=600)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[4])
+    parser.add_argument("--principles", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--context", type=int, nargs="+", default=[600])
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     quiet_libraries()
-    workload = Workload(args.pairs, args.principles, args.context)
-    verdicts = args.pairs * args.principles * 2
+    workloads = [
+        Workload(pairs, principles, context)
+        for pairs in args.pairs
+        for context in args.context
+        for principles in args.principles
+    ]
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
         model = str(write_judge(args.shape, Path(scratch) / "judge"))
-        codec_for(judge_settings(model, "vllm", args.dtype))
         pipes: dict[str, Connection] = {}
         workers = []
         for name in args.contenders:
             ours, theirs = spawn.Pipe()
-            worker = spawn.Process(target=serve, args=(name, model, args.dtype, workload, theirs))
+            worker = spawn.Process(target=serve, args=(name, model, args.dtype, theirs))
             worker.start()
             workers.append(worker)
             assert ours.recv() == "ready"
             pipes[name] = ours
             print(f"{name} is ready", file=sys.stderr, flush=True)
-        seconds: dict[str, list[float]] = {name: [] for name in pipes}
-        limits: dict[str, list[dict[str, float]]] = {name: [] for name in pipes}
-        for repetition in range(args.repetitions + 1):
-            names = list(pipes)
-            turn = repetition % len(names)
-            for name in names[turn:] + names[:turn]:
-                pipes[name].send((f"{scratch}/{name}-{repetition}", repetition))
-                spent, limit = pipes[name].recv()
-                if repetition:
-                    seconds[name].append(spent)
-                    if limit:
-                        limits[name].append(limit)
+        for number, workload in enumerate(workloads):
+            folder = Path(scratch) / str(number)
+            report(
+                {"shape": args.shape, "dtype": args.dtype, **vars(workload)},
+                *measure(pipes, workload, args.repetitions, folder, 1000 * number),
+                as_json=args.json,
+            )
         for pipe in pipes.values():
             with closing(pipe):
                 pipe.send(None)
         for worker in workers:
             worker.join(30)
-    report(vars(args), verdicts, seconds, limits, as_json=args.json)
+
+
+def measure(
+    pipes: dict[str, Connection], workload: Workload, repetitions: int, folder: Path, seed: int
+) -> tuple[dict[str, list[float]], dict[str, list[dict[str, float]]]]:
+    """Seconds and, where known, limits of every contender in each counted repetition."""
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    limits: dict[str, list[dict[str, float]]] = {name: [] for name in pipes}
+    for repetition in range(repetitions + 1):
+        names = list(pipes)
+        turn = repetition % len(names)
+        for name in names[turn:] + names[:turn]:
+            pipes[name].send((f"{folder}/{name}-{repetition}", seed + repetition, workload))
+            spent, limit = pipes[name].recv()
+            if repetition:
+                seconds[name].append(spent)
+                if limit:
+                    limits[name].append(limit)
+    return seconds, limits
 
 
 def report(
-    arguments: dict[str, Any], verdicts: int, seconds: dict[str, list[float]],
-    limits: dict[str, list[dict[str, float]]], *, as_json: bool,
-) -> None:  # fmt: skip
+    arguments: dict[str, Any],
+    seconds: dict[str, list[float]],
+    limits: dict[str, list[dict[str, float]]],
+    *,
+    as_json: bool,
+) -> None:
     """Print speeds, and how many times faster rlaif was than each, within a repetition."""
+    verdicts = arguments["pairs"] * arguments["principles"] * 2
     ours = seconds.get("rlaif") or next(iter(seconds.values()))
     found = []
     for name, spent in seconds.items():
@@ -321,7 +341,7 @@ def report(
                 entry[key] = statistics.median(values)
         found.append(entry)
     if as_json:
-        print(json.dumps({"arguments": arguments, "contenders": found}, indent=2))
+        print(json.dumps({"arguments": arguments, "contenders": found}), flush=True)
         return
     rows = [
         (
@@ -336,7 +356,8 @@ def report(
     ]
     header = ["contender", "verdicts/s", "rlaif is faster by", "from to", "limit fraction",
               "computed / planned"]  # fmt: skip
-    print(table(header, rows))
+    shown = ", ".join(f"{key} {value}" for key, value in arguments.items())
+    print(f"{shown}\n{table(header, rows)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import click
 
 from rlaif.cli.output import print_json, table
@@ -22,6 +24,7 @@ def command(as_json: bool) -> None:
                 {
                     "name": e.name,
                     "summary": e.summary,
+                    "reads": e.reads,
                     "available": e.available,
                     "install": e.install,
                 }
@@ -31,6 +34,10 @@ def command(as_json: bool) -> None:
         return
     rows = [(e.name, "yes" if e.available else "no", e.summary) for e in found]
     click.echo(table(["engine", "ready", "what it is"], rows))
+    click.echo("\nHow a verdict is read:")
+    for engine in found:
+        if engine.reads:
+            click.echo(textwrap.fill(f"{engine.name}: {engine.reads}", 98, subsequent_indent="  "))
     for engine in found:
         if not engine.available:
             click.echo(f"{engine.name}: {engine.install}")

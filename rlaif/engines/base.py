@@ -202,6 +202,7 @@ class EngineInfo:
     Attributes:
         module: the library it needs; its absence makes the engine unavailable.
         target: `package.module:factory`.
+        reads: how it reads a verdict, and why so.
     """
 
     name: str
@@ -209,6 +210,7 @@ class EngineInfo:
     module: str
     install: str
     target: str
+    reads: str = ""
 
     @property
     def available(self) -> bool:
@@ -223,6 +225,9 @@ _BUILTIN = (
         "vllm",
         "pip install 'rlaif[vllm]' (GPU), or run scripts/setup.sh in a checkout (CPU build)",
         "rlaif.engines.vllm_engine:create",
+        "one prefill, log-probabilities of exactly the label tokens, float32 head; "
+        "steps in this process, prefix blocks of 16 tokens (32 on a CPU) by "
+        "xxhash. A classification head is a little faster and loses the label mass.",
     ),
     EngineInfo(
         "packed",
@@ -230,6 +235,8 @@ _BUILTIN = (
         "transformers",
         "pip install rlaif",
         "rlaif.engines.packed_engine:create",
+        "all questions about a context in one pass under a tree mask, logits where answers are "
+        "read and nowhere else, float32 head; every token once.",
     ),
     EngineInfo(
         "transformers",
@@ -237,6 +244,7 @@ _BUILTIN = (
         "transformers",
         "pip install rlaif",
         "rlaif.engines.transformers_engine:create",
+        "left-padded batches, full logits of the last position.",
     ),
     EngineInfo(
         "ray",
@@ -244,6 +252,7 @@ _BUILTIN = (
         "ray",
         "pip install 'rlaif[ray]'",
         "rlaif.engines.ray_engine:create",
+        "as the engine inside, `--option inner=vllm` or another; contexts stay whole on a copy.",
     ),
     EngineInfo(
         "scripted",

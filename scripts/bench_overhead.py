@@ -1,0 +1,111 @@
+"""Measures what labeling costs without a judge, and that its memory does not grow with the data.
+
+The scripted engine answers by a hash, so that only reading, planning, tokenizing (into bytes),
+folding and storing are left.  Each size runs in a process of its own; a finished run is then
+asked for again, which must take no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rlaif.cli.output import quiet_libraries, table
+
+
+def write_data(path: Path, pairs: int) -> None:
+    """Pairs of some 170 characters, none like another."""
+    with path.open("w") as file:
+        for i in range(pairs):
+            row = {
+                "prompt": f"How do I clean kettle number {i}?",
+                "response_a": f"Use warm water and {i % 7} drops of vinegar, then dry the kettle.",
+                "response_b": f"I do not know, {i}, go away and stop asking.",
+            }
+            file.write(json.dumps(row) + "\n")
+
+
+def write_constitution(path: Path, principles: int) -> None:
+    """Principles in three tiers."""
+    lines = ["schema: 1", "name: overhead", 'version: "1"', "principles:"]
+    for i in range(principles):
+        text = f"Which response is better in way {i}?"
+        lines.append(f'  - {{id: p{i}, tier: {1 + i % 3}, preference: "{text}"}}')
+    path.write_text("\n".join(lines) + "\n")
+
+
+def run(folder: Path, orders: str) -> dict[str, float]:
+    """Label, then ask for the same again; in this process."""
+    from rlaif.engines.base import EngineSettings
+    from rlaif.pipeline.job import prepare, run_label
+    from rlaif.pipeline.settings import LabelSettings
+
+    judge = EngineSettings(engine="scripted", model="hashed", max_in_flight=256)
+    settings = LabelSettings(judge=judge, template="demo", orders=orders)  # type: ignore[arg-type]
+    data, constitution = str(folder / "pairs.jsonl"), str(folder / "constitution.yaml")
+    began, cpu = time.perf_counter(), time.process_time()
+    summary = run_label(
+        prepare(data, constitution, settings), folder / "run", cache_path=folder / "cache.sqlite"
+    )
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    began = time.perf_counter()
+    again = run_label(
+        prepare(data, constitution, settings), folder / "run", cache_path=folder / "cache.sqlite"
+    )
+    assert summary.fresh
+    assert not again.fresh
+    return {
+        "verdicts": summary.tally.verdicts,
+        "per_second": summary.tally.verdicts / wall,
+        "per_cpu_second": summary.tally.verdicts / cpu,
+        "peak_mib": peak,
+        "again_seconds": time.perf_counter() - began,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--principles", type=int, default=6)
+    parser.add_argument("--orders", choices=["both", "one"], default="both")
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    quiet_libraries()
+    if args.folder:
+        print(json.dumps(run(Path(args.folder), args.orders)))
+        return
+    rows = []
+    for pairs in args.pairs:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_data(folder / "pairs.jsonl", pairs)
+            write_constitution(folder / "constitution.yaml", args.principles)
+            done = subprocess.run(
+                [sys.executable, __file__, "--folder", scratch, "--orders", args.orders],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            found = json.loads(done.stdout)
+        rows.append(
+            (
+                f"{pairs:,}",
+                f"{found['verdicts']:,.0f}",
+                f"{found['per_second']:,.0f}",
+                f"{found['per_cpu_second']:,.0f}",
+                f"{found['peak_mib']:.0f}",
+                f"{found['again_seconds']:.2f}",
+            )
+        )
+    header = ["pairs", "verdicts", "verdicts/s", "per CPU second", "peak MiB", "again, seconds"]
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()

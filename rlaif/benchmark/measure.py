@@ -17,7 +17,7 @@ from rlaif.benchmark.workload import Workload, write_constitution, write_pairs
 from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
 from rlaif.engines.hub import resolve_model
 from rlaif.pipeline.job import LabelJob, prepare
-from rlaif.pipeline.label import Labeler
+from rlaif.pipeline.label import Labeler, block_cache
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Request, Result
 from rlaif.stages.ordering import TokenCount
@@ -31,6 +31,7 @@ class WatchedEngine:
     Attributes:
         asking: seconds spent getting requests: planning, as far as it was not done ahead.
         telling: seconds spent by the caller on results: folding and storing.
+        known: what its prefix cache holds, over several runs.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -38,6 +39,7 @@ class WatchedEngine:
         self.fingerprint, self.codec = engine.fingerprint, engine.codec
         self.max_prompt_tokens, self.sharing = engine.max_prompt_tokens, engine.sharing
         self.asking = self.telling = 0.0
+        self.known = block_cache(engine)
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """See `Engine.run`."""
@@ -90,22 +92,23 @@ class Timing:
     idle: float
 
 
-def label_once(engine: Engine, job: LabelJob, folder: Path) -> Timing:
+def label_once(engine: WatchedEngine, job: LabelJob, folder: Path) -> Timing:
     """Label a job with a cache and a run folder of its own, made in `folder`."""
-    watched = WatchedEngine(engine)
     before = engine.stats()
+    engine.asking = engine.telling = 0.0
     with (
         closing(VerdictCache(folder / "cache.sqlite")) as cache,
         closing(RunDirectory(folder / "run", job.config)) as run,
     ):
         labeler = Labeler(
-            engine=watched,
+            engine=engine,
             cache=cache,
             run=run,
             constitution=job.constitution,
             template=job.template,
             settings=job.settings,
             stamp=job.stamp,
+            known=engine.known,
         )
         began = time.perf_counter()
         tally = labeler.label(job.source)
@@ -117,8 +120,8 @@ def label_once(engine: Engine, job: LabelJob, folder: Path) -> Timing:
         tally.pairs,
         (after.prompt_tokens - before.prompt_tokens) - (after.cached_tokens - before.cached_tokens),
         labeler.tokens,
-        watched.asking,
-        watched.telling,
+        engine.asking,
+        engine.telling,
         after.idle_seconds - before.idle_seconds,
     )
 
@@ -160,7 +163,10 @@ def bench(
     files = resolve_model(judge.model, judge.revision)
     settings = workload_settings(judge, workload, template)
     timings = []
-    with tempfile.TemporaryDirectory() as scratch, closing(create_engine(judge)) as engine:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        closing(WatchedEngine(create_engine(judge))) as engine,
+    ):
         for repetition in range(repetitions + 1):
             job = write_job(Path(scratch) / str(repetition), workload, settings, seed=repetition)
             timing = label_once(engine, job, Path(scratch) / str(repetition))

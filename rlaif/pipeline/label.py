@@ -75,6 +75,7 @@ class Labeler:
     Args:
         stamp: provenance that every row carries (constitution, judge, template).
         on_progress: called after every batch of answers.
+        known: what the engine's prefix cache holds from earlier runs; default: nothing.
 
     Attributes:
         progress: how far the run is.
@@ -92,6 +93,7 @@ class Labeler:
         settings: LabelSettings,
         stamp: dict[str, str],
         on_progress: Callable[[Progress], None] = lambda _: None,
+        known: BlockCache | None = None,
     ) -> None:
         self._engine = engine
         self._cache = cache
@@ -114,9 +116,7 @@ class Labeler:
         self._uncommitted: deque[tuple[int, list[bytes]]] = deque()
         self._last: tuple[list[int], list[int]] = ([], [])
         self._sharing = engine.sharing
-        self._known: BlockCache | None = None
-        if engine.sharing and engine.sharing.capacity:
-            self._known = BlockCache(engine.sharing.block, engine.sharing.capacity)
+        self._known = known or block_cache(engine)
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
@@ -356,6 +356,13 @@ class Labeler:
     def _report(self) -> None:
         self.progress.seconds = time.monotonic() - self._began
         self._on_progress(self.progress)
+
+
+def block_cache(engine: Engine) -> BlockCache | None:
+    """A model of the engine's prefix cache, empty; None if it has none."""
+    if engine.sharing is None or not engine.sharing.capacity:
+        return None
+    return BlockCache(engine.sharing.block, engine.sharing.capacity)
 
 
 def _tally_of(run: RunDirectory) -> Tally:

@@ -33,6 +33,9 @@ class ByteCodec:
 
     eos_ids = (0,)
 
+    def __init__(self) -> None:
+        self._tails: dict[str, list[int]] = {}
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Each message as `role: content`, then `assistant:`."""
         text = "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
@@ -42,9 +45,15 @@ class ByteCodec:
         self, shared: str, tails: Sequence[str], fixed: int = 0
     ) -> tuple[list[int], list[list[int]]]:
         """See `Codec.encode_branches`; bytes join anywhere."""
-        end = "\nassistant:"
         context = list(f"user: {shared}".encode("utf-8", "replace"))
-        return context, [list((tail + end).encode("utf-8", "replace")) for tail in tails]
+        return context, [self._tail(tail) for tail in tails]
+
+    def _tail(self, tail: str) -> list[int]:
+        if tail not in self._tails:
+            if len(self._tails) >= 4096:
+                self._tails.clear()
+            self._tails[tail] = list(f"{tail}\nassistant:".encode("utf-8", "replace"))
+        return self._tails[tail]
 
     def encode_text(self, text: str) -> list[int]:
         """The bytes of the text."""

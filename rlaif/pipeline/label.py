@@ -47,6 +47,7 @@ from rlaif.store.writer import Writer
 
 MOST_OPEN_PAIRS = 4096
 WINDOWS_AHEAD = 2
+MOST_TAILS = 4096
 MOST_FAILURES = 10_000
 """Failed questions remembered, so that their duplicates are not asked to fail again."""
 CHECKPOINT_SECONDS = 0.5
@@ -115,6 +116,7 @@ class Labeler:
         self._failed: dict[bytes, Failure] = {}
         self._uncommitted: deque[tuple[int, list[bytes]]] = deque()
         self._last: tuple[list[int], list[int]] = ([], [])
+        self._tails: dict[tuple[int, int], tuple[list[int], list[int], int]] = {}
         self._sharing = engine.sharing
         self._known = known or block_cache(engine)
         self._next_request = 0
@@ -215,7 +217,7 @@ class Labeler:
         self._next_request += 1
         context, before = self._last
         if context is branch.context:
-            shared = len(context) + common_length(before, tail)
+            shared = len(context) + self._shared_by_tails(before, tail)
         else:
             shared = common_length(context + before, branch.context + tail)
         self._last = branch.context, tail
@@ -223,6 +225,17 @@ class Labeler:
         if len(ids) <= self._engine.max_prompt_tokens:
             self.tokens.add(len(ids), shared, self._spared(branch.context, tail, shared))
         return ChoiceRequest(str(self._next_request), ids, self._renderer.label_ids, shared)
+
+    def _shared_by_tails(self, before: list[int], tail: list[int]) -> int:
+        """Leading tokens that two tails share; the same two follow each other in every context."""
+        key = (id(before), id(tail))
+        found = self._tails.get(key)
+        if found is None:
+            if len(self._tails) >= MOST_TAILS:
+                self._tails.clear()
+            # Kept together with the lists, so that no other list gets their identity.
+            found = self._tails[key] = (before, tail, common_length(before, tail))
+        return found[2]
 
     def _spared(self, context: list[int], tail: list[int], shared: int) -> int:
         """Tokens of a prompt that the engine is going to spare."""

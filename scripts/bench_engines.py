@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--judge", default="demo")
     args = parser.parse_args()
     quiet_libraries()
-    names = ["vllm", "transformers", "scripted"]
+    names = ["vllm", "packed", "transformers", "scripted"]
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: create_engine(_judge(name, args.judge)) for name in names}
         speeds: dict[str, list[float]] = {name: [] for name in names}
@@ -67,7 +67,7 @@ def main() -> None:
             data = Path(scratch) / f"pairs-{repetition}.jsonl"
             rows = [vars(pair) for pair in World(77 + repetition, "test").pairs(args.pairs)]
             data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            for name in names[repetition % 3 :] + names[: repetition % 3]:
+            for name in names[repetition % 4 :] + names[: repetition % 4]:
                 settings = LabelSettings(judge=_judge(name, args.judge), template="demo")
                 job = prepare(str(data), "demo", settings)
                 folder = Path(scratch) / f"{repetition}-{name}"

@@ -2,7 +2,8 @@
 
 Every contender runs in a process of its own and waits while another runs.  In each repetition
 all of them judge the same new pairs, in rotating order; the first repetition is a warm-up and is
-not counted.  What is printed are ratios within a repetition: median, lowest, highest.
+not counted.  What is printed are ratios within a repetition: median, lowest, highest.  (On a GPU,
+which holds one engine at a time, contenders run one after the other.)
 
 Contenders: `rlaif` (this package on vLLM); `packed` (this package on its packed engine);
 `planned` (vLLM's `LLM.generate` on the requests that rlaif planned, all at hand: the ceiling);
@@ -28,11 +29,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from rlaif.benchmark.measure import (
     Timing,
@@ -65,13 +68,15 @@ WAYS: dict[str, dict[str, str | int]] = {
 }
 CONCURRENCY = 64
 Runner = Callable[[LabelJob, Path], float]
+Seconds = dict[str, list[float]]
+Limits = dict[str, list[dict[str, float]]]
 
 
 def judge_settings(model: str, engine: str, dtype: str) -> EngineSettings:
     """The judge as every contender runs it."""
     dummy = not any(Path(model).glob("*.safetensors"))
     options: dict[str, str | int | float | bool] = {}
-    if dummy and engine == "vllm":
+    if dummy:
         options["load_format"] = "dummy"
     return EngineSettings(engine=engine, model=model, dtype=dtype, options=options)  # type: ignore[arg-type]
 
@@ -199,6 +204,8 @@ def run_http(model: str, dtype: str, stack: ExitStack) -> Runner:
         "--served-model-name", "judge", "--port", str(port), "--host", "127.0.0.1",
         "--enforce-eager", "--max-model-len", "4096",
     ]  # fmt: skip
+    if not any(Path(model).glob("*.safetensors")):
+        command += ["--load-format", "dummy"]
     if dtype != "auto":
         command += ["--dtype", dtype]
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -240,11 +247,16 @@ def run_http(model: str, dtype: str, stack: ExitStack) -> Runner:
 
 def run_transformers(model: str, dtype: str) -> Runner:
     """Left-padded batches of 16 through `generate`."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
-    lm: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
+    if any(Path(model).glob("*.safetensors")):
+        lm: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    else:
+        config = AutoConfig.from_pretrained(model)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            lm = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
+    lm = lm.eval()
     if torch.cuda.is_available():
         lm = lm.cuda()
 
@@ -313,6 +325,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, nargs="+", default=[600])
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=[*CONTENDERS, *WAYS])
+    parser.add_argument(
+        "--serial", action="store_true", help="one contender after the other, as always on a GPU"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     quiet_libraries()
@@ -322,39 +337,54 @@ def main() -> None:
         for context in args.context
         for principles in args.principles
     ]
-    spawn = multiprocessing.get_context("spawn")
+    serial = args.serial or torch.cuda.is_available()
+    groups = [[name] for name in args.contenders] if serial else [list(args.contenders)]
+    found: list[tuple[Seconds, Limits]] = [({}, {}) for _ in workloads]
     with tempfile.TemporaryDirectory() as scratch:
         model = str(write_judge(args.shape, Path(scratch) / "judge"))
-        pipes: dict[str, Connection] = {}
-        workers = []
-        for name in args.contenders:
-            ours, theirs = spawn.Pipe()
-            worker = spawn.Process(target=serve, args=(name, model, args.dtype, theirs))
-            worker.start()
-            workers.append(worker)
-            assert ours.recv() == "ready"
-            pipes[name] = ours
-            print(f"{name} is ready", file=sys.stderr, flush=True)
-        for number, workload in enumerate(workloads):
-            folder = Path(scratch) / str(number)
-            report(
-                {"shape": args.shape, "dtype": args.dtype, **vars(workload)},
-                *measure(pipes, workload, args.repetitions, folder, 1000 * number),
-                as_json=args.json,
-            )
-        for pipe in pipes.values():
-            with closing(pipe):
-                pipe.send(None)
-        for worker in workers:
-            worker.join(30)
+        for group in groups:
+            with started(group, model, args.dtype) as pipes:
+                for number, workload in enumerate(workloads):
+                    folder = Path(scratch) / str(number)
+                    seconds, limits = measure(
+                        pipes, workload, args.repetitions, folder, 1000 * number
+                    )
+                    found[number][0].update(seconds)
+                    found[number][1].update(limits)
+    for workload, (seconds, limits) in zip(workloads, found, strict=True):
+        arguments = {"shape": args.shape, "dtype": args.dtype, **vars(workload)}
+        report(arguments, seconds, limits, as_json=args.json)
+
+
+@contextmanager
+def started(names: list[str], model: str, dtype: str) -> Iterator[dict[str, Connection]]:
+    """Contenders in processes of their own, all ready."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    workers = []
+    for name in names:
+        ours, theirs = spawn.Pipe()
+        worker = spawn.Process(target=serve, args=(name, model, dtype, theirs))
+        worker.start()
+        theirs.close()
+        workers.append(worker)
+        assert ours.recv() == "ready"
+        pipes[name] = ours
+        print(f"{name} is ready", file=sys.stderr, flush=True)
+    yield pipes
+    for pipe in pipes.values():
+        with closing(pipe):
+            pipe.send(None)
+    for worker in workers:
+        worker.join(30)
 
 
 def measure(
     pipes: dict[str, Connection], workload: Workload, repetitions: int, folder: Path, seed: int
-) -> tuple[dict[str, list[float]], dict[str, list[dict[str, float]]]]:
+) -> tuple[Seconds, Limits]:
     """Seconds and, where known, limits of every contender in each counted repetition."""
-    seconds: dict[str, list[float]] = {name: [] for name in pipes}
-    limits: dict[str, list[dict[str, float]]] = {name: [] for name in pipes}
+    seconds: Seconds = {name: [] for name in pipes}
+    limits: Limits = {name: [] for name in pipes}
     for repetition in range(repetitions + 1):
         names = list(pipes)
         turn = repetition % len(names)
@@ -370,8 +400,8 @@ def measure(
 
 def report(
     arguments: dict[str, Any],
-    seconds: dict[str, list[float]],
-    limits: dict[str, list[dict[str, float]]],
+    seconds: Seconds,
+    limits: Limits,
     *,
     as_json: bool,
 ) -> None:

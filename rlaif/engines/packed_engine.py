@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlaif.engines import tree_attention
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
@@ -34,21 +34,35 @@ class PackedEngine:
         files: where the model lies.
         batch_tokens: tokens in one forward pass.  A pass goes on from the last prompt of the
             one before it, so that cutting a tree costs nothing.
+        made_up: random weights on a folder that has none: for timing.
 
     Raises:
         RlaifError: the model can't be loaded, or its attention is of a kind that this engine
             does not reproduce (found out by comparing a small forest with plain passes).
     """
 
-    def __init__(self, files: ModelFiles, settings: EngineSettings, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        settings: EngineSettings,
+        batch_tokens: int,
+        *,
+        made_up: bool = False,
+    ) -> None:
         self.codec = HFCodec(files, settings.chat_template_options)
         self.sharing = PrefixSharing(1, 0)
         self._batch_tokens = batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = DTYPES.get(settings.dtype, "auto")
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                files.path, dtype=DTYPES.get(settings.dtype, "auto")
-            )
+            if made_up:
+                config = AutoConfig.from_pretrained(files.path)
+                with torch.device(self._device):
+                    model: Any = AutoModelForCausalLM.from_config(
+                        config, dtype=config.dtype if dtype == "auto" else dtype
+                    )
+            else:
+                model = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
@@ -56,8 +70,7 @@ class PackedEngine:
         self._model = model.to(self._device).eval()
         longest = settings.max_model_len or context_length(files)
         self.max_prompt_tokens = min(longest, _window(self._model.config)) - 1
-        dtype = self._model.dtype
-        kind = str(dtype).removeprefix("torch.")
+        kind = str(self._model.dtype).removeprefix("torch.")
         self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "packed"})
         head = self._model.get_output_embeddings()
         self._head = head.weight.detach().float()  # a float32 head: bf16 logits step by 0.125
@@ -66,7 +79,7 @@ class PackedEngine:
         self._last: Sequence[int] = ()
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._requests = self._tokens = self._cached = 0
-        self._probe(files.name, _PROBE_TOLERANCE[dtype])
+        self._probe(files.name, _PROBE_TOLERANCE[self._model.dtype])
 
     @torch.inference_mode()
     def _probe(self, name: str, tolerance: float) -> None:
@@ -207,12 +220,18 @@ def generates(settings: EngineSettings) -> bool:
 
 
 def create(settings: EngineSettings) -> PackedEngine:
-    """Load the model; option: `batch_tokens`."""
+    """Load the model; options: `batch_tokens`, and `load_format` (auto, or dummy for timing)."""
     options = dict(settings.options)
     batch_tokens = options.pop("batch_tokens", 16384 if torch.cuda.is_available() else 1024)
+    load_format = options.pop("load_format", "auto")
     if options:
         raise RlaifError(
-            f"engine 'packed' has no option {next(iter(options))!r}", hint="It has batch_tokens."
+            f"engine 'packed' has no option {next(iter(options))!r}",
+            hint="It has batch_tokens and load_format.",
+        )
+    if load_format not in ("auto", "dummy"):
+        raise RlaifError(
+            f"option load_format is {load_format!r}", hint="It is auto, or dummy for timing."
         )
     if not isinstance(batch_tokens, int) or batch_tokens < 1:
         raise RlaifError(
@@ -220,4 +239,9 @@ def create(settings: EngineSettings) -> PackedEngine:
         )
     if settings.quantization:
         raise RlaifError("engine 'packed' does not quantize", hint="Use --engine vllm.")
-    return PackedEngine(resolve_model(settings.model, settings.revision), settings, batch_tokens)
+    return PackedEngine(
+        resolve_model(settings.model, settings.revision),
+        settings,
+        batch_tokens,
+        made_up=load_format == "dummy",
+    )

@@ -45,7 +45,7 @@ from rlaif.store.run_directory import JOURNAL, RunDirectory
 from rlaif.store.sources import Source
 from rlaif.store.writer import Writer
 
-MOST_OPEN_PAIRS = 4096
+MOST_OPEN_PAIRS = 2048
 WINDOWS_AHEAD = 2
 MOST_TAILS = 4096
 MOST_FAILURES = 10_000

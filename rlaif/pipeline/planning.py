@@ -18,9 +18,9 @@ from rlaif.stages.questions import Question, plan, principles_for, screen
 from rlaif.store.cache import answer_keys
 from rlaif.store.sources import Source
 
-WINDOW_QUESTIONS, FIRST_WINDOW = 2048, 128
-"""Questions planned together: prompts that begin alike are found within a window.  The first
-windows are small, so that the judge need not wait."""
+WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 512, 128
+"""Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
+first windows are small, so that the judge need not wait."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Planner:
             for item in self._items(number, place, row):
                 window.append(item)
                 questions += len(item.questions)
-                if questions >= room or len(window) >= room:
+                if questions >= room or len(window) >= min(room, WINDOW_PAIRS):
                     yield window
                     window, questions = [], 0
                     room = min(2 * room, WINDOW_QUESTIONS)

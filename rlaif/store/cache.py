@@ -81,7 +81,13 @@ class VerdictCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Two connections: reading does not wait for a write, whichever thread does either.
             self._db, self._reader = (
-                sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+                sqlite3.connect(
+                    path,
+                    timeout=60,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    cached_statements=8,
+                )
                 for _ in range(2)
             )
             known = self._db.execute("PRAGMA application_id").fetchone()[0]
@@ -93,7 +99,7 @@ class VerdictCache:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA wal_autocheckpoint=8000")
             for connection in (self._db, self._reader):
-                connection.execute("PRAGMA cache_size=-16000")
+                connection.execute("PRAGMA cache_size=-1000")
             self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise RlaifError(

@@ -16,7 +16,7 @@ from typing import Any
 from rlaif.store.cache import Answer, VerdictCache
 from rlaif.store.run_directory import RunDirectory
 
-MOST_WAITING = 64
+MOST_WAITING = 16
 LINGER_SECONDS, MOST_AT_ONCE = 0.2, 4096
 """Answers are committed when there are so many, or after so long: a commit of many costs little
 more than one of few."""

@@ -257,3 +257,18 @@ def test_prompts_longer_than_a_sliding_window_are_refused(tmp_path: Path) -> Non
     config = MistralConfig(**SHAPE, sliding_window=400)
     engine = create_engine(_save(tmp_path / "m", MistralForCausalLM(config)))
     assert engine.max_prompt_tokens == 399
+
+
+def test_made_up_weights_for_timing_and_options_that_make_no_sense(tmp_path: Path) -> None:
+    settings_ = _save(tmp_path / "m", LlamaForCausalLM(LlamaConfig(**SHAPE)))
+    (tmp_path / "m" / "model.safetensors").unlink()
+    with pytest.raises(RlaifError, match="could not be loaded"):
+        create_engine(settings_)
+    engine = create_engine(settings_.model_copy(update={"options": {"load_format": "dummy"}}))
+    asked = demo_requests(engine, 1)
+    assert answers(engine, asked).keys() == {r.id for r in asked}
+    for options in ({"load_format": "gguf"}, {"batch_tokens": 0}, {"colour": "red"}):
+        with pytest.raises(RlaifError, match="option"):
+            create_engine(settings_.model_copy(update={"options": options}))
+    with pytest.raises(RlaifError, match="does not quantize"):
+        create_engine(settings_.model_copy(update={"quantization": "fp8"}))

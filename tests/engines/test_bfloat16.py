@@ -1,0 +1,24 @@
+"""Half precision against single: how far verdicts move, and that no clear one flips."""
+
+from __future__ import annotations
+
+import math
+
+from rlaif.engines.base import Engine, EngineSettings, create_engine
+from tests.engines.test_packed import answers, demo_requests
+
+
+def test_no_clear_verdict_flips_in_bfloat16(demo_judge: Engine) -> None:
+    """The judge's weights rounded to bfloat16, with a float32 head, on the packed engine."""
+    asked = demo_requests(demo_judge, 40)
+    exact = answers(demo_judge, asked)
+    rounded = answers(
+        create_engine(EngineSettings(engine="packed", model="demo", dtype="bfloat16")), asked
+    )
+    moved = []
+    for name, (a, b) in exact.items():
+        p, q = (1 / (1 + math.exp(y - x)) for x, y in ((a, b), rounded[name]))
+        moved.append(abs(p - q))
+        if abs(2 * p - 1) > 0.2:
+            assert (p > 0.5) == (q > 0.5), name
+    assert 0 < sum(moved) / len(moved) < 0.02

@@ -227,7 +227,7 @@ _BUILTIN = (
         "rlaif.engines.vllm_engine:create",
         "one prefill, log-probabilities of exactly the label tokens, float32 head; "
         "steps in this process, prefix blocks of 16 tokens (32 on a CPU) by "
-        "xxhash. A classification head is a little faster and loses the label mass.",
+        "xxhash. A classification head would lose the label mass (and was slower: BENCHMARKS.md).",
     ),
     EngineInfo(
         "packed",

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlaif.engines import tree_attention
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
+from rlaif.engines.cpu_layers import keep_freed_memory, spare_memory
 from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES
@@ -75,9 +76,8 @@ class PackedEngine:
         head = self._model.get_output_embeddings()
         self._head = head.weight.detach().float()  # a float32 head: bf16 logits step by 0.125
         self._head_bias = None if head.bias is None else head.bias.detach().float()
-        # The last prompt, and its keys and values by layer.
-        self._last: Sequence[int] = ()
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._last: Sequence[int] = ()  # the last prompt
+        self._kept = tree_attention.KEPT_NOTHING
         self._requests = self._tokens = self._cached = 0
         self._probe(files.name, _PROBE_TOLERANCE[self._model.dtype])
 
@@ -99,11 +99,14 @@ class PackedEngine:
             expected.append(self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float())
         try:
             self._model.set_attn_implementation(tree_attention.NAME)
+            if self._device == "cpu":
+                keep_freed_memory()
+                spare_memory(self._model.base_model)
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
             asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
             # In two passes, the second of which goes on from the first.
             found = torch.cat([self._logits(self._forest(part)) for part in (asked[:2], asked[2:])])
-            self._last, self._kept = (), {}
+            self._last, self._kept = (), tree_attention.KEPT_NOTHING
             error = float((found - torch.stack(expected)).abs().max())
         except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as problem:
             error, reason = float("inf"), f" ({problem})"
@@ -192,7 +195,7 @@ class PackedEngine:
             ).last_hidden_state[0, [i - forest.past for i in forest.answers]]
         finally:
             tree_attention.set_plan(None)
-        self._kept = plan.keep
+        self._kept = plan.keep()
         self._last = [forest.tokens[i] for i in forest.path]
         return torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)
 

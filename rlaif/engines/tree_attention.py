@@ -10,7 +10,8 @@ common stand first, and their keys and values are kept from then instead of comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ import torch
 from transformers import AttentionInterface
 
 NAME = "rlaif_tree"
-QUERY_BLOCK = 128
-_WORTH_GATHERING = 1.25
+QUERY_BLOCK, CHAIN = 64, 192  # torch's kernel does 192 queries and more in larger blocks
+_MOST_RANGES = 4
 
 
 class Forest:
@@ -75,18 +76,44 @@ class Forest:
 
 
 @dataclass(frozen=True)
-class QueryBlock:
-    """Queries from `start` to `stop`, the keys they need, and which of these each may see.
+class Near:
+    """Queries from `start` to `stop` and the keys around them, of which each sees some.
 
     Attributes:
-        keys: a range, or indices where the keys lie apart.
-        mask: (queries, keys), True where a query sees a key.
+        keys: a range that ends at the last of the queries, or indices.
+        bias: (queries, keys), 0 where a query sees a key and -inf elsewhere; None for a chain,
+            where queries and keys are the same tokens and each sees those before it.
     """
 
     start: int
     stop: int
     keys: slice | torch.Tensor
-    mask: torch.Tensor
+    bias: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Far:
+    """Queries from `start` to `stop` that all see all of `keys`: a part of their prefix."""
+
+    start: int
+    stop: int
+    keys: slice | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Keys and values of a forest, and where its last prompt lies in it.
+
+    Attributes:
+        layers: by layer, each (1, heads, tokens, width).
+        path: (length,) indices.
+    """
+
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    path: torch.Tensor
+
+
+KEPT_NOTHING = Kept({}, torch.empty(0, dtype=torch.long))
 
 
 class TreePlan:
@@ -94,39 +121,45 @@ class TreePlan:
 
     Args:
         forest: closed.
-        kept: keys and values of the past by layer, each (1, heads, past, width).
+        kept: of the forest before it.
         device: of the model.
     """
 
-    def __init__(
-        self, forest: Forest, kept: dict[int, tuple[torch.Tensor, torch.Tensor]], device: str
-    ) -> None:
+    def __init__(self, forest: Forest, kept: Kept, device: str) -> None:
         ends = torch.tensor(forest.ends)
-        self.blocks: tuple[QueryBlock, ...] = ()
+        self.near: list[Near] = []
+        self.far: list[Far] = []
         self.block_mask: Any = None
         if device == "cuda":
             self.block_mask = plan_flex(ends.cuda(), forest.past)
         else:
-            self.blocks = plan_blocks(ends, forest.past)
-        self._past = forest.past
+            self.near, self.far = plan_parts(ends, forest.past)
         self._kept = kept
-        self._path = torch.tensor(forest.path, device=device)
-        self.keep: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._past = _range_or_indices(kept.path[: forest.past]) if forest.past else None
+        self._path = torch.tensor(forest.path)
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def with_past(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the whole forest; those of its last prompt are kept."""
-        if self._past:
-            old_key, old_value = self._kept[layer]
-            key = torch.cat((old_key[:, :, : self._past], key), 2)
-            value = torch.cat((old_value[:, :, : self._past], value), 2)
-        self.keep[layer] = key[:, :, self._path], value[:, :, self._path]
+        """Keys and values of the whole forest, which are kept."""
+        if self._past is not None:
+            old_key, old_value = self._kept.layers[layer]
+            key = torch.cat((old_key[:, :, self._past], key), 2)
+            value = torch.cat((old_value[:, :, self._past], value), 2)
+        self._layers[layer] = key, value
         return key, value
 
+    def keep(self) -> Kept:
+        """For the next forest."""
+        return Kept(self._layers, self._path)
 
-def plan_blocks(ends: torch.Tensor, past: int = 0) -> tuple[QueryBlock, ...]:
-    """Cut the queries into blocks that skip the keys which none of their queries sees.
+
+def plan_parts(ends: torch.Tensor, past: int = 0) -> tuple[list[Near], list[Far]]:
+    """Cut attention into what queries see alone and the prefixes that neighbours see together.
+
+    The second kind, most of the work, needs no mask.  Both together cover each query and each
+    key that it sees once: their results are to be merged.
 
     Args:
         ends: (tokens,) integers, see `Forest.ends`.
@@ -134,19 +167,67 @@ def plan_blocks(ends: torch.Tensor, past: int = 0) -> tuple[QueryBlock, ...]:
     """
     total = len(ends)
     index = torch.arange(total)
-    blocks = []
-    for start in range(past, total, QUERY_BLOCK):
-        stop = min(total, start + QUERY_BLOCK)
-        needed = (ends[:stop] > start).nonzero().squeeze(1)
-        queries = index[start:stop, None]
-        low, high = int(needed[0]), int(needed[-1]) + 1
-        keys: slice | torch.Tensor = needed
-        if high - low <= _WORTH_GATHERING * len(needed):
-            # A range can be read where it lies; a few keys too many cost less than copying all.
-            keys, needed = slice(low, high), index[low:high]
-        mask = (needed[None] <= queries) & (queries < ends[needed][None])
-        blocks.append(QueryBlock(start - past, stop - past, keys, mask))
-    return tuple(blocks)
+    near: list[Near] = []
+    far: list[Far] = []
+    growing: dict[tuple[int, int], int] = {}
+    for start, stop, is_chain in _cut(ends, past):
+        open_ = ((ends[:start] > start) & (ends[:start] < stop)).nonzero().squeeze(1)
+        around = torch.cat((open_, index[start:stop]))
+        low = int(around[0])
+        if stop - low <= 2 * len(around):  # a few keys more cost less than copying them all
+            around = index[low:stop]
+        bias = None
+        if not is_chain:
+            sees = (around <= index[start:stop, None]) & (index[start:stop, None] < ends[around])
+            bias = torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
+        near.append(Near(start - past, stop - past, _range_or_indices(around), bias))
+        # A block that sees what the one before it sees is added to it: few large products.
+        before, growing = growing, {}
+        for keys in _runs((ends[:start] >= stop).nonzero().squeeze(1)):
+            name = (keys.start, keys.stop) if isinstance(keys, slice) else (-1, len(far))
+            growing[name] = before.get(name, len(far))
+            if growing[name] == len(far):
+                far.append(Far(start - past, stop - past, keys))
+            else:
+                far[growing[name]] = Far(far[growing[name]].start, stop - past, keys)
+    return near, far
+
+
+def _cut(ends: torch.Tensor, past: int) -> Iterator[tuple[int, int, bool]]:
+    """Blocks of queries, and which are chains (each token follows the one before it).
+
+    A long chain is cut into blocks of its own; short ones share a block.
+    """
+    total = len(ends)
+    leaves = (ends == torch.arange(total) + 1).nonzero().squeeze(1).add(1).tolist()
+    start = past
+    while start < total:
+        stop = leaves[bisect_right(leaves, start)]
+        is_chain = True
+        if stop - start >= QUERY_BLOCK:
+            stop = min(stop, start + CHAIN)
+        while stop - start < QUERY_BLOCK and stop < total:
+            following = leaves[bisect_right(leaves, stop)]
+            if following - stop >= QUERY_BLOCK:
+                break
+            stop, is_chain = min(following, start + QUERY_BLOCK), False
+        yield start, stop, is_chain
+        start = stop
+
+
+def _runs(indices: torch.Tensor) -> list[slice | torch.Tensor]:
+    """Sorted indices as ranges; as they are where those would be many."""
+    breaks = (indices.diff() != 1).nonzero().squeeze(1).add(1).tolist()
+    if len(breaks) > _MOST_RANGES - 1:
+        return [indices]
+    parts = indices.tensor_split(breaks)
+    return [_range_or_indices(part) for part in parts if len(part)]
+
+
+def _range_or_indices(indices: torch.Tensor) -> slice | torch.Tensor:
+    """Sorted indices as a range where they are one: it can be read where it lies."""
+    low, high = int(indices[0]), int(indices[-1]) + 1
+    return slice(low, high) if high - low == len(indices) else indices
 
 
 def plan_flex(ends: torch.Tensor, past: int = 0) -> Any:
@@ -214,19 +295,45 @@ def attend(
             query, key, value, block_mask=_plan.block_mask, scale=scaling, enable_gqa=grouped
         )
         return out.transpose(1, 2).contiguous(), None
-    shape = (query.shape[0], query.shape[2], query.shape[1], value.shape[3])
-    out = torch.empty(shape, dtype=query.dtype, device=query.device)
-    for block in _plan.blocks:
-        found = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, block.start : block.stop],
-            key[:, :, block.keys],
-            value[:, :, block.keys],
-            attn_mask=block.mask,
+    return _attend_on_cpu(_plan, query, key, value, scaling), None
+
+
+def _attend_on_cpu(
+    plan: TreePlan,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Both parts by torch's CPU kernel, merged by their log-sum-exps (flash attention's rule).
+
+    Flash attention: Dao et al. 2022, arXiv:2205.14135, section 3.1.
+    """
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    _, heads, tokens, _ = query.shape
+    out = query.new_empty(1, tokens, heads, value.shape[3]).transpose(1, 2)
+    weight = torch.empty(1, heads, tokens)
+    for near in plan.near:
+        part = slice(near.start, near.stop)
+        bias = None if near.bias is None else near.bias.to(query.dtype)
+        out[:, :, part], weight[:, :, part] = kernel(
+            query[:, :, part],
+            key[:, :, near.keys],
+            value[:, :, near.keys],
+            is_causal=bias is None,
+            attn_mask=bias,
             scale=scaling,
-            enable_gqa=grouped,
         )
-        out[:, block.start : block.stop] = found.transpose(1, 2)
-    return out, None
+    for far in plan.far:
+        part = slice(far.start, far.stop)
+        found, theirs = kernel(
+            query[:, :, part], key[:, :, far.keys], value[:, :, far.keys], scale=scaling
+        )
+        ours = weight[:, :, part]
+        share = torch.sigmoid(theirs - ours)[..., None].to(query.dtype)
+        out[:, :, part] = torch.lerp(out[:, :, part], found, share)
+        weight[:, :, part] = torch.logaddexp(ours, theirs)
+    return out.transpose(1, 2)
 
 
 AttentionInterface.register(NAME, attend)

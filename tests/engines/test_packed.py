@@ -86,19 +86,20 @@ def test_a_forest_that_goes_on_computes_only_what_is_new(prompts, cut: int) -> N
 
 
 def attended(forest: tree_attention.Forest, q, k, v, *, scaling: float, kept=None):
-    made = tree_attention.TreePlan(forest, kept or {}, "cpu")
+    made = tree_attention.TreePlan(forest, kept or tree_attention.KEPT_NOTHING, "cpu")
     tree_attention.set_plan(made)
     out, _ = tree_attention.attend(SimpleNamespace(layer_idx=0), q, k, v, None, scaling=scaling)
     tree_attention.set_plan(None)
-    if kept is not None:
-        kept.update(made.keep)
-    return out
+    return out, made.keep()
 
 
-@pytest.mark.parametrize("size", [1, 3, 128])
-def test_blocks_equal_one_dense_mask(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("block", "chain"), [(1, 1), (3, 4), (2, 100), (64, 192)])
+def test_parts_equal_one_dense_mask(
+    block: int, chain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(tree_attention, "QUERY_BLOCK", size)
+    monkeypatch.setattr(tree_attention, "QUERY_BLOCK", block)
+    monkeypatch.setattr(tree_attention, "CHAIN", chain)
     prompts = sorted(tuple(torch.randint(3, (n,)).tolist()) for n in (4, 5, 6, 6, 7, 7, 7))
     shared = chained(prompts)
     forest = tree_attention.pack(zip(prompts, shared, strict=True))
@@ -109,16 +110,15 @@ def test_blocks_equal_one_dense_mask(size: int, monkeypatch: pytest.MonkeyPatch)
         q, k[:, :2].repeat_interleave(2, 1), v[:, :2].repeat_interleave(2, 1),
         attn_mask=(j <= i) & (i < ends[None]), scale=0.3,
     ).transpose(1, 2)  # fmt: skip
-    whole = attended(forest, q, k[:, :2], v[:, :2], scaling=0.3)
+    whole, _ = attended(forest, q, k[:, :2], v[:, :2], scaling=0.3)
     assert torch.allclose(whole, dense, atol=1e-5)
     # The same in two forests, the second of which keeps keys and values of the first.
-    kept: dict = {}
     one = tree_attention.pack(zip(prompts[:4], shared[:4], strict=True))
     past = prompts[4][: shared[4]]
     two = tree_attention.pack(zip(prompts[4:], shared[4:], strict=True), past)
     m = len(one.tokens)
-    first = attended(one, q[:, :, :m], k[:, :2, :m], v[:, :2, :m], scaling=0.3, kept=kept)
-    second = attended(two, q[:, :, m:], k[:, :2, m:], v[:, :2, m:], scaling=0.3, kept=kept)
+    first, kept = attended(one, q[:, :, :m], k[:, :2, :m], v[:, :2, :m], scaling=0.3)
+    second, _ = attended(two, q[:, :, m:], k[:, :2, m:], v[:, :2, m:], scaling=0.3, kept=kept)
     assert m + len(two.tokens) - two.past == n
     assert torch.allclose(torch.cat((first, second), 1), dense, atol=1e-5)
 
@@ -133,9 +133,9 @@ def test_mask_of_the_gpu_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     ends, n = torch.tensor(forest.ends), len(forest.tokens)
     past = forest.past = 5  # the first tokens ask nothing
     q, k, v = torch.randn(3, 1, 2, n, 16).unbind(0)
-    kept = {0: (k[:, :, :past], v[:, :, :past])}
-    expected = attended(forest, q[:, :, past:], k[:, :, past:], v[:, :, past:], scaling=0.25,
-                        kept=dict(kept))  # fmt: skip
+    kept = tree_attention.Kept({0: (k[:, :, :past], v[:, :, :past])}, torch.arange(past))
+    expected, _ = attended(forest, q[:, :, past:], k[:, :, past:], v[:, :, past:], scaling=0.25,
+                           kept=kept)  # fmt: skip
     found = flex_attention(
         q[:, :, past:], k, v, block_mask=tree_attention.plan_flex(ends, past), scale=0.25
     )

@@ -325,8 +325,8 @@ class Labeler:
         assert item.pair is not None
         verdicts = [item.answers[i] for i in range(len(item.questions))]
         preference = item.settled or fold(self._scores(item, verdicts), self._settings.fold)
-        for line in verdict_lines(item.pair, verdicts, item.keys):
-            self._writer.row("verdicts.jsonl", line)
+        if verdicts:
+            self._writer.row("verdicts.jsonl", verdict_lines(item.pair, verdicts, item.keys))
         if preference.status == "decided":
             row = preference_row(item.pair, preference, self._stamp)
             self._writer.row("preferences.jsonl", row)

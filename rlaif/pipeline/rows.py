@@ -21,19 +21,19 @@ def _round(value: float) -> float:
     return round(value, DIGITS)
 
 
-def verdict_lines(pair: Pair, verdicts: Sequence[Verdict], keys: Sequence[bytes]) -> list[str]:
+def verdict_lines(pair: Pair, verdicts: Sequence[Verdict], keys: Sequence[bytes]) -> str:
     """The judge's answers about a pair as lines of JSON; there are too many for a slower way.
 
     `request` addresses the exact prompt in the verdict cache.
     """
     head = f'{{"pair":{_text(pair.id)},"row":{pair.row},"principle":'
-    return [
+    return "\n".join(
         f'{head}{_text(v.principle)},"order":"{v.order}",'
         f'"p_first":{round(sigmoid(v.logit), DIGITS)},"logit":{round(v.logit, DIGITS)},'
         f'"label_mass":{round(v.label_mass, DIGITS)},"invalid":{_text(v.invalid)},'
         f'"reasoning":{_text(v.reasoning)},"request":"{key.hex()}"}}'
         for v, key in zip(verdicts, keys, strict=True)
-    ]
+    )
 
 
 _text = json.JSONEncoder(ensure_ascii=False).encode

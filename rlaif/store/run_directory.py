@@ -21,6 +21,7 @@ from rlaif.errors import Place, RlaifError
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
 CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
 
+_BUFFER = 1 << 17
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -59,7 +60,7 @@ class RunDirectory:
         self.journal: dict[str, Any] = self._read_journal()
         self._files: dict[str, IO[bytes]] = {}
         for name in ROW_FILES:
-            file = (path / name).open("ab")
+            file = (path / name).open("ab", buffering=_BUFFER)
             file.truncate(self.journal["bytes"].get(name, 0))
             file.seek(0, os.SEEK_END)
             self._files[name] = file
@@ -83,7 +84,7 @@ class RunDirectory:
         return journal
 
     def append(self, name: str, row: Mapping[str, object] | str) -> None:
-        """Add one row, or a line of JSON, to a row file (buffered until `checkpoint`)."""
+        """Add one row, or lines of JSON, to a row file (buffered until `checkpoint`)."""
         line = row if isinstance(row, str) else _encode(row)
         self._files[name].write(line.encode("utf-8", "replace") + b"\n")
 

@@ -55,7 +55,7 @@ class Writer:
         return self._batch.number
 
     def row(self, name: str, row: Mapping[str, Any] | str) -> None:
-        """Add a row, or a line of JSON, to a row file."""
+        """Add a row, or lines of JSON, to a row file."""
         self._batch.rows.append((name, row))
 
     def checkpoint(self, **state: Any) -> None:

@@ -21,7 +21,7 @@ def data_root() -> Path:
 
 
 def demo_model(name: str) -> Path:
-    """The folder of an embedded model: "judge" or "policy"."""
+    """The folder of an embedded model: "judge", "policy" or "writer"."""
     return _PACKAGE / "demo" / "models" / name
 
 

@@ -1,9 +1,10 @@
-"""Trains the two embedded models from nothing: `python scripts/train_demo_models.py judge|policy`.
+"""Trains the embedded models: `python scripts/train_demo_models.py judge|policy|writer`.
 
 The demo judge learns the verdicts of the demo world's oracle on its training split.  One
 sequence holds a pair's context once and a branch for every principle; a tree mask lets each
 branch see the context and itself only, so a branch is exactly the prompt that the judge is
 asked later.  The demo policy learns the world's responses as they come, good manners and bad.
+The demo writer learns to quote what is wrong with a response, and to write it without that.
 
 Weights depend on the seed, the library versions and the number of threads (the order of
 floating-point sums); the recipe does not.
@@ -16,16 +17,20 @@ import math
 import random
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rlaif.constitution.load import load_constitution
+from rlaif.demo.mending import critique, flaws, revision
 from rlaif.demo.oracle import TIERS, compare
 from rlaif.demo.world import World
 from rlaif.prompts import load_judge_template
 from rlaif.resources import demo_model
+from rlaif.templates import load_writer_templates
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -233,17 +238,16 @@ def train_judge(args: argparse.Namespace) -> None:
     save(model, tokenizer, Path(args.out))
 
 
-def policy_batch(
-    world: World, tokenizer: PreTrainedTokenizerFast, size: int
+def chat_batch(
+    tokenizer: PreTrainedTokenizerFast, chats: list[tuple[str, str]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Chats as (ids, labels), both (B, T); the loss is on the completion and its end mark."""
     rows = []
-    for _ in range(size):
-        prompt = world.prompt()
+    for prompt, completion in chats:
         head = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
         )
-        body = f"{world.response(prompt)}<|end|>"
+        body = f"{completion}<|end|>"
         head_ids = tokenizer(head, add_special_tokens=False)["input_ids"]
         body_ids = tokenizer(body, add_special_tokens=False)["input_ids"]
         rows.append((head_ids + body_ids, [-100] * len(head_ids) + body_ids))
@@ -260,12 +264,27 @@ def train_policy(args: argparse.Namespace) -> None:
     tokenizer = build_tokenizer(args.seed)
     model = build_model(tokenizer, args.hidden, args.layers)
     world = World(args.seed + 1, "train")
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        prompts = [world.prompt() for _ in range(args.batch)]
+        return chat_batch(tokenizer, [(prompt, world.response(prompt)) for prompt in prompts])
+
+    train_on_chats(model, tokenizer, draw, args)
+
+
+def train_on_chats(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    draw: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    args: argparse.Namespace,
+) -> None:
+    """Supervised training on batches of chats, then save."""
     optimizer = optimizer_for(model, args.rate)
     began, losses = time.time(), []
     for step in range(args.steps):
         for group in optimizer.param_groups:
             group["lr"] = args.rate * schedule(step, args.steps)
-        ids, labels = policy_batch(world, tokenizer, args.batch)
+        ids, labels = draw()
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -278,7 +297,54 @@ def train_policy(args: argparse.Namespace) -> None:
                 flush=True,
             )
             losses = []
+            if (step + 1) % (args.log_every * 10) == 0:
+                save(model, tokenizer, Path(args.out))
     save(model, tokenizer, Path(args.out))
+
+
+class WriterBatches:
+    """Draws critiques and revisions as chats: (ids, labels), both (B, T)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> None:
+        self.tokenizer = tokenizer
+        self.world = World(seed, "train")
+        self.size = size
+        self.rng = random.Random(seed)
+        self.principles = load_constitution("demo").constitution.principles
+        self.templates = load_writer_templates("demo")
+
+    def _example(self) -> tuple[str, str]:
+        prompt = self.world.prompt()
+        response = self.world.response(prompt)
+        # Later rounds of a chain see responses that were revised before.
+        for principle in self.rng.sample(list(TIERS), self.rng.choice([0, 0, 1, 2, 3])):
+            response = revision(principle, prompt, response, self.world)
+        wrong = [p for p in self.principles if flaws(p.id, prompt, response)]
+        anyone = not wrong or self.rng.random() < 0.3
+        principle = self.rng.choice(self.principles if anyone else wrong)
+        found = critique(principle.id, prompt, response)
+        values = {"conversation": f"User: {prompt}", "response": response}
+        if self.rng.random() < 0.4:
+            assert principle.critique
+            return self.templates.critique.render(**values, request=principle.critique), found
+        assert principle.revision
+        asked = self.templates.revision.render(
+            **values, critique=found, request=principle.revision
+        )
+        return asked, revision(principle.id, prompt, response, self.world)
+
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next batch."""
+        return chat_batch(self.tokenizer, [self._example() for _ in range(self.size)])
+
+
+def train_writer(args: argparse.Namespace) -> None:
+    """Train and save the demo writer."""
+    torch.manual_seed(args.seed + 2)
+    tokenizer = build_tokenizer(args.seed)
+    model = build_model(tokenizer, args.hidden, args.layers)
+    batches = WriterBatches(tokenizer, args.seed + 2, args.batch)
+    train_on_chats(model, tokenizer, batches.draw, args)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -295,7 +361,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("which", choices=["judge", "policy"])
+    parser.add_argument("which", choices=["judge", "policy", "writer"])
     parser.add_argument("--out", help="default: the folder that ships in the package")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int, default=32)
@@ -307,9 +373,9 @@ def main() -> None:
     parser.add_argument("--log-every", type=int, default=25)
     args = parser.parse_args()
     args.out = args.out or str(demo_model(args.which))
-    args.steps = args.steps or {"judge": 3000, "policy": 1200}[args.which]
+    args.steps = args.steps or {"judge": 3000, "policy": 1200, "writer": 2400}[args.which]
     torch.set_num_threads(args.threads)
-    (train_judge if args.which == "judge" else train_policy)(args)
+    {"judge": train_judge, "policy": train_policy, "writer": train_writer}[args.which](args)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.model_flags import assignments, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
@@ -141,15 +142,8 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     pairs = flags.pop("pairs", None)
     mode, colon, count = (pairs or "").partition(":")
     flags["model"] = flags.pop("judge", None)
-    flags["mapping"] = _assignments("--map", flags.pop("maps", ()), FIELDS) or None
-    flags["options"] = {
-        name: _value(text)
-        for name, text in _assignments("--option", flags.pop("engine_options", ())).items()
-    } or None
-    chat = _assignments("--chat-option", flags.pop("chat_options", ()))
-    if chat:
-        given = {name: _value(text) for name, text in chat.items()}
-        flags["chat_template_options"] = {"enable_thinking": False, **given}
+    flags["mapping"] = assignments("--map", flags.pop("maps", ()), FIELDS) or None
+    flags = spread(flags)
     models = (LabelSettings, FoldSettings, EngineSettings)
     values, places = merge_settings(flags, config, models, hidden=frozenset({"judge", "fold"}))
     wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
@@ -169,30 +163,6 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     values["fold"] = build(FoldSettings, values, places)
     values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")
     return build(LabelSettings, values, places)
-
-
-def _assignments(
-    option: str, given: tuple[str, ...], names: tuple[str, ...] = ()
-) -> dict[str, str]:
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not value or (names and name not in names):
-            allowed = f" NAME is one of {', '.join(names)}." if names else ""
-            raise RlaifError(f"{option} {text!r} is not NAME=VALUE", hint=f"Write it so.{allowed}")
-        found[name] = value
-    return found
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 class _Screen:

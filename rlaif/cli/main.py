@@ -14,6 +14,7 @@ from rlaif.errors import RlaifError
 COMMANDS: dict[str, str] = {
     "init": "Write a starter project: a constitution to edit and pairs to label.",
     "constitution": "Check, show, compare constitutions, and print their schema.",
+    "generate": "Write candidate completions for prompts, with one or several models.",
     "label": "Judge pairs by a constitution and write preferences.",
     "report": "Write a page about a labeling run.",
     "train-dpo": "Train a policy on a labeling run with DPO.",

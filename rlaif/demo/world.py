@@ -95,6 +95,14 @@ class World:
         shared = {k: v for k, v in asked.slots.items() if k != "stealth"}
         return [self._draw(KINDS, kind, None, **shared)]
 
+    def sentence(self, kind: str, prompt: str) -> str:
+        """A sentence of `kind` that fits `prompt`."""
+        asked = read_prompt(prompt)
+        slots = dict(asked.slots) if asked else {}
+        topic = topic_of(slots["object"]) if asked and asked.kind == "howto" else None
+        shared = {k: v for k, v in slots.items() if k not in ("stealth", "adj", "act")}
+        return self._draw(KINDS, kind, topic, **shared)
+
     def _stray(self, prompt: str) -> str:
         asked = read_prompt(prompt)
         own = topic_of(asked.slots.get("object", "")) if asked else None

@@ -18,6 +18,8 @@ from rlaif.records import Message
 from rlaif.resources import demo_model
 
 LONGEST_DEFAULT = 16_384
+EMBEDDED = {"demo-judge": "judge", "demo-policy": "policy", "demo-writer": "writer"}
+"""Names of the models that ship with the package; `demo` is the one that a command needs."""
 _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 
 
@@ -47,7 +49,8 @@ def resolve_model(name: str, revision: str | None = None, *, embedded: str = "ju
     Raises:
         RlaifError: there is no such folder and the hub does not give it.
     """
-    path = demo_model(embedded) if name == "demo" else Path(name)
+    embedded = EMBEDDED.get(name, embedded)
+    path = demo_model(embedded) if name == "demo" or name in EMBEDDED else Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise RlaifError(

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from rlaif.constitution.checks import CheckFailed, run_check
-from rlaif.constitution.schema import Constitution, Principle
+from rlaif.constitution.schema import Constitution
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
@@ -24,20 +23,18 @@ from rlaif.pipeline.planning import PlannedPair, Planner
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_lines
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.prompts import JudgeTemplate, completion_text, conversation_text
+from rlaif.prompts import JudgeTemplate
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
     Failure,
     GenerationResult,
-    Pair,
-    PrincipleScore,
     Request,
     Result,
-    Verdict,
 )
-from rlaif.stages.folding import failed_check, fold, score_check, score_principle
+from rlaif.stages.folding import fold
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
+from rlaif.stages.scoring import score_pair
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.stages.verdicts import read_verdict
 from rlaif.store.cache import Answer, VerdictCache
@@ -324,7 +321,9 @@ class Labeler:
     def _write(self, item: PlannedPair) -> None:
         assert item.pair is not None
         verdicts = [item.answers[i] for i in range(len(item.questions))]
-        preference = item.settled or fold(self._scores(item, verdicts), self._settings.fold)
+        preference = item.settled or fold(
+            score_pair(item.pair, item.principles, verdicts), self._settings.fold
+        )
         if verdicts:
             self._writer.row("verdicts.jsonl", verdict_lines(item.pair, verdicts, item.keys))
         if preference.status == "decided":
@@ -334,30 +333,6 @@ class Labeler:
             row = undecided_row(item.pair, preference, self._stamp)
             self._writer.row("undecided.jsonl", row)
         self._tally.add(preference, verdicts)
-
-    def _scores(self, item: PlannedPair, verdicts: list[Verdict]) -> list[PrincipleScore]:
-        assert item.pair is not None
-        by_principle: dict[str, list[Verdict]] = {}
-        for verdict in verdicts:
-            by_principle.setdefault(verdict.principle, []).append(verdict)
-        return [
-            score_principle(principle, by_principle.get(principle.id, []))
-            if principle.check is None
-            else self._check(principle, item.pair)
-            for principle in item.principles
-        ]
-
-    def _check(self, principle: Principle, pair: Pair) -> PrincipleScore:
-        assert principle.check is not None
-        prompt = conversation_text(pair.prompt)
-        try:
-            a, b = (
-                run_check(principle.check, prompt, completion_text(side))
-                for side in (pair.a, pair.b)
-            )
-        except CheckFailed as error:
-            return failed_check(principle, str(error))
-        return score_check(principle, a, b)
 
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""

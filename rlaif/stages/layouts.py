@@ -85,14 +85,32 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
     if len(prompt_from_pair) >= len(prompt):
         # Pairs that repeat the conversation know it better than a plain prompt column.
         prompt = prompt_from_pair
+    return Candidates(_finished_prompt(row, prompt), completions, _id(row), _tags(row), labeled)
+
+
+def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:
+    """Read a row of which only the prompt is wanted; its completions, if any, are left out.
+
+    Raises:
+        BadRow: there is no prompt, or a value has the wrong form.
+    """
+    if mapping:
+        row = _mapped(row, mapping)
+    prompt = _prompt(row)
+    if not prompt and any(row.get(key) is not None for key in (*PAIR_KEYS, *LIST_KEYS)):
+        prompt = _completions(row)[1]
+    return Candidates(_finished_prompt(row, prompt), [], _id(row), _tags(row))
+
+
+def _finished_prompt(row: Mapping[str, object], prompt: list[Message]) -> list[Message]:
     if not prompt:
         raise BadRow(f"no prompt: none of the columns {_names(PROMPT_KEYS)} in {_names(row)}")
     if prompt[-1]["role"] == "assistant":
         raise BadRow("the prompt ends with an assistant message: nothing is left to answer")
     system = row.get("system")
     if isinstance(system, str) and system.strip() and prompt[0]["role"] != "system":
-        prompt = [{"role": "system", "content": _clean(system)}, *prompt]
-    return Candidates(prompt, completions, _id(row), _tags(row), labeled)
+        return [{"role": "system", "content": _clean(system)}, *prompt]
+    return prompt
 
 
 def _mapped(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, object]:

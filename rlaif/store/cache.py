@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sqlite3
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaif.errors import RlaifError
+from rlaif.store.database import Database, cache_folder
 
 _APPLICATION = 0x524C4146
 _SCHEMA = """
@@ -31,11 +28,7 @@ CREATE TABLE IF NOT EXISTS speeds (judge TEXT, engine TEXT, verdicts_per_second 
 
 def default_cache_path() -> Path:
     """`$RLAIF_CACHE_DIR`, or the user's cache folder, with the file's name."""
-    folder = os.environ.get("RLAIF_CACHE_DIR")
-    if folder:
-        return Path(folder) / "verdicts.v1.sqlite"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "rlaif" / "verdicts.v1.sqlite"
+    return cache_folder() / "verdicts.v1.sqlite"
 
 
 @dataclass(slots=True)
@@ -76,47 +69,9 @@ class VerdictCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Two connections: reading does not wait for a write, whichever thread does either.
-            self._db, self._reader = (
-                sqlite3.connect(
-                    path,
-                    timeout=60,
-                    isolation_level=None,
-                    check_same_thread=False,
-                    cached_statements=8,
-                )
-                for _ in range(2)
-            )
-            known = self._db.execute("PRAGMA application_id").fetchone()[0]
-            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if tables and known != _APPLICATION:
-                raise sqlite3.DatabaseError("it is a database of something else")
-            self._db.execute(f"PRAGMA application_id={_APPLICATION}")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA wal_autocheckpoint=8000")
-            for connection in (self._db, self._reader):
-                connection.execute("PRAGMA cache_size=-1000")
-            self._db.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise RlaifError(
-                f"verdict cache {str(path)!r} could not be opened ({error})",
-                hint="Name another file with --cache; it is made if missing.",
-            ) from None
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise RlaifError(
-                f"verdict cache {str(self._path)!r} failed ({error})",
-                hint="Check the space left there, or name another file with --cache; then run the "
-                "same command again: it goes on where it stopped.",
-            ) from None
+        self._file = Database(path, _APPLICATION, _SCHEMA, "verdict cache")
+        self._db, self._reader = self._file.writer, self._file.reader
+        self._guarded = self._file.guarded
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
         """The answers known for `keys`."""
@@ -169,5 +124,4 @@ class VerdictCache:
 
     def close(self) -> None:
         """Close the file."""
-        self._reader.close()
-        self._db.close()
+        self._file.close()

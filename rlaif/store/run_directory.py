@@ -33,18 +33,22 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class RunDirectory:
-    """One labeling run on disk, held open by one process.
+    """One run on disk, held open by one process.
 
     Args:
         path: the folder; made if missing.
         config: the resolved configuration; a run with another one is refused.
+        files: names of its row files; default: a labeling run's.
 
     Raises:
         RlaifError: the folder holds something else, another configuration, or is in use.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], files: tuple[str, ...] = ROW_FILES
+    ) -> None:
         self.path = path
+        self._names = files
         check_config(path, config)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = (path / ".lock").open("w")
@@ -54,12 +58,12 @@ class RunDirectory:
             self._lock.close()
             raise _in_use(path) from None
         if not (path / CONFIG).exists():
-            header = "# Resolved configuration of this run; `rlaif label` refuses to mix two.\n"
+            header = "# Resolved configuration of this run; another one is refused.\n"
             text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
             write_atomically(path / CONFIG, header + text)
         self.journal: dict[str, Any] = self._read_journal()
         self._files: dict[str, IO[bytes]] = {}
-        for name in ROW_FILES:
+        for name in files:
             file = (path / name).open("ab", buffering=_BUFFER)
             file.truncate(self.journal["bytes"].get(name, 0))
             file.seek(0, os.SEEK_END)
@@ -74,7 +78,7 @@ class RunDirectory:
         if not isinstance(journal, dict) or not {"rows", "bytes", "tally"} <= journal.keys():
             return fresh
         sizes = journal["bytes"]
-        for name in ROW_FILES:
+        for name in self._names:
             file = self.path / name
             if sizes.get(name, 0) > (file.stat().st_size if file.exists() else 0):
                 raise RlaifError(
@@ -173,7 +177,7 @@ def read_run_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RlaifError(
             f"{str(path)!r} is not a run directory (no readable {CONFIG})",
-            hint="Name the folder that `rlaif label -o` wrote.",
+            hint="Name a folder that a command wrote with -o.",
         )
     return config
 
@@ -189,18 +193,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not {"config", "counts", "seconds"} <= manifest.keys():
         raise RlaifError(
             f"run {str(path)!r} is not complete",
-            hint="Run the same `rlaif label` command again: it goes on where it stopped.",
+            hint="Run the command that made it again: it goes on where it stopped.",
         )
     return manifest
 
 
-def is_complete(path: Path) -> bool:
+def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
     """Whether `path` is a run with a whole manifest and all its row files."""
     try:
         read_manifest(path)
     except RlaifError:
         return False
-    return all((path / name).exists() for name in ROW_FILES)
+    return all((path / name).exists() for name in files)
 
 
 def _read_json(path: Path) -> object:

@@ -1,0 +1,131 @@
+"""`rlaif generate`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.model_flags import assignments, engine_flags, model_with_settings, spread
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import quiet_libraries
+from rlaif.cli.writing_screen import WritingScreen, print_writing
+from rlaif.engines.base import EngineSettings
+from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif generate prompts.jsonl --model demo -n 4 -o runs/candidates
+  rlaif generate prompts.jsonl --model Qwen/Qwen3-4B --model google/gemma-3-4b-it,n=2 -o runs/two
+  rlaif generate prompts.jsonl --model M -n 8 --keep 2 -c my.yaml --judge J -o runs/best
+  rlaif generate prompts.jsonl --model M -n 8 --keep 1 -c my.yaml --target principle:be-concise -o r
+
+PROMPTS is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a hub id; each
+row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rlaif label` and
+`rlaif critique` read. Run the same command again after a stop: it goes on where it stopped.
+"""
+
+
+@click.command(name="generate", epilog=_EXAMPLES)
+@click.argument("prompts")
+@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="MODEL[,NAME=VALUE...]",
+    help="Who writes: a folder, a hub id or `demo`; several take turns. A model's own n, "
+    "temperature, top_p, max_tokens, revision, dtype and engine follow its name.",
+)
+@click.option("-n", "n", type=int, help="Completions of each prompt by each model. [default: 4]")
+@click.option("-c", "--constitution", help="Ranks completions, with --keep.")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Who ranks.")
+@click.option("--judge-engine", help="Its engine. [default: as --engine]")
+@click.option("--template", help="Judge prompt layout: name or path.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="WHAT",
+    help="What kept completions are to have: principle:ID, length:short, length:long or "
+    "length:20-80 (words).",
+)
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Where a field is, as a dotted path; NAME is one of prompt, system, id, tags.",
+)
+@click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(Sampling, skip=frozenset({"n"}))
+@settings_options(GenerateSettings)
+@engine_flags
+def command(
+    prompts: str,
+    out: str,
+    models: tuple[str, ...],
+    constitution: str | None,
+    judge: str,
+    judge_engine: str | None,
+    template: str | None,
+    targets: tuple[str, ...],
+    config: str | None,
+    split: str,
+    maps: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Write candidate completions for prompts, with one or several models.
+
+    Every completion carries its origin: model, revision, sampling, seed, license, and how many
+    synthetic generations deep it is.
+    """
+    quiet_libraries()
+    names = (GenerateSettings, Sampling, EngineSettings)
+    values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
+    settings = build(GenerateSettings, values, places)
+    teachers = []
+    for text in models:
+        name = text.partition(",")[0]
+        shown = "demo-policy" + text.removeprefix(name) if name == "demo" else text
+        engine, sampling = model_with_settings(shown, values, Sampling)
+        assert isinstance(sampling, Sampling)
+        teachers.append(Teacher(engine, sampling))
+    from rlaif.pipeline.writing import run_writing
+
+    judge_values = {
+        **values,
+        "model": judge,
+        "engine": judge_engine or values.get("engine", "vllm"),
+    }
+    job = prepare_generate(
+        prompts,
+        teachers,
+        settings,
+        mapping=assignments("--map", maps, ("prompt", "system", "id", "tags")),
+        split=split,
+        constitution=constitution,
+        judge=build(EngineSettings, judge_values, places),
+        template=template or ("demo" if judge == "demo" else "pairwise"),
+        targets=targets,
+    )
+    screen = WritingScreen(job.source.count(settings.limit))
+    with closing(screen):
+        summary = run_writing(
+            job,
+            Path(out),
+            cache_folder=Path(cache) if cache else None,
+            on_progress=screen.progress,
+            on_engine=screen.engine,
+        )
+    print_writing(summary, "generated", as_json=as_json)

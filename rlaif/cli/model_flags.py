@@ -1,0 +1,100 @@
+"""The flags that commands with a model share, and how a model with its own settings is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+
+from rlaif.cli.options import build, settings_options
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def assignments(option: str, given: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, str]:
+    """`NAME=VALUE` texts by name.
+
+    Raises:
+        RlaifError: one has another form, or a name that is not among `names`.
+    """
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not value or (names and name not in names):
+            allowed = f" NAME is one of {', '.join(names)}." if names else ""
+            raise RlaifError(f"{option} {text!r} is not NAME=VALUE", hint=f"Write it so.{allowed}")
+        found[name] = value
+    return found
+
+
+def plain_value(text: str) -> str | int | float | bool:
+    """A number, a truth value, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def engine_flags(command: Command) -> Command:
+    """`--option`, `--chat-option`, and one flag for each setting of an engine but its model."""
+    command = settings_options(EngineSettings, skip=frozenset({"model", "seed"}))(command)
+    command = click.option(
+        "--chat-option",
+        "chat_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Variable of the model's chat template. [default: enable_thinking=false]",
+    )(command)
+    return click.option(
+        "--option",
+        "engine_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Setting passed to the engine as it is (vLLM: any LLM argument).",
+    )(command)
+
+
+def spread(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags with those of `engine_flags` under the names of the settings."""
+    flags = dict(flags)
+    options = assignments("--option", flags.pop("engine_options", ()))
+    flags["options"] = {name: plain_value(text) for name, text in options.items()} or None
+    chat = assignments("--chat-option", flags.pop("chat_options", ()))
+    if chat:
+        given = {name: plain_value(text) for name, text in chat.items()}
+        flags["chat_template_options"] = {"enable_thinking": False, **given}
+    return flags
+
+
+def model_with_settings(
+    text: str, values: Mapping[str, Any], own: type[BaseModel]
+) -> tuple[EngineSettings, BaseModel]:
+    """A model as `NAME,setting=value,...`: its engine's settings, and those of the kind `own`.
+
+    Args:
+        values: what holds for every model.
+
+    Raises:
+        RlaifError: a setting is unknown or wrong.
+    """
+    name, *rest = text.split(",")
+    given = assignments(f"--model {name}", tuple(rest))
+    known = (*own.model_fields, "revision", "dtype", "engine")
+    for key in given:
+        if key not in known:
+            raise RlaifError(
+                f"--model {name!r} has the unknown setting {key!r}",
+                hint=f"Use one of {', '.join(known)}.",
+            )
+    mixed = {**values, **{k: plain_value(v) for k, v in given.items()}, "model": name}
+    if "revision" in given:
+        mixed["revision"] = given["revision"]
+    return build(EngineSettings, mixed), build(own, mixed)

@@ -1,0 +1,51 @@
+"""What is known about where a model comes from: its licence, and how synthetic it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+import yaml
+
+from rlaif.engines.hub import ModelFiles
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """Facts about a model that its texts carry on.
+
+    Attributes:
+        licence: as its card says, or "unknown".
+        depth: the deepest generation of synthetic text it was trained on by this package; 0 if
+            it was not trained by it.
+    """
+
+    licence: str
+    depth: int
+
+
+def model_origin(files: ModelFiles) -> ModelOrigin:
+    """Read a model's card and, for one trained here, its `training.json`."""
+    return ModelOrigin(_licence(files), _depth(files))
+
+
+def _licence(files: ModelFiles) -> str:
+    try:
+        card = (files.path / "README.md").read_text(encoding="utf-8")
+        front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+        found = yaml.safe_load(front.group(1)) if front else {}
+        licence = found.get("license") if isinstance(found, dict) else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        licence = None
+    return licence.strip() if isinstance(licence, str) and licence.strip() else UNKNOWN
+
+
+def _depth(files: ModelFiles) -> int:
+    try:
+        found = json.loads((files.path / "training.json").read_text(encoding="utf-8"))
+        return max(0, int(found.get("depth", 0)))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return 0

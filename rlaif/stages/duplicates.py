@@ -1,0 +1,32 @@
+"""Near-duplicates among texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_WORD = re.compile(r"\w+")
+_SHINGLE = 3
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """Runs of three words, lower case; of a shorter text all its words in one."""
+    words = _WORD.findall(text.lower())
+    if len(words) < _SHINGLE:
+        return frozenset([tuple(words)])
+    return frozenset(tuple(words[i : i + _SHINGLE]) for i in range(len(words) - _SHINGLE + 1))
+
+
+def resemblance(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]) -> float:
+    """Jaccard index of two sets of shingles, from 0 to 1 (Broder 1997, on resemblance)."""
+    return len(one & two) / len(one | two) if one or two else 1.0
+
+
+def distinct(texts: Sequence[str], threshold: float) -> list[int]:
+    """Indices of the texts that resemble no earlier kept one by `threshold` or more."""
+    kept: list[tuple[int, frozenset[tuple[str, ...]]]] = []
+    for i, text in enumerate(texts):
+        own = shingles(text)
+        if all(resemblance(own, other) < threshold for _, other in kept):
+            kept.append((i, own))
+    return [i for i, _ in kept]

@@ -1,0 +1,82 @@
+"""An SQLite file of ours, in write-ahead mode: several threads and processes may share it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlaif.errors import RlaifError
+
+
+def cache_folder() -> Path:
+    """`$RLAIF_CACHE_DIR`, or the user's cache folder."""
+    folder = os.environ.get("RLAIF_CACHE_DIR")
+    if folder:
+        return Path(folder)
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "rlaif"
+
+
+class Database:
+    """Two connections, so that reading never waits for a write, whichever thread does either.
+
+    Args:
+        path: made if missing.
+        application: what marks the file as one of this kind.
+        schema: made if missing.
+        what: what to call it in errors.
+
+    Raises:
+        RlaifError: the file can't be opened, or is something else.
+    """
+
+    def __init__(self, path: Path, application: int, schema: str, what: str) -> None:
+        self._name = f"{what} {str(path)!r}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.writer, self.reader = (
+                sqlite3.connect(
+                    path,
+                    timeout=60,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    cached_statements=8,
+                )
+                for _ in range(2)
+            )
+            known = self.writer.execute("PRAGMA application_id").fetchone()[0]
+            tables = self.writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables and known != application:
+                raise sqlite3.DatabaseError("it is a database of something else")
+            self.writer.execute(f"PRAGMA application_id={application}")
+            self.writer.execute("PRAGMA journal_mode=WAL")
+            self.writer.execute("PRAGMA synchronous=NORMAL")
+            self.writer.execute("PRAGMA wal_autocheckpoint=8000")
+            for connection in (self.writer, self.reader):
+                connection.execute("PRAGMA cache_size=-1000")
+            self.writer.executescript(schema)
+        except (OSError, sqlite3.Error) as error:
+            raise RlaifError(
+                f"{self._name} could not be opened ({error})",
+                hint="Name another file with --cache; it is made if missing.",
+            ) from None
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turns what SQLite says about a file that breaks in use into one clear error."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RlaifError(
+                f"{self._name} failed ({error})",
+                hint="Check the space left there, or name another file with --cache; then run the "
+                "same command again: it goes on where it stopped.",
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+        self.writer.close()

@@ -116,7 +116,7 @@ def command(
             f"`rlaif constitution lint {constitution} --template {settings.template}` says what "
             "that costs"
         )
-    screen = _Screen(job.source.count(settings.limit), settings.judge)
+    screen = LabelScreen(job.source.count(settings.limit), settings.judge)
     with closing(screen):
         summary = run_label(
             job,
@@ -165,7 +165,7 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     return build(LabelSettings, values, places)
 
 
-class _Screen:
+class LabelScreen:
     """Progress on stderr."""
 
     def __init__(self, total: int | None, judge: EngineSettings) -> None:
@@ -174,10 +174,12 @@ class _Screen:
         self._bar: Any = None
 
     def engine(self, state: str) -> None:
+        """The judge is starting, or ready."""
         if state == "starting":
             note(f"starting the judge {self._judge.model!r} on {self._judge.engine} ...")
 
     def progress(self, p: Any) -> None:
+        """Some more verdicts came."""
         if self._bar is None:
             self._bar = progress_bar(self._total, "row")
         rate = p.verdicts / p.seconds if p.seconds else 0.0
@@ -186,6 +188,7 @@ class _Screen:
         self._bar.update(p.rows - self._bar.n)
 
     def close(self) -> None:
+        """End the bar."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()

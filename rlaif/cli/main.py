@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "init": "Write a starter project: a constitution to edit and pairs to label.",
     "constitution": "Check, show, compare constitutions, and print their schema.",
     "generate": "Write candidate completions for prompts, with one or several models.",
+    "critique": "Criticise and revise responses by a constitution; the judge verifies.",
     "label": "Judge pairs by a constitution and write preferences.",
     "report": "Write a page about a labeling run.",
     "train-dpo": "Train a policy on a labeling run with DPO.",

@@ -12,8 +12,9 @@ from rlaif.cli.output import note, print_json, progress_bar, table
 class WritingScreen:
     """Progress on stderr."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, unit: str = "row") -> None:
         self._total = total
+        self._unit = unit
         self._bar: Any = None
         self._turn = 0
 
@@ -27,7 +28,7 @@ class WritingScreen:
         if self._bar is None or p.turn != self._turn:
             self.close()
             self._turn = p.turn
-            self._bar = progress_bar(self._total, "row")
+            self._bar = progress_bar(self._total, self._unit)
         rate = p.counts.tokens / p.seconds if p.seconds else 0.0
         turn = f"model {p.turn} of {p.turns}, " if p.turns > 1 else ""
         shown = f"{turn}{rate:.0f} tokens/s, {p.counts.cached} cached"

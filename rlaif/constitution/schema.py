@@ -9,6 +9,7 @@ import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rlaif.hashing import digest
+from rlaif.records import Message
 
 
 def _not_blank(text: str) -> str:
@@ -65,6 +66,13 @@ class Example(Strict):
     chosen: Text = Field(description="The response that follows the principle better.")
     rejected: Text = Field(description="The response that follows it less.")
     why: Text | None = Field(default=None, description="The reason, for human readers.")
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The prompt as turns."""
+        if isinstance(self.prompt, str):
+            return [{"role": "user", "content": self.prompt}]
+        return [{"role": turn.role, "content": turn.content} for turn in self.prompt]
 
     @model_validator(mode="after")
     def _differ(self) -> Self:

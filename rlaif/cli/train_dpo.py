@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, print_json, progress_bar, quiet_libraries, table
+from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.training_screen import TrainingScreen
 from rlaif.training.settings import DPOSettings, advise
 
 _EXAMPLES = """
@@ -51,7 +52,7 @@ def command(
         print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
-    screen = _Screen(silent=not first)
+    screen = TrainingScreen(silent=not first)
     result = train_dpo(Path(run), Path(out), settings, on_account=screen.account, on_log=screen.log)
     screen.close()
     if not first:
@@ -77,27 +78,3 @@ def command(
         ("labeling run manifest", result.manifest_hash),
     ]
     click.echo(table(["trained", out], rows))
-
-
-class _Screen:
-    """The account of rows, then progress, on stderr."""
-
-    def __init__(self, *, silent: bool) -> None:
-        self._silent = silent
-        self._bar: Any = None
-
-    def account(self, account: Any) -> None:
-        for line in [] if self._silent else account.lines():
-            note(line)
-
-    def log(self, line: Any) -> None:
-        if self._bar is None:
-            self._bar = progress_bar(int(line["max_steps"]), "step", int(line["step"]))
-        if "loss" in line:
-            margin = line.get("rewards/margins", 0.0)
-            self._bar.set_postfix_str(f"loss {line['loss']:.4f}, margin {margin:.3f}")
-        self._bar.update(int(line["step"]) - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from rlaif.engines.hub import ModelFiles
-from rlaif.training.settings import DPOSettings
+from rlaif.training.settings import DPOSettings, SFTSettings
 
 
 def model_card(
@@ -61,4 +61,37 @@ constitution. It carries that judge's biases; measure before relying on it.
 {table}
 
 Made by `rlaif train-dpo`; `training.yaml` beside this file holds every setting.
+"""
+
+
+def supervised_card(settings: SFTSettings, result: Mapping[str, Any], files: ModelFiles) -> str:
+    """The card of a policy trained on completions."""
+    head: dict[str, Any] = {"library_name": "transformers", "tags": ["rlaif", "sft", "trl"]}
+    if files.revision:
+        head["base_model"] = files.name
+    account = result["account"]
+    rows = [
+        ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
+        ("Completions trained on", f"{account['trained']} of {account['read']}"),
+        ("Data hash", f"`{result['data_hash']}`"),
+        ("Synthetic generations deep", str(result["depth"])),
+        ("Learning rate, epochs", f"{settings.learning_rate:g}, {settings.epochs:g}"),
+        ("LoRA rank", str(settings.lora or "none (all weights)")),
+        ("Steps", str(result["steps"])),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    front = yaml.safe_dump(head, sort_keys=False).strip()
+    return f"""---
+{front}
+---
+# Policy trained with rlaif
+
+Fine-tuned on completions; the loss was on the completions alone. Where they are revisions by a
+constitution it carries the biases of the models that wrote and judged them.
+
+| | |
+|---|---|
+{table}
+
+Made by `rlaif train-sft`; `training.yaml` beside this file holds every setting.
 """

@@ -1,4 +1,4 @@
-"""What a DPO training can be told, and advice on combinations that TRL would ignore."""
+"""What a training can be told, and advice on combinations that TRL would ignore."""
 
 from __future__ import annotations
 
@@ -28,13 +28,49 @@ SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 """The only TRL losses that read `label_smoothing`; `sigmoid` does not since TRL 0.29."""
 
 
-class DPOSettings(BaseModel):
-    """Everything that `rlaif train-dpo` can be told, apart from the run and the output folder."""
+class TrainingSettings(BaseModel):
+    """What every training can be told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(description="The policy: a folder, a hub id, or `demo`.")
     revision: str | None = Field(default=None, description="Hub revision of the policy.")
+    learning_rate: float = Field(default=1e-6, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    epochs: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=8, ge=1, description="Rows per device and step.")
+    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients are averaged.")
+    max_length: int = Field(default=1024, ge=8, description="Tokens of prompt and completion.")
+    overlong: Literal["truncate", "drop", "error"] = Field(
+        default="truncate",
+        description="What happens to rows longer than `max_length` (they are always named).",
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        description="Arithmetic; default: bfloat16 on a GPU, float32 on a CPU. Weights that are "
+        "trained stay float32: a small learning rate would be lost in bfloat16's rounding.",
+    )
+    lora: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
+    lora_alpha: float | None = Field(default=None, gt=0, description="Default: twice the rank.")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
+    save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+    log_steps: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
+    tensorboard: bool = Field(default=False, description="Also write TensorBoard event files.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+
+class SFTSettings(TrainingSettings):
+    """Everything that `rlaif train-sft` can be told, apart from the data and the output folder."""
+
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+
+
+class DPOSettings(TrainingSettings):
+    """Everything that `rlaif train-dpo` can be told, apart from the run and the output folder."""
+
     loss: str = Field(
         default=SOFT,
         description="`soft`: -p logs(z) - (1-p) logs(-z) with the label's probability p; or a "
@@ -59,33 +95,9 @@ class DPOSettings(BaseModel):
         le=1,
         description="Probability given to labels of `human` that bring no p_chosen of their own.",
     )
-    learning_rate: float = Field(default=1e-6, gt=0)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    epochs: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=8, ge=1, description="Pairs per device and step.")
-    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients are averaged.")
-    max_length: int = Field(default=1024, ge=8, description="Tokens of prompt and completion.")
-    overlong: Literal["truncate", "drop", "error"] = Field(
-        default="truncate",
-        description="What happens to pairs longer than `max_length` (they are always named).",
-    )
-    dtype: Literal["float32", "bfloat16"] | None = Field(
-        default=None,
-        description="Arithmetic; default: bfloat16 on a GPU, float32 on a CPU. Weights that are "
-        "trained stay float32: a small learning rate would be lost in bfloat16's rounding.",
-    )
-    lora: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
-    lora_alpha: float | None = Field(default=None, gt=0, description="Default: twice the rank.")
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
     precompute_reference: bool = Field(
         default=False, description="Reference log-probabilities once, before training."
     )
-    save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
-    log_steps: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
-    tensorboard: bool = Field(default=False, description="Also write TensorBoard event files.")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")
     def _known_loss(self) -> Self:

@@ -1,0 +1,75 @@
+"""`rlaif train-sft`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.training_screen import TrainingScreen
+from rlaif.training.settings import SFTSettings
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif train-sft runs/revised --model demo -o policies/revised --learning-rate 1e-4
+  rlaif train-sft runs/revised --model Qwen/Qwen3-4B --lora 16 -o policies/qwen
+  rlaif train-sft chats.jsonl --config sft.yaml -o policies/chats
+
+DATA is the folder that `rlaif critique` or `rlaif generate` wrote, or a data file whose rows have a
+prompt and a completion, or messages that end with one. Run the same command again after a stop:
+it goes on from the last checkpoint.
+"""
+
+
+@click.command(name="train-sft", epilog=_EXAMPLES)
+@click.argument("data")
+@click.option("-o", "--out", required=True, help="Folder of the trained policy.")
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--dry-run", is_flag=True, help="Only say which rows would be trained on.")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(SFTSettings)
+def command(
+    data: str, out: str, config: str | None, dry_run: bool, as_json: bool, **flags: Any
+) -> None:
+    """Train a policy on completions: verified revisions, or a teacher's answers."""
+    quiet_libraries()
+    values, places = merge_settings(flags, config, (SFTSettings,))
+    settings = build(SFTSettings, values, places)
+    from rlaif.training.sft import preview, train_sft
+
+    if dry_run:
+        account = preview(data, settings)
+        print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
+        return
+    first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
+    screen = TrainingScreen(silent=not first)
+    result = train_sft(data, Path(out), settings, on_account=screen.account, on_log=screen.log)
+    screen.close()
+    if not first:
+        return
+    if as_json:
+        print_json(
+            {
+                "policy": out,
+                "steps": result.steps,
+                "fresh": result.fresh,
+                "manifest_hash": result.manifest_hash,
+                "metrics": result.metrics,
+            }
+        )
+        return
+    if not result.fresh:
+        note(f"{out} is complete already")
+    rows = [
+        ("completions", result.account.trained),
+        ("steps", result.steps),
+        ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
+        ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
+        ("data", result.manifest_hash),
+    ]
+    click.echo(table(["trained", out], rows))

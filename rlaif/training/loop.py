@@ -1,0 +1,350 @@
+"""What every training shares: the output folder, resuming, metrics, and saving the policy.
+
+The output folder holds the policy (and, with LoRA, the adapter), `training.yaml` (resolved
+settings), `metrics.jsonl`, `training.json` (result, with the hash of what it was trained on), a
+model card, and the last checkpoints.  Called again, a training resumes or reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from peft import LoraConfig
+from transformers import AutoTokenizer, TrainerCallback
+
+from rlaif.engines.hub import ModelFiles, context_length
+from rlaif.errors import RlaifError
+from rlaif.records import Message
+from rlaif.store.run_directory import differences, write_atomically
+from rlaif.training.data import TokenLengths
+from rlaif.training.settings import TrainingSettings
+
+SETTINGS, RESULT, METRICS = "training.yaml", "training.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to; `fresh` is False if it was complete already.
+
+    Attributes:
+        account: where the rows went.
+        manifest_hash: of what it was trained on.
+    """
+
+    path: Path
+    account: Any
+    metrics: dict[str, float]
+    steps: int
+    manifest_hash: str
+    fresh: bool = True
+
+
+def train(
+    out: Path,
+    resolved: Mapping[str, Any],
+    settings: TrainingSettings,
+    files: ModelFiles,
+    tokenizer: Any,
+    account: Any,
+    evidence: Mapping[str, Any],
+    *,
+    make: Callable[[], Any],
+    card: Callable[[Mapping[str, Any]], str],
+) -> TrainingResult:
+    """Run a trainer, or go on from its last checkpoint, and save the policy.
+
+    Args:
+        resolved: what the result depends on.
+        account: a dataclass that says where the rows went.
+        evidence: kept with the result; has `manifest_hash`.
+        make: builds the trainer.
+        card: the model card, from the result.
+
+    Raises:
+        RlaifError: the policy can't be loaded.
+    """
+    # Every process has looked at `out` before the first one writes to it.
+    state = PartialState()
+    state.wait_for_everyone()
+    fresh = not out.exists()
+    try:
+        trainer = make()
+    except Exception as error:  # loading a policy raises many unrelated types
+        if fresh and state.is_main_process:
+            shutil.rmtree(out, ignore_errors=True)
+        text = " ".join(str(error).split())[:300]
+        raise RlaifError(
+            f"policy {files.name!r} could not be loaded ({type(error).__name__}: {text})",
+            hint="Check the model folder and the settings.",
+        ) from error
+    state.wait_for_everyone()
+    if state.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / SETTINGS, yaml.safe_dump(dict(resolved), sort_keys=False))
+        write_atomically(out / "account.json", json.dumps(asdict(account), indent=2))
+    state.wait_for_everyone()
+    checkpoint = _last_checkpoint(out)
+    if state.is_main_process:
+        _cut_metrics(out / METRICS, checkpoint)
+    outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    metrics = {k: float(v) for k, v in outcome.metrics.items()}
+    if state.is_main_process:
+        # The trainer averages over this process only; the file knows every step.
+        metrics["train_loss"] = _mean_loss(out / METRICS)
+    steps = int(trainer.state.global_step)
+    _save(trainer, tokenizer, out, settings)
+    if state.is_main_process:
+        result = {**evidence, "steps": steps, "metrics": metrics, "account": asdict(account)}
+        write_atomically(out / "README.md", card(result))
+        write_atomically(out / RESULT, json.dumps(result, indent=2))
+    state.wait_for_everyone()
+    return TrainingResult(out, account, metrics, steps, str(evidence["manifest_hash"]))
+
+
+def check_tensorboard(settings: TrainingSettings) -> None:
+    """Refuse to go on without TensorBoard where it is asked for.
+
+    Raises:
+        RlaifError: it is not installed.
+    """
+    if settings.tensorboard and find_spec("tensorboard") is None:
+        raise RlaifError(
+            "tensorboard is not installed", hint="Install it: pip install tensorboard."
+        )
+
+
+def common_arguments(settings: TrainingSettings, out: Path) -> dict[str, Any]:
+    """Arguments of any TRL trainer."""
+    schedule: str = settings.schedule
+    if schedule == "constant" and settings.warmup_ratio:
+        schedule = "constant_with_warmup"
+    on_gpu = torch.cuda.is_available()
+    dtype = settings.dtype or ("bfloat16" if on_gpu else "float32")
+    if settings.tensorboard:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
+    return {
+        "output_dir": str(out / "checkpoints"),
+        # Frozen weights under LoRA may be bfloat16; trained ones are float32 under autocast.
+        "model_init_kwargs": {"dtype": dtype if settings.lora else "float32"},
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": settings.warmup_ratio,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulate,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "bf16": dtype == "bfloat16",
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": settings.log_steps,
+        "report_to": ["tensorboard"] if settings.tensorboard else [],
+        "disable_tqdm": True,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+    }
+
+
+def lora_config(settings: TrainingSettings) -> LoraConfig | None:
+    """The adapter, where one is asked for."""
+    if not settings.lora:
+        return None
+    return LoraConfig(
+        r=settings.lora,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def no_printing(trainer: Any) -> None:
+    """Take away the callback that prints each line of metrics."""
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ == "PrinterCallback":
+            trainer.remove_callback(callback)
+
+
+def finished(
+    out: Path, resolved: Mapping[str, Any], account_type: Callable[..., Any]
+) -> TrainingResult | None:
+    """A complete training with these settings; refuses anything else that is there."""
+    if out.is_file():
+        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
+    if not (out / SETTINGS).exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise RlaifError(
+                f"{str(out)!r} holds files but no training", hint="Name a new folder with -o."
+            )
+        return None
+    try:
+        before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        before = None
+    if not isinstance(before, dict):
+        raise RlaifError(f"{out / SETTINGS} is damaged", hint="Name a new folder with -o.")
+    changed = differences(before, resolved)
+    if changed:
+        raise RlaifError(
+            f"training {str(out)!r} was started with other settings ({changed})",
+            hint="Name a new folder with -o.",
+        )
+    if not (out / RESULT).exists() or not any(out.glob("*.safetensors")):
+        return None
+    try:
+        saved = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        account = account_type(**saved["account"])
+        return TrainingResult(
+            out, account, saved["metrics"], saved["steps"], saved["manifest_hash"], fresh=False
+        )
+    except (ValueError, KeyError, TypeError):
+        raise RlaifError(
+            f"{out / RESULT} is damaged", hint="Delete it, and run again to save the policy anew."
+        ) from None
+
+
+def _cut_metrics(path: Path, checkpoint: str | None) -> None:
+    """Drop the lines after the checkpoint: those steps are done again."""
+    if not path.exists():
+        return
+    reached = int(checkpoint.rsplit("-", 1)[-1]) if checkpoint else 0
+    kept = [line for line in _metric_lines(path) if line.get("step", 0) <= reached]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _metric_lines(path: Path) -> list[dict[str, float]]:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # a line torn by a kill
+            continue
+    return lines
+
+
+def _mean_loss(path: Path) -> float:
+    losses = [line["loss"] for line in _metric_lines(path) if "loss" in line]
+    return sum(losses) / len(losses) if losses else float("nan")
+
+
+def _last_checkpoint(out: Path) -> str | None:
+    """The newest whole checkpoint; a kill while one was written leaves a torn one behind.
+
+    The trainer writes `trainer_state.json` last, so a folder without it is torn.
+    """
+    found = sorted(
+        (out / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[-1])
+    )
+    for folder in reversed(found):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
+
+
+def load_tokenizer(files: ModelFiles) -> Any:
+    """The policy's tokenizer.
+
+    Raises:
+        RlaifError: it can't be loaded, or lacks a chat template or an end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.path)
+    except Exception as error:  # loaders raise many unrelated types
+        raise RlaifError(
+            f"tokenizer of policy {files.name!r} could not be loaded ({error})",
+            hint="Check that the folder holds tokenizer files.",
+        ) from None
+    if not tokenizer.chat_template:
+        raise RlaifError(
+            f"policy {files.name!r} has no chat template",
+            hint="Use an instruction-tuned policy, or add chat_template.jinja to its folder.",
+        )
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise RlaifError(
+                f"policy {files.name!r} has neither a pad nor an end token",
+                hint="Set eos_token in its tokenizer_config.json.",
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def effective_length(settings: TrainingSettings, files: ModelFiles) -> int:
+    """`max_length`, but never more than the policy can read."""
+    return min(settings.max_length, context_length(files))
+
+
+def token_lengths(tokenizer: Any) -> TokenLengths:
+    """Measures conversations as the policy reads them."""
+
+    def ids(messages: Sequence[Message], *, opened: bool) -> list[int]:
+        try:
+            encoded = tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=opened, tokenize=True, return_dict=True
+            )
+        except Exception as error:  # templates raise what they like
+            raise RlaifError(
+                f"the policy's chat template refused a conversation ({error})",
+                hint="Mend chat_template.jinja in the policy's folder.",
+            ) from None
+        return list(encoded["input_ids"])
+
+    def lengths(prompt: Sequence[Message], completion: Sequence[Message]) -> tuple[int, int, int]:
+        head, whole = ids(prompt, opened=True), ids([*prompt, *completion], opened=False)
+        pairs = enumerate(zip(head, whole, strict=False))
+        common = next((i for i, (a, b) in pairs if a != b), min(len(head), len(whole)))
+        return len(head), len(whole), common
+
+    return lengths
+
+
+class MetricsFile(TrainerCallback):
+    """Appends each log line to `metrics.jsonl` and passes it on."""
+
+    def __init__(self, out: Path, on_log: Callable[[Mapping[str, float]], None]) -> None:
+        self._path = out / METRICS
+        self._on_log = on_log
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell how many steps there will be."""
+        if state.is_world_process_zero:
+            self._on_log({"step": state.global_step, "max_steps": state.max_steps})
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        """Called by the trainer on every process; only the first one writes."""
+        if not state.is_world_process_zero or not logs:
+            return
+        line = {"step": state.global_step, **logs}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._on_log({**line, "max_steps": state.max_steps})
+
+
+def _save(trainer: Any, tokenizer: Any, out: Path, settings: TrainingSettings) -> None:
+    """The policy in `out`, ready for any engine; with LoRA also the adapter in `out/adapter`."""
+    if settings.lora:
+        trainer.save_model(str(out / "adapter"))
+        if trainer.accelerator.is_main_process:
+            merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+            merged.save_pretrained(out)
+    else:
+        trainer.save_model(str(out))
+    if trainer.accelerator.is_main_process:
+        tokenizer.save_pretrained(out)

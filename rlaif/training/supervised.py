@@ -1,0 +1,173 @@
+"""Gathers rows for supervised training, and accounts for every one that is not trained on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import RlaifError
+from rlaif.records import Message, Rejected
+from rlaif.stages.layouts import BadRow, read_candidates
+from rlaif.store.sources import open_source
+from rlaif.training.data import TokenLengths
+
+SFT = "sft.jsonl"
+
+
+@dataclass(frozen=True)
+class SupervisedRow:
+    """One completion to learn.
+
+    Attributes:
+        depth: how many synthetic generations deep the completion is.
+    """
+
+    id: str
+    prompt: list[Message]
+    completion: list[Message]
+    depth: int
+
+
+@dataclass
+class SupervisedAccount:
+    """Where the rows went; every count that is not zero is told before training starts."""
+
+    read: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    prompt_too_long: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    truncated: list[str] = field(default_factory=list)
+    trained: int = 0
+
+    def lines(self) -> list[str]:
+        """One sentence for each thing that happened to rows."""
+        named = (
+            (self.unreadable, "could not be read"),
+            (self.empty, "left out: the chat template leaves nothing of the completion"),
+            (self.prompt_too_long, "left out: the prompt alone fills max_length"),
+            (self.dropped, "left out: longer than max_length"),
+            (self.truncated, "truncated to max_length"),
+        )
+        lines = [f"{self.read} completions"]
+        for ids, what in named:
+            if ids:
+                shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+                lines.append(f"{len(ids)} {what} ({shown})")
+        return [*lines, f"{self.trained} completions to train on"]
+
+
+def data_file(data: str) -> str:
+    """The file to read: of a critique run its verified revisions.
+
+    Raises:
+        RlaifError: it is a run without them.
+    """
+    path = Path(data)
+    if path.is_dir() and (path / "run.yaml").exists():
+        for name in (SFT, "candidates.jsonl"):
+            if (path / name).exists() and (path / "manifest.json").exists():
+                return str(path / name)
+        raise RlaifError(
+            f"run {data!r} has no finished {SFT}",
+            hint="Finish `rlaif critique` or `rlaif generate` there, or name a data file.",
+        )
+    return data
+
+
+def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow]:
+    """The completions of a data set, in its order.
+
+    Raises:
+        RlaifError: there are none.
+    """
+    rows: list[SupervisedRow] = []
+    for place, row in open_source(data).rows():
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            rows += _completions(place, row)
+        except BadRow as error:
+            account.unreadable.append(f"{place}: {error}")
+    account.read = len(rows)
+    if not rows:
+        last = f" (the last: {account.unreadable[-1]})" if account.unreadable else ""
+        raise RlaifError(
+            f"no completion in {data!r} could be read{last}",
+            hint="Each row needs a prompt and a completion, or messages that end with one.",
+        )
+    return rows
+
+
+def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRow]:
+    read = read_candidates(_split_chat(row))
+    listed = row.get("completions")
+    for i, completion in enumerate(read.completions):
+        item = listed[i] if isinstance(listed, list) and len(read.completions) > i else row
+        yield SupervisedRow(
+            f"{read.id or place}/{i + 1}" if len(read.completions) > 1 else read.id or place,
+            list(read.prompt),
+            list(completion.messages),
+            _depth(item),
+        )
+
+
+def _split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
+    """A row whose only content is a conversation, with its last answer as the completion."""
+    for key in ("messages", "conversation", "conversations"):
+        turns = row.get(key)
+        known = {"response", "completion", "completions", "answer", "output", "chosen"}
+        if isinstance(turns, list) and len(turns) > 1 and not known & row.keys():
+            return {**row, key: turns[:-1], "completion": [turns[-1]]}
+    return row
+
+
+def _depth(item: object) -> int:
+    found: Any = item
+    for key in ("provenance", "origin"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    depth = found.get("depth", 0) if isinstance(found, Mapping) else 0
+    return depth if isinstance(depth, int) and depth > 0 else 0
+
+
+def fit(
+    rows: Sequence[SupervisedRow],
+    lengths: TokenLengths,
+    *,
+    max_length: int,
+    overlong: str,
+    account: SupervisedAccount,
+) -> list[SupervisedRow]:
+    """Leave out what can't be trained on.
+
+    Raises:
+        RlaifError: nothing is left, or a row is too long and `overlong` is "error".
+    """
+    kept = []
+    for row in rows:
+        _, whole, common = lengths(row.prompt, row.completion)
+        if whole <= common or not row.completion[-1]["content"].strip():
+            account.empty.append(row.id)
+        elif common >= max_length:
+            account.prompt_too_long.append(row.id)
+        elif whole > max_length and overlong == "drop":
+            account.dropped.append(row.id)
+        elif whole > max_length and overlong == "error":
+            raise RlaifError(
+                f"row {row.id!r} has {whole} tokens, more than max_length {max_length}",
+                hint="Raise max_length, or set overlong to truncate or drop.",
+            )
+        else:
+            if whole > max_length:
+                account.truncated.append(row.id)
+            kept.append(row)
+    if not kept:
+        raise RlaifError(
+            "no completion is left to train on: " + "; ".join(account.lines()[1:-1]),
+            hint=f"Raise max_length (now {max_length}).",
+        )
+    account.trained = len(kept)
+    return kept

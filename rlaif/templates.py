@@ -147,6 +147,27 @@ class WriterTemplates:
         return _words(critique).startswith(_words(self.critique.settings[NOTHING]))
 
 
+def load_synth_template(name: str) -> Template:
+    """How a writer is asked for new prompts; its setting `answer` is `list` or `conversation`.
+
+    Raises:
+        RlaifError: see `load_template`.
+    """
+    template = load_template(
+        name,
+        "synth",
+        required=("examples",),
+        optional=("topic", "persona", "count"),
+        settings=("answer",),
+    )
+    if template.settings["answer"] not in ("list", "conversation"):
+        raise RlaifError(
+            f"synth template {name!r} has the answer {template.settings['answer']!r}",
+            hint="It is list (one prompt a line) or conversation.",
+        )
+    return template
+
+
 def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 

@@ -30,7 +30,7 @@ from rlaif.demo.oracle import TIERS, compare
 from rlaif.demo.world import World
 from rlaif.prompts import load_judge_template
 from rlaif.resources import demo_model
-from rlaif.templates import load_writer_templates
+from rlaif.templates import load_synth_template, load_writer_templates
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -303,7 +303,7 @@ def train_on_chats(
 
 
 class WriterBatches:
-    """Draws critiques and revisions as chats: (ids, labels), both (B, T)."""
+    """Draws critiques, revisions and lists of prompts as chats: (ids, labels), both (B, T)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> None:
         self.tokenizer = tokenizer
@@ -312,8 +312,18 @@ class WriterBatches:
         self.rng = random.Random(seed)
         self.principles = load_constitution("demo").constitution.principles
         self.templates = load_writer_templates("demo")
+        self.synth = load_synth_template("demo")
+
+    def _prompts(self) -> tuple[str, str]:
+        shown, made = (
+            "\n".join(f"{i + 1}. {self.world.prompt()}" for i in range(self.rng.randint(2, 4)))
+            for _ in range(2)
+        )
+        return self.synth.render(examples=shown), made
 
     def _example(self) -> tuple[str, str]:
+        if self.rng.random() < 0.15:
+            return self._prompts()
         prompt = self.world.prompt()
         response = self.world.response(prompt)
         # Later rounds of a chain see responses that were revised before.
@@ -373,7 +383,7 @@ def main() -> None:
     parser.add_argument("--log-every", type=int, default=25)
     args = parser.parse_args()
     args.out = args.out or str(demo_model(args.which))
-    args.steps = args.steps or {"judge": 3000, "policy": 1200, "writer": 2400}[args.which]
+    args.steps = args.steps or {"judge": 3000, "policy": 1200, "writer": 3000}[args.which]
     torch.set_num_threads(args.threads)
     {"judge": train_judge, "policy": train_policy, "writer": train_writer}[args.which](args)
 

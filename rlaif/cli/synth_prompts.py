@@ -1,0 +1,116 @@
+"""`rlaif synth-prompts`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.model_flags import assignments, engine_flags, spread
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import note, quiet_libraries
+from rlaif.cli.writing_screen import WritingScreen, print_writing
+from rlaif.engines.base import EngineSettings
+from rlaif.pipeline.synthesis import RECIPES, SynthesisSettings, prepare_synthesis
+
+_EXAMPLES = f"""
+\b
+Examples:
+  rlaif synth-prompts seeds.jsonl --model Qwen/Qwen3-8B --count 1000 -o runs/prompts
+  rlaif synth-prompts seeds.jsonl --model M --recipe red-team --recipe multi-turn -o runs/prompts
+  rlaif synth-prompts seeds.jsonl --model M --topics mine.txt --evaluation test.jsonl -o runs/p
+
+SEEDS holds a few prompts that people wrote. Recipes that ship: {", ".join(RECIPES)}; they lie in
+prompts/synth as text to edit. OUT/prompts.jsonl holds the seeds and the new prompts, with origin
+and weight, for `rlaif generate`. Run the same command again after a stop: what the model said is
+kept.
+"""
+
+
+@click.command(name="synth-prompts", epilog=_EXAMPLES)
+@click.argument("seeds")
+@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
+@click.option("-m", "--model", default="demo", show_default=True, help="Who writes.")
+@click.option(
+    "-r",
+    "--recipe",
+    "recipes",
+    multiple=True,
+    help="Template: a shipped name or a path; several are taken in turn. [default: self-instruct]",
+)
+@click.option("--topics", default="topics", show_default=True, help="File with one topic a line.")
+@click.option("--personas", default="personas", show_default=True, help="One persona a line.")
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    metavar="DATA",
+    help="Data whose prompts must not be made again; may be given several times.",
+)
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option(
+    "--map", "maps", multiple=True, metavar="NAME=COLUMN",
+    help="Where a field is, as a dotted path; NAME is one of prompt, system, id, tags.",
+)  # fmt: skip
+@click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(SynthesisSettings)
+@engine_flags
+def command(
+    seeds: str,
+    out: str,
+    model: str,
+    recipes: tuple[str, ...],
+    topics: str,
+    personas: str,
+    evaluations: tuple[str, ...],
+    config: str | None,
+    split: str,
+    maps: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Write new prompts from a few human ones (Self-Instruct).
+
+    New prompts that are close to a known one, or that share a run of words with evaluation data,
+    are dropped and counted.
+    """
+    quiet_libraries()
+    names = (SynthesisSettings, EngineSettings)
+    values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
+    settings = build(SynthesisSettings, values, places)
+    shown = "demo-writer" if model == "demo" else model
+    engine = build(EngineSettings, {**values, "model": shown}, places)
+    from rlaif.pipeline.writing import run_writing
+
+    job = prepare_synthesis(
+        seeds,
+        engine,
+        settings,
+        recipes=recipes or (("demo",) if model == "demo" else ("self-instruct",)),
+        topics=topics,
+        personas=personas,
+        evaluations=evaluations,
+        mapping=assignments("--map", maps, ("prompt", "system", "id", "tags")),
+        split=split,
+    )
+    screen = WritingScreen(1, "set")
+    with closing(screen):
+        summary = run_writing(
+            job,
+            Path(out),
+            cache_folder=Path(cache) if cache else None,
+            on_progress=screen.progress,
+            on_engine=screen.engine,
+        )
+    made = int(summary.counts.get("new prompts", 0))
+    if made < settings.count:
+        note(
+            f"{made} of {settings.count} prompts: the last batches brought nothing new. Other "
+            "recipes, topics or seeds, or a higher temperature, would."
+        )
+    print_writing(summary, "synthesized", as_json=as_json)

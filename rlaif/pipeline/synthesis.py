@@ -1,0 +1,387 @@
+"""New prompts from a few human ones: behind `rlaif synth-prompts`.
+
+Self-Instruct (Wang et al. 2023, arXiv:2212.10560): a model is shown some prompts and asked for
+more, again and again; what is too close to a known prompt is dropped, and what is kept may be
+shown later.  Requests go out in batches, so that the result depends on the seed and not on who
+finished first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.hub import resolve_model
+from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.pipeline.chains import Ask, Chain, Rows, Told
+from rlaif.pipeline.generate import prompt_depth
+from rlaif.pipeline.writing import COUNTS, WritingJob, check_writes, model_config
+from rlaif.prompts import conversation_text
+from rlaif.records import GenerationRequest, Message, Rejected
+from rlaif.resources import find
+from rlaif.stages.layouts import BadRow, read_prompt
+from rlaif.stages.novelty import Contamination, Pool
+from rlaif.stages.prompt_lists import read_conversation, read_list
+from rlaif.store.sources import open_source
+from rlaif.store.text_cache import Written
+from rlaif.templates import Template, load_synth_template
+
+WRITER = "writer"
+PROMPTS = "prompts.jsonl"
+RECIPES = ("self-instruct", "question-answer", "reasoning", "instruction-following", "red-team",
+           "multi-turn")  # fmt: skip
+MOST_IDLE_BATCHES = 5
+"""So many batches without one new prompt end the run: the model has no more to say."""
+
+
+class SynthesisSettings(BaseModel):
+    """Everything that `rlaif synth-prompts` can be told, apart from seeds, recipes and model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(default=200, ge=1, description="New prompts wanted.")
+    shown: int = Field(default=6, ge=1, description="Prompts shown in each request.")
+    shown_new: int = Field(default=2, ge=0, description="How many of those may be new ones.")
+    asked: int = Field(default=5, ge=1, le=50, description="Prompts asked for in each request.")
+    batch: int = Field(default=64, ge=1, description="Requests under way together.")
+    rouge: float = Field(
+        default=0.7, gt=0, le=1, description="ROUGE-L from which two prompts are near-duplicates."
+    )
+    overlap: int = Field(
+        default=8, ge=2, description="Words in a row shared with an evaluation: contaminated."
+    )
+    human_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of the human prompts among all, by the weights that rows carry.",
+    )
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1, description="Longest answer to one request.")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SeedPrompt:
+    """A prompt to start from."""
+
+    messages: list[Message]
+    id: str
+    depth: int
+
+
+@dataclass(frozen=True)
+class _Everything:
+    """All seeds as one row: prompts are made in one chain."""
+
+    seeds: list[SeedPrompt]
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, object] | Rejected]]:
+        """One row."""
+        yield "seeds", {"seeds": self.seeds}
+
+    def count(self, limit: int | None = None) -> int | None:
+        """One."""
+        return 1
+
+
+def prepare_synthesis(
+    seeds: str,
+    model: EngineSettings,
+    settings: SynthesisSettings,
+    *,
+    recipes: Sequence[str],
+    topics: str = "topics",
+    personas: str = "personas",
+    evaluations: Sequence[str] = (),
+    mapping: Mapping[str, str] | None = None,
+    split: str = "train",
+) -> WritingJob:
+    """Load and check the parts of a job.
+
+    Args:
+        recipes: names or paths of synth templates; requests take them in turn.
+        topics, personas: a shipped name or a file, one a line.
+        evaluations: data whose prompts must not be made again.
+
+    Raises:
+        RlaifError: an input, a model or a setting can't be used.
+    """
+    templates = [load_synth_template(name) for name in recipes]
+    check_writes(model, "the model")
+    found, unreadable = _read_seeds(seeds, split, mapping or {})
+    lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
+    evaluated = [text for name in evaluations for text in _texts(name)]
+    facts, revision = ModelOrigin(UNKNOWN, 0), ""
+    if model.engine != "scripted":
+        files = resolve_model(model.model, model.revision)
+        facts, revision = model_origin(files), files.revision or files.fingerprint
+    origin = {
+        "kind": "model",
+        "model": model.model,
+        "revision": revision,
+        "license": facts.licence,
+        "depth": facts.depth,
+    }
+    maker = PromptMaker(
+        settings, templates, *lists, Contamination(evaluated, settings.overlap),
+        codec_for(model), origin, unreadable,
+    )  # fmt: skip
+    source = open_source(seeds, split)
+    config = {
+        "format": 1,
+        "command": "synth-prompts",
+        "input": {"path": source.name, "split": split, "hash": source.fingerprint()},
+        "model": model_config(model),
+        "recipes": {t.name: t.hash for t in templates},
+        "topics": digest(lists[0]),
+        "personas": digest(lists[1]),
+        "evaluations": {name: open_source(name).fingerprint() for name in evaluations},
+        "mapping": dict(mapping or {}),
+        **settings.model_dump(mode="json"),
+    }
+    return WritingJob(
+        _Everything(found), None, config, (PROMPTS,), {WRITER: model}, [[WRITER]], maker.chain
+    )
+
+
+def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list[SeedPrompt], int]:
+    found, bad, last = [], 0, ""
+    for number, (place, row) in enumerate(open_source(name, split).rows(), 1):
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            read = read_prompt(row, mapping)
+        except BadRow as error:
+            bad, last = bad + 1, f"{place}: {error}"
+            continue
+        found.append(SeedPrompt(list(read.prompt), read.id or f"seed-{number}", prompt_depth(row)))
+    if not found:
+        raise RlaifError(
+            f"no prompt in {name!r} could be read" + (f" (the last: {last})" if last else ""),
+            hint="Each row needs a prompt.",
+        )
+    return found, bad
+
+
+def _read_lines(name: str, what: str) -> list[str]:
+    path = find(name, folder="prompts/synth", suffix=".txt", what=f"List of {what}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RlaifError(f"{path} is not UTF-8", hint="Save it as UTF-8.") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise RlaifError(f"{path} names no {what}", hint="Write one a line.")
+    return found
+
+
+def _texts(name: str) -> Iterator[str]:
+    """The text of the prompts of evaluation data."""
+    readable = 0
+    for _, row in open_source(name).rows():
+        if isinstance(row, Rejected):
+            continue
+        try:
+            prompt = read_prompt(row).prompt
+        except BadRow:
+            continue
+        readable += 1
+        yield "\n".join(m["content"] for m in prompt)
+    if not readable:
+        raise RlaifError(
+            f"no prompt in the evaluation {name!r} could be read",
+            hint="Each row needs a prompt or a question.",
+        )
+
+
+@dataclass
+class _New:
+    """A prompt that was kept, and what it came from."""
+
+    messages: list[Message]
+    recipe: str
+    topic: str
+    persona: str
+    depth: int
+    seed: int
+
+
+@dataclass
+class _Work:
+    """What a run knows while it makes prompts."""
+
+    seeds: list[SeedPrompt]
+    pool: Pool
+    new: list[_New] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class PromptMaker:
+    """Makes the one chain of a synthesis."""
+
+    settings: SynthesisSettings
+    templates: Sequence[Template]
+    topics: Sequence[str]
+    personas: Sequence[str]
+    contamination: Contamination
+    codec: Codec
+    origin: Mapping[str, Any]
+    unreadable: int
+
+    def chain(self, number: int, place: str, row: Mapping[str, object] | Rejected) -> Chain:
+        """See `WritingJob.chain`."""
+        assert isinstance(row, Mapping)
+        seeds = row["seeds"]
+        assert isinstance(seeds, list)
+        work = _Work(seeds, Pool(self.settings.rouge))
+        for seed in seeds:
+            work.pool.add(_text(seed.messages))
+        idle = 0
+        while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
+            before = len(work.new)
+            yield from self._batch(work)
+            idle = idle + 1 if len(work.new) == before else 0
+        return self._rows(work)
+
+    def _batch(self, work: _Work) -> Generator[list[Ask], list[Told], None]:
+        wanted = self.settings.count - len(work.new)
+        size = min(self.settings.batch, max(1, -(-wanted * 2 // self.settings.asked)))
+        planned = [self._plan(work) for _ in range(size)]
+        told = yield [ask for ask, _, _ in planned]
+        for answer, (_, template, blank) in zip(told, planned, strict=True):
+            work.counts["requests"] += 1
+            if not isinstance(answer, Written):
+                work.counts["failed"] += 1
+                continue
+            if template.settings["answer"] == "list":
+                made = read_list(answer.text, finished=answer.finished)
+            else:
+                turns = read_conversation(answer.text) if answer.finished else []
+                made = [turns] if turns else []
+            if not made:
+                work.counts["unreadable answers"] += 1
+            for messages in made:
+                self._take(work, messages, blank)
+
+    def _take(self, work: _Work, messages: list[Message], blank: _New) -> None:
+        if len(work.new) >= self.settings.count:
+            work.counts["not needed"] += 1
+            return
+        text = _text(messages)
+        if self.contamination.finds(text):
+            work.counts["contaminated"] += 1
+        elif not work.pool.admits(text):
+            work.counts["near duplicates"] += 1
+        else:
+            work.new.append(
+                _New(messages, blank.recipe, blank.topic, blank.persona, blank.depth, blank.seed)
+            )
+
+    def _plan(self, work: _Work) -> tuple[Ask, Template, _New]:
+        """The next request.  Recipes, topics and personas are gone through evenly."""
+        s, n = self.settings, work.requests
+        work.requests += 1
+        rng = random.Random(f"{s.seed}/{n}")
+        template = self.templates[n % len(self.templates)]
+        place = n // len(self.templates)
+        topic = self._nth(self.topics, place, "topic")
+        persona = self._nth(self.personas, place, "persona")
+        new = rng.sample(work.new, min(s.shown_new, len(work.new), max(0, s.shown - 1)))
+        seeds = rng.sample(work.seeds, min(s.shown - len(new), len(work.seeds)))
+        shown = [x.messages for x in seeds] + [x.messages for x in new]
+        rng.shuffle(shown)
+        examples = "\n".join(f"{i}. {_line(m)}" for i, m in enumerate(shown, 1))
+        text = template.render(examples=examples, topic=topic, persona=persona, count=str(s.asked))
+        ids = self.codec.encode_chat([{"role": "user", "content": text}])
+        drawn = rng.getrandbits(31)
+        request = GenerationRequest("", ids, s.max_tokens, s.temperature, s.top_p, drawn)
+        depth = 1 + max(
+            [int(self.origin["depth"]), *(x.depth for x in seeds), *(x.depth for x in new)]
+        )
+        blank = _New([], template.name, topic, persona, depth, drawn)
+        return Ask(WRITER, request), template, blank
+
+    def _nth(self, values: Sequence[str], n: int, what: str) -> str:
+        """Every value once before any comes again, in an order drawn anew each time."""
+        turn, at = divmod(n, len(values))
+        order = list(values)
+        random.Random(f"{self.settings.seed}/{what}/{turn}").shuffle(order)
+        return order[at]
+
+    def _rows(self, work: _Work) -> Rows:
+        share = self.settings.human_share
+        weight = 1.0
+        if work.new:
+            weight = share / (1 - share) * len(work.new) / len(work.seeds)
+        rows: Rows = []
+        for seed in work.seeds:
+            kind = "model" if seed.depth else "human"
+            origin = {"kind": kind, "model": "", "revision": "", "license": "", "depth": seed.depth}
+            rows.append((PROMPTS, _row(seed.id, seed.messages, weight, origin, "", "", "", 0)))
+        for i, new in enumerate(work.new, 1):
+            origin = {**self.origin, "depth": new.depth}
+            rows.append(
+                (
+                    PROMPTS,
+                    _row(
+                        f"new-{i}", new.messages, 1.0, origin, new.recipe, new.topic, new.persona,
+                        new.seed,
+                    ),
+                )
+            )  # fmt: skip
+        counts: dict[str, object] = {
+            "seeds": len(work.seeds),
+            "unreadable seeds": self.unreadable,
+            "new prompts": len(work.new),
+            **work.counts,
+            "topics covered": len({n.topic for n in work.new}),
+            "personas covered": len({n.persona for n in work.new}),
+            **{f"by {t.name}": sum(n.recipe == t.name for n in work.new) for t in self.templates},
+        }
+        return [*rows, (COUNTS, counts)]
+
+
+def _row(
+    name: str,
+    messages: list[Message],
+    weight: float,
+    origin: Mapping[str, Any],
+    recipe: str,
+    topic: str,
+    persona: str,
+    seed: int,
+) -> dict[str, object]:
+    return {
+        "id": name,
+        "prompt": [dict(m) for m in messages],
+        "weight": round(weight, 6),
+        "origin": dict(origin),
+        "recipe": recipe,
+        "topic": topic,
+        "persona": persona,
+        "seed": seed,
+    }
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return " ".join(m["content"] for m in messages)
+
+
+def _line(messages: Sequence[Message]) -> str:
+    """A prompt on one line, as an example."""
+    if len(messages) == 1:
+        return " ".join(messages[0]["content"].split())
+    return " ".join(conversation_text(messages).split())

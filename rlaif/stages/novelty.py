@@ -1,0 +1,93 @@
+"""Which new prompts say something new, and which were in an evaluation already."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower case."""
+    return _WORD.findall(text.lower())
+
+
+def common_subsequence(one: Sequence[str], two: Sequence[str]) -> int:
+    """Length of the longest common subsequence, by the bit-parallel method of Hyyro (2004)."""
+    places: dict[str, int] = {}
+    for i, word in enumerate(one):
+        places[word] = places.get(word, 0) | 1 << i
+    everything = (1 << len(one)) - 1
+    rows = everything
+    for word in two:
+        match = rows & places.get(word, 0)
+        rows = ((rows + match) | (rows - match)) & everything
+    return len(one) - rows.bit_count()
+
+
+def rouge_l(one: Sequence[str], two: Sequence[str]) -> float:
+    """ROUGE-L F-measure of two lists of words (Lin 2004), from 0 to 1."""
+    if not one or not two:
+        return float(list(one) == list(two))
+    return 2.0 * common_subsequence(one, two) / (len(one) + len(two))
+
+
+class Pool:
+    """Prompts so far; a new one must differ from all of them.
+
+    Args:
+        threshold: the ROUGE-L from which two prompts are near-duplicates (Self-Instruct: 0.7).
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._known: list[tuple[list[str], Counter[str]]] = []
+
+    def add(self, text: str) -> None:
+        """Take a prompt in without asking."""
+        own = words(text)
+        self._known.append((own, Counter(own)))
+
+    def admits(self, text: str) -> bool:
+        """Whether a prompt differs enough; if so it is taken in."""
+        own = words(text)
+        bag = Counter(own)
+        for other, other_bag in self._known:
+            total = len(own) + len(other)
+            # No subsequence is longer than the shorter text, nor than the words they share.
+            if 2.0 * min(len(own), len(other)) < self._threshold * total:
+                continue
+            if 2.0 * (bag & other_bag).total() < self._threshold * total:
+                continue
+            if rouge_l(own, other) >= self._threshold:
+                return False
+        self._known.append((own, bag))
+        return True
+
+
+class Contamination:
+    """Finds prompts that share a run of words with evaluation data (Brown et al. 2020,
+    arXiv:2005.14165, appendix C).
+
+    Args:
+        texts: of the evaluations.
+        length: of the runs, in words.  A shorter text is found only as a whole.
+    """
+
+    def __init__(self, texts: Iterable[str], length: int) -> None:
+        self._length = length
+        self._runs: set[tuple[str, ...]] = set()
+        for text in texts:
+            self._runs.update(self._of(text))
+
+    def _of(self, text: str) -> Iterable[tuple[str, ...]]:
+        own, n = words(text), self._length
+        if len(own) <= n:
+            return [tuple(own)] if own else []
+        return [tuple(own[i : i + n]) for i in range(len(own) - n + 1)]
+
+    def finds(self, text: str) -> bool:
+        """Whether `text` shares a run."""
+        return any(run in self._runs for run in self._of(text))

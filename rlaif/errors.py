@@ -31,7 +31,12 @@ class RlaifError(Exception):
         message: what failed, with the value that made it fail, in one sentence.
         hint: the next step, as an instruction.
         place: where the value stands, if it stands in a file.
+
+    Attributes:
+        exit_code: of the command line.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "", place: Place | None = None) -> None:
         self.message = message

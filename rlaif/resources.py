@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def data_root() -> Path:
-    """The folder that holds `constitutions/` and `prompts/`."""
+    """The folder that holds `constitutions/`, `prompts/` and `recipes/`."""
     shipped = _PACKAGE / "_data"
     return shipped if shipped.is_dir() else _PACKAGE.parent
 

@@ -19,6 +19,8 @@ COMMANDS: dict[str, str] = {
     "critique": "Criticise and revise responses by a constitution; the judge verifies.",
     "label": "Judge pairs by a constitution and write preferences.",
     "report": "Write a page about a labeling run.",
+    "run": "Run a recipe: prompts, candidates, critiques, labels and trainings in one go.",
+    "guard": "Stop where data has lost diversity or human origin.",
     "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
     "train-dpo": "Train a policy on a labeling run with DPO.",
     "engines": "List the engines that can run a judge.",
@@ -85,7 +87,7 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except RlaifError as error:
         click.echo(f"error: {error}", err=True)
-        code = 2
+        code = error.exit_code
     except click.ClickException as error:
         text = " ".join(error.format_message().split())
         ctx = getattr(error, "ctx", None)

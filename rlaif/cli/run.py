@@ -1,0 +1,111 @@
+"""`rlaif run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.model_flags import assignments
+from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.errors import RlaifError
+from rlaif.store.run_directory import write_atomically
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif run constitutional-ai --set prompts=prompts.jsonl -o work --dry-run
+  rlaif run constitutional-ai --set prompts=prompts.jsonl --set policy=Qwen/Qwen3-4B -o work
+  rlaif run my-recipe.yaml -o work
+
+RECIPE is a YAML file or the name of one that ships: constitutional-ai, rlaif, distillation,
+on-policy. Run the same command again after a stop or a change: done steps are skipped, and a
+changed step runs again with those that depend on it.
+"""
+
+
+@click.command(name="run", epilog=_EXAMPLES)
+@click.argument("recipe")
+@click.option("-o", "--out", required=True, help="Folder of all steps; made if missing.")
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A value of the recipe.")
+@click.option("--dry-run", is_flag=True, help="Only show the steps and how they stand.")
+@click.option("--json", "as_json", is_flag=True, help="Steps and folders as JSON on stdout.")
+def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Run a recipe: prompts, candidates, critiques, labels and trainings in one go.
+
+    Each step is a command of this package; its results lie in OUT/STEP/HASH.
+    """
+    quiet_libraries()
+    from rlaif.recipes.load import load_recipe
+    from rlaif.recipes.plan import DONE, graph, plan
+
+    given = {
+        name: str(Path(text).resolve()) if Path(text).exists() else text
+        for name, text in assignments("--set", values).items()
+    }
+    loaded = load_recipe(recipe, given)
+    work = Path(out).resolve()
+    steps = plan(loaded, work, _commands())
+    note(f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name)
+    note(table(["step", "runs", "needs", "state"], graph(steps)))
+    for planned in [] if dry_run else steps:
+        if planned.done:
+            continue
+        note(f"\n[{planned.step.name}]\n$ rlaif {shlex.join(planned.argv)}")
+        began = time.monotonic()
+        # A step's own table is progress here; stdout is for the result.
+        code = subprocess.call([sys.executable, "-m", "rlaif", *planned.argv], stdout=sys.stderr)
+        if code:
+            raise RlaifError(
+                f"step {planned.step.name!r} stopped the recipe (exit code {code})",
+                hint="Mend what it says above, then run the same command again: it goes on there.",
+                place=planned.step.place,
+            )
+        planned.folder.mkdir(parents=True, exist_ok=True)
+        done = {"argv": planned.argv, "seconds": round(time.monotonic() - began, 1)}
+        write_atomically(planned.folder / DONE, json.dumps(done, indent=2) + "\n")
+    steps = plan(loaded, work, _commands())
+    if as_json:
+        print_json(
+            {p.step.name: {"folder": str(p.folder), "done": p.done, "argv": p.argv} for p in steps}
+        )
+    elif not dry_run:
+        click.echo(table(["step", "results"], [(p.step.name, str(p.folder)) for p in steps]))
+
+
+def _commands() -> dict[str, Any]:
+    """What each command that a step can run takes, by its own declaration."""
+    from rlaif.cli.main import cli
+    from rlaif.recipes.load import OUTPUTS
+    from rlaif.recipes.plan import Options
+
+    found = {}
+    context = click.Context(cli, info_name="rlaif")
+    for name in OUTPUTS:
+        declared = cli.get_command(context, name)
+        assert declared is not None
+        flags: dict[str, str] = {}
+        switches: dict[str, tuple[str, str]] = {}
+        has_out = False
+        for parameter in declared.params:
+            if not isinstance(parameter, click.Option):
+                continue
+            long = max(parameter.opts, key=len)
+            key = long.lstrip("-").replace("-", "_")
+            if key == "out":
+                has_out = True
+            elif key in ("help", "json", "dry_run"):
+                continue
+            elif parameter.is_flag:
+                off = parameter.secondary_opts
+                switches[key] = (long, off[0] if off else "")
+            else:
+                flags[key] = long
+        found[name] = Options(flags, switches, has_out)
+    return found

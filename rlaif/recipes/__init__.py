@@ -1,0 +1,1 @@
+"""Recipes: one YAML file for a chain of commands."""

@@ -1,0 +1,167 @@
+"""Which steps of a recipe are done, and where each one's results lie.
+
+A step's folder is named by a hash of everything that it depends on: its arguments, the content
+of the files that they name, and the hashes of the steps before it.  So a changed step, and every
+step that depends on it, gets a new folder; the others are found done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif.constitution.load import load_constitution
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest, file_digest, folder_digest
+from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
+
+DONE = ".step-done.json"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step with its place.
+
+    Attributes:
+        folder: where its results lie.
+        argv: the command line, without the program.
+        done: whether the results are there.
+        changed: whether results of other settings or inputs are there.
+    """
+
+    step: Step
+    hash: str
+    folder: Path
+    argv: list[str]
+    done: bool
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command takes: flags by name (with underscores), and which of them are switches."""
+
+    flags: Mapping[str, str]
+    switches: Mapping[str, tuple[str, str]]
+    has_out: bool
+
+
+def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Planned]:
+    """Hash and place every step.
+
+    Args:
+        work: the folder of all steps.
+        commands: what each command takes.
+
+    Raises:
+        RlaifError: a step has an option that its command lacks; with the place.
+    """
+    found: dict[str, Planned] = {}
+    for step in recipe.steps:
+        options = commands[step.command]
+        _check_options(step, options)
+        address = digest(
+            {
+                "command": step.command,
+                "arguments": {
+                    key: _content(key, value, recipe.path.parent, found)
+                    for key, value in sorted(step.arguments.items())
+                },
+            }
+        )[:12]
+        folder = work / step.name / address
+        others = [p for p in folder.parent.glob("*") if p.is_dir() and p != folder]
+        found[step.name] = Planned(
+            step,
+            address,
+            folder,
+            _argv(step, options, folder, recipe.path.parent, found),
+            (folder / DONE).exists(),
+            bool(others),
+        )
+    return list(found.values())
+
+
+def _check_options(step: Step, options: Options) -> None:
+    for key in step.arguments:
+        if key != "input" and key not in options.flags and key not in options.switches:
+            known = ", ".join(sorted([*options.flags, *options.switches]))
+            raise RlaifError(
+                f"step {step.name!r}: {step.command} has no option {key!r}",
+                hint=f"It has: {known}.",
+                place=step.places[key],
+            )
+    if "input" not in step.arguments:
+        raise RlaifError(
+            f"step {step.name!r} has no input",
+            hint="Add `input:`, a file or `@step`.",
+            place=step.place,
+        )
+
+
+def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) -> Any:
+    """What an argument amounts to, for the hash."""
+    if isinstance(value, list):
+        return [_content(key, part, base, before) for part in value]
+    refers = reference(value)
+    if refers:
+        return {"step": before[refers[0]].hash, "path": refers[1]}
+    if not isinstance(value, str):
+        return value
+    if key == "constitution":
+        path = base / value
+        return load_constitution(str(path) if path.exists() else value).constitution.hash
+    path = base / value
+    if value and path.is_file():
+        return file_digest(path)
+    if value and path.is_dir():
+        return folder_digest(path, ("*.json", "*.jsonl", "*.safetensors", "*.jinja"), sampled=True)
+    return value
+
+
+def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
+    """An argument as the command line takes it."""
+    refers = reference(value)
+    if refers:
+        planned = before[refers[0]]
+        inside = refers[1] or OUTPUTS[planned.step.command]
+        return str(planned.folder / inside) if inside else str(planned.folder)
+    if isinstance(value, str) and value and (base / value).exists():
+        return str((base / value).resolve())
+    return str(value)
+
+
+def _argv(
+    step: Step, options: Options, folder: Path, base: Path, before: Mapping[str, Planned]
+) -> list[str]:
+    argv = [step.command, resolve(step.arguments["input"], base, before)]
+    for key, value in step.arguments.items():
+        if key == "input":
+            continue
+        if key in options.switches:
+            on, off = options.switches[key]
+            argv.append(on if value else off)
+            continue
+        for part in value if isinstance(value, list) else [value]:
+            argv += [options.flags[key], resolve(part, base, before)]
+    return [*argv, "-o", str(folder)] if options.has_out else argv
+
+
+def graph(steps: Sequence[Planned]) -> list[tuple[str, str, str, str]]:
+    """A line for each step: name, command, what it needs, and how it stands."""
+    lines = []
+    stale: set[str] = set()
+    for planned in steps:
+        if planned.done:
+            state = "done"
+        else:
+            stale.add(planned.step.name)
+            behind = [n for n in planned.step.needs if n in stale]
+            state = "to run" + (" again (changed)" if planned.changed else "")
+            if planned.changed and behind:
+                state = f"to run again (after {', '.join(behind)})"
+        needs = ", ".join(planned.step.needs) or "-"
+        lines.append((planned.step.name, planned.step.command, needs, state))
+    return lines

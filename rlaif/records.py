@@ -40,6 +40,7 @@ class Pair:
         origin_a, origin_b: who wrote it ("human", a model's name, or "" for unknown).
         tags: what `applies_to` selects principles by.
         row: number of the input row, from 1: unique where ids of the data are not.
+        depth: synthetic generations of the deeper completion; 0 for human or unknown ones.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Pair:
     origin_b: str = ""
     tags: frozenset[str] = frozenset()
     row: int = 0
+    depth: int = 0
 
 
 @dataclass(slots=True)

@@ -65,6 +65,11 @@ again after a stop: it goes on where it stopped.
     metavar="NAME=VALUE",
     help="Variable of the judge's chat template. [default: enable_thinking=false]",
 )
+@click.option(
+    "--reasoning",
+    is_flag=True,
+    help="The judge writes its reasons first (template `reasoned`); slower, and clamped.",
+)
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option(
     "--price-per-hour",
@@ -139,6 +144,7 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
         RlaifError: one of them is unknown or wrong.
     """
     flags = dict(flags)
+    reasoning = flags.pop("reasoning", False)
     pairs = flags.pop("pairs", None)
     mode, colon, count = (pairs or "").partition(":")
     flags["model"] = flags.pop("judge", None)
@@ -161,6 +167,8 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     values.setdefault("model", "demo")
     values["judge"] = build(EngineSettings, values, places)
     values["fold"] = build(FoldSettings, values, places)
+    if reasoning:
+        values.setdefault("template", "reasoned")
     values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")
     return build(LabelSettings, values, places)
 

@@ -19,6 +19,7 @@ from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
     Failure,
+    GenerationRequest,
     GenerationResult,
     Message,
     Request,
@@ -27,6 +28,8 @@ from rlaif.records import (
 
 Rule = Callable[[str], tuple[float, float] | str | None]
 """Prompt text to (log-odds of the first label, label mass); a reason to fail; or None."""
+Writer = Callable[[str, GenerationRequest], str]
+"""Prompt text and request to what is written; more than its token limit is cut."""
 
 
 class ByteCodec:
@@ -77,11 +80,19 @@ def hashed_rule(text: str) -> tuple[float, float]:
     return (zlib.crc32(text.encode()) / 0xFFFFFFFF - 0.5) * 12.0, 0.99
 
 
+def scripted_text(text: str, request: GenerationRequest) -> str:
+    """The word "scripted"; above temperature 0 with a number from a hash of prompt and seed."""
+    if not request.temperature:
+        return "scripted"
+    return f"scripted {zlib.crc32(f'{request.seed}/{text}'.encode()) % 100_000}"
+
+
 class ScriptedEngine:
-    """Answers by `rule`.
+    """Answers by `rule`, and writes by `writer`.
 
     Args:
         rule: prompt text to an answer; see `Rule`.
+        writer: prompt text and request to a text; see `Writer`.
         delay: seconds per batch, to imitate work.
         fail_every: each request whose hash is divisible by this fails; 0 for none.
     """
@@ -89,6 +100,7 @@ class ScriptedEngine:
     def __init__(
         self,
         rule: Rule = hashed_rule,
+        writer: Writer = scripted_text,
         *,
         name: str = "hashed",
         delay: float = 0.0,
@@ -100,6 +112,7 @@ class ScriptedEngine:
         self.fingerprint = digest({"scripted": name, "fail_every": fail_every})
         self.max_prompt_tokens = max_prompt_tokens
         self._rule = rule
+        self._writer = writer
         self._delay = delay
         self._fail_every = fail_every
         self.sharing = None
@@ -123,13 +136,15 @@ class ScriptedEngine:
     def _answer(self, request: Request) -> Result:
         self._requests += 1
         self._tokens += len(request.token_ids)
-        if not isinstance(request, ChoiceRequest):
-            return GenerationResult(request.id, tuple(b"scripted"), finished=True)
         text = self.codec.decode(request.token_ids)
         if self._fail_every:
             stamp = hashlib.blake2b(text.encode(), digest_size=4).digest()
             if int.from_bytes(stamp, "big") % self._fail_every == 0:
                 return Failure(request.id, "scripted failure")
+        if not isinstance(request, ChoiceRequest):
+            written = self._writer(text, request).encode()
+            kept = tuple(written[: request.max_tokens])
+            return GenerationResult(request.id, kept, finished=len(written) == len(kept))
         answer = self._rule(text)
         if answer is None or isinstance(answer, str):
             return Failure(request.id, answer or "scripted failure")

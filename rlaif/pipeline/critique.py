@@ -228,7 +228,7 @@ class Reviser:
             yield from self._round(state, round_, principles)
             if state.failed or len(state.clear) == len(principles):
                 break
-        return self._rows(state, original, completion.origin, completion_depth(row, index))
+        return self._rows(state, original, completion.origin, completion.depth)
 
     def _round(
         self, state: _State, round_: int, principles: Sequence[Principle]
@@ -278,10 +278,10 @@ class Reviser:
         return found
 
     def _settle(
-        self, state: _State, round_: int, draft: _Draft
+        self, state: _State, round_: int, draft: _Draft, gain: float | None = None
     ) -> Generator[list[Ask], list[Told], None]:
         """Take a revision, if it is one and (where that is asked) the judge finds it better."""
-        outcome, gain = draft.outcome, None
+        outcome = draft.outcome
         if not outcome and self.settings.until_no_gain:
             gain = yield from self._gain(state, draft, None)
             if gain <= 0:
@@ -304,7 +304,7 @@ class Reviser:
             outcome = draft.outcome or ("no gain" if gains[i] <= 0 else "another gained more")
             self._note(state, round_, draft, outcome, None if draft.outcome else gains[i])
         if gains[best] > 0:
-            yield from self._settle(state, round_, drafts[best])
+            yield from self._settle(state, round_, drafts[best], gains[best])
 
     def _gain(
         self, state: _State, draft: _Draft, principle: Principle | None
@@ -425,15 +425,3 @@ def _read(answer: Told) -> tuple[str, str]:
     if not answer.finished:
         return answer.text, "failed: cut at the token limit"
     return (answer.text, "") if answer.text else ("", "failed: wrote nothing")
-
-
-def completion_depth(row: Mapping[str, object], index: int) -> int:
-    """How many synthetic generations deep a completion is, by its `origin`; 0 if it has none."""
-    whole = row.get("row")
-    if not isinstance(whole, Mapping):
-        return 0
-    listed = whole.get("completions")
-    item = listed[index] if isinstance(listed, list) and index < len(listed) else None
-    origin = item.get("origin") if isinstance(item, Mapping) else None
-    depth = origin.get("depth", 0) if isinstance(origin, Mapping) else 0
-    return depth if isinstance(depth, int) and depth > 0 else 0

@@ -32,7 +32,7 @@ from rlaif.prompts import conversation_text, load_judge_template
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.duplicates import distinct
 from rlaif.stages.folding import FoldSettings
-from rlaif.stages.layouts import BadRow, Candidates, read_prompt
+from rlaif.stages.layouts import BadRow, Candidates, origin_depth, read_prompt
 from rlaif.stages.targets import Target, best, parse_target
 from rlaif.store.sources import open_source
 from rlaif.store.text_cache import Written
@@ -272,7 +272,7 @@ class CandidateWriter:
         except BadRow as error:
             rejected: Rows = [(REJECTED, {"place": place, "reason": str(error)})]
             return [*rejected, (COUNTS, {"rejected": 1})]
-        asks, origins = self._asks(read, prompt_depth(row))
+        asks, origins = self._asks(read, origin_depth(row))
         told = yield asks
         made, counts = self._made(told, origins)
         kept = distinct([m["content"] for m in made], self.settings.near_duplicate)
@@ -411,10 +411,3 @@ def _passes(target: Target, read: Candidates, text: str) -> float:
         return float(run_check(target.principle.check, conversation_text(read.prompt), text))
     except CheckFailed:
         return 0.0
-
-
-def prompt_depth(row: Mapping[str, object] | Rejected) -> int:
-    """How many synthetic generations deep a row's prompt is, by its `origin`; 0 if it has none."""
-    origin = row.get("origin") if isinstance(row, Mapping) else None
-    depth = origin.get("depth", 0) if isinstance(origin, Mapping) else 0
-    return depth if isinstance(depth, int) and depth > 0 else 0

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlaif.constitution.schema import Constitution
 from rlaif.engines.base import Engine
@@ -36,7 +36,7 @@ from rlaif.stages.folding import fold
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.summary import Tally, dump_tally, load_tally
-from rlaif.stages.verdicts import read_verdict
+from rlaif.stages.verdicts import mean_of_samples, read_verdict
 from rlaif.store.cache import Answer, VerdictCache
 from rlaif.store.run_directory import JOURNAL, RunDirectory
 from rlaif.store.sources import Source
@@ -116,6 +116,7 @@ class Labeler:
         self._tails: dict[tuple[int, int], tuple[list[int], list[int], int]] = {}
         self._sharing = engine.sharing
         self._known = known or block_cache(engine)
+        self._samples: dict[str, list[tuple[ChoiceResult | Failure, str]]] = {}
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
@@ -203,12 +204,26 @@ class Labeler:
                 self._waiting[key] = [(item, i)]
                 self._asked[request.id] = (key, request)
                 if self._renderer.reasons:
-                    yield self._renderer.reasoning(request, self._settings.reasoning_tokens)
+                    yield from self._reasonings(request, key)
                 else:
                     yield request
         for item in window:
             item.branches.clear()  # their tokens are not needed any more
         self._flush()
+
+    def _reasonings(self, request: ChoiceRequest, key: bytes) -> Iterator[Request]:
+        """What lets the judge reason about a question: once, or several times by chance."""
+        s = self._settings
+        if s.reasoning_samples == 1:
+            yield self._renderer.reasoning(request, s.reasoning_tokens)
+            return
+        for sample in range(s.reasoning_samples):
+            one = replace(request, id=f"{request.id}/{sample}")
+            self._asked[one.id] = (key, one)
+            seed = (int.from_bytes(key[:4], "big") + sample) >> 1
+            yield self._renderer.reasoning(
+                one, s.reasoning_tokens, s.reasoning_temperature, seed + s.seed
+            )
 
     def _request(self, branch: Branches, tail: list[int]) -> ChoiceRequest:
         self._next_request += 1
@@ -266,20 +281,38 @@ class Labeler:
     def _advance(self, result: Result) -> ChoiceResult | Failure | None:
         """A result as it is, or None where reasoning is done and the answer is still to be read."""
         if not isinstance(result, GenerationResult):
-            return result
+            return self._sampled(result)
         if not result.finished:
             most = self._settings.reasoning_tokens
-            return Failure(result.id, f"reasoning was cut at {most} tokens")
+            return self._sampled(Failure(result.id, f"reasoning was cut at {most} tokens"))
         self._written[result.id] = self._renderer.text(result)
         question = self._asked[result.id][1]
         self._ready.append(self._renderer.after_reasoning(question, result))
         return None
 
+    def _sampled(self, result: ChoiceResult | Failure) -> ChoiceResult | Failure | None:
+        """With several samples of a question: their mean once all are there, else None."""
+        whole, slash, _ = result.id.partition("/")
+        if not slash:
+            return result
+        self._asked.pop(result.id)
+        samples = self._samples.setdefault(whole, [])
+        samples.append((result, self._written.pop(result.id, "")))
+        if len(samples) < self._settings.reasoning_samples:
+            return None
+        del self._samples[whole]
+        self._written[whole] = "\n\n".join(text for _, text in samples if text)
+        return mean_of_samples(whole, [found for found, _ in samples])
+
     def _describe_manner(self, template: JudgeTemplate) -> str:
         """What an answer depends on beside its prompt: the model and, with it, how it reasons."""
         if not self._renderer.reasons:
             return self._engine.fingerprint
-        return digest([self._engine.fingerprint, template.answer, self._settings.reasoning_tokens])
+        s = self._settings
+        manner = [self._engine.fingerprint, template.answer, s.reasoning_tokens]
+        if s.reasoning_samples > 1:
+            manner += [s.reasoning_samples, s.reasoning_temperature, s.seed]
+        return digest(manner)
 
     def _answer(
         self,

@@ -80,9 +80,11 @@ class Renderer:
         """Whether the judge writes before it answers."""
         return bool(self._answer_ids)
 
-    def reasoning(self, question: ChoiceRequest, most: int) -> GenerationRequest:
+    def reasoning(
+        self, question: ChoiceRequest, most: int, temperature: float = 0.0, seed: int | None = None
+    ) -> GenerationRequest:
         """The request that lets the judge write about a question before it answers."""
-        return GenerationRequest(question.id, question.token_ids, most)
+        return GenerationRequest(question.id, question.token_ids, most, temperature, seed=seed)
 
     def after_reasoning(self, question: ChoiceRequest, written: GenerationResult) -> ChoiceRequest:
         """The question with the judge's own reasoning in front of the answer."""

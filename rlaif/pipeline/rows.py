@@ -59,6 +59,7 @@ def provenance(
     return {
         "id": pair.id,
         "row": pair.row,
+        "depth": pair.depth,
         "status": preference.status,
         "reason": preference.reason,
         "margin": _round(preference.margin),

@@ -40,6 +40,16 @@ class LabelSettings(BaseModel):
     reasoning_tokens: int = Field(
         default=512, ge=1, description="For templates that let the judge reason: most tokens."
     )
+    reasoning_samples: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="With reasoning: how often the judge reasons about each question; the label "
+        "probabilities are averaged.",
+    )
+    reasoning_temperature: float = Field(
+        default=0.7, gt=0, le=10, description="With several samples; a single one is greedy."
+    )
     reasoning_clamp: float = Field(
         default=0.6,
         gt=0.5,

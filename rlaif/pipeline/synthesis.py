@@ -22,12 +22,11 @@ from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.chains import Ask, Chain, Rows, Told
-from rlaif.pipeline.generate import prompt_depth
 from rlaif.pipeline.writing import COUNTS, WritingJob, check_writes, model_config
 from rlaif.prompts import conversation_text
 from rlaif.records import GenerationRequest, Message, Rejected
 from rlaif.resources import find
-from rlaif.stages.layouts import BadRow, read_prompt
+from rlaif.stages.layouts import BadRow, origin_depth, read_prompt
 from rlaif.stages.novelty import Contamination, Pool
 from rlaif.stages.prompt_lists import read_conversation, read_list
 from rlaif.store.sources import open_source
@@ -164,7 +163,7 @@ def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list
         except BadRow as error:
             bad, last = bad + 1, f"{place}: {error}"
             continue
-        found.append(SeedPrompt(list(read.prompt), read.id or f"seed-{number}", prompt_depth(row)))
+        found.append(SeedPrompt(list(read.prompt), read.id or f"seed-{number}", origin_depth(row)))
     if not found:
         raise RlaifError(
             f"no prompt in {name!r} could be read" + (f" (the last: {last})" if last else ""),

@@ -203,7 +203,7 @@ class _Run:
             self._checkpoint()
         manifest = self._manifest()
         self._run.write_manifest(manifest)
-        return WritingSummary(self._run.path, self._tally, manifest, fresh=True)
+        return WritingSummary(self._run.path, manifest["counts"], manifest, fresh=True)
 
     def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, Worker]:
         started: list[tuple[EngineSettings, Engine]] = []
@@ -280,7 +280,7 @@ class _Run:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "config": self._job.config,
             "libraries": libraries,
-            "counts": {"rows": self._rows, **self._tally},
+            "counts": {"rows": float(self._rows), **self._tally},
             "seconds": self._spent(),
             "last_process": {
                 "asked": self._asked,

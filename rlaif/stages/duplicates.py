@@ -23,7 +23,15 @@ def resemblance(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]
 
 
 def distinct(texts: Sequence[str], threshold: float) -> list[int]:
-    """Indices of the texts that resemble no earlier kept one by `threshold` or more."""
+    """Indices of the texts that resemble no earlier kept one by `threshold` or more.
+
+    At 1 only texts of the same words in the same order are near-duplicates.
+    """
+    if threshold >= 1.0:
+        places: dict[tuple[str, ...], int] = {}
+        for i, text in enumerate(texts):
+            places.setdefault(tuple(_WORD.findall(text.lower())), i)
+        return sorted(places.values())
     kept: list[tuple[int, frozenset[tuple[str, ...]]]] = []
     for i, text in enumerate(texts):
         own = shingles(text)

@@ -51,11 +51,16 @@ class BadRow(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One completion of a row, with what the row says about it."""
+    """One completion of a row, with what the row says about it.
+
+    Attributes:
+        depth: how many synthetic generations deep it is; 0 for human or unknown.
+    """
 
     messages: list[Message]
     origin: str = ""
     score: float | None = None
+    depth: int = 0
 
 
 @dataclass(frozen=True)
@@ -318,8 +323,15 @@ def _candidate(item: object, key: str) -> tuple[Candidate, list[Message]]:
         scores = [item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)]
         score = next((float(s) for s in scores if _finite(s)), None)
         completion, prompt = _split(text, key)
-        return Candidate(completion, str(origin), score), prompt
+        return Candidate(completion, str(origin), score, origin_depth(item)), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
+
+
+def origin_depth(item: object) -> int:
+    """The generation depth that a row or an entry of a list states in its `origin`, or 0."""
+    origin = item.get("origin") if isinstance(item, Mapping) else None
+    depth = origin.get("depth", 0) if isinstance(origin, Mapping) else 0
+    return depth if isinstance(depth, int) and depth > 0 else 0
 
 
 def _finite(number: float) -> bool:

@@ -52,5 +52,13 @@ def make_pairs(
         one, two = row.completions[i], row.completions[j]
         name = row_id if n == 2 else f"{row_id}/{i}-{j}"
         yield Pair(
-            name, row.prompt, one.messages, two.messages, one.origin, two.origin, row.tags, number
+            name,
+            row.prompt,
+            one.messages,
+            two.messages,
+            one.origin,
+            two.origin,
+            row.tags,
+            number,
+            max(one.depth, two.depth),
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from rlaif.numerics import logsumexp
 from rlaif.records import ChoiceResult, Failure, Order, Verdict
 
 LARGEST_LOGIT = 60.0
@@ -47,3 +49,16 @@ def read_verdict(
     if abs(logit) > limit:
         logit = math.copysign(limit, logit)
     return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)
+
+
+def mean_of_samples(name: str, samples: Sequence[ChoiceResult | Failure]) -> ChoiceResult | Failure:
+    """One result called `name`: the mean probability of each label over the samples that came.
+
+    Fewer than half of them are no result: those that came would be the hasty ones.
+    """
+    came = [s for s in samples if isinstance(s, ChoiceResult)]
+    if 2 * len(came) < len(samples) or not came:
+        reason = next(s.reason for s in samples if isinstance(s, Failure))
+        return Failure(name, f"{len(samples) - len(came)} of {len(samples)} samples: {reason}")
+    columns = zip(*(s.logprobs for s in came), strict=True)
+    return ChoiceResult(name, tuple(logsumexp(c) - math.log(len(came)) for c in columns))

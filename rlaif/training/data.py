@@ -29,6 +29,7 @@ class TrainingRow:
     rejected: list[Message]
     p_chosen: float
     source: str
+    depth: int = 0
 
 
 @dataclass
@@ -114,7 +115,11 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     if chosen == rejected:
         raise BadRow("chosen equals rejected")
     status = "human" if evidence.get("status") == "human" else "judge"
-    return TrainingRow(str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status)
+    depth = evidence.get("depth", 0)
+    return TrainingRow(
+        str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status,
+        depth if isinstance(depth, int) else 0,
+    )  # fmt: skip
 
 
 def _own_probability(raw: Mapping[str, object]) -> float | None:

@@ -100,7 +100,7 @@ def train(
     metrics = {k: float(v) for k, v in outcome.metrics.items()}
     if state.is_main_process:
         # The trainer averages over this process only; the file knows every step.
-        metrics["train_loss"] = _mean_loss(out / METRICS)
+        metrics["train_loss"] = _mean_loss(out / METRICS, metrics.get("train_loss"))
     steps = int(trainer.state.global_step)
     _save(trainer, tokenizer, out, settings)
     if state.is_main_process:
@@ -234,9 +234,11 @@ def _metric_lines(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def _mean_loss(path: Path) -> float:
+def _mean_loss(path: Path, otherwise: float | None) -> float:
     losses = [line["loss"] for line in _metric_lines(path) if "loss" in line]
-    return sum(losses) / len(losses) if losses else float("nan")
+    if losses:
+        return sum(losses) / len(losses)
+    return float("nan") if otherwise is None else otherwise
 
 
 def _last_checkpoint(out: Path) -> str | None:

@@ -83,7 +83,7 @@ def train_dpo(
     evidence = {
         "manifest_hash": manifest_hash,
         "run": str(run),
-        "depth": 1 + model_origin(files).depth,
+        "depth": max([model_origin(files).depth, *(row.depth for row in rows)]),
     }
     return train(
         out,

@@ -10,6 +10,8 @@ import pytest
 from rlaif.engines.scripted import hashed_rule
 from rlaif.errors import RlaifError
 from rlaif.prompts import load_judge_template
+from rlaif.records import ChoiceResult, Failure
+from rlaif.stages.verdicts import mean_of_samples
 from tests.pipeline.helpers import contents, label, rows, write_inputs
 
 
@@ -64,3 +66,63 @@ def test_answer_text_must_not_end_in_white_space(tmp_path: Path) -> None:
     path.write_text(f"---\nlabels: [A, B]\nanswer: 'So: '\n---\n{body}")
     with pytest.raises(RlaifError, match="white space"):
         load_judge_template(str(path))
+
+
+def test_several_samples_are_averaged(tmp_path: Path) -> None:
+    """Each sample's words and label by hand from the scripted rules; then their mean."""
+    data, constitution = write_inputs(tmp_path, 30)
+    label(
+        data, constitution, tmp_path / "run", template="reasoned", reasoning_samples=3,
+        reasoning_clamp=1.0, max_in_flight=5,
+    )  # fmt: skip
+    verdicts = rows(tmp_path / "run", "verdicts.jsonl")
+    template = load_judge_template("reasoned")
+    pairs = {r["provenance"]["id"]: r for r in rows(tmp_path / "run", "preferences.jsonl")}
+    checked = 0
+    for verdict in verdicts:
+        words = verdict["reasoning"].split("\n\n")
+        assert len(words) == len(set(words)) == 3, "three draws, and they differ"
+        if verdict["pair"] not in pairs:
+            continue
+        pair = pairs[verdict["pair"]]
+        matches = 0
+        for first, second in (("chosen", "rejected"), ("rejected", "chosen")):
+            prompt = template.render(
+                conversation=f"User: {pair['prompt'][0]['content']}",
+                first=pair[first][0]["content"],
+                second=pair[second][0]["content"],
+                principle=f"Which response is {verdict['principle']}?",
+            )
+            shares = []
+            for written in words:
+                asked = f"user: {prompt}\nassistant:{written}\n\nThe better response is"
+                logit, mass = hashed_rule(asked)
+                shares.append(mass / (1 + math.exp(-logit)))
+            mean = sum(shares) / 3 / 0.99
+            matches += verdict["p_first"] == pytest.approx(mean, abs=2e-5)
+        assert matches == 1
+        checked += 1
+    assert checked > 40
+
+
+def test_samples_that_never_come_to_an_answer_are_left_out_or_make_it_invalid() -> None:
+    came, cut = ChoiceResult("1/0", (math.log(0.6), math.log(0.3))), Failure("1/1", "cut at 5")
+    found = mean_of_samples("1", [came, cut, came])
+    assert isinstance(found, ChoiceResult)
+    assert found.logprobs == pytest.approx(came.logprobs)
+    none = mean_of_samples("1", [cut, cut, came])
+    assert none == Failure("1", "2 of 3 samples: cut at 5")
+
+
+def test_resume_with_several_samples(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 30)
+    cache, more = tmp_path / "c.sqlite", {"template": "reasoned", "reasoning_samples": 3}
+    one = label(data, constitution, tmp_path / "one", cache=cache, **more)
+    two = label(data, constitution, tmp_path / "two", cache=cache, **more)
+    assert one.manifest["last_process"]["verdicts_asked"] > 0
+    assert two.manifest["last_process"]["verdicts_asked"] == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    other = label(
+        data, constitution, tmp_path / "three", cache=cache, reasoning_temperature=0.1, **more
+    )
+    assert other.manifest["last_process"]["verdicts_from_cache"] == 0

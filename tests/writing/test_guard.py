@@ -1,0 +1,117 @@
+"""`rlaif guard` and the measures of diversity."""
+
+from __future__ import annotations
+
+import math
+import random
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.cli.main import main
+from rlaif.demo.world import World
+from rlaif.errors import RlaifError
+from rlaif.pipeline.guard import GuardSettings, guard
+from rlaif.stages.diversity import (
+    bleu,
+    compression_ratio,
+    diversity,
+    matched,
+    self_bleu,
+    self_repetition,
+)
+from tests.writing.helpers import write_rows
+
+
+def samples(seed: int, count: int, *, kinds: int | None = None) -> list[str]:
+    """Responses of the demo world; with `kinds` drawn from so many only: a collapsed model."""
+    world = World(seed, "train")
+    prompts = [world.prompt() for _ in range(count)]
+    if kinds is None:
+        return [world.response(p) for p in prompts]
+    few = [world.response(p) for p in prompts[:kinds]]
+    rng = random.Random(seed)
+    return [rng.choice(few) for _ in range(count)]
+
+
+def data(path: Path, texts: list[str], **more: Any) -> str:
+    rows = [
+        {"prompt": f"q {i}", "completions": [{"content": text, "model": "m", **more}]}
+        for i, text in enumerate(texts)
+    ]
+    return write_rows(path, rows)
+
+
+def test_measures_equal_their_definitions() -> None:
+    texts = ["the cat sat on the mat today", "the cat sat on the mat again", "a dog ran far off"]
+    joined = "\n".join(texts).encode()
+    assert compression_ratio(texts) == len(joined) / len(zlib.compress(joined, 9))
+    split = [t.split() for t in texts]
+    # Runs of six: 2 in each of the first two texts, none in the third; one is in both.
+    assert self_repetition(split) == 2 / 4
+    # BLEU by hand: 6 of 7 words, 5 of 6 pairs, 4 of 5 triples, 3 of 4 quadruples occur.
+    expected = math.exp((math.log(6 / 7) + math.log(6 / 7) + math.log(5 / 6) + math.log(4 / 5)) / 4)
+    assert bleu(split[0], [split[1]]) == pytest.approx(expected)
+    # A candidate of 3 words beside a reference of 5 pays exp(1 - 5/3).
+    short = bleu(["a", "b", "c"], [["a", "b", "c", "d", "e"]])
+    assert short == pytest.approx(math.exp(1 - 5 / 3))
+    assert self_bleu([["a", "b"], ["a", "b"]]) == pytest.approx(1.0)
+    assert bleu(["x"], [["y"]]) == 0.0
+
+
+def test_sets_are_compared_at_equal_length() -> None:
+    long, short = ["w " * 50] * 9, ["v " * 10] * 20
+    one, two = matched(long, short)
+    assert [len(t.split()) for t in one] == [len(t.split()) for t in two] == [10] * 9
+    # The measure itself grows with the amount of text: without matching it would mislead.
+    texts = samples(3, 400)
+    assert compression_ratio(texts) > 1.1 * compression_ratio(texts[:40])
+
+
+def test_the_guard_trips_on_collapse_and_not_on_another_sample(tmp_path: Path) -> None:
+    reference = data(tmp_path / "ref.jsonl", samples(1, 200))
+    tripped = 0
+    for seed in range(2, 12):
+        again = data(tmp_path / "again.jsonl", samples(seed, 200))
+        tripped += bool(guard(again, reference, GuardSettings()).tripped)
+    assert tripped == 0
+    collapsed = data(tmp_path / "few.jsonl", samples(2, 200, kinds=10))
+    report = guard(collapsed, reference, GuardSettings())
+    assert len(report.tripped) == 3
+    assert all("of the reference's, under the floor of 80%" in line for line in report.tripped)
+    assert diversity(samples(2, 200, kinds=10)).self_repetition > 0.9
+
+
+def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a human prompt", "weight": 3, "origin": {"kind": "human", "depth": 0}},
+        {"prompt": "a new prompt", "weight": 9, "origin": {"kind": "model", "depth": 2}},
+    ]
+    found = guard(write_rows(tmp_path / "r.jsonl", rows), None, GuardSettings(min_human=0.2))
+    assert (found.human_share, found.depth, found.tripped) == (0.25, 2, [])
+    found = guard(str(tmp_path / "r.jsonl"), None, GuardSettings(min_human=0.3, max_depth=1))
+    assert found.tripped == [
+        "the human share is 25.0%, under 30.0%",
+        "a row is 2 synthetic generations deep, over 1",
+    ]
+    plain = write_rows(tmp_path / "p.jsonl", [{"prompt": "x y"}])
+    assert guard(plain, None, GuardSettings()).human_share is None
+    assert "unknown" in guard(plain, None, GuardSettings(min_human=0.1)).tripped[0]
+    with pytest.raises(RlaifError, match="no row with a prompt"):
+        guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, GuardSettings())
+
+
+def test_the_command_ends_with_3_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = data(tmp_path / "ref.jsonl", samples(1, 60))
+    few = data(tmp_path / "few.jsonl", samples(2, 60, kinds=3))
+    monkeypatch.setattr("sys.argv", ["rlaif", "guard", few, "--reference", reference])
+    with pytest.raises(SystemExit) as done:
+        main()
+    shown = capsys.readouterr()
+    assert done.value.code == 3
+    assert "error: the guard tripped: diversity by" in shown.err
+    assert "diversity kept" in shown.out

@@ -30,7 +30,7 @@ principles:
 
 
 def write_project(folder: Path) -> list[Path]:
-    """Write constitution, its schema and sample pairs.
+    """Write constitution, its schema, sample pairs and sample prompts.
 
     Raises:
         RlaifError: one of the files exists, or the folder can't be written.
@@ -38,7 +38,12 @@ def write_project(folder: Path) -> list[Path]:
     files = {
         "constitution.yaml": _HEADER,
         SCHEMA: json.dumps(json_schema(), indent=2) + "\n",
-        "pairs.jsonl": (data_root() / "prompts" / "demo-pairs.jsonl").read_text(encoding="utf-8"),
+        **{
+            f"{name}.jsonl": (data_root() / "prompts" / f"demo-{name}.jsonl").read_text(
+                encoding="utf-8"
+            )
+            for name in ("pairs", "prompts")
+        },
     }
     for name in files:
         if (folder / name).exists():

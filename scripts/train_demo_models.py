@@ -338,9 +338,7 @@ class WriterBatches:
             assert principle.critique
             return self.templates.critique.render(**values, request=principle.critique), found
         assert principle.revision
-        asked = self.templates.revision.render(
-            **values, critique=found, request=principle.revision
-        )
+        asked = self.templates.revision.render(**values, critique=found, request=principle.revision)
         return asked, revision(principle.id, prompt, response, self.world)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,6 +55,21 @@ def test_readme_session_runs_as_written(tmp_path: Path) -> None:
     assert (cwd / "runs" / "first" / "report.html").is_file()
 
 
+def test_recipe_of_the_readme_runs_as_written(tmp_path: Path) -> None:
+    """The whole of Constitutional AI on the embedded models, in a fresh project."""
+    (lines,) = blocks("sh")
+    for line in ["rlaif init .", *lines.strip().splitlines()]:
+        program, *arguments = line.split()
+        assert program == "rlaif"
+        done = subprocess.run(
+            [sys.executable, "-m", "rlaif", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, line + done.stderr[-2000:]
+    assert (tmp_path / "policies" / "final" / "model.safetensors").is_file()
+    assert (tmp_path / "runs" / "revised" / "sft.jsonl").stat().st_size > 0
+
+
 @pytest.mark.parametrize("name", re.findall(r"\]\((?!http)([^)#]+)\)", README))
 def test_links_lead_somewhere(name: str) -> None:
     assert (ROOT / name).exists()

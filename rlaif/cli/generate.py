@@ -20,6 +20,7 @@ _EXAMPLES = """
 Examples:
   rlaif generate prompts.jsonl --model demo -n 4 -o runs/candidates
   rlaif generate prompts.jsonl --model Qwen/Qwen3-4B --model google/gemma-3-4b-it,n=2 -o runs/two
+  rlaif generate p.jsonl -m big,engine=openai,base_url=http://host:8000/v1 -m small -o runs/mixed
   rlaif generate prompts.jsonl --model M -n 8 --keep 2 -c my.yaml --judge J -o runs/best
   rlaif generate prompts.jsonl --model M -n 8 --keep 1 -c my.yaml --target principle:be-concise -o r
 
@@ -40,7 +41,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     required=True,
     metavar="MODEL[,NAME=VALUE...]",
     help="Who writes: a folder, a hub id or `demo`; several take turns. A model's own n, "
-    "temperature, top_p, max_tokens, revision, dtype and engine follow its name.",
+    "temperature, top_p, max_tokens, revision, dtype, engine and base_url follow its name.",
 )
 @click.option("-n", "n", type=int, help="Completions of each prompt by each model. [default: 4]")
 @click.option("-c", "--constitution", help="Ranks completions, with --keep.")
@@ -52,8 +53,8 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     "targets",
     multiple=True,
     metavar="WHAT",
-    help="What kept completions are to have: principle:ID, length:short, length:long or "
-    "length:20-80 (words).",
+    help="What kept completions are to have: principle:ID, language:en, length:short, "
+    "length:long or length:20-80 (words).",
 )
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")

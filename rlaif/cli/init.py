@@ -13,7 +13,7 @@ from rlaif.project import write_project
 @click.command(name="init")
 @click.argument("folder", default=".")
 def command(folder: str) -> None:
-    """Write a starter project into FOLDER: a constitution to edit and pairs to label.
+    """Write a starter project into FOLDER: a constitution to edit, pairs to label and prompts.
 
     Existing files are never overwritten.
     """

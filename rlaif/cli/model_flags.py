@@ -87,7 +87,7 @@ def model_with_settings(
     """
     name, *rest = text.split(",")
     given = assignments(f"--model {name}", tuple(rest))
-    known = (*own.model_fields, "revision", "dtype", "engine")
+    known = (*own.model_fields, "revision", "dtype", "engine", "base_url")
     for key in given:
         if key not in known:
             raise RlaifError(
@@ -95,6 +95,8 @@ def model_with_settings(
                 hint=f"Use one of {', '.join(known)}.",
             )
     mixed = {**values, **{k: plain_value(v) for k, v in given.items()}, "model": name}
+    if "base_url" in given:
+        mixed["options"] = {**(values.get("options") or {}), "base_url": mixed.pop("base_url")}
     if "revision" in given:
         mixed["revision"] = given["revision"]
     return build(EngineSettings, mixed), build(own, mixed)

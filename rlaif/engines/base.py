@@ -255,6 +255,14 @@ _BUILTIN = (
         "as the engine inside, `--option inner=vllm` or another; contexts stay whole on a copy.",
     ),
     EngineInfo(
+        "openai",
+        "a model behind a chat server (vllm serve, or a service): for writing, not for judging",
+        "httpx",
+        "pip install rlaif",
+        "rlaif.engines.openai_engine:create",
+        "it does not: chat servers tell the likeliest tokens, not the labels' exact probability.",
+    ),
+    EngineInfo(
         "scripted",
         "answers by a fixed rule without any model: for tests and dry experiments",
         "",
@@ -295,6 +303,14 @@ def codec_for(settings: EngineSettings) -> Codec:
         return found
     codec: Codec = own(settings)
     return codec
+
+
+def has_files(settings: EngineSettings) -> bool:
+    """Whether the engine runs a model's files: not one by rule, nor one behind a server."""
+    module = _module(settings.engine)
+    return getattr(module, "fingerprint", None) is None or getattr(
+        module, "REPLICATES_ITSELF", False
+    )
 
 
 def can_generate(settings: EngineSettings) -> bool:

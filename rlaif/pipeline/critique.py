@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.base import Codec, EngineSettings, codec_for, has_files
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
 from rlaif.errors import RlaifError
@@ -127,7 +127,7 @@ def prepare_critique(
             load_judge_template(judge_template), codec_for(judge), FoldSettings(), 0.5
         )
     facts, revision = ModelOrigin(UNKNOWN, 0), ""
-    if writer.engine != "scripted":
+    if has_files(writer):
         files = resolve_model(writer.model, writer.revision)
         facts, revision = model_origin(files), files.revision or files.fingerprint
     origin = {

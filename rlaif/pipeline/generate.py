@@ -15,7 +15,7 @@ from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
-from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.base import Codec, EngineSettings, codec_for, has_files
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
 from rlaif.errors import RlaifError
@@ -208,7 +208,7 @@ def _speaker(role: str, teacher: Teacher) -> _Speaker:
         )
     codec = codec_for(engine)
     facts, revision = ModelOrigin(UNKNOWN, 0), ""
-    if engine.engine != "scripted":
+    if has_files(engine):
         files = resolve_model(engine.model, engine.revision)
         facts, revision = model_origin(files), files.revision or files.fingerprint
     origin = {
@@ -371,8 +371,9 @@ class CandidateWriter:
             elif target.principle is not None:
                 columns.append([_passes(target, read, text) for text in texts])
             else:
-                columns.append([target.length_score(text) for text in texts])
-                shown[label] = [float(len(text.split())) for text in texts]
+                columns.append([target.score(text) for text in texts])
+                if not target.language:
+                    shown[label] = [float(len(text.split())) for text in texts]
             shown.setdefault(label, columns[-1])
         chosen = best(columns, self.settings.keep or 1)
         for label, values in shown.items():

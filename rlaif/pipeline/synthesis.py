@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.base import Codec, EngineSettings, codec_for, has_files
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
 from rlaif.errors import RlaifError
@@ -121,7 +121,7 @@ def prepare_synthesis(
     lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
     evaluated = [text for name in evaluations for text in _texts(name)]
     facts, revision = ModelOrigin(UNKNOWN, 0), ""
-    if model.engine != "scripted":
+    if has_files(model):
         files = resolve_model(model.model, model.revision)
         facts, revision = model_origin(files), files.revision or files.fingerprint
     origin = {

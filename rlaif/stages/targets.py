@@ -4,15 +4,17 @@ arXiv:2407.01490): attributes that a completion can have more or less of.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.errors import RlaifError
 
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
-_HINT = "Write principle:ID, length:short, length:long or length:20-80 (words)."
+_HINT = "Write principle:ID, language:en, length:short, length:long or length:20-80 (words)."
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,20 @@ class Target:
         name: as it was asked for.
         principle: for a principle of the constitution (asked of the judge, or its check).
         words: for a length: from, to.
+        language: for a language: its code.
     """
 
     name: str
     principle: Principle | None = None
     words: tuple[int, int] = (0, 0)
+    language: str = ""
+
+    def score(self, text: str) -> float:
+        """How much of a length or a language a text has; more is better."""
+        if self.language:
+            found: float = _languages().language_probability(text, self.language)
+            return found
+        return self.length_score(text)
 
     def length_score(self, text: str) -> float:
         """0 inside the wanted length, and one less for each word that it is outside."""
@@ -54,6 +65,13 @@ def parse_target(text: str, constitution: Constitution | None) -> Target:
                 hint=f"Use one of: {ids}.",
             )
         return Target(text, principle=found[0])
+    if kind == "language":
+        known = _languages().known_languages()
+        if value in known:
+            return Target(text, language=value)
+        raise RlaifError(
+            f"target {text!r} is no known language", hint=f"Use one of: {', '.join(known)}."
+        )
     if kind == "length":
         if value in ("short", "long"):
             return Target(text, words=(0, 0) if value == "short" else (10**6, 10**6))
@@ -61,6 +79,11 @@ def parse_target(text: str, constitution: Constitution | None) -> Target:
         if match and int(match.group(1)) <= int(match.group(2)):
             return Target(text, words=(int(match.group(1)), int(match.group(2))))
     raise RlaifError(f"target {text!r} is unknown", hint=_HINT)
+
+
+def _languages() -> Any:
+    # Its model takes a moment to load, and few runs need it.
+    return importlib.import_module("rlaif.stages.languages")
 
 
 def best(scores: Sequence[Sequence[float]], keep: int) -> list[int]:

@@ -22,13 +22,13 @@ def test_shipped_vocabulary_is_rebuilt_from_the_seed() -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     rebuilt = json.loads(script.build_tokenizer(20).backend_tokenizer.to_str())["model"]
-    for name in ("judge", "policy"):
+    for name in ("judge", "policy", "writer"):
         shipped = json.loads((demo_model(name) / "tokenizer.json").read_text())["model"]
         assert shipped["vocab"] == rebuilt["vocab"]
         assert shipped["merges"] == rebuilt["merges"]
 
 
-@pytest.mark.parametrize("which", ["judge", "policy"])
+@pytest.mark.parametrize("which", ["judge", "policy", "writer"])
 def test_training_takes_steps_and_saves_a_model_of_the_shipped_shape(
     which: str, tmp_path: Path
 ) -> None:

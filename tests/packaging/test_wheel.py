@@ -55,8 +55,12 @@ def test_wheel_holds_data_and_no_tests(wheel: Path) -> None:
         "rlaif/_data/constitutions/helpful-honest-harmless.yaml",
         "rlaif/_data/prompts/judge/pairwise.txt",
         "rlaif/_data/prompts/demo-pairs.jsonl",
+        "rlaif/_data/prompts/critique/plain.txt",
+        "rlaif/_data/prompts/synth/topics.txt",
+        "rlaif/_data/recipes/constitutional-ai.yaml",
         "rlaif/demo/models/judge/model.safetensors",
         "rlaif/demo/models/policy/model.safetensors",
+        "rlaif/demo/models/writer/model.safetensors",
         "rlaif/reporting/templates/report.html.j2",
     ):
         assert needed in names

@@ -177,7 +177,7 @@ def test_the_judge_keeps_the_best_of_n(tmp_path: Path, monkeypatch: pytest.Monke
     assert shares[1] > shares[0]
 
 
-def test_targets_by_length_and_check_need_no_judge(
+def test_targets_by_length_and_language_need_no_judge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = [7, 3, 9, 5]
@@ -193,6 +193,17 @@ def test_targets_by_length_and_check_need_no_judge(
         )  # fmt: skip
         (row,) = read(tmp_path / name / "candidates.jsonl")
         assert len(row["completions"][0]["content"].split()) == expected
+    texts = ["the house is very large", "das Haus ist sehr schön", "la maison est très belle"]
+    other = iter(range(10**6))
+    use_writer(monkeypatch, lambda text, request: texts[next(other) % 3])
+    for language, expected in (("de", 1), ("fr", 2), ("en", 0)):
+        other = iter(range(10**6))
+        generate(
+            data, tmp_path / language, [teacher(n=3)], GenerateSettings(keep=1),
+            targets=[f"language:{language}"], cache=tmp_path / f"cache-{language}",
+        )  # fmt: skip
+        (row,) = read(tmp_path / language / "candidates.jsonl")
+        assert row["completions"][0]["content"] == texts[expected]
     assert best([[1.0, 2.0, 3.0], [3.0, 3.0, 3.0]], 2) == [2, 1]
     assert best([[0.0, 0.0]], 1) == [0]
 
@@ -204,6 +215,7 @@ def test_targets_by_length_and_check_need_no_judge(
         ({"keep": 4}, {"targets": ["length:short"]}, "leaves nothing to choose"),
         ({}, {"targets": ["length:short"]}, "how many to keep"),
         ({"keep": 1}, {"targets": ["colour:red"]}, "'colour:red' is unknown"),
+        ({"keep": 1}, {"targets": ["language:xx"]}, "no known language. Use one of: .*de, .*en"),
         ({"keep": 1}, {"targets": ["principle:x"]}, "needs a constitution"),
         ({"keep": 1}, {"targets": ["principle:be-nice"], "constitution": "demo"}, "no principle"),
     ],

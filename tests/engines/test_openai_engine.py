@@ -1,0 +1,183 @@
+"""Models behind a chat server: the protocol against a small server of our own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.errors import RlaifError
+from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.pipeline.job import prepare, run_label
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.pipeline.writing import run_writing
+from rlaif.records import ChoiceRequest, Failure, GenerationRequest, GenerationResult
+from tests.writing.helpers import read, write_rows
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with the last message in capitals; what to do wrong first is up to the test."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[dict[str, Any]] = []
+        self.keys: set[str | None] = set()
+        self.faults: dict[str, list[int]] = {}
+        self.key: str | None = None
+        self.now = self.most = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _send(self, status: int, body: dict[str, Any] | str) -> None:
+        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        allowed = self.server.key is None or (
+            self.headers.get("Authorization") == f"Bearer {self.server.key}"
+        )
+        self._send(200 if allowed else 401, {"data": []})
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.seen.append(body)
+            server.keys.add(self.headers.get("Authorization"))
+            server.now += 1
+            server.most = max(server.most, server.now)
+            text = body["messages"][-1]["content"]
+            fault = server.faults[text].pop(0) if server.faults.get(text) else 0
+        time.sleep(0.02)
+        with server.lock:
+            server.now -= 1
+        if fault == 1:
+            self._send(200, "this is no JSON")
+        elif fault:
+            self._send(fault, {"error": f"fault {fault}"})
+        else:
+            reason = "length" if "cut" in text else "stop"
+            choice = {"message": {"content": text.upper()}, "finish_reason": reason}
+            self._send(200, {"choices": [choice], "usage": {"prompt_tokens": 3}})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def settings(server: Server, **options: Any) -> EngineSettings:
+    return EngineSettings(
+        engine="openai", model="big", max_in_flight=8, options={"base_url": server.url, **options}
+    )
+
+
+def test_requests_go_out_together_and_faults_that_pass_are_tried_again(server: Server) -> None:
+    server.faults = {"q 3": [503, 429], "q 4": [400], "q 5": [500] * 9, "q 6": [1]}
+    with closing(create_engine(settings(server, retries=3))) as engine:
+        asked = [
+            GenerationRequest(
+                str(i), engine.codec.encode_chat([{"role": "user", "content": f"q {i} {{ü}}"[:3]}]),
+                50, 0.5, 0.9, 7,
+            )
+            for i in range(10)
+        ]  # fmt: skip
+        found = {r.id: r for results in engine.run(iter(asked)) for r in results}
+        stats = engine.stats()
+    assert len(found) == 10
+    texts = {
+        name: engine.codec.decode(r.token_ids)
+        for name, r in found.items()
+        if isinstance(r, GenerationResult)
+    }
+    assert texts == {str(i): f"Q {i}" for i in (0, 1, 2, 3, 7, 8, 9)}
+    reasons = {n: r.reason for n, r in found.items() if isinstance(r, Failure)}
+    assert reasons.keys() == {"4", "5", "6"}
+    assert "status 400" in reasons["4"]
+    assert "status 500" in reasons["5"]
+    assert "not understood" in reasons["6"]
+    counts = {
+        i: sum(b["messages"][0]["content"] == f"q {i}" for b in server.seen) for i in (3, 4, 5)
+    }
+    assert counts == {3: 3, 4: 1, 5: 4}
+    assert server.most > 3
+    assert (stats.requests, stats.prompt_tokens) == (10, 21)
+    body = server.seen[0]
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 50, 0.5)
+    assert (body["top_p"], body["seed"]) == (0.9, 7)
+
+
+def test_generate_mixes_a_server_with_another_model(tmp_path: Path, server: Server) -> None:
+    data = write_rows(
+        tmp_path / "p.jsonl", [{"prompt": f"question {i}"} for i in range(5)] + [{"prompt": "cut"}]
+    )
+    local = EngineSettings(engine="scripted", model="hashed")
+    teachers = [Teacher(settings(server), Sampling(n=1)), Teacher(local, Sampling(n=1))]
+    job = prepare_generate(data, teachers, GenerateSettings())
+    summary = run_writing(job, tmp_path / "run", cache_folder=tmp_path / "cache")
+    rows = read(tmp_path / "run" / "candidates.jsonl")
+    assert rows[0]["completions"][0]["content"] == "QUESTION 0"
+    assert [c["model"] for c in rows[0]["completions"]] == ["big", "hashed"]
+    assert summary.counts["unfinished"] == 1
+    assert rows[0]["completions"][0]["origin"]["license"] == "unknown"
+
+
+def test_what_is_wrong_with_a_server_is_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.key = "right"
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    with pytest.raises(RlaifError, match=r"refuses the key \(status 401\)\. Set OPENAI_API_KEY"):
+        create_engine(settings(server))
+    monkeypatch.setenv("OPENAI_API_KEY", "right")
+    create_engine(settings(server)).close()
+    with pytest.raises(RlaifError, match="no server answers at"):
+        create_engine(
+            EngineSettings(
+                engine="openai", model="m", options={"base_url": "http://127.0.0.1:9/v1"}
+            )
+        )
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(RlaifError, match="needs the address of a server"):
+        create_engine(EngineSettings(engine="openai", model="m"))
+    with pytest.raises(RlaifError, match="no option 'colour'"):
+        create_engine(settings(server, colour="red"))
+
+
+def test_it_does_not_judge(tmp_path: Path, server: Server) -> None:
+    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q", "response_a": "a", "response_b": "b"}])
+    with closing(create_engine(settings(server))) as engine:
+        (results,) = engine.run([ChoiceRequest("x", [1], ((1,), (2,)))])
+        assert isinstance(results[0], Failure)
+        with pytest.raises(RlaifError, match="does not read label probabilities"):
+            engine.codec.spellings("A")
+    job = prepare(str(data), "demo", LabelSettings(judge=settings(server), template="demo"))
+    with pytest.raises(RlaifError, match=r"can't judge\. Judge with --engine vllm"):
+        run_label(job, tmp_path / "run")

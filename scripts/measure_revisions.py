@@ -103,11 +103,11 @@ def report(run: Path, rounds: int) -> None:
             for row in read(run / "labels" / "preferences.jsonl")
         ),
     }
-    rows = [
+    counted = [
         (name, c.total(), c[1], c[0], c[-1], str(share(c[1], c.total())))
         for name, c in found.items()
     ]
-    print("\n" + table(["pairs", "all", "right", "equal", "wrong", "right, of all"], rows))
+    print("\n" + table(["pairs", "all", "right", "equal", "wrong", "right, of all"], counted))
 
 
 if __name__ == "__main__":

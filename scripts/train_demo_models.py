@@ -331,15 +331,15 @@ class WriterBatches:
             response = revision(principle, prompt, response, self.world)
         wrong = [p for p in self.principles if flaws(p.id, prompt, response)]
         anyone = not wrong or self.rng.random() < 0.3
-        principle = self.rng.choice(self.principles if anyone else wrong)
-        found = critique(principle.id, prompt, response)
+        chosen = self.rng.choice(self.principles if anyone else wrong)
+        found = critique(chosen.id, prompt, response)
         values = {"conversation": f"User: {prompt}", "response": response}
         if self.rng.random() < 0.4:
-            assert principle.critique
-            return self.templates.critique.render(**values, request=principle.critique), found
-        assert principle.revision
-        asked = self.templates.revision.render(**values, critique=found, request=principle.revision)
-        return asked, revision(principle.id, prompt, response, self.world)
+            assert chosen.critique
+            return self.templates.critique.render(**values, request=chosen.critique), found
+        assert chosen.revision
+        asked = self.templates.revision.render(**values, critique=found, request=chosen.revision)
+        return asked, revision(chosen.id, prompt, response, self.world)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next batch."""

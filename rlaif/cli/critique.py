@@ -12,7 +12,7 @@ from rlaif.cli.label import LabelScreen
 from rlaif.cli.model_flags import assignments, engine_flags, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
-from rlaif.cli.writing_screen import WritingScreen, print_writing
+from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
 from rlaif.pipeline.critique import PAIRS, CritiqueSettings, prepare_critique
 from rlaif.pipeline.settings import LabelSettings
@@ -60,6 +60,7 @@ stopped.
     help="Where a field is, as a dotted path; as for `rlaif label`.",
 )
 @click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
+@click.option("--dry-run", is_flag=True, help="Only say how much there is to write.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(CritiqueSettings)
 @engine_flags
@@ -77,6 +78,7 @@ def command(
     split: str,
     maps: tuple[str, ...],
     cache: str | None,
+    dry_run: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -101,7 +103,7 @@ def command(
     judge_template = judge_template or ("demo" if judge == "demo" else "pairwise")
     from rlaif.pipeline.job import prepare, run_label
     from rlaif.pipeline.verified import LABELS, write_sft
-    from rlaif.pipeline.writing import run_writing
+    from rlaif.pipeline.writing import run_writing, survey
 
     folder = Path(cache) if cache else None
     job = prepare_critique(
@@ -115,6 +117,9 @@ def command(
         mapping=assignments("--map", maps),
         split=split,
     )
+    if dry_run:
+        print_survey(survey(job, cache_folder=folder), as_json=as_json)
+        return
     screen = WritingScreen(settings.limit, "response")
     with closing(screen):
         summary = run_writing(

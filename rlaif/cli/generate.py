@@ -11,7 +11,7 @@ import click
 from rlaif.cli.model_flags import assignments, engine_flags, model_with_settings, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import quiet_libraries
-from rlaif.cli.writing_screen import WritingScreen, print_writing
+from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
 from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
 
@@ -66,6 +66,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     help="Where a field is, as a dotted path; NAME is one of prompt, system, id, tags.",
 )
 @click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
+@click.option("--dry-run", is_flag=True, help="Only say how much there is to write.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(Sampling, skip=frozenset({"n"}))
 @settings_options(GenerateSettings)
@@ -83,6 +84,7 @@ def command(
     split: str,
     maps: tuple[str, ...],
     cache: str | None,
+    dry_run: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -102,7 +104,7 @@ def command(
         engine, sampling = model_with_settings(shown, values, Sampling)
         assert isinstance(sampling, Sampling)
         teachers.append(Teacher(engine, sampling))
-    from rlaif.pipeline.writing import run_writing
+    from rlaif.pipeline.writing import run_writing, survey
 
     judge_values = {
         **values,
@@ -120,6 +122,9 @@ def command(
         template=template or ("demo" if judge == "demo" else "pairwise"),
         targets=targets,
     )
+    if dry_run:
+        print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
+        return
     screen = WritingScreen(job.source.count(settings.limit))
     with closing(screen):
         summary = run_writing(

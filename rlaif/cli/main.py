@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "label": "Judge pairs by a constitution and write preferences.",
     "report": "Write a page about a labeling run.",
     "run": "Run a recipe: prompts, candidates, critiques, labels and trainings in one go.",
+    "mix": "Mix data sets in stated shares.",
+    "win-rate": "Say which model's completions the judge preferred.",
     "guard": "Stop where data has lost diversity or human origin.",
     "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
     "train-dpo": "Train a policy on a labeling run with DPO.",

@@ -20,8 +20,8 @@ from rlaif.store.run_directory import write_atomically
 _EXAMPLES = """
 \b
 Examples:
-  rlaif run constitutional-ai --set prompts=prompts.jsonl -o work --dry-run
-  rlaif run constitutional-ai --set prompts=prompts.jsonl --set policy=Qwen/Qwen3-4B -o work
+  rlaif run rlaif --set prompts=prompts.jsonl -o work --dry-run
+  rlaif run rlaif --set prompts=prompts.jsonl --set policy=Qwen/Qwen3-4B --set judge=J -o work
   rlaif run my-recipe.yaml -o work
 
 RECIPE is a YAML file or the name of one that ships: constitutional-ai, rlaif, distillation,

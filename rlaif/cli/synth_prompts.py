@@ -11,7 +11,7 @@ import click
 from rlaif.cli.model_flags import assignments, engine_flags, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, quiet_libraries
-from rlaif.cli.writing_screen import WritingScreen, print_writing
+from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
 from rlaif.pipeline.synthesis import RECIPES, SynthesisSettings, prepare_synthesis
 
@@ -56,6 +56,7 @@ kept.
     help="Where a field is, as a dotted path; NAME is one of prompt, system, id, tags.",
 )  # fmt: skip
 @click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
+@click.option("--dry-run", is_flag=True, help="Only say how much there is to write.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(SynthesisSettings)
 @engine_flags
@@ -71,6 +72,7 @@ def command(
     split: str,
     maps: tuple[str, ...],
     cache: str | None,
+    dry_run: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -85,7 +87,7 @@ def command(
     settings = build(SynthesisSettings, values, places)
     shown = "demo-writer" if model == "demo" else model
     engine = build(EngineSettings, {**values, "model": shown}, places)
-    from rlaif.pipeline.writing import run_writing
+    from rlaif.pipeline.writing import run_writing, survey
 
     job = prepare_synthesis(
         seeds,
@@ -98,6 +100,9 @@ def command(
         mapping=assignments("--map", maps, ("prompt", "system", "id", "tags")),
         split=split,
     )
+    if dry_run:
+        print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
+        return
     screen = WritingScreen(1, "set")
     with closing(screen):
         summary = run_writing(

@@ -43,6 +43,15 @@ class WritingScreen:
             self._bar = None
 
 
+def print_survey(found: dict[str, int], *, as_json: bool) -> None:
+    """What a run would begin with."""
+    if as_json:
+        print_json(found)
+        return
+    rows = [(name, f"{value:,}") for name, value in found.items()]
+    click.echo(table(["dry run: nothing was asked", ""], rows))
+
+
 def print_writing(summary: Any, done: str, *, as_json: bool) -> None:
     """The counts of a run, as a table or as JSON."""
     if as_json:

@@ -25,7 +25,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.chains import Chain, ChainRunner, Counts, Rows, Worker
 from rlaif.pipeline.settings import SPEED_ONLY
-from rlaif.records import Rejected
+from rlaif.records import GenerationRequest, Rejected
 from rlaif.store.cache import VerdictCache, default_cache_path
 from rlaif.store.run_directory import (
     RunDirectory,
@@ -34,7 +34,7 @@ from rlaif.store.run_directory import (
     is_complete,
     read_manifest,
 )
-from rlaif.store.text_cache import TextCache, default_text_cache_path
+from rlaif.store.text_cache import TextCache, default_text_cache_path, text_key
 
 COUNTS = ""
 """Chains return what they count as rows of this name: {what: how many}."""
@@ -165,6 +165,37 @@ def run_writing(
         closing(RunDirectory(out, job.config, job.files)) as run,
     ):
         return _Run(job, run, texts, verdicts, on_progress, on_engine).finish()
+
+
+def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, int]:
+    """What the first questions of all chains come to, without asking any.
+
+    What later questions there are depends on the answers.
+
+    Returns:
+        rows; questions; how many of them a cache knows; their prompt tokens, and the most tokens
+        that the answers may have.
+    """
+    found = {"rows": 0, "first questions": 0, "known": 0, "prompt tokens": 0, "at most written": 0}
+    names = {role: fingerprint(settings) for role, settings in job.models.items()}
+    texts_path = default_text_cache_path()
+    if cache_folder is not None:
+        texts_path = cache_folder / texts_path.name
+    with closing(TextCache(texts_path)) as texts:
+        for number, (place, row) in enumerate(job.source.rows(), 1):
+            if job.limit is not None and number > job.limit:
+                break
+            found["rows"] += 1
+            asks = next(job.chain(number, place, row), [])
+            requests = [
+                (names[a.role], a.request) for a in asks if isinstance(a.request, GenerationRequest)
+            ]
+            known = texts.get([text_key(name, request) for name, request in requests])
+            found["first questions"] += len(requests)
+            found["known"] += len(known)
+            found["prompt tokens"] += sum(len(r.token_ids) for _, r in requests)
+            found["at most written"] += sum(r.max_tokens for _, r in requests)
+    return found
 
 
 class _Run:

@@ -27,12 +27,14 @@ from rlaif.resources import find
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _VALUE = re.compile(r"\$([a-z_]+)")
-_REFERENCE = re.compile(r"@([a-z][a-z0-9.-]*)((?:/[A-Za-z0-9._-]+)*)")
+_REFERENCE = re.compile(r"@([a-z][a-z0-9.-]*)((?:/[A-Za-z0-9._-]+)*)(=[0-9.]+)?")
 OUTPUTS = {
     "synth-prompts": "prompts.jsonl",
     "generate": "candidates.jsonl",
     "critique": "",
     "label": "",
+    "mix": "mixed.jsonl",
+    "win-rate": "",
     "train-sft": "",
     "train-dpo": "",
     "guard": "",
@@ -81,10 +83,13 @@ class Recipe:
     steps: Sequence[Step]
 
 
-def reference(value: object) -> tuple[str, str] | None:
-    """The step and the path in its folder that a value refers to; None if it is no reference."""
+def reference(value: object) -> tuple[str, str, str] | None:
+    """The step and the path in its folder that a value refers to, and a share behind it (`=0.2`).
+
+    None if it is no reference.
+    """
     match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    return (match.group(1), match.group(2).lstrip("/")) if match else None
+    return (match.group(1), match.group(2).lstrip("/"), match.group(3) or "") if match else None
 
 
 def load_recipe(name: str, given: Mapping[str, str]) -> Recipe:

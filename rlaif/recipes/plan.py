@@ -7,6 +7,7 @@ step that depends on it, gets a new folder; the others are found done.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from rlaif.hashing import digest, file_digest, folder_digest
 from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
 
 DONE = ".step-done.json"
+_SHARE = re.compile(r"(.+)(=[0-9.]+)")
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,16 @@ def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) ->
         return [_content(key, part, base, before) for part in value]
     refers = reference(value)
     if refers:
-        return {"step": before[refers[0]].hash, "path": refers[1]}
+        return {"step": before[refers[0]].hash, "path": refers[1], "share": refers[2]}
     if not isinstance(value, str):
         return value
     if key == "constitution":
         path = base / value
         return load_constitution(str(path) if path.exists() else value).constitution.hash
-    path = base / value
+    share = _SHARE.fullmatch(value)
+    path = base / (share.group(1) if share else value)
+    if share and path.is_file():
+        return [file_digest(path), share.group(2)]
     if value and path.is_file():
         return file_digest(path)
     if value and path.is_dir():
@@ -127,7 +132,10 @@ def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
     if refers:
         planned = before[refers[0]]
         inside = refers[1] or OUTPUTS[planned.step.command]
-        return str(planned.folder / inside) if inside else str(planned.folder)
+        return str(planned.folder / inside if inside else planned.folder) + refers[2]
+    share = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    if share and (base / share.group(1)).exists():
+        return str((base / share.group(1)).resolve()) + share.group(2)
     if isinstance(value, str) and value and (base / value).exists():
         return str((base / value).resolve())
     return str(value)
@@ -136,7 +144,11 @@ def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
 def _argv(
     step: Step, options: Options, folder: Path, base: Path, before: Mapping[str, Planned]
 ) -> list[str]:
-    argv = [step.command, resolve(step.arguments["input"], base, before)]
+    inputs = step.arguments["input"]
+    argv = [
+        step.command,
+        *(resolve(i, base, before) for i in (inputs if isinstance(inputs, list) else [inputs])),
+    ]
     for key, value in step.arguments.items():
         if key == "input":
             continue

@@ -17,7 +17,7 @@ from rlaif.pipeline import writing
 from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
 from rlaif.pipeline.job import prepare, run_label
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.pipeline.writing import WritingSummary, run_writing
+from rlaif.pipeline.writing import WritingSummary, run_writing, survey
 from rlaif.records import GenerationRequest
 from rlaif.resources import demo_model
 from rlaif.stages.duplicates import distinct
@@ -253,6 +253,22 @@ def test_the_command_reads_a_model_with_its_own_settings(
         main()
     assert done.value.code == 2
     assert "unknown setting 'heat'" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = use_writer(monkeypatch)
+    data = prompts(tmp_path, 9)
+    teachers = [teacher("one", n=2, max_tokens=9), teacher("two", n=3, max_tokens=5)]
+    job = prepare_generate(data, teachers, GenerateSettings())
+    found = survey(job, cache_folder=tmp_path / "cache")
+    assert not engines
+    assert (found["rows"], found["first questions"], found["known"]) == (9, 40, 0)
+    assert found["at most written"] == 8 * (2 * 9 + 3 * 5)
+    assert not (tmp_path / "run").exists()
+    generate(data, tmp_path / "run", teachers, GenerateSettings())
+    assert survey(job, cache_folder=tmp_path / "cache")["known"] == 40
 
 
 def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) -> None:

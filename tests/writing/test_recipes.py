@@ -142,7 +142,8 @@ rounds:
 @pytest.mark.parametrize("name", ["constitutional-ai", "rlaif", "distillation", "on-policy"])
 def test_shipped_recipes_fit_their_commands(tmp_path: Path, name: str) -> None:
     prompts = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
-    steps = plan(load_recipe(name, {"prompts": prompts}), tmp_path / "w", _commands())
+    given = {"prompts": prompts} | ({"heldout": prompts} if name == "constitutional-ai" else {})
+    steps = plan(load_recipe(name, given), tmp_path / "w", _commands())
     assert len(steps) >= 2
     with pytest.raises(RlaifError, match=r"needs 'prompts': a file of prompts.*--set prompts="):
         load_recipe(name, {})
@@ -171,6 +172,27 @@ def test_what_is_wrong_with_a_recipe_is_said_with_its_place(
             load_recipe(str(recipe), {"prompts": str(tmp_path / "prompts.jsonl")}),
             tmp_path / "w", _commands(),
         )  # fmt: skip
+
+
+def test_a_mix_takes_shares_of_steps_and_files(tmp_path: Path) -> None:
+    recipe = write(
+        tmp_path,
+        """\
+steps:
+  one: {run: generate, input: prompts.jsonl, model: hashed, engine: scripted}
+  both: {run: mix, input: ["@one=0.75", prompts.jsonl=0.25]}
+  trained: {run: train-sft, input: "@both", model: demo}
+""",
+    )
+    steps = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
+    assert steps[1].argv[1:3] == [
+        f"{steps[0].folder}/candidates.jsonl=0.75", f"{tmp_path}/prompts.jsonl=0.25",
+    ]  # fmt: skip
+    assert steps[2].argv[1] == f"{steps[1].folder}/mixed.jsonl"
+    recipe.write_text(recipe.read_text().replace("=0.25", "=0.5"))
+    other = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
+    assert other[0].hash == steps[0].hash
+    assert other[1].hash != steps[1].hash
 
 
 def test_values_that_a_recipe_does_not_have_are_refused(tmp_path: Path) -> None:

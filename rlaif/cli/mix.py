@@ -24,7 +24,7 @@ OUT/mixed.jsonl is what `rlaif train-sft` and `rlaif generate` read. (For prefer
 @click.argument("parts", nargs=-1, required=True, metavar="DATA=SHARE...")
 @click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
 @click.option("--total", type=click.IntRange(1), help="Rows wanted. [default: what there is]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which rows are drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 def command(parts: tuple[str, ...], out: str, total: int | None, seed: int, as_json: bool) -> None:
     """Mix data sets in stated shares, such as AI completions with human ones."""

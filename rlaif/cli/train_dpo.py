@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, print_json, quiet_libraries, table
-from rlaif.cli.training_screen import TrainingScreen
+from rlaif.cli.output import note, print_json, quiet_libraries
+from rlaif.cli.training_screen import TrainingScreen, print_training
 from rlaif.training.settings import DPOSettings, advise
 
 _EXAMPLES = """
@@ -57,24 +57,4 @@ def command(
     screen.close()
     if not first:
         return
-    if as_json:
-        print_json(
-            {
-                "policy": out,
-                "steps": result.steps,
-                "fresh": result.fresh,
-                "manifest_hash": result.manifest_hash,
-                "metrics": result.metrics,
-            }
-        )
-        return
-    if not result.fresh:
-        note(f"{out} is complete already")
-    rows = [
-        ("pairs", result.account.trained),
-        ("steps", result.steps),
-        ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
-        ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
-        ("labeling run manifest", result.manifest_hash),
-    ]
-    click.echo(table(["trained", out], rows))
+    print_training(result, out, "pairs", "labeling run manifest", as_json=as_json)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlaif.cli.output import note, progress_bar
+import click
+
+from rlaif.cli.output import note, print_json, progress_bar, table
 
 
 class TrainingScreen:
@@ -33,3 +35,32 @@ class TrainingScreen:
         """End the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+def print_training(result: Any, out: str, rows: str, evidence: str, *, as_json: bool) -> None:
+    """What a training came to.
+
+    Args:
+        rows, evidence: what to call the rows trained on, and what they came from.
+    """
+    if as_json:
+        print_json(
+            {
+                "policy": out,
+                "steps": result.steps,
+                "fresh": result.fresh,
+                "manifest_hash": result.manifest_hash,
+                "metrics": result.metrics,
+            }
+        )
+        return
+    if not result.fresh:
+        note(f"{out} is complete already")
+    lines = [
+        (rows, result.account.trained),
+        ("steps", result.steps),
+        ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
+        ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
+        (evidence, result.manifest_hash),
+    ]
+    click.echo(table(["trained", out], lines))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
-from rlaif.engines.hub import ModelFiles
+from rlaif.engines.base import EngineSettings, has_files
+from rlaif.engines.hub import ModelFiles, resolve_model
 
 UNKNOWN = "unknown"
 
@@ -30,6 +32,21 @@ class ModelOrigin:
 def model_origin(files: ModelFiles) -> ModelOrigin:
     """Read a model's card and, for one trained here, its `training.json`."""
     return ModelOrigin(_licence(files), _depth(files))
+
+
+def text_origin(settings: EngineSettings) -> dict[str, Any]:
+    """What the texts of a model say about where they are from; `depth` is the model's own."""
+    facts, revision = ModelOrigin(UNKNOWN, 0), ""
+    if has_files(settings):
+        files = resolve_model(settings.model, settings.revision)
+        facts, revision = model_origin(files), files.revision or files.fingerprint
+    return {
+        "kind": "model",
+        "model": settings.model,
+        "revision": revision,
+        "license": facts.licence,
+        "depth": facts.depth,
+    }
 
 
 def _licence(files: ModelFiles) -> str:

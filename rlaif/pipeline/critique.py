@@ -16,9 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.engines.base import Codec, EngineSettings, codec_for, has_files
-from rlaif.engines.hub import resolve_model
-from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
+from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.pipeline.chains import Ask, Chain, Rows, Told
 from rlaif.pipeline.comparing import JUDGE, Judging
@@ -126,19 +125,11 @@ def prepare_critique(
         judging = Judging(
             load_judge_template(judge_template), codec_for(judge), FoldSettings(), 0.5
         )
-    facts, revision = ModelOrigin(UNKNOWN, 0), ""
-    if has_files(writer):
-        files = resolve_model(writer.model, writer.revision)
-        facts, revision = model_origin(files), files.revision or files.fingerprint
     origin = {
-        "kind": "model",
-        "model": writer.model,
-        "revision": revision,
-        "license": facts.licence,
+        **text_origin(writer),
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "max_tokens": settings.revision_tokens,
-        "depth": facts.depth,
     }
     reviser = Reviser(settings, loaded, prompts, codec_for(writer), judging, origin)
     config = {

@@ -15,9 +15,8 @@ from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
-from rlaif.engines.base import Codec, EngineSettings, codec_for, has_files
-from rlaif.engines.hub import resolve_model
-from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
+from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.pipeline.chains import Ask, Chain, Rows, Told
 from rlaif.pipeline.comparing import JUDGE, Judging
@@ -207,20 +206,13 @@ def _speaker(role: str, teacher: Teacher) -> _Speaker:
             hint="Give n=1 or a temperature.",
         )
     codec = codec_for(engine)
-    facts, revision = ModelOrigin(UNKNOWN, 0), ""
-    if has_files(engine):
-        files = resolve_model(engine.model, engine.revision)
-        facts, revision = model_origin(files), files.revision or files.fingerprint
     origin = {
-        "kind": "model",
-        "model": engine.model,
-        "revision": revision,
-        "license": facts.licence,
+        **text_origin(engine),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
     }
-    return _Speaker(role, sampling, codec, origin, facts.depth)
+    return _Speaker(role, sampling, codec, origin, int(origin["depth"]))
 
 
 def read_systems(path: str) -> list[SystemPrompt]:

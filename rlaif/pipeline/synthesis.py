@@ -16,9 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlaif.engines.base import Codec, EngineSettings, codec_for, has_files
-from rlaif.engines.hub import resolve_model
-from rlaif.engines.model_origin import UNKNOWN, ModelOrigin, model_origin
+from rlaif.engines.base import Codec, EngineSettings, codec_for
+from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.chains import Ask, Chain, Rows, Told
@@ -120,17 +119,7 @@ def prepare_synthesis(
     found, unreadable = _read_seeds(seeds, split, mapping or {})
     lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
     evaluated = [text for name in evaluations for text in _texts(name)]
-    facts, revision = ModelOrigin(UNKNOWN, 0), ""
-    if has_files(model):
-        files = resolve_model(model.model, model.revision)
-        facts, revision = model_origin(files), files.revision or files.fingerprint
-    origin = {
-        "kind": "model",
-        "model": model.model,
-        "revision": revision,
-        "license": facts.licence,
-        "depth": facts.depth,
-    }
+    origin = text_origin(model)
     maker = PromptMaker(
         settings, templates, *lists, Contamination(evaluated, settings.overlap),
         codec_for(model), origin, unreadable,

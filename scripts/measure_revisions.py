@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seed", type=int, default=101)
     parser.add_argument("--writer", default="demo")
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--principles", default="sample", choices=["sample", "all", "worst"])
     parser.add_argument("--until-no-gain", action="store_true")
     args = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
         subprocess.run(
             [sys.executable, "-m", "rlaif", "critique", str(folder / "rows.jsonl"), "-c", "demo",
              "-m", args.writer, "--templates", "demo", "--judge", "demo",
-             "--judge-engine", "packed", "--temperature", "0", "--rounds", str(args.rounds),
+             "--judge-engine", "packed", "--temperature", str(args.temperature), "--rounds", str(args.rounds),
              "--principles", args.principles, "--cache", str(folder / "cache"),
              *(["--until-no-gain"] if args.until_no_gain else []), "-o", str(folder / "run")],
             stdout=sys.stderr, check=True,

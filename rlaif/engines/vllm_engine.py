@@ -25,12 +25,15 @@ from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
     Failure,
+    GenerationRequest,
     GenerationResult,
     Request,
     Result,
 )
 
 _MOST_LABEL_TOKENS = 128
+_CPU_STEP_TOKENS = 4096
+"""What vLLM takes in one step on a CPU by default."""
 _CACHE_SHARE = 0.8
 """Share of the KV cache that requests in flight may fill: the rest keeps what they share with
 those to come."""
@@ -80,8 +83,12 @@ class VLLMEngine:
         else:
             # torch.compile costs minutes and gains little for models that a CPU can serve.
             arguments |= {"enforce_eager": True, "block_size": 32}
+            if length > _CPU_STEP_TOKENS:
+                arguments["max_num_batched_tokens"] = length  # see `_whole_prompts`
         arguments |= settings.options
         logging.getLogger("vllm").setLevel(logging.ERROR)
+        # What stopped it is said in one line; its state would be pages.
+        logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
         try:
             self._llm: Any = LLM(**arguments)
         except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
@@ -99,6 +106,11 @@ class VLLMEngine:
                 "by": "vllm",
             }
         )
+        scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config
+        # The CPU build can't take back a draw of a seeded request whose prompt was cut between
+        # two steps ("CPU Generator does not use offset"), so there no such prompt may be cut.
+        self._step_tokens = 0 if on_gpu else int(scheduler.max_num_batched_tokens)
+        self._whole_prompts = False
         cache: Any = self._llm.llm_engine.vllm_config.cache_config
         self.sharing: PrefixSharing | None = None
         self._most_tokens = int(_CACHE_SHARE * cache.block_size * cache.num_gpu_blocks)
@@ -118,28 +130,52 @@ class VLLMEngine:
         """Feed the engine while it has room, step it, and give what finished."""
         intake = Intake(requests)
         engine = self._llm.llm_engine
+        held: list[Request] = []
         while True:
             results: list[Result] = []
             began = time.monotonic()
+            fresh = 0
             while len(self._weights) < self._max_in_flight and (
                 self._tokens_in_flight < self._most_tokens or not self._weights
             ):
-                taken = intake.take(1)
+                taken = held or intake.take(1)
+                held = []
                 if not taken:
                     break
                 refusal = self._refusal(taken[0])
                 if refusal:
                     results.append(Failure(taken[0].id, refusal))
-                else:
-                    self._add(engine, taken[0])
+                    continue
+                if self._must_wait(taken[0], fresh):
+                    held = taken
+                    break
+                self._add(engine, taken[0])
+                fresh += len(taken[0].token_ids)
             if self._weights:
                 results += [self._result(o) for o in self._step(engine) if o.finished]
             elif not intake.exhausted:
                 self._idle += time.monotonic() - began
             if results:
                 yield results
-            elif intake.exhausted and not self._weights:
+            elif intake.exhausted and not self._weights and not held:
                 return
+
+    def _must_wait(self, request: Request, fresh: int) -> bool:
+        """Whether a prompt might be cut between two steps where that must not be.
+
+        Args:
+            fresh: prompt tokens added since the last step.
+        """
+        if not self._step_tokens:
+            return False
+        if not self._whole_prompts:
+            if not isinstance(request, GenerationRequest) or request.seed is None:
+                return False
+            if self._weights:
+                return True  # what was added before may still be waiting for its step
+            self._whole_prompts = True
+        room = self._step_tokens - len(self._weights)
+        return bool(self._weights) and fresh + len(request.token_ids) > room
 
     def _step(self, engine: Any) -> list[Any]:
         try:

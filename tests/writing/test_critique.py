@@ -289,10 +289,8 @@ def test_what_the_demo_writer_is_to_learn_leaves_no_flaw() -> None:
                 assert compare(other, prompt, response, better) <= 0, "no other principle suffers"
 
 
-@pytest.fixture(scope="module")
-def revised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def revise(folder: Path, temperature: str) -> Path:
     """Responses of the demo world's test split, revised by the demo writer on real vLLM."""
-    folder = tmp_path_factory.mktemp("revised")
     world = World(41, "test")
     rows = []
     for i in range(120):
@@ -303,12 +301,25 @@ def revised(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(
             "sys.argv",
             ["rlaif", "critique", data, "-c", "demo", "-o", str(folder / "run"), "--rounds", "6",
-             "--judge-engine", "packed", "--temperature", "0", "--cache", str(folder / "cache")],
+             "--judge-engine", "packed", "--temperature", temperature, "--cache",
+             str(folder / "cache")],
         )  # fmt: skip
         with pytest.raises(SystemExit) as done:
             main()
         assert done.value.code == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def revised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By a careful writer."""
+    return revise(tmp_path_factory.mktemp("revised"), "0")
+
+
+@pytest.fixture(scope="module")
+def botched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By a careless one: at this temperature it often makes things worse."""
+    return revise(tmp_path_factory.mktemp("botched"), "1.7")
 
 
 def _violated(prompt: str, text: str) -> int:
@@ -333,9 +344,9 @@ def test_harm_does_not_grow_over_rounds_and_revisions_help(revised: Path) -> Non
     assert better[1] > 5 * better[-1], better
 
 
-def test_verified_pairs_are_right_more_often_than_assumed_ones(revised: Path) -> None:
+def test_verified_pairs_are_right_more_often_than_assumed_ones(botched: Path) -> None:
     """Assumed: the revision wins.  Verified: what the judge says, where it is sure."""
-    pairs = {p["id"]: p for p in read(revised / "pairs.jsonl")}
+    pairs = {p["id"]: p for p in read(botched / "pairs.jsonl")}
 
     def truth(pair: dict[str, Any], winner: str) -> int:
         loser = pair["response_a"] if winner == pair["response_b"] else pair["response_b"]
@@ -344,18 +355,32 @@ def test_verified_pairs_are_right_more_often_than_assumed_ones(revised: Path) ->
     assumed = Counter(truth(p, p["response_b"]) for p in pairs.values())
     verified = Counter(
         truth(pairs[row["provenance"]["id"]], row["chosen"][0]["content"])
-        for row in read(revised / "labels" / "preferences.jsonl")
+        for row in read(botched / "labels" / "preferences.jsonl")
     )
 
     def wrong(found: Counter[int]) -> float:
-        return 1 - found[1] / found.total()
+        return found[-1] / found.total()
 
-    assert verified.total() > 0.5 * assumed.total()
-    assert wrong(verified) < wrong(assumed), (assumed, verified)
+    assert assumed[-1] >= 20, "there is something to find"
+    assert verified.total() > 0.8 * assumed.total()
+    assert wrong(verified) < 0.75 * wrong(assumed), (assumed, verified)
+
+
+def test_sft_rows_are_the_revisions_that_won(revised: Path) -> None:
+    pairs = {p["id"]: p for p in read(revised / "pairs.jsonl")}
+    won = {
+        row["provenance"]["id"]
+        for row in read(revised / "labels" / "preferences.jsonl")
+        if row["chosen"][0]["content"] == pairs[row["provenance"]["id"]]["response_b"]
+    }
     kept = read(revised / "sft.jsonl")
     counts = json.loads((revised / "verified.json").read_text())
-    assert len(kept) == counts["better"]
+    assert {row["provenance"]["id"] for row in kept} == won
+    assert len(kept) == counts["better"] == len(won)
     assert all(row["provenance"]["verified"] for row in kept)
+    assert [row["completion"][0]["content"] for row in kept] == [
+        pairs[row["provenance"]["id"]]["response_b"] for row in kept
+    ]
     everything = write_sft(revised, verified=False)
     assert len(read(revised / "sft.jsonl")) == len(pairs)
     assert everything.undecided == len(pairs)

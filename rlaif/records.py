@@ -112,10 +112,15 @@ class GenerationResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request without an answer, and why: data, never a default."""
+    """A request without an answer, and why: data, never a default.
+
+    Attributes:
+        passing: whether asking again later may well succeed.
+    """
 
     id: str
     reason: str
+    passing: bool = False
 
 
 Result = ChoiceResult | GenerationResult | Failure

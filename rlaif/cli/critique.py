@@ -151,6 +151,8 @@ def command(
     if not verify:
         note("no revision was verified: sft.jsonl holds all of them")
         return
+    if settings.until_no_gain:
+        note("each revision was taken because the judge liked it: it repeats its own word here")
     decided = found.better + found.worse
     rows = [
         (

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import assignments
+from rlaif.cli.model_flags import assignments, plain_value
 from rlaif.cli.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.store.run_directory import write_atomically
@@ -25,8 +25,8 @@ Examples:
   rlaif run my-recipe.yaml -o work
 
 RECIPE is a YAML file or the name of one that ships: constitutional-ai, rlaif, distillation,
-on-policy. Run the same command again after a stop or a change: done steps are skipped, and a
-changed step runs again with those that depend on it.
+self-instruct, on-policy. Run the same command again after a stop or a change: done steps are
+skipped, and a changed step runs again with those that depend on it.
 """
 
 
@@ -46,7 +46,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
     from rlaif.recipes.plan import DONE, graph, plan
 
     given = {
-        name: str(Path(text).resolve()) if Path(text).exists() else text
+        name: str(Path(text).resolve()) if Path(text).exists() else plain_value(text)
         for name, text in assignments("--set", values).items()
     }
     loaded = load_recipe(recipe, given)

@@ -305,6 +305,11 @@ def codec_for(settings: EngineSettings) -> Codec:
     return codec
 
 
+def speed_options(settings: EngineSettings) -> tuple[str, ...]:
+    """Names of the engine's options that change no answer: its module's `SPEED_OPTIONS`."""
+    return tuple(getattr(_module(settings.engine), "SPEED_OPTIONS", ()))
+
+
 def has_files(settings: EngineSettings) -> bool:
     """Whether the engine runs a model's files: not one by rule, nor one behind a server."""
     module = _module(settings.engine)

@@ -81,7 +81,11 @@ class OpenAIEngine:
         self._model, self._url = model, url.rstrip("/")
         self._most, self._retries = most, retries
         self._requests = self._tokens = 0
-        key = os.environ.get(KEY_VARIABLE)
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise RlaifError(
+                f"{KEY_VARIABLE} holds characters that no key has", hint="Set it anew."
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
@@ -130,7 +134,7 @@ class OpenAIEngine:
         }
         if request.seed is not None:
             body["seed"] = request.seed
-        reason = ""
+        reason, passing = "", True
         for attempt in range(self._retries + 1):
             if attempt:
                 self._pause(min(_LONGEST_WAIT, 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)))
@@ -145,9 +149,10 @@ class OpenAIEngine:
                 return self._read(request.id, answer)
             reason = f"status {answer.status_code}: {' '.join(answer.text.split())[:200]}"
             if answer.status_code not in _PASSING:
+                passing = False
                 break
             self._pause(_retry_after(answer))
-        return Failure(request.id, reason)
+        return Failure(request.id, reason, passing)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -182,6 +187,10 @@ def _retry_after(answer: httpx.Response) -> float:
         return min(_LONGEST_WAIT, max(0.0, float(answer.headers.get("retry-after", 0))))
     except ValueError:
         return 0.0
+
+
+SPEED_OPTIONS = ("retries", "timeout")
+"""Options that change no answer."""
 
 
 def _url(settings: EngineSettings) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 
 from rlaif.engines.base import Engine
+from rlaif.errors import RlaifError
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -249,6 +250,12 @@ class ChainRunner:
                 told.append((result.id, result))
         self._texts.put(texts)
         self._verdicts.put(verdicts)
+        for result in results:
+            if isinstance(result, Failure) and result.passing:
+                raise RlaifError(
+                    f"a model stopped answering ({result.reason})",
+                    hint="Run the same command again when it is back: it goes on where it stopped.",
+                )
         ready = []
         for name, answer in told:
             key, _, waiting = self._asked.pop(name)

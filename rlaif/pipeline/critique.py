@@ -32,6 +32,7 @@ from rlaif.prompts import completion_text, conversation_text, load_judge_templat
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.layouts import BadRow, Candidates, read_candidates
+from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import Source, open_source
 from rlaif.store.text_cache import Written
 from rlaif.templates import WriterTemplates, load_writer_templates
@@ -274,9 +275,7 @@ class Reviser:
         """Take a revision, if it is one and (where that is asked) the judge finds it better."""
         outcome = draft.outcome
         if not outcome and self.settings.until_no_gain:
-            gain = yield from self._gain(state, draft, None)
-            if gain <= 0:
-                outcome = "no gain"
+            gain, outcome = yield from self._gain(state, draft, None)
         self._note(state, round_, draft, outcome, gain)
 
     def _settle_worst(
@@ -284,30 +283,37 @@ class Reviser:
     ) -> Generator[list[Ask], list[Told], None]:
         """Take the revision that the judge finds to gain most on its own principle."""
         gains: list[float] = []
-        for draft in drafts:
-            gains.append((yield from self._gain(state, draft, draft.principle)) if not draft.outcome
-                         else -1.0)  # fmt: skip
-        best = max(range(len(drafts)), key=lambda i: (gains[i], -i))
+        outcomes = [draft.outcome for draft in drafts]
         for i, draft in enumerate(drafts):
-            if i == best and gains[i] > 0:
+            gain = -1.0
+            if not draft.outcome:
+                gain, outcomes[i] = yield from self._gain(state, draft, draft.principle)
+            gains.append(gain)
+        best = max(range(len(drafts)), key=lambda i: (not outcomes[i], gains[i], -i))
+        for i, draft in enumerate(drafts):
+            if i == best and not outcomes[i]:
                 continue
-            # A revision that was not taken leaves its principle open for the next round.
-            outcome = draft.outcome or ("no gain" if gains[i] <= 0 else "another gained more")
-            self._note(state, round_, draft, outcome, None if draft.outcome else gains[i])
-        if gains[best] > 0:
+            # A revision that gained less leaves its principle open for the next round.
+            self._note(
+                state, round_, draft, outcomes[i] or "another gained more",
+                None if draft.outcome else gains[i],
+            )  # fmt: skip
+        if not outcomes[best]:
             yield from self._settle(state, round_, drafts[best], gains[best])
 
     def _gain(
         self, state: _State, draft: _Draft, principle: Principle | None
-    ) -> Generator[list[Ask], list[Told], float]:
-        """The judge's margin for the revision, in both orders; 0 where it is undecided."""
+    ) -> Generator[list[Ask], list[Told], tuple[float, str]]:
+        """The judge's margin for the revision, in both orders, and why it is not taken, or ""."""
         assert self.judging is not None
         principles = [principle] if principle else self.constitution.applicable(state.read.tags)
         pair = Pair(state.name, state.read.prompt, _message(draft.revision), _message(state.text))
         (preference,) = yield from self.judging.compare([pair], principles)
-        if preference.winner is None:
-            return 0.0
-        return preference.margin if preference.winner == "a" else -preference.margin
+        if preference.status == "abstained":
+            return 0.0, f"failed: the judge gave no verdict ({preference.reason})"
+        if preference.winner != "a":
+            return (-preference.margin if preference.winner else 0.0), "no gain"
+        return preference.margin, ""
 
     @staticmethod
     def _note(state: _State, round_: int, draft: _Draft, outcome: str, gain: float | None) -> None:
@@ -400,6 +406,8 @@ class Reviser:
                 "response_b": state.text,
                 "response_a_model": origin,
                 "response_b_model": str(own["model"]),
+                "response_a_origin": {"depth": depth},
+                "response_b_origin": own,
             }
             rows.append((PAIRS, pair))
         return rows
@@ -415,4 +423,7 @@ def _read(answer: Told) -> tuple[str, str]:
         return "", f"failed: {getattr(answer, 'reason', 'no text')}"
     if not answer.finished:
         return answer.text, "failed: cut at the token limit"
-    return (answer.text, "") if answer.text else ("", "failed: wrote nothing")
+    text = after_thinking(answer.text)
+    if text is None:
+        return answer.text, "failed: its thinking never ended"
+    return (text, "") if text else ("", "failed: wrote nothing")

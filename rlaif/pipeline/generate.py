@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from rlaif.prompts import conversation_text, load_judge_template
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.duplicates import distinct
 from rlaif.stages.folding import FoldSettings
-from rlaif.stages.layouts import BadRow, Candidates, origin_depth, read_prompt
+from rlaif.stages.layouts import BadRow, Candidates, origin_depth, read_prompt, row_weight
 from rlaif.stages.targets import Target, best, parse_target
+from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import open_source
 from rlaif.store.text_cache import Written
 
@@ -280,6 +282,8 @@ class CandidateWriter:
                 "id": name,
                 "prompt": [dict(m) for m in read.prompt],
                 "tags": sorted(read.tags),
+                "weight": row_weight(row),
+                "prompt_depth": origin_depth(row),
                 "completions": made,
             }
             out.append((CANDIDATES, row_out))
@@ -328,15 +332,16 @@ class CandidateWriter:
         made = []
         counts: dict[str, float] = {"failed": 0, "unfinished": 0, "empty": 0}
         for answer, origin in zip(told, origins, strict=True):
+            text = after_thinking(answer.text) if isinstance(answer, Written) else None
             if not isinstance(answer, Written):
                 counts["failed"] += 1
-            elif not answer.text:
-                counts["empty"] += 1
-            elif not answer.finished and not self.settings.keep_unfinished:
+            elif text is None or (not answer.finished and not self.settings.keep_unfinished):
                 counts["unfinished"] += 1
+            elif not text:
+                counts["empty"] += 1
             else:
                 own = {**origin, "finished": answer.finished}
-                made.append({"content": answer.text, "model": origin["model"], "origin": own})
+                made.append({"content": text, "model": origin["model"], "origin": own})
         return made, counts
 
     @staticmethod
@@ -360,6 +365,7 @@ class CandidateWriter:
             label = target.name if target else "constitution"
             if target is None or (target.principle and target.principle.check is None):
                 columns.append((yield from self._judged(read, name, texts, target)))
+                label = f"{label} (pairs won, by the judge that chose)"
             elif target.principle is not None:
                 columns.append([_passes(target, read, text) for text in texts])
             else:
@@ -381,7 +387,10 @@ class CandidateWriter:
     def _judged(
         self, read: Candidates, name: str, texts: Sequence[str], target: Target | None
     ) -> Generator[list[Ask], list[Told], list[float]]:
-        """How sure the judge is that each completion is better than the first one (0 to 1)."""
+        """The share of the other completions that each one beats, head to head, ties as halves.
+
+        Probabilities of different pairs may come from different tiers, so they are not compared.
+        """
         assert self.judging is not None
         if target is not None and target.principle is not None:
             principles = [target.principle]
@@ -392,9 +401,15 @@ class CandidateWriter:
         def message(text: str) -> list[Message]:
             return [{"role": "assistant", "content": text}]
 
-        pairs = [Pair(name, read.prompt, message(text), message(texts[0])) for text in texts[1:]]
+        meetings = list(combinations(range(len(texts)), 2))
+        pairs = [Pair(name, read.prompt, message(texts[i]), message(texts[j])) for i, j in meetings]
         found = yield from self.judging.compare(pairs, principles)
-        return [0.5, *(preference.p_a for preference in found)]
+        won = [0.0] * len(texts)
+        for (i, j), preference in zip(meetings, found, strict=True):
+            share = {"a": 1.0, "b": 0.0, None: 0.5}[preference.winner]
+            won[i] += share
+            won[j] += 1.0 - share
+        return [points / max(1, len(texts) - 1) for points in won]
 
 
 def _passes(target: Target, read: Candidates, text: str) -> float:

@@ -36,6 +36,7 @@ from rlaif.stages.folding import fold
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.summary import Tally, dump_tally, load_tally
+from rlaif.stages.thinking import after_thinking
 from rlaif.stages.verdicts import mean_of_samples, read_verdict
 from rlaif.store.cache import Answer, VerdictCache
 from rlaif.store.run_directory import JOURNAL, RunDirectory
@@ -283,7 +284,10 @@ class Labeler:
         if not result.finished:
             most = self._settings.reasoning_tokens
             return self._sampled(Failure(result.id, f"reasoning was cut at {most} tokens"))
-        self._written[result.id] = self._renderer.text(result)
+        text = self._renderer.text(result)
+        if after_thinking(text) is None:
+            return self._sampled(Failure(result.id, "the judge's thinking never ended"))
+        self._written[result.id] = text
         question = self._asked[result.id][1]
         self._ready.append(self._renderer.after_reasoning(question, result))
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rlaif.records import Rejected
 from rlaif.store.run_directory import write_atomically
 from rlaif.store.sources import open_source
 
-MIXED = "mixed.jsonl"
+MIXED, REPORT = "mixed.jsonl", "mix.json"
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,15 @@ def read_parts(given: Mapping[str, str]) -> list[Part]:
     return [Part(part.data, part.share / total) for part in parts]
 
 
-def mix(parts: list[Part], out: Path, *, total: int | None, seed: int) -> MixReport:
+def mix(
+    parts: list[Part], out: Path, *, total: int | None, seed: int, human: Sequence[str] = ()
+) -> MixReport:
     """Write `out/mixed.jsonl`: rows drawn without replacement, shuffled, each as it came with
     `mixed_from` added.
 
     Args:
         total: rows wanted; default: as many as the smallest supply allows.
+        human: data sets whose rows people wrote: those without an origin get a human one.
 
     Raises:
         RlaifError: a data set can't be read or has too few rows.
@@ -76,7 +79,8 @@ def mix(parts: list[Part], out: Path, *, total: int | None, seed: int) -> MixRep
             if isinstance(row, Rejected):
                 rejected += 1
             else:
-                rows[part.data].append(dict(row))
+                origin = {"origin": {"kind": "human", "depth": 0}} if part.data in human else {}
+                rows[part.data].append({**origin, **row})
     supply = min(len(rows[part.data]) / part.share for part in parts)
     wanted = int(supply + 1e-9) if total is None else total
     counts = _whole_numbers([part.share * wanted for part in parts], wanted)
@@ -96,10 +100,11 @@ def mix(parts: list[Part], out: Path, *, total: int | None, seed: int) -> MixRep
         for row in rng.sample(rows[part.data], count)
     ]
     rng.shuffle(mixed)
+    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).exists():
+        raise RlaifError(f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o.")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        out / MIXED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mixed)
-    )
+    write_atomically(out / REPORT, json.dumps({p.data: p.share for p in parts}, indent=2))
+    write_atomically(out / MIXED, "".join(json.dumps(row) + "\n" for row in mixed))
     names = [part.data for part in parts]
     return MixReport(
         dict(zip(names, counts, strict=True)), {n: len(rows[n]) for n in names}, rejected

@@ -25,9 +25,10 @@ from rlaif.pipeline.writing import COUNTS, WritingJob, check_writes, model_confi
 from rlaif.prompts import conversation_text
 from rlaif.records import GenerationRequest, Message, Rejected
 from rlaif.resources import find
-from rlaif.stages.layouts import BadRow, origin_depth, read_prompt
+from rlaif.stages.layouts import BadRow, origin_depth, read_prompt, row_weight
 from rlaif.stages.novelty import Contamination, Pool
 from rlaif.stages.prompt_lists import read_conversation, read_list
+from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import open_source
 from rlaif.store.text_cache import Written
 from rlaif.templates import Template, load_synth_template
@@ -75,6 +76,8 @@ class SeedPrompt:
     messages: list[Message]
     id: str
     depth: int
+    weight: float
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,15 @@ def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list
         except BadRow as error:
             bad, last = bad + 1, f"{place}: {error}"
             continue
-        found.append(SeedPrompt(list(read.prompt), read.id or f"seed-{number}", origin_depth(row)))
+        found.append(
+            SeedPrompt(
+                list(read.prompt),
+                read.id or f"seed-{number}",
+                origin_depth(row),
+                row_weight(row),
+                tuple(sorted(read.tags)),
+            )
+        )
     if not found:
         raise RlaifError(
             f"no prompt in {name!r} could be read" + (f" (the last: {last})" if last else ""),
@@ -254,10 +265,11 @@ class PromptMaker:
             if not isinstance(answer, Written):
                 work.counts["failed"] += 1
                 continue
+            text = after_thinking(answer.text) or ""
             if template.settings["answer"] == "list":
-                made = read_list(answer.text, finished=answer.finished)
+                made = read_list(text, finished=answer.finished)
             else:
-                turns = read_conversation(answer.text) if answer.finished else []
+                turns = read_conversation(text) if answer.finished else []
                 made = [turns] if turns else []
             if not made:
                 work.counts["unreadable answers"] += 1
@@ -311,14 +323,15 @@ class PromptMaker:
 
     def _rows(self, work: _Work) -> Rows:
         share = self.settings.human_share
-        weight = 1.0
-        if work.new:
-            weight = share / (1 - share) * len(work.new) / len(work.seeds)
+        scale, own = 1.0, sum(seed.weight for seed in work.seeds)
+        if work.new and own:
+            scale = share / (1 - share) * len(work.new) / own
         rows: Rows = []
         for seed in work.seeds:
             kind = "model" if seed.depth else "human"
             origin = {"kind": kind, "model": "", "revision": "", "license": "", "depth": seed.depth}
-            rows.append((PROMPTS, _row(seed.id, seed.messages, weight, origin, "", "", "", 0)))
+            row = _row(seed.id, seed.messages, scale * seed.weight, origin, "", "", "", 0)
+            rows.append((PROMPTS, {**row, "tags": list(seed.tags)}))
         for i, new in enumerate(work.new, 1):
             origin = {**self.origin, "depth": new.depth}
             rows.append(
@@ -355,6 +368,7 @@ def _row(
     return {
         "id": name,
         "prompt": [dict(m) for m in messages],
+        "tags": [],
         "weight": round(weight, 6),
         "origin": dict(origin),
         "recipe": recipe,

@@ -7,6 +7,7 @@ last one only puts the rows together.  A run that was killed goes on where it st
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rlaif.engines.base import (
     can_generate,
     create_engine,
     model_fingerprint,
+    speed_options,
 )
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
@@ -33,6 +35,7 @@ from rlaif.store.run_directory import (
     check_writable,
     is_complete,
     read_manifest,
+    read_rows,
 )
 from rlaif.store.text_cache import TextCache, default_text_cache_path, text_key
 
@@ -110,6 +113,8 @@ class WritingSummary:
 def model_config(settings: EngineSettings) -> dict[str, Any]:
     """What a model's texts depend on, for a run's configuration."""
     own = settings.model_dump(mode="json", exclude=set(SPEED_ONLY))
+    for name in speed_options(settings):
+        own["options"].pop(name, None)
     return {**own, "fingerprint": model_fingerprint(settings)}
 
 
@@ -163,7 +168,7 @@ def run_writing(
         closing(VerdictCache(verdicts_path)) as verdicts,
         closing(RunDirectory(out, job.config, job.files)) as run,
     ):
-        return _Run(job, run, texts, verdicts, on_progress, on_engine).finish()
+        return _Run(job, run, texts, verdicts, texts_path, on_progress, on_engine).finish()
 
 
 def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, int]:
@@ -206,6 +211,7 @@ class _Run:
         run: RunDirectory,
         texts: TextCache,
         verdicts: VerdictCache,
+        cache_path: Path,
         on_progress: Callable[[WritingProgress], None],
         on_engine: Callable[[str], None],
     ) -> None:
@@ -215,7 +221,10 @@ class _Run:
         self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
         self._rows = int(run.journal["rows"])
         self._tally: dict[str, float] = dict(run.journal["tally"] or {})
-        self._turns = int(run.journal.get("turns", 0))
+        # Earlier passes live in the cache: with another one they are to be done again.
+        self._cache = str(cache_path.resolve())
+        same = run.journal.get("cache") == self._cache
+        self._turns = int(run.journal.get("turns", 0)) if same else 0
         self._seconds = float(run.journal.get("seconds", 0.0))
         self._began = self._checkpointed = time.monotonic()
         self._asked = self._cached = self._tokens = 0
@@ -231,20 +240,34 @@ class _Run:
                 self._turn(turn, workers, last=turn == turns - 1)
             self._turns = turn + 1
             self._checkpoint()
+        if not (self._run.path / self._job.files[0]).stat().st_size:
+            raise RlaifError(
+                f"nothing came out of {self._rows} rows{self._last_rejection()}",
+                hint="Mend the input or the model, and run it into a new folder.",
+            )
         manifest = self._manifest()
         self._run.write_manifest(manifest)
         return WritingSummary(self._run.path, manifest["counts"], manifest, fresh=True)
 
+    def _last_rejection(self) -> str:
+        if REJECTED not in self._job.files:
+            return ""
+        rows = deque((row for _, row in read_rows(self._run.path / REJECTED)), maxlen=1)
+        return f" (the last: {rows[0]['place']}: {rows[0]['reason']})" if rows else ""
+
     def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, Worker]:
         started: list[tuple[EngineSettings, Engine]] = []
         workers = {}
+        together = {s.model_dump_json() for r, s in self._job.models.items() if r in roles}
         for role, settings in self._job.models.items():
             engine = None
             if role in roles:
                 engine = next((e for s, e in started if s == settings), None)
                 if engine is None:
                     self._on_engine(settings.model)
-                    engine = stack.enter_context(closing(create_engine(settings)))
+                    share = settings.gpu_memory_utilization / len(together)
+                    own = settings.model_copy(update={"gpu_memory_utilization": share})
+                    engine = stack.enter_context(closing(create_engine(own)))
                     started.append((settings, engine))
             workers[role] = Worker(self._fingerprints[role], engine)
         return workers
@@ -291,7 +314,11 @@ class _Run:
 
     def _checkpoint(self) -> None:
         self._run.checkpoint(
-            rows=self._rows, tally=self._tally, turns=self._turns, seconds=self._spent()
+            rows=self._rows,
+            tally=self._tally,
+            turns=self._turns,
+            cache=self._cache,
+            seconds=self._spent(),
         )
         self._checkpointed = time.monotonic()
 

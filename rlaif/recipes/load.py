@@ -27,7 +27,7 @@ from rlaif.resources import find
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _VALUE = re.compile(r"\$([a-z_]+)")
-_REFERENCE = re.compile(r"@([a-z][a-z0-9.-]*)((?:/[A-Za-z0-9._-]+)*)(=[0-9.]+)?")
+_REFERENCE = re.compile(r"@([a-z][a-z0-9.-]*)((?:/[A-Za-z0-9._-]+)*)([=,].*)?")
 OUTPUTS = {
     "synth-prompts": "prompts.jsonl",
     "generate": "candidates.jsonl",
@@ -84,7 +84,8 @@ class Recipe:
 
 
 def reference(value: object) -> tuple[str, str, str] | None:
-    """The step and the path in its folder that a value refers to, and a share behind it (`=0.2`).
+    """The step and the path in its folder that a value refers to, and what is behind it: a share
+    (`=0.2`) or settings (`,n=2`).
 
     None if it is no reference.
     """
@@ -92,7 +93,7 @@ def reference(value: object) -> tuple[str, str, str] | None:
     return (match.group(1), match.group(2).lstrip("/"), match.group(3) or "") if match else None
 
 
-def load_recipe(name: str, given: Mapping[str, str]) -> Recipe:
+def load_recipe(name: str, given: Mapping[str, Scalar]) -> Recipe:
     """Read a recipe by path or shipped name, with values put in.
 
     Args:
@@ -106,7 +107,7 @@ def load_recipe(name: str, given: Mapping[str, str]) -> Recipe:
 
 
 class _Reader:
-    def __init__(self, path: Path, given: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, given: Mapping[str, Scalar]) -> None:
         self._path = path
         self._tree = read_yaml(path)
         self._given = given
@@ -183,7 +184,7 @@ class _Reader:
             )
         fields = dict(self._mapping(*at))
         command = fields.pop("run", None)
-        if command not in OUTPUTS:
+        if not isinstance(command, str) or command not in OUTPUTS:
             close = get_close_matches(str(command), OUTPUTS, n=1)
             guess = f"Did you mean {close[0]!r}? " if close else ""
             raise self._fail(

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
+from rlaif.constitution.schema import PythonCheck
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, file_digest, folder_digest
 from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
 
 DONE = ".step-done.json"
-_SHARE = re.compile(r"(.+)(=[0-9.]+)")
+_SUFFIXED = re.compile(r"(.+?)([=,].*)")
+"""A file or folder with a share (`=0.2`) or settings (`,n=2`) behind it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
             address,
             folder,
             _argv(step, options, folder, recipe.path.parent, found),
-            (folder / DONE).exists(),
+            (folder / DONE).exists() and (folder / OUTPUTS[step.command]).exists(),
             bool(others),
         )
     return list(found.values())
@@ -109,21 +112,31 @@ def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) ->
         return [_content(key, part, base, before) for part in value]
     refers = reference(value)
     if refers:
-        return {"step": before[refers[0]].hash, "path": refers[1], "share": refers[2]}
+        return {"step": before[refers[0]].hash, "path": refers[1], "behind": refers[2]}
     if not isinstance(value, str):
         return value
     if key == "constitution":
         path = base / value
-        return load_constitution(str(path) if path.exists() else value).constitution.hash
-    share = _SHARE.fullmatch(value)
-    path = base / (share.group(1) if share else value)
-    if share and path.is_file():
-        return [file_digest(path), share.group(2)]
-    if value and path.is_file():
-        return file_digest(path)
-    if value and path.is_dir():
-        return folder_digest(path, ("*.json", "*.jsonl", "*.safetensors", "*.jinja"), sampled=True)
-    return value
+        loaded = load_constitution(str(path) if path.exists() else value).constitution
+        checks = [p.check.function for p in loaded.principles if isinstance(p.check, PythonCheck)]
+        return [loaded.hash, [function_source(name) for name in checks]]
+    found = _on_disk(value, base)
+    if found is None:
+        return value
+    path, behind = found
+    if path.is_file():
+        return [file_digest(path), behind]
+    return [folder_digest(path, ("*", "*/*"), sampled=True), behind]
+
+
+def _on_disk(value: str, base: Path) -> tuple[Path, str] | None:
+    """The file or folder that a value names, and what is behind its name."""
+    if value and (base / value).exists():
+        return base / value, ""
+    match = _SUFFIXED.fullmatch(value)
+    if match and (base / match.group(1)).exists():
+        return base / match.group(1), match.group(2)
+    return None
 
 
 def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
@@ -133,12 +146,8 @@ def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
         planned = before[refers[0]]
         inside = refers[1] or OUTPUTS[planned.step.command]
         return str(planned.folder / inside if inside else planned.folder) + refers[2]
-    share = _SHARE.fullmatch(value) if isinstance(value, str) else None
-    if share and (base / share.group(1)).exists():
-        return str((base / share.group(1)).resolve()) + share.group(2)
-    if isinstance(value, str) and value and (base / value).exists():
-        return str((base / value).resolve())
-    return str(value)
+    found = _on_disk(value, base) if isinstance(value, str) else None
+    return str(found[0].resolve()) + found[1] if found else str(value)
 
 
 def _argv(

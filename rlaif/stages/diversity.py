@@ -47,7 +47,8 @@ def diversity(texts: Sequence[str], seed: int = 0) -> Diversity:
 def matched(one: Sequence[str], two: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
     """As many texts of each, drawn by `seed`, each pair cut to the same number of words.
 
-    Texts are paired by length, so that little is cut.
+    Texts are paired by length, so that little is cut; what is kept lies anywhere in a text, since
+    its opening is often the same as others'.
     """
     count = min(len(one), len(two))
     rng = random.Random(seed)
@@ -56,9 +57,12 @@ def matched(one: Sequence[str], two: Sequence[str], seed: int = 0) -> tuple[list
         for side in (one, two)
     ]
     cut = [min(len(a), len(b)) for a, b in zip(*sides, strict=True)]
-    first, second = (
-        [" ".join(text[:n]) for text, n in zip(side, cut, strict=True)] for side in sides
-    )
+
+    def window(text: list[str], length: int) -> str:
+        start = rng.randint(0, len(text) - length)
+        return " ".join(text[start : start + length])
+
+    first, second = ([window(text, n) for text, n in zip(side, cut, strict=True)] for side in sides)
     return first, second
 
 

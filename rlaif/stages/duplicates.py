@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_WORD = re.compile(r"\w+")
+from rlaif.stages.novelty import words as split
+
+_SIGN = re.compile(r"""[^\w\s.,;:!?'"()\[\]…“”‘’«»]""")
 _SHINGLE = 3
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Runs of three words, lower case; of a shorter text all its words in one."""
-    words = _WORD.findall(text.lower())
+    """Runs of three words, lower case; of a shorter text all its words in one.
+
+    A sign that is no punctuation (a minus, an emoji) is a word: answers may differ by it alone.
+    """
+    words = split(_SIGN.sub(lambda m: f" sign{ord(m.group())} ", text))
     if len(words) < _SHINGLE:
         return frozenset([tuple(words)])
     return frozenset(tuple(words[i : i + _SHINGLE]) for i in range(len(words) - _SHINGLE + 1))
@@ -25,12 +30,12 @@ def resemblance(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]
 def distinct(texts: Sequence[str], threshold: float) -> list[int]:
     """Indices of the texts that resemble no earlier kept one by `threshold` or more.
 
-    At 1 only texts of the same words in the same order are near-duplicates.
+    At 1 only equal texts are near-duplicates.
     """
     if threshold >= 1.0:
-        places: dict[tuple[str, ...], int] = {}
+        places: dict[str, int] = {}
         for i, text in enumerate(texts):
-            places.setdefault(tuple(_WORD.findall(text.lower())), i)
+            places.setdefault(" ".join(text.split()), i)
         return sorted(places.values())
     kept: list[tuple[int, frozenset[tuple[str, ...]]]] = []
     for i, text in enumerate(texts):

@@ -292,7 +292,10 @@ def _several(
 ) -> tuple[list[Candidate], list[Message]]:
     """Completions that stand in columns of their own."""
     split = [_split(value, key) for key, value in items]
-    named = [Candidate(s[0], _origin(row, key)) for s, (key, _) in zip(split, items, strict=True)]
+    named = [
+        Candidate(s[0], _origin(row, key), None, origin_depth({"origin": row.get(f"{key}_origin")}))
+        for s, (key, _) in zip(split, items, strict=True)
+    ]
     return named, _shared([prompt for _, prompt in split], " and ".join(k for k, _ in items))
 
 
@@ -325,6 +328,13 @@ def _candidate(item: object, key: str) -> tuple[Candidate, list[Message]]:
         completion, prompt = _split(text, key)
         return Candidate(completion, str(origin), score, origin_depth(item)), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
+
+
+def row_weight(row: object) -> float:
+    """The weight that a row states, or 1."""
+    weight = row.get("weight") if isinstance(row, Mapping) else None
+    good = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return float(weight) if good and 0 <= weight < 1e9 else 1.0  # type: ignore[arg-type, operator]
 
 
 def origin_depth(item: object) -> int:

@@ -6,7 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-_WORD = re.compile(r"\w+")
+_SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Scripts that put no spaces between words: each of their letters counts as one."""
+_WORD = re.compile(rf"[{_SCRIPTS}]|[^\W{_SCRIPTS}]+")
 
 
 def words(text: str) -> list[str]:

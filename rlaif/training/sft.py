@@ -32,6 +32,7 @@ from rlaif.training.settings import SFTSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
     SupervisedRow,
+    by_weight,
     data_file,
     fit,
     read_supervised,
@@ -109,7 +110,7 @@ def gather(
 ) -> tuple[list[SupervisedRow], SupervisedAccount]:
     """The rows to train on, and where the others went."""
     account = SupervisedAccount()
-    rows = read_supervised(file, account)
+    rows = by_weight(read_supervised(file, account), settings.seed, account)
     kept = fit(
         rows,
         token_lengths(tokenizer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from rlaif.errors import RlaifError
 from rlaif.records import Message, Rejected
-from rlaif.stages.layouts import BadRow, read_candidates
+from rlaif.stages.layouts import BadRow, read_candidates, row_weight
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
 
@@ -28,6 +29,7 @@ class SupervisedRow:
     prompt: list[Message]
     completion: list[Message]
     depth: int
+    weight: float = 1.0
 
 
 @dataclass
@@ -39,6 +41,7 @@ class SupervisedAccount:
     empty: list[str] = field(default_factory=list)
     prompt_too_long: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    repeated_by_weight: int = 0
     truncated: list[str] = field(default_factory=list)
     trained: int = 0
 
@@ -56,6 +59,8 @@ class SupervisedAccount:
             if ids:
                 shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
                 lines.append(f"{len(ids)} {what} ({shown})")
+        if self.repeated_by_weight:
+            lines.append(f"{self.repeated_by_weight} rows after repeating them by weight")
         return [*lines, f"{self.trained} completions to train on"]
 
 
@@ -111,6 +116,7 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
             list(read.prompt),
             list(completion.messages),
             _depth(item),
+            row_weight(row),
         )
 
 
@@ -131,6 +137,23 @@ def _depth(item: object) -> int:
             found = found[key]
     depth = found.get("depth", 0) if isinstance(found, Mapping) else 0
     return depth if isinstance(depth, int) and depth > 0 else 0
+
+
+def by_weight(
+    rows: Sequence[SupervisedRow], seed: int, account: SupervisedAccount
+) -> list[SupervisedRow]:
+    """Each row as often as its weight says; of a fraction, by a draw."""
+    if all(row.weight == 1.0 for row in rows):
+        return list(rows)
+    rng = random.Random(seed)
+    found = []
+    for row in rows:
+        whole = int(row.weight)
+        found += [row] * (whole + (rng.random() < row.weight - whole))
+    account.repeated_by_weight = len(found)
+    if not found:
+        raise RlaifError("all rows have weight 0", hint="Give some a weight above 0.")
+    return found
 
 
 def fit(

@@ -198,7 +198,9 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     assert "starting" in process.stderr.readline()
     import time
 
-    time.sleep(0.7)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "journal.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)  # until it labels
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -18,7 +18,7 @@ from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
 from rlaif.pipeline.job import prepare, run_label
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.pipeline.writing import run_writing
+from rlaif.pipeline.writing import WritingJob, run_writing
 from rlaif.records import ChoiceRequest, Failure, GenerationRequest, GenerationResult
 from tests.writing.helpers import read, write_rows
 
@@ -147,6 +147,25 @@ def test_generate_mixes_a_server_with_another_model(tmp_path: Path, server: Serv
     assert [c["model"] for c in rows[0]["completions"]] == ["big", "hashed"]
     assert summary.counts["unfinished"] == 1
     assert rows[0]["completions"][0]["origin"]["license"] == "unknown"
+
+
+def test_a_server_that_stays_away_stops_the_run_which_later_goes_on(
+    tmp_path: Path, server: Server
+) -> None:
+    rows = [{"prompt": f"question {i}"} for i in range(30)]
+    server.faults = {"question 17": [503] * 3}
+    data = write_rows(tmp_path / "p.jsonl", rows)
+
+    def job(retries: int, timeout: int) -> WritingJob:
+        teacher = Teacher(settings(server, retries=retries, timeout=timeout), Sampling(n=1))
+        return prepare_generate(data, [teacher], GenerateSettings())
+
+    for retries, timeout in ((0, 10), (1, 20)):
+        with pytest.raises(RlaifError, match=r"a model stopped answering \(status 503"):
+            run_writing(job(retries, timeout), tmp_path / "run", cache_folder=tmp_path / "cache")
+    summary = run_writing(job(1, 30), tmp_path / "run", cache_folder=tmp_path / "cache")
+    assert summary.counts["completions"] == 30
+    assert len(server.seen) < 50, "what was answered is not asked again"
 
 
 def test_what_is_wrong_with_a_server_is_said(

@@ -114,6 +114,23 @@ def test_samples_that_never_come_to_an_answer_are_left_out_or_make_it_invalid() 
     assert none == Failure("1", "2 of 3 samples: cut at 5")
 
 
+def test_thinking_that_never_ends_is_an_invalid_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif.engines.scripted import ScriptedEngine
+    from rlaif.pipeline import job
+
+    def writer(text: str, request: object) -> str:
+        return "<think>so far" if "response is two" in text else "<think>done</think> well"
+
+    monkeypatch.setattr(job, "create_engine", lambda settings: ScriptedEngine(writer=writer))
+    data, constitution = write_inputs(tmp_path, 20)
+    label(data, constitution, tmp_path / "run", template="reasoned")
+    verdicts = rows(tmp_path / "run", "verdicts.jsonl")
+    reasons = {(v["principle"], v["invalid"]) for v in verdicts}
+    assert reasons == {("one", ""), ("two", "the judge's thinking never ended")}
+
+
 def test_resume_with_several_samples(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 30)
     cache, more = tmp_path / "c.sqlite", {"template": "reasoned", "reasoning_samples": 3}

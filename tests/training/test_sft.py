@@ -136,6 +136,14 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
         preview(data, SFTSettings(model="demo", max_length=100, overlong="error"))
 
 
+def test_rows_are_repeated_by_weight(tmp_path: Path) -> None:
+    rows = [{**row, "weight": w} for row, w in zip(polite(100), [2.5, 0.5] * 50, strict=True)]
+    account = preview(write_rows(tmp_path / "d.jsonl", rows), SFTSettings(model="demo"))
+    assert account.read == 100
+    assert account.repeated_by_weight == account.trained
+    assert 130 < account.trained < 170
+
+
 def test_the_command_names_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,6 +242,34 @@ def test_a_run_that_was_stopped_asks_nothing_twice(
     assert lost <= 3 * SCRIPTED.max_in_flight, "only what was in flight is asked again"
 
 
+def test_depth_goes_on_through_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_writer(monkeypatch, scribe)
+    row = {"prompt": "p", "completions": [{"content": "a xy b", "origin": {"depth": 5}}]}
+    _, (trace,) = critique(tmp_path, [row], rounds=4)
+    assert trace["origin"]["depth"] == 6
+    job = prepare(
+        str(tmp_path / "run" / "pairs.jsonl"), str(tmp_path / "c.yaml"),
+        LabelSettings(judge=SCRIPTED, template="demo"),
+    )  # fmt: skip
+    run_label(job, tmp_path / "labels")
+    found = [
+        row["provenance"]["depth"]
+        for name in ("preferences.jsonl", "undecided.jsonl")
+        for row in read(tmp_path / "labels" / name)
+    ]
+    assert found == [6]
+
+
+def test_a_judge_that_says_nothing_is_not_taken_for_no_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_writer(monkeypatch, scribe, lambda text: "broken")
+    rows = [{"prompt": "p", "response": "w xy"}]
+    _, (trace,) = critique(tmp_path, rows, rounds=9, until_no_gain=True)
+    assert trace["status"] == "failed"
+    assert "the judge gave no verdict" in trace["ended"]
+
+
 def test_templates_that_lack_something_are_named_with_their_place(tmp_path: Path) -> None:
     bad = tmp_path / "critique.txt"
     bad.write_text("---\nnothing: None.\n---\n{{conversation}} {{respnse}} {{request}}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_near_duplicates_and_what_the_limit_cut_are_dropped_and_counted(
     assert len(row["completions"]) == 2
     kept = {k: summary.counts[k] for k in ("near_duplicates", "unfinished", "empty", "completions")}
     assert kept == {"near_duplicates": 1, "unfinished": 1, "empty": 1, "completions": 2}
-    assert distinct(texts, 1.0) == [0, 2, 3, 4]
+    assert distinct([*texts, texts[0]], 1.0) == [0, 1, 2, 3, 4]
+    differ = ["2 + 2", "2 - 2", "The answer is 4.", "The answer is -4.", "yes", "yes!"]
+    assert distinct(differ, 0.9) == [0, 1, 2, 3, 4]
     assert distinct(["a b c d", "a b c e"], 0.3) == [0]
     assert distinct(["a b c d", "a b c e"], 0.4) == [0, 1]
 
@@ -170,11 +173,80 @@ def test_the_judge_keeps_the_best_of_n(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         numbers = [int(c["content"].split()[1]) for c in whole["completions"]]
         (chosen,) = kept["completions"]
-        # Completions are compared with the first one: all that beat it tie.
-        better = [n for n in numbers if n > numbers[0]]
-        assert int(chosen["content"].split()[1]) == (better[0] if better else numbers[0])
-    shares = [summary.counts[f"sum of {w}: constitution"] for w in ("all", "kept")]
-    assert shares[1] > shares[0]
+        assert int(chosen["content"].split()[1]) == max(numbers)
+        assert chosen["score"] == 1.0, "it beat every other one"
+
+
+def test_the_best_is_not_beaten_by_another_head_to_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tiers: whose probability is highest against the first is not who wins."""
+    texts = ["alpha one", "bravo two", "charlie three"]
+    best_at = {"safe": {"bravo": 1}, "useful": {"charlie": 3}}
+
+    def rule(text: str) -> tuple[float, float]:
+        first, second = (part.split()[0] for part in re.findall(r"\n[AB]: (.*)", text))
+        about = "safe" if "safe" in text else "useful"
+        strength = best_at[about]
+        return 2.0 * (strength.get(first, 0) - strength.get(second, 0)), 0.99
+
+    order = iter(range(10**6))
+    use_writer(monkeypatch, lambda text, request: texts[next(order) % 3], rule)
+    constitution = tmp_path / "c.yaml"
+    constitution.write_text(
+        "schema: 1\nname: c\nversion: '1'\nprinciples:\n"
+        "  - {id: safe, tier: 1, preference: Which is safe}\n"
+        "  - {id: useful, tier: 2, preference: Which is useful}\n"
+    )
+    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
+    generate(
+        data, tmp_path / "run", [teacher(n=3)], GenerateSettings(keep=1),
+        constitution=str(constitution), judge=SCRIPTED, template="demo",
+    )  # fmt: skip
+    (row,) = read(tmp_path / "run" / "candidates.jsonl")
+    assert row["completions"][0]["content"] == "bravo two"
+
+
+def test_nothing_at_all_is_an_error_and_not_a_finished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_writer(monkeypatch, lambda text, request: "")
+    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}] * 3)
+    with pytest.raises(RlaifError, match=r"nothing came out of 3 rows .*an empty completion"):
+        generate(data, tmp_path / "run", [teacher(n=2)], GenerateSettings())
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_another_cache_in_mid_run_loses_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_writer(monkeypatch)
+    data = prompts(tmp_path, 20)
+    teachers = [teacher("one", n=2), teacher("two", n=2)]
+
+    def stop(progress: Any) -> None:
+        if progress.turn == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(data, tmp_path / "run", teachers, GenerateSettings(), on_progress=stop)
+    summary = generate(
+        data, tmp_path / "run", teachers, GenerateSettings(), cache=tmp_path / "other"
+    )
+    assert (summary.counts["failed"], summary.counts["completions"]) == (0, 19 * 4)
+
+
+def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["<think>hm</think>\nplain words", "still in it</think> other words", "<think>lost"]
+    order = iter(range(10**6))
+    use_writer(monkeypatch, lambda text, request: texts[next(order) % 3])
+    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
+    summary = generate(data, tmp_path / "run", [teacher(n=3)], GenerateSettings())
+    (row,) = read(tmp_path / "run" / "candidates.jsonl")
+    assert {c["content"] for c in row["completions"]} == {"plain words", "other words"}
+    assert summary.counts["unfinished"] == 1
 
 
 def test_targets_by_length_and_language_need_no_judge(
@@ -260,12 +332,12 @@ def test_a_dry_run_counts_and_writes_nothing(
 ) -> None:
     engines = use_writer(monkeypatch)
     data = prompts(tmp_path, 9)
-    teachers = [teacher("one", n=2, max_tokens=9), teacher("two", n=3, max_tokens=5)]
+    teachers = [teacher("one", n=2, max_tokens=90), teacher("two", n=3, max_tokens=50)]
     job = prepare_generate(data, teachers, GenerateSettings())
     found = survey(job, cache_folder=tmp_path / "cache")
     assert not engines
     assert (found["rows"], found["first questions"], found["known"]) == (9, 40, 0)
-    assert found["at most written"] == 8 * (2 * 9 + 3 * 5)
+    assert found["at most written"] == 8 * (2 * 90 + 3 * 50)
     assert not (tmp_path / "run").exists()
     generate(data, tmp_path / "run", teachers, GenerateSettings())
     assert survey(job, cache_folder=tmp_path / "cache")["known"] == 40

@@ -65,6 +65,12 @@ def test_sets_are_compared_at_equal_length() -> None:
     long, short = ["w " * 50] * 9, ["v " * 10] * 20
     one, two = matched(long, short)
     assert [len(t.split()) for t in one] == [len(t.split()) for t in two] == [10] * 9
+    # What is kept lies anywhere: a shared opening must not hide what follows it.
+    opening = "thank you for your question and here is what I think of it "
+    varied = [opening + " ".join(str(hash((i, j))) for j in range(40)) for i in range(50)]
+    refusals = [opening.strip()] * 50
+    now, then = (diversity(side) for side in matched(refusals, varied))
+    assert (1 - now.self_repetition) < 0.8 * (1 - then.self_repetition)
     # The measure itself grows with the amount of text: without matching it would mislead.
     texts = samples(3, 400)
     assert compression_ratio(texts) > 1.1 * compression_ratio(texts[:40])

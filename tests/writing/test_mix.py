@@ -9,6 +9,7 @@ import pytest
 
 from rlaif.errors import RlaifError
 from rlaif.evaluation.win_rates import win_rates
+from rlaif.pipeline.guard import GuardSettings, guard
 from rlaif.pipeline.job import prepare, run_label
 from rlaif.pipeline.mix import MIXED, mix, read_parts
 from rlaif.pipeline.settings import LabelSettings
@@ -33,6 +34,21 @@ def test_shares_are_kept_and_no_row_comes_twice(tmp_path: Path) -> None:
         mix(parts, tmp_path / "m", total=200, seed=1)
     with pytest.raises(RlaifError, match="share 'x' of"):
         read_parts({one: "x"})
+
+
+def test_human_rows_say_so_and_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    one = write_rows(tmp_path / "one.jsonl", [{"prompt": f"a {i}"} for i in range(8)])
+    two = write_rows(
+        tmp_path / "two.jsonl",
+        [{"prompt": f"b {i}", "origin": {"kind": "model", "depth": 2}} for i in range(8)],
+    )
+    mix(read_parts({one: "1", two: "3"}), tmp_path / "m", total=8, seed=0, human=[one])
+    report = guard(str(tmp_path / "m" / MIXED), None, GuardSettings(min_human=0.2))
+    assert (report.human_share, report.depth, report.tripped) == (0.25, 2, [])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / MIXED).write_text("precious")
+    with pytest.raises(RlaifError, match="holds files but no mix"):
+        mix(read_parts({one: "1"}), tmp_path / "mine", total=None, seed=0)
 
 
 def test_win_rates_count_decided_pairs_of_two_models(tmp_path: Path) -> None:

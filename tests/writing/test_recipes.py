@@ -139,13 +139,17 @@ rounds:
     assert steps[4].argv[1] == str(steps[3].folder / "candidates.jsonl")
 
 
-@pytest.mark.parametrize("name", ["constitutional-ai", "rlaif", "distillation", "on-policy"])
+@pytest.mark.parametrize(
+    "name", ["constitutional-ai", "rlaif", "distillation", "on-policy", "self-instruct"]
+)
 def test_shipped_recipes_fit_their_commands(tmp_path: Path, name: str) -> None:
     prompts = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
-    given = {"prompts": prompts} | ({"heldout": prompts} if name == "constitutional-ai" else {})
+    more = {"constitutional-ai": ["heldout"], "on-policy": ["human"], "self-instruct": ["human"]}
+    first = "seeds" if name == "self-instruct" else "prompts"
+    given = dict.fromkeys([first, *more.get(name, [])], prompts)
     steps = plan(load_recipe(name, given), tmp_path / "w", _commands())
     assert len(steps) >= 2
-    with pytest.raises(RlaifError, match=r"needs 'prompts': a file of prompts.*--set prompts="):
+    with pytest.raises(RlaifError, match=rf"needs '{first}': a file of .*--set {first}="):
         load_recipe(name, {})
 
 

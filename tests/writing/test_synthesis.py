@@ -163,6 +163,28 @@ def test_common_subsequence_is_that_of_the_textbook(one: list[str], two: list[st
     assert pool.admits(texts[1]) == (rouge_l(one, two) < 0.7), "the short cuts change nothing"
 
 
+def test_scripts_without_spaces_are_compared_letter_by_letter() -> None:
+    pool = Pool(0.7)
+    assert pool.admits("请告诉我如何清洗水壶")
+    assert not pool.admits("请告诉我如何清洗水锅")
+    assert Contamination(["请告诉我如何清洗一个旧的水壶"], 8).finds("你好，请告诉我如何清洗一个")
+
+
+def test_seeds_keep_their_tags_and_relative_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_writer(monkeypatch, lister)
+    write_rows(
+        tmp_path / "seeds.jsonl",
+        [{"prompt": "seed one is here", "weight": 3, "tags": ["json"]}, {"prompt": "two is there"}],
+    )
+    _, rows = synthesize(tmp_path, count=40, human_share=0.2)
+    one, two = rows[:2]
+    assert one["tags"] == ["json"]
+    assert one["weight"] == pytest.approx(3 * two["weight"])
+    assert one["weight"] + two["weight"] == pytest.approx(0.25 * 40)
+
+
 def test_contamination_is_a_shared_run_of_words() -> None:
     found = Contamination(["One two three four five six", "tiny one"], 4)
     assert found.finds("zero ONE, two three four!")

@@ -13,9 +13,10 @@ from rlaif.cli.model_flags import assignments, engine_flags, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
 from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
-from rlaif.engines.base import EngineSettings
+from rlaif.engines.base import EngineSettings, model_fingerprint
 from rlaif.pipeline.critique import PAIRS, CritiqueSettings, prepare_critique
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.prompts import load_judge_template
 
 _EXAMPLES = """
 \b
@@ -117,6 +118,10 @@ def command(
         mapping=assignments("--map", maps),
         split=split,
     )
+    if verify:
+        # What the judge needs is checked before the writer starts.
+        load_judge_template(judge_template)
+        model_fingerprint(judging)
     if dry_run:
         print_survey(survey(job, cache_folder=folder), as_json=as_json)
         return

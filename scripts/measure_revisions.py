@@ -57,7 +57,8 @@ def main() -> None:
         subprocess.run(
             [sys.executable, "-m", "rlaif", "critique", str(folder / "rows.jsonl"), "-c", "demo",
              "-m", args.writer, "--templates", "demo", "--judge", "demo",
-             "--judge-engine", "packed", "--temperature", str(args.temperature), "--rounds", str(args.rounds),
+             "--judge-engine", "packed", "--temperature", str(args.temperature),
+             "--rounds", str(args.rounds),
              "--principles", args.principles, "--cache", str(folder / "cache"),
              *(["--until-no-gain"] if args.until_no_gain else []), "-o", str(folder / "run")],
             stdout=sys.stderr, check=True,

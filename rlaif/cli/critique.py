@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rlaif.cli.label import LabelScreen
-from rlaif.cli.model_flags import assignments, engine_flags, spread
+from rlaif.cli.model_flags import assignments, engine_flags, spread, writing_flags
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
 from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
@@ -51,18 +51,7 @@ stopped.
     "revision.txt.",
 )
 @click.option("--verify/--no-verify", default=True, help="Let the judge label the pairs.")
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="NAME=COLUMN",
-    help="Where a field is, as a dotted path; as for `rlaif label`.",
-)
-@click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
-@click.option("--dry-run", is_flag=True, help="Only say how much there is to write.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@writing_flags
 @settings_options(CritiqueSettings)
 @engine_flags
 def command(

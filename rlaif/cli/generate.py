@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import assignments, engine_flags, model_with_settings, spread
+from rlaif.cli.model_flags import (
+    assignments,
+    engine_flags,
+    model_with_settings,
+    spread,
+    writing_flags,
+)
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import quiet_libraries
 from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
@@ -56,18 +62,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     help="What kept completions are to have: principle:ID, language:en, length:short, "
     "length:long or length:20-80 (words).",
 )
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="NAME=COLUMN",
-    help="Where a field is, as a dotted path; NAME is one of prompt, system, id, tags.",
-)
-@click.option("--cache", metavar="DIR", help="What models said. [default: the user's cache folder]")
-@click.option("--dry-run", is_flag=True, help="Only say how much there is to write.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@writing_flags
 @settings_options(Sampling, skip=frozenset({"n"}))
 @settings_options(GenerateSettings)
 @engine_flags

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import assignments, spread
+from rlaif.cli.model_flags import assignments, engine_flags, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
@@ -52,20 +52,6 @@ again after a stop: it goes on where it stopped.
     help=f"Where a field is, as a dotted path; NAME is one of {', '.join(FIELDS)}.",
 )
 @click.option(
-    "--option",
-    "engine_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Setting passed to the engine as it is (vLLM: any LLM argument).",
-)
-@click.option(
-    "--chat-option",
-    "chat_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Variable of the judge's chat template. [default: enable_thinking=false]",
-)
-@click.option(
     "--reasoning",
     is_flag=True,
     help="The judge writes its reasons first (template `reasoned`); slower, and clamped.",
@@ -81,7 +67,7 @@ again after a stop: it goes on where it stopped.
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(LabelSettings, skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt"}))
 @settings_options(FoldSettings)
-@settings_options(EngineSettings, skip=frozenset({"model", "seed"}))
+@engine_flags
 def command(
     data: str,
     constitution: str,

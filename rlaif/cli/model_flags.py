@@ -43,6 +43,29 @@ def plain_value(text: str) -> str | int | float | bool:
     return text
 
 
+def writing_flags(command: Command) -> Command:
+    """What every command that lets models write takes beside its own: input, cache, output."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
+        click.option("--dry-run", is_flag=True, help="Only say how much there is to write."),
+        click.option(
+            "--cache", metavar="DIR", help="What models said. [default: the user's cache folder]"
+        ),
+        click.option(
+            "--map",
+            "maps",
+            multiple=True,
+            metavar="NAME=COLUMN",
+            help="Where a field is, as a dotted path; NAME is prompt, system, id or tags, and for "
+            "`critique` any that `rlaif label` takes.",
+        ),
+        click.option("--split", default="train", show_default=True, help="Split of a data set."),
+        click.option("--config", metavar="FILE", help="YAML file with any of the settings below."),
+    ):
+        command = option(command)
+    return command
+
+
 def engine_flags(command: Command) -> Command:
     """`--option`, `--chat-option`, and one flag for each setting of an engine but its model."""
     command = settings_options(EngineSettings, skip=frozenset({"model", "seed"}))(command)

@@ -6,15 +6,14 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rlaif.errors import RlaifError
+from rlaif.pipeline.generate import CANDIDATES
+from rlaif.pipeline.verified import SFT
 from rlaif.records import Message, Rejected
-from rlaif.stages.layouts import BadRow, read_candidates, row_weight
+from rlaif.stages.layouts import BadRow, origin_depth, read_candidates, row_weight
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
-
-SFT = "sft.jsonl"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def data_file(data: str) -> str:
     """
     path = Path(data)
     if path.is_dir() and (path / "run.yaml").exists():
-        for name in (SFT, "candidates.jsonl"):
+        for name in (SFT, CANDIDATES):
             if (path / name).exists() and (path / "manifest.json").exists():
                 return str(path / name)
         raise RlaifError(
@@ -131,12 +130,8 @@ def _split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _depth(item: object) -> int:
-    found: Any = item
-    for key in ("provenance", "origin"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    depth = found.get("depth", 0) if isinstance(found, Mapping) else 0
-    return depth if isinstance(depth, int) and depth > 0 else 0
+    evidence = item.get("provenance") if isinstance(item, Mapping) else None
+    return origin_depth(evidence if isinstance(evidence, Mapping) else item)
 
 
 def by_weight(

@@ -276,6 +276,21 @@ def test_targets_by_length_and_language_need_no_judge(
         )  # fmt: skip
         (row,) = read(tmp_path / language / "candidates.jsonl")
         assert row["completions"][0]["content"] == texts[expected]
+    constitution = tmp_path / "c.yaml"
+    constitution.write_text(
+        "schema: 1\nname: c\nversion: '1'\nprinciples:\n"
+        "  - {id: brief, check: {kind: max_length, words: 4}}\n"
+    )
+    third = iter(range(10**6))
+    use_writer(monkeypatch, lambda text, request: ["a b c d e", "f g h", "i j k l m"][next(third)])
+    summary = generate(
+        data, tmp_path / "check", [teacher(n=3)], GenerateSettings(keep=1),
+        constitution=str(constitution), targets=["principle:brief"], cache=tmp_path / "cache-c",
+    )  # fmt: skip
+    (row,) = read(tmp_path / "check" / "candidates.jsonl")
+    assert row["completions"][0]["content"] == "f g h"
+    assert summary.counts["sum of all: principle:brief"] == pytest.approx(1 / 3)
+    assert summary.counts["sum of kept: principle:brief"] == 1.0
     assert best([[1.0, 2.0, 3.0], [3.0, 3.0, 3.0]], 2) == [2, 1]
     assert best([[0.0, 0.0]], 1) == [0]
 

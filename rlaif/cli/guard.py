@@ -16,6 +16,7 @@ _EXAMPLES = """
 Examples:
   rlaif guard runs/round2/candidates.jsonl --reference runs/round1/candidates.jsonl
   rlaif guard runs/prompts/prompts.jsonl --min-human 0.1 --max-depth 2
+  rlaif guard runs/round2/candidates.jsonl --human pairs.jsonl --min-human 0.1
 
 Exit code 3 if the guard trips, so that a script or `rlaif run` stops there.
 """
@@ -24,11 +25,22 @@ Exit code 3 if the guard trips, so that a script or `rlaif run` stops there.
 @click.command(name="guard", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("--reference", metavar="DATA", help="What the diversity is compared with.")
+@click.option(
+    "--human",
+    multiple=True,
+    metavar="DATA",
+    help="Data that people wrote and that will be mixed in: counts for the human share.",
+)
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(GuardSettings)
 def command(
-    data: str, reference: str | None, config: str | None, as_json: bool, **flags: Any
+    data: str,
+    reference: str | None,
+    human: tuple[str, ...],
+    config: str | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Say whether data has lost diversity or human origin, and stop if it has.
 
@@ -37,7 +49,7 @@ def command(
     """
     quiet_libraries()
     values, places = merge_settings(flags, config, (GuardSettings,))
-    report = guard(data, reference, build(GuardSettings, values, places))
+    report = guard(data, reference, build(GuardSettings, values, places), human)
     if as_json:
         print_json(vars(report))
     else:
@@ -51,8 +63,8 @@ def command(
             for name, m in report.measures.items()
         ]
         click.echo(table(header, rows))
-        human = "unknown" if report.human_share is None else percent(report.human_share)
-        click.echo(f"\n{report.rows} rows, human share {human}, deepest generation {report.depth}")
+        share = "unknown" if report.human_share is None else percent(report.human_share)
+        click.echo(f"\n{report.rows} rows, human share {share}, deepest generation {report.depth}")
     if report.tripped:
         raise GuardTripped("; ".join(report.tripped))
 

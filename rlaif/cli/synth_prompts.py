@@ -23,9 +23,9 @@ Examples:
   rlaif synth-prompts seeds.jsonl --model M --topics mine.txt --evaluation test.jsonl -o runs/p
 
 SEEDS holds a few prompts that people wrote. Recipes that ship: {", ".join(RECIPES)}; they lie in
-prompts/synth as text to edit. OUT/prompts.jsonl holds the seeds and the new prompts, with origin
-and weight, for `rlaif generate`. Run the same command again after a stop: what the model said is
-kept.
+prompts/synth as text to edit. OUT/prompts.jsonl holds the new prompts, as they come, and in the end
+the seeds, with origin and weight, for `rlaif generate`. Run the same command again after a stop: it
+goes on where it stopped.
 """
 
 
@@ -95,7 +95,7 @@ def command(
     if dry_run:
         print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
         return
-    screen = WritingScreen(1, "set")
+    screen = WritingScreen(settings.count, "prompt", written=True)
     with closing(screen):
         summary = run_writing(
             job,

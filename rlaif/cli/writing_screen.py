@@ -10,13 +10,18 @@ from rlaif.cli.output import note, print_json, progress_bar, table
 
 
 class WritingScreen:
-    """Progress on stderr."""
+    """Progress on stderr.
 
-    def __init__(self, total: int | None, unit: str = "row") -> None:
+    Args:
+        written: the bar counts rows that one long chain gives on its way.
+    """
+
+    def __init__(self, total: int | None, unit: str = "row", *, written: bool = False) -> None:
         self._total = total
         self._unit = unit
         self._bar: Any = None
         self._turn = 0
+        self._written = written
 
     def engine(self, model: str) -> None:
         """A model is about to start."""
@@ -33,7 +38,7 @@ class WritingScreen:
         turn = f"model {p.turn} of {p.turns}, " if p.turns > 1 else ""
         shown = f"{turn}{rate:.0f} tokens/s, {p.counts.cached} cached"
         self._bar.set_postfix_str(shown, refresh=False)
-        self._bar.update(p.rows - self._bar.n)
+        self._bar.update((p.written if self._written else p.rows) - self._bar.n)
 
     def close(self) -> None:
         """End the bar."""

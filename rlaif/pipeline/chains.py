@@ -3,7 +3,8 @@
 A *chain* is a generator: it yields the questions that it has now, gets their answers, and in the
 end returns its rows.  While one chain waits for an answer the others fill the engine's batch.
 Every answer is durable before its chain goes on, so that a killed run asks nothing twice; rows
-come out in the order in which the chains were started.
+come out in the order in which the chains were started.  A long chain may give some of its rows on
+the way, as a `Part`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,16 @@ class Ask:
 
 Told = Written | ChoiceResult | Failure
 Rows = list[tuple[str, dict[str, object]]]
-Chain = Generator[list[Ask], list[Told], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that a chain gives before its end; it is told nothing for them."""
+
+    rows: Rows
+
+
+Chain = Generator[list[Ask] | Part, list[Told], Rows]
 
 
 @dataclass(frozen=True)
@@ -72,11 +82,12 @@ class Counts:
 
 @dataclass
 class _Open:
-    """A chain that has begun; `missing` answers are on their way."""
+    """A chain that has begun; `missing` answers are on their way, `parts` wait for their turn."""
 
     chain: Chain
     answers: list[Told | None] = field(default_factory=list)
     missing: int = 0
+    parts: list[Rows] = field(default_factory=list)
     rows: Rows | None = None
 
 
@@ -87,6 +98,7 @@ class ChainRunner:
         workers: by role; two roles may share one engine.
         texts, verdicts: where answers are kept.
         on_rows: told the rows of each chain, in order.
+        on_part: told the rows that the chain whose turn it is gives on the way.
         on_progress: called after every batch of answers.
 
     Attributes:
@@ -100,12 +112,14 @@ class ChainRunner:
         verdicts: VerdictCache,
         *,
         on_rows: Callable[[Rows], None],
+        on_part: Callable[[Rows], None] = lambda _: None,
         on_progress: Callable[[Counts], None] = lambda _: None,
     ) -> None:
         self._workers = workers
         self._texts = texts
         self._verdicts = verdicts
         self._on_rows = on_rows
+        self._on_part = on_part
         self._on_progress = on_progress
         self._open: dict[int, _Open] = {}
         self._started = self._written = 0
@@ -177,6 +191,11 @@ class ChainRunner:
                 opened.rows = end.value
                 self._flush()
                 return
+            if isinstance(asks, Part):
+                opened.parts.append(asks.rows)
+                self._flush()
+                answers = []
+                continue
             opened.answers = [None] * len(asks)
             self._look_up(number, opened, asks)
             if opened.missing:
@@ -271,9 +290,12 @@ class ChainRunner:
 
     def _flush(self) -> None:
         while self._written in self._open:
-            rows = self._open[self._written].rows
-            if rows is None:
+            opened = self._open[self._written]
+            for rows in opened.parts:
+                self._on_part(rows)
+            opened.parts = []
+            if opened.rows is None:
                 return
             del self._open[self._written]
             self._written += 1
-            self._on_rows(rows)
+            self._on_rows(opened.rows)

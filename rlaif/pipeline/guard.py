@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,8 +59,13 @@ class GuardReport:
     tripped: list[str]
 
 
-def guard(data: str, reference: str | None, settings: GuardSettings) -> GuardReport:
+def guard(
+    data: str, reference: str | None, settings: GuardSettings, human: Sequence[str] = ()
+) -> GuardReport:
     """Measure `data`, against `reference` if there is one.
+
+    Args:
+        human: data that people wrote and that will be mixed in: counts for the human share alone.
 
     Raises:
         RlaifError: one of them has no text to measure.
@@ -85,14 +90,17 @@ def guard(data: str, reference: str | None, settings: GuardSettings) -> GuardRep
         measures = {
             name: {"data": value} for name, value in asdict(diversity(texts, settings.seed)).items()
         }
-    human = _human_share(rows)
-    if settings.min_human and (human is None or human < settings.min_human):
-        shown = "unknown (no row says where it is from)" if human is None else f"{human:.1%}"
+    people = [_Row([], _weight(row), "human", 0) for name in human for row in _readable(name)]
+    human_share = _human_share([*rows, *people])
+    if settings.min_human and (human_share is None or human_share < settings.min_human):
+        shown = "unknown (no row says where it is from)" if human_share is None else f"{human_share:.1%}"
+        if human:
+            shown += f" ({len(people)} human rows beside {len(rows)})"
         tripped.append(f"the human share is {shown}, under {settings.min_human:.1%}")
     depth = max((row.depth for row in rows), default=0)
     if settings.max_depth is not None and depth > settings.max_depth:
         tripped.append(f"a row is {depth} synthetic generations deep, over {settings.max_depth}")
-    return GuardReport(len(rows), measures, human, depth, tripped)
+    return GuardReport(len(rows), measures, human_share, depth, tripped)
 
 
 def _share(name: str, now: float, then: float) -> float:
@@ -113,9 +121,7 @@ class _Row:
 def _rows(data: str) -> Iterator[_Row]:
     """Completions where there are some, else prompts."""
     found = 0
-    for _, row in open_source(data).rows():
-        if isinstance(row, Rejected):
-            continue
+    for row in _readable(data):
         read = _read(row)
         if read is not None:
             found += 1
@@ -124,6 +130,17 @@ def _rows(data: str) -> Iterator[_Row]:
         raise RlaifError(
             f"{data!r} has no row with a prompt or a completion", hint="Check its columns."
         )
+
+
+def _readable(data: str) -> Iterator[Mapping[str, object]]:
+    for _, row in open_source(data).rows():
+        if not isinstance(row, Rejected):
+            yield row
+
+
+def _weight(row: Mapping[str, object]) -> float:
+    weight = row.get("weight", 1.0)
+    return float(weight) if isinstance(weight, int | float) and 0 <= weight < 1e12 else 1.0
 
 
 def _read(row: Mapping[str, object]) -> _Row | None:
@@ -141,10 +158,8 @@ def _read(row: Mapping[str, object]) -> _Row | None:
     origins = [o for o in _origins(row) if isinstance(o, Mapping)]
     kinds = {str(o.get("kind", "")) for o in origins}
     depths = [d for o in origins if isinstance(d := o.get("depth"), int)]
-    weight = row.get("weight", 1.0)
-    good = isinstance(weight, int | float) and 0 <= weight < 1e12
     kind = "human" if kinds == {"human"} else "model" if kinds - {""} else ""
-    return _Row(texts, float(weight) if good else 1.0, kind, max(depths, default=0))  # type: ignore[arg-type]
+    return _Row(texts, _weight(row), kind, max(depths, default=0))
 
 
 def _origins(row: Mapping[str, object]) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from rlaif.engines.base import Codec, EngineSettings, codec_for
 from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
-from rlaif.pipeline.chains import Ask, Chain, Rows, Told
+from rlaif.pipeline.chains import Ask, Chain, Part, Rows, Told
 from rlaif.pipeline.writing import COUNTS, WritingJob, check_writes, model_config
 from rlaif.prompts import conversation_text
 from rlaif.records import GenerationRequest, Message, Rejected
@@ -252,8 +252,9 @@ class PromptMaker:
         while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
             before = len(work.new)
             yield from self._batch(work)
+            yield Part(self._new_rows(work, before))
             idle = idle + 1 if len(work.new) == before else 0
-        return self._rows(work)
+        return self._seed_rows(work)
 
     def _batch(self, work: _Work) -> Generator[list[Ask], list[Told], None]:
         wanted = self.settings.count - len(work.new)
@@ -321,7 +322,24 @@ class PromptMaker:
         random.Random(f"{self.settings.seed}/{what}/{turn}").shuffle(order)
         return order[at]
 
-    def _rows(self, work: _Work) -> Rows:
+    def _new_rows(self, work: _Work, first: int) -> Rows:
+        """The new prompts from number `first` on."""
+        return [
+            (
+                PROMPTS,
+                _row(
+                    f"new-{i}", new.messages, 1.0, {**self.origin, "depth": new.depth},
+                    new.recipe, new.topic, new.persona, new.seed,
+                ),
+            )
+            for i, new in enumerate(work.new[first:], first + 1)
+        ]  # fmt: skip
+
+    def _seed_rows(self, work: _Work) -> Rows:
+        """The seeds and what was counted.
+
+        They come last: what they weigh depends on how many new prompts there are.
+        """
         share = self.settings.human_share
         scale, own = 1.0, sum(seed.weight for seed in work.seeds)
         if work.new and own:
@@ -332,17 +350,6 @@ class PromptMaker:
             origin = {"kind": kind, "model": "", "revision": "", "license": "", "depth": seed.depth}
             row = _row(seed.id, seed.messages, scale * seed.weight, origin, "", "", "", 0)
             rows.append((PROMPTS, {**row, "tags": list(seed.tags)}))
-        for i, new in enumerate(work.new, 1):
-            origin = {**self.origin, "depth": new.depth}
-            rows.append(
-                (
-                    PROMPTS,
-                    _row(
-                        f"new-{i}", new.messages, 1.0, origin, new.recipe, new.topic, new.persona,
-                        new.seed,
-                    ),
-                )
-            )  # fmt: skip
         counts: dict[str, object] = {
             "seeds": len(work.seeds),
             "unreadable seeds": self.unreadable,

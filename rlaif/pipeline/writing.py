@@ -89,6 +89,7 @@ class WritingProgress:
     Attributes:
         turn: which pass this is, from 1, of how many.
         rows: rows finished in this pass.
+        written: rows given by chains that are not at their end.
         counts: questions asked in this pass.
         seconds: since this pass began.
     """
@@ -96,6 +97,7 @@ class WritingProgress:
     turn: int
     turns: int
     rows: int
+    written: int
     counts: Counts
     seconds: float
 
@@ -192,7 +194,9 @@ def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, in
             found["rows"] += 1
             asks = next(job.chain(number, place, row), [])
             requests = [
-                (names[a.role], a.request) for a in asks if isinstance(a.request, GenerationRequest)
+                (names[a.role], a.request)
+                for a in (asks if isinstance(asks, list) else [])
+                if isinstance(a.request, GenerationRequest)
             ]
             known = texts.get([text_key(name, request) for name, request in requests])
             found["first questions"] += len(requests)
@@ -221,6 +225,10 @@ class _Run:
         self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
         self._rows = int(run.journal["rows"])
         self._tally: dict[str, float] = dict(run.journal["tally"] or {})
+        # Parts of the first chain that are on disk; and a hash over them, for the chain gives them
+        # again before it goes on.
+        self._parts = int(run.journal.get("parts", 0))
+        self._parts_hash = str(run.journal.get("parts_hash", ""))
         # Earlier passes live in the cache: with another one they are to be done again.
         self._cache = str(cache_path.resolve())
         same = run.journal.get("cache") == self._cache
@@ -274,19 +282,43 @@ class _Run:
 
     def _turn(self, turn: int, workers: Mapping[str, Worker], *, last: bool) -> None:
         done, began = self._rows if last else 0, time.monotonic()
+        written, again, hashed = 0, self._parts, ""
 
         def tell(counts: Counts) -> None:
             seconds = time.monotonic() - began
             turns = len(self._job.passes)
-            self._on_progress(WritingProgress(turn + 1, turns, done, counts, seconds))
+            self._on_progress(WritingProgress(turn + 1, turns, done, written, counts, seconds))
 
         def keep(rows: Rows) -> None:
             nonlocal done
             done += 1
             if last:
+                if again:
+                    raise self._other_answers()
                 self._write(rows)
+                self._rows += 1
+                self._parts, self._parts_hash = 0, ""
+                self._checkpoint_now_and_then()
 
-        runner = ChainRunner(workers, self._texts, self._verdicts, on_rows=keep, on_progress=tell)
+        def keep_part(rows: Rows) -> None:
+            nonlocal written, again, hashed
+            written += sum(name != COUNTS for name, _ in rows)
+            if not last:
+                return
+            hashed = digest([hashed, rows])
+            if again:
+                again -= 1
+                if not again and hashed != self._parts_hash:
+                    raise self._other_answers()
+                return
+            self._write(rows)
+            self._parts, self._parts_hash = self._parts + 1, hashed
+            self._checkpoint_now_and_then()
+
+        runner = ChainRunner(
+            workers, self._texts, self._verdicts,
+            on_rows=keep, on_part=keep_part, on_progress=tell,
+        )  # fmt: skip
         runner.run(self._chains(self._rows))
         tell(runner.counts)
         self._asked += runner.counts.asked
@@ -308,7 +340,15 @@ class _Run:
                     self._tally[what] = self._tally.get(what, 0) + value
             else:
                 self._run.append(name, row)
-        self._rows += 1
+
+    def _other_answers(self) -> RlaifError:
+        return RlaifError(
+            f"what {self._run.path} holds so far is not what the models say now (another cache?)",
+            hint="Run it with the cache it was begun with, or delete journal.json there to begin "
+            "it anew.",
+        )
+
+    def _checkpoint_now_and_then(self) -> None:
         if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
             self._checkpoint()
 
@@ -316,6 +356,8 @@ class _Run:
         self._run.checkpoint(
             rows=self._rows,
             tally=self._tally,
+            parts=self._parts,
+            parts_hash=self._parts_hash,
             turns=self._turns,
             cache=self._cache,
             seconds=self._spent(),

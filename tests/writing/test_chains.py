@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.pipeline.chains import Ask, Chain, ChainRunner, Counts, Rows, Worker
+from rlaif.pipeline.chains import Ask, Chain, ChainRunner, Counts, Part, Rows, Worker
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest
 from rlaif.store.cache import VerdictCache
 from rlaif.store.text_cache import TextCache, Written, text_key
@@ -62,6 +62,31 @@ def test_each_chain_hears_its_own_answers_and_rows_come_in_order(tmp_path: Path)
     )
     assert again == found
     assert (counts.asked, counts.cached) == (0, sum(steps))
+
+
+def test_parts_come_in_the_order_of_their_chains(tmp_path: Path) -> None:
+    def chain(name: int) -> Chain:
+        for i in range(3):
+            yield [ask(f"{name} {i}") for _ in range(1 + name % 3)]
+            yield Part([("part", {"chain": name, "part": i})])
+        return [("end", {"chain": name})]
+
+    found: list[Rows] = []
+    with (
+        closing(TextCache(tmp_path / "t.sqlite")) as texts,
+        closing(VerdictCache(tmp_path / "v.sqlite")) as verdicts,
+    ):
+        engine = Watched(writer=echo, max_in_flight=5)
+        runner = ChainRunner(
+            {"writer": Worker("f", engine)}, texts, verdicts,
+            on_rows=found.append, on_part=found.append,
+        )  # fmt: skip
+        runner.run(chain(i) for i in range(20))
+    assert found == [
+        [("part", {"chain": c, "part": i})] if i < 3 else [("end", {"chain": c})]
+        for c in range(20)
+        for i in range(4)
+    ]
 
 
 def test_equal_questions_are_asked_once_and_of_two_models_separately(tmp_path: Path) -> None:

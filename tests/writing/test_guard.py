@@ -109,6 +109,18 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
         guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, GuardSettings())
 
 
+def test_human_data_that_will_be_mixed_in_counts_for_the_share(tmp_path: Path) -> None:
+    policy = {"origin": {"kind": "model", "depth": 1}}
+    mine = data(tmp_path / "s.jsonl", ["some words here"] * 18, **policy)
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    people = write_rows(tmp_path / "h.jsonl", [pair, pair])
+    assert guard(mine, None, GuardSettings(min_human=0.05)).tripped
+    found = guard(mine, None, GuardSettings(min_human=0.1), [people])
+    assert (found.human_share, found.tripped) == (0.1, [])
+    found = guard(mine, None, GuardSettings(min_human=0.11), [people])
+    assert found.tripped == ["the human share is 10.0% (2 human rows beside 18), under 11.0%"]
+
+
 def test_the_command_ends_with_3_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

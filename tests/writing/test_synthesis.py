@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rlaif.demo.grammar import read_prompt
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
+from rlaif.pipeline import writing
 from rlaif.pipeline.synthesis import RECIPES, SynthesisSettings, prepare_synthesis
 from rlaif.pipeline.writing import WritingSummary, run_writing
 from rlaif.records import GenerationRequest
@@ -38,7 +40,11 @@ def lister(text: str, request: GenerationRequest) -> str:
 
 
 def synthesize(
-    folder: Path, out: str = "run", recipes: tuple[str, ...] = ("self-instruct",), **changes: Any
+    folder: Path,
+    out: str = "run",
+    recipes: tuple[str, ...] = ("self-instruct",),
+    folder_cache: str = "cache",
+    **changes: Any,
 ) -> tuple[WritingSummary, list[dict[str, Any]]]:
     seeds = folder / "seeds.jsonl"
     if not seeds.exists():
@@ -47,7 +53,7 @@ def synthesize(
     job = prepare_synthesis(
         str(seeds), SCRIPTED, SynthesisSettings(**changes), recipes=recipes, **more
     )
-    summary = run_writing(job, folder / out, cache_folder=folder / "cache")
+    summary = run_writing(job, folder / out, cache_folder=folder / folder_cache)
     return summary, read(folder / out / "prompts.jsonl")
 
 
@@ -61,7 +67,7 @@ def test_new_prompts_differ_and_human_seeds_keep_their_share(
     assert (len(human), len(new)) == (12, 150)
     weights = [sum(r["weight"] for r in side) for side in (human, new)]
     assert weights[0] / sum(weights) == pytest.approx(0.25, abs=1e-4)
-    split = [r["prompt"][0]["content"].split() for r in rows]
+    split = [r["prompt"][0]["content"].split() for r in (*human, *new)]
     for i in range(len(split)):
         for j in range(max(i, 12)):
             if i >= 12:
@@ -163,6 +169,89 @@ def test_common_subsequence_is_that_of_the_textbook(one: list[str], two: list[st
     assert pool.admits(texts[1]) == (rouge_l(one, two) < 0.7), "the short cuts change nothing"
 
 
+@given(st.lists(st.lists(st.sampled_from("abcde"), max_size=7), max_size=30), st.data())
+def test_a_pool_admits_what_comparing_with_every_prompt_would(
+    texts: list[list[str]], data: st.DataObject
+) -> None:
+    threshold = data.draw(st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
+    pool, kept = Pool(threshold), []
+    for text in texts:
+        expected = all(rouge_l(text, other) < threshold for other in kept)
+        assert pool.admits(" ".join(text)) == expected
+        if expected:
+            kept.append(text)
+
+
+def test_new_prompts_are_on_disk_before_the_end_and_a_stopped_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine dies again and again; what came before is on disk, asked once and in order."""
+    use_writer(monkeypatch, lister)
+    whole, rows = synthesize(tmp_path, "whole", count=60, batch=4)
+    monkeypatch.setattr(writing, "CHECKPOINT_SECONDS", 0.0)
+    left = 0
+
+    def dying(text: str, request: GenerationRequest) -> str:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RuntimeError("power cut")
+        return lister(text, request)
+
+    def attempt() -> WritingSummary:
+        return synthesize(tmp_path, "parts", folder_cache="other", count=60, batch=4)[0]
+
+    engines = use_writer(monkeypatch, dying)
+    seen: list[int] = []
+    while True:
+        left = 7
+        try:
+            summary = attempt()
+            break
+        except RuntimeError:
+            seen.append(len(read(tmp_path / "parts" / "prompts.jsonl")))
+    assert len(seen) >= 2
+    assert seen == sorted(set(seen)), "each attempt went on"
+    assert seen[0] > 0
+    assert (tmp_path / "parts" / "prompts.jsonl").read_bytes() == (
+        tmp_path / "whole" / "prompts.jsonl"
+    ).read_bytes()
+    assert summary.counts == whole.counts
+    assert len(rows) == 72
+    # No more than the batch in which it died is asked again.
+    asked = [text for engine in engines for text in engine.asked]
+    assert len(asked) - len(set(asked)) <= 4 * len(seen)
+
+
+def test_a_run_goes_on_only_with_the_answers_that_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "CHECKPOINT_SECONDS", 0.0)
+    asked = 0
+
+    def dying(text: str, request: GenerationRequest) -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 10:
+            raise RuntimeError("power cut")
+        return lister(text, request)
+
+    use_writer(monkeypatch, dying)
+    with pytest.raises(RuntimeError):
+        synthesize(tmp_path, count=60, batch=4)
+
+    def other(text: str, request: GenerationRequest) -> str:
+        return lister(text, replace(request, seed=request.seed + 1))
+
+    use_writer(monkeypatch, other)
+    before = (tmp_path / "run" / "prompts.jsonl").read_bytes()
+    with pytest.raises(RlaifError, match="is not what the models say now"):
+        synthesize(tmp_path, count=60, batch=4, folder_cache="empty")
+    assert (tmp_path / "run" / "prompts.jsonl").read_bytes() == before
+    use_writer(monkeypatch, lister)
+    assert len(synthesize(tmp_path, count=60, batch=4)[1]) == 72
+
+
 def test_scripts_without_spaces_are_compared_letter_by_letter() -> None:
     pool = Pool(0.7)
     assert pool.admits("请告诉我如何清洗水壶")
@@ -179,7 +268,7 @@ def test_seeds_keep_their_tags_and_relative_weights(
         [{"prompt": "seed one is here", "weight": 3, "tags": ["json"]}, {"prompt": "two is there"}],
     )
     _, rows = synthesize(tmp_path, count=40, human_share=0.2)
-    one, two = rows[:2]
+    one, two = rows[-2:]
     assert one["tags"] == ["json"]
     assert one["weight"] == pytest.approx(3 * two["weight"])
     assert one["weight"] + two["weight"] == pytest.approx(0.25 * 40)

@@ -10,7 +10,7 @@ from tests.engines.test_packed import answers, demo_requests
 
 def test_no_clear_verdict_flips_in_bfloat16(demo_judge: Engine) -> None:
     """The judge's weights rounded to bfloat16, with a float32 head, on the packed engine."""
-    asked = demo_requests(demo_judge, 40)
+    asked = demo_requests(demo_judge, 12)
     exact = answers(demo_judge, asked)
     rounded = answers(
         create_engine(EngineSettings(engine="packed", model="demo", dtype="bfloat16")), asked

@@ -1,3 +1,22 @@
 """Preference labels from a constitution: batched AI judging with evidence, into DPO training."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlaif.judge import Judge, collect
+    from rlaif.remote import RemoteJudge
+
 __version__ = "0.1.0"
+__all__ = ["Judge", "RemoteJudge", "__version__", "collect"]
+
+_HOMES = {"Judge": "rlaif.judge", "RemoteJudge": "rlaif.remote", "collect": "rlaif.judge"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the API where it is asked for: importing the package stays instant."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

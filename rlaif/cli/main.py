@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "guard": "Stop where data has lost diversity or human origin.",
     "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
     "train-dpo": "Train a policy on a labeling run with DPO.",
+    "serve": "Serve the judge over HTTP, to eval harnesses and anything else.",
     "engines": "List the engines that can run a judge.",
     "bench": "Measure how fast a judge labels here, and how close that is to the limit.",
     "demo": "Label, train and compare with the embedded models; needs nothing.",

@@ -4,7 +4,7 @@ A *chain* is a generator: it yields the questions that it has now, gets their an
 end returns its rows.  While one chain waits for an answer the others fill the engine's batch.
 Every answer is durable before its chain goes on, so that a killed run asks nothing twice; rows
 come out in the order in which the chains were started.  A long chain may give some of its rows on
-the way, as a `Part`.
+the way, as a `Part`.  Chains may also come by and by (`Coming`), for as long as a server runs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
@@ -24,6 +25,7 @@ from rlaif.records import (
     Request,
     Result,
 )
+from rlaif.stages.ordering import common_length
 from rlaif.store.cache import Answer, VerdictCache, answer_keys
 from rlaif.store.text_cache import TextCache, Written, text_key
 
@@ -55,6 +57,29 @@ class Part:
 
 
 Chain = Generator[list[Ask] | Part, list[Told], Rows]
+
+
+class Coming(Protocol):
+    """Chains of which not all are there yet."""
+
+    exhausted: bool
+
+    def poll(self, *, wait: bool) -> Chain | None:
+        """The next one; None if there is none yet (with `wait`, only at the end)."""
+        ...
+
+
+class _Given:
+    """Chains of an iterable: all are there."""
+
+    def __init__(self, chains: Iterable[Chain]) -> None:
+        self._chains = iter(chains)
+        self.exhausted = False
+
+    def poll(self, *, wait: bool) -> Chain | None:
+        chain = next(self._chains, None)
+        self.exhausted = chain is None
+        return chain
 
 
 @dataclass(frozen=True)
@@ -99,6 +124,7 @@ class ChainRunner:
         texts, verdicts: where answers are kept.
         on_rows: told the rows of each chain, in order.
         on_part: told the rows that the chain whose turn it is gives on the way.
+        ordered: whether the rows of a chain wait for those of the chains before it.
         on_progress: called after every batch of answers.
 
     Attributes:
@@ -114,7 +140,9 @@ class ChainRunner:
         on_rows: Callable[[Rows], None],
         on_part: Callable[[Rows], None] = lambda _: None,
         on_progress: Callable[[Counts], None] = lambda _: None,
+        ordered: bool = True,
     ) -> None:
+        self._ordered = ordered
         self._workers = workers
         self._texts = texts
         self._verdicts = verdicts
@@ -130,19 +158,20 @@ class ChainRunner:
                 self._engines[id(worker.engine)] = worker.engine
                 self._queues[id(worker.engine)] = deque()
         self._flying = dict.fromkeys(self._queues, 0)
+        self._last: dict[int, Sequence[int]] = dict.fromkeys(self._queues, ())
         # Of each request on its way: its key, and who waits for the answer.
         self._asked: dict[str, tuple[bytes, Request, list[tuple[int, int]]]] = {}
         self._by_key: dict[bytes, str] = {}
         self._next = 0
         self.counts = Counts()
 
-    def run(self, chains: Iterable[Chain]) -> None:
+    def run(self, chains: Iterable[Chain] | Coming) -> None:
         """Run every chain to its end.
 
         Raises:
             RlaifError: an engine stopped, or a cache can't be written.
         """
-        source = iter(chains)
+        source = _Given(chains) if isinstance(chains, Iterable) else chains
         while True:
             waiting = [number for number, queue in self._queues.items() if queue]
             if waiting:
@@ -151,15 +180,15 @@ class ChainRunner:
                     self._flying[number] -= len(results)
                     self._take(results)
                     self._on_progress(self.counts)
-            elif not self._begin(source):
+            elif not self._begin(source, wait=True):
                 break
         assert not self._open, "a chain was left without its answers"
 
-    def _begin(self, source: Iterator[Chain]) -> bool:
-        """Start a chain; False where none is left or too many are open."""
-        if len(self._open) >= MOST_OPEN_CHAINS:
+    def _begin(self, source: Coming, *, wait: bool) -> bool:
+        """Start a chain; False where there is none, or (with `wait`) none left, or no room."""
+        if len(self._open) >= MOST_OPEN_CHAINS or source.exhausted:
             return False
-        chain = next(source, None)
+        chain = source.poll(wait=wait)
         if chain is None:
             return False
         self._open[self._started] = _Open(chain)
@@ -167,14 +196,18 @@ class ChainRunner:
         self._advance(self._started - 1, None)
         return True
 
-    def _feed(self, number: int, source: Iterator[Chain]) -> Iterator[Request | None]:
+    def _feed(self, number: int, source: Coming) -> Iterator[Request | None]:
         """The requests of one engine, until nothing is left that it could do now."""
         queue = self._queues[number]
         while True:
             if queue:
                 self._flying[number] += 1
-                yield queue.popleft()
-            elif self._begin(source):
+                request = queue.popleft()
+                if isinstance(request, ChoiceRequest):
+                    request.shared = common_length(self._last[number], request.token_ids)
+                self._last[number] = request.token_ids
+                yield request
+            elif self._begin(source, wait=False):
                 continue
             elif self._flying[number]:
                 yield None
@@ -189,7 +222,11 @@ class ChainRunner:
                 asks = next(opened.chain) if answers is None else opened.chain.send(answers)
             except StopIteration as end:
                 opened.rows = end.value
-                self._flush()
+                if self._ordered:
+                    self._flush()
+                else:
+                    del self._open[number]
+                    self._on_rows(end.value)
                 return
             if isinstance(asks, Part):
                 opened.parts.append(asks.rows)

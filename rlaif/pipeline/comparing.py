@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rlaif.constitution.schema import Principle
 from rlaif.engines.base import Codec
@@ -12,7 +13,7 @@ from rlaif.pipeline.rendering import Renderer
 from rlaif.prompts import JudgeTemplate
 from rlaif.records import ChoiceResult, Failure, Pair, Preference
 from rlaif.stages.folding import FoldSettings, fold
-from rlaif.stages.questions import plan, screen
+from rlaif.stages.questions import OrdersMode, plan, screen
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.verdicts import read_verdict
 
@@ -25,28 +26,37 @@ class Judging:
 
     Attributes:
         label_mass_floor: see `rlaif.stages.verdicts`.
+        orders, seed: see `rlaif.stages.questions.plan`.
     """
 
     template: JudgeTemplate
     codec: Codec
     fold: FoldSettings
     label_mass_floor: float
+    orders: OrdersMode = "both"
+    seed: int = 0
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """What turns questions into tokens."""
+        return Renderer(self.template, self.codec)
 
     def compare(
         self, pairs: Sequence[Pair], principles: Sequence[Principle]
     ) -> Generator[list[Ask], list[Told], list[Preference]]:
-        """Judge pairs in both orders, all at once.
+        """Judge pairs, all at once.
 
         Returns:
             A preference for each pair.  Equal completions are a tie and cost nothing.
         """
-        renderer = Renderer(self.template, self.codec)
         asks: list[Ask] = []
         planned = []
         for pair in pairs:
             settled = screen(pair)
-            questions = [] if settled else plan(pair, principles, orders="both", seed=0)
-            asks += [Ask(JUDGE, r) for r in renderer.requests(pair, questions, "")]
+            questions = (
+                [] if settled else plan(pair, principles, orders=self.orders, seed=self.seed)
+            )
+            asks += [Ask(JUDGE, r) for r in self.renderer.requests(pair, questions, "")]
             planned.append((pair, settled, questions))
         told = iter((yield asks) if asks else [])
         found = []

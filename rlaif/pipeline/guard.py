@@ -93,7 +93,11 @@ def guard(
     people = [_Row([], _weight(row), "human", 0) for name in human for row in _readable(name)]
     human_share = _human_share([*rows, *people])
     if settings.min_human and (human_share is None or human_share < settings.min_human):
-        shown = "unknown (no row says where it is from)" if human_share is None else f"{human_share:.1%}"
+        shown = (
+            "unknown (no row says where it is from)"
+            if human_share is None
+            else f"{human_share:.1%}"
+        )
         if human:
             shown += f" ({len(people)} human rows beside {len(rows)})"
         tripped.append(f"the human share is {shown}, under {settings.min_human:.1%}")

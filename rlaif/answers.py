@@ -1,0 +1,194 @@
+"""What a judge answers through the Python API and over HTTP: one form for both.
+
+Probabilities are from 0 to 1 and speak for `a` where two responses are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.records import PrincipleScore
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Opinion(_Answer):
+    """What one principle says of a pair."""
+
+    principle: str
+    tier: int
+    weight: float
+    p_a: float = Field(description="Probability that a is better by this principle; 0.5 if none.")
+    position_offset: float | None = Field(
+        description="Log-odds that go to whichever is shown first; null unless both orders are "
+        "known."
+    )
+    flipped: bool = Field(description="Whether the two orders name different winners.")
+    label_mass: float | None = Field(description="Least probability on labels; null for checks.")
+    source: Literal["judge", "check"]
+    invalid: str = Field(description="Why it has no opinion, or empty.")
+
+    @classmethod
+    def of(cls, score: PrincipleScore) -> Opinion:
+        """From a folded score."""
+        return cls(
+            principle=score.principle,
+            tier=score.tier,
+            weight=score.weight,
+            p_a=score.p_a,
+            position_offset=score.position_logit,
+            flipped=score.flipped,
+            label_mass=score.label_mass,
+            source=score.source,
+            invalid=score.invalid,
+        )
+
+
+class Provenance(_Answer):
+    """Where an answer comes from."""
+
+    constitution: str = Field(description="name@version")
+    constitution_hash: str
+    judge: str
+    judge_fingerprint: str
+    template_hash: str
+
+
+class Comparison(_Answer):
+    """Which of two responses follows the constitution better."""
+
+    id: str = ""
+    status: Literal["decided", "tie", "abstained"]
+    winner: Literal["a", "b"] | None = Field(description="null unless decided")
+    p_a: float = Field(description="Probability that a is better; 0.5 where nothing is known.")
+    margin: float = Field(description="|2 p_a - 1|")
+    reason: str = Field(description="Why it is a tie or an abstention, or empty.")
+    deciding_tier: int | None
+    order_consistency: float | None = Field(
+        description="Share of principles with a clear opinion whose orders agree."
+    )
+    principles: list[Opinion]
+    provenance: Provenance
+
+    def _cells(self) -> dict[str, str]:
+        deciding = [o for o in self.principles if o.tier == self.deciding_tier]
+        strongest = max(deciding or self.principles, key=lambda o: abs(o.p_a - 0.5), default=None)
+        return {
+            "id": self.id,
+            "winner": self.winner or self.status,
+            "p(a)": f"{self.p_a:.3f}",
+            "margin": f"{self.margin:.3f}",
+            "strongest principle": f"{strongest.principle} {strongest.p_a:.2f}"
+            if strongest
+            else "",
+            "why undecided": self.reason,
+        }
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {
+                "principle": o.principle,
+                "tier": str(o.tier),
+                "p(a)": f"{o.p_a:.3f}" if not o.invalid else "-",
+                "position offset": "-"
+                if o.position_offset is None
+                else f"{o.position_offset:+.2f}",
+                "why invalid": o.invalid,
+            }
+            for o in self.principles
+        ]
+        return _html([self._cells()]) + _html(rows)
+
+
+class PrincipleMark(_Answer):
+    """What one principle says of a single response."""
+
+    principle: str
+    tier: int
+    weight: float
+    p: float | None = Field(description="0 breaks it, 1 follows it; null where invalid.")
+    label_mass: float | None = Field(description="Least probability on labels; null for checks.")
+    invalid: str
+
+
+class Score(_Answer):
+    """How well one response follows the constitution."""
+
+    id: str = ""
+    score: float | None = Field(description="Mean over principles by weight; null if unknown.")
+    reason: str = Field(description="Why there is no score, or empty.")
+    principles: list[PrincipleMark]
+    provenance: Provenance
+
+    def _cells(self) -> dict[str, str]:
+        marks = {m.principle: "-" if m.p is None else f"{m.p:.3f}" for m in self.principles}
+        score = "-" if self.score is None else f"{self.score:.3f}"
+        return {"id": self.id, "score": score, **marks, "why none": self.reason}
+
+    def _repr_html_(self) -> str:
+        return _html([self._cells()])
+
+
+class PrincipleCritique(_Answer):
+    """What was written about a response by one principle."""
+
+    principle: str
+    critique: str
+    finds_nothing: bool = Field(description="The critique says that there is nothing to mend.")
+    revision: str = Field(description="Empty where none was asked for or needed.")
+    failed: str = Field(description="Why a text is missing, or empty.")
+
+
+class Critique(_Answer):
+    """What is wrong with one response, by principle."""
+
+    id: str = ""
+    principles: list[PrincipleCritique]
+    provenance: Provenance
+
+    def _cells(self) -> dict[str, str]:
+        found = [p.principle for p in self.principles if not (p.finds_nothing or p.failed)]
+        return {"id": self.id, "to mend": ", ".join(found) or "nothing"}
+
+    def _repr_html_(self) -> str:
+        return _html([p.model_dump(include={"principle", "critique", "revision"})
+                      for p in self.principles])  # fmt: skip
+
+
+AnswerType = TypeVar("AnswerType", Comparison, Score, Critique)
+
+
+class Answers(list[AnswerType], Generic[AnswerType]):
+    """A list of answers that a notebook shows as a table."""
+
+    _MOST_SHOWN = 200
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Plain dictionaries, for pandas or datasets."""
+        return [answer.model_dump() for answer in self]
+
+    def _repr_html_(self) -> str:
+        shown = _html([answer._cells() for answer in self[: self._MOST_SHOWN]])
+        more = len(self) - self._MOST_SHOWN
+        return shown + (f"<p>... and {more} more</p>" if more > 0 else "")
+
+
+def _html(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "<p>nothing</p>"
+    names = [
+        n for n in dict.fromkeys(n for row in rows for n in row) if any(r.get(n) for r in rows)
+    ]
+    head = _line("th", names)
+    body = "".join(_line("td", [str(row.get(name, "")) for name in names]) for row in rows)
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _line(tag: str, cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

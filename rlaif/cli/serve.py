@@ -1,0 +1,141 @@
+"""`rlaif serve`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.model_flags import engine_flags, spread
+from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.output import note, quiet_libraries
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
+from rlaif.pipeline.judge_setup import JudgeSettings, with_defaults
+from rlaif.stages.folding import FoldSettings
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif serve -c demo
+  rlaif serve -c my.yaml --judge Qwen/Qwen3-8B --port 8000
+  rlaif serve -c my.yaml -j MODEL --alias gpt-4o-2024-08-06=my:rewardbench
+  RLAIF_TOKEN=... rlaif serve -c my.yaml -j MODEL --host 0.0.0.0
+  curl localhost:8000/v1/judge/pairwise --json '{"prompt": "...", "response_a": "...", \\
+      "response_b": "..."}'
+
+Model names are rlaif/CONSTITUTION:DIALECT; a dialect reads a harness's own judge prompt and
+answers in the form that the harness parses. GET /docs shows every endpoint with examples. SIGTERM
+or Ctrl-C stops taking requests and finishes those that were taken.
+"""
+
+
+@click.command(name="serve", epilog=_EXAMPLES)
+@click.option(
+    "-c",
+    "--constitution",
+    "constitutions",
+    required=True,
+    multiple=True,
+    help="A YAML file or a shipped name; several share the judge.",
+)
+@click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
+@click.option("--writer", help="Model that writes critiques. [default: the judge]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--token", help="What clients must present, unless $RLAIF_TOKEN has it. [default: none]"
+)
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    metavar="NAME=C:DIALECT",
+    help="Another model name, for harnesses that know certain names only.",
+)
+@click.option(
+    "--max-body-mib",
+    default=16.0,
+    show_default=True,
+    type=click.FloatRange(0.001, 4096),
+    help="Largest request.",
+)
+@click.option(
+    "--request-seconds",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(0.001, 1e6),
+    help="Longest time of a request.",
+)
+@click.option(
+    "--max-waiting",
+    default=8192,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Pairs and responses under way at once; more are refused with 429.",
+)
+@click.option("--access-log", is_flag=True, help="Log a line per request (never its content).")
+@click.option("--cache-folder", metavar="DIR", help="Of answers. [default: the user's]")
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "fold"}))
+@settings_options(FoldSettings)
+@engine_flags
+def command(
+    constitutions: tuple[str, ...],
+    judge: str,
+    writer: str | None,
+    host: str,
+    port: int,
+    token: str | None,
+    aliases: tuple[str, ...],
+    max_body_mib: float,
+    request_seconds: float,
+    max_waiting: int,
+    access_log: bool,
+    cache_folder: str | None,
+    config: str | None,
+    **flags: Any,
+) -> None:
+    """Serve the judge over HTTP, to harnesses and to anything else.
+
+    All clients share one running batch. Answers are the same as those of `rlaif label`.
+    """
+    quiet_libraries()
+    try:
+        import uvicorn
+
+        from rlaif.serve.guarding import check_binding
+        from rlaif.serve.start import open_server
+    except ImportError as error:
+        raise RlaifError(
+            f"serving needs the package {error.name!r}, which is not installed",
+            hint="Install it: pip install 'rlaif[serve]'.",
+        ) from None
+    token = token or os.environ.get("RLAIF_TOKEN") or None
+    check_binding(host, token)
+    names = (JudgeSettings, FoldSettings, EngineSettings)
+    hidden = frozenset({"model", "judge", "writer", "fold"})
+    values, places = merge_settings(spread(flags), config, names, hidden=hidden)
+    engine = build(EngineSettings, {**values, "model": judge}, places)
+    values["fold"] = build(FoldSettings, values, places)
+    if writer:
+        values["writer"] = engine.model_copy(update={"model": writer})
+    settings = build(JudgeSettings, with_defaults(values, engine), places)
+    app = open_server(
+        constitutions,
+        settings,
+        aliases=aliases,
+        token=token,
+        body_bytes=int(max_body_mib * (1 << 20)),
+        seconds=request_seconds,
+        most_waiting=max_waiting,
+        cache_folder=Path(cache_folder) if cache_folder else None,
+        on_engine=lambda model: note(f"starting {model!r} on {engine.engine} ..."),
+    )
+    note(f"serving at http://{host}:{port} (try /docs); Ctrl-C stops")
+    uvicorn.run(
+        app, host=host, port=port, log_level="warning" if not access_log else "info",
+        access_log=access_log,
+    )  # fmt: skip

@@ -1,0 +1,171 @@
+"""A judge behind `rlaif serve`, with the methods of `Judge`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+from rlaif.answers import Comparison, Critique, Score
+from rlaif.errors import RlaifError
+from rlaif.judge import Row, Text, pair_row, progress_bar, single_row
+
+TOKEN_VARIABLE = "RLAIF_TOKEN"
+ROWS_PER_REQUEST = 32
+REQUESTS_AT_ONCE = 8
+MOST_TRIES = 8
+Found = TypeVar("Found", Comparison, Score)
+
+
+class RemoteJudge:
+    """Asks a server.
+
+    Args:
+        url: such as `http://127.0.0.1:8000`.
+        constitution: its name; needed where the server has several.
+        token: of the server; default: `$RLAIF_TOKEN`.
+        timeout: seconds for one request.
+
+    Raises:
+        RlaifError: from every method: the server does not answer, or refuses with a reason.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        constitution: str | None = None,
+        token: str | None = None,
+        timeout: float = 600.0,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._constitution = constitution
+        token = token or os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(headers=headers, timeout=timeout)
+
+    def compare(self, prompt: Text, a: Text, b: Text, *, tags: Sequence[str] = ()) -> Comparison:
+        """See `Judge.compare`."""
+        return next(self.compare_many([pair_row((prompt, a, b), tags)]))
+
+    def compare_many(
+        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+    ) -> Iterator[Comparison]:
+        """See `Judge.compare_many`."""
+        bar = progress_bar(rows, "pair") if progress else None
+        return self._many(map(pair_row, rows), "pairwise", "pairs", Comparison, bar)
+
+    def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
+        """See `Judge.score`."""
+        return next(self.score_many([single_row((prompt, response), tags)]))
+
+    def score_many(
+        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+    ) -> Iterator[Score]:
+        """See `Judge.score_many`."""
+        bar = progress_bar(rows, "response") if progress else None
+        return self._many(map(single_row, rows), "pointwise", "items", Score, bar)
+
+    def critique(
+        self,
+        prompt: Text,
+        response: Text,
+        *,
+        principles: Sequence[str] | None = None,
+        revise: bool = False,
+    ) -> Critique:
+        """See `Judge.critique`."""
+        row = {**single_row((prompt, response)), "revise": revise}
+        if principles is not None:
+            row["principles"] = list(principles)
+        return Critique.model_validate(self._post("critique", self._addressed(row)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> RemoteJudge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _addressed(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "constitution": self._constitution} if self._constitution else body
+
+    def _many(
+        self,
+        rows: Iterable[dict[str, Any]],
+        endpoint: str,
+        key: str,
+        form: type[Found],
+        bar: Any,
+    ) -> Iterator[Found]:
+        def ask(batch: list[dict[str, Any]]) -> list[Found]:
+            answer = self._post(endpoint, self._addressed({key: batch}))
+            found = []
+            for item in answer["results"]:
+                if "error" in item:
+                    raise RlaifError(item["error"], hint="Mend or leave out that row.")
+                found.append(form.model_validate(item))
+            return found
+
+        waiting: deque[Future[list[Found]]] = deque()
+        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+        source = iter(rows)
+        try:
+            while True:
+                while len(waiting) < 2 * REQUESTS_AT_ONCE:
+                    batch = _take(source, ROWS_PER_REQUEST)
+                    if not batch:
+                        break
+                    waiting.append(pool.submit(ask, batch))
+                if not waiting:
+                    return
+                for answer in waiting.popleft().result():
+                    if bar is not None:
+                        bar.update()
+                    yield answer
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if bar is not None:
+                bar.close()
+
+    def _post(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+        for attempt in range(MOST_TRIES):
+            try:
+                answer = self._client.post(f"{self._url}/v1/judge/{endpoint}", json=body)
+            except httpx.HTTPError as error:
+                raise RlaifError(
+                    f"no answer from {self._url} ({type(error).__name__}: {error})",
+                    hint="Check the address, and that `rlaif serve` runs there.",
+                ) from None
+            if answer.status_code != 429 or attempt == MOST_TRIES - 1:
+                break
+            time.sleep(float(answer.headers.get("Retry-After", 1)))
+        if answer.status_code != 200:
+            raise RlaifError(f"{self._url} refused: {_reason(answer)}", hint="See its message.")
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def _take(source: Iterator[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    batch = []
+    for row in source:
+        batch.append(row)
+        if len(batch) == most:
+            break
+    return batch
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        error = answer.json()["error"]
+        return f"{answer.status_code}, {error['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.reason_phrase}"

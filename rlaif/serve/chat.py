@@ -1,0 +1,115 @@
+"""Answers a harness's chat: reads it in its dialect, asks the judge, writes the verdict back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from itertools import combinations
+from typing import Any, TypeVar
+
+from rlaif.answers import Comparison, Score
+from rlaif.judge import Judge
+from rlaif.records import Message, Pair
+from rlaif.serve.dialects.base import (
+    Choice,
+    Dialect,
+    Known,
+    NotUnderstood,
+    Pairwise,
+    Reply,
+    Single,
+    logprob,
+    ranking,
+)
+from rlaif.serve.schemas import ChatMessage, Logprobs, TokenLogprob, TopToken
+
+Found = TypeVar("Found")
+Wait = Callable[[Future[Any]], Awaitable[Any]]
+_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
+
+
+def plain(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Messages as texts.
+
+    Raises:
+        NotUnderstood: one has parts other than text, an unknown role, or broken characters.
+    """
+    found: list[Message] = []
+    for number, message in enumerate(messages, 1):
+        content = message.content
+        if not isinstance(content, str):
+            texts = [part.get("text") for part in content]
+            if not all(isinstance(text, str) for text in texts):
+                raise NotUnderstood(f"message {number} has parts that are not text")
+            content = "\n".join(str(text) for text in texts)
+        if message.role not in _ROLES:
+            raise NotUnderstood(f"message {number} has the role {message.role[:40]!r}")
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise NotUnderstood(f"message {number} holds half of a character") from None
+        found.append({"role": _ROLES[message.role], "content": content})
+    return found
+
+
+async def answer(
+    judge: Judge, dialect: Dialect, messages: list[Message], wait: Wait
+) -> tuple[Reply, dict[str, Any]]:
+    """The reply to a harness, and the evidence behind it.
+
+    Args:
+        wait: waits for a future, as long as a request may take.
+
+    Raises:
+        NotUnderstood: the prompt is not of the dialect.
+    """
+    try:
+        reading = dialect.read(messages, judge.setup.constitution)
+    except NotUnderstood as error:
+        raise NotUnderstood(f"{error}. The dialect {dialect.name!r} expects {dialect.expects}")\
+            from None  # fmt: skip
+    if isinstance(reading, Known):
+        return Reply(reading.text), {}
+    if isinstance(reading, Pairwise):
+        pair = Pair("", reading.prompt, reading.a, reading.b)
+        comparison: Comparison = await wait(judge.submit_pair(pair))
+        return dialect.write(reading, comparison), {"comparison": comparison.model_dump()}
+    if isinstance(reading, Single):
+        score: Score = await wait(
+            judge.submit_response(reading.prompt, reading.response, reading.principles)
+        )
+        return dialect.write(reading, score), {"score": score.model_dump()}
+    assert isinstance(reading, Choice)
+    compared = await _all_pairs(judge, reading, wait)
+    evidence = [{"a": i, "b": j, **c.model_dump()} for (i, j), c in compared.items()]
+    found = ranking(compared, len(reading.responses))
+    return dialect.write(reading, found), {"comparisons": evidence, "values": list(found.values)}
+
+
+async def _all_pairs(
+    judge: Judge, reading: Choice, wait: Wait
+) -> Mapping[tuple[int, int], Comparison]:
+    places = list(combinations(range(len(reading.responses)), 2))
+    futures = []
+    try:
+        for i, j in places:
+            pair = Pair("", reading.prompt, reading.responses[i], reading.responses[j])
+            futures.append(judge.submit_pair(pair))
+        found = await asyncio.gather(*(wait(future) for future in futures))
+    finally:
+        for future in futures:
+            future.cancel()
+    return dict(zip(places, found, strict=True))
+
+
+def logprobs_of(reply: Reply, most: int) -> Logprobs | None:
+    """The one token of a reply with its rivals, as OpenAI gives them; None for longer replies."""
+    if reply.tokens is None:
+        return None
+    ranked = sorted(reply.tokens.items(), key=lambda item: -item[1])
+    tops = [
+        TopToken(token=token, logprob=logprob(p), bytes=list(token.encode())) for token, p in ranked
+    ]
+    own = next(top for top in tops if top.token == reply.text)
+    return Logprobs(content=[TokenLogprob(**own.model_dump(), top_logprobs=tops[:most])])

@@ -1,0 +1,82 @@
+"""AlpacaEval 0.6: its stock annotators' prompts, and the template that `rlaif harness` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlaif.answers import Comparison, Score
+from rlaif.constitution.schema import Constitution
+from rlaif.records import Message
+from rlaif.serve.dialects.base import (
+    NotUnderstood,
+    Pairwise,
+    Ranking,
+    Reading,
+    Reply,
+    between,
+    forced,
+    last_user,
+    no_verdict,
+    turn,
+)
+
+OWN_MARKS = ("<<<rlaif: prompt>>>\n", "\n<<<rlaif: response m>>>\n", "\n<<<rlaif: response M>>>\n",
+             "\n<<<rlaif: end>>>")  # fmt: skip
+_CLASSIFIER = (
+    '"instruction": """',
+    '""",\n}\n\n## Model Outputs',
+    '"model_identifier": "m",\n        "output": """',
+    '"""\n    },\n    {\n        "model_identifier": "M",\n        "output": """',
+    '"""\n    }\n}\n\n## Task',
+)
+_RANKING = (
+    '"instruction": """',
+    '""",\n}\n\nHere are the outputs of the models:',
+    '"model": "model_1",\n        "answer": """',
+    '"""\n    },\n    {\n        "model": "model_2",\n        "answer": """',
+    '"""\n    }\n]\n\nNow please rank',
+)
+
+
+class AlpacaEval:
+    """Answers `m` or `M` with its probability, or a ranking where that is asked for."""
+
+    name = "alpaca-eval"
+    expects = (
+        "the prompt that `rlaif harness alpaca-eval` writes, or that of AlpacaEval's annotators "
+        "alpaca_eval_clf_* (m or M) or alpaca_eval_gpt4 (a ranking)"
+    )
+
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+        """See `Dialect.read`."""
+        text = last_user(messages)
+        if OWN_MARKS[0] in text:
+            parts = between(text, OWN_MARKS, start=True, end=True)
+        elif _CLASSIFIER[2] in text:
+            prompt, _, a, b = between(text, _CLASSIFIER)
+            parts = [prompt, a, b]
+        elif _RANKING[2] in text:
+            prompt, _, a, b = between(text, _RANKING)
+            return _Ranked(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+        else:
+            raise NotUnderstood("none of the known annotator prompts")
+        prompt, a, b = parts
+        return Pairwise(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+        """`m` for the first response; where the verdict is even, both are equally likely."""
+        assert isinstance(found, Comparison)
+        if found.status == "abstained":
+            return no_verdict(found.reason)
+        winner = forced(found) or "a"
+        if isinstance(reading, _Ranked):
+            if forced(found) is None:
+                return no_verdict("both are equally likely to be better")
+            ranks = (1, 2) if winner == "a" else (2, 1)
+            entries = [f"{{'model': 'model_{i + 1}', 'rank': {r}}}" for i, r in enumerate(ranks)]
+            return Reply(f"[{', '.join(entries)}]")
+        return Reply("m" if winner == "a" else "M", {"m": found.p_a, "M": 1.0 - found.p_a})
+
+
+class _Ranked(Pairwise):
+    """Asked for as a ranking."""

@@ -1,0 +1,205 @@
+"""How a harness's own judge prompt is read, and how its verdict is written back.
+
+A harness sends its question as a chat; a dialect finds the conversation and the responses in it,
+and writes what the judge found in the form that the harness parses.  A prompt that does not have
+the expected form is refused, never guessed at; so is one in which a response contains the very
+marks that separate the parts.  Where the judge has no verdict, the answer holds none either, so
+that the harness counts it as it counts other invalid answers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rlaif.answers import Comparison, Score
+from rlaif.constitution.schema import Constitution
+from rlaif.records import Message
+
+
+class NotUnderstood(Exception):
+    """A prompt that the dialect cannot read; the message says what was expected."""
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Two responses to one conversation."""
+
+    prompt: list[Message]
+    a: list[Message]
+    b: list[Message]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Several responses to one conversation; the best is asked for."""
+
+    prompt: list[Message]
+    responses: list[list[Message]]
+
+
+@dataclass(frozen=True)
+class Single:
+    """One response; `principles` are those asked about, None for all."""
+
+    prompt: list[Message]
+    response: list[Message]
+    principles: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What needs no judge: its answer."""
+
+    text: str
+
+
+Reading = Pairwise | Choice | Single | Known
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which of several responses is best: each one's mean probability of beating another.
+
+    Attributes:
+        values: by response; empty where there is no verdict.
+        reason: why there is none.
+    """
+
+    values: Sequence[float]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the harness is told.
+
+    Attributes:
+        text: the message.
+        tokens: for a message of one token: the alternatives with their probabilities.
+    """
+
+    text: str
+    tokens: Mapping[str, float] | None = None
+
+
+class Dialect(Protocol):
+    """A harness's way to ask and to be answered."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in a model alias."""
+        ...
+
+    @property
+    def expects(self) -> str:
+        """What a prompt looks like, for errors."""
+        ...
+
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+        """Find the parts of a prompt.
+
+        Raises:
+            NotUnderstood: the prompt has another form.
+        """
+        ...
+
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+        """The verdict in the harness's words."""
+        ...
+
+
+def turn(role: str, text: str) -> list[Message]:
+    """A conversation of one message."""
+    return [{"role": role, "content": text}]
+
+
+def between(
+    text: str, marks: Sequence[str], *, start: bool = False, end: bool = False
+) -> list[str]:
+    """What stands between marks that must each occur exactly once, in order.
+
+    Args:
+        start, end: whether text before the first and after the last mark must be empty.
+
+    Raises:
+        NotUnderstood: a mark is missing or occurs more than once.
+    """
+    for mark in marks:
+        times = text.count(mark)
+        shown = " ".join(mark.split())
+        if not times:
+            raise NotUnderstood(f"{shown!r} is missing")
+        if times > 1:
+            raise NotUnderstood(f"{shown!r} occurs {times} times: the parts can't be told apart")
+    pattern = "(.*?)".join(map(re.escape, marks))
+    match = re.search(pattern, text, re.DOTALL)
+    if match is None:
+        raise NotUnderstood("the marks stand in another order")
+    if start and text[: match.start()].strip():
+        raise NotUnderstood("there is text before the first mark")
+    if end and text[match.end() :].strip():
+        raise NotUnderstood("there is text after the last mark")
+    return list(match.groups())
+
+
+def last_user(messages: Sequence[Message]) -> str:
+    """The text of the last message that is not the assistant's.
+
+    Raises:
+        NotUnderstood: there is none.
+    """
+    for message in reversed(messages):
+        if message["role"] in ("user", "system"):
+            return message["content"]
+    raise NotUnderstood("there is no user message")
+
+
+def named_principles(text: str, constitution: Constitution) -> list[str] | None:
+    """What a harness's criterion selects: `constitution` is all, ids with commas are those.
+
+    Raises:
+        NotUnderstood: it is some other text, which this judge would have to ignore.
+    """
+    wanted = text.strip().strip(".").strip()
+    if wanted.lower() == "constitution":
+        return None
+    known = [p.id for p in constitution.principles]
+    names = [name.strip() for name in wanted.split(",")]
+    if all(name in known for name in names):
+        return names
+    raise NotUnderstood(
+        f"the criterion {wanted[:80]!r} is neither `constitution` nor principles of it "
+        f"({', '.join(known[:8])})"
+    )
+
+
+def no_verdict(reason: str) -> Reply:
+    """A message in which no harness finds a verdict."""
+    return Reply(f"no verdict: {reason}")
+
+
+def forced(found: Comparison) -> str | None:
+    """`a` or `b` where a harness knows no tie: the likelier one; None at exactly one half."""
+    if found.p_a == 0.5:
+        return None
+    return "a" if found.p_a > 0.5 else "b"
+
+
+def ranking(comparisons: Mapping[tuple[int, int], Comparison], count: int) -> Ranking:
+    """The mean probability of each response to beat another one."""
+    sums = [0.0] * count
+    for (i, j), found in comparisons.items():
+        if found.status == "abstained":
+            return Ranking((), found.reason)
+        sums[i] += found.p_a
+        sums[j] += 1.0 - found.p_a
+    return Ranking([s / (count - 1) for s in sums])
+
+
+def logprob(p: float) -> float:
+    """Log of a probability, as servers give it for one that is zero in floating point."""
+    return math.log(p) if p > 0 else -9999.0

@@ -1,0 +1,83 @@
+"""deepeval's G-Eval: first it asks for evaluation steps, then for a score by them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from rlaif.answers import Comparison, Score
+from rlaif.constitution.schema import Constitution
+from rlaif.records import Message
+from rlaif.serve.dialects.base import (
+    Known,
+    NotUnderstood,
+    Ranking,
+    Reading,
+    Reply,
+    Single,
+    between,
+    last_user,
+    named_principles,
+    no_verdict,
+    turn,
+)
+from rlaif.serve.dialects.reasons import in_words
+
+_RANGE = re.compile(r"an integer between (-?\d+) and (-?\d+)")
+
+
+class GEval:
+    """`{"score": ..., "reason": ...}`; the criteria are `constitution` or principle ids."""
+
+    name = "deepeval"
+    expects = (
+        "G-Eval's prompt for steps or for a score, with criteria (or steps) that are "
+        "`constitution` or ids of principles, and the parameters Input and Actual Output"
+    )
+
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+        """See `Dialect.read`."""
+        text = last_user(messages)
+        if "\nEvaluation Criteria:\n" in text:
+            (criteria,) = between(text, ("\nEvaluation Criteria:\n", "\n\n**\nIMPORTANT:"))
+            names = named_principles(criteria, constitution)
+            return Known(json.dumps({"steps": names or ["constitution"]}))
+        marks = ("\nEvaluation Steps:\n", "Test Case:\nInput:\n", " \n\nActual Output:\n",
+                 "\n\nParameters:\n")  # fmt: skip
+        steps, prompt, output = between(text, marks)
+        named = [re.sub(r"^\s*\d+[.)]\s*", "", line) for line in steps.splitlines() if line.strip()]
+        scale = _RANGE.search(text)
+        if scale is None:
+            raise NotUnderstood("the range of the score is missing")
+        return _Scaled(
+            turn("user", prompt),
+            turn("assistant", output.rstrip()),
+            named_principles(",".join(named), constitution),
+            int(scale.group(1)),
+            int(scale.group(2)),
+        )
+
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+        """See `Dialect.write`."""
+        assert isinstance(found, Score)
+        assert isinstance(reading, _Scaled)
+        if found.score is None:
+            return no_verdict(found.reason)
+        score = round(reading.low + (reading.high - reading.low) * found.score)
+        return Reply(json.dumps({"reason": in_words(found), "score": score}))
+
+
+class _Scaled(Single):
+    """A response to be scored on a scale of whole numbers."""
+
+    def __init__(
+        self, prompt: list[Message], response: list[Message], principles: list[str] | None,
+        low: int, high: int,
+    ) -> None:  # fmt: skip
+        super().__init__(prompt, response, principles)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+
+    low: int
+    high: int

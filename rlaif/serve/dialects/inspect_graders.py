@@ -1,0 +1,68 @@
+"""inspect_ai's model-graded scorers: `GRADE: C`, `P` or `I`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlaif.answers import Comparison, Score
+from rlaif.constitution.schema import Constitution
+from rlaif.records import Message
+from rlaif.serve.dialects.base import (
+    Pairwise,
+    Ranking,
+    Reading,
+    Reply,
+    Single,
+    between,
+    forced,
+    last_user,
+    named_principles,
+    no_verdict,
+    turn,
+)
+
+_STARS = "\n************\n"
+
+
+class InspectGraders:
+    """`model_graded_qa` with the criterion `constitution` (or principle ids): correct if the score
+    is at least one half.  `model_graded_fact`: correct if the submission is at least as good as the
+    expert's answer.
+    """
+
+    name = "inspect"
+    expects = (
+        "inspect's prompt with [Task], [Submission] and [Criterion] (`constitution` or principle "
+        "ids), or with [Question], [Expert] and [Submission]"
+    )
+
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+        """See `Dialect.read`."""
+        text = last_user(messages)
+        if "[Expert]: " in text:
+            prompt, expert, answer = between(
+                text,
+                ("[BEGIN DATA]" + _STARS + "[Question]: ", _STARS + "[Expert]: ",
+                 _STARS + "[Submission]: ", _STARS + "[END DATA]"),
+            )  # fmt: skip
+            return Pairwise(turn("user", prompt), turn("assistant", answer),
+                            turn("assistant", expert))  # fmt: skip
+        stars = "\n***\n"
+        prompt, answer, criterion = between(
+            text,
+            ("[BEGIN DATA]" + stars + "[Task]: ", stars + "[Submission]: ",
+             stars + "[Criterion]: ", stars + "[END DATA]"),
+        )  # fmt: skip
+        names = named_principles(criterion, constitution)
+        return Single(turn("user", prompt), turn("assistant", answer), names)
+
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+        """See `Dialect.write`."""
+        if isinstance(found, Score):
+            if found.score is None:
+                return no_verdict(found.reason)
+            return Reply(f"GRADE: {'C' if found.score >= 0.5 else 'I'}")
+        assert isinstance(found, Comparison)
+        if found.status == "abstained":
+            return no_verdict(found.reason)
+        return Reply(f"GRADE: {'I' if found.status == 'decided' and forced(found) == 'b' else 'C'}")

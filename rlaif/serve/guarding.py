@@ -1,0 +1,114 @@
+"""Who may ask, how much at once, and for how long: checked before a request is read."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from rlaif.errors import RlaifError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+OPEN_PATHS = ("/health",)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_binding(host: str, token: str | None) -> None:
+    """Refuse to be open to the network.
+
+    Raises:
+        RlaifError: `host` is not loopback and there is no token.
+    """
+    if not is_loopback(host) and not token:
+        raise RlaifError(
+            f"--host {host} can be reached from other machines, and there is no token",
+            hint="Set one with --token or $RLAIF_TOKEN, or bind to 127.0.0.1.",
+        )
+
+
+class Guard:
+    """ASGI middleware: the token, and the size of bodies (declared or not).
+
+    Args:
+        token: what a bearer must present; None lets everybody ask.
+        most_bytes: of a body.
+    """
+
+    def __init__(self, app: App, token: str | None, most_bytes: int) -> None:
+        self._app = app
+        self._token = token.encode() if token else None
+        self._most = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        if self._token is not None and scope["path"] not in OPEN_PATHS:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            right = secrets.compare_digest(given.strip(), self._token)
+            if scheme.lower() != b"bearer" or not right:
+                extra = [(b"www-authenticate", b"Bearer")]
+                await _refuse(send, 401, "the token is missing or wrong", extra)
+                return
+        declared = headers.get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self._most:
+            await _refuse(send, 413, f"the body is larger than {self._most} bytes")
+            return
+        body, more, read = [], True, 0
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body.append(message.get("body", b""))
+            read += len(body[-1])
+            if read > self._most:
+                await _refuse(send, 413, f"the body is larger than {self._most} bytes")
+                return
+            more = message.get("more_body", False)
+        whole: MutableMapping[str, Any] | None = {
+            "type": "http.request", "body": b"".join(body), "more_body": False,
+        }  # fmt: skip
+
+        async def replay() -> MutableMapping[str, Any]:
+            nonlocal whole
+            if whole is None:
+                return await receive()
+            given, whole = whole, None
+            return given
+
+        await self._app(scope, replay, send)
+
+
+async def _refuse(
+    send: Send, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    error = {"error": {"message": message, "type": "invalid_request_error", "code": status}}
+    body = json.dumps(error).encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                *(headers or []),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

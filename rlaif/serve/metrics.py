@@ -1,0 +1,56 @@
+"""What `/metrics` says, in Prometheus' form.  No prompt, answer or key is ever in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from rlaif.pipeline.service import Service
+
+
+class Metrics:
+    """Counters of requests, and the service's own when they are asked for."""
+
+    def __init__(self, service: Service) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "rlaif_requests", "Requests answered.", ["endpoint", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "rlaif_request_seconds",
+            "From a request's arrival to its answer.",
+            ["endpoint"],
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+            registry=self.registry,
+        )
+        self.registry.register(_OfService(service))
+
+    def text(self) -> bytes:
+        """Everything."""
+        return generate_latest(self.registry)
+
+
+class _OfService:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the counters of the service and its engines."""
+        counts, stats = self._service.counts, self._service.stats()
+        yield GaugeMetricFamily(
+            "rlaif_waiting", "Questions under way.", value=self._service.waiting
+        )
+        asked = CounterMetricFamily("rlaif_judge_answers", "Answers of the models.", labels=["how"])
+        asked.add_metric(["asked"], counts.asked)
+        asked.add_metric(["cached"], counts.cached)
+        asked.add_metric(["failed"], counts.failed)
+        yield asked
+        tokens = CounterMetricFamily("rlaif_prompt_tokens", "Prompt tokens.", labels=["how"])
+        tokens.add_metric(["computed"], stats.prompt_tokens - stats.cached_tokens)
+        tokens.add_metric(["spared"], stats.cached_tokens)
+        yield tokens
+        yield CounterMetricFamily(
+            "rlaif_engine_idle_seconds", "Time with nothing to do.", value=stats.idle_seconds
+        )

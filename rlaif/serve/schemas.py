@@ -1,0 +1,287 @@
+"""What the endpoints take and give, beside the answers themselves (`rlaif.answers`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.answers import Comparison, Score
+
+
+class ChatMessage(BaseModel):
+    """One turn.  Text parts of a message in parts are joined; other parts are refused."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+Conversation = str | list[ChatMessage]
+_PROMPT: Conversation = "How do I clean a small kettle?"
+_GOOD = "Clean the kettle with warm water."
+_RUDE = "That is a silly question. Clean the kettle with warm water."
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PairIn(_Request):
+    """Two responses to a prompt."""
+
+    prompt: Conversation = Field(examples=[_PROMPT])
+    response_a: Conversation = Field(examples=[_GOOD])
+    response_b: Conversation = Field(examples=[_RUDE])
+    id: str = Field(default="", description="Comes back with the answer.")
+    tags: list[str] = Field(default=[], description="What `applies_to` selects principles by.")
+
+
+class PairRequest(PairIn):
+    """One pair."""
+
+    constitution: str | None = Field(default=None, description="Name; default: the first.")
+
+
+class PairsRequest(_Request):
+    """Many pairs."""
+
+    pairs: list[PairIn] = Field(min_length=1, max_length=4096)
+    constitution: str | None = None
+
+
+class ResponseIn(_Request):
+    """One response to a prompt."""
+
+    prompt: Conversation = Field(examples=[_PROMPT])
+    response: Conversation = Field(examples=[_GOOD])
+    id: str = Field(default="", description="Comes back with the answer.")
+    tags: list[str] = []
+
+
+class ResponseRequest(ResponseIn):
+    """One response."""
+
+    constitution: str | None = None
+
+
+class ResponsesRequest(_Request):
+    """Many responses."""
+
+    items: list[ResponseIn] = Field(min_length=1, max_length=4096)
+    constitution: str | None = None
+
+
+class CritiqueRequest(ResponseIn):
+    """A response to criticise."""
+
+    principles: list[str] | None = Field(default=None, description="Ids; default: all that apply.")
+    revise: bool = Field(default=False, description="Also write the response anew.")
+    constitution: str | None = None
+
+
+class ItemError(BaseModel):
+    """Why an item of a batch has no answer."""
+
+    id: str = ""
+    error: str
+
+
+class Comparisons(BaseModel):
+    """Answers in the order of the pairs."""
+
+    results: list[Comparison | ItemError]
+
+
+class Scores(BaseModel):
+    """Answers in the order of the items."""
+
+    results: list[Score | ItemError]
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    code: int
+
+
+class ErrorAnswer(BaseModel):
+    """As OpenAI's errors."""
+
+    error: ErrorBody
+
+
+class Health(BaseModel):
+    """Whether the judge runs."""
+
+    status: Literal["ok"]
+    waiting: int = Field(description="Questions under way.")
+
+
+class ModelCard(BaseModel):
+    """A name that requests may use."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "rlaif"
+    constitution: str
+    dialect: str
+
+
+class ModelList(BaseModel):
+    """All names."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class ChatRequest(BaseModel):
+    """A harness's judge prompt.  Sampling settings are taken and change nothing."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(examples=["rlaif/demo:json"])
+    messages: list[ChatMessage] = Field(
+        min_length=1,
+        examples=[
+            [
+                {
+                    "role": "user",
+                    "content": '{"prompt": "How do I clean a small kettle?", "response_a": '
+                    '"Clean the kettle with warm water.", "response_b": "Go away."}',
+                }
+            ]
+        ],
+    )
+    n: int | None = Field(default=1, ge=1, le=128)
+    stream: bool | None = False
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+
+
+class TopToken(BaseModel):
+    """A token with its log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopToken):
+    """The token that was given, and its rivals."""
+
+    top_logprobs: list[TopToken]
+
+
+class Logprobs(BaseModel):
+    """Of the one token of the answer."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class AnswerMessage(BaseModel):
+    """The verdict in the harness's words."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """One of `n` equal answers."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: Literal["stop"] = "stop"
+    logprobs: Logprobs | None = None
+
+
+class Usage(BaseModel):
+    """Tokens are not counted per request: many share them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class ChatAnswer(BaseModel):
+    """A chat completion; `rlaif` holds the evidence behind it."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage = Usage()
+    system_fingerprint: str
+    rlaif: dict[str, Any] | None = None
+
+
+class ScoreRequest(BaseModel):
+    """As vLLM's: prompts and responses; one prompt may go with many responses."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = Field(default=None, examples=["rlaif/demo"])
+    text_1: str | list[str] | None = Field(default=None, examples=[_PROMPT])
+    text_2: str | list[str] | None = Field(default=None, examples=[[_GOOD, _RUDE]])
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+
+
+class ScoreItem(BaseModel):
+    """A response's score, from 0 to 1; null where there is none."""
+
+    index: int
+    object: Literal["score"] = "score"
+    score: float | None
+
+
+class ScoreAnswer(BaseModel):
+    """As vLLM's."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[ScoreItem]
+    usage: Usage = Usage()
+
+
+class RerankRequest(BaseModel):
+    """As vLLM's: a prompt and responses to it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = Field(default=None, examples=["rlaif/demo"])
+    query: str = Field(examples=[_PROMPT])
+    documents: list[str] = Field(min_length=1, max_length=4096, examples=[[_RUDE, _GOOD]])
+    top_n: int = Field(default=0, ge=0, description="0 for all.")
+
+
+class RerankDocument(BaseModel):
+    """A response."""
+
+    text: str
+
+
+class RerankItem(BaseModel):
+    """A response with its score; best first, those without a score last."""
+
+    index: int
+    document: RerankDocument
+    relevance_score: float | None
+
+
+class RerankAnswer(BaseModel):
+    """As vLLM's."""
+
+    id: str
+    model: str
+    usage: Usage = Usage()
+    results: list[RerankItem]

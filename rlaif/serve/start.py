@@ -1,0 +1,50 @@
+"""From names to a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from rlaif.errors import RlaifError
+from rlaif.judge import Judge
+from rlaif.pipeline.feedback import WRITER
+from rlaif.pipeline.judge_setup import JudgeSettings, models_of, prepare_judge
+from rlaif.pipeline.service import Service
+from rlaif.serve.app import Limits, Server, build_app, read_aliases
+
+
+def open_server(
+    constitutions: Sequence[str],
+    settings: JudgeSettings,
+    *,
+    aliases: Sequence[str] = (),
+    token: str | None = None,
+    body_bytes: int = 16 << 20,
+    seconds: float = 600.0,
+    most_waiting: int | None = 8192,
+    cache_folder: Path | None = None,
+    on_engine: Callable[[str], None] = lambda _: None,
+) -> FastAPI:
+    """Check everything, start the engines, and build the application.
+
+    Raises:
+        RlaifError: a constitution, an alias or a setting can't be used, or an engine can't start.
+    """
+    setups = [prepare_judge(name, settings) for name in constitutions]
+    names = [setup.constitution.name for setup in setups]
+    if len(set(names)) < len(names):
+        raise RlaifError(
+            f"two constitutions have the same name ({', '.join(names)})",
+            hint="Model names go by it: rename one.",
+        )
+    known = read_aliases(aliases, names)
+    models = models_of(settings)
+    if setups[0].criticizing is None:
+        models.pop(WRITER)
+    service = Service(
+        models, cache_folder=cache_folder, most_waiting=most_waiting, on_engine=on_engine
+    )
+    judges = {setup.constitution.name: Judge.of(setup, service=service) for setup in setups}
+    return build_app(Server(judges, service, known, Limits(token, body_bytes, seconds)))

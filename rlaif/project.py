@@ -30,7 +30,7 @@ principles:
 
 
 def write_project(folder: Path) -> list[Path]:
-    """Write constitution, its schema, sample pairs and sample prompts.
+    """Write constitution, its schema, sample pairs, sample prompts and held-out ones.
 
     Raises:
         RlaifError: one of the files exists, or the folder can't be written.
@@ -42,7 +42,7 @@ def write_project(folder: Path) -> list[Path]:
             f"{name}.jsonl": (data_root() / "prompts" / f"demo-{name}.jsonl").read_text(
                 encoding="utf-8"
             )
-            for name in ("pairs", "prompts")
+            for name in ("pairs", "prompts", "heldout")
         },
     }
     for name in files:

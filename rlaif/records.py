@@ -41,6 +41,7 @@ class Pair:
         tags: what `applies_to` selects principles by.
         row: number of the input row, from 1: unique where ids of the data are not.
         depth: synthetic generations of the deeper completion; 0 for human or unknown ones.
+        weight: how often it counts in training.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Pair:
     tags: frozenset[str] = frozenset()
     row: int = 0
     depth: int = 0
+    weight: float = 1.0
 
 
 @dataclass(slots=True)

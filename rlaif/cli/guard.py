@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import percent, print_json, quiet_libraries, table
+from rlaif.cli.output import percent, print_json, quiet_libraries, table, write_result
 from rlaif.errors import RlaifError
 from rlaif.pipeline.guard import GuardSettings, guard
 
@@ -16,7 +17,6 @@ _EXAMPLES = """
 Examples:
   rlaif guard runs/round2/candidates.jsonl --reference runs/round1/candidates.jsonl
   rlaif guard runs/prompts/prompts.jsonl --min-human 0.1 --max-depth 2
-  rlaif guard runs/round2/candidates.jsonl --human pairs.jsonl --min-human 0.1
 
 Exit code 3 if the guard trips, so that a script or `rlaif run` stops there.
 """
@@ -25,19 +25,14 @@ Exit code 3 if the guard trips, so that a script or `rlaif run` stops there.
 @click.command(name="guard", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("--reference", metavar="DATA", help="What the diversity is compared with.")
-@click.option(
-    "--human",
-    multiple=True,
-    metavar="DATA",
-    help="Data that people wrote and that will be mixed in: counts for the human share.",
-)
+@click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/guard.json.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(GuardSettings)
 def command(
     data: str,
     reference: str | None,
-    human: tuple[str, ...],
+    out: str | None,
     config: str | None,
     as_json: bool,
     **flags: Any,
@@ -49,7 +44,9 @@ def command(
     """
     quiet_libraries()
     values, places = merge_settings(flags, config, (GuardSettings,))
-    report = guard(data, reference, build(GuardSettings, values, places), human)
+    report = guard(data, reference, build(GuardSettings, values, places))
+    if out:
+        write_result(Path(out) / "guard.json", vars(report))
     if as_json:
         print_json(vars(report))
     else:

@@ -9,9 +9,12 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+
+from rlaif.errors import RlaifError
 
 _NUMBER = re.compile(r"-|[-+]?[\d,.]+%?( .*)?")
 
@@ -81,3 +84,18 @@ def progress_bar(total: int | None, unit: str, initial: int = 0) -> Any:
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         dynamic_ncols=True,
     )
+
+
+def write_result(path: Path, value: object) -> None:
+    """A command's result as a JSON file, in a folder that is made if missing.
+
+    Raises:
+        RlaifError: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RlaifError(
+            f"{str(path)!r} can't be written ({error.strerror})", hint="Name another folder."
+        ) from None

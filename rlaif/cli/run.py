@@ -46,7 +46,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
     from rlaif.recipes.plan import DONE, graph, plan
 
     given = {
-        name: str(Path(text).resolve()) if Path(text).exists() else plain_value(text)
+        name: str(Path(text).resolve()) if _exists(text) else plain_value(text)
         for name, text in assignments("--set", values).items()
     }
     loaded = load_recipe(recipe, given)
@@ -77,6 +77,13 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
         )
     elif not dry_run:
         click.echo(table(["step", "results"], [(p.step.name, str(p.folder)) for p in steps]))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a file name, or no name at all
+        return False
 
 
 def _commands() -> dict[str, Any]:

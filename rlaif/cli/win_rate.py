@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rlaif.cli.output import print_json, quiet_libraries, table
+from rlaif.cli.output import print_json, quiet_libraries, table, write_result
 
 _EXAMPLES = """
 \b
@@ -19,8 +19,9 @@ Example, whether training helped by the judge's lights:
 
 @click.command(name="win-rate", epilog=_EXAMPLES)
 @click.argument("run")
+@click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/win-rate.json.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
-def command(run: str, as_json: bool) -> None:
+def command(run: str, out: str | None, as_json: bool) -> None:
     """Say which model's completions the judge preferred in a labeling run.
 
     A judge's preference is not quality: it shares the judge's biases with the labels that the
@@ -30,14 +31,16 @@ def command(run: str, as_json: bool) -> None:
     from rlaif.evaluation.win_rates import win_rates
 
     found = win_rates(Path(run))
+    shown = [
+        {
+            "model": w.model, "wins": w.wins, "losses": w.losses, "undecided": w.undecided,
+            "rate": w.rate.rate, "low": w.rate.low, "high": w.rate.high,
+        }
+        for w in found
+    ]  # fmt: skip
+    if out:
+        write_result(Path(out) / "win-rate.json", shown)
     if as_json:
-        shown = [
-            {
-                "model": w.model, "wins": w.wins, "losses": w.losses, "undecided": w.undecided,
-                "rate": w.rate.rate, "low": w.rate.low, "high": w.rate.high,
-            }
-            for w in found
-        ]  # fmt: skip
         print_json(shown)
         return
     rows = [(w.model, w.wins, w.losses, w.undecided, str(w.rate)) for w in found]

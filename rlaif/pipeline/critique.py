@@ -31,7 +31,7 @@ from rlaif.pipeline.writing import (
 from rlaif.prompts import completion_text, conversation_text, load_judge_template
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.folding import FoldSettings
-from rlaif.stages.layouts import BadRow, Candidates, read_candidates
+from rlaif.stages.layouts import BadRow, Candidates, read_candidates, row_weight
 from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import Source, open_source
 from rlaif.store.text_cache import Written
@@ -176,6 +176,8 @@ class _State:
     clear: set[str] = field(default_factory=set)
     steps: list[dict[str, object]] = field(default_factory=list)
     failed: str = ""
+    weight: float = 1.0
+    origin: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,11 @@ class Reviser:
         completion = read.completions[index]
         name = f"{read.id or place.replace(' ', '-')}/{index + 1}"
         original = completion_text(completion.messages)
-        state = _State(read, name, original)
+        source = row["row"]
+        assert isinstance(source, Mapping)
+        state = _State(
+            read, name, original, weight=row_weight(source), origin=_origin_of(source, index)
+        )
         principles = [
             p for p in self.constitution.applicable(read.tags) if p.critique and p.revision
         ]
@@ -389,6 +395,8 @@ class Reviser:
                     "tags": sorted(state.read.tags),
                     "original": original,
                     "original_origin": origin,
+                    "original_provenance": dict(state.origin),
+                    "weight": state.weight,
                     "steps": state.steps,
                     "final": state.text,
                     "status": status,
@@ -406,11 +414,20 @@ class Reviser:
                 "response_b": state.text,
                 "response_a_model": origin,
                 "response_b_model": str(own["model"]),
-                "response_a_origin": {"depth": depth},
+                "response_a_origin": {**state.origin, "depth": depth},
+                "weight": state.weight,
                 "response_b_origin": own,
             }
             rows.append((PAIRS, pair))
         return rows
+
+
+def _origin_of(row: Mapping[str, object], index: int) -> Mapping[str, object]:
+    """What a row says about where one of its completions comes from."""
+    listed = row.get("completions")
+    item = listed[index] if isinstance(listed, list) and index < len(listed) else row
+    found = item.get("origin") if isinstance(item, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _message(text: str) -> list[Message]:

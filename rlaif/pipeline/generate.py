@@ -271,7 +271,7 @@ class CandidateWriter:
         made, counts = self._made(told, origins)
         kept = distinct([m["content"] for m in made], self.settings.near_duplicate)
         counts["near_duplicates"] = len(made) - len(kept)
-        made = [made[i] for i in kept]
+        made = [{**made[i], "copies": copies} for i, copies in kept.items()]
         name = read.id or f"row-{number}"
         if self.settings.keep is not None and made:
             made = yield from self._rank(read, name, made, counts)

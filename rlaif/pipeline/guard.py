@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from rlaif.records import Rejected
 from rlaif.stages.diversity import diversity, matched
 from rlaif.stages.layouts import BadRow, read_candidates
 from rlaif.store.sources import open_source
+
+FEWEST_TEXTS = 10
 
 
 class GuardSettings(BaseModel):
@@ -59,13 +61,11 @@ class GuardReport:
     tripped: list[str]
 
 
-def guard(
-    data: str, reference: str | None, settings: GuardSettings, human: Sequence[str] = ()
-) -> GuardReport:
+def guard(data: str, reference: str | None, settings: GuardSettings) -> GuardReport:
     """Measure `data`, against `reference` if there is one.
 
-    Args:
-        human: data that people wrote and that will be mixed in: counts for the human share alone.
+    A completion that stands for near-duplicates of its prompt (`copies`) counts as often: a model
+    that says one thing to each prompt has lost diversity too.
 
     Raises:
         RlaifError: one of them has no text to measure.
@@ -76,6 +76,11 @@ def guard(
     tripped = []
     if reference is not None:
         before = [text for row in _rows(reference) for text in row.texts]
+        if min(len(texts), len(before)) < FEWEST_TEXTS:
+            tripped.append(
+                f"{len(texts)} texts against {len(before)} are too few to compare: it takes "
+                f"{FEWEST_TEXTS}"
+            )
         now, then = (asdict(diversity(side, settings.seed))
                      for side in matched(texts, before, settings.seed))  # fmt: skip
         for name in now:
@@ -90,16 +95,13 @@ def guard(
         measures = {
             name: {"data": value} for name, value in asdict(diversity(texts, settings.seed)).items()
         }
-    people = [_Row([], _weight(row), "human", 0) for name in human for row in _readable(name)]
-    human_share = _human_share([*rows, *people])
+    human_share = _human_share(rows)
     if settings.min_human and (human_share is None or human_share < settings.min_human):
         shown = (
             "unknown (no row says where it is from)"
             if human_share is None
             else f"{human_share:.1%}"
         )
-        if human:
-            shown += f" ({len(people)} human rows beside {len(rows)})"
         tripped.append(f"the human share is {shown}, under {settings.min_human:.1%}")
     depth = max((row.depth for row in rows), default=0)
     if settings.max_depth is not None and depth > settings.max_depth:
@@ -151,7 +153,9 @@ def _read(row: Mapping[str, object]) -> _Row | None:
     prompt = row.get("prompt")
     try:
         read = read_candidates(row)
-        texts = [completion_text(c.messages) for c in read.completions]
+        said = [completion_text(c.messages) for c in read.completions]
+        texts = [text for text, n in zip(said, _copies(row, len(said)), strict=True)
+                 for _ in range(n)]  # fmt: skip
     except BadRow:
         if isinstance(prompt, str):
             texts = [prompt]
@@ -164,6 +168,15 @@ def _read(row: Mapping[str, object]) -> _Row | None:
     depths = [d for o in origins if isinstance(d := o.get("depth"), int)]
     kind = "human" if kinds == {"human"} else "model" if kinds - {""} else ""
     return _Row(texts, _weight(row), kind, max(depths, default=0))
+
+
+def _copies(row: Mapping[str, object], count: int) -> list[int]:
+    """How many near-duplicates each completion stands for."""
+    listed = row.get("completions")
+    if not isinstance(listed, list) or len(listed) != count:
+        return [1] * count
+    found = [item.get("copies") if isinstance(item, Mapping) else None for item in listed]
+    return [n if isinstance(n, int) and 0 < n < 10_000 else 1 for n in found]
 
 
 def _origins(row: Mapping[str, object]) -> Iterator[Any]:

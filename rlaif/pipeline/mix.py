@@ -100,15 +100,34 @@ def mix(
         for row in rng.sample(rows[part.data], count)
     ]
     rng.shuffle(mixed)
-    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).exists():
-        raise RlaifError(f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o.")
+    report = {p.data: p.share for p in parts}
+    if out.is_dir() and any(out.iterdir()):
+        before = _report(out)
+        if before is None:
+            raise RlaifError(
+                f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o."
+            )
+        if before != report:
+            raise RlaifError(
+                f"{str(out)!r} holds another mix ({', '.join(before)})",
+                hint="Name a new folder with -o.",
+            )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / REPORT, json.dumps({p.data: p.share for p in parts}, indent=2))
+    write_atomically(out / REPORT, json.dumps(report, indent=2))
     write_atomically(out / MIXED, "".join(json.dumps(row) + "\n" for row in mixed))
     names = [part.data for part in parts]
     return MixReport(
         dict(zip(names, counts, strict=True)), {n: len(rows[n]) for n in names}, rejected
     )
+
+
+def _report(out: Path) -> dict[str, float] | None:
+    """The shares of the mix that a folder holds, or None."""
+    try:
+        found = json.loads((out / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _whole_numbers(values: list[float], total: int) -> list[int]:

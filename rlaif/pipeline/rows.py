@@ -60,6 +60,7 @@ def provenance(
         "id": pair.id,
         "row": pair.row,
         "depth": pair.depth,
+        "weight": pair.weight,
         "status": preference.status,
         "reason": preference.reason,
         "margin": _round(preference.margin),

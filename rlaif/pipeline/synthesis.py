@@ -50,7 +50,11 @@ class SynthesisSettings(BaseModel):
     shown: int = Field(default=6, ge=1, description="Prompts shown in each request.")
     shown_new: int = Field(default=2, ge=0, description="How many of those may be new ones.")
     asked: int = Field(default=5, ge=1, le=50, description="Prompts asked for in each request.")
-    batch: int = Field(default=64, ge=1, description="Requests under way together.")
+    batch: int = Field(
+        default=32,
+        ge=1,
+        description="Requests under way together; prompts are written batch by batch.",
+    )
     rouge: float = Field(
         default=0.7, gt=0, le=1, description="ROUGE-L from which two prompts are near-duplicates."
     )
@@ -225,6 +229,7 @@ class _Work:
     new: list[_New] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     requests: int = 0
+    failures: str = ""
 
 
 @dataclass(frozen=True)
@@ -245,15 +250,30 @@ class PromptMaker:
         assert isinstance(row, Mapping)
         seeds = row["seeds"]
         assert isinstance(seeds, list)
-        work = _Work(seeds, Pool(self.settings.rouge))
+        work = _Work([], Pool(self.settings.rouge))
         for seed in seeds:
+            if self.contamination.finds(_text(seed.messages)):
+                work.counts["contaminated seeds"] += 1
+                continue
+            work.seeds.append(seed)
             work.pool.add(_text(seed.messages))
+        if not work.seeds:
+            raise RlaifError(
+                "every seed shares a run of words with an evaluation",
+                hint="Start from other prompts, or look at --overlap.",
+            )
         idle = 0
         while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
             before = len(work.new)
             yield from self._batch(work)
             yield Part(self._new_rows(work, before))
             idle = idle + 1 if len(work.new) == before else 0
+        if work.failures and (not work.new or idle >= MOST_IDLE_BATCHES):
+            raise RlaifError(
+                f"{work.counts['failed']} of {work.counts['requests']} requests failed "
+                f"(the last: {work.failures})",
+                hint="Mend the model or its server, then run the same command again: it goes on.",
+            )
         return self._seed_rows(work)
 
     def _batch(self, work: _Work) -> Generator[list[Ask], list[Told], None]:
@@ -265,6 +285,7 @@ class PromptMaker:
             work.counts["requests"] += 1
             if not isinstance(answer, Written):
                 work.counts["failed"] += 1
+                work.failures = getattr(answer, "reason", "no text")
                 continue
             text = after_thinking(answer.text) or ""
             if template.settings["answer"] == "list":
@@ -324,11 +345,15 @@ class PromptMaker:
 
     def _new_rows(self, work: _Work, first: int) -> Rows:
         """The new prompts from number `first` on."""
+        taken = {seed.id for seed in work.seeds}
+        own = "new-" if not any(name.startswith("new-") for name in taken) else "newer-"
+        while any(name.startswith(own) for name in taken):
+            own = f"{own}more-"
         return [
             (
                 PROMPTS,
                 _row(
-                    f"new-{i}", new.messages, 1.0, {**self.origin, "depth": new.depth},
+                    f"{own}{i}", new.messages, 1.0, {**self.origin, "depth": new.depth},
                     new.recipe, new.topic, new.persona, new.seed,
                 ),
             )
@@ -341,17 +366,19 @@ class PromptMaker:
         They come last: what they weigh depends on how many new prompts there are.
         """
         share = self.settings.human_share
-        scale, own = 1.0, sum(seed.weight for seed in work.seeds)
-        if work.new and own:
-            scale = share / (1 - share) * len(work.new) / own
+        human = sum(seed.weight for seed in work.seeds if not seed.depth)
+        made = sum(seed.weight for seed in work.seeds if seed.depth) + len(work.new)
+        scale = share / (1 - share) * made / human if made and human else 1.0
         rows: Rows = []
         for seed in work.seeds:
             kind = "model" if seed.depth else "human"
             origin = {"kind": kind, "model": "", "revision": "", "license": "", "depth": seed.depth}
-            row = _row(seed.id, seed.messages, scale * seed.weight, origin, "", "", "", 0)
+            weight = seed.weight * (1.0 if seed.depth else scale)
+            row = _row(seed.id, seed.messages, weight, origin, "", "", "", 0)
             rows.append((PROMPTS, {**row, "tags": list(seed.tags)}))
         counts: dict[str, object] = {
             "seeds": len(work.seeds),
+            "human seeds": sum(not seed.depth for seed in work.seeds),
             "unreadable seeds": self.unreadable,
             "new prompts": len(work.new),
             **work.counts,

@@ -57,6 +57,7 @@ def write_sft(run: Path, *, verified: bool) -> Verified:
             line = {
                 "prompt": row["prompt"],
                 "completion": [{"role": "assistant", "content": row["final"]}],
+                "weight": row["weight"],
                 "provenance": {
                     "id": row["id"],
                     "origin": row["origin"],

@@ -225,10 +225,6 @@ class _Run:
         self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
         self._rows = int(run.journal["rows"])
         self._tally: dict[str, float] = dict(run.journal["tally"] or {})
-        # Parts of the first chain that are on disk; and a hash over them, for the chain gives them
-        # again before it goes on.
-        self._parts = int(run.journal.get("parts", 0))
-        self._parts_hash = str(run.journal.get("parts_hash", ""))
         # Earlier passes live in the cache: with another one they are to be done again.
         self._cache = str(cache_path.resolve())
         same = run.journal.get("cache") == self._cache
@@ -282,7 +278,7 @@ class _Run:
 
     def _turn(self, turn: int, workers: Mapping[str, Worker], *, last: bool) -> None:
         done, began = self._rows if last else 0, time.monotonic()
-        written, again, hashed = 0, self._parts, ""
+        written = 0
 
         def tell(counts: Counts) -> None:
             seconds = time.monotonic() - began
@@ -293,27 +289,18 @@ class _Run:
             nonlocal done
             done += 1
             if last:
-                if again:
-                    raise self._other_answers()
                 self._write(rows)
                 self._rows += 1
-                self._parts, self._parts_hash = 0, ""
                 self._checkpoint_now_and_then()
 
         def keep_part(rows: Rows) -> None:
-            nonlocal written, again, hashed
+            nonlocal written
             written += sum(name != COUNTS for name, _ in rows)
-            if not last:
-                return
-            hashed = digest([hashed, rows])
-            if again:
-                again -= 1
-                if not again and hashed != self._parts_hash:
-                    raise self._other_answers()
-                return
-            self._write(rows)
-            self._parts, self._parts_hash = self._parts + 1, hashed
-            self._checkpoint_now_and_then()
+            if last:
+                # To be read at once, and not in the journal: a run that goes on has the chain give
+                # them again, from answers that are in the cache.
+                self._write(rows)
+                self._run.flush()
 
         runner = ChainRunner(
             workers, self._texts, self._verdicts,
@@ -341,13 +328,6 @@ class _Run:
             else:
                 self._run.append(name, row)
 
-    def _other_answers(self) -> RlaifError:
-        return RlaifError(
-            f"what {self._run.path} holds so far is not what the models say now (another cache?)",
-            hint="Run it with the cache it was begun with, or delete journal.json there to begin "
-            "it anew.",
-        )
-
     def _checkpoint_now_and_then(self) -> None:
         if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
             self._checkpoint()
@@ -356,8 +336,6 @@ class _Run:
         self._run.checkpoint(
             rows=self._rows,
             tally=self._tally,
-            parts=self._parts,
-            parts_hash=self._parts_hash,
             turns=self._turns,
             cache=self._cache,
             seconds=self._spent(),

@@ -9,7 +9,8 @@
 
 `$name` is a value (`needs` have no default); `@step` is what a step writes.  `rounds` repeats
 steps: `@step` is then of the same round, and `@previous.step` of the one before, in the first
-round what `start` says.
+round what `start` says.  `after` holds steps that run once after the rounds; there `@last.step` is
+that of the last round.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from rlaif.resources import find
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _VALUE = re.compile(r"\$([a-z_]+)")
 _REFERENCE = re.compile(r"@([a-z][a-z0-9.-]*)((?:/[A-Za-z0-9._-]+)*)([=,].*)?")
+_PARTS = re.compile(r"([a-z][a-z0-9-]*)([/=,].*)?")
+"""A step's name, and what is behind it: a path, a share or settings."""
 OUTPUTS = {
     "synth-prompts": "prompts.jsonl",
     "generate": "candidates.jsonl",
@@ -40,7 +43,7 @@ OUTPUTS = {
     "guard": "",
 }
 """Commands that a step can run, and what `@step` means: a file in the step's folder, or itself."""
-_KEYS = ("name", "description", "needs", "values", "steps", "rounds")
+_KEYS = ("name", "description", "needs", "values", "steps", "rounds", "after")
 Scalar = str | int | float | bool
 
 
@@ -141,7 +144,17 @@ class _Reader:
                 raise self._fail(f"unknown key {key!r}", hint, key, key=True)
         self._read_values()
         steps = [self._step(name, "", ("steps", name)) for name in self._mapping("steps")]
-        steps += self._rounds()
+        rounds, last = self._rounds()
+        steps += rounds
+        steps += [
+            self._step(name, "", ("after", name), last, "@last.") for name in self._mapping("after")
+        ]
+        names = [step.name for step in steps]
+        for name in names:
+            if names.count(name) > 1:
+                raise self._fail(
+                    f"step {name!r} is there twice", "Rename one.", "after", name, key=True
+                )
         if not steps:
             raise self._fail("the recipe has no steps", "Add `steps:` with at least one.")
         self._check_references(steps)
@@ -173,7 +186,12 @@ class _Reader:
                 )
 
     def _step(
-        self, name: str, prefix: str, at: tuple[Any, ...], previous: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        prefix: str,
+        at: tuple[Any, ...],
+        previous: Mapping[str, Any] | None = None,
+        earlier: str = "@previous.",
     ) -> Step:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise self._fail(
@@ -204,16 +222,25 @@ class _Reader:
                     *at,
                     key,
                 )
-            filled = [self._fill(part, prefix, previous, (*at, key)) for part in parts]
+            filled = [self._fill(part, prefix, previous, (*at, key), earlier) for part in parts]
             arguments[key] = filled if isinstance(value, list) else filled[0]
             places[key] = self._tree.places.get((*at, key), Place(self._path))
         place = self._tree.keys.get(at) or Place(self._path)
         return Step(prefix + name, str(command), arguments, place, places)
 
     def _fill(
-        self, part: Scalar, prefix: str, previous: Mapping[str, Any] | None, at: tuple[Any, ...]
+        self,
+        part: Scalar,
+        prefix: str,
+        previous: Mapping[str, Any] | None,
+        at: tuple[Any, ...],
+        earlier: str = "@previous.",
     ) -> Scalar:
-        """A value with `$names` put in, and its reference made absolute."""
+        """A value with `$names` put in, and its reference made absolute.
+
+        Args:
+            previous: what references that begin with `earlier` mean.
+        """
         if not isinstance(part, str):
             return part
         whole = _VALUE.fullmatch(part)
@@ -229,29 +256,33 @@ class _Reader:
         text = _VALUE.sub(put_in, part)
         if whole:
             return self._values[whole.group(1)]
-        if text.startswith("@previous."):
-            if previous is None:
+        if text.startswith(("@previous.", "@last.")):
+            if previous is None or not text.startswith(earlier):
                 raise self._fail(
-                    f"{text!r} has no round before it", "Use it in steps of `rounds`.", *at
+                    f"{text!r} has no round before it",
+                    "Use @previous in steps of `rounds`, and @last in those of `after`.",
+                    *at,
                 )
-            name, _, rest = text.removeprefix("@previous.").partition("/")
+            match = _PARTS.fullmatch(text.removeprefix(earlier))
+            name, rest = (match.group(1), match.group(2)) if match else (text, None)
             if name not in previous:
                 raise self._fail(
                     f"{text!r} has no start",
                     f"Add `{name}: ...` to `start` in `rounds`: what it means in the first round.",
                     *at,
                 )
-            return f"{previous[name]}/{rest}" if rest else str(previous[name])
+            return f"{previous[name]}{rest}" if rest else str(previous[name])
         if text.startswith("@") and prefix:
-            name = text[1:].partition("/")[0]
-            if name in self._mapping("rounds", "steps"):
+            match = _PARTS.fullmatch(text[1:])
+            if match and match.group(1) in self._mapping("rounds", "steps"):
                 return f"@{prefix}{text[1:]}"
         return text
 
-    def _rounds(self) -> list[Step]:
+    def _rounds(self) -> tuple[list[Step], dict[str, Any]]:
+        """The steps of all rounds, and what the names of steps mean after them."""
         rounds = self._mapping("rounds")
         if not rounds:
-            return []
+            return [], {}
         for key in rounds:
             if key not in ("count", "start", "steps"):
                 raise self._fail(
@@ -261,7 +292,7 @@ class _Reader:
         count = rounds.get("count")
         if isinstance(count, str):
             filled = self._fill(count, "", None, ("rounds", "count"))
-            count = int(filled) if str(filled).isdigit() else filled
+            count = int(filled) if re.fullmatch(r"[0-9]{1,6}", str(filled)) else filled
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 1000:
             raise self._fail(f"count is {count!r}", "Write a number from 1.", "rounds", "count")
         names = list(self._mapping("rounds", "steps"))
@@ -276,7 +307,7 @@ class _Reader:
             for name in names:
                 steps.append(self._step(name, prefix, ("rounds", "steps", name), previous))
             previous = {**previous, **{name: f"@{prefix}{name}" for name in names}}
-        return steps
+        return steps, previous
 
     def _check_references(self, steps: Sequence[Step]) -> None:
         seen: list[str] = []

@@ -16,11 +16,13 @@ from typing import Any
 from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import PythonCheck
+from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, file_digest, folder_digest
 from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
 
 DONE = ".step-done.json"
+_DATA = (".jsonl", ".json", ".parquet", ".csv")
 _SUFFIXED = re.compile(r"(.+?)([=,].*)")
 """A file or folder with a share (`=0.2`) or settings (`,n=2`) behind it."""
 
@@ -86,6 +88,7 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
             (folder / DONE).exists() and (folder / OUTPUTS[step.command]).exists(),
             bool(others),
         )
+    check_inputs(recipe)
     return list(found.values())
 
 
@@ -106,6 +109,28 @@ def _check_options(step: Step, options: Options) -> None:
         )
 
 
+def check_inputs(recipe: Recipe) -> None:
+    """Find inputs that are not there before hours go by.
+
+    Raises:
+        RlaifError: a step's input looks like a file and does not exist; with the place.
+    """
+    for step in recipe.steps:
+        inputs = step.arguments["input"]
+        for value in inputs if isinstance(inputs, list) else [inputs]:
+            if not isinstance(value, str) or reference(value):
+                continue
+            name = _SUFFIXED.fullmatch(value)
+            file = name.group(1) if name and step.command == "mix" else value
+            if Path(file).suffix in _DATA and _on_disk(value, recipe.path.parent) is None:
+                raise RlaifError(
+                    f"step {step.name!r}: {file!r} does not exist",
+                    hint=f"Paths are relative to {recipe.path.parent}, those of --set to where "
+                    "you are.",
+                    place=step.places["input"],
+                )
+
+
 def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) -> Any:
     """What an argument amounts to, for the hash."""
     if isinstance(value, list):
@@ -115,6 +140,8 @@ def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) ->
         return {"step": before[refers[0]].hash, "path": refers[1], "behind": refers[2]}
     if not isinstance(value, str):
         return value
+    if key == "config":
+        return _content_of_config(value, base)
     if key == "constitution":
         path = base / value
         loaded = load_constitution(str(path) if path.exists() else value).constitution
@@ -129,14 +156,39 @@ def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) ->
     return [folder_digest(path, ("*", "*/*"), sampled=True), behind]
 
 
+def _content_of_config(value: str, base: Path) -> Any:
+    """A settings file with what the files amount to that it names."""
+    found = _on_disk(value, base)
+    if found is None:
+        return value
+    settings = read_yaml(found[0]).value
+
+    def amount(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {str(key): amount(item) for key, item in part.items()}
+        if isinstance(part, list):
+            return [amount(item) for item in part]
+        # Paths in a settings file are relative to where the command runs, not to the recipe.
+        return _content("", part, Path.cwd(), {}) if isinstance(part, str) else part
+
+    return amount(settings)
+
+
 def _on_disk(value: str, base: Path) -> tuple[Path, str] | None:
     """The file or folder that a value names, and what is behind its name."""
-    if value and (base / value).exists():
+    if _exists(base / value) and value:
         return base / value, ""
     match = _SUFFIXED.fullmatch(value)
-    if match and (base / match.group(1)).exists():
+    if match and _exists(base / match.group(1)):
         return base / match.group(1), match.group(2)
     return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a file name, or no name at all
+        return False
 
 
 def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:

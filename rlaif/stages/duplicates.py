@@ -27,19 +27,24 @@ def resemblance(one: frozenset[tuple[str, ...]], two: frozenset[tuple[str, ...]]
     return len(one & two) / len(one | two) if one or two else 1.0
 
 
-def distinct(texts: Sequence[str], threshold: float) -> list[int]:
-    """Indices of the texts that resemble no earlier kept one by `threshold` or more.
+def distinct(texts: Sequence[str], threshold: float) -> dict[int, int]:
+    """Indices of the texts that resemble no earlier kept one by `threshold` or more, in order, and
+    how many texts each stands for.
 
     At 1 only equal texts are near-duplicates.
     """
+    found: dict[int, int] = {}
     if threshold >= 1.0:
         places: dict[str, int] = {}
         for i, text in enumerate(texts):
-            places.setdefault(" ".join(text.split()), i)
-        return sorted(places.values())
+            first = places.setdefault(" ".join(text.split()), i)
+            found[first] = found.get(first, 0) + 1
+        return found
     kept: list[tuple[int, frozenset[tuple[str, ...]]]] = []
     for i, text in enumerate(texts):
         own = shingles(text)
-        if all(resemblance(own, other) < threshold for _, other in kept):
+        first = next((j for j, other in kept if resemblance(own, other) >= threshold), i)
+        if first == i:
             kept.append((i, own))
-    return [i for i, _ in kept]
+        found[first] = found.get(first, 0) + 1
+    return found

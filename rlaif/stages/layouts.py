@@ -72,6 +72,7 @@ class Candidates:
     id: str = ""
     tags: frozenset[str] = field(default_factory=frozenset)
     labeled: bool = False
+    weight: float = 1.0
 
 
 def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:
@@ -91,7 +92,9 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
     if len(prompt_from_pair) >= len(prompt):
         # Pairs that repeat the conversation know it better than a plain prompt column.
         prompt = prompt_from_pair
-    return Candidates(_finished_prompt(row, prompt), completions, _id(row), _tags(row), labeled)
+    return Candidates(
+        _finished_prompt(row, prompt), completions, _id(row), _tags(row), labeled, row_weight(row)
+    )
 
 
 def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:

@@ -61,4 +61,5 @@ def make_pairs(
             row.tags,
             number,
             max(one.depth, two.depth),
+            row.weight,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 from rlaif.records import Message
+from rlaif.stages.novelty import words
 
 _ITEM = re.compile(r"\s*(?:\d{1,3}[.):]|[-*•])\s+(.*\S)")
 _TURN = re.compile(
     r"^\s*\**(User|Human|Assistant|AI)\**\s*:\**[ \t]*", re.MULTILINE | re.IGNORECASE
 )
 _SHORTEST = 3
-"""Words; anything shorter is debris."""
+"""Words (letters, in scripts without spaces); anything shorter is debris."""
 
 
 def read_list(text: str, *, finished: bool) -> list[list[Message]]:
@@ -25,7 +26,7 @@ def read_list(text: str, *, finished: bool) -> list[list[Message]]:
         items.pop()
     stripped = (item.strip().strip('"“”').strip() for item in items)
     return [
-        [{"role": "user", "content": item}] for item in stripped if len(item.split()) >= _SHORTEST
+        [{"role": "user", "content": item}] for item in stripped if len(words(item)) >= _SHORTEST
     ]
 
 

@@ -92,10 +92,16 @@ class RunDirectory:
         line = row if isinstance(row, str) else _encode(row)
         self._files[name].write(line.encode("utf-8", "replace") + b"\n")
 
-    def checkpoint(self, **state: object) -> None:
-        """Flush the row files and write the journal with `state`."""
+    def flush(self) -> None:
+        """Let readers see what was appended; what a `checkpoint` has not followed is cut off when
+        the run is opened again.
+        """
         for file in self._files.values():
             file.flush()
+
+    def checkpoint(self, **state: object) -> None:
+        """Flush the row files and write the journal with `state`."""
+        self.flush()
         sizes = {name: file.tell() for name, file in self._files.items()}
         self.journal = {**self.journal, **state, "bytes": sizes}
         write_atomically(self.path / JOURNAL, json.dumps(self.journal))

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif.errors import Place, RlaifError
 from rlaif.records import Message, Rejected
-from rlaif.stages.layouts import BadRow, read_row
+from rlaif.stages.layouts import BadRow, read_row, row_weight
 from rlaif.store.run_directory import read_rows
 from rlaif.store.sources import open_source
 
@@ -30,6 +30,7 @@ class TrainingRow:
     p_chosen: float
     source: str
     depth: int = 0
+    weight: float = 1.0
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Account:
 
     labeled: int = 0
     below_margin: int = 0
+    repeated_by_weight: int = 0
     human_available: int = 0
     human_used: int = 0
     human_unreadable: int = 0
@@ -53,6 +55,8 @@ class Account:
         lines = [f"{self.labeled} labeled pairs"]
         if self.below_margin:
             lines.append(f"{self.below_margin} left out: margin below min_margin")
+        if self.repeated_by_weight:
+            lines.append(f"{self.repeated_by_weight} after repeating them by weight")
         if self.human_used:
             lines.append(f"{self.human_used} of {self.human_available} human pairs mixed in")
         if self.human_unreadable:
@@ -118,7 +122,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     depth = evidence.get("depth", 0)
     return TrainingRow(
         str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status,
-        depth if isinstance(depth, int) else 0,
+        depth if isinstance(depth, int) else 0, row_weight(evidence),
     )  # fmt: skip
 
 

@@ -32,11 +32,11 @@ from rlaif.training.settings import SFTSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
     SupervisedRow,
-    by_weight,
     data_file,
     fit,
     read_supervised,
 )
+from rlaif.training.weights import by_weight
 
 
 def train_sft(
@@ -110,7 +110,9 @@ def gather(
 ) -> tuple[list[SupervisedRow], SupervisedAccount]:
     """The rows to train on, and where the others went."""
     account = SupervisedAccount()
-    rows = by_weight(read_supervised(file, account), settings.seed, account)
+    read = read_supervised(file, account)
+    rows = by_weight(read, settings.seed)
+    account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
     kept = fit(
         rows,
         token_lengths(tokenizer),

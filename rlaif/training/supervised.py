@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,23 +131,6 @@ def _split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
 def _depth(item: object) -> int:
     evidence = item.get("provenance") if isinstance(item, Mapping) else None
     return origin_depth(evidence if isinstance(evidence, Mapping) else item)
-
-
-def by_weight(
-    rows: Sequence[SupervisedRow], seed: int, account: SupervisedAccount
-) -> list[SupervisedRow]:
-    """Each row as often as its weight says; of a fraction, by a draw."""
-    if all(row.weight == 1.0 for row in rows):
-        return list(rows)
-    rng = random.Random(seed)
-    found = []
-    for row in rows:
-        whole = int(row.weight)
-        found += [row] * (whole + (rng.random() < row.weight - whole))
-    account.repeated_by_weight = len(found)
-    if not found:
-        raise RlaifError("all rows have weight 0", hint="Give some a weight above 0.")
-    return found
 
 
 def fit(

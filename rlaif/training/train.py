@@ -41,6 +41,7 @@ from rlaif.training.loop import (
 )
 from rlaif.training.settings import SOFT, DPOSettings
 from rlaif.training.soft_dpo import SoftDPOTrainer, SoftPreferenceCollator
+from rlaif.training.weights import by_weight
 
 
 def train_dpo(
@@ -127,6 +128,9 @@ def gather(
         raise RlaifError(
             f"no label has a margin of {settings.min_margin:g}", hint="Lower min_margin."
         )
+    if any(row.weight != 1.0 for row in kept):
+        kept = by_weight(kept, settings.seed)
+        account.repeated_by_weight = len(kept)
     if settings.human:
         human, account.human_unreadable = read_labeled(settings.human, settings.human_p)
         account.human_available = len(human)

@@ -118,11 +118,11 @@ def test_near_duplicates_and_what_the_limit_cut_are_dropped_and_counted(
     assert len(row["completions"]) == 2
     kept = {k: summary.counts[k] for k in ("near_duplicates", "unfinished", "empty", "completions")}
     assert kept == {"near_duplicates": 1, "unfinished": 1, "empty": 1, "completions": 2}
-    assert distinct([*texts, texts[0]], 1.0) == [0, 1, 2, 3, 4]
+    assert distinct([*texts, texts[0]], 1.0) == {0: 2, 1: 1, 2: 1, 3: 1, 4: 1}
     differ = ["2 + 2", "2 - 2", "The answer is 4.", "The answer is -4.", "yes", "yes!"]
-    assert distinct(differ, 0.9) == [0, 1, 2, 3, 4]
-    assert distinct(["a b c d", "a b c e"], 0.3) == [0]
-    assert distinct(["a b c d", "a b c e"], 0.4) == [0, 1]
+    assert list(distinct(differ, 0.9)) == [0, 1, 2, 3, 4]
+    assert distinct(["a b c d", "a b c e"], 0.3) == {0: 2}
+    assert distinct(["a b c d", "a b c e"], 0.4) == {0: 1, 1: 1}
 
 
 def test_system_prompts_come_by_weight_and_stay_out_of_the_rows(

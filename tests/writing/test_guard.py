@@ -13,7 +13,10 @@ import pytest
 from rlaif.cli.main import main
 from rlaif.demo.world import World
 from rlaif.errors import RlaifError
+from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
 from rlaif.pipeline.guard import GuardSettings, guard
+from rlaif.pipeline.writing import run_writing
+from rlaif.records import GenerationRequest
 from rlaif.stages.diversity import (
     bleu,
     compression_ratio,
@@ -22,7 +25,9 @@ from rlaif.stages.diversity import (
     self_bleu,
     self_repetition,
 )
-from tests.writing.helpers import write_rows
+from tests.writing.helpers import SCRIPTED, read, use_writer, write_rows
+
+WORDS = [f"w{i}" for i in range(500)]
 
 
 def samples(seed: int, count: int, *, kinds: int | None = None) -> list[str]:
@@ -109,16 +114,37 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
         guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, GuardSettings())
 
 
-def test_human_data_that_will_be_mixed_in_counts_for_the_share(tmp_path: Path) -> None:
-    policy = {"origin": {"kind": "model", "depth": 1}}
-    mine = data(tmp_path / "s.jsonl", ["some words here"] * 18, **policy)
-    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
-    people = write_rows(tmp_path / "h.jsonl", [pair, pair])
-    assert guard(mine, None, GuardSettings(min_human=0.05)).tripped
-    found = guard(mine, None, GuardSettings(min_human=0.1), [people])
-    assert (found.human_share, found.tripped) == (0.1, [])
-    found = guard(mine, None, GuardSettings(min_human=0.11), [people])
-    assert found.tripped == ["the human share is 10.0% (2 human rows beside 18), under 11.0%"]
+def test_one_text_for_each_prompt_is_lost_diversity_though_duplicates_were_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight samples a prompt: one model says eight things, the other eight times the same."""
+    prompts = write_rows(tmp_path / "p.jsonl", [{"prompt": f"question {i}"} for i in range(30)])
+
+    def healthy(text: str, request: GenerationRequest) -> str:
+        rng = random.Random(f"{text}/{request.seed}")
+        return " ".join(rng.choice(WORDS) for _ in range(20))
+
+    def collapsed(text: str, request: GenerationRequest) -> str:
+        rng = random.Random(text)
+        return " ".join(rng.choice(WORDS) for _ in range(20))
+
+    paths = {}
+    for name, writer in (("healthy", healthy), ("again", healthy), ("collapsed", collapsed)):
+        use_writer(monkeypatch, writer)
+        settings = GenerateSettings(seed=len(paths))
+        job = prepare_generate(prompts, [Teacher(SCRIPTED, Sampling(n=8))], settings)
+        run_writing(job, tmp_path / name, cache_folder=tmp_path / f"{name}-cache")
+        paths[name] = str(tmp_path / name / "candidates.jsonl")
+    assert len(read(tmp_path / "collapsed" / "candidates.jsonl")[0]["completions"]) == 1
+    assert not guard(paths["again"], paths["healthy"], GuardSettings()).tripped
+    assert len(guard(paths["collapsed"], paths["healthy"], GuardSettings()).tripped) == 3
+
+
+def test_too_few_texts_are_no_comparison(tmp_path: Path) -> None:
+    reference = data(tmp_path / "ref.jsonl", samples(1, 60))
+    few = data(tmp_path / "few.jsonl", samples(2, 9))
+    (reason,) = guard(few, reference, GuardSettings()).tripped
+    assert "9 texts against 60 are too few" in reason
 
 
 def test_the_command_ends_with_3_and_says_why(

@@ -71,6 +71,9 @@ def test_steps_run_once_and_a_change_runs_what_depends_on_it(
     assert len(read(folders["candidates"] / "candidates.jsonl")) == 20
     assert (folders["labels"] / "preferences.jsonl").exists()
     assert set(states(recipe, work).values()) == {"done"}
+    kept = json.loads((folders["guard"] / "guard.json").read_text())
+    assert kept["tripped"] == []
+    assert kept["depth"] == 1
     stamp = (folders["labels"] / DONE).stat().st_mtime_ns
     code, _, err = run(monkeypatch, capfd, *arguments)
     assert code == 0
@@ -139,12 +142,87 @@ rounds:
     assert steps[4].argv[1] == str(steps[3].folder / "candidates.jsonl")
 
 
+def test_shares_and_settings_follow_references_in_rounds_and_steps_may_come_after(
+    tmp_path: Path,
+) -> None:
+    recipe = write(
+        tmp_path,
+        """\
+rounds:
+  count: 2
+  start: {policy: base}
+  steps:
+    samples: {run: generate, input: prompts.jsonl, model: ["@previous.policy,n=2", other]}
+    mixed: {run: mix, input: ["@samples=0.8", "prompts.jsonl=0.2"]}
+    policy: {run: train-sft, input: "@mixed/mixed.jsonl", model: "@previous.policy"}
+after:
+  answers: {run: generate, input: prompts.jsonl, model: [base, "@last.policy,n=3"]}
+""",
+    )
+    loaded = load_recipe(str(recipe), {})
+    by_name = {s.name: s for s in loaded.steps}
+    assert by_name["round-1.samples"].arguments["model"] == ["base,n=2", "other"]
+    assert by_name["round-2.samples"].arguments["model"] == ["@round-1.policy,n=2", "other"]
+    assert by_name["round-2.mixed"].arguments["input"] == [
+        "@round-2.samples=0.8", "prompts.jsonl=0.2",
+    ]  # fmt: skip
+    assert by_name["round-2.policy"].arguments["input"] == "@round-2.mixed/mixed.jsonl"
+    assert by_name["answers"].needs == ["round-2.policy"]
+    steps = {p.step.name: p for p in plan(loaded, tmp_path / "w", _commands())}
+    argv = steps["answers"].argv
+    assert argv[argv.index("--model") + 3] == f"{steps['round-2.policy'].folder},n=3"
+    assert steps["round-2.mixed"].argv[1] == (
+        f"{steps['round-2.samples'].folder}/candidates.jsonl=0.8"
+    )
+
+
+def test_an_input_that_is_not_there_is_known_before_anything_runs(tmp_path: Path) -> None:
+    recipe = write(
+        tmp_path, RECIPE.replace('input: "@candidates", reference', "input: none.jsonl, reference")
+    )
+    with pytest.raises(RlaifError, match=r"step 'guard': 'none\.jsonl' does not exist") as error:
+        states(recipe, tmp_path / "w")
+    assert str(error.value.place).endswith("r.yaml:7:30")
+
+
+def test_files_that_a_settings_file_names_are_inputs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sys.yaml").write_text("- You are brief.\n")
+    (tmp_path / "cfg.yaml").write_text(f"system: {tmp_path / 'sys.yaml'}\n")
+    recipe = write(tmp_path, RECIPE.replace("n: $n}", "n: $n, config: cfg.yaml}"))
+    values = {"prompts": str(tmp_path / "prompts.jsonl")}
+
+    def address() -> str:
+        return plan(load_recipe(str(recipe), values), tmp_path / "w", _commands())[0].hash
+
+    before = address()
+    assert address() == before
+    (tmp_path / "sys.yaml").write_text("- You are long.\n")
+    assert address() != before
+
+
+@pytest.mark.parametrize("count", ["²", "x" * 300])
+def test_odd_values_are_errors_with_their_place(tmp_path: Path, count: str) -> None:
+    recipe = write(
+        tmp_path,
+        "values: {rounds: 2}\nrounds:\n  count: $rounds\n  steps:\n"
+        "    a: {run: generate, input: prompts.jsonl}\n",
+    )
+    with pytest.raises(RlaifError, match="count is"):
+        load_recipe(str(recipe), {"rounds": count})
+
+
 @pytest.mark.parametrize(
     "name", ["constitutional-ai", "rlaif", "distillation", "on-policy", "self-instruct"]
 )
 def test_shipped_recipes_fit_their_commands(tmp_path: Path, name: str) -> None:
     prompts = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
-    more = {"constitutional-ai": ["heldout"], "on-policy": ["human"], "self-instruct": ["human"]}
+    more = {
+        "constitutional-ai": ["heldout"],
+        "on-policy": ["human", "heldout"],
+        "self-instruct": ["human"],
+    }
     first = "seeds" if name == "self-instruct" else "prompts"
     given = dict.fromkeys([first, *more.get(name, [])], prompts)
     steps = plan(load_recipe(name, given), tmp_path / "w", _commands())

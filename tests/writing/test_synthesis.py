@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,16 @@ from hypothesis import strategies as st
 from rlaif.demo.grammar import read_prompt
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
+from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import RlaifError
 from rlaif.pipeline import writing
 from rlaif.pipeline.synthesis import RECIPES, SynthesisSettings, prepare_synthesis
 from rlaif.pipeline.writing import WritingSummary, run_writing
-from rlaif.records import GenerationRequest
+from rlaif.records import Failure, GenerationRequest
 from rlaif.stages.novelty import Contamination, Pool, common_subsequence, rouge_l
 from rlaif.stages.prompt_lists import read_conversation, read_list
 from rlaif.templates import load_synth_template
-from tests.writing.helpers import SCRIPTED, read, use_writer, write_rows
+from tests.writing.helpers import SCRIPTED, Watched, read, use_writer, write_rows
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -223,33 +223,81 @@ def test_new_prompts_are_on_disk_before_the_end_and_a_stopped_run_goes_on(
     assert len(asked) - len(set(asked)) <= 4 * len(seen)
 
 
-def test_a_run_goes_on_only_with_the_answers_that_it_was_begun_with(
+def test_failed_requests_do_not_end_a_run_as_if_there_was_nothing_to_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "CHECKPOINT_SECONDS", 0.0)
-    asked = 0
+    """A broken model is an error with its reason; mended, the same command goes on."""
+    broken = True
 
-    def dying(text: str, request: GenerationRequest) -> str:
-        nonlocal asked
-        asked += 1
-        if asked > 10:
+    def answer(self: Watched, request: Any) -> Any:
+        if broken:
+            return Failure(request.id, "404 no such model")
+        return ScriptedEngine._answer(self, request)
+
+    monkeypatch.setattr(Watched, "_answer", answer)
+    use_writer(monkeypatch, lister)
+    with pytest.raises(RlaifError, match=r"requests failed \(the last: 404 no such model\)"):
+        synthesize(tmp_path, count=40, batch=4)
+    broken = False
+    _, rows = synthesize(tmp_path, count=40, batch=4)
+    assert len(rows) == 52
+
+
+def test_a_stop_between_failures_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures are not kept: what failed before a stop may come after it."""
+    calls = 0
+
+    def answer(self: Watched, request: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
             raise RuntimeError("power cut")
-        return lister(text, request)
+        if calls % 5 == 0 and calls < 12:
+            return Failure(request.id, "400 odd")
+        return ScriptedEngine._answer(self, request)
 
-    use_writer(monkeypatch, dying)
+    monkeypatch.setattr(Watched, "_answer", answer)
+    use_writer(monkeypatch, lister)
     with pytest.raises(RuntimeError):
         synthesize(tmp_path, count=60, batch=4)
+    assert read(tmp_path / "run" / "prompts.jsonl")
+    _, rows = synthesize(tmp_path, count=60, batch=4)
+    assert len({r["id"] for r in rows}) == len(rows) == 72
 
-    def other(text: str, request: GenerationRequest) -> str:
-        return lister(text, replace(request, seed=request.seed + 1))
 
-    use_writer(monkeypatch, other)
-    before = (tmp_path / "run" / "prompts.jsonl").read_bytes()
-    with pytest.raises(RlaifError, match="is not what the models say now"):
-        synthesize(tmp_path, count=60, batch=4, folder_cache="empty")
-    assert (tmp_path / "run" / "prompts.jsonl").read_bytes() == before
+def test_the_human_share_is_that_of_human_seeds_and_names_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_writer(monkeypatch, lister)
-    assert len(synthesize(tmp_path, count=60, batch=4)[1]) == 72
+    made = {"origin": {"kind": "model", "depth": 1}}
+    write_rows(
+        tmp_path / "seeds.jsonl",
+        [{"id": f"new-{i}", "prompt": f"made prompt {i} {i * 7}", **made} for i in range(30)]
+        + [{"id": "h", "prompt": "a human prompt"}],
+    )
+    summary, rows = synthesize(tmp_path, count=40, human_share=0.25)
+    human = sum(r["weight"] for r in rows if r["origin"]["kind"] == "human")
+    assert human / sum(r["weight"] for r in rows) == pytest.approx(0.25, abs=1e-4)
+    assert len({r["id"] for r in rows}) == len(rows) == 71
+    assert summary.counts["human seeds"] == 1
+
+
+def test_seeds_of_an_evaluation_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_writer(monkeypatch, lister)
+    test = write_rows(tmp_path / "test.jsonl", [{"question": "seed prompt number 3"}])
+    summary, rows = synthesize(tmp_path, count=20, evaluations=[test])
+    assert "s3" not in {r["id"] for r in rows}
+    assert summary.counts["contaminated seeds"] == 1
+
+
+def test_lists_in_scripts_without_spaces_are_read() -> None:
+    text = "1. 请告诉我如何清洗水壶并且去除水垢\n2. 写诗\n3. Write a short poem"
+    found = [m[0]["content"] for m in read_list(text, finished=True)]
+    assert found == ["请告诉我如何清洗水壶并且去除水垢", "Write a short poem"]
 
 
 def test_scripts_without_spaces_are_compared_letter_by_letter() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from rlaif.cli.output import quiet_libraries
 from rlaif.engines.base import Engine, EngineSettings, create_engine
+from tests.harness.helpers import Labeled, Server, label_pairs, start_server
 
 quiet_libraries()
 
@@ -25,3 +26,17 @@ def demo_judge() -> Iterator[Engine]:
     engine = create_engine(EngineSettings(model="demo"))
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def judge_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`rlaif serve` with the demo judge on real vLLM, as a user starts it."""
+    folder = tmp_path_factory.mktemp("server")
+    with start_server(folder, "--engine", "vllm", "--writer", "demo-writer") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def demo_labels(tmp_path_factory: pytest.TempPathFactory) -> Labeled:
+    """Pairs of the demo world with what `rlaif label` says of them."""
+    return label_pairs(tmp_path_factory.mktemp("labels"), 40)

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
     "train-dpo": "Train a policy on a labeling run with DPO.",
     "serve": "Serve the judge over HTTP, to eval harnesses and anything else.",
+    "harness": "Plug the judge into eval harnesses: write their files, print their commands.",
     "engines": "List the engines that can run a judge.",
     "bench": "Measure how fast a judge labels here, and how close that is to the limit.",
     "demo": "Label, train and compare with the embedded models; needs nothing.",

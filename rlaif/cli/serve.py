@@ -44,7 +44,9 @@ or Ctrl-C stops taking requests and finishes those that were taken.
 @click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
 @click.option("--writer", help="Model that writes critiques. [default: the judge]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port there."
+)
 @click.option(
     "--token", help="What clients must present, unless $RLAIF_TOKEN has it. [default: none]"
 )

@@ -245,6 +245,15 @@ class VLLMEngine:
             tuple(logsumexp([found[token].logprob for token in spelled]) for spelled in labels),
         )
 
+    def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Replace the model's weights, by the names that its files use; for a policy in training.
+
+        Not while requests are in flight.
+        """
+        found = list(weights)
+        self._llm.apply_model(lambda model: bool(model.load_weights(iter(found))))
+        self._llm.llm_engine.reset_prefix_cache()
+
     def stats(self) -> EngineStats:
         """Requests, prompt tokens, and tokens that the prefix cache spared."""
         return EngineStats(self._requests, self._tokens, self._cached, self._idle)

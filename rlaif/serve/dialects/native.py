@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rlaif.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
@@ -21,7 +21,10 @@ from rlaif.serve.dialects.base import (
 
 
 class NativeJson:
-    """`{"prompt": ..., "response_a": ..., "response_b": ...}`, or with one `response`."""
+    """`{"prompt": ..., "response_a": ..., "response_b": ...}`, or with one `response`.
+
+    Each is a text or a list of messages.
+    """
 
     name = "json"
     expects = (
@@ -37,20 +40,30 @@ class NativeJson:
             raise NotUnderstood(f"the last message is no JSON ({error})") from None
         if not isinstance(row, dict):
             raise NotUnderstood("the last message is no JSON object")
-        prompt = row.get("prompt")
-        if not isinstance(prompt, str):
-            raise NotUnderstood("`prompt` is no text")
+        prompt = _messages(row, "prompt", "user")
         names = ["response"] if "response" in row else ["response_a", "response_b"]
-        texts = [row.get(name) for name in names]
-        for name, text in zip(names, texts, strict=True):
-            if not isinstance(text, str):
-                raise NotUnderstood(f"`{name}` is no text")
-        parts = [turn("assistant", str(text)) for text in texts]
+        parts = [_messages(row, name, "assistant") for name in names]
         if len(parts) == 1:
-            return Single(turn("user", prompt), parts[0])
-        return Pairwise(turn("user", prompt), parts[0], parts[1])
+            return Single(prompt, parts[0])
+        return Pairwise(prompt, parts[0], parts[1])
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """The answer as the native endpoints give it."""
         assert not isinstance(found, Ranking)
         return Reply(found.model_dump_json())
+
+
+def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
+    value = row.get(name)
+    if isinstance(value, str):
+        return turn(role, value)
+    found: list[Message] = []
+    for message in value if isinstance(value, list) else []:
+        said = message.get("content") if isinstance(message, dict) else None
+        by = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(said, str) or by not in ("system", "user", "assistant"):
+            raise NotUnderstood(f"`{name}` holds what is no message with role and text content")
+        found.append({"role": by, "content": said})
+    if not found:
+        raise NotUnderstood(f"`{name}` is no text and no list of messages")
+    return found

@@ -1,0 +1,66 @@
+"""The judge that a plug-in asks: in this process, or behind `rlaif serve`."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from rlaif.errors import RlaifError
+from rlaif.judge import Judge
+from rlaif.remote import RemoteJudge
+
+URL_VARIABLE = "RLAIF_URL"
+_LOCK = threading.Lock()
+_OPEN: dict[str, Judge | RemoteJudge] = {}
+
+
+def open_judge(
+    constitution: str | None = None,
+    judge: str = "demo",
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    **settings: Any,
+) -> Judge | RemoteJudge:
+    """A judge, the same one for the same arguments: engines start once in a process.
+
+    Args:
+        constitution: a YAML file or a shipped name; with `url`, the name that the server knows it
+            by (None for its only one).
+        judge: the model, as `--judge`.
+        url: of a server; default: `$RLAIF_URL`, else the judge runs here.
+        settings: any setting of `rlaif.Judge`, such as `engine`.
+
+    Raises:
+        RlaifError: a setting can't be used.
+    """
+    url = url or os.environ.get(URL_VARIABLE)
+    key = json.dumps([constitution, judge, url, token, settings], sort_keys=True, default=str)
+    with _LOCK:
+        if key not in _OPEN:
+            if url:
+                _OPEN[key] = RemoteJudge(url, constitution=constitution, token=token)
+            elif constitution is None:
+                raise RlaifError("no constitution was given", hint="Name a YAML file.")
+            else:
+                _OPEN[key] = Judge(constitution, judge, **settings)
+        return _OPEN[key]
+
+
+def close_all() -> None:
+    """Close every judge of `open_judge`; called at the end of the process."""
+    while _OPEN:
+        _OPEN.popitem()[1].close()
+
+
+atexit.register(close_all)
+
+
+def split_settings(given: Mapping[str, Any], own: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+    """A plug-in's own settings, and those of the judge."""
+    mine = {key: value for key, value in given.items() if key in own}
+    return mine, {key: value for key, value in given.items() if key not in own}

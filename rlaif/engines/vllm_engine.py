@@ -250,8 +250,7 @@ class VLLMEngine:
 
         Not while requests are in flight.
         """
-        found = list(weights)
-        self._llm.apply_model(lambda model: bool(model.load_weights(iter(found))))
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(list(weights))})
         self._llm.llm_engine.reset_prefix_cache()
 
     def stats(self) -> EngineStats:

@@ -103,14 +103,15 @@ def alpaca_eval(to: Target, folder: Path) -> Written:
             "batch_size": 1,
         }
     }
-    clients = {"default": [{"api_key": f"${to.token_variable}", "base_url": to.base}]}
+    clients = {"default": [{"base_url": to.base}]}
     files = [
         _write(folder / name / "configs.yaml", _yaml(annotator)),
         _write(folder / name / "prompt.txt", prompt),
-        _write(folder / "clients.yaml", _yaml(clients).replace(f"${to.token_variable}", "none")),
+        _write(folder / "clients.yaml", _yaml(clients)),
     ]
     config = files[0].resolve()
     run = (
+        f'OPENAI_API_KEY="${{{to.token_variable}:-none}}" '
         f"OPENAI_CLIENT_CONFIG_PATH={shlex.quote(str(files[2].resolve()))} alpaca_eval "
         f"--model_outputs OUTPUTS.json --reference_outputs REFERENCE.json "
         f"--annotators_config {shlex.quote(str(config))} --fn_metric get_winrate "

@@ -6,7 +6,6 @@ import atexit
 import json
 import os
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 from rlaif.errors import RlaifError
@@ -58,9 +57,3 @@ def close_all() -> None:
 
 
 atexit.register(close_all)
-
-
-def split_settings(given: Mapping[str, Any], own: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    """A plug-in's own settings, and those of the judge."""
-    mine = {key: value for key, value in given.items() if key in own}
-    return mine, {key: value for key, value in given.items() if key not in own}

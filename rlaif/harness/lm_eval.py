@@ -16,29 +16,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from lm_eval.api.filter import Filter
 
 from rlaif.answers import Comparison, Score
 from rlaif.errors import RlaifError
-from rlaif.harness.judges import open_judge, split_settings
+from rlaif.harness.judges import open_judge
 from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Rejected
 from rlaif.stages.layouts import BadRow, read_candidates, read_prompt
 from rlaif.store.run_directory import read_rows
 from rlaif.store.sources import open_source
 
-_OWN = ("data", "split", "baseline", "limit", "pretrained", "tokenizer", "model", "reference")
-"""What `metadata` holds that is not the judge's; lm-eval adds the model's name there."""
+_JUDGE = ("constitution", "judge", "url", "engine", "template", "pointwise", "orders")
+"""What of `metadata` is the judge's.  lm-eval adds the model's own arguments (`dtype`, ...), so
+other settings of the judge stand in `judge_settings`.
+"""
 
 
 def load_pairwise(**metadata: Any) -> dict[str, Any]:
     """The documents of `rlaif_pairwise`: prompts with a reference response each."""
-    return {"test": _documents(metadata, with_reference=True)}
+    return {"test": Dataset.from_list(_documents(metadata, with_reference=True))}
 
 
 def load_constitution_task(**metadata: Any) -> dict[str, Any]:
     """The documents of `rlaif_constitution`: prompts."""
-    return {"test": _documents(metadata, with_reference=False)}
+    return {"test": Dataset.from_list(_documents(metadata, with_reference=False))}
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
@@ -125,16 +128,19 @@ def _each(
 
 
 def _documents(metadata: Mapping[str, Any], *, with_reference: bool) -> list[dict[str, Any]]:
-    own, judge = split_settings(metadata, _OWN)
-    data = own.get("data")
+    judge = {key: metadata[key] for key in _JUDGE if key in metadata}
+    judge |= metadata.get("judge_settings", {})
+    data = metadata.get("data")
     if not isinstance(data, str):
         raise RlaifError(
             "the task has no data",
             hint="""Pass --metadata '{"data": "prompts.jsonl", "constitution": "my.yaml"}'.""",
         )
-    baseline = _baseline(Path(own["baseline"])) if own.get("baseline") else None
+    baseline = _baseline(Path(metadata["baseline"])) if metadata.get("baseline") else None
     found = []
-    for number, (place, row) in enumerate(open_source(data, own.get("split", "train")).rows(), 1):
+    for number, (place, row) in enumerate(
+        open_source(data, metadata.get("split", "train")).rows(), 1
+    ):
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)

@@ -105,9 +105,11 @@ class Labeled:
 def label_pairs(folder: Path, count: int) -> Labeled:
     """Label pairs of the demo world on another engine than the server's."""
     world = World(9, "test")
+    # Prompts differ: AlpacaEval joins the two models' outputs by their instruction.
+    pairs = list({pair.prompt: pair for pair in world.pairs(4 * count)}.values())[:count]
     rows = [
         {"id": f"p{i}", "prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b}
-        for i, p in enumerate(world.pairs(count))
+        for i, p in enumerate(pairs)
     ]
     data = folder / "pairs.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -37,7 +37,7 @@ from rlaif.pipeline.judge_setup import (
     with_defaults,
 )
 from rlaif.pipeline.pointwise import Point
-from rlaif.pipeline.service import Service
+from rlaif.pipeline.service import Busy, Service
 from rlaif.records import Message, Pair, Preference
 from rlaif.stages.layouts import BadRow
 
@@ -258,15 +258,17 @@ class Judge:
     ) -> Iterator[Answer]:
         waiting: deque[Future[Answer]] = deque()
         source = iter(rows)
+        row = next(source, None)
         try:
-            exhausted = False
-            while waiting or not exhausted:
-                while not exhausted and len(waiting) < OPEN_AT_ONCE:
-                    row = next(source, None)
-                    if row is None:
-                        exhausted = True
-                    else:
+            while waiting or row is not None:
+                while row is not None and len(waiting) < OPEN_AT_ONCE:
+                    try:
                         waiting.append(submit(row))
+                    except Busy:
+                        if not waiting:
+                            raise
+                        break
+                    row = next(source, None)
                 if waiting:
                     answer = waiting.popleft().result()
                     if bar is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.constitution.load import load_constitution
+from rlaif.serve.dialects import DIALECTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -73,3 +74,28 @@ def test_recipe_of_the_readme_runs_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", re.findall(r"\]\((?!http)([^)#]+)\)", README))
 def test_links_lead_somewhere(name: str) -> None:
     assert (ROOT / name).exists()
+
+
+def test_python_of_the_readme_runs_as_written(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    subprocess.run(
+        [sys.executable, "-m", "rlaif", "init", "p"], cwd=tmp_path, check=True, capture_output=True
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "p", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(("a 0.9", "a 1.0"))
+    assert "winner='b'" in done.stdout
+
+
+def test_every_harness_has_a_page_and_every_dialect_is_on_one() -> None:
+    folder = ROOT / "docs" / "harnesses"
+    index = (folder / "README.md").read_text()
+    pages = {p.stem for p in folder.glob("*.md")} - {"README"}
+    assert set(re.findall(r"\]\(([a-z-]+)\.md\)", index)) == pages
+    text = index + "".join(p.read_text() for p in folder.glob("*.md"))
+    for name in set(DIALECTS) - {"json"}:
+        assert f"`{name}`" in text or f":{name}" in text, name
+    for command in ("alpaca-eval", "arena-hard", "rewardbench", "promptfoo", "lm-eval"):
+        assert f"rlaif harness {command}" in text

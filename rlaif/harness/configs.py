@@ -184,7 +184,7 @@ def promptfoo(to: Target, folder: Path) -> Written:
     def grader(dialect: str) -> dict[str, Any]:
         return {
             "id": f"openai:chat:{to.model(dialect)}",
-            "config": {"apiBaseUrl": to.base, "apiKeyEnvar": to.token_variable},
+            "config": {"apiBaseUrl": to.base, "apiKey": f"{{{{env.{to.token_variable}}}}}"},
         }
 
     rubric = (

@@ -257,3 +257,42 @@ def test_a_criterion_that_the_judge_would_ignore_is_refused() -> None:
             old, old.replace("constitution", "Is it funny?")), shape.responses)  # fmt: skip
         with pytest.raises(NotUnderstood, match="neither `constitution` nor principles"):
             read(other, "q", ["r"] * shape.responses)
+
+
+def test_the_stock_prompts_of_installed_harnesses_are_read() -> None:
+    """Not our golden shapes but what inspect and AlpacaEval ship."""
+    from pathlib import Path
+
+    import alpaca_eval
+    from inspect_ai.scorer import _model as graders
+
+    prompt, a, b = "What is {this}?", "one\n\nanswer", "another"
+    instructions = graders.default_instructions(partial_credit=False)
+    qa = graders.DEFAULT_MODEL_GRADED_QA_TEMPLATE.format(
+        question=prompt, answer=a, criterion="constitution", instructions=instructions
+    )
+    fact = graders.DEFAULT_MODEL_GRADED_FACT_TEMPLATE.format(
+        question=prompt, answer=a, criterion=b, instructions=instructions
+    )
+    dialect = DIALECTS["inspect"]
+    one = dialect.read([{"role": "user", "content": qa}], CONSTITUTION)
+    assert isinstance(one, Single)
+    assert (one.prompt[0]["content"], one.response[0]["content"]) == (prompt, a)
+    two = dialect.read([{"role": "user", "content": fact}], CONSTITUTION)
+    assert isinstance(two, Pairwise)
+    assert (two.prompt[0]["content"], two.a[0]["content"], two.b[0]["content"]) == (prompt, a, b)
+    for reply in (dialect.write(one, score(0.9)), dialect.write(two, comparison(0.9))):
+        found = re.search(graders.DEFAULT_GRADE_PATTERN, reply.text)
+        assert found is not None
+        assert found.group(1) == "C"
+    folder = Path(alpaca_eval.__file__).parent / "evaluators_configs"
+    for name in ("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt",
+                 "alpaca_eval_gpt4/alpaca_eval.txt"):  # fmt: skip
+        text = (folder / name).read_text()
+        for slot, value in (("instruction", prompt), ("output_1", a), ("output_2", b)):
+            text = text.replace(f"{{{slot}}}", value)
+        user = text.split("<|im_start|>user")[1].split("<|im_end|>")[0].strip()
+        found = DIALECTS["alpaca-eval"].read([{"role": "user", "content": user}], CONSTITUTION)
+        assert isinstance(found, Pairwise)
+        parts = (found.prompt[0]["content"], found.a[0]["content"], found.b[0]["content"])
+        assert parts == (prompt, a, b)

@@ -16,7 +16,7 @@ Examples:
   rlaif harness rewardbench -c my.yaml --url http://gpu-box:8000
   lm-eval run --include_path "$(rlaif harness lm-eval --print-path)" --tasks rlaif_pairwise ...
 
-docs/harnesses.md has a section on each: install, command, and what the number means.
+docs/harnesses has a page on each: install, command, and what the number means.
 """
 
 _LM_EVAL = """

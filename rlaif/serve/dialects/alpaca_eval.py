@@ -14,9 +14,10 @@ from rlaif.serve.dialects.base import (
     Reading,
     Reply,
     between,
+    conversation,
     forced,
-    last_user,
     no_verdict,
+    question,
     turn,
 )
 
@@ -49,19 +50,19 @@ class AlpacaEval:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
-        if OWN_MARKS[0] in text:
+        text = question(messages)
+        if text.lstrip().startswith(OWN_MARKS[0].strip()):
             parts = between(text, OWN_MARKS, start=True, end=True)
         elif _CLASSIFIER[2] in text:
             prompt, _, a, b = between(text, _CLASSIFIER)
             parts = [prompt, a, b]
         elif _RANKING[2] in text:
             prompt, _, a, b = between(text, _RANKING)
-            return _Ranked(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+            return _Ranked(conversation(prompt), turn("assistant", a), turn("assistant", b))
         else:
             raise NotUnderstood("none of the known annotator prompts")
         prompt, a, b = parts
-        return Pairwise(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+        return Pairwise(conversation(prompt), turn("assistant", a), turn("assistant", b))
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """`m` for the first response; where the verdict is even, both are equally likely."""

@@ -14,6 +14,7 @@ from rlaif.serve.dialects.base import (
     Reading,
     Reply,
     between,
+    conversation,
     no_verdict,
     turn,
 )
@@ -41,7 +42,7 @@ class ArenaHard:
         if not asked:
             raise NotUnderstood("there is no user message")
         prompt, a, b = between(asked[0], _MARKS, start=True, end=True)
-        return Pairwise(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+        return Pairwise(conversation(prompt), turn("assistant", a), turn("assistant", b))
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """See `Dialect.write`."""

@@ -18,6 +18,7 @@ from typing import Protocol
 from rlaif.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
+from rlaif.stages.layouts import BadRow, read_prompt
 
 
 class NotUnderstood(Exception):
@@ -146,16 +147,26 @@ def between(
     return list(match.groups())
 
 
-def last_user(messages: Sequence[Message]) -> str:
-    """The text of the last message that is not the assistant's.
+def question(messages: Sequence[Message]) -> str:
+    """The text of the one user message, which a system message may precede.
+
+    More messages than that may have been split off a response that holds chat marks.
 
     Raises:
-        NotUnderstood: there is none.
+        NotUnderstood: there are others.
     """
-    for message in reversed(messages):
-        if message["role"] in ("user", "system"):
-            return message["content"]
-    raise NotUnderstood("there is no user message")
+    roles = [message["role"] for message in messages]
+    if roles not in (["user"], ["system", "user"], ["system"]):
+        raise NotUnderstood(f"there are {len(roles)} messages in place of one question")
+    return messages[-1]["content"]
+
+
+def conversation(text: str) -> list[Message]:
+    """A prompt as `rlaif label` reads it: one turn, or those of a transcript."""
+    try:
+        return read_prompt({"prompt": text}).prompt
+    except BadRow:
+        return turn("user", text)
 
 
 def named_principles(text: str, constitution: Constitution) -> list[str] | None:

@@ -17,9 +17,10 @@ from rlaif.serve.dialects.base import (
     Reply,
     Single,
     between,
-    last_user,
+    conversation,
     named_principles,
     no_verdict,
+    question,
     turn,
 )
 from rlaif.serve.dialects.reasons import in_words
@@ -38,20 +39,23 @@ class GEval:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
-        if "\nEvaluation Criteria:\n" in text:
+        text = question(messages)
+        if "\nEvaluation Steps:\n" not in text:
             (criteria,) = between(text, ("\nEvaluation Criteria:\n", "\n\n**\nIMPORTANT:"))
             names = named_principles(criteria, constitution)
             return Known(json.dumps({"steps": names or ["constitution"]}))
-        marks = ("\nEvaluation Steps:\n", "Test Case:\nInput:\n", " \n\nActual Output:\n",
-                 "\n\nParameters:\n")  # fmt: skip
-        steps, prompt, output = between(text, marks)
-        named = [re.sub(r"^\s*\d+[.)]\s*", "", line) for line in steps.splitlines() if line.strip()]
-        scale = _RANGE.search(text)
+        head, _, rest = text.partition("\nEvaluation Steps:\n")
+        scale = _RANGE.search(head)
         if scale is None:
             raise NotUnderstood("the range of the score is missing")
+        marks = ("\0", "Test Case:\nInput:\n", " \n\nActual Output:\n", "\n\nParameters:\n")
+        steps, prompt, output = between("\0" + rest, marks)
+        parameters = rest.rpartition(marks[-1])[2].split("\n")[0]
+        if parameters != "Input and Actual Output":
+            raise NotUnderstood(f"the parameters are {parameters[:60]!r}")
+        named = [re.sub(r"^\s*\d+[.)]\s*", "", line) for line in steps.splitlines() if line.strip()]
         return _Scaled(
-            turn("user", prompt),
+            conversation(prompt),
             turn("assistant", output.rstrip()),
             named_principles(",".join(named), constitution),
             int(scale.group(1)),

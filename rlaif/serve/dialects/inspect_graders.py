@@ -8,16 +8,18 @@ from rlaif.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
+    NotUnderstood,
     Pairwise,
     Ranking,
     Reading,
     Reply,
     Single,
     between,
+    conversation,
     forced,
-    last_user,
     named_principles,
     no_verdict,
+    question,
     turn,
 )
 
@@ -38,14 +40,17 @@ class InspectGraders:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
-        if "[Expert]: " in text:
+        text = question(messages)
+        for mark in ("[BEGIN DATA]", "[END DATA]"):
+            if text.count(mark) != 1:
+                raise NotUnderstood(f"{mark!r} occurs {text.count(mark)} times")
+        if "[BEGIN DATA]" + _STARS in text:
             prompt, expert, answer = between(
                 text,
                 ("[BEGIN DATA]" + _STARS + "[Question]: ", _STARS + "[Expert]: ",
                  _STARS + "[Submission]: ", _STARS + "[END DATA]"),
             )  # fmt: skip
-            return Pairwise(turn("user", prompt), turn("assistant", answer),
+            return Pairwise(conversation(prompt), turn("assistant", answer),
                             turn("assistant", expert))  # fmt: skip
         stars = "\n***\n"
         prompt, answer, criterion = between(
@@ -54,7 +59,7 @@ class InspectGraders:
              stars + "[Criterion]: ", stars + "[END DATA]"),
         )  # fmt: skip
         names = named_principles(criterion, constitution)
-        return Single(turn("user", prompt), turn("assistant", answer), names)
+        return Single(conversation(prompt), turn("assistant", answer), names)
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """See `Dialect.write`."""

@@ -17,35 +17,47 @@ from rlaif.serve.dialects.base import (
     Reply,
     Single,
     between,
+    conversation,
     forced,
-    last_user,
     no_verdict,
+    question,
     turn,
 )
 
+_TALK_A, _TALK_B = (f"<|The Start of Assistant {x}'s Conversation with User|>" for x in "AB")
 _TALK = re.compile(r"### (User|Assistant A|Assistant B|Assistant|Reference answer):\n")
 
 
-def _answers(text: str, question: str, letters: str) -> tuple[str, list[str]]:
-    """The question and the answers of assistants named by letters."""
-    marks = [question]
-    for i, letter in enumerate(letters):
-        start = f"[The Start of Assistant {letter}'s Answer]\n"
-        before = f"\n[The End of Assistant {letters[i - 1]}'s Answer]\n\n" if i else "\n\n"
-        marks.append(before + start)
-    marks.append(f"\n[The End of Assistant {letters[-1]}'s Answer]")
-    prompt, *answers = between(text, marks, end=True)
-    return prompt, answers
+def _answers(text: str, letters: str) -> Pairwise | Choice:
+    """A question and the answers of assistants named by letters.
+
+    A reference in between is left out: the constitution decides.
+    """
+    marks = ["[User Question]\n"]
+    reference = "[The Start of Reference Answer]" in text
+    before = "\n\n"
+    if reference:
+        marks.append("\n\n[The Start of Reference Answer]\n")
+        before = "\n[The End of Reference Answer]\n\n"
+    for letter in letters:
+        marks.append(f"{before}[The Start of Assistant {letter}'s Answer]\n")
+        before = f"\n[The End of Assistant {letter}'s Answer]\n\n"
+    marks.append(before.rstrip("\n"))
+    prompt, *rest = between(text, marks, start=True, end=True)
+    answers = [turn("assistant", answer) for answer in rest[reference:]]
+    if len(answers) == 2:
+        return Pairwise(conversation(prompt), *answers)
+    return Choice(conversation(prompt), answers)
 
 
 def _two_talks(text: str) -> Pairwise:
     """Two conversations of two turns, one with each assistant."""
-    found = []
-    for letter in "AB":
-        start = f"<|The Start of Assistant {letter}'s Conversation with User|>"
-        end = f"<|The End of Assistant {letter}'s Conversation with User|>"
-        (talk,) = between(text, (start, end))
-        found.append(_turns(talk, f"Assistant {letter}"))
+    ends = [f"<|The End of Assistant {x}'s Conversation with User|>" for x in "AB"]
+    marks = (_TALK_A, f"{ends[0]}\n\n\n{_TALK_B}", ends[1])
+    found = [
+        _turns(talk, f"Assistant {letter}")
+        for talk, letter in zip(between(text, marks, start=True, end=True), "AB", strict=True)
+    ]
     users = [[m["content"] for m in talk if m["role"] == "user"] for talk in found]
     if users[0] != users[1]:
         raise NotUnderstood("the two conversations have other questions")
@@ -56,10 +68,9 @@ def _two_talks(text: str) -> Pairwise:
 def _turns(talk: str, assistant: str) -> list[Message]:
     head, *parts = _TALK.split(talk)
     names, texts = parts[0::2], parts[1::2]
-    expected = ["User", assistant] * (len(names) // 2)
-    if head.strip() or not names or names != expected:
-        raise NotUnderstood(f"expected '### User:' and '### {assistant}:' in turn")
-    roles = ["user", "assistant"] * (len(names) // 2)
+    if head.strip() or names != ["User", assistant] * 2:
+        raise NotUnderstood(f"expected '### User:' and '### {assistant}:' twice in turn")
+    roles = ["user", "assistant"] * 2
     return [
         {"role": role, "content": text.strip("\n")} for role, text in zip(roles, texts, strict=True)
     ]
@@ -81,27 +92,19 @@ class MTBench:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
-        if "Conversation with User|>" in text:
+        # What form it is, its beginning says: an answer may hold the marks of another form.
+        text = question(messages).strip()
+        if text.startswith(_TALK_A):
             return _two_talks(text)
-        if "[The Start of Assistant A's Answer]" in text:
-            head = "[User Question]\n"
-            if "[The Start of Reference Answer]" in text:
-                # What the reference says is the harness's business: the constitution decides.
-                question, _, rest = text.partition("\n\n[The Start of Reference Answer]\n")
-                _, end, rest = rest.partition("\n[The End of Reference Answer]\n\n")
-                if not end:
-                    raise NotUnderstood("'[The End of Reference Answer]' is missing")
-                text = f"{question}\n\n{rest}"
-            prompt, (a, b) = _answers(text, head, "AB")
-            return Pairwise(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+        if text.startswith("[User Question]"):
+            return _answers(text, "AB")
         prompt, answer = between(
             text,
             ("[Question]\n", "\n\n[The Start of Assistant's Answer]\n",
              "\n[The End of Assistant's Answer]"),
             end=True,
         )  # fmt: skip
-        return Single(turn("user", prompt), turn("assistant", answer))
+        return Single(conversation(prompt), turn("assistant", answer))
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """See `Dialect.write`."""
@@ -126,19 +129,16 @@ class RewardBench:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
-        if "Conversation with User|>" in text:
+        text = question(messages).strip()
+        if text.startswith(_TALK_A):
             return _two_talks(text)
-        if "[The Start of Assistant C's Answer]" in text:
-            prompt, answers = _answers(text, "[User Question]\n", "ABCD")
-            return Choice(turn("user", prompt), [turn("assistant", a) for a in answers])
-        if "[The Start of Assistant A's Answer]" in text:
-            prompt, (a, b) = _answers(text, "[User Question]\n", "AB")
-            return Pairwise(turn("user", prompt), turn("assistant", a), turn("assistant", b))
+        if text.startswith("[User Question]"):
+            four = "[The Start of Assistant C's Answer]" in text
+            return _answers(text, "ABCD" if four else "AB")
         prompt, answer = between(
             text, ("[Query]\n", "\n\n[Response]\n", "\n\n[Your judgement]"), end=True
         )
-        return Single(turn("user", prompt), turn("assistant", answer))
+        return Single(conversation(prompt), turn("assistant", answer))
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """See `Dialect.write`."""

@@ -15,7 +15,8 @@ from rlaif.serve.dialects.base import (
     Reading,
     Reply,
     Single,
-    last_user,
+    conversation,
+    question,
     turn,
 )
 
@@ -35,13 +36,15 @@ class NativeJson:
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
         try:
-            row = json.loads(last_user(messages))
+            row = json.loads(question(messages))
         except (ValueError, RecursionError) as error:
             raise NotUnderstood(f"the last message is no JSON ({error})") from None
         if not isinstance(row, dict):
             raise NotUnderstood("the last message is no JSON object")
-        prompt = _messages(row, "prompt", "user")
         names = ["response"] if "response" in row else ["response_a", "response_b"]
+        if set(row) != {"prompt", *names}:
+            raise NotUnderstood(f"the object has the keys {sorted(map(str, row))[:6]}")
+        prompt = _messages(row, "prompt", "user")
         parts = [_messages(row, name, "assistant") for name in names]
         if len(parts) == 1:
             return Single(prompt, parts[0])
@@ -56,7 +59,8 @@ class NativeJson:
 def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
     value = row.get(name)
     if isinstance(value, str):
-        return turn(role, value)
+        _check(name, value)
+        return conversation(value) if role == "user" else turn(role, value)
     found: list[Message] = []
     for message in value if isinstance(value, list) else []:
         said = message.get("content") if isinstance(message, dict) else None
@@ -66,4 +70,15 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
         found.append({"role": by, "content": said})
     if not found:
         raise NotUnderstood(f"`{name}` is no text and no list of messages")
+    if (found[-1]["role"] == "assistant") != (role == "assistant"):
+        raise NotUnderstood(f"`{name}` ends with a message of the {found[-1]['role']}")
+    _check(name, *(m["content"] for m in found))
     return found
+
+
+def _check(name: str, *texts: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise NotUnderstood(f"`{name}` holds half of a character") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from rlaif.answers import Comparison, Score
@@ -17,16 +16,16 @@ from rlaif.serve.dialects.base import (
     Reply,
     Single,
     between,
-    last_user,
+    conversation,
     named_principles,
     no_verdict,
+    question,
     turn,
 )
 from rlaif.serve.dialects.reasons import in_words
 
 PASS = 0.5
 """Score from which a response passes."""
-_TEXT = re.compile(r'<Text index="(\d+)">\n(.*?)\n</Text>\n', re.DOTALL)
 
 
 class LlmRubric:
@@ -43,11 +42,11 @@ class LlmRubric:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
+        text = question(messages)
         marks = ("<Prompt>\n", "\n</Prompt>\n<Output>\n", "\n</Output>\n<Rubric>\n", "\n</Rubric>")
         prompt, output, rubric = between(text, marks, start=True, end=True)
         return Single(
-            turn("user", prompt), turn("assistant", output), named_principles(rubric, constitution)
+            conversation(prompt), turn("assistant", output), named_principles(rubric, constitution)
         )
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
@@ -77,7 +76,7 @@ class SelectBest:
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
-        text = last_user(messages)
+        text = question(messages)
         criteria, texts = between(
             text,
             ("best fits the following criteria: ", "\n\nHere are the pieces of text:\n\n",
@@ -86,14 +85,13 @@ class SelectBest:
         word, colon, prompt = criteria.partition(":")
         if not colon or word.strip().lower() != "prompt" or not prompt.strip():
             raise NotUnderstood(f"the criteria {criteria[:60]!r} do not begin with 'prompt: '")
-        found = _TEXT.findall(texts + "\n")
-        numbers = [int(number) for number, _ in found]
-        # A text that holds the marks itself would show up as a gap or as one text too many.
-        if numbers != list(range(len(found))) or len(found) != texts.count("<Text index="):
-            raise NotUnderstood("the texts can't be told apart")
-        if len(found) < 2:
-            raise NotUnderstood(f"there are {len(found)} texts")
-        return Choice(turn("user", prompt.strip()), [turn("assistant", t) for _, t in found])
+        count = texts.count("<Text index=")
+        if count < 2:
+            raise NotUnderstood(f"there are {count} texts")
+        marks = ['<Text index="0">\n']
+        marks += [f'\n</Text>\n\n<Text index="{i}">\n' for i in range(1, count)]
+        found = _texts(texts.strip(), marks)
+        return Choice(conversation(prompt.strip()), [turn("assistant", t) for t in found])
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
         """See `Dialect.write`; where several are equally good, the first of them."""
@@ -101,3 +99,11 @@ class SelectBest:
         if not found.values:
             return no_verdict(found.reason)
         return Reply(str(list(found.values).index(max(found.values))))
+
+
+def _texts(text: str, marks: list[str]) -> list[str]:
+    """The texts between marks; the last one ends where the whole does."""
+    end = "\n</Text>"
+    if text.count("</Text>") != len(marks) or not text.endswith(end):
+        raise NotUnderstood("the texts can't be told apart")
+    return between(text.removesuffix(end) + "\0", [*marks, "\0"], start=True, end=True)

@@ -37,7 +37,7 @@ from rlaif.pipeline.judge_setup import (
     with_defaults,
 )
 from rlaif.pipeline.pointwise import Point
-from rlaif.pipeline.service import Busy, Service
+from rlaif.pipeline.service import Busy, Service, Stopped
 from rlaif.records import Message, Pair, Preference
 from rlaif.stages.layouts import BadRow
 
@@ -120,6 +120,7 @@ class Judge:
         self._cache_folder = cache_folder
         self._given = service
         self._services: dict[str, Service] = {}
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -231,6 +232,7 @@ class Judge:
     def close(self) -> None:
         """Finish what was asked and stop the engines; safe to call twice."""
         with self._lock:
+            self._closed = True
             services, self._services = list(self._services.values()), {}
         for service in services:
             service.close()
@@ -248,6 +250,8 @@ class Judge:
         together = len(set(map(repr, models.values()))) == 1
         kind = "all" if together else WRITER if writes else JUDGE
         with self._lock:
+            if self._closed:
+                raise Stopped("the judge is closed", hint="Make a new one.")
             if kind not in self._services:
                 own = models if together else {kind: models[kind]}
                 self._services[kind] = Service(own, cache_folder=self._cache_folder)
@@ -322,7 +326,7 @@ def pair_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[str,
     """
     if isinstance(given, Mapping):
         return dict(given)
-    if isinstance(given, str) or len(given) != 3:
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 3:
         raise RlaifError("a pair is (prompt, a, b) or a row", hint=f"Not {str(given)[:80]!r}.")
     prompt, a, b = given
     return {"prompt": prompt, "response_a": a, "response_b": b, "tags": list(tags)}
@@ -336,7 +340,7 @@ def single_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[st
     """
     if isinstance(given, Mapping):
         return dict(given)
-    if isinstance(given, str) or len(given) != 2:
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
         raise RlaifError(
             "a response is (prompt, response) or a row", hint=f"Not {str(given)[:80]!r}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +15,11 @@ import httpx
 from rlaif.answers import Comparison, Critique, Score
 from rlaif.errors import RlaifError
 from rlaif.judge import Row, Text, pair_row, progress_bar, single_row
+from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_row
 
 TOKEN_VARIABLE = "RLAIF_TOKEN"
 ROWS_PER_REQUEST = 32
 REQUESTS_AT_ONCE = 8
-MOST_TRIES = 8
 Found = TypeVar("Found", Comparison, Score)
 
 
@@ -29,7 +30,7 @@ class RemoteJudge:
         url: such as `http://127.0.0.1:8000`.
         constitution: its name; needed where the server has several.
         token: of the server; default: `$RLAIF_TOKEN`.
-        timeout: seconds for one request.
+        timeout: seconds for one request, also while the server is too busy for it.
 
     Raises:
         RlaifError: from every method: the server does not answer, or refuses with a reason.
@@ -47,6 +48,7 @@ class RemoteJudge:
         self._constitution = constitution
         token = token or os.environ.get(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout = timeout
         self._client = httpx.Client(headers=headers, timeout=timeout)
 
     def compare(self, prompt: Text, a: Text, b: Text, *, tags: Sequence[str] = ()) -> Comparison:
@@ -58,7 +60,7 @@ class RemoteJudge:
     ) -> Iterator[Comparison]:
         """See `Judge.compare_many`."""
         bar = progress_bar(rows, "pair") if progress else None
-        return self._many(map(pair_row, rows), "pairwise", "pairs", Comparison, bar)
+        return self._many(map(_pair, rows), "pairwise", "pairs", Comparison, bar)
 
     def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
         """See `Judge.score`."""
@@ -69,7 +71,7 @@ class RemoteJudge:
     ) -> Iterator[Score]:
         """See `Judge.score_many`."""
         bar = progress_bar(rows, "response") if progress else None
-        return self._many(map(single_row, rows), "pointwise", "items", Score, bar)
+        return self._many(map(_single, rows), "pointwise", "items", Score, bar)
 
     def critique(
         self,
@@ -80,7 +82,7 @@ class RemoteJudge:
         revise: bool = False,
     ) -> Critique:
         """See `Judge.critique`."""
-        row = {**single_row((prompt, response)), "revise": revise}
+        row = {**_single((prompt, response)), "revise": revise}
         if principles is not None:
             row["principles"] = list(principles)
         return Critique.model_validate(self._post("critique", self._addressed(row)))
@@ -107,7 +109,10 @@ class RemoteJudge:
         bar: Any,
     ) -> Iterator[Found]:
         def ask(batch: list[dict[str, Any]]) -> list[Found]:
-            answer = self._post(endpoint, self._addressed({key: batch}))
+            answer = self._post(endpoint, self._addressed({key: batch}), splits=len(batch) > 1)
+            if answer is None:  # more than the server ever takes at once
+                half = len(batch) // 2
+                return ask(batch[:half]) + ask(batch[half:])
             found = []
             for item in answer["results"]:
                 if "error" in item:
@@ -136,22 +141,61 @@ class RemoteJudge:
             if bar is not None:
                 bar.close()
 
-    def _post(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-        for attempt in range(MOST_TRIES):
+    def _post(
+        self, endpoint: str, body: dict[str, Any], *, splits: bool = False
+    ) -> dict[str, Any] | None:
+        """The server's answer; None (only if it `splits`) where the body is too large."""
+        deadline = time.monotonic() + self._timeout
+        while True:
             try:
                 answer = self._client.post(f"{self._url}/v1/judge/{endpoint}", json=body)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise RlaifError(
                     f"no answer from {self._url} ({type(error).__name__}: {error})",
                     hint="Check the address, and that `rlaif serve` runs there.",
                 ) from None
-            if answer.status_code != 429 or attempt == MOST_TRIES - 1:
+            if answer.status_code != 429 or time.monotonic() > deadline:
                 break
-            time.sleep(float(answer.headers.get("Retry-After", 1)))
+            # Somewhat apart, so that many who wait do not come back together.
+            time.sleep(float(answer.headers.get("Retry-After", 1)) * random.uniform(0.1, 1.0))
+        if splits and answer.status_code == 413:
+            return None
         if answer.status_code != 200:
             raise RlaifError(f"{self._url} refused: {_reason(answer)}", hint="See its message.")
-        found: dict[str, Any] = answer.json()
+        try:
+            found: dict[str, Any] = answer.json()
+        except ValueError:
+            raise RlaifError(
+                f"{self._url} answered what is no JSON", hint="Is `rlaif serve` there?"
+            ) from None
         return found
+
+
+def _pair(given: Row | Sequence[Text]) -> dict[str, Any]:
+    """A pair as the server takes it, read here as `Judge` reads it."""
+    try:
+        read = read_row(pair_row(given))
+        if len(read.completions) != 2:
+            raise BadRow(f"{len(read.completions)} responses in place of two")
+    except BadRow as error:
+        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+    a, b = (completion.messages for completion in read.completions)
+    return {**_common(read), "response_a": a, "response_b": b}
+
+
+def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
+    """A response as the server takes it."""
+    try:
+        read = read_candidates(single_row(given))
+        if len(read.completions) != 1:
+            raise BadRow(f"{len(read.completions)} responses in place of one")
+    except BadRow as error:
+        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+    return {**_common(read), "response": read.completions[0].messages}
+
+
+def _common(read: Candidates) -> dict[str, Any]:
+    return {"prompt": read.prompt, "id": read.id, "tags": sorted(read.tags)}
 
 
 def _take(source: Iterator[dict[str, Any]], most: int) -> list[dict[str, Any]]:

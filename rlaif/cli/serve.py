@@ -109,7 +109,7 @@ def command(
         import uvicorn
 
         from rlaif.serve.guarding import check_binding
-        from rlaif.serve.start import open_server
+        from rlaif.serve.start import listen, open_server
     except ImportError as error:
         raise RlaifError(
             f"serving needs the package {error.name!r}, which is not installed",
@@ -125,6 +125,8 @@ def command(
     if writer:
         values["writer"] = engine.model_copy(update={"model": writer})
     settings = build(JudgeSettings, with_defaults(values, engine), places)
+    # Bound before the engine starts: an address that is taken is known at once.
+    bound = listen(host, port)
     app = open_server(
         constitutions,
         settings,
@@ -136,8 +138,12 @@ def command(
         cache_folder=Path(cache_folder) if cache_folder else None,
         on_engine=lambda model: note(f"starting {model!r} on {engine.engine} ..."),
     )
+    port = bound.getsockname()[1]
     note(f"serving at http://{host}:{port} (try /docs); Ctrl-C stops")
-    uvicorn.run(
-        app, host=host, port=port, log_level="warning" if not access_log else "info",
+    serving = uvicorn.Config(
+        app,
+        log_level="info" if access_log else "warning",
         access_log=access_log,
-    )  # fmt: skip
+        timeout_graceful_shutdown=int(request_seconds) + 30,
+    )
+    uvicorn.Server(serving).run(sockets=[bound])

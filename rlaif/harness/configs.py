@@ -147,8 +147,9 @@ def arena_hard(to: Target, folder: Path) -> Written:
         "{ANSWER_B}\n<|The End of Assistant B's Answer|>",
         "model_list": ["MODEL-TO-JUDGE"],
     }
+    note = "# api_key: the server's token, if it has one.\n"
     files = [
-        _write(folder / "endpoints.yaml", _yaml(endpoint)),
+        _write(folder / "endpoints.yaml", note + _yaml(endpoint)),
         _write(folder / "setting.yaml", _yaml(setting)),
     ]
     run = shlex.join(
@@ -209,7 +210,10 @@ def promptfoo(to: Target, folder: Path) -> Written:
         "tests": [{"vars": {"question": "Your question"}}],
     }
     path = _write(folder / "promptfooconfig.yaml", _yaml(config))
-    run = f"{to.token_variable}=none promptfoo eval -c {shlex.quote(str(path))} --no-cache"
+    variable = to.token_variable
+    run = (
+        f'{variable}="${{{variable}:-none}}" promptfoo eval -c {shlex.quote(str(path))} --no-cache'
+    )
     return Written([path], [to.serve(), run])
 
 

@@ -4,8 +4,8 @@
     inspect score LOG --scorer rlaif/constitution -S url=http://127.0.0.1:8000
     inspect score LOG --scorer rlaif/pairwise --model-role grader=openai-api/rlaif/rlaif/my:json
 
-The judge runs in this process, behind `rlaif serve` (`url`), or is the model of the role `grader`
-if there is one (a served model name in the dialect `json`).
+The judge runs in this process (`constitution`), behind `rlaif serve` (`url`), or, where neither is
+named, is the model of the role `grader` (a served model name in the dialect `json`).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _prompt(state: TaskState) -> list[Message]:
 async def _compare(
     row: dict[str, Any], name: str | None, model: str, url: str | None, settings: Mapping[str, Any]
 ) -> Comparison:
-    grader = _grader()
+    grader = None if name or url else _grader()
     if grader is not None:
         return Comparison.model_validate_json(await _ask(grader, row))
     judge = await asyncio.to_thread(open_judge, name, model, url=url, **settings)
@@ -101,7 +101,7 @@ async def _compare(
 async def _score(
     row: dict[str, Any], name: str | None, model: str, url: str | None, settings: Mapping[str, Any]
 ) -> Answer:
-    grader = _grader()
+    grader = None if name or url else _grader()
     if grader is not None:
         return Answer.model_validate_json(await _ask(grader, row))
     judge = await asyncio.to_thread(open_judge, name, model, url=url, **settings)

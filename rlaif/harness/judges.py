@@ -8,6 +8,7 @@ import os
 import threading
 from typing import Any
 
+from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
 from rlaif.judge import Judge
 from rlaif.remote import RemoteJudge
@@ -28,8 +29,8 @@ def open_judge(
     """A judge, the same one for the same arguments: engines start once in a process.
 
     Args:
-        constitution: a YAML file or a shipped name; with `url`, the name that the server knows it
-            by (None for its only one).
+        constitution: a YAML file or a shipped name; with `url` also the name that the server knows
+            it by, or None for its only one.
         judge: the model, as `--judge`.
         url: of a server; default: `$RLAIF_URL`, else the judge runs here.
         settings: any setting of `rlaif.Judge`, such as `engine`.
@@ -42,12 +43,19 @@ def open_judge(
     with _LOCK:
         if key not in _OPEN:
             if url:
-                _OPEN[key] = RemoteJudge(url, constitution=constitution, token=token)
+                _OPEN[key] = RemoteJudge(url, constitution=_served(constitution), token=token)
             elif constitution is None:
                 raise RlaifError("no constitution was given", hint="Name a YAML file.")
             else:
                 _OPEN[key] = Judge(constitution, judge, **settings)
         return _OPEN[key]
+
+
+def _served(constitution: str | None) -> str | None:
+    """The name that a server knows a constitution by: that in the file, if it is one."""
+    if constitution is None or not constitution.endswith((".yaml", ".yml")):
+        return constitution
+    return load_constitution(constitution).constitution.name
 
 
 def close_all() -> None:

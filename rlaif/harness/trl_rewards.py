@@ -86,6 +86,9 @@ class _Reward:
         """The same reward as a coroutine function, which GRPO runs beside other async ones."""
 
         async def reward(**given: Any) -> list[float | None]:
+            if self._several():
+                # Ranks must meet in the same order: coroutines start in order, threads do not.
+                return self(**given)
             return await asyncio.to_thread(self, **given)
 
         reward.__name__ = self.__name__
@@ -280,4 +283,4 @@ def _plain(value: Any) -> Any:
     """A text, or a conversation as plain dictionaries."""
     if isinstance(value, str):
         return value
-    return [{"role": str(m["role"]), "content": str(m["content"])} for m in value]
+    return [{"role": str(m["role"]), "content": str(m.get("content") or "")} for m in value]

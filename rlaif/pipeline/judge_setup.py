@@ -121,8 +121,10 @@ class JudgeSetup:
     def score_response(
         self, prompt: list[Message], response: list[Message], principles: list[Principle]
     ) -> Questions[Point]:
-        """How well a response follows some principles."""
-        return self.pointwise.score(prompt, response, principles)
+        """How well a response follows some principles; an empty one is not scored."""
+        if not any(m["content"].strip() for m in response):
+            return Point(None, (), "the response is empty")
+        return (yield from self.pointwise.score(prompt, response, principles))
 
     def criticize(
         self, row: Mapping[str, object], *, principles: list[str] | None, revise: bool
@@ -216,6 +218,4 @@ def _single(row: Mapping[str, object]) -> Candidates:
     read = read_candidates(row)
     if len(read.completions) != 1:
         raise BadRow(f"{len(read.completions)} responses in place of one")
-    if not any(m["content"].strip() for m in read.completions[0].messages):
-        raise BadRow("the response is empty")
     return read

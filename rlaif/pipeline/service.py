@@ -57,7 +57,7 @@ class Service:
     ) -> None:
         self._models = dict(models)
         self._cache_folder = cache_folder
-        self._most = most_waiting
+        self.most_waiting = most_waiting
         self._on_engine = on_engine
         self._incoming: queue.Queue[Chain | None] = queue.Queue()
         # Guards what the counters say and whether anything is taken still.
@@ -114,7 +114,7 @@ class Service:
                 raise Stopped(f"the judge has stopped ({self._problem})", hint="Start it again.")
             if self._closed:
                 raise Stopped("the judge is closed", hint="Make a new one.")
-            if self._most is not None and len(self._open) >= self._most:
+            if self.most_waiting is not None and len(self._open) >= self.most_waiting:
                 raise Busy(
                     f"{len(self._open)} requests are waiting already", hint="Try again later."
                 )

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from rlaif import __version__
@@ -27,11 +28,13 @@ from rlaif.serve.chat import answer, logprobs_of, plain
 from rlaif.serve.dialects import DIALECTS
 from rlaif.serve.dialects.base import NotUnderstood
 from rlaif.serve.guarding import Guard
-from rlaif.serve.metrics import Metrics
+from rlaif.serve.metrics import Counting, Metrics
 
 PREFIX = "rlaif/"
 DEFAULT_DIALECT = "json"
 RETRY_AFTER = 1
+BODY_SECONDS = 30.0
+"""In which a request has to arrive whole."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Alias:
 
 class TooSlow(Exception):
     """A request that took longer than it may."""
+
+
+class TooLarge(Exception):
+    """A batch that can never be taken."""
 
 
 class Unknown(Exception):
@@ -195,7 +202,13 @@ class Server:
 
         Raises:
             Busy: there is no room for all of them; none is asked.
+            TooLarge: there never will be.
         """
+        if self.service.most_waiting is not None and len(items) > self.service.most_waiting:
+            raise TooLarge(
+                f"a batch of {len(items)} is more than may wait at once "
+                f"({self.service.most_waiting}): send fewer"
+            )
         futures: list[Future[Any] | s.ItemError] = []
         try:
             for item in items:
@@ -226,9 +239,16 @@ def build_app(server: Server) -> FastAPI:
         version=__version__,
         summary="Preferences by a constitution: pairwise and pointwise verdicts with evidence.",
         lifespan=lifespan,
+        # Said in the schema; who may ask is checked before (`Guard`).
+        dependencies=[Security(HTTPBearer(auto_error=False))] if server.limits.token else [],
     )
-    app.add_middleware(Guard, token=server.limits.token, most_bytes=server.limits.body_bytes)
-    _count(app, server)
+    app.add_middleware(
+        Guard,
+        token=server.limits.token,
+        most_bytes=server.limits.body_bytes,
+        most_seconds=min(BODY_SECONDS, server.limits.seconds),
+    )
+    app.add_middleware(Counting, metrics=server.metrics)
     _errors(app)
     _native(app, server)
     _openai(app, server)
@@ -237,21 +257,8 @@ def build_app(server: Server) -> FastAPI:
 
 
 def _row(item: s.PairIn | s.ResponseIn) -> dict[str, Any]:
-    return {k: v for k, v in item.model_dump(exclude_none=True).items() if v not in ("", [])}
-
-
-def _count(app: FastAPI, server: Server) -> None:
-    @app.middleware("http")
-    async def count(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        began = time.monotonic()
-        response = await call_next(request)
-        route = request.scope.get("route")
-        name = getattr(route, "path", "other")
-        server.metrics.requests.labels(name, str(response.status_code)).inc()
-        server.metrics.seconds.labels(name).observe(time.monotonic() - began)
-        return response
+    row = item.model_dump(exclude_none=True, exclude={"constitution"})
+    return {k: v for k, v in row.items() if v or k not in ("id", "tags")}
 
 
 def _error(status: int, message: str, kind: str, headers: dict[str, str] | None = None) -> Response:
@@ -282,6 +289,10 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(Unknown)
     async def unknown(_: Request, error: Unknown) -> Response:
         return _error(404, str(error), "invalid_request_error")
+
+    @app.exception_handler(TooLarge)
+    async def too_large(_: Request, error: TooLarge) -> Response:
+        return _error(413, str(error), "invalid_request_error")
 
     @app.exception_handler(TooSlow)
     async def too_slow(_: Request, error: TooSlow) -> Response:
@@ -339,7 +350,7 @@ def _native(app: FastAPI, server: Server) -> None:
 def _openai(app: FastAPI, server: Server) -> None:
     @app.post(
         "/v1/chat/completions",
-        responses={**_ALL, 200: {"model": s.ChatAnswer}},
+        responses={**_ALL, 200: {"model": s.ChatAnswer, "content": {"text/event-stream": {}}}},
         response_model=None,
         tags=["openai"],
     )

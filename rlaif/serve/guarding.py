@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import secrets
@@ -14,7 +15,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-OPEN_PATHS = ("/health",)
+OPEN_PATHS = ("/health", "/docs", "/openapi.json")
 
 
 def is_loopback(host: str) -> bool:
@@ -46,9 +47,11 @@ class Guard:
     Args:
         token: what a bearer must present; None lets everybody ask.
         most_bytes: of a body.
+        most_seconds: until it is there whole.
     """
 
-    def __init__(self, app: App, token: str | None, most_bytes: int) -> None:
+    def __init__(self, app: App, token: str | None, most_bytes: int, most_seconds: float) -> None:
+        self._seconds = most_seconds
         self._app = app
         self._token = token.encode() if token else None
         self._most = most_bytes
@@ -71,8 +74,14 @@ class Guard:
             await _refuse(send, 413, f"the body is larger than {self._most} bytes")
             return
         body, more, read = [], True, 0
+        deadline = asyncio.get_running_loop().time() + self._seconds
         while more:
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                await _refuse(send, 408, f"the body did not come within {self._seconds:g} s")
+                return
             if message["type"] == "http.disconnect":
                 return
             body.append(message.get("body", b""))

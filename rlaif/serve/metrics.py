@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from rlaif.pipeline.service import Service
+from rlaif.serve.guarding import App, Receive, Scope, Send
 
 
 class Metrics:
@@ -30,6 +33,30 @@ class Metrics:
     def text(self) -> bytes:
         """Everything."""
         return generate_latest(self.registry)
+
+
+class Counting:
+    """ASGI middleware that counts requests and times them, by endpoint."""
+
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on and note how it was answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.monotonic()
+
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                name = getattr(scope.get("route"), "path", "other")
+                self._metrics.requests.labels(name, str(message["status"])).inc()
+                self._metrics.seconds.labels(name).observe(time.monotonic() - began)
+            await send(message)
+
+        await self._app(scope, receive, noting)
 
 
 class _OfService:

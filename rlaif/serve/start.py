@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,24 @@ from rlaif.pipeline.feedback import WRITER
 from rlaif.pipeline.judge_setup import JudgeSettings, models_of, prepare_judge
 from rlaif.pipeline.service import Service
 from rlaif.serve.app import Limits, Server, build_app, read_aliases
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; port 0 is any free one.
+
+    Raises:
+        RlaifError: it is taken, or no address of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        raise RlaifError(
+            f"can't listen at {host}:{port} ({error.strerror})", hint="Choose another --port."
+        ) from None
+    return bound
 
 
 def open_server(

@@ -13,7 +13,7 @@ from rlaif.harness import judges
 from rlaif.harness.trl_rewards import PairwiseReward
 
 SCRIPT = """
-import json, sys
+import asyncio, json, sys
 import torch
 from rlaif.harness import judges
 from rlaif.harness.trl_rewards import PairwiseReward
@@ -22,6 +22,12 @@ torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 prompts, completions = json.load(open(sys.argv[1]))[rank]
 values = PairwiseReward("demo", engine="packed", across_ranks=True)(prompts, completions)
+# Two asynchronous rewards side by side, as GRPO runs them: ranks meet in one order.
+async def both():
+    rewards = [PairwiseReward("demo", engine="packed", across_ranks=True).asynchronous()
+               for _ in range(2)]
+    return await asyncio.gather(*(r(prompts=prompts, completions=completions) for r in rewards))
+assert asyncio.run(both()) == [values, values]
 json.dump([values, len(judges._OPEN)], open(f"{sys.argv[2]}/{rank}.json", "w"))
 torch.distributed.destroy_process_group()
 """

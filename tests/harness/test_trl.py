@@ -24,7 +24,7 @@ from rlaif.harness.trl_rewards import (
 from rlaif.judge import Judge
 from rlaif.resources import demo_model
 from rlaif.training.sampling import PolicySampler
-from tests.harness.helpers import Labeled
+from tests.harness.helpers import TOKEN, Labeled, Server
 
 PROMPT = "How do I clean a small kettle?"
 GOOD = "Clean the kettle with warm water."
@@ -77,6 +77,21 @@ def test_a_completion_without_a_verdict_has_no_reward() -> None:
     assert values[0] > 0.9 > 0.1 > values[2]
     assert PairwiseReward("demo", engine="packed", missing=0.5)(**given)[1] == 0.5
     assert PairwiseReward("demo", engine="packed")([PROMPT], [GOOD]) == [None]
+
+
+def test_a_served_judge_is_found_by_its_constitution_s_file(
+    judge_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_TOKEN", TOKEN)
+    path = tmp_path / "copy.yaml"
+    path.write_text((Path(__file__).parents[2] / "constitutions" / "demo.yaml").read_text())
+    given = {"prompts": [PROMPT] * 3, "completions": [GOOD, "", RUDE]}
+    values = PairwiseReward(str(path), url=judge_server.url)(**given)
+    assert values[1] is None
+    assert values[0] > 0.9 > 0.1 > values[2]
+    alone = PointwiseReward(str(path), url=judge_server.url)(**given)
+    assert alone[1] is None
+    assert alone[0] > alone[2]
 
 
 def test_few_opponents_cost_few_comparisons() -> None:

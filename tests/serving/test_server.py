@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 from rlaif.errors import RlaifError
 from rlaif.judge import Judge
 from rlaif.remote import RemoteJudge
-from tests.harness.helpers import TOKEN, Labeled, Server
+from rlaif.serve.guarding import Guard
+from tests.harness.helpers import TOKEN, Labeled, Server, start_server
 
 POLITE = {
     "prompt": "How do I clean a small kettle?",
@@ -71,9 +74,13 @@ def test_one_unreadable_item_of_a_batch_is_an_error_of_its_own(judge_server: Ser
     assert second["id"] == "bad"
     assert "ends with an assistant message" in second["error"]
     assert judge_server.post("/v1/judge/pairwise", bad).status_code == 422
-    empty = judge_server.post("/v1/judge/pairwise", {**POLITE, "response_a": " "}).json()
-    assert (empty["status"], empty["winner"]) == ("abstained", None)
-    assert "empty" in empty["reason"]
+    for nothing in ("", " "):
+        empty = judge_server.post("/v1/judge/pairwise", {**POLITE, "response_a": nothing}).json()
+        assert (empty["status"], empty["winner"]) == ("abstained", None)
+        assert "empty" in empty["reason"]
+        item = {"prompt": "q", "response": nothing}
+        alone = judge_server.post("/v1/judge/pointwise", item).json()
+        assert (alone["score"], alone["reason"]) == (None, "the response is empty")
 
 
 def test_pointwise_and_critique(judge_server: Server) -> None:
@@ -236,6 +243,80 @@ def test_a_remote_judge_is_a_judge(judge_server: Server, demo_labels: Labeled) -
         judge.compare("a", "b", "c")
     with RemoteJudge("http://127.0.0.1:9") as judge, pytest.raises(RlaifError, match="no answer"):
         judge.compare("a", "b", "c")
+
+
+def test_a_remote_judge_reads_every_layout_and_bad_input_is_one_sentence(
+    judge_server: Server, demo_labels: Labeled
+) -> None:
+    first = demo_labels.rows[0]
+    rows: list[Any] = [
+        {"id": 7, "prompt": first["prompt"], "chosen": first["response_a"],
+         "rejected": first["response_b"], "source": "x", "number": float("nan")},
+        (first["prompt"], first["response_a"], ""),
+    ]  # fmt: skip
+    with RemoteJudge(judge_server.url, token=TOKEN) as judge:
+        one, two = judge.compare_many(rows)
+        assert one.p_a == pytest.approx(demo_labels.p_a["p0"], abs=2e-4)
+        assert two.status == "abstained"
+        assert next(judge.score_many([("q", "")])).score is None
+        for bad in (5, None, "text", ("a", "b"), {"prompt": "q"}, ("\ud800", "a", "b")):
+            with pytest.raises(RlaifError):
+                list(judge.compare_many([bad]))  # type: ignore[list-item]
+    with RemoteJudge("http://127.0.0.1:99999") as judge, pytest.raises(RlaifError):
+        judge.compare("a", "b", "c")
+
+
+def test_a_client_that_leaves_or_dawdles_writes_no_traceback(judge_server: Server) -> None:
+    host, port = judge_server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/judge/pairwise HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    )
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode())
+    assert judge_server.post("/v1/judge/pairwise", POLITE).status_code == 200
+    assert "Traceback" not in judge_server.log.read_text()
+
+
+def test_a_body_has_to_come_in_time() -> None:
+    sent: list[Any] = []
+
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("the request is not whole")
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    guard = Guard(never, None, 1000, 0.3)
+    asyncio.run(guard({"type": "http", "headers": [], "path": "/x"}, receive, send))
+    assert sent[0]["status"] == 408
+
+
+def test_a_small_server_takes_large_data_sets_and_says_where_it_is(
+    tmp_path: Path, demo_labels: Labeled
+) -> None:
+    """Sixteen places: batches are split, clients wait for their turn, and nothing is lost."""
+    with start_server(tmp_path, "--engine", "packed", "--max-waiting", "16") as server:
+        rows = demo_labels.rows + [{**r, "id": f"again-{r['id']}"} for r in demo_labels.rows]
+        with RemoteJudge(server.url, token=TOKEN) as judge:
+            found = list(judge.compare_many(rows))
+        assert [f.id for f in found] == [r["id"] for r in rows]
+        too_many = server.post("/v1/judge/pairwise", {"pairs": rows[:17]})
+        assert too_many.status_code == 413
+        assert "send fewer" in too_many.json()["error"]["message"]
+        port = server.url.rpartition(":")[2]
+        taken = subprocess.run(
+            [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--port", port],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert taken.returncode == 2
+        assert f"can't listen at 127.0.0.1:{port}" in taken.stderr
+        assert "starting" not in taken.stderr
 
 
 def test_open_to_the_network_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,6 +262,21 @@ def test_closing_finishes_what_was_taken(gated: Gated, tmp_path: Path) -> None:
         judge.compare("a", "b", "c")
 
 
+def test_a_closed_judge_stays_closed_and_odd_arguments_are_one_sentence(
+    gated: Gated, tmp_path: Path
+) -> None:
+    judge = Judge.of(setup(), cache_folder=tmp_path)
+    assert judge.compare("a", "b", "c").status in ("decided", "tie")
+    assert judge.score("a", "").score is None
+    for bad in (5, None, "text", ("a", "b"), {"prompt": "q"}):
+        with pytest.raises(RlaifError):
+            list(judge.compare_many([bad]))  # type: ignore[list-item]
+    judge.close()
+    judge.close()
+    with pytest.raises(Stopped, match="closed"):
+        judge.compare("a", "b", "c")
+
+
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_server_answers_what_it_accepted(tmp_path: Path, sign: signal.Signals) -> None:
     """The demo judge, slow enough to be stopped in the middle of a request."""

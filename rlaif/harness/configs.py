@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import yaml
 
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
-from rlaif.serve.dialects.alpaca_eval import OWN_MARKS
+from rlaif.serve.dialects.alpaca_eval import own_marks
 
 REWARDBENCH_NAME = "gpt-4o-2024-08-06"
 """A model name that RewardBench knows; the server answers to it by an alias."""
@@ -74,7 +75,7 @@ def alpaca_eval(to: Target, folder: Path) -> Written:
     of its own, a changed constitution does not find the verdicts of the old one.
     """
     name = f"rlaif-{to.name}-{to.hash[:8]}"
-    start, first, second, end = OWN_MARKS
+    start, first, second, end = own_marks(secrets.token_hex(8))
     prompt = (
         f"<|im_start|>user\n{start}{{instruction}}{first}{{output_1}}{second}{{output_2}}{end}\n"
         "<|im_end|>\n"
@@ -219,7 +220,8 @@ def promptfoo(to: Target, folder: Path) -> Written:
 
 _SELECT_BEST = (
     "You are comparing multiple pieces of text to see which best fits the following criteria: "
-    "{{ criteria }}\n\nHere are the pieces of text:\n\n{% for output in outputs %}\n"
+    "{{ criteria }}\n\nHere are the {{ outputs | length }} pieces of text:\n\n"
+    "{% for output in outputs %}\n"
     '<Text index="{{ loop.index0 }}">\n{{ output }}\n</Text>\n{% endfor %}\n\n'
     "Output the index of the text that best fits the criteria."
 )

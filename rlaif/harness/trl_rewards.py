@@ -54,6 +54,7 @@ class _Reward:
         )
         self._missing = missing
         self._across = across_ranks
+        self._group: Any = None
         self.__name__ = type(self).__name__
 
     def __call__(
@@ -69,17 +70,26 @@ class _Reward:
         if not self._several():
             return [self._missing if r is None else r for r in self._rewards(items)]
         world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        if self._group is None:
+            # Of its own and on the CPU: objects go over it from any thread.
+            self._group = torch.distributed.new_group(backend="gloo")
         everything: list[Any] = [None] * world
-        torch.distributed.all_gather_object(everything, items)
+        torch.distributed.all_gather_object(everything, items, group=self._group)
         shares: list[Any] = [None] * world
         if rank == 0:
-            found = self._rewards([item for part in everything for item in part])
-            start = 0
-            for i, part in enumerate(everything):
-                shares[i] = found[start : start + len(part)]
-                start += len(part)
+            try:
+                found = self._rewards([item for part in everything for item in part])
+            except Exception as error:
+                shares = [error] * world  # no rank waits for what never comes
+            else:
+                start = 0
+                for i, part in enumerate(everything):
+                    shares[i] = found[start : start + len(part)]
+                    start += len(part)
         own: list[Any] = [None]
-        torch.distributed.scatter_object_list(own, shares if rank == 0 else None)
+        torch.distributed.scatter_object_list(own, shares if rank == 0 else None, group=self._group)
+        if isinstance(own[0], Exception):
+            raise own[0]
         return [self._missing if r is None else r for r in own[0]]
 
     def asynchronous(self) -> Callable[..., Any]:
@@ -121,8 +131,9 @@ class PairwiseReward(_Reward):
 
     def _rewards(self, items: Sequence[tuple[Any, Any]]) -> list[float | None]:
         groups: dict[str, list[int]] = {}
-        for i, (prompt, _) in enumerate(items):
-            groups.setdefault(json.dumps(prompt), []).append(i)
+        for i, (prompt, completion) in enumerate(items):
+            if _speaks(completion):
+                groups.setdefault(json.dumps(prompt), []).append(i)
         meetings = [pair for group in groups.values() for pair in self._meetings(group)]
         rows = [
             {"prompt": items[i][0], "response_a": items[i][1], "response_b": items[j][1]}
@@ -148,8 +159,12 @@ class PointwiseReward(_Reward):
     """How well a completion follows the constitution by itself, from 0 to 1."""
 
     def _rewards(self, items: Sequence[tuple[Any, Any]]) -> list[float | None]:
-        rows = [{"prompt": prompt, "response": completion} for prompt, completion in items]
-        return [found.score for found in self._open().score_many(rows)]
+        spoken = [i for i, (_, completion) in enumerate(items) if _speaks(completion)]
+        rows = [{"prompt": items[i][0], "response": items[i][1]} for i in spoken]
+        found: list[float | None] = [None] * len(items)
+        for i, answer in zip(spoken, self._open().score_many(rows), strict=True):
+            found[i] = answer.score
+        return found
 
 
 class PairwiseJudge:
@@ -277,6 +292,17 @@ def _points(found: Comparison) -> float:
 
 def _messages(prompt: Any) -> list[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def _speaks(completion: Any) -> bool:
+    """Whether a completion says anything: it may be empty, or end with a tool's answer."""
+    if isinstance(completion, str):
+        return bool(completion.strip())
+    return (
+        bool(completion)
+        and completion[-1]["role"] == "assistant"
+        and any(m["content"].strip() for m in completion if m["role"] == "assistant")
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from rlaif.errors import RlaifError
 from rlaif.judge import Judge
 from rlaif.pipeline.service import Busy, Service, Stopped
 from rlaif.serve import schemas as s
-from rlaif.serve.chat import answer, logprobs_of, plain
+from rlaif.serve.chat import TooLarge, answer, logprobs_of, plain
 from rlaif.serve.dialects import DIALECTS
 from rlaif.serve.dialects.base import NotUnderstood
 from rlaif.serve.guarding import Guard
@@ -62,10 +62,6 @@ class Alias:
 
 class TooSlow(Exception):
     """A request that took longer than it may."""
-
-
-class TooLarge(Exception):
-    """A batch that can never be taken."""
 
 
 class Unknown(Exception):
@@ -217,7 +213,8 @@ class Server:
                 except (Busy, Stopped):
                     raise
                 except RlaifError as error:
-                    futures.append(s.ItemError(id=item.id, error=error.message))
+                    name = item.id.encode("utf-8", "replace").decode()
+                    futures.append(s.ItemError(id=name, error=error.message))
         except (Busy, Stopped):
             for future in futures:
                 if isinstance(future, Future):
@@ -420,6 +417,9 @@ def _openai(app: FastAPI, server: Server) -> None:
     async def rerank(body: s.RerankRequest) -> s.RerankAnswer:
         """Responses to a prompt, best first, in the form of vLLM's rerank endpoint."""
         name, judge = judge_of(body.model)
+        for text in body.documents:
+            if text != text.encode("utf-8", "replace").decode():
+                raise NotUnderstood("a document holds half of a character")
         found = await scores(judge, [(body.query, text) for text in body.documents])
         items = [
             s.RerankItem(index=i, document=s.RerankDocument(text=text), relevance_score=value)

@@ -39,7 +39,9 @@ def plain(messages: Sequence[ChatMessage]) -> list[Message]:
     for number, message in enumerate(messages, 1):
         content = message.content
         if not isinstance(content, str):
-            texts = [part.get("text") for part in content]
+            texts = [
+                part.get("text") if part.get("type", "text") == "text" else None for part in content
+            ]
             if not all(isinstance(text, str) for text in texts):
                 raise NotUnderstood(f"message {number} has parts that are not text")
             content = "\n".join(str(text) for text in texts)
@@ -53,6 +55,10 @@ def plain(messages: Sequence[ChatMessage]) -> list[Message]:
     return found
 
 
+class TooLarge(Exception):
+    """A request that can never be taken."""
+
+
 async def answer(
     judge: Judge, dialect: Dialect, messages: list[Message], wait: Wait
 ) -> tuple[Reply, dict[str, Any]]:
@@ -63,6 +69,7 @@ async def answer(
 
     Raises:
         NotUnderstood: the prompt is not of the dialect.
+        TooLarge: it asks for more comparisons than may wait at once.
     """
     try:
         reading = dialect.read(messages, judge.setup.constitution)
@@ -90,7 +97,11 @@ async def answer(
 async def _all_pairs(
     judge: Judge, reading: Choice, wait: Wait
 ) -> Mapping[tuple[int, int], Comparison]:
-    places = list(combinations(range(len(reading.responses)), 2))
+    count = len(reading.responses)
+    most = judge.start().most_waiting
+    if most is not None and count * (count - 1) // 2 > most:
+        raise TooLarge(f"{count} responses make more pairs than may wait at once ({most})")
+    places = list(combinations(range(count), 2))
     futures = []
     try:
         for i, j in places:

@@ -87,8 +87,8 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
     """
     if mapping:
         row = _mapped(row, mapping)
-    completions, prompt_from_pair, labeled = _completions(row)
     prompt = _prompt(row)
+    completions, prompt_from_pair, labeled = _completions(row, prompt)
     if len(prompt_from_pair) >= len(prompt):
         # Pairs that repeat the conversation know it better than a plain prompt column.
         prompt = prompt_from_pair
@@ -107,7 +107,7 @@ def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = N
         row = _mapped(row, mapping)
     prompt = _prompt(row)
     if not prompt and any(row.get(key) is not None for key in (*PAIR_KEYS, *LIST_KEYS)):
-        prompt = _completions(row)[1]
+        prompt = _completions(row, [])[1]
     return Candidates(_finished_prompt(row, prompt), [], _id(row), _tags(row))
 
 
@@ -127,9 +127,10 @@ def read_candidates(
     except BadRow:
         if single is None:
             raise
-    completion, prompt = _split(row[single], single)
+    own = _prompt(row)
+    completion, prompt = _split(row[single], single, own)
     return Candidates(
-        _finished_prompt(row, prompt or _prompt(row)),
+        _finished_prompt(row, prompt or own),
         [Candidate(completion, _origin(row, single))],
         _id(row),
         _tags(row),
@@ -261,20 +262,20 @@ def _content(value: object) -> str | None:
 
 
 def _completions(
-    row: Mapping[str, object],
+    row: Mapping[str, object], own: Sequence[Message]
 ) -> tuple[list[Candidate], list[Message], bool]:
     """The completions, the prompt that they carry in themselves, and whether they are ranked."""
     if all(row.get(key) is not None for key in PAIR_KEYS):
-        return *_several([(key, row[key]) for key in PAIR_KEYS], row), True
+        return *_several([(key, row[key]) for key in PAIR_KEYS], row, own), True
     for family in ("response", "completion", "answer", "output"):
         matches = [(k, _NUMBERED.fullmatch(k)) for k in sorted(row) if row[k] is not None]
         keys = [k for k, match in matches if match and match.group(1) == family]
         if len(keys) >= 2:
-            return *_several([(key, row[key]) for key in keys], row), False
+            return *_several([(key, row[key]) for key in keys], row, own), False
     for key in LIST_KEYS:
         value = _parsed(row.get(key))
         if isinstance(value, list) and value:
-            found = [_candidate(item, key) for item in value]
+            found = [_candidate(item, key, own) for item in value]
             return [c for c, _ in found], _shared([p for _, p in found], key), False
     expected = "responses, chosen + rejected, or response_a + response_b"
     raise BadRow(f"no responses: expected {expected}; found the columns {_names(row)}")
@@ -291,10 +292,10 @@ def _parsed(value: object) -> object:
 
 
 def _several(
-    items: list[tuple[str, object]], row: Mapping[str, object]
+    items: list[tuple[str, object]], row: Mapping[str, object], own: Sequence[Message]
 ) -> tuple[list[Candidate], list[Message]]:
     """Completions that stand in columns of their own."""
-    split = [_split(value, key) for key, value in items]
+    split = [_split(value, key, own) for key, value in items]
     named = [
         Candidate(s[0], _origin(row, key), None, origin_depth({"origin": row.get(f"{key}_origin")}))
         for s, (key, _) in zip(split, items, strict=True)
@@ -316,10 +317,10 @@ def _origin(row: Mapping[str, object], key: str) -> str:
     return ""
 
 
-def _candidate(item: object, key: str) -> tuple[Candidate, list[Message]]:
+def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Candidate, list[Message]]:
     """An entry of a list of completions, and the conversation that it carries before it."""
     if isinstance(item, str | list):
-        completion, prompt = _split(item, key)
+        completion, prompt = _split(item, key, own)
         return Candidate(completion), prompt
     if isinstance(item, Mapping):
         text = next((item[k] for k in TEXT_KEYS if isinstance(item.get(k), str | list)), None)
@@ -328,7 +329,7 @@ def _candidate(item: object, key: str) -> tuple[Candidate, list[Message]]:
         origin = next((item[k] for k in ORIGIN_KEYS if isinstance(item.get(k), str)), "")
         scores = [item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)]
         score = next((float(s) for s in scores if _finite(s)), None)
-        completion, prompt = _split(text, key)
+        completion, prompt = _split(text, key, own)
         return Candidate(completion, str(origin), score, origin_depth(item)), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
 
@@ -354,11 +355,15 @@ def _finite(number: float) -> bool:
         return False
 
 
-def _split(value: object, key: str) -> tuple[list[Message], list[Message]]:
-    """A completion and the conversation before it, if the value carries one."""
+def _split(value: object, key: str, own: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """A completion and the conversation before it, if the value carries one.
+
+    Text that looks like a transcript is one only if it repeats the row's own prompt, where there is
+    one: what a model wrote must not choose the question that it is judged on.
+    """
     if isinstance(value, str):
         turns = _transcript(value)
-        if turns:
+        if turns and (not own or turns[:-1][-len(own) :] == list(own)):
             return turns[-1:], turns[:-1]
         return [{"role": "assistant", "content": _clean(value)}], []
     messages = _messages(value, key)

@@ -77,6 +77,14 @@ def test_a_completion_without_a_verdict_has_no_reward() -> None:
     assert values[0] > 0.9 > 0.1 > values[2]
     assert PairwiseReward("demo", engine="packed", missing=0.5)(**given)[1] == 0.5
     assert PairwiseReward("demo", engine="packed")([PROMPT], [GOOD]) == [None]
+    tool = [*turns("calling"), {"role": "tool", "content": "42"}]
+    talks: Any = [turns(GOOD), [], tool, turns(RUDE)]
+    for reward in (PairwiseReward, PointwiseReward):
+        found = reward("demo", engine="packed")([PROMPT] * 4, talks)
+        assert found[1] is None
+        assert found[2] is None
+        assert found[0] is not None
+        assert found[0] > found[3]
 
 
 def test_a_served_judge_is_found_by_its_constitution_s_file(

@@ -56,6 +56,14 @@ MT_SINGLE = Golden(
     "[The Start of Assistant's Answer]\n<<0>>\n[The End of Assistant's Answer]",
     1,
 )
+MT_SINGLE_REFERENCE = Golden(
+    "MT-bench single-math-v1",
+    "mt-bench",
+    "[Instruction]\nRate it.\n\n[Question]\n<<PROMPT>>\n\n[The Start of Reference Answer]\nForty.\n"
+    "[The End of Reference Answer]\n\n[The Start of Assistant's Answer]\n<<0>>\n"
+    "[The End of Assistant's Answer]",
+    1,
+)
 MT_REFERENCE = Golden(
     "MT-bench pair-math-v1",
     "mt-bench",
@@ -114,7 +122,7 @@ SELECT_BEST = Golden(
     "promptfoo select-best",
     "select-best",
     "Compare the texts to see which best fits the following criteria: prompt: <<PROMPT>>\n\n"
-    'Here are the pieces of text:\n\n\n<Text index="0">\n<<0>>\n</Text>\n\n<Text index="1">\n<<1>>\n'
+    'Here are the 3 pieces of text:\n\n\n<Text index="0">\n<<0>>\n</Text>\n\n<Text index="1">\n<<1>>\n'
     '</Text>\n\n<Text index="2">\n<<2>>\n</Text>\n\n\n'
     "Output the index of the text that best fits the criteria. One integer.",
     3,

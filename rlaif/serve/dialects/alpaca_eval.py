@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rlaif.answers import Comparison, Score
@@ -21,8 +22,20 @@ from rlaif.serve.dialects.base import (
     turn,
 )
 
-OWN_MARKS = ("<<<rlaif: prompt>>>\n", "\n<<<rlaif: response m>>>\n", "\n<<<rlaif: response M>>>\n",
-             "\n<<<rlaif: end>>>")  # fmt: skip
+_OWN_START = re.compile(r"<<<rlaif ([0-9a-f]{8,64}): prompt>>>\n")
+
+
+def own_marks(secret: str) -> tuple[str, str, str, str]:
+    """The marks of our own template.
+
+    AlpacaEval cuts its prompt at chat marks, also at those in an output.  An output that knew the
+    last mark could hide what it cuts off; it can't know a secret.
+    """
+    names = ("prompt", "response m", "response M", "end")
+    first, *rest = (f"<<<rlaif {secret}: {name}>>>" for name in names)
+    return (f"{first}\n", f"\n{rest[0]}\n", f"\n{rest[1]}\n", f"\n{rest[2]}")
+
+
 _CLASSIFIER = (
     '"instruction": """',
     '""",\n}\n\n## Model Outputs',
@@ -51,8 +64,9 @@ class AlpacaEval:
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
         text = question(messages)
-        if text.lstrip().startswith(OWN_MARKS[0].strip()):
-            parts = between(text, OWN_MARKS, start=True, end=True)
+        own = _OWN_START.match(text.lstrip())
+        if own:
+            parts = between(text, own_marks(own.group(1)), start=True, end=True)
         elif _CLASSIFIER[2] in text:
             prompt, _, a, b = between(text, _CLASSIFIER)
             parts = [prompt, a, b]

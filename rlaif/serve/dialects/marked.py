@@ -28,13 +28,17 @@ _TALK_A, _TALK_B = (f"<|The Start of Assistant {x}'s Conversation with User|>" f
 _TALK = re.compile(r"### (User|Assistant A|Assistant B|Assistant|Reference answer):\n")
 
 
-def _answers(text: str, letters: str) -> Pairwise | Choice:
+_REFERENCE = "[The Start of Reference Answer]"
+
+
+def _answers(text: str, letters: str, *, reference: bool = False) -> Pairwise | Choice:
     """A question and the answers of assistants named by letters.
 
-    A reference in between is left out: the constitution decides.
+    Args:
+        reference: whether a reference answer stands in between.  It is left out: the constitution
+            decides.
     """
     marks = ["[User Question]\n"]
-    reference = "[The Start of Reference Answer]" in text
     before = "\n\n"
     if reference:
         marks.append("\n\n[The Start of Reference Answer]\n")
@@ -97,13 +101,17 @@ class MTBench:
         if text.startswith(_TALK_A):
             return _two_talks(text)
         if text.startswith("[User Question]"):
-            return _answers(text, "AB")
-        prompt, answer = between(
-            text,
-            ("[Question]\n", "\n\n[The Start of Assistant's Answer]\n",
-             "\n[The End of Assistant's Answer]"),
-            end=True,
-        )  # fmt: skip
+            return _answers(text, "AB", reference=_REFERENCE in text)
+        before = "\n\n"
+        marks = ["[Question]\n"]
+        if _REFERENCE in text:
+            marks.append(f"\n\n{_REFERENCE}\n")
+            before = "\n[The End of Reference Answer]\n\n"
+        marks += [
+            f"{before}[The Start of Assistant's Answer]\n",
+            "\n[The End of Assistant's Answer]",
+        ]
+        prompt, *_, answer = between(text, marks, end=True)
         return Single(conversation(prompt), turn("assistant", answer))
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:

@@ -36,7 +36,7 @@ class NativeJson:
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
         try:
-            row = json.loads(question(messages))
+            row = json.loads(question(messages), object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             raise NotUnderstood(f"the last message is no JSON ({error})") from None
         if not isinstance(row, dict):
@@ -73,6 +73,13 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
     if (found[-1]["role"] == "assistant") != (role == "assistant"):
         raise NotUnderstood(f"`{name}` ends with a message of the {found[-1]['role']}")
     _check(name, *(m["content"] for m in found))
+    return found
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice")
     return found
 
 

@@ -24,6 +24,7 @@ from rlaif.serve.dialects.base import (
 )
 from rlaif.serve.dialects.reasons import in_words
 
+MOST_TEXTS = 64
 PASS = 0.5
 """Score from which a response passes."""
 
@@ -70,24 +71,24 @@ class SelectBest:
 
     name = "select-best"
     expects = (
-        "promptfoo's select-best prompt, whose criteria are the conversation, as in "
-        '`value: "prompt: {{question}}"`'
+        "the select-best prompt that `rlaif harness promptfoo` writes (it says how many texts "
+        'there are), whose criteria are the conversation: `value: "prompt: {{question}}"`'
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
         text = question(messages)
-        criteria, texts = between(
+        criteria, stated, texts = between(
             text,
-            ("best fits the following criteria: ", "\n\nHere are the pieces of text:\n\n",
+            ("best fits the following criteria: ", "\n\nHere are the ", " pieces of text:\n\n",
              "\n\nOutput the index of the text that best fits the criteria."),
         )  # fmt: skip
         word, colon, prompt = criteria.partition(":")
         if not colon or word.strip().lower() != "prompt" or not prompt.strip():
             raise NotUnderstood(f"the criteria {criteria[:60]!r} do not begin with 'prompt: '")
         count = texts.count("<Text index=")
-        if count < 2:
-            raise NotUnderstood(f"there are {count} texts")
+        if stated != str(count) or not 2 <= count <= MOST_TEXTS:
+            raise NotUnderstood(f"there are {count} texts, and {stated[:20]!r} are stated")
         marks = ['<Text index="0">\n']
         marks += [f'\n</Text>\n\n<Text index="{i}">\n' for i in range(1, count)]
         found = _texts(texts.strip(), marks)

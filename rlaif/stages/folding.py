@@ -141,7 +141,8 @@ def fold(scores: Sequence[PrincipleScore], settings: FoldSettings) -> Preference
         reason = f"coverage {coverage:.2f}: {broken.principle}: {broken.invalid}"
         return Preference("abstained", None, 0.5, 0.0, tuple(scores), None, consistency, reason)
     margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
-    if margin < settings.tie_margin or p_a == 0.5:
+    # Floating point is finer under one half than over it: what is a tie goes by the coarser side.
+    if margin < settings.tie_margin or (1.0 + margin) / 2.0 == 0.5:
         reason = f"margin {margin:.3f} is below {settings.tie_margin:g}"
         return Preference("tie", None, p_a, margin, tuple(scores), deciding, consistency, reason)
     winner: Literal["a", "b"] = "a" if opinion > 0 else "b"

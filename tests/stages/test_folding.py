@@ -129,6 +129,17 @@ knobs = st.builds(
 )
 
 
+def test_the_smallest_opinions_tie_on_both_sides() -> None:
+    settings = FoldSettings(tie_margin=0, clear_margin=0)
+    for exponent in range(40, 80):
+        for step in (1.0, 1.25, 1.5, 1.75):
+            logit = step * 2.0**-exponent
+            one, two = (
+                fold([PrincipleScore("p", 1, 1.0, sign * logit)], settings) for sign in (1, -1)
+            )
+            assert one.status == two.status, logit
+
+
 @given(scores, knobs)
 def test_swapping_a_and_b_flips_everything_exactly(items: list, settings: FoldSettings) -> None:
     swapped = [

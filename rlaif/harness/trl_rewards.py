@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from rlaif.training.sampling import PolicySampler
 Texts = Sequence[str] | Sequence[Sequence[Mapping[str, str]]]
 
 
-class _Reward:
+class _Reward(ABC):
     """What both rewards share: the judge, ranks, and the missing value.
 
     Args:
@@ -108,8 +109,9 @@ class _Reward:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         return self._across and distributed and torch.distributed.get_world_size() > 1
 
+    @abstractmethod
     def _rewards(self, items: Sequence[tuple[Any, Any]]) -> list[float | None]:
-        raise NotImplementedError
+        """A reward for each (prompt, completion); None where there is no verdict."""
 
 
 class PairwiseReward(_Reward):

@@ -21,6 +21,7 @@ from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.pipeline.chains import Ask, Chain, Rows, Told
 from rlaif.pipeline.comparing import JUDGE, Judging
+from rlaif.pipeline.feedback import WRITER, read_text
 from rlaif.pipeline.writing import (
     COUNTS,
     REJECTED,
@@ -32,12 +33,9 @@ from rlaif.prompts import completion_text, conversation_text, load_judge_templat
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.layouts import BadRow, Candidates, read_candidates, row_weight
-from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import Source, open_source
-from rlaif.store.text_cache import Written
 from rlaif.templates import WriterTemplates, load_writer_templates
 
-WRITER = "writer"
 TRACE, PAIRS = "trace.jsonl", "pairs.jsonl"
 Choice = Literal["sample", "all", "worst"]
 
@@ -435,12 +433,6 @@ def _message(text: str) -> list[Message]:
 
 
 def _read(answer: Told) -> tuple[str, str]:
-    """What was written, and what is wrong with it ("" for nothing)."""
-    if not isinstance(answer, Written):
-        return "", f"failed: {getattr(answer, 'reason', 'no text')}"
-    if not answer.finished:
-        return answer.text, "failed: cut at the token limit"
-    text = after_thinking(answer.text)
-    if text is None:
-        return answer.text, "failed: its thinking never ended"
-    return (text, "") if text else ("", "failed: wrote nothing")
+    """What was written, and the outcome where something is wrong with it."""
+    text, wrong = read_text(answer)
+    return text, f"failed: {wrong}" if wrong else ""

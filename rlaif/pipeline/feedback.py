@@ -90,7 +90,7 @@ class Criticizing:
             for i, p in open_
         ]  # fmt: skip
         for (i, p), answer in zip(open_, told, strict=True):
-            written, failed = _text(answer)
+            written, failed = read_text(answer)
             remarks[i] = Remark(p.id, remarks[i].critique, False, written, failed)
         return remarks
 
@@ -99,12 +99,13 @@ class Criticizing:
         return Ask(WRITER, GenerationRequest("", ids, most))
 
     def _read(self, principle: str, answer: Told) -> Remark:
-        text, failed = _text(answer)
+        text, failed = read_text(answer)
         nothing = not failed and self.templates.finds_nothing(text)
         return Remark(principle, text, nothing, "", failed)
 
 
-def _text(answer: Told) -> tuple[str, str]:
+def read_text(answer: Told) -> tuple[str, str]:
+    """What was written, and what is wrong with it ("" for nothing)."""
     if not isinstance(answer, Written):
         return "", getattr(answer, "reason", "no text")
     if not answer.finished:

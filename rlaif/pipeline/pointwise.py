@@ -120,7 +120,7 @@ class Asked:
             "conversation": conversation_text(prompt),
             "response": completion_text(response),
         }
-        texts = [_fill(part, values) for part in (before, after)]
+        texts = [Template("", part, {}).render(**values) for part in (before, after)]
         told: list[Told] = []
         if asked:
             fixed = 0 if "{{" in after else len(before.split("}}")[-1])
@@ -223,10 +223,6 @@ def load_pointwise_template(name: str) -> Template:
             hint="Use it once, at the end.",
         )
     return template
-
-
-def _fill(text: str, values: dict[str, str]) -> str:
-    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match: values[match.group(1)], text)
 
 
 def _together(

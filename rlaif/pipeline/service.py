@@ -14,10 +14,11 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from rlaif.engines.base import Engine, EngineSettings, EngineStats, create_engine
+from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.errors import RlaifError
 from rlaif.pipeline.ahead import Ahead
 from rlaif.pipeline.chains import Ask, Chain, ChainRunner, Counts, Part, Rows, Told, Worker
+from rlaif.pipeline.starting import start_engines
 from rlaif.store.cache import VerdictCache, default_cache_path
 from rlaif.store.text_cache import TextCache, default_text_cache_path
 
@@ -191,19 +192,9 @@ class Service:
             paths = [self._cache_folder / path.name for path in paths]
         texts = stack.enter_context(closing(TextCache(paths[0])))
         verdicts = stack.enter_context(closing(VerdictCache(paths[1])))
-        started: list[tuple[EngineSettings, Engine]] = []
-        workers = {}
-        kinds = {settings.model_dump_json() for settings in self._models.values()}
-        for role, settings in self._models.items():
-            engine = next((e for s, e in started if s == settings), None)
-            if engine is None:
-                self._on_engine(settings.model)
-                share = settings.gpu_memory_utilization / len(kinds)
-                own = settings.model_copy(update={"gpu_memory_utilization": share})
-                engine = stack.enter_context(closing(create_engine(own)))
-                started.append((settings, engine))
-            workers[role] = Worker(engine.fingerprint, engine)
-        self._engines = [engine for _, engine in started]
+        engines = start_engines(self._models, stack, self._on_engine)
+        self._engines = list({id(engine): engine for engine in engines.values()}.values())
+        workers = {role: Worker(e.fingerprint, e) for role, e in engines.items()}
         runner = ChainRunner(workers, texts, verdicts, on_rows=_nothing, ordered=False)
         self.counts = runner.counts
         return runner

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlaif.engines.base import (
-    Engine,
     EngineSettings,
     can_generate,
-    create_engine,
     model_fingerprint,
     speed_options,
 )
@@ -26,6 +24,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.chains import Chain, ChainRunner, Counts, Rows, Worker
 from rlaif.pipeline.settings import SPEED_ONLY
+from rlaif.pipeline.starting import start_engines
 from rlaif.pipeline.versions import library_versions
 from rlaif.records import GenerationRequest, Rejected
 from rlaif.store.cache import VerdictCache, default_cache_path
@@ -260,21 +259,11 @@ class _Run:
         return f" (the last: {rows[0]['place']}: {rows[0]['reason']})" if rows else ""
 
     def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, Worker]:
-        started: list[tuple[EngineSettings, Engine]] = []
-        workers = {}
-        together = {s.model_dump_json() for r, s in self._job.models.items() if r in roles}
-        for role, settings in self._job.models.items():
-            engine = None
-            if role in roles:
-                engine = next((e for s, e in started if s == settings), None)
-                if engine is None:
-                    self._on_engine(settings.model)
-                    share = settings.gpu_memory_utilization / len(together)
-                    own = settings.model_copy(update={"gpu_memory_utilization": share})
-                    engine = stack.enter_context(closing(create_engine(own)))
-                    started.append((settings, engine))
-            workers[role] = Worker(self._fingerprints[role], engine)
-        return workers
+        now = {role: s for role, s in self._job.models.items() if role in roles}
+        engines = start_engines(now, stack, self._on_engine)
+        return {
+            role: Worker(self._fingerprints[role], engines.get(role)) for role in self._job.models
+        }
 
     def _turn(self, turn: int, workers: Mapping[str, Worker], *, last: bool) -> None:
         done, began = self._rows if last else 0, time.monotonic()

@@ -13,7 +13,8 @@ from rlaif.judge import Judge
 from rlaif.pipeline.feedback import WRITER
 from rlaif.pipeline.judge_setup import JudgeSettings, models_of, prepare_judge
 from rlaif.pipeline.service import Service
-from rlaif.serve.app import Limits, Server, build_app, read_aliases
+from rlaif.serve.app import build_app
+from rlaif.serve.server import Limits, Server, read_aliases
 
 
 def listen(host: str, port: int) -> socket.socket:

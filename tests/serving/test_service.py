@@ -22,12 +22,13 @@ from rlaif.engines.base import EngineSettings
 from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import RlaifError
 from rlaif.judge import Judge, collect
-from rlaif.pipeline import service as service_module
+from rlaif.pipeline import starting
 from rlaif.pipeline.job import prepare, run_label
 from rlaif.pipeline.judge_setup import JudgeSettings, prepare_judge, with_defaults
 from rlaif.pipeline.service import Busy, Service, Stopped
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.serve.app import Limits, Server, build_app, read_aliases
+from rlaif.serve.app import build_app
+from rlaif.serve.server import Limits, Server, read_aliases
 from tests.harness.helpers import TOKEN, start_server
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=8)
@@ -55,7 +56,7 @@ class Gated(ScriptedEngine):
 @pytest.fixture
 def gated(monkeypatch: pytest.MonkeyPatch) -> Gated:
     engine = Gated(max_in_flight=8)
-    monkeypatch.setattr(service_module, "create_engine", lambda settings: engine)
+    monkeypatch.setattr(starting, "create_engine", lambda settings: engine)
     return engine
 
 
@@ -291,7 +292,7 @@ def test_an_engine_that_can_t_start_is_an_error_at_once(
     def create(settings: EngineSettings) -> Any:
         raise RlaifError("no such model", hint="")
 
-    monkeypatch.setattr(service_module, "create_engine", create)
+    monkeypatch.setattr(starting, "create_engine", create)
     with pytest.raises(RlaifError, match="no such model"):
         Service({"judge": SCRIPTED}, cache_folder=tmp_path)
 

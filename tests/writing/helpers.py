@@ -10,7 +10,7 @@ import pytest
 
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.scripted import ScriptedEngine, Writer, hashed_rule, scripted_text
-from rlaif.pipeline import writing
+from rlaif.pipeline import starting
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
 
@@ -56,7 +56,7 @@ def use_writer(
         started.append(Watched(rule, writer, max_in_flight=settings.max_in_flight))
         return started[-1]
 
-    monkeypatch.setattr(writing, "create_engine", create)
+    monkeypatch.setattr(starting, "create_engine", create)
     return started
 
 

@@ -1,0 +1,34 @@
+"""Starts the models that run together: roles with equal settings share one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+
+from rlaif.engines.base import Engine, EngineSettings, create_engine
+
+
+def start_engines(
+    models: Mapping[str, EngineSettings], stack: ExitStack, on_engine: Callable[[str], None]
+) -> dict[str, Engine]:
+    """An engine for each role; engines share a GPU's memory evenly.
+
+    Args:
+        stack: closes them.
+        on_engine: told the name of each model before it starts.
+
+    Raises:
+        RlaifError: one can't start.
+    """
+    started: dict[str, Engine] = {}
+    found = {}
+    kinds = {settings.model_dump_json() for settings in models.values()}
+    for role, settings in models.items():
+        kind = settings.model_dump_json()
+        if kind not in started:
+            on_engine(settings.model)
+            share = settings.gpu_memory_utilization / len(kinds)
+            own = settings.model_copy(update={"gpu_memory_utilization": share})
+            started[kind] = stack.enter_context(closing(create_engine(own)))
+        found[role] = started[kind]
+    return found

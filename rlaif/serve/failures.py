@@ -1,0 +1,82 @@
+"""What goes wrong is one sentence in OpenAI's form: which error is which state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from rlaif.errors import RlaifError
+from rlaif.pipeline.service import Busy, Stopped
+from rlaif.serve import schemas as s
+from rlaif.serve.chat import TooLarge
+from rlaif.serve.dialects.base import NotUnderstood
+from rlaif.serve.server import TooSlow, Unknown
+
+RETRY_AFTER = 1
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"model": s.ErrorAnswer, "description": "The token is missing or wrong."},
+    413: {"model": s.ErrorAnswer, "description": "The body is too large."},
+    422: {"model": s.ErrorAnswer, "description": "The request can't be read, and why."},
+    429: {"model": s.ErrorAnswer, "description": "Too much is waiting; see Retry-After."},
+    503: {"model": s.ErrorAnswer, "description": "The engine has stopped."},
+    504: {"model": s.ErrorAnswer, "description": "It took longer than a request may."},
+}
+_NAMED: dict[int | str, dict[str, Any]] = {
+    404: {"model": s.ErrorAnswer, "description": "No such constitution or model."}
+}
+ALL_ERRORS: dict[int | str, dict[str, Any]] = {
+    **ERRORS,
+    **_NAMED,
+    400: {"model": s.ErrorAnswer, "description": "No JSON."},
+}
+
+
+def _error(status: int, message: str, kind: str, headers: dict[str, str] | None = None) -> Response:
+    body = {"error": {"message": message, "type": kind, "code": status}}
+    return JSONResponse(body, status, headers)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """What goes wrong is one sentence in OpenAI's form."""
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        if first["type"] == "json_invalid":
+            return _error(400, "the body is no JSON", "invalid_request_error")
+        return _error(422, f"{place or 'body'}: {first['msg']}", "invalid_request_error")
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers) if error.headers else None
+        return _error(error.status_code, str(error.detail), "invalid_request_error", headers)
+
+    @app.exception_handler(NotUnderstood)
+    async def not_understood(_: Request, error: NotUnderstood) -> Response:
+        return _error(422, str(error), "invalid_request_error")
+
+    @app.exception_handler(Unknown)
+    async def unknown(_: Request, error: Unknown) -> Response:
+        return _error(404, str(error), "invalid_request_error")
+
+    @app.exception_handler(TooLarge)
+    async def too_large(_: Request, error: TooLarge) -> Response:
+        return _error(413, str(error), "invalid_request_error")
+
+    @app.exception_handler(TooSlow)
+    async def too_slow(_: Request, error: TooSlow) -> Response:
+        return _error(504, str(error), "timeout_error")
+
+    @app.exception_handler(RlaifError)
+    async def ours(_: Request, error: RlaifError) -> Response:
+        if isinstance(error, Busy):
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            return _error(429, error.message, "rate_limit_error", headers)
+        if isinstance(error, Stopped):
+            return _error(503, error.message, "server_error")
+        return _error(422, error.message, "invalid_request_error")

@@ -86,15 +86,48 @@ for case in json.load(open(sys.argv[1])):
 print("\\n" + json.dumps(out))
 """
 
-ARENA = """
-import json, re, sys
-import yaml
-setting = yaml.safe_load(open(sys.argv[1] + "/config/arena-hard-v2.0.yaml"))
+FASTCHAT = """
+import json, sys, types, urllib.request
+from unittest.mock import MagicMock
+for name in ("anthropic", "openai"):
+    sys.modules[name] = MagicMock()
+import fastchat.conversation as conversation
+adapter = types.ModuleType("fastchat.model.model_adapter")  # the real one needs every model's code
+adapter.get_conversation_template = lambda model: conversation.get_conv_template("chatgpt")
+adapter.OPENAI_MODEL_LIST, adapter.ANTHROPIC_MODEL_LIST = ["gpt-4"], []
+package = types.ModuleType("fastchat.model")
+package.__path__ = []
+sys.modules.update({"fastchat.model": package, "fastchat.model.model_adapter": adapter})
+from fastchat.llm_judge import common
+
+def complete(model, messages, **settings):
+    body = json.dumps({"model": model, "messages": messages, **settings}).encode()
+    request = urllib.request.Request(sys.argv[2] + "/v1/chat/completions", body,
+                                     {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))
+
+common.openai.ChatCompletion.create = complete
+common.openai.error.OpenAIError = RuntimeError
+prompts = common.load_judge_prompts(sys.argv[3])
 out = []
-for case in json.load(open(sys.argv[2])):
-    user = setting["prompt_template"].format(QUESTION=case["prompt"], ANSWER_A=case["a"],
-                                             ANSWER_B=case["b"])
-    out.append({"case": case["id"], "user": user, "pattern": setting["regex_pattern"]})
+for case in json.load(open(sys.argv[1])):
+    question = {"turns": ["Hello there.", case["prompt"]]}
+    def said(text):
+        return {"choices": [{"turns": ["Hello.", text]}]}
+    for name in ("pair-v2", "pair-math-v1", "single-v1", "single-math-v1"):
+        for turns in (False, True):
+            judge = common.Judge("gpt-4", prompts[name + ("-multi-turn" if turns else "")],
+                                 ref_based="math" in name, multi_turn=turns)
+            reference = said("Forty.") if "math" in name else None
+            asked = question if turns else {"turns": [case["prompt"]]}
+            a, b = said(case["a"]), said(case["b"])
+            if not turns:
+                a, b = ({"choices": [{"turns": [case[side]]}]} for side in "ab")
+            if name.startswith("pair"):
+                read = common.run_judge_pair(asked, a, b, judge, reference, turns)[0]
+            else:
+                read = common.run_judge_single(asked, a, judge, reference, turns)[0]
+            out.append({"case": case["id"], "name": name, "turns": turns, "read": read})
 print(json.dumps(out))
 """
 
@@ -234,37 +267,92 @@ def promptfoo(work: Path, cases: list[dict[str, str]], args: argparse.Namespace)
 
 
 def arena_hard(work: Path, cases: list[dict[str, str]], args: argparse.Namespace) -> int:
-    """Arena-Hard-Auto: the prompt and the pattern of its own configuration."""
-    import re
+    """Arena-Hard-Auto's `gen_judgment.py`, run on what `rlaif harness arena-hard` writes."""
+    import yaml
 
-    for item in run(Path(sys.executable), ARENA, args.arena_hard, str(work / "cases.json")):
-        case = next(c for c in cases if c["id"] == item["case"])
-        said = ask("rlaif/demo:arena-hard", "Judge.", item["user"])
-        (label,) = set(re.compile(item["pattern"]).findall(said))
+    checkout = Path(args.arena_hard).resolve()
+    python = environment(work, "arena-hard", "openai", "pyyaml", "tqdm", "shortuuid", "pandas")
+    folder = work / "arena-hard-run"
+    subprocess.run(
+        [sys.executable, "-m", "rlaif", "harness", "arena-hard", "-c", "demo", "--url", URL, "-o",
+         str(folder)], check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    setting = yaml.safe_load((folder / "setting.yaml").read_text())
+    setting["model_list"] = ["model-b"]
+    (folder / "setting.yaml").write_text(yaml.safe_dump(setting))
+    code = "from utils.judge_utils import JUDGE_SETTINGS as s; print(s['hard_prompt']['baseline'])"
+    baseline = subprocess.run(
+        [str(python), "-c", code], cwd=checkout, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    data = folder / "data" / setting["bench_name"]
+    (data / "model_answer").mkdir(parents=True, exist_ok=True)
+    (data / "question.jsonl").write_text(
+        "".join(
+            json.dumps({"uid": c["id"], "category": "hard_prompt", "prompt": c["prompt"]}) + "\n"
+            for c in cases
+        )
+    )
+    for model, side in ((baseline, "a"), ("model-b", "b")):
+        lines = [
+            {"uid": c["id"], "model": model,
+             "messages": [{"role": "user", "content": c["prompt"]},
+                          {"role": "assistant", "content": {"answer": c[side]}}]}
+            for c in cases
+        ]  # fmt: skip
+        path = data / "model_answer" / f"{model}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judged = data / "model_judgment" / setting["judge_model"] / "model-b.jsonl"
+    judged.unlink(missing_ok=True)
+    subprocess.run(
+        [str(python), str(checkout / "gen_judgment.py"), "--setting-file",
+         str((folder / "setting.yaml").resolve()), "--endpoint-file",
+         str((folder / "endpoints.yaml").resolve())],
+        cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(checkout)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    found = {row["uid"]: row for row in map(json.loads, judged.read_text().splitlines())}
+    for case in cases:
         compared, _ = native(case)
-        winner = {"A": "a", "B": "b"}.get(label[0]) if "=" not in label else None
-        check("arena-hard", case["id"], winner, compared["winner"])
-    return len(cases)
+        for game, sides in zip(found[case["id"]]["games"], ("ab", "ba"), strict=True):
+            label = game["score"]
+            winner = None if "=" in label else sides["AB".index(label[0])]
+            check("arena-hard", case["id"], winner, compared["winner"])
+            if winner:
+                check("arena-hard", case["id"], ">>" in label, compared["margin"] >= 0.6)
+    return 2 * len(cases)
 
 
 def fastchat(work: Path, cases: list[dict[str, str]], args: argparse.Namespace) -> int:
-    """FastChat's MT-bench: its own prompts, by its own rules."""
-    path = Path(args.fastchat) / "fastchat" / "llm_judge" / "data" / "judge_prompts.jsonl"
-    prompts = {p["name"]: p for p in map(json.loads, path.read_text().splitlines())}
-    for case in cases:
-        compared, score = native(case)
-        template = prompts["pair-v2"]
-        user = template["prompt_template"].format(
-            question=case["prompt"], answer_a=case["a"], answer_b=case["b"]
-        )
-        said = ask("rlaif/demo:mt-bench", template["system_prompt"], user)
-        read = next((x for x in ("A", "B", "C") if f"[[{x}]]" in said), "error")
-        check("fastchat", case["id"], read, {"a": "A", "b": "B"}.get(compared["winner"], "C"))
-        single = prompts["single-v1"]
-        user = single["prompt_template"].format(question=case["prompt"], answer=case["a"])
-        said = ask("rlaif/demo:mt-bench", single["system_prompt"], user)
-        check("fastchat", case["id"], f"[[{1 + round(9 * score)}]]" in said, True)
-    return 2 * len(cases)
+    """FastChat's MT-bench: its prompts, its `run_judge_pair` and its `run_judge_single`."""
+    python = environment(work, "fastchat", "--no-deps", "fschat==0.2.36")
+    prompts = Path(args.fastchat) / "fastchat" / "llm_judge" / "data" / "judge_prompts.jsonl"
+    asked = run(python, FASTCHAT, str(work / "cases.json"), URL, str(prompts))
+    first = [
+        {"role": "user", "content": "Hello there."},
+        {"role": "assistant", "content": "Hello."},
+    ]
+    for item in asked:
+        case = next(c for c in cases if c["id"] == item["case"])
+        question = {"role": "user", "content": case["prompt"]}
+        if item["name"].startswith("pair"):
+            pair: dict[str, Any] = {"prompt": case["prompt"]}
+            for side in "ab":
+                said = {"role": "assistant", "content": case[side]}
+                turns = [first[1], question, said]
+                pair[f"response_{side}"] = turns if item["turns"] else case[side]
+            if item["turns"]:
+                pair["prompt"] = first[:1]
+            compared = httpx.post(f"{URL}/v1/judge/pairwise", json=pair, timeout=120).json()
+            expected: object = {"a": "A", "b": "B"}.get(compared["winner"], "tie")
+        else:
+            single = {
+                "prompt": [*first, question] if item["turns"] else case["prompt"],
+                "response": case["a"],
+            }
+            answer = httpx.post(f"{URL}/v1/judge/pointwise", json=single, timeout=120).json()
+            expected = 1 + round(9 * float(answer["score"]))
+        check("fastchat", f"{case['id']} {item['name']}", item["read"], expected)
+    return len(asked)
 
 
 HARNESSES: dict[str, Callable[[Path, list[dict[str, str]], argparse.Namespace], int]] = {
@@ -294,7 +382,8 @@ def main() -> None:
     (args.work / "cases.json").write_text(json.dumps(cases))
     server = subprocess.Popen(
         [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--engine", "packed", "--port",
-         str(PORT), "--alias", f"{ALIAS}=demo:rewardbench", "--cache-folder",
+         str(PORT), "--alias", f"{ALIAS}=demo:rewardbench", "--alias", "gpt-4=demo:mt-bench",
+         "--cache-folder",
          str(args.work / "cache")],
     )  # fmt: skip
     try:

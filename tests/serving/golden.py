@@ -87,6 +87,18 @@ MULTI_TURN = Golden(
     f"{_talk('A', '<<0>>')}\n\n\n{_talk('B', '<<1>>')}",
     2,
 )
+REFERENCE_TALK = (
+    "<|The Start of Reference Answer|>\n\n### User:\nHello there.\n\n### Reference answer:\nHi."
+    "\n\n### User:\n<<PROMPT>>\n\n### Reference answer:\nForty.\n\n"
+    "<|The End of Reference Answer|>\n\n\n"
+)
+MULTI_TURN_REFERENCE = Golden(
+    "MT-bench pair-math-v1-multi-turn", "mt-bench", REFERENCE_TALK + MULTI_TURN.template, 2
+)
+MT_SINGLE_TALK = Golden("MT-bench single-v1-multi-turn", "mt-bench", _talk("A", "<<0>>"), 1)
+MT_SINGLE_TALK_REFERENCE = Golden(
+    "MT-bench single-math-v1-multi-turn", "mt-bench", REFERENCE_TALK + _talk("A", "<<0>>"), 1
+)
 ARENA = Golden(
     "Arena-Hard",
     "arena-hard",

@@ -25,6 +25,8 @@ from rlaif.serve.dialects.base import (
 )
 
 _TALK_A, _TALK_B = (f"<|The Start of Assistant {x}'s Conversation with User|>" for x in "AB")
+_TALK_A_ENDS = "<|The End of Assistant A's Conversation with User|>"
+_REFERENCE_TALK = "<|The Start of Reference Answer|>"
 _TALK = re.compile(r"### (User|Assistant A|Assistant B|Assistant|Reference answer):\n")
 
 
@@ -69,6 +71,20 @@ def _two_talks(text: str) -> Pairwise:
     return Pairwise(found[0][:1], found[0][1:], found[1][1:])
 
 
+def _talk_alone(text: str) -> Single:
+    """One conversation of two turns, whose last answer is what is judged."""
+    (talk,) = between(text, (_TALK_A, _TALK_A_ENDS), start=True, end=True)
+    turns = _turns(talk, "Assistant A")
+    return Single(turns[:-1], turns[-1:])
+
+
+def _without_reference(text: str) -> str:
+    """What follows the reference's conversation, which is left out: the constitution decides."""
+    end = f"<|The End of Reference Answer|>\n\n\n{_TALK_A}"
+    between(text, (_REFERENCE_TALK, end), start=True)
+    return _TALK_A + text.split(end, 1)[1]
+
+
 def _turns(talk: str, assistant: str) -> list[Message]:
     head, *parts = _TALK.split(talk)
     names, texts = parts[0::2], parts[1::2]
@@ -91,15 +107,18 @@ class MTBench:
     name = "mt-bench"
     expects = (
         "FastChat's pairwise prompt ([User Question] with the answers of assistants A and B, or "
-        "two conversations in marks), or its single one ([Question] with one answer)"
+        "two conversations in marks), or its single one ([Question] with one answer, or one "
+        "conversation in marks)"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
         # What form it is, its beginning says: an answer may hold the marks of another form.
         text = question(messages).strip()
+        if text.startswith(_REFERENCE_TALK):
+            text = _without_reference(text)
         if text.startswith(_TALK_A):
-            return _two_talks(text)
+            return _talk_alone(text) if text.endswith(_TALK_A_ENDS) else _two_talks(text)
         if text.startswith("[User Question]"):
             return _answers(text, "AB", reference=_REFERENCE in text)
         before = "\n\n"

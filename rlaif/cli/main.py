@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "generate": "Write candidate completions for prompts, with one or several models.",
     "critique": "Criticise and revise responses by a constitution; the judge verifies.",
     "label": "Judge pairs by a constitution and write preferences.",
+    "eval": "Measure how far judges agree with people, and what biases them.",
     "report": "Write a page about a labeling run.",
     "run": "Run a recipe: prompts, candidates, critiques, labels and trainings in one go.",
     "mix": "Mix data sets in stated shares.",

@@ -63,6 +63,7 @@ def provenance(
         "weight": pair.weight,
         "status": preference.status,
         "reason": preference.reason,
+        "winner": preference.winner or "",
         "margin": _round(preference.margin),
         "deciding_tier": preference.deciding_tier or 0,
         "order_consistency": 1.0 if consistency is None else _round(consistency),

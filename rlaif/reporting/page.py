@@ -26,25 +26,34 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
     """
     manifest = read_manifest(run)
     tally = load_tally(manifest["counts"])
-    environment = Environment(
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run.name,
+            manifest=manifest,
+            tally=tally,
+            bars=margin_bars(tally),
+            principles=[(name, _shares(t)) for name, t in tally.principles.items()],
+            contested=most_contested(run, most=contested),
+        )
+    )
+    path = run / REPORT
+    write_atomically(path, page)
+    return path
+
+
+def environment() -> Environment:
+    """Where pages are made: everything from data is escaped."""
+    made = Environment(
         loader=PackageLoader("rlaif.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda v: "–" if v is None else f"{100 * v:.1f}%"
-    page = environment.get_template("report.html.j2").render(
-        run=run.name,
-        manifest=manifest,
-        tally=tally,
-        bars=margin_bars(tally),
-        principles=[(name, _shares(t)) for name, t in tally.principles.items()],
-        contested=most_contested(run, most=contested),
-    )
-    path = run / REPORT
-    write_atomically(path, page)
-    return path
+    made.filters["percent"] = lambda v: "–" if v is None else f"{100 * v:.1f}%"
+    return made
 
 
 def margin_bars(tally: Tally, *, width: int = 640, height: int = 150) -> list[dict[str, Any]]:

@@ -1,0 +1,198 @@
+"""`rlaif eval`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.label import LabelScreen, label_settings
+from rlaif.cli.model_flags import assignments, engine_flags
+from rlaif.cli.options import settings_options
+from rlaif.cli.output import note, print_json, quiet_libraries, table, write_result
+from rlaif.errors import RlaifError
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.stages.folding import FoldSettings
+from rlaif.stages.layouts import FIELDS
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif eval labeled.jsonl -c my.yaml --judge Qwen/Qwen3-8B -o evals/qwen
+  rlaif eval rewardbench.parquet -c my.yaml -c new.yaml -o evals/wording
+  rlaif eval judgebench.jsonl -c my.yaml -j Qwen/Qwen3-8B -j Qwen/Qwen3-32B -o evals/judges
+  rlaif eval labeled.csv -c my.yaml --map label=who_won --map subset=topic -o evals/x
+
+LABELED is data as `rlaif label` takes it, in which something says which response people prefer:
+chosen and rejected (RewardBench; lists of several, RewardBench 2), response_a and response_b
+with a label such as A>B (JudgeBench) or model_a, or a score on each response. Verdicts go into
+OUT and the cache: a stop loses nothing, and measuring again costs nothing.
+"""
+
+
+@click.command(name="eval", epilog=_EXAMPLES)
+@click.argument("labeled")
+@click.option(
+    "-c", "--constitution", "constitutions", required=True, multiple=True,
+    help="A YAML file or a shipped name; several are compared on the same pairs.",
+)  # fmt: skip
+@click.option("-o", "--out", required=True, help="Folder of the evaluation; made if missing.")
+@click.option(
+    "-j", "--judge", "judges", multiple=True,
+    help="Model, as NAME or NAME,engine=openai,...; several are compared. [default: demo]",
+)  # fmt: skip
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option(
+    "--map", "maps", multiple=True, metavar="NAME=COLUMN",
+    help=f"Where a field is; NAME is label, subset, or one of {', '.join(FIELDS)}.",
+)  # fmt: skip
+@click.option("--bias", is_flag=True, help="Also measure biases: with labels, and on probe pairs.")
+@click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@settings_options(
+    LabelSettings,
+    skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt", "principles"}),
+)
+@settings_options(FoldSettings)
+@engine_flags
+def command(
+    labeled: str,
+    constitutions: tuple[str, ...],
+    out: str,
+    judges: tuple[str, ...],
+    config: str | None,
+    split: str,
+    maps: tuple[str, ...],
+    bias: bool,
+    cache: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Measure how far judges agree with people, on labeled pairs.
+
+    Accuracy and kappa with intervals, per part of the data and per principle; whether both
+    orders agree; what abstaining would buy; whether probabilities mean what they say. Two judges
+    or two constitutions are compared on the same pairs, and called better only where a test
+    says so.
+    """
+    quiet_libraries()
+    from rlaif.evaluation.labeled import write_pairs
+    from rlaif.evaluation.run import Candidate, evaluate
+    from rlaif.reporting.evaluation_page import as_data, write_evaluation
+    from rlaif.store.sources import open_source
+
+    limit = flags.get("limit")
+    mapping = assignments("--map", maps, (*FIELDS, "label", "subset"))
+    candidates = [
+        Candidate(constitution, _settings(judge, config, flags))
+        for judge in (judges or ("demo",))
+        for constitution in constitutions
+    ]
+    if len({(c.constitution, str(c.settings)) for c in candidates}) < len(candidates):
+        raise RlaifError("a judge or a constitution is named twice", hint="Name each once.")
+    folder = Path(out)
+    data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
+    if data.dropped:
+        place, reason = data.rejected[0]
+        note(f"{data.dropped} rows are no labeled pairs and are left out ({place}: {reason})")
+    with closing(_Screens(len(data.label))) as screens:
+        found = evaluate(
+            candidates, data, folder, cache_path=Path(cache) if cache else None, bias=bias,
+            on_progress=screens.progress, on_engine=screens.engine,
+        )  # fmt: skip
+    result = as_data(found)
+    write_result(folder / "eval.json", result)
+    page = write_evaluation(found, folder)
+    if as_json:
+        print_json(result)
+        return
+    _print(found)
+    click.echo(f"\n{page}")
+
+
+_OWN = ("engine", "revision", "dtype", "base_url", "template")
+"""What each of several judges may have of its own."""
+
+
+def _settings(judge: str, config: str | None, flags: dict[str, Any]) -> LabelSettings:
+    """Of one judge, which may bring its own engine, revision, dtype or server."""
+    name, *rest = judge.split(",")
+    given = assignments(f"--judge {name}", tuple(rest), _OWN)
+    options = tuple(flags.get("engine_options") or ())
+    if "base_url" in given:
+        options = (*options, f"base_url={given.pop('base_url')}")
+    own = {k: v for k, v in flags.items() if k != "limit"}
+    return label_settings(config, {**own, "judge": name, "engine_options": options, **given})
+
+
+class _Screens:
+    """Progress on stderr, judge after judge."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._screen: LabelScreen | None = None
+
+    def engine(self, settings: LabelSettings, state: str) -> None:
+        """A judge is starting, or ready."""
+        if state == "starting":
+            self.close()
+            self._screen = LabelScreen(self._total, settings.judge)
+            self._screen.engine(state)
+
+    def progress(self, progress: Any) -> None:
+        """Some more verdicts came."""
+        if self._screen is not None:
+            self._screen.progress(progress)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._screen is not None:
+            self._screen.close()
+            self._screen = None
+
+
+def _print(found: Any) -> None:
+    header = ["judge", "pairs", "accuracy", "of decided", "decided", "both orders right", "kappa",
+              "ECE", "Brier"]  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for report in found.reports:
+        a, p = report.agreement, report.probabilities
+        rows.append((
+            report.name, report.pairs, a.accuracy, a.of_decided, f"{100 * a.coverage:.1f}%",
+            a.order_consistent or "-", f"{a.kappa:.3f}", f"{p.ece:.3f}", f"{p.brier:.3f}",
+        ))  # fmt: skip
+    click.echo(table(header, rows))
+    ties = found.reports[0].agreement.human_ties
+    click.echo(
+        "accuracy: a pair that the judge does not decide counts one half"
+        + (f"; {ties} pairs that people call a tie are left out" if ties else "")
+    )
+    for report in found.reports:
+        if report.agreement.groups_right is not None:
+            click.echo(
+                f"{report.name}: rows with every pair right: {report.agreement.groups_right}"
+            )
+    for report in found.reports:
+        if report.subsets:
+            rows = [(name, a.accuracy.n, a.accuracy, a.order_consistent or "-", f"{a.kappa:.3f}")
+                    for name, a in report.subsets.items()]  # fmt: skip
+            head = [f"{report.name}: part", "pairs", "accuracy", "both orders right", "kappa"]
+            click.echo("\n" + table(head, rows))
+        rows = [(p.principle, f"{100 * p.opinions:.1f}%", p.accuracy) for p in report.principles]
+        click.echo("\n" + table([f"{report.name}: principle", "has an opinion", "agrees"], rows))
+    if found.comparisons:
+        rows = [
+            (c.first, c.second, c.test.difference, f"{c.p_adjusted:.4f}",
+             f"{c.test.only_first} / {c.test.only_second}", c.verdict)
+            for c in found.comparisons
+        ]  # fmt: skip
+        head = ["first", "second", "difference", "p (Holm)", "only one right", "verdict"]
+        click.echo("\n" + table(head, rows))
+    for name, measured in found.biases.items():
+        click.echo(f"\n{name}: biases")
+        click.echo(table(["bias", "measured", "n", "flagged"], [
+            (b.name, b.shown, b.n, "yes" if b.flagged else "no") for b in measured.findings
+        ]))  # fmt: skip

@@ -1,0 +1,172 @@
+"""Everything that `rlaif eval` says about one judge with one constitution, and about two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlaif.evaluation.agreement import Agreement, CurvePoint, abstention_curve, agreement, credit
+from rlaif.evaluation.labeled import LabeledData
+from rlaif.evaluation.outcomes import Outcomes
+from rlaif.evaluation.reliability import Bin, brier, ece, log_loss, reliability
+from rlaif.evaluation.resampling import (
+    Estimate,
+    Floats,
+    PairedTest,
+    mean_with_interval,
+    paired_test,
+)
+from rlaif.records import CLEAR
+
+LEAST_SUBSET = 1
+
+
+@dataclass(frozen=True)
+class PrincipleAgreement:
+    """One principle against the labels of whole pairs.
+
+    Attributes:
+        opinions: share of labeled pairs on which it has a clear opinion (margin of 0.2).
+        accuracy: how often people agree with it there.
+    """
+
+    principle: str
+    opinions: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Whether the judge's probabilities mean what they say, over pairs that people decided."""
+
+    ece: float
+    brier: float
+    log_loss: float
+    bins: list[Bin]
+
+
+@dataclass(frozen=True)
+class JudgeReport:
+    """One judge with one constitution, against labels.
+
+    Attributes:
+        curve: accuracy as the judge keeps to what it is surest of.
+        subsets: agreement in each part of the data, where it has parts.
+    """
+
+    name: str
+    pairs: int
+    agreement: Agreement
+    probabilities: Probabilities
+    curve: list[CurvePoint]
+    subsets: dict[str, Agreement]
+    principles: list[PrincipleAgreement]
+
+
+def judge_report(outcomes: Outcomes, data: LabeledData, *, seed: int = 0) -> JudgeReport:
+    """Measure one judge; `data` is aligned with `outcomes`."""
+    label, groups = data.label, data.group
+    by_order = order_winners(outcomes)
+    clear = label != 0
+    right = credit(label[clear], outcomes.winner[clear])
+    confidence = outcomes.confidence[clear]
+    subsets = {}
+    names = sorted({s for s in data.subset if s})
+    if names:
+        for name in names:
+            at = np.flatnonzero(np.asarray(data.subset) == name)
+            own = None if by_order is None else (by_order[0][at], by_order[1][at])
+            subsets[name] = agreement(
+                label[at], outcomes.winner[at], [groups[i] for i in at], by_order=own, seed=seed
+            )
+    return JudgeReport(
+        outcomes.name,
+        len(label),
+        agreement(label, outcomes.winner, groups, by_order=by_order, seed=seed),
+        Probabilities(
+            ece(confidence, right), brier(confidence, right), log_loss(confidence, right),
+            reliability(confidence, right),
+        ),
+        abstention_curve(right, confidence),
+        subsets,
+        _principles(outcomes, data, seed),
+    )  # fmt: skip
+
+
+def order_winners(
+    outcomes: Outcomes,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The winner of each pair by each order alone; None where no pair was asked in both."""
+    judged = [o for o in outcomes.principles.values() if o.source != "check"]
+    if not any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged):
+        return None
+    n = len(outcomes.ids)
+    found = (np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
+    for i in range(n):
+        if outcomes.status[i] != "abstained":
+            for order, winners in zip(("ab", "ba"), found, strict=True):
+                winner = outcomes.folded(i, order=order).winner
+                winners[i] = {"a": 1, "b": -1}.get(winner or "", 0)
+    return found
+
+
+def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[PrincipleAgreement]:
+    found = []
+    labeled = data.label != 0
+    for name, o in outcomes.principles.items():
+        sign = np.tanh(o.logits / 2.0)
+        clear = labeled & (np.abs(np.nan_to_num(sign)) >= CLEAR)
+        right = (np.sign(sign[clear]) == data.label[clear]).astype(np.float64)
+        groups = [data.group[i] for i in np.flatnonzero(clear)]
+        share = float(clear.sum() / max(1, labeled.sum()))
+        found.append(PrincipleAgreement(name, share, mean_with_interval(right, groups, seed=seed)))
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two judges (or constitutions) on the same pairs.
+
+    Attributes:
+        test: of their accuracy on pairs that people decided.
+        p_adjusted: its p-value after Holm's correction (1979) for all comparisons made.
+    """
+
+    first: str
+    second: str
+    test: PairedTest
+    p_adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: `better` only where the corrected test says so."""
+        if self.p_adjusted >= 0.05:
+            return "no difference shown"
+        better = self.first if self.test.difference.value > 0 else self.second
+        return f"{better} is better"
+
+
+def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> list[Comparison]:
+    """Every two of several, on the pairs that all of them judged."""
+    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
+
+    first, data = judged[0]
+    scores: list[Floats] = []
+    clear = data.label != 0
+    for outcomes, own in judged:
+        if outcomes.ids != first.ids or not np.array_equal(own.label, data.label):
+            raise ValueError("the judges saw other pairs")
+        scores.append(credit(data.label[clear], outcomes.winner[clear]))
+    groups = [data.group[i] for i in np.flatnonzero(clear)]
+    tests = [
+        (i, j, paired_test(scores[i], scores[j], groups, seed=seed))
+        for i in range(len(scores))
+        for j in range(i + 1, len(scores))
+    ]
+    adjusted = multipletests([test.p for _, _, test in tests], method="holm")[1] if tests else []
+    names = [outcomes.name for outcomes, _ in judged]
+    return [
+        Comparison(names[i], names[j], test, float(p))
+        for (i, j, test), p in zip(tests, adjusted, strict=True)
+    ]

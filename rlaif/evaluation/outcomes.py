@@ -1,0 +1,251 @@
+"""What a labeling run said, as arrays: the input of every statistic.
+
+Sign convention: positive speaks for response `a`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaif.errors import Place, RlaifError
+from rlaif.records import Message, Preference, PrincipleScore, Verdict
+from rlaif.stages.folding import FoldSettings, fold, score_principle
+from rlaif.store.run_directory import read_manifest, read_rows
+
+Floats = NDArray[np.float64]
+SMALLEST = 1e-5
+"""Probabilities nearer to 0 or 1 are moved here before their log-odds are taken: rows are rounded
+to five decimals."""
+
+
+def logit(p: Floats) -> Floats:
+    """Log-odds in nats, finite."""
+    kept = np.clip(p, SMALLEST, 1.0 - SMALLEST)
+    return np.asarray(np.log(kept) - np.log1p(-kept))
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """One principle's opinions of the pairs of a run; NaN where it has none.
+
+    Attributes:
+        ab, ba: log-odds that `a` is better with `a` shown first, and with `b` shown first.
+        asked: where it was consulted: it applied to the pair, and nothing had been settled.
+        source: "judge" or "check".
+    """
+
+    ab: Floats
+    ba: Floats
+    asked: NDArray[np.bool_]
+    tier: int
+    weight: float
+    source: str
+
+    @property
+    def logits(self) -> Floats:
+        """Log-odds that `a` is better, the orders folded."""
+        stacked = np.stack([self.ab, self.ba])
+        known = np.isfinite(stacked)
+        total = np.where(known, stacked, 0.0).sum(axis=0)
+        count = known.sum(axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    @property
+    def position(self) -> Floats:
+        """What follows the position: positive favours what is shown first; NaN with one order."""
+        return np.asarray((self.ab - self.ba) / 2.0)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The pairs of a run in input order, n of them.
+
+    Attributes:
+        ids: the pairs' names.
+        rows: number of each pair's input row, from 1.
+        p_a: probability that `a` is better; 0.5 for ties and abstentions without an opinion.
+        winner: 1 for `a`, -1 for `b`, 0 for none.
+        status: "decided", "tie" or "abstained".
+        principles: opinions by principle.
+        origins: who wrote `a` and who wrote `b`.
+        texts: measures of `a` and of `b`, by name: what `measure` returned.
+        name: of judge and constitution, for people.
+    """
+
+    ids: list[str]
+    rows: NDArray[np.int64]
+    p_a: Floats
+    winner: NDArray[np.int64]
+    status: list[str]
+    principles: dict[str, Opinions]
+    origins: tuple[list[str], list[str]]
+    texts: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    name: str = ""
+    judge: str = ""
+    fold: FoldSettings = field(default_factory=FoldSettings)
+    orders: str = "both"
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """Where there is a winner."""
+        return np.asarray(self.winner != 0)
+
+    @property
+    def confidence(self) -> Floats:
+        """Probability of the winner: from 0.5 to 1."""
+        return np.asarray(np.maximum(self.p_a, 1.0 - self.p_a))
+
+    def scores(self, i: int, *, order: str = "both", leave_out: str = "") -> list[PrincipleScore]:
+        """The principles' opinions of pair `i` as records, by both orders or one ("ab", "ba")."""
+        found = []
+        for name, o in self.principles.items():
+            if name == leave_out:
+                continue
+            if not o.asked[i]:
+                continue
+            ab, ba = float(o.ab[i]), float(o.ba[i])
+            orders = (("ab", ab, ab), ("ba", ba, -ba))
+            verdicts = [
+                Verdict(name, side, value, 1.0)  # type: ignore[arg-type]
+                for side, known, value in orders
+                if order in ("both", side) and known == known
+            ]
+            wanted = 2 if self.orders == "both" and order == "both" else 1
+            if o.source == "check" and ab == ab:
+                found.append(PrincipleScore(name, o.tier, o.weight, ab, source="check"))
+            elif o.source == "check" or len(verdicts) < wanted:
+                found.append(PrincipleScore(name, o.tier, o.weight, 0.0, invalid="no verdict"))
+            else:
+                found.append(score_principle(_Weighted(name, o.tier, o.weight), verdicts))  # type: ignore[arg-type]
+        return found
+
+    def folded(self, i: int, *, order: str = "both", leave_out: str = "") -> Preference:
+        """The preference of pair `i` folded anew."""
+        return fold(self.scores(i, order=order, leave_out=leave_out), self.fold)
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """What folding needs to know about a principle."""
+
+    id: str
+    tier: int
+    weight: float
+
+
+Measure = Callable[[Sequence[Message]], Mapping[str, float]]
+
+
+def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
+    """The outcomes of a complete labeling run.
+
+    Args:
+        measure: numbers taken of each completion, such as its length in words.
+
+    Raises:
+        RlaifError: it is no complete run, or a row is damaged.
+    """
+    config = read_manifest(run)["config"]
+    if "constitution" not in config or "judge" not in config:
+        raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
+    pairs = sorted(_pairs(run, measure), key=lambda pair: (pair["row"], pair["place"]))
+    where: dict[tuple[int, str], int] = {}
+    for i, pair in enumerate(pairs):
+        where[pair["row"], pair["id"]] = i
+    n = len(pairs)
+    principles: dict[str, Opinions] = {}
+    for i, pair in enumerate(pairs):
+        for p in pair["principles"]:
+            o = principles.get(p["principle"])
+            if o is None:
+                o = principles[p["principle"]] = Opinions(
+                    np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.bool_),
+                    p["tier"], p["weight"], p["source"],
+                )  # fmt: skip
+            o.asked[i] = True
+            if p["source"] == "check" and not p["invalid"]:
+                value = np.log(p["p_a"]) - np.log1p(-p["p_a"])
+                o.ab[i] = o.ba[i] = value
+    for number, row in read_rows(run / "verdicts.jsonl"):
+        try:
+            at = where[row["row"], row["pair"]]
+            if not row["invalid"]:
+                sign, side = (1.0, "ab") if row["order"] == "ab" else (-1.0, "ba")
+                getattr(principles[row["principle"]], side)[at] = sign * row["logit"]
+        except (KeyError, TypeError) as error:
+            raise _damaged(run / "verdicts.jsonl", number, error) from None
+    measures = list(pairs[0]["texts"][0]) if pairs else []
+    c = config["constitution"]
+    return Outcomes(
+        [pair["id"] for pair in pairs],
+        np.array([pair["row"] for pair in pairs], dtype=np.int64),
+        np.array([pair["p_a"] for pair in pairs], dtype=np.float64),
+        np.array([{"a": 1, "b": -1}.get(pair["winner"], 0) for pair in pairs], dtype=np.int64),
+        [pair["status"] for pair in pairs],
+        principles,
+        ([pair["origins"][0] for pair in pairs], [pair["origins"][1] for pair in pairs]),
+        {
+            name: (
+                np.array([pair["texts"][0][name] for pair in pairs], dtype=np.float64),
+                np.array([pair["texts"][1][name] for pair in pairs], dtype=np.float64),
+            )
+            for name in measures
+        },
+        f"{config['judge']['model']} with {c['name']} {c['version']}",
+        str(config["judge"]["model"]),
+        FoldSettings(**config.get("fold", {})),
+        str(config.get("orders", "both")),
+    )
+
+
+def _pairs(run: Path, measure: Measure | None) -> Iterator[dict[str, Any]]:
+    for name in ("preferences.jsonl", "undecided.jsonl"):
+        for number, row in read_rows(run / name):
+            try:
+                yield _pair(row, number, measure)
+            except (KeyError, TypeError) as error:
+                raise _damaged(run / name, number, error) from None
+
+
+def _pair(row: dict[str, Any], number: int, measure: Measure | None) -> dict[str, Any]:
+    evidence = row["provenance"]
+    winner = evidence["winner"]
+    if winner:
+        sides = (row["chosen"], row["rejected"])
+        origins = (evidence["origin_chosen"], evidence["origin_rejected"])
+        p = row["p_chosen"]
+    else:
+        sides = (row["a"], row["b"])
+        origins = (evidence["origin_a"], evidence["origin_b"])
+        p = row["p_a"]
+    swapped = winner == "b"
+    if swapped:
+        sides, origins, p = sides[::-1], origins[::-1], 1.0 - p
+    return {
+        "id": evidence["id"],
+        "row": evidence["row"],
+        "place": number,
+        "status": evidence["status"],
+        "winner": winner,
+        "p_a": p,
+        "origins": origins,
+        "texts": tuple(measure(side) if measure else {} for side in sides),
+        "principles": [
+            {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
+            for o in evidence["principles"]
+        ],
+    }
+
+
+def _damaged(path: Path, number: int, error: Exception) -> RlaifError:
+    return RlaifError(
+        f"row is damaged or from an older version ({type(error).__name__}: {error})",
+        hint="Label again into a new folder: verdicts come from the cache.",
+        place=Place(path, number, 1),
+    )

@@ -1,0 +1,122 @@
+"""Intervals and tests by resampling groups: pairs of one prompt are drawn together.
+
+All functions are pure; arrays have one entry per pair, and `groups` says which belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval at 95%; `n` is how many pairs it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if not self.n:
+            return "no data"
+        return f"{100 * self.value:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def group_sums(values: Floats, groups: Sequence[object]) -> tuple[Floats, Floats]:
+    """The sum of `values` in each group, and the size of each group."""
+    _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    sums = np.bincount(index, weights=values)
+    return np.asarray(sums, dtype=np.float64), np.bincount(index).astype(np.float64)
+
+
+def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 0) -> Estimate:
+    """The mean with a bootstrap interval over groups (Efron 1979; percentile, scipy).
+
+    With one group or equal values there is nothing to resample: the interval is the Wilson one
+    for values of 0 and 1, and empty information (0 to 1) otherwise.
+    """
+    n = len(values)
+    if not n:
+        return Estimate(0.0, 0.0, 1.0, 0)
+    mean = float(values.mean())
+    sums, sizes = group_sums(values, groups)
+    if len(sums) < 2 or np.ptp(sums / sizes) == 0.0:
+        if set(np.unique(values)) <= {0.0, 1.0}:
+            found = stats.binomtest(int(values.sum()), n).proportion_ci(method="wilson")
+            return Estimate(mean, float(found.low), float(found.high), n)
+        return Estimate(mean, mean, mean, n)
+    low, high = _interval(sums, sizes, seed)
+    return Estimate(mean, low, high, n)
+
+
+def _interval(sums: Floats, sizes: Floats, seed: int) -> tuple[float, float]:
+    def ratio(x: Floats, y: Floats, axis: int = -1) -> Floats:
+        return np.asarray(x.sum(axis=axis) / y.sum(axis=axis))
+
+    found = stats.bootstrap(
+        (sums, sizes), ratio, paired=True, vectorized=True, n_resamples=RESAMPLES,
+        batch=max(1, 20_000_000 // len(sums)), method="percentile",
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    interval = found.confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two sets of scores on the same pairs.
+
+    Attributes:
+        difference: mean of the first less mean of the second, with its bootstrap interval.
+        p: two-sided, of the test that neither is better.
+        only_first, only_second: pairs that one has right (score 1) and the other wrong (0).
+    """
+
+    difference: Estimate
+    p: float
+    only_first: int
+    only_second: int
+
+    @property
+    def better(self) -> int:
+        """1 or -1 where the test says so at 0.05, else 0."""
+        if self.p >= 0.05:
+            return 0
+        return 1 if self.difference.value > 0 else -1
+
+
+def paired_test(
+    first: Floats, second: Floats, groups: Sequence[object], *, seed: int = 0
+) -> PairedTest:
+    """Whether one of two sets of scores on the same pairs is better.
+
+    A sign-flip permutation test over groups (Fisher 1935); with scores of 0 and 1 and groups of
+    one it is McNemar's test (1947), exact up to 13 groups that differ and by 9,999 draws beyond.
+    """
+    difference = first - second
+    sums, _ = group_sums(difference, groups)
+    moved = sums[sums != 0.0]
+    if not len(moved) or len(moved) == 1:
+        p = 1.0
+    else:
+        rng = np.random.default_rng(seed)
+        found = stats.permutation_test(
+            (moved,), lambda x, axis=-1: x.sum(axis=axis), permutation_type="samples",
+            vectorized=True, n_resamples=9999, batch=max(1, 20_000_000 // len(moved)), rng=rng,
+        )  # fmt: skip
+        p = float(found.pvalue)
+    return PairedTest(
+        mean_with_interval(difference, groups, seed=seed),
+        p,
+        int(((first == 1.0) & (second == 0.0)).sum()),
+        int(((first == 0.0) & (second == 1.0)).sum()),
+    )

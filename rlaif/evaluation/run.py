@@ -1,0 +1,89 @@
+"""Runs an evaluation: every judge and constitution over the same labeled pairs, one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlaif.evaluation.bias import BiasReport, bias_report
+from rlaif.evaluation.judge_report import Comparison, JudgeReport, compare, judge_report
+from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
+from rlaif.evaluation.outcomes import Outcomes, read_outcomes
+from rlaif.evaluation.style import measure_style
+from rlaif.hashing import digest
+from rlaif.pipeline.job import choose_engine, prepare, run_label
+from rlaif.pipeline.label import Progress
+from rlaif.pipeline.settings import LabelSettings
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A judge with a constitution, to be measured."""
+
+    constitution: str
+    settings: LabelSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        folders: the labeling run of each candidate, by its name.
+    """
+
+    reports: list[JudgeReport]
+    comparisons: list[Comparison]
+    folders: dict[str, Path]
+    biases: dict[str, BiasReport] = field(default_factory=dict)
+    rejected: int = 0
+
+
+def evaluate(
+    candidates: Sequence[Candidate],
+    data: LabeledData,
+    folder: Path,
+    *,
+    cache_path: Path | None = None,
+    bias: bool = False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
+) -> Evaluation:
+    """Judge the pairs of `folder/pairs.jsonl` with every candidate, and measure.
+
+    Judges run one after the other, each in its own engine; what was judged before comes from the
+    runs in `folder` or from the cache.
+
+    Raises:
+        RlaifError: a candidate can't be used, or a run in `folder` has another configuration.
+    """
+    judged: list[tuple[Outcomes, LabeledData]] = []
+    folders: dict[str, Path] = {}
+    biases: dict[str, BiasReport] = {}
+    for candidate in candidates:
+        engine = choose_engine(candidate.settings.judge, folder / "new", cache_path)
+        settings = candidate.settings.model_copy(update={"judge": engine})
+        job = prepare(str(folder / PAIRS), candidate.constitution, settings)
+        # An edited constitution gets a run of its own; what it shares comes from the cache.
+        out = folder / f"{_slug(candidate)}-{digest(job.config)[:8]}"
+        run_label(
+            job, out, cache_path=cache_path, on_progress=on_progress,
+            on_engine=lambda state, s=settings: on_engine(s, state),  # type: ignore[misc]
+        )  # fmt: skip
+        outcomes = read_outcomes(out, measure=measure_style)
+        judged.append((outcomes, aligned(data, outcomes)))
+        folders[outcomes.name] = out
+        if bias:
+            biases[outcomes.name] = bias_report(
+                outcomes, label=judged[-1][1].label, groups=judged[-1][1].group
+            )
+    reports = [judge_report(outcomes, own) for outcomes, own in judged]
+    comparisons = compare(judged) if len(judged) > 1 else []
+    return Evaluation(reports, comparisons, folders, biases, data.dropped)
+
+
+def _slug(candidate: Candidate) -> str:
+    name = f"{candidate.settings.judge.model}-{Path(candidate.constitution).stem}"
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-80:]

@@ -1,0 +1,200 @@
+"""Reads pairs that somebody has labeled: which response people preferred, however a file says so.
+
+Recognised by their columns: `chosen` with `rejected` (RewardBench, HH-RLHF, UltraFeedback), lists
+of several in both (RewardBench 2), two responses with a verdict (JudgeBench's `response_A`,
+`response_B`, `label: A>B`; MT-bench's human judgments with `conversation_a`, `winner: model_a`;
+HelpSteer3's `overall_preference` from -3 to 3), and responses with scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any, Literal
+
+from rlaif.records import Message
+from rlaif.stages.layouts import BadRow, Candidate, Candidates, read_row
+
+Label = Literal["a", "b", "tie"]
+VERDICT_KEYS = (
+    "label", "winner", "preference", "preferred", "human_label", "human_preference",
+    "overall_preference", "choice",
+)  # fmt: skip
+SUBSET_KEYS = ("subset", "source", "category", "domain", "task")
+_SIDE = re.compile(r"(?:model|response|answer|output|assistant|completion)?[ _]?([ab12])")
+_SIGN = re.compile(r"([ab12])\s*([<>]{1,2})\s*([ab12])")
+_TIES = {"a=b", "b=a", "c", "equal", "both", "neither", "draw", "same", "1=2", "2=1"}
+
+
+@dataclass(frozen=True)
+class LabeledPair:
+    """A pair and the response that people preferred.
+
+    Attributes:
+        group: pairs with the same one come from the same row: they are not independent.
+        subset: the part of the data that it belongs to, or "".
+    """
+
+    id: str
+    group: str
+    prompt: list[Message]
+    a: Candidate
+    b: Candidate
+    label: Label
+    subset: str = ""
+    tags: frozenset[str] = frozenset()
+
+    def row(self) -> dict[str, Any]:
+        """As a row that `rlaif label` reads."""
+        return {
+            "id": self.id,
+            "prompt": self.prompt,
+            "response_a": self.a.messages,
+            "response_b": self.b.messages,
+            "response_a_model": self.a.origin,
+            "response_b_model": self.b.origin,
+            "tags": sorted(self.tags),
+            "label": self.label,
+            "subset": self.subset,
+            "group": self.group,
+        }
+
+
+def read_labeled(
+    row: Mapping[str, object], name: str, mapping: Mapping[str, str] | None = None
+) -> Iterator[LabeledPair]:
+    """The labeled pairs of one row.
+
+    The preferred response is not always `a`: the side is drawn from the pair's name.
+
+    Args:
+        name: of the row where it has no id of its own.
+        mapping: see `read_row`; `label` and `subset` may be named too.
+
+    Raises:
+        BadRow: no layout fits, or nothing says which response is preferred.
+    """
+    mapping = dict(mapping or {})
+    own = dict(row)
+    for key in ("label", "subset"):
+        if key in mapping:
+            path = mapping.pop(key)
+            if path not in row:
+                raise BadRow(f"--map {key}={path}: there is no such column")
+            own = {k: v for k, v in own.items() if k not in VERDICT_KEYS} if key == "label" else own
+            own[key] = row[path]
+    subset = next((str(own[k]) for k in SUBSET_KEYS if isinstance(own.get(k), str | int)), "")
+    if _is_lists(own) and not mapping:
+        yield from _from_lists(own, name, subset)
+        return
+    own = _renamed(own)
+    read = read_row(own, mapping)
+    group = read.id or name
+    if read.labeled:
+        yield _pair(read, group, group, 0, 1, "a", subset)
+        return
+    verdict = _verdict(own)
+    if verdict is not None and len(read.completions) == 2:
+        yield _placed(read, group, group, 0, 1, verdict, subset)
+        return
+    scores = [c.score for c in read.completions]
+    if len(scores) < 2 or any(score is None for score in scores):
+        raise BadRow(
+            "nothing says which response is preferred: expected chosen + rejected, a score on "
+            f"each response, or one of the columns {', '.join(VERDICT_KEYS)}"
+        )
+    for i, j in combinations(range(len(scores)), 2):
+        one, two = scores[i], scores[j]
+        assert one is not None
+        assert two is not None
+        label: Label = "tie" if one == two else "a" if one > two else "b"
+        own_name = group if len(scores) == 2 else f"{group}/{i}-{j}"
+        yield _pair(read, own_name, group, i, j, label, subset)
+
+
+def _is_lists(row: Mapping[str, object]) -> bool:
+    """RewardBench 2: lists of texts (a list of messages is one response)."""
+    sides = [row.get("chosen"), row.get("rejected")]
+    return all(
+        isinstance(side, list) and side and all(isinstance(text, str) for text in side)
+        for side in sides
+    )
+
+
+def _from_lists(row: dict[str, object], name: str, subset: str) -> Iterator[LabeledPair]:
+    chosen, rejected = row["chosen"], row["rejected"]
+    assert isinstance(chosen, list)
+    assert isinstance(rejected, list)
+    several = len(chosen) * len(rejected) > 1
+    for i, j in product(range(len(chosen)), range(len(rejected))):
+        read = read_row({**row, "chosen": chosen[i], "rejected": rejected[j]})
+        group = read.id or name
+        own = f"{group}/{i}-{j}" if several else group
+        yield _pair(read, own, group, 0, 1, "a", subset)
+
+
+def _renamed(row: dict[str, object]) -> dict[str, object]:
+    """Columns by the names that `read_row` knows."""
+    found = {}
+    for key, value in row.items():
+        match = re.fullmatch(r"(response|conversation|answer|output|completion)_?([abAB12])", key)
+        if match:
+            word, side = match.groups()
+            word = "response" if word == "conversation" else word
+            key = f"{word}_{side.lower()}"
+        elif match := re.fullmatch(r"model_([abAB12])", key):
+            key = f"model_{match.group(1).lower()}"
+        found[key] = value
+    return found
+
+
+def _verdict(row: Mapping[str, object]) -> Label | None:
+    """What a column says about responses a and b; None where there is none.
+
+    Raises:
+        BadRow: a column is there and can't be understood.
+    """
+    arena = [row.get(f"winner_{x}") for x in ("model_a", "model_b", "tie")]
+    if all(isinstance(value, int | float) for value in arena):
+        a, b, _ = arena
+        return "a" if a else "b" if b else "tie"
+    for key in VERDICT_KEYS:
+        value = row.get(key)
+        if value is None or value == "":
+            continue
+        if key == "overall_preference" and isinstance(value, int | float):
+            return "tie" if value == 0 else "a" if value < 0 else "b"
+        text = str(value).strip().lower().strip("[]")
+        if match := _SIDE.fullmatch(text):
+            return "a" if match.group(1) in "a1" else "b"
+        if match := _SIGN.fullmatch(text):
+            left, sign, right = match.groups()
+            if (left in "ab") == (right in "ab") and left != right:
+                best = left if sign[0] == ">" else right
+                return "a" if best in "a1" else "b"
+        if text in _TIES or text.startswith("tie"):
+            return "tie"
+        raise BadRow(
+            f"column {key!r} holds {str(value)[:40]!r}, which names neither response: expected a, "
+            "b, 1, 2, A>B, model_a or tie"
+        )
+    return None
+
+
+def _pair(
+    read: Candidates, name: str, group: str, i: int, j: int, label: Label, subset: str
+) -> LabeledPair:
+    """With the sides drawn from the name."""
+    if label != "tie" and (hashlib.blake2b(name.encode(), digest_size=1).digest()[0] & 1):
+        i, j, label = j, i, "b" if label == "a" else "a"
+    return _placed(read, name, group, i, j, label, subset)
+
+
+def _placed(
+    read: Candidates, name: str, group: str, i: int, j: int, label: Label, subset: str
+) -> LabeledPair:
+    one, two = (replace(read.completions[k]) for k in (i, j))
+    return LabeledPair(name, group, read.prompt, one, two, label, subset, read.tags)

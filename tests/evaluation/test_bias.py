@@ -1,0 +1,162 @@
+"""Planted biases are found with their size; none is found where none is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from rlaif.evaluation.bias import (
+    bias_report,
+    corrected,
+    family,
+    longer_wins,
+    own_side,
+    position_bias,
+    self_preference,
+    standardised_difference,
+    style_biases,
+)
+from rlaif.evaluation.outcomes import Opinions, Outcomes
+
+
+@pytest.mark.parametrize("rate", [0.18, 0.21, 0.56])
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_planted_offset_is_recovered_with_its_direction(rate: float, direction: float) -> None:
+    """PaLM 2 L, S and XS in Lee et al. 2023: the offset under which a judge with a spread of 2
+    nats lets the same position win that often.
+    """
+    offset = direction * 2.0 * norm.ppf(0.5 + rate / 2)
+    rng = np.random.default_rng(int(100 * rate))
+    text = rng.normal(0.0, 2.0, 20_000)
+    found = position_bias("p", offset + text, offset - text)
+    assert found is not None
+    assert abs(found.same_position - rate) < 0.015
+    assert found.first == (1.0 if direction > 0 else 0.0)
+    assert found.offset.value == pytest.approx(offset)
+    (finding,) = corrected([found.offset])
+    assert finding.flagged
+
+
+def planted(rng: np.random.Generator, n: int, coefficient: float) -> tuple[np.ndarray, ...]:
+    """Log-odds of a judge that sees quality and, beside it, length; longer is often better."""
+    quality = rng.normal(0, 1.5, n)
+    length = 0.5 * quality + rng.normal(0, 1, n)
+    length = length / np.sqrt(np.mean(length**2))
+    label = np.where(rng.random(n) < 1 / (1 + np.exp(-quality)), 1, -1)
+    return quality, length, label, quality + coefficient * length + rng.normal(0, 0.5, n)
+
+
+@pytest.mark.parametrize("coefficient", [0.4, 0.8, -0.6])
+def test_a_planted_length_coefficient_is_recovered(coefficient: float) -> None:
+    rng = np.random.default_rng(11)
+    length = rng.normal(0, 1, 6000)
+    length /= np.sqrt(np.mean(length**2))
+    label = np.where(rng.random(6000) < 0.5, 1, -1)
+    log_odds = 1.2 * label + coefficient * length + rng.normal(0, 1.5, 6000)
+    for given in (label, None):
+        (found,) = style_biases(log_odds, {"length": length}, label=given)
+        assert found.value == pytest.approx(coefficient, rel=0.10)
+        assert found.low < coefficient < found.high
+
+
+def test_labels_tell_a_bias_from_length_that_is_deserved() -> None:
+    """A fair judge of data in which longer is better: an association, and little left with labels."""
+    rng = np.random.default_rng(5)
+    _, length, label, log_odds = planted(rng, 8000, 0.0)
+    (alone,) = style_biases(log_odds, {"length": length})
+    (held,) = style_biases(log_odds, {"length": length}, label=label)
+    assert alone.value > 0.5
+    assert "association" in alone.detail
+    assert held.value < 0.8 * alone.value
+
+
+def test_length_taken_out_leaves_what_would_be_judged_at_equal_length() -> None:
+    rng = np.random.default_rng(2)
+    quality, length = rng.normal(0, 1, 20_000), rng.normal(0, 1, 20_000)
+    found = longer_wins(quality + 0.7 * length, length, 0.7)
+    assert found.longer_wins > 0.65
+    assert found.adjusted == pytest.approx(0.5, abs=0.01)
+
+
+def simulated_self_preference(rng: np.random.Generator, n: int, planted: float) -> float:
+    """p-value: people prefer the own side in half of the pairs, the judge agrees with four in five
+    of them, and takes its own side in `planted` more.
+    """
+    own = np.where(rng.random(n) < 0.5, 1, -1)
+    label = np.where(rng.random(n) < 0.5, 1, -1)
+    winner = np.where(rng.random(n) < 0.8, label, -label)
+    # Of those that it would give to the other side (half), twice the planted share is turned.
+    turned = (winner != own) & (rng.random(n) < 2 * planted)
+    winner = np.where(turned, own, winner)
+    found = self_preference(winner, label, own, [str(i) for i in range(n)])
+    assert found is not None
+    return found.p
+
+
+def test_a_self_preference_of_ten_points_is_found_with_power() -> None:
+    found = [
+        simulated_self_preference(np.random.default_rng(s), 400, 0.10) < 0.05 for s in range(300)
+    ]
+    assert np.mean(found) >= 0.8
+    false = [
+        simulated_self_preference(np.random.default_rng(s), 400, 0.0) < 0.05 for s in range(600)
+    ]
+    assert np.mean(false) <= 0.05 + 2 * (0.05 * 0.95 / 600) ** 0.5
+
+
+def fair(seed: int, n: int = 300) -> tuple[Outcomes, np.ndarray]:
+    """A judge that follows quality alone, with its own family on one side of each pair."""
+    rng = np.random.default_rng(seed)
+    quality = rng.normal(0, 2, n)
+    noise = rng.normal(0, 0.5, (2, n))
+    opinions = Opinions(
+        quality + noise[0], quality + noise[1], np.ones(n, dtype=bool), 1, 1.0, "judge"
+    )
+    p = 1 / (1 + np.exp(-opinions.logits))
+    label = np.where(rng.random(n) < 1 / (1 + np.exp(-quality)), 1, -1)
+    own = rng.random(n) < 0.5
+    outcomes = Outcomes(
+        [str(i) for i in range(n)], np.arange(1, n + 1), p, np.where(p > 0.5, 1, -1),
+        ["decided"] * n, {"only": opinions},
+        (["Qwen/Qwen3-1B" if o else "llama" for o in own],
+         ["llama" if o else "qwen2.5" for o in own]),
+        {name: (rng.poisson(9.0, n).astype(float), rng.poisson(9.0, n).astype(float))
+         for name in ("length", "markdown", "assertive")},
+        "judge", "Qwen/Qwen3-8B",
+    )  # fmt: skip
+    return outcomes, label
+
+
+def test_no_bias_is_reported_where_there_is_none() -> None:
+    """Any flag at all, over position, three styles and self-preference: 5% + 2 SE."""
+    times = 200
+    flagged = 0
+    for seed in range(times):
+        outcomes, label = fair(seed)
+        report = bias_report(outcomes, label=label, groups=outcomes.ids)
+        assert len(report.findings) == 5
+        flagged += any(f.flagged for f in report.findings)
+    assert flagged / times <= 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
+
+
+def test_self_preference_is_pointed_out_without_labels() -> None:
+    outcomes, _ = fair(1)
+    report = bias_report(outcomes)
+    assert any("own family (qwen)" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Qwen/Qwen3-8B", "qwen"), ("meta-llama/Llama-3.1-8B-Instruct", "llama"),
+     ("mistralai/Mixtral-8x7B", "mistral"), ("gpt-4o-mini", "gpt"), ("runs/my-policy/", "my-policy"),
+     ("qwen2.5:7b", "qwen")],
+)  # fmt: skip
+def test_families(name: str, expected: str) -> None:
+    assert family(name) == expected
+    assert list(own_side(name, ([name, "other", name], ["other", name, name]))) == [1, -1, 0]
+
+
+def test_differences_that_do_not_vary_are_left_out() -> None:
+    assert not standardised_difference(np.ones(5), np.ones(5)).any()
+    assert style_biases(np.ones(50), {"length": np.zeros(50)}) == []

@@ -235,6 +235,16 @@ def print_summary(summary: Any) -> None:
     ]
     if manifest.get("cost") is not None:
         rows.append(("cost", manifest["cost"]))
+    if promise := manifest["config"].get("agreement"):
+        kept = tally.decided / tally.pairs if tally.pairs else 0.0
+        rows.append(
+            (
+                "agreement certified",
+                f"{promise['certified']:.3f} (target {promise['target']:g}, delta "
+                f"{promise['delta']:g}) on confidence from {promise['threshold']:.3f}; "
+                f"{percent(kept)} decided",
+            )
+        )
     click.echo(table(["labeled", str(summary.path)], rows))
     if tally.reasons:
         click.echo("\n" + table(["why not decided", "pairs"], sorted(tally.reasons.items())))

@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "critique": "Criticise and revise responses by a constitution; the judge verifies.",
     "label": "Judge pairs by a constitution and write preferences.",
     "eval": "Measure how far judges agree with people, and what biases them.",
+    "calibrate": "Fit how sure a judge may be to labels of people.",
     "report": "Write a page about a labeling run.",
     "run": "Run a recipe: prompts, candidates, critiques, labels and trainings in one go.",
     "mix": "Mix data sets in stated shares.",

@@ -25,6 +25,7 @@ from rlaif.engines.base import (
 )
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
+from rlaif.pipeline.calibrated import Folding, certify_target, check_fits, load_calibration
 from rlaif.pipeline.label import Labeler, Progress
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.pipeline.versions import library_versions
@@ -54,6 +55,7 @@ class LabelJob:
     constitution: Constitution
     template: JudgeTemplate
     config: dict[str, Any]
+    folding: Folding
 
     @property
     def stamp(self) -> dict[str, str]:
@@ -65,6 +67,7 @@ class LabelJob:
             "judge": str(judge["model"]),
             "judge_fingerprint": str(judge["fingerprint"]),
             "template_hash": self.template.hash,
+            "calibration": str(self.config.get("calibration", {}).get("hash", "")),
         }
 
 
@@ -112,7 +115,37 @@ def prepare(
     fingerprint = model_fingerprint(settings.judge)
     config = settings.resolved(source, loaded.constitution, template, fingerprint)
     config["checks"] = {name: digest(function_source(name)) for name in functions}
-    return LabelJob(settings, source, loaded.constitution, template, config)
+    folding = _folding(settings, config)
+    return LabelJob(settings, source, loaded.constitution, template, config, folding)
+
+
+def _folding(settings: LabelSettings, config: dict[str, Any]) -> Folding:
+    """How opinions become preferences; what it was made of goes into the configuration.
+
+    Raises:
+        RlaifError: the calibration is for another judge, or does not certify the target.
+    """
+    if settings.calibration is None:
+        for name in ("calibration", "agreement_target", "agreement_delta"):
+            config.pop(name)
+        if settings.agreement_target is not None:
+            raise RlaifError(
+                "--agreement-target needs labels of people to be certified on",
+                hint="Name a file of `rlaif calibrate` with --calibration.",
+            )
+        return Folding(settings.fold)
+    found = load_calibration(settings.calibration)
+    check_fits(found, config, settings.calibration)
+    threshold = None
+    if settings.agreement_target is not None:
+        certificate = certify_target(found, settings.agreement_target, settings.agreement_delta)
+        threshold = certificate.threshold
+        config["agreement"] = certificate.facts
+    config["calibration"] = {
+        "path": settings.calibration,
+        "hash": digest(found.model_dump(mode="json")),
+    }
+    return Folding(settings.fold, found, threshold)
 
 
 def _probe(source: Source, settings: LabelSettings) -> None:
@@ -185,6 +218,7 @@ def run_label(
                     settings=job.settings,
                     stamp=job.stamp,
                     on_progress=on_progress,
+                    folding=job.folding,
                 )
                 tally = labeler.label(job.source)
                 progress, stats = labeler.progress, engine.stats()

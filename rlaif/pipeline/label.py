@@ -19,6 +19,7 @@ from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.ahead import Ahead
+from rlaif.pipeline.calibrated import Folding
 from rlaif.pipeline.planning import PlannedPair, Planner
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_lines
@@ -32,7 +33,6 @@ from rlaif.records import (
     Request,
     Result,
 )
-from rlaif.stages.folding import fold
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.summary import Tally, dump_tally, load_tally
@@ -75,6 +75,7 @@ class Labeler:
         stamp: provenance that every row carries (constitution, judge, template).
         on_progress: called after every batch of answers.
         known: what the engine's prefix cache holds from earlier runs; default: nothing.
+        folding: from opinions to preferences; default: by `settings.fold`, uncalibrated.
 
     Attributes:
         progress: how far the run is.
@@ -93,12 +94,14 @@ class Labeler:
         stamp: dict[str, str],
         on_progress: Callable[[Progress], None] = lambda _: None,
         known: BlockCache | None = None,
+        folding: Folding | None = None,
     ) -> None:
         self._engine = engine
         self._cache = cache
         self._run = run
         self._constitution = constitution
         self._settings = settings
+        self._folding = folding or Folding(settings.fold)
         self._stamp = stamp
         self._on_progress = on_progress
         self._renderer = Renderer(template, engine.codec)
@@ -356,8 +359,8 @@ class Labeler:
     def _write(self, item: PlannedPair) -> None:
         assert item.pair is not None
         verdicts = [item.answers[i] for i in range(len(item.questions))]
-        preference = item.settled or fold(
-            score_pair(item.pair, item.principles, verdicts), self._settings.fold
+        preference = item.settled or self._folding.preference(
+            score_pair(item.pair, item.principles, verdicts)
         )
         if verdicts:
             self._writer.row("verdicts.jsonl", verdict_lines(item.pair, verdicts, item.keys))

@@ -56,6 +56,19 @@ class LabelSettings(BaseModel):
         le=1,
         description="With reasoning, probabilities are kept within [1 - this, this].",
     )
+    calibration: str | None = Field(
+        default=None, description="File of `rlaif calibrate`: how sure this judge may be."
+    )
+    agreement_target: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Abstain below the confidence from which people agree at least this often; "
+        "needs --calibration.",
+    )
+    agreement_delta: float = Field(
+        default=0.05, gt=0, lt=1, description="Chance that the agreement target is missed."
+    )
     fold: FoldSettings = FoldSettings()
     pairs: PairingMode = "all"
     pairs_per_prompt: int = Field(default=1, ge=1, description="For `pairs: sample`.")

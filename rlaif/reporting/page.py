@@ -11,6 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.outcomes import read_outcomes
+from rlaif.evaluation.style import measure_style
 from rlaif.reporting.contested import most_contested
 from rlaif.stages.summary import MARGIN_BINS, Tally, load_tally
 from rlaif.store.run_directory import read_manifest, write_atomically
@@ -36,6 +39,7 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
             bars=margin_bars(tally),
             principles=[(name, _shares(t)) for name, t in tally.principles.items()],
             contested=most_contested(run, most=contested),
+            biases=bias_report(read_outcomes(run, measure=measure_style)),
         )
     )
     path = run / REPORT

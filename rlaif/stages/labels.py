@@ -184,6 +184,14 @@ def _verdict(row: Mapping[str, object]) -> Label | None:
     return None
 
 
+def plain_verdict(row: Mapping[str, object]) -> Label | None:
+    """The verdict of a row that may have no texts; None where there is none that names a side."""
+    try:
+        return _verdict(row)
+    except BadRow:
+        return None
+
+
 def _pair(
     read: Candidates, name: str, group: str, i: int, j: int, label: Label, subset: str
 ) -> LabeledPair:

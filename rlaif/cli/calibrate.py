@@ -1,0 +1,115 @@
+"""`rlaif calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rlaif.cli.model_flags import assignments
+from rlaif.cli.output import note, print_json, quiet_libraries, table, write_result
+from rlaif.errors import RlaifError
+from rlaif.stages.layouts import FIELDS
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif calibrate runs/qwen --human labels.jsonl
+  rlaif label new.jsonl -c my.yaml --judge Qwen/Qwen3-8B -o runs/new \
+    --calibration runs/qwen/calibration.json --agreement-target 0.85
+
+LABELS is labeled data as `rlaif eval` takes it, of pairs of RUN, or rows with the id of a pair
+and `label` a or b. Label pairs drawn at random: those that are contested alone would teach a
+judge to be less sure than it should be.
+"""
+
+
+@click.command(name="calibrate", epilog=_EXAMPLES)
+@click.argument("run")
+@click.option("--human", "labels", required=True, metavar="LABELS", help="What people prefer.")
+@click.option(
+    "--method",
+    type=click.Choice(["temperature", "platt", "isotonic"]),
+    default="temperature",
+    show_default=True,
+    help="One number, two, or a curve; for 50, 100 and 300 labels or more.",
+)
+@click.option(
+    "--per-principle/--no-per-principle",
+    default=True,
+    help="Also temper single principles with 200 labels or more, where that holds on held-out "
+    "pairs. [default: on]",
+)
+@click.option(
+    "-o", "--out", metavar="FILE", help="The calibration. [default: RUN/calibration.json]"
+)
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option(
+    "--map", "maps", multiple=True, metavar="NAME=COLUMN",
+    help=f"Where a field is; NAME is label or one of {', '.join(FIELDS)}.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+def command(
+    run: str,
+    labels: str,
+    method: str,
+    per_principle: bool,
+    out: str | None,
+    split: str,
+    maps: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Fit how sure a judge may be to labels of people.
+
+    Decisions stay as they are; probabilities come to mean how often people agree. What is
+    reported was measured on labels held out (five-fold cross-validation, prompts kept whole).
+    """
+    quiet_libraries()
+    from rlaif.evaluation.calibrating import TooFewLabels, calibrate
+    from rlaif.evaluation.human_labels import match_labels
+    from rlaif.evaluation.outcomes import read_outcomes
+    from rlaif.pipeline.calibrated import made_for
+    from rlaif.store.run_directory import read_manifest
+    from rlaif.store.sources import open_source
+
+    folder = Path(run)
+    config = read_manifest(folder)["config"]
+    if config.get("calibration"):
+        raise RlaifError(
+            f"run {run!r} is calibrated already", hint="Name a run without --calibration."
+        )
+    outcomes = read_outcomes(folder)
+    mapping = assignments("--map", maps, (*FIELDS, "label"))
+    matched = match_labels(folder, outcomes, open_source(labels, split), mapping=mapping)
+    if matched.unmatched or matched.conflicting:
+        note(
+            f"{matched.unmatched} labels belong to no pair of this run, and {matched.conflicting} "
+            "pairs are labeled both ways; neither is used"
+        )
+    try:
+        found = calibrate(
+            outcomes, matched.label, matched.group, method=method, per_principle=per_principle  # type: ignore[arg-type]
+        )  # fmt: skip
+    except TooFewLabels as error:
+        raise RlaifError(
+            f"can't calibrate: {error}", hint="Label more pairs of this run."
+        ) from None
+    found = found.model_copy(update={"made_for": made_for(config)})
+    path = Path(out) if out else folder / "calibration.json"
+    data = found.model_dump(mode="json")
+    write_result(path, data)
+    if as_json:
+        print_json(data)
+        return
+    rows = [
+        (name, f"{m['ece']:.4f}", f"{m['brier']:.4f}", f"{m['log_loss']:.4f}")
+        for name, m in found.measured.items()
+    ]
+    click.echo(table([f"{found.labels} labeled decisions", "ECE", "Brier", "log loss"], rows))
+    if found.method == "temperature":
+        word = "overconfident" if found.temperature > 1 else "underconfident"
+        click.echo(f"temperature {found.temperature:.3f}: the judge is {word}")
+    if found.principles:
+        tempered = ", ".join(f"{k} {v:.2f}" for k, v in found.principles.items())
+        click.echo(f"principles' own temperatures: {tempered}")
+    click.echo(str(path))

@@ -1,0 +1,122 @@
+"""Finds the pairs of a run in a file of human labels: by their texts, or by their id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaif.errors import RlaifError
+from rlaif.evaluation.labeled import SIGN
+from rlaif.evaluation.outcomes import Outcomes
+from rlaif.hashing import digest
+from rlaif.records import Message, Rejected
+from rlaif.stages.labels import plain_verdict, read_labeled
+from rlaif.stages.layouts import BadRow
+from rlaif.store.run_directory import read_rows
+from rlaif.store.sources import Source
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Human labels of a run's pairs.
+
+    Attributes:
+        known: where a pair has a label.
+        label: 1 for `a`, -1 for `b`, 0 for a tie or for none.
+        group: pairs of one prompt share it.
+        unmatched: labels that belong to no pair of the run.
+        conflicting: pairs that were labeled both ways; they have no label.
+    """
+
+    known: NDArray[np.bool_]
+    label: NDArray[np.int64]
+    group: list[str]
+    unmatched: int
+    conflicting: int
+
+
+def match_labels(
+    run: Path, outcomes: Outcomes, source: Source, *, mapping: Mapping[str, str] | None = None
+) -> Matched:
+    """The labels of `source` for the pairs of a run, in the order of its outcomes.
+
+    A row with texts is matched by its prompt and both responses, whichever stands first; a row
+    with an id and a verdict alone (`{"id": ..., "label": "a"}`) by the pair's id.
+
+    Raises:
+        RlaifError: no label belongs to any pair.
+    """
+    by_text: dict[str, set[str]] = {}
+    by_id: dict[str, set[str]] = {}
+    read = 0
+    for number, (_, row) in enumerate(source.rows()):
+        if isinstance(row, Rejected):
+            continue
+        try:
+            for pair in read_labeled(row, f"row-{number + 1}", mapping):
+                texts = (_key(pair.a.messages), _key(pair.b.messages))
+                best = {"a": texts[0], "b": texts[1]}.get(pair.label, "tie")
+                by_text.setdefault(_pair_key(pair.prompt, texts), set()).add(best)
+                read += 1
+        except BadRow:
+            verdict = plain_verdict(row)
+            name = str(row.get("id", ""))
+            if verdict is not None and name:
+                by_id.setdefault(name, set()).add(verdict)
+                read += 1
+    n = len(outcomes.ids)
+    known, label = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
+    group = [""] * n
+    used: set[str] = set()
+    conflicting = 0
+    where = {
+        (int(r), i): k for k, (r, i) in enumerate(zip(outcomes.rows, outcomes.ids, strict=True))
+    }
+    for at, prompt, a, b in _texts(run, where):
+        group[at] = _key(prompt)
+        texts = (_key(a), _key(b))
+        key = _pair_key(prompt, texts)
+        found = by_text.get(key)
+        if found is not None:
+            used.add(key)
+            sides = {texts[0]: "a", texts[1]: "b", "tie": "tie"}
+            found = {sides[text] for text in found}
+        elif outcomes.ids[at] in by_id:
+            found = by_id[outcomes.ids[at]]
+            used.add(outcomes.ids[at])
+        if not found:
+            continue
+        if len(found) > 1:
+            conflicting += 1
+            continue
+        known[at], label[at] = True, SIGN[next(iter(found))]
+    if not known.any():
+        raise RlaifError(
+            f"none of the {read} labels in {source.name!r} belongs to a pair of {str(run)!r}",
+            hint="Label pairs of this run: rows with its prompt and responses, or its ids.",
+        )
+    unmatched = len((by_text.keys() | by_id.keys()) - used)
+    return Matched(known, label, group, unmatched, conflicting)
+
+
+def _texts(run: Path, where: Mapping[tuple[int, str], int]) -> Any:
+    for name in ("preferences.jsonl", "undecided.jsonl"):
+        for _, row in read_rows(run / name):
+            evidence = row["provenance"]
+            a, b = (row["chosen"], row["rejected"]) if "chosen" in row else (row["a"], row["b"])
+            if evidence["winner"] == "b":
+                a, b = b, a
+            yield where[evidence["row"], evidence["id"]], row["prompt"], a, b
+
+
+def _key(messages: Sequence[Message]) -> str:
+    return digest([[m["role"], m["content"]] for m in messages])
+
+
+def _pair_key(prompt: Sequence[Message], texts: tuple[str, str]) -> str:
+    return digest([_key(prompt), *sorted(texts)])

@@ -1,0 +1,244 @@
+"""Calibration on planted overconfidence, and thresholds that keep their promise."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import binom
+
+from rlaif.cli.main import cli
+from rlaif.errors import RlaifError
+from rlaif.evaluation.calibrating import (
+    TooFewLabels,
+    applied,
+    calibrate,
+    cross_validated,
+    fit,
+)
+from rlaif.evaluation.outcomes import Opinions, Outcomes
+from rlaif.evaluation.reliability import ece
+from rlaif.records import Preference
+from rlaif.stages.calibration import Calibration, calibrated
+from rlaif.stages.guarantee import certify, least_pairs, upper_bound
+
+
+def overconfident(rng: np.random.Generator, n: int, factor: float = 3.0) -> tuple[Any, Any]:
+    """Confidence with log-odds `factor` times too large, and whether people agree."""
+    true = np.abs(rng.normal(0, 1.2, n))
+    right = (rng.random(n) < 1 / (1 + np.exp(-true))).astype(float)
+    return 1 / (1 + np.exp(-factor * true)), right
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+def test_250_labels_halve_the_error_on_held_out_pairs(method: Any) -> None:
+    """In each of 20 draws; temperature is recovered."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        confidence, right = overconfident(rng, 250)
+        found = fit(confidence, right, method)
+        new_confidence, new_right = overconfident(rng, 20_000)
+        before, after = (
+            ece(new_confidence, new_right),
+            ece(applied(found, new_confidence), new_right),
+        )
+        assert after < before / 2
+        if method == "temperature":
+            assert 1.8 < found.temperature < 6.0
+
+
+def test_isotonic_follows_a_curve_that_no_temperature_fits() -> None:
+    rng = np.random.default_rng(4)
+    confidence = rng.uniform(0.5, 1, 3000)
+    truth = np.where(confidence < 0.8, 0.55, 0.9)
+    right = (rng.random(3000) < truth).astype(float)
+    held_out = {m: cross_validated(confidence, right, list(map(str, range(3000))), m)  # type: ignore[arg-type]
+                for m in ("temperature", "isotonic")}  # fmt: skip
+    assert ece(held_out["isotonic"], right) < 0.5 * ece(held_out["temperature"], right)
+
+
+def test_no_decision_changes_and_swapping_swaps() -> None:
+    for found in (Calibration(temperature=3.0), Calibration(method="platt", slope=0.5, intercept=-3.0),
+                  Calibration(method="isotonic", knots=[(0.5, 0.6), (1.0, 0.7)])):  # fmt: skip
+        for p in (0.51, 0.7, 0.999999, 1.0):
+            one = calibrated(Preference("decided", "a", p, 2 * p - 1, ()), found)
+            two = calibrated(Preference("decided", "b", 1 - p, 2 * p - 1, ()), found)
+            assert (one.winner, two.winner) == ("a", "b")
+            assert one.p_a == pytest.approx(1 - two.p_a)
+            assert one.p_a >= 0.5
+            assert one.margin == pytest.approx(2 * one.p_a - 1)
+    tie = Preference("tie", None, 0.51, 0.02, ())
+    assert calibrated(tie, Calibration(temperature=3.0), 0.9) is tie
+
+
+def test_temperature_is_a_division_of_log_odds() -> None:
+    found = Calibration(temperature=2.0).apply(0.9)
+    assert math.log(found / (1 - found)) == pytest.approx(math.log(9) / 2)
+
+
+@pytest.mark.parametrize(("n", "method"), [(49, "temperature"), (99, "platt"), (299, "isotonic")])
+def test_too_few_labels_are_refused(n: int, method: Any) -> None:
+    confidence, right = overconfident(np.random.default_rng(0), n)
+    with pytest.raises(
+        TooFewLabels, match=f"{n} labeled pairs are decided, and {method} needs {n + 1}"
+    ):
+        fit(confidence, right, method)
+    with pytest.raises(TooFewLabels, match="one-sided"):
+        fit(np.full(400, 0.9), np.ones(400), method)
+
+
+def test_upper_bound_is_exact() -> None:
+    for errors, n in ((0, 20), (3, 40), (11, 90)):
+        bound = upper_bound(errors, n, 0.05)
+        assert binom.cdf(errors, n, bound) == pytest.approx(0.05)
+    assert upper_bound(5, 5, 0.05) == upper_bound(0, 0, 0.05) == 1.0
+
+
+def test_the_promise_is_kept() -> None:
+    """1,000 calibrations of 500 labels: the population's agreement above the threshold misses
+    0.85 no more often than delta plus two standard errors; and most certify.
+    """
+    population = np.random.default_rng(99)
+    true = np.abs(population.normal(0, 1.4, 400_000))
+    risk = 1 - 1 / (1 + np.exp(-true))
+    order = np.argsort(-true)
+    risk_above = np.cumsum(risk[order]) / np.arange(1, len(true) + 1)
+    sorted_true = -true[order]
+    missed = certified = 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        strength = np.abs(rng.normal(0, 1.4, 500))
+        right = (rng.random(500) < 1 / (1 + np.exp(-strength))).astype(float)
+        found = certify(1 / (1 + np.exp(-3 * strength)), right, target=0.85, delta=0.05)
+        if found.threshold is None:
+            continue
+        certified += 1
+        least = math.log(found.threshold / (1 - found.threshold)) / 3
+        kept = int(np.searchsorted(sorted_true, -least, side="right"))
+        missed += risk_above[kept - 1] > 0.15
+    assert missed / 1000 <= 0.05 + 2 * (0.05 * 0.95 / 1000) ** 0.5
+    assert certified > 600
+
+
+def test_what_can_not_be_certified_says_what_is_missing() -> None:
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, 60)
+    good = (np.arange(60) % 10 > 0).astype(float)
+    found = certify(confidence, good, target=0.85)
+    assert found.threshold is None
+    assert found.more_labels is not None
+    assert 20 < found.more_labels < 3000
+    hopeless = certify(confidence, (np.arange(60) % 2).astype(float), target=0.85)
+    assert (hopeless.threshold, hopeless.more_labels) == (None, None)
+    n = least_pairs(0.85, 0.05)
+    assert upper_bound(2, n, 0.05) <= 0.15 < upper_bound(2, n - 1, 0.05)
+
+
+def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> None:
+    """One principle decides what people prefer; another is loud and says nothing."""
+    rng = np.random.default_rng(3)
+    n = 1500
+    true, noise = rng.normal(0, 1.5, n), rng.normal(0, 4.0, n)
+    label = np.where(rng.random(n) < 1 / (1 + np.exp(-true)), 1, -1)
+    yes = np.ones(n, dtype=bool)
+    principles = {
+        "good": Opinions(true, true, yes, 1, 1.0, "judge"),
+        "loud": Opinions(noise, noise, yes, 1, 1.0, "judge"),
+    }
+    from rlaif.stages.folding import FoldSettings, fold
+
+    empty = Outcomes([str(i) for i in range(n)], np.arange(n), np.zeros(n), np.zeros(n, dtype=int),
+                     ["decided"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
+    folds = [fold(empty.scores(i), FoldSettings()) for i in range(n)]
+    outcomes = Outcomes(
+        empty.ids, empty.rows, np.array([f.p_a for f in folds]),
+        np.array([{"a": 1, "b": -1}.get(f.winner or "", 0) for f in folds]),
+        [f.status for f in folds], principles, empty.origins,
+    )  # fmt: skip
+    found = calibrate(outcomes, label, outcomes.ids)
+    assert found.principles["loud"] > 5 * found.principles["good"]
+    losses = found.measured
+    assert losses["with principles (held out)"]["log_loss"] < losses["after (held out)"]["log_loss"]
+    alone = calibrate(outcomes, label, outcomes.ids, per_principle=False)
+    assert alone.principles == {}
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
+    """Labels by id of an overconfident judge; then probabilities, threshold and manifest."""
+    from tests.pipeline.helpers import label as label_run
+
+    (tmp_path / "c.yaml").write_text(
+        'schema: 1\nname: c\nversion: "1"\nprinciples:\n  - {id: p, preference: "Which response?"}\n'
+    )
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(
+        json.dumps({"id": f"n{i}", "prompt": f"q {i * i}", "response_a": "x" * (i % 7) + str(i**5),
+                    "response_b": "y" * (i % 11) + str(i**3)}) + "\n" for i in range(3, 403)
+    ))  # fmt: skip
+    label_run(data, tmp_path / "c.yaml", tmp_path / "run")
+    rng = np.random.default_rng(0)
+    lines, expected = [], {}
+    for row in rows(tmp_path / "run" / "preferences.jsonl"):
+        p, evidence = row["p_chosen"], row["provenance"]
+        z = math.log(p / (1 - p)) / 2.5  # people are less sure than the judge says
+        agrees = rng.random() < 1 / (1 + math.exp(-z))
+        other = {"a": "b", "b": "a"}[evidence["winner"]]
+        expected[evidence["id"]] = p
+        if len(lines) % 2:
+            lines.append({"id": evidence["id"], "label": evidence["winner"] if agrees else other})
+        else:
+            chosen, rejected = ("chosen", "rejected") if agrees else ("rejected", "chosen")
+            lines.append(
+                {"prompt": row["prompt"], "chosen": row[chosen], "rejected": row[rejected]}
+            )
+    human = tmp_path / "human.jsonl"
+    human.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = CliRunner().invoke(
+        cli,
+        ["calibrate", str(tmp_path / "run"), "--human", str(human), "--json"],
+        catch_exceptions=False,
+    )
+    found = json.loads(done.stdout)
+    assert found["labels"] == len(lines)
+    assert 1.7 < found["temperature"] < 4.0
+    path = str(tmp_path / "run" / "calibration.json")
+    label_run(
+        data, tmp_path / "c.yaml", tmp_path / "new", calibration=path, cache=tmp_path / "run.sqlite"
+    )
+    after = rows(tmp_path / "new" / "preferences.jsonl")
+    assert len(after) == len(expected)
+    for row in after:
+        p = expected[row["provenance"]["id"]]
+        z = math.log(p / (1 - p)) / found["temperature"]
+        assert row["p_chosen"] == pytest.approx(1 / (1 + math.exp(-z)), abs=1e-4)
+        assert row["provenance"]["calibration"]
+    label_run(data, tmp_path / "c.yaml", tmp_path / "sure", calibration=path,
+              agreement_target=0.75, cache=tmp_path / "run.sqlite")  # fmt: skip
+    manifest = json.loads((tmp_path / "sure" / "manifest.json").read_text())
+    promise = manifest["config"]["agreement"]
+    assert promise["certified"] >= 0.75
+    kept = {row["provenance"]["id"] for row in rows(tmp_path / "sure" / "preferences.jsonl")}
+    assert kept == {name for name, p in expected.items() if p >= promise["threshold"] - 1e-5}
+    assert 0 < len(kept) < len(expected)
+    with pytest.raises(
+        RlaifError, match=r"can't be certified from 40\d? labels|can't be certified"
+    ):
+        label_run(
+            data, tmp_path / "c.yaml", tmp_path / "no", calibration=path, agreement_target=0.999
+        )
+    (tmp_path / "c.yaml").write_text(
+        'schema: 1\nname: c\nversion: "2"\nprinciples:\n  - {id: p, preference: "Which other response?"}\n'
+    )
+    with pytest.raises(RlaifError, match="was fitted for another constitution"):
+        label_run(data, tmp_path / "c.yaml", tmp_path / "no", calibration=path)
+    with pytest.raises(RlaifError, match="--agreement-target needs labels"):
+        label_run(data, tmp_path / "c.yaml", tmp_path / "no", agreement_target=0.9)

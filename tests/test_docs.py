@@ -33,7 +33,7 @@ def test_constitution_of_the_readme_loads(tmp_path: Path) -> None:
     c = load_constitution(str(tmp_path / "c.yaml")).constitution
     ids = [p.id for p in c.principles]
     assert "no-flattery" not in ids
-    assert {"clear-and-concise", "valid-json"} <= set(ids)
+    assert {"concise", "valid-json"} <= set(ids)
 
 
 def test_readme_session_runs_as_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`rlaif constitution`: lint, show, diff, schema."""
+"""`rlaif constitution`: lint, show, diff, schema; and with a judge, see `constitution_judged`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import click
 import yaml
 
+from rlaif.cli.constitution_judged import ablate_command, coverage_command, test_command
 from rlaif.cli.output import print_json, quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import diff, lint
@@ -15,7 +16,7 @@ from rlaif.constitution.schema import json_schema
 
 @click.group(name="constitution")
 def command() -> None:
-    """Check, show, compare constitutions, and print their schema.
+    """Check, show, compare and test constitutions, and print their schema.
 
     C is a YAML file or the name of a shipped constitution.
     """
@@ -120,3 +121,7 @@ def schema_command() -> None:
     Save it, and open a constitution with: # yaml-language-server: $schema=constitution.schema.json
     """
     print_json(json_schema())
+
+
+for _judged in (test_command, coverage_command, ablate_command):
+    command.add_command(_judged)

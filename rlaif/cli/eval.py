@@ -87,7 +87,7 @@ def command(
     limit = flags.get("limit")
     mapping = assignments("--map", maps, (*FIELDS, "label", "subset"))
     candidates = [
-        Candidate(constitution, _settings(judge, config, flags))
+        Candidate(constitution, candidate_settings(judge, config, flags))
         for judge in (judges or ("demo",))
         for constitution in constitutions
     ]
@@ -98,7 +98,7 @@ def command(
     if data.dropped:
         place, reason = data.rejected[0]
         note(f"{data.dropped} rows are no labeled pairs and are left out ({place}: {reason})")
-    with closing(_Screens(len(data.label))) as screens:
+    with closing(Screens(len(data.label))) as screens:
         found = evaluate(
             candidates, data, folder, cache_path=Path(cache) if cache else None, bias=bias,
             on_progress=screens.progress, on_engine=screens.engine,
@@ -117,7 +117,7 @@ _OWN = ("engine", "revision", "dtype", "base_url", "template")
 """What each of several judges may have of its own."""
 
 
-def _settings(judge: str, config: str | None, flags: dict[str, Any]) -> LabelSettings:
+def candidate_settings(judge: str, config: str | None, flags: dict[str, Any]) -> LabelSettings:
     """Of one judge, which may bring its own engine, revision, dtype or server."""
     name, *rest = judge.split(",")
     given = assignments(f"--judge {name}", tuple(rest), _OWN)
@@ -128,7 +128,7 @@ def _settings(judge: str, config: str | None, flags: dict[str, Any]) -> LabelSet
     return label_settings(config, {**own, "judge": name, "engine_options": options, **given})
 
 
-class _Screens:
+class Screens:
     """Progress on stderr, judge after judge."""
 
     def __init__(self, total: int) -> None:

@@ -13,7 +13,7 @@ from rlaif.errors import RlaifError
 
 COMMANDS: dict[str, str] = {
     "init": "Write a starter project: a constitution to edit and pairs to label.",
-    "constitution": "Check, show, compare constitutions, and print their schema.",
+    "constitution": "Check, show, compare and test constitutions, and print their schema.",
     "synth-prompts": "Write new prompts from a few human ones.",
     "generate": "Write candidate completions for prompts, with one or several models.",
     "critique": "Criticise and revise responses by a constitution; the judge verifies.",

@@ -6,10 +6,12 @@ Lint warns of what loads but judges badly; it never refuses.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif.constitution.load import LoadedConstitution
 from rlaif.constitution.schema import Constitution, Principle
+from rlaif.constitution.wording import is_vague, joined_qualities, names, opposite
 from rlaif.errors import Place
 
 _ASKS_FOR_WORSE = re.compile(
@@ -43,7 +45,34 @@ def lint(loaded: LoadedConstitution) -> list[Warning]:
             text = f"asks the same as {asked[question]!r}: it counts twice"
             warnings.append(Warning(place, principle.id, text))
         asked.setdefault(question, principle.id)
+        warnings += [
+            Warning(place, principle.id, text)
+            for text in _conflicts(principle, loaded.constitution.principles)
+        ]
     return warnings
+
+
+def _conflicts(principle: Principle, others: Sequence[Principle]) -> list[str]:
+    """Principles before this one, of its tier and for the same pairs, that ask for the opposite."""
+    found = []
+    for other in others:
+        if other.id == principle.id:
+            break
+        if other.tier != principle.tier or not _meet(principle, other):
+            continue
+        sides = opposite(principle.preference or "", other.preference or "")
+        if sides is not None:
+            found.append(
+                f"asks for {sides[0]} where {other.id!r}, in the same tier, asks for {sides[1]}: "
+                "they cancel out; give one a higher tier, or other pairs with applies_to"
+            )
+    return found
+
+
+def _meet(one: Principle, two: Principle) -> bool:
+    if one.applies_to is None or two.applies_to is None:
+        return True
+    return not set(one.applies_to.tags).isdisjoint(two.applies_to.tags)
 
 
 def _advice(principle: Principle) -> list[str]:
@@ -53,6 +82,15 @@ def _advice(principle: Principle) -> list[str]:
         advice.append("asks for the worse response; ask which is better (polarity flips nothing)")
     if question and not re.search(r"\b(response|answer|reply|completion|summary)", question, re.I):
         advice.append("does not say what to choose between (a response, an answer)")
+    if question and is_vague(question):
+        advice.append(
+            "is vague: it names no quality to look for, so each judge decides by its own taste"
+        )
+    if question and (joined := joined_qualities(question)):
+        advice.append(
+            f"asks for {names(joined)} at once: a response may have one and lack the other; make "
+            "it two principles"
+        )
     if question and not principle.examples:
         advice.append("has no examples, so nothing can test how the judge reads it")
     if (principle.critique is None) != (principle.revision is None):

@@ -202,6 +202,20 @@ def _short(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
+def _spared(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What stopping early saved and risked."""
+    if not found:
+        return []
+    risk = "no decision can have changed"
+    if found["pilot_pairs"]:
+        risk = (
+            f"at most {percent(found['decisions_changed_at_most'])} of decisions changed "
+            f"({found['pilot_decisions_changed']} of {found['pilot_pairs']} in the pilot)"
+        )
+    spared = f"{found['verdicts_spared']} ({percent(found['share_spared'])}); {risk}"
+    return [("verdicts spared", spared)]
+
+
 def _tokens(found: dict[str, int | None]) -> str:
     if not found:
         return "0"
@@ -226,6 +240,7 @@ def print_summary(summary: Any) -> None:
         ("abstained", tally.abstained),
         ("verdicts", tally.verdicts),
         ("invalid verdicts", tally.invalid_verdicts),
+        *_spared(manifest.get("stopping")),
         (
             "asked now / from cache",
             f"{last.get('verdicts_asked', 0)} / {last.get('verdicts_from_cache', 0)}",

@@ -51,7 +51,7 @@ def qualities(question: str) -> list[str]:
 
     A quality that is to be avoided ("less formal") does not ask for it.
     """
-    found = {}
+    found: dict[str, int] = {}
     text = question.lower()
     for name, pattern in QUALITIES.items():
         for match in re.finditer(rf"\b(?:{pattern})\b", text):

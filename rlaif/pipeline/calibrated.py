@@ -24,7 +24,7 @@ def made_for(config: Mapping[str, Any]) -> dict[str, str]:
         "constitution": f"{config['constitution']['name']} {config['constitution']['version']}",
         "constitution_hash": str(config["constitution"]["hash"]),
         "template_hash": str(config["template"]["hash"]),
-        "folding": digest([config["fold"], config["orders"], config["principles"]]),
+        "folding": digest([config[k] for k in ("fold", "orders", "principles", "stop")]),
     }
 
 

@@ -12,7 +12,7 @@ from rlaif.pipeline.rendering import Renderer
 from rlaif.records import Pair, Rejected
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
-from rlaif.stages.questions import plan, principles_for, screen
+from rlaif.stages.questions import OrdersMode, plan, principles_for, screen
 from rlaif.store.cache import VerdictCache, default_cache_path
 
 SAMPLE_PAIRS = 200
@@ -23,9 +23,10 @@ def estimate(
 ) -> dict[str, Any]:
     """Rows, pairs, judge calls, prompt tokens, time and cost.
 
-    Calls are exact; tokens are exact for the first 200 pairs and scaled from them; tokens to
-    compute count what the questions about a pair in one order share once; time uses
-    the rate of the last run of this judge on this machine, and is None without one.  The
+    Calls are exact (with `--orders adaptive` or `--stop`, at most this many); tokens are exact for
+    the first 200 pairs and scaled from them; tokens to compute count what the questions about a
+    pair in one order share once; time uses the rate of the last run of this judge on this
+    machine, and is None without one.  The
     verdict cache may spare some or all of it.
     """
     settings = job.settings
@@ -44,7 +45,8 @@ def estimate(
             principles = principles_for(
                 pair, job.constitution, mode=settings.principles, seed=settings.seed
             )
-            questions = plan(pair, principles, orders=settings.orders, seed=settings.seed)
+            orders: OrdersMode = "one" if settings.orders == "one" else "both"
+            questions = plan(pair, principles, orders=orders, seed=settings.seed)
             calls += len(questions)
             if pairs <= SAMPLE_PAIRS:
                 sampled_calls += len(questions)

@@ -27,6 +27,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.calibrated import Folding, certify_target, check_fits, load_calibration
 from rlaif.pipeline.label import Labeler, Progress
+from rlaif.pipeline.pilot import learn_stopping, stopping_facts
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.pipeline.versions import library_versions
 from rlaif.prompts import JudgeTemplate, load_judge_template
@@ -106,6 +107,10 @@ def prepare(
             f"template {settings.template!r} lets the judge reason, and engine "
             f"{settings.judge.engine!r} does not generate",
             hint="Use --engine vllm, or a template without `answer`.",
+        )
+    if settings.orders == "adaptive" and settings.stop != "never":
+        raise RlaifError(
+            "--orders adaptive and --stop are two ways to ask less", hint="Choose one of them."
         )
     source = open_source(data, split)
     functions = [
@@ -209,6 +214,10 @@ def run_label(
         with closing(create_engine(job.settings.judge)) as engine:
             on_engine("ready")
             with closing(RunDirectory(out, job.config)) as run:
+                stopping = learn_stopping(
+                    job.settings, job.source, job.constitution, job.template, job.folding,
+                    engine, cache,
+                )  # fmt: skip
                 labeler = Labeler(
                     engine=engine,
                     cache=cache,
@@ -219,6 +228,7 @@ def run_label(
                     stamp=job.stamp,
                     on_progress=on_progress,
                     folding=job.folding,
+                    stopping=None if stopping is None else stopping.stopping,
                 )
                 tally = labeler.label(job.source)
                 progress, stats = labeler.progress, engine.stats()
@@ -230,6 +240,8 @@ def run_label(
                         asked / progress.seconds,
                     )
                 manifest = _manifest(job, tally, labeler.seconds, price_per_hour)
+                if stopping is not None:
+                    manifest["stopping"] = stopping_facts(stopping, tally)
                 manifest["last_process"] = {
                     "verdicts_asked": asked,
                     "verdicts_from_cache": progress.cached,

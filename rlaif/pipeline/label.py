@@ -35,6 +35,7 @@ from rlaif.records import (
 )
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
+from rlaif.stages.stopping import Judged, Stopping, partial_scores, unasked
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.stages.thinking import after_thinking
 from rlaif.stages.verdicts import mean_of_samples, read_verdict
@@ -76,6 +77,8 @@ class Labeler:
         on_progress: called after every batch of answers.
         known: what the engine's prefix cache holds from earlier runs; default: nothing.
         folding: from opinions to preferences; default: by `settings.fold`, uncalibrated.
+        stopping: when a pair needs no more questions; default: all are asked.
+        observe: told every judged pair with its verdicts.
 
     Attributes:
         progress: how far the run is.
@@ -95,6 +98,8 @@ class Labeler:
         on_progress: Callable[[Progress], None] = lambda _: None,
         known: BlockCache | None = None,
         folding: Folding | None = None,
+        stopping: Stopping | None = None,
+        observe: Callable[[Judged], None] | None = None,
     ) -> None:
         self._engine = engine
         self._cache = cache
@@ -106,12 +111,16 @@ class Labeler:
         self._on_progress = on_progress
         self._renderer = Renderer(template, engine.codec)
         manner = self._describe_manner(template)
-        self._planner = Planner(constitution, self._renderer, settings, manner)
+        self._planner = Planner(constitution, self._renderer, settings, manner, stopping)
+        self._stopping = stopping
+        self._observe = observe
+        # Pairs whose next group of questions is to be asked.
+        self._again: deque[PlannedPair] = deque()
         self._queue: deque[PlannedPair] = deque()
         self._waiting: dict[bytes, list[tuple[PlannedPair, int]]] = {}
         self._asked: dict[str, tuple[bytes, ChoiceRequest]] = {}
         self._written: dict[str, str] = {}
-        self._ready: deque[ChoiceRequest] = deque()
+        self._ready: deque[Request] = deque()
         # Answers that the cache may not know yet, by the batch of the writer they went into.
         self._fresh: dict[bytes, Answer] = {}
         self._failed: dict[bytes, Failure] = {}
@@ -167,8 +176,22 @@ class Labeler:
             planned.close()
 
     def _later(self) -> Request | None:
-        """What is to be asked while nothing new is planned: answers after reasoning, or nothing."""
+        """What is to be asked while nothing new is planned: what follows on answers, or nothing."""
+        while not self._ready and self._again:
+            self._follow_up()
         return self._ready.popleft() if self._ready else None
+
+    def _follow_up(self) -> None:
+        """Make ready the next groups of questions of pairs whose last group is answered."""
+        items = list(self._again)
+        self._again.clear()
+        branches = [(item, branch) for item in items for branch in item.branches]
+        for n in walk([branch.path for _, branch in branches]):
+            item, branch = branches[n]
+            for i, tail in branch.tails:
+                if i in item.stages[item.stage]:
+                    self._ready += self._put(item, i, branch, tail)
+        self._flush()
 
     def _ask(self, window: list[PlannedPair]) -> Iterator[Request]:
         """Requests for what neither the cache nor a request in flight answers."""
@@ -180,40 +203,82 @@ class Labeler:
             self._queue.append(item)
             for i, key in enumerate(item.keys):
                 if key in known:
-                    answer = known[key]
-                    result = ChoiceResult("", answer.logprobs)
-                    self._answer(item, i, result, answer.reasoning, cached=True)
+                    item.known[i] = known[key]
+            self._recall(item)
         self._flush()
         branches = [(item, branch) for item in window for branch in item.branches]
         for n in walk([branch.path for _, branch in branches]):
             item, branch = branches[n]
             for i, tail in branch.tails:
-                key = item.keys[i]
-                if i in item.answers:
+                if item.stopped or i not in item.stages[item.stage]:
                     continue
-                if key in self._waiting:
-                    self._waiting[key].append((item, i))
-                    continue
-                if key in self._fresh:
-                    answer = self._fresh[key]
+                while (later := self._later()) is not None:
+                    yield later
+                yield from self._put(item, i, branch, tail)
+        if self._stopping is None:
+            for item in window:
+                item.branches.clear()  # their tokens are not needed any more
+        self._flush()
+
+    def _put(
+        self, item: PlannedPair, i: int, branch: Branches, tail: list[int]
+    ) -> Iterator[Request]:
+        """Requests for a question, unless its answer is known or under way."""
+        key = item.keys[i]
+        if i in item.answers or i in item.pending:
+            return
+        item.pending.add(i)
+        if key in self._waiting:
+            self._waiting[key].append((item, i))
+        elif key in self._fresh:
+            answer = self._fresh[key]
+            result = ChoiceResult("", answer.logprobs)
+            self._answer(item, i, result, answer.reasoning, cached=True)
+            self._go_on(item)
+        elif key in self._failed:
+            self._answer(item, i, self._failed[key], "", cached=True)
+            self._go_on(item)
+        else:
+            request = self._request(branch, tail)
+            self._waiting[key] = [(item, i)]
+            self._asked[request.id] = (key, request)
+            if self._renderer.reasons:
+                yield from self._reasonings(request, key)
+            else:
+                yield request
+
+    def _recall(self, item: PlannedPair) -> None:
+        """Answer the group that is being asked from the cache, and those after it."""
+        while item.stages:
+            for i in item.stages[item.stage]:
+                if i in item.known and i not in item.answers:
+                    answer = item.known[i]
                     result = ChoiceResult("", answer.logprobs)
                     self._answer(item, i, result, answer.reasoning, cached=True)
-                    continue
-                if key in self._failed:
-                    self._answer(item, i, self._failed[key], "", cached=True)
-                    continue
-                while self._ready:
-                    yield self._ready.popleft()
-                request = self._request(branch, tail)
-                self._waiting[key] = [(item, i)]
-                self._asked[request.id] = (key, request)
-                if self._renderer.reasons:
-                    yield from self._reasonings(request, key)
-                else:
-                    yield request
-        for item in window:
-            item.branches.clear()  # their tokens are not needed any more
-        self._flush()
+            if not self._turn(item):
+                break
+
+    def _turn(self, item: PlannedPair) -> bool:
+        """Where a group is answered: stop, or turn to the next; whether there is a next."""
+        if item.stopped or not item.stage_complete or item.stage + 1 == len(item.stages):
+            return False
+        assert self._stopping is not None
+        assert item.pair is not None
+        asked = [i for stage in item.stages[: item.stage + 1] for i in stage]
+        scores = partial_scores(item.pair, item.principles, [item.answers[i] for i in asked])
+        if self._stopping.enough(scores, unasked(item.questions, asked)):
+            item.stopped = True
+            item.branches.clear()
+            return False
+        item.stage += 1
+        return True
+
+    def _go_on(self, item: PlannedPair) -> None:
+        """After an answer: the next group is asked once this one is complete."""
+        if self._stopping is not None and self._turn(item):
+            self._recall(item)
+            if not item.complete:
+                self._again.append(item)
 
     def _reasonings(self, request: ChoiceRequest, key: bytes) -> Iterator[Request]:
         """What lets the judge reason about a question: once, or several times by chance."""
@@ -277,6 +342,7 @@ class Labeler:
             reasoning = self._written.pop(result.id, "")
             for n, (item, i) in enumerate(self._waiting.pop(key)):
                 self._answer(item, i, result, reasoning, cached=n > 0)
+                self._go_on(item)
         self._flush()
         self._writer.hand_over()
 
@@ -358,19 +424,28 @@ class Labeler:
 
     def _write(self, item: PlannedPair) -> None:
         assert item.pair is not None
-        verdicts = [item.answers[i] for i in range(len(item.questions))]
-        preference = item.settled or self._folding.preference(
-            score_pair(item.pair, item.principles, verdicts)
-        )
+        asked = [i for i in range(len(item.questions)) if i in item.answers]
+        verdicts = [item.answers[i] for i in asked]
+        if item.settled is not None:
+            preference = item.settled
+        elif item.stopped:
+            scores = partial_scores(item.pair, item.principles, verdicts)
+            preference = self._folding.preference(scores)
+        else:
+            scores = score_pair(item.pair, item.principles, verdicts)
+            preference = self._folding.preference(scores)
         if verdicts:
-            self._writer.row("verdicts.jsonl", verdict_lines(item.pair, verdicts, item.keys))
+            keys = [item.keys[i] for i in asked]
+            self._writer.row("verdicts.jsonl", verdict_lines(item.pair, verdicts, keys))
+        if self._observe is not None and item.settled is None:
+            self._observe(Judged(item.pair, item.principles, item.questions, verdicts))
         if preference.status == "decided":
             row = preference_row(item.pair, preference, self._stamp)
             self._writer.row("preferences.jsonl", row)
         else:
             row = undecided_row(item.pair, preference, self._stamp)
             self._writer.row("undecided.jsonl", row)
-        self._tally.add(preference, verdicts)
+        self._tally.add(preference, verdicts, spared=len(item.questions) - len(asked))
 
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""

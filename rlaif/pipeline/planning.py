@@ -14,8 +14,9 @@ from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Pair, Preference, Rejected, Verdict
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
-from rlaif.stages.questions import Question, plan, principles_for, screen
-from rlaif.store.cache import answer_keys
+from rlaif.stages.questions import OrdersMode, Question, plan, principles_for, screen
+from rlaif.stages.stopping import Stopping
+from rlaif.store.cache import Answer, answer_keys
 from rlaif.store.sources import Source
 
 WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 512, 128
@@ -34,6 +35,11 @@ class PlannedPair:
         branches: the questions' token ids, by order.
         keys: what addresses each question's answer in the verdict cache.
         answers: the verdicts so far, by the number of their question.
+        stages: the numbers of the questions, in the groups in which they are asked.
+        stage: the group that is being asked.
+        stopped: whether the decision stands without the groups that are left.
+        pending: numbers of questions that are under way.
+        known: answers from the cache to questions of later groups.
     """
 
     ends_row: bool
@@ -45,11 +51,21 @@ class PlannedPair:
     branches: list[Branches] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     answers: dict[int, Verdict] = field(default_factory=dict)
+    stages: list[list[int]] = field(default_factory=list)
+    stage: int = 0
+    stopped: bool = False
+    pending: set[int] = field(default_factory=set)
+    known: dict[int, Answer] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """Whether every question has its verdict."""
-        return len(self.answers) == len(self.questions)
+        """Whether every question has its verdict, or needs none."""
+        return self.stopped or len(self.answers) == len(self.questions)
+
+    @property
+    def stage_complete(self) -> bool:
+        """Whether every question of the group that is being asked has its verdict."""
+        return all(i in self.answers for i in self.stages[self.stage])
 
 
 class Planner:
@@ -57,15 +73,22 @@ class Planner:
 
     Args:
         manner: what an answer depends on beside its prompt: model, and how it reasons.
+        stopping: when a pair needs no more questions; None asks them all at once.
     """
 
     def __init__(
-        self, constitution: Constitution, renderer: Renderer, settings: LabelSettings, manner: str
+        self,
+        constitution: Constitution,
+        renderer: Renderer,
+        settings: LabelSettings,
+        manner: str,
+        stopping: Stopping | None = None,
     ) -> None:
         self._constitution = constitution
         self._renderer = renderer
         self._settings = settings
         self._manner = manner
+        self._stopping = stopping
 
     def windows(self, source: Source, skip: int) -> Iterator[list[PlannedPair]]:
         """The pairs of all rows but the first `skip`, in input order, some at a time."""
@@ -117,7 +140,11 @@ class Planner:
             return PlannedPair(ends_row, pair, settled=preference)
         s = self._settings
         principles = principles_for(pair, self._constitution, mode=s.principles, seed=s.seed)
-        questions = plan(pair, principles, orders=s.orders, seed=s.seed)
+        orders: OrdersMode = "one" if s.orders == "one" else "both"
+        questions = plan(pair, principles, orders=orders, seed=s.seed)
+        stages = [list(range(len(questions)))]
+        if self._stopping is not None and questions:
+            stages = self._stopping.stages(pair, questions)
         branches = list(self._renderer.branches(pair, questions))
         keys = [b""] * len(questions)
         for branch in branches:
@@ -129,4 +156,6 @@ class Planner:
             )
             for (i, _), key in zip(branch.tails, found, strict=True):
                 keys[i] = key
-        return PlannedPair(ends_row, pair, None, None, principles, questions, branches, keys)
+        return PlannedPair(
+            ends_row, pair, None, None, principles, questions, branches, keys, stages=stages
+        )

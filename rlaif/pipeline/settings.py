@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +11,7 @@ from rlaif.engines.base import EngineSettings
 from rlaif.prompts import JudgeTemplate
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.pairing import PairingMode
-from rlaif.stages.questions import OrdersMode, PrinciplesMode
+from rlaif.stages.questions import PrinciplesMode
 from rlaif.store.sources import Source
 
 SPEED_ONLY = {
@@ -30,7 +30,28 @@ class LabelSettings(BaseModel):
 
     judge: EngineSettings
     template: str = Field(default="pairwise", description="Judge prompt layout: name or path.")
-    orders: OrdersMode = Field(default="both", description="Show each pair both ways round.")
+    orders: Literal["both", "one", "adaptive"] = Field(
+        default="both",
+        description="Show each pair both ways round, one way, or the second only where the first "
+        "could be overturned.",
+    )
+    stop: Literal["never", "exact", "likely"] = Field(
+        default="never",
+        description="Ask no more about a pair once what is left could not (exact), or is unlikely "
+        "to (likely), change its decision.",
+    )
+    stop_error: float = Field(
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="With --stop likely or --orders adaptive: most decisions that may change, "
+        "shown on a pilot with 95% confidence.",
+    )
+    pilot: int = Field(
+        default=400,
+        ge=100,
+        description="Pairs drawn at random that are asked everything first, to learn when to stop.",
+    )
     principles: PrinciplesMode = Field(
         default="all", description="Ask every principle, or one drawn per pair."
     )

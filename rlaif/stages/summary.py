@@ -57,6 +57,7 @@ class Tally:
     abstained: int = 0
     invalid_verdicts: int = 0
     verdicts: int = 0
+    spared: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     margins: list[int] = field(default_factory=lambda: [0] * MARGIN_BINS)
     tiers: dict[str, int] = field(default_factory=dict)
@@ -66,9 +67,10 @@ class Tally:
         """Count an input row that could not be read."""
         self.rejected += 1
 
-    def add(self, preference: Preference, verdicts: list[Verdict]) -> None:
-        """Count one finished pair."""
+    def add(self, preference: Preference, verdicts: list[Verdict], *, spared: int = 0) -> None:
+        """Count one finished pair; `spared` questions about it were not asked."""
         self.pairs += 1
+        self.spared += spared
         match preference.status:
             case "decided":
                 self.decided += 1

@@ -1,0 +1,105 @@
+"""Judges a pilot in full, to learn how early a run may stop asking about its pairs."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rlaif.constitution.schema import Constitution
+from rlaif.engines.base import Engine
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.pipeline.calibrated import Folding
+from rlaif.pipeline.label import Labeler
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.prompts import JudgeTemplate
+from rlaif.records import Rejected
+from rlaif.stages.stopping import Chosen, Judged, Kind, Stopping, choose
+from rlaif.stages.summary import Tally
+from rlaif.store.cache import VerdictCache
+from rlaif.store.run_directory import RunDirectory
+from rlaif.store.sources import Source, open_source
+
+LEAST_PILOT = 60
+
+
+def learn_stopping(
+    s: LabelSettings,
+    source: Source,
+    constitution: Constitution,
+    template: JudgeTemplate,
+    folding: Folding,
+    engine: Engine,
+    cache: VerdictCache,
+) -> Chosen | None:
+    """When pairs need no more questions; a pilot is judged to find out how bold that may be.
+
+    The pilot's pairs are drawn from the whole input and asked everything; a run that goes on after
+    a stop finds their answers in the cache.
+
+    Returns:
+        None where everything is asked.
+
+    Raises:
+        RlaifError: there are too few pairs to learn from.
+    """
+    if s.stop == "never" and s.orders != "adaptive":
+        return None
+    if s.stop == "exact":
+        return Chosen(Stopping("exact", s.fold, seed=s.seed), 0, 0, 0.0, 0.0)
+    kind: Kind = "orders" if s.orders == "adaptive" else "likely"
+    judged: list[Judged] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "pilot.jsonl"
+        data.write_text("".join(_drawn(s, source)), encoding="utf-8")
+        settings = s.model_copy(
+            update={"orders": "both" if kind == "orders" else s.orders, "stop": "never",
+                    "limit": None}
+        )  # fmt: skip
+        with closing(RunDirectory(Path(folder) / "run", {})) as run:
+            Labeler(
+                engine=engine, cache=cache, run=run, constitution=constitution,
+                template=template, settings=settings, stamp={}, observe=judged.append,
+            ).label(open_source(str(data)))  # fmt: skip
+    if len(judged) < LEAST_PILOT:
+        raise RlaifError(
+            f"only {len(judged)} pairs could be judged for the pilot, and it needs {LEAST_PILOT}",
+            hint="Use --orders both and --stop never for so few.",
+        )
+    start = Stopping(kind, s.fold, seed=s.seed)
+    return choose(judged, start, folding.preference, error=s.stop_error, delta=0.05)
+
+
+def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
+    """Rows drawn at random from the whole input: those whose hash is smallest."""
+    drawn: list[tuple[int, int, str]] = []
+    for number, (_, row) in enumerate(source.rows()):
+        if s.limit is not None and number >= s.limit:
+            break
+        if not isinstance(row, Rejected):
+            key = int(digest([s.seed, "pilot", number])[:15], 16)
+            item = (-key, number, "")
+            if len(drawn) < s.pilot or item > drawn[0]:
+                line = json.dumps(dict(row), ensure_ascii=False, default=str) + "\n"
+                push = heapq.heappush if len(drawn) < s.pilot else heapq.heappushpop
+                push(drawn, (-key, number, line))
+    yield from (line for _, _, line in sorted(drawn, key=lambda d: d[1]))
+
+
+def stopping_facts(chosen: Chosen, tally: Tally) -> dict[str, Any]:
+    """What stopping early saved, and what it risked."""
+    whole = tally.verdicts + tally.spared
+    return {
+        "kind": chosen.stopping.kind,
+        "boldness": chosen.stopping.boldness,
+        "pilot_pairs": chosen.pairs,
+        "pilot_decisions_changed": chosen.errors,
+        "decisions_changed_at_most": round(chosen.bound, 5),
+        "verdicts_spared": tally.spared,
+        "share_spared": round(tally.spared / whole, 4) if whole else 0.0,
+    }

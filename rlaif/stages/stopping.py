@@ -1,0 +1,226 @@
+"""Asks no more about a pair than its decision needs: which questions come first, and when to stop.
+
+Exactly: tiers come one after the other, and within a tier a pair is done when no opinion of the
+principles left could change who wins.  Likely: the principles left are credited with less than
+they could say at most, down to what a pilot of fully judged pairs shows to change decisions
+seldom enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlaif.constitution.schema import Principle
+from rlaif.records import Pair, Preference, PrincipleScore, Verdict
+from rlaif.stages.folding import FoldSettings, fold, pool_clarity, pool_mean, score_principle
+from rlaif.stages.questions import Question
+from rlaif.stages.scoring import score_pair
+
+Kind = Literal["orders", "exact", "likely"]
+BOLDNESS = tuple(k / 20 for k in range(21))
+"""What is tried on the pilot, from safe (0: exact, or every second order asked) to bold (1)."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When a pair needs no more questions.
+
+    Attributes:
+        kind: "orders": the second order only where the first is not clear enough; "exact";
+            "likely".
+        boldness: from 0 (never wrong) to 1 (stop at the first clear opinion).
+        reach: by principle, how much of its greatest possible opinion it is credited with.
+    """
+
+    kind: Kind
+    fold: FoldSettings
+    boldness: float = 0.0
+    reach: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def stages(self, pair: Pair, questions: Sequence[Question]) -> list[list[int]]:
+        """The places of the questions, in the groups in which they are asked."""
+        if self.kind == "orders":
+            bit = hashlib.blake2b(f"{self.seed}/{pair.id}".encode(), digest_size=1).digest()[0] & 1
+            first = ("ab", "ba")[bit]
+            found = [
+                [i for i, q in enumerate(questions) if (q.order == first) is now]
+                for now in (True, False)
+            ]
+            return [stage for stage in found if stage]
+        ranked = sorted(
+            {q.principle.id: q.principle for q in questions}.values(),
+            key=lambda p: (p.tier, -p.weight * self.reach.get(p.id, 1.0), p.id),
+        )
+        return [[i for i, q in enumerate(questions) if q.principle.id == p.id] for p in ranked]
+
+    def enough(self, scores: Sequence[PrincipleScore], left: Sequence[Principle]) -> bool:
+        """Whether a pair's decision stands.
+
+        Args:
+            scores: the opinions so far.
+            left: principles that have not been asked (or, with "orders", asked in one order).
+        """
+        if self.kind == "orders":
+            found = fold(scores, self.fold)
+            # At boldness 0 no margin is enough.
+            return found.winner is not None and found.margin > 1.0 - self.boldness
+        return self._settled(scores, left)
+
+    def _settled(self, scores: Sequence[PrincipleScore], left: Sequence[Principle]) -> bool:
+        least = max(self.fold.clear_margin, self.fold.tie_margin)
+        for tier in sorted({s.tier for s in scores} | {p.tier for p in left}):
+            known = [s for s in scores if s.tier == tier and not s.invalid]
+            open_weight = math.fsum(p.weight * self._credit(p.id) for p in left if p.tier == tier)
+            whole = not any(p.tier == tier for p in left)
+            margin = self._least_margin(known, open_weight)
+            if margin >= least and margin > 0.0:
+                return True
+            if not whole:
+                return False
+        return False
+
+    def _credit(self, principle: str) -> float:
+        """How strong an opinion the principle is credited with: 1, or less by boldness."""
+        return (1.0 - self.boldness) + self.boldness * min(
+            self.reach.get(principle, 1.0), 1.0 - self.boldness
+        )
+
+    def _least_margin(self, known: Sequence[PrincipleScore], open_weight: float) -> float:
+        """The margin if all that is left spoke against the winner; negative where it would lose.
+
+        Against a pool of clarity-weighted or plainly weighted opinions the worst that an unasked
+        principle can do is its strongest opposite opinion.
+        """
+        if self.fold.pooling == "clarity":
+            weight = math.fsum(s.weight * abs(s.sign) for s in known)
+            opinion = abs(pool_clarity(known)) * weight
+        else:
+            weight = math.fsum(s.weight for s in known)
+            opinion = abs(pool_mean(known)) * weight
+        total = weight + open_weight
+        return (opinion - open_weight) / total if total else 0.0
+
+
+Folding = Callable[[list[PrincipleScore]], Preference]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pair of the pilot with all its verdicts, in the order of its questions."""
+
+    pair: Pair
+    principles: Sequence[Principle]
+    questions: Sequence[Question]
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What stopping would have done to a judged pair: questions asked, and the preference."""
+
+    asked: int
+    preference: Preference
+
+
+def replay(judged: Judged, stopping: Stopping, folding: Folding) -> Replay:
+    """Ask about a judged pair as `stopping` would."""
+    asked: list[int] = []
+    stages = stopping.stages(judged.pair, judged.questions)
+    for stage in stages:
+        asked += stage
+        scores = partial_scores(judged.pair, judged.principles, [judged.verdicts[i] for i in asked])
+        if len(asked) < len(judged.questions) and stopping.enough(
+            scores, unasked(judged.questions, asked)
+        ):
+            break
+    scores = partial_scores(judged.pair, judged.principles, [judged.verdicts[i] for i in asked])
+    return Replay(len(asked), folding(scores))
+
+
+def unasked(questions: Sequence[Question], asked: Iterable[int]) -> list[Principle]:
+    """Principles of which no question has been asked."""
+    done = {questions[i].principle.id for i in asked}
+    left = {q.principle.id: q.principle for q in questions if q.principle.id not in done}
+    return list(left.values())
+
+
+def partial_scores(
+    pair: Pair, principles: Sequence[Principle], verdicts: Sequence[Verdict]
+) -> list[PrincipleScore]:
+    """Opinions of the principles asked so far, and of every check."""
+    by_principle: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_principle.setdefault(verdict.principle, []).append(verdict)
+    found = []
+    for principle in principles:
+        if principle.check is not None:
+            found += score_pair(pair, [principle], [])
+        elif principle.id in by_principle:
+            found.append(score_principle(principle, by_principle[principle.id]))
+    return found
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the pilot allows.
+
+    Attributes:
+        errors: pilot pairs whose decision would have changed, of `pairs` held for the test.
+        bound: share of changed decisions, at most, with probability 1 - delta.
+        saved: share of the pilot's questions that would not have been asked.
+    """
+
+    stopping: Stopping
+    pairs: int
+    errors: int
+    bound: float
+    saved: float
+
+
+def choose(
+    judged: Sequence[Judged], stopping: Stopping, folding: Folding, *, error: float, delta: float
+) -> Chosen:
+    """The boldest stopping that a pilot shows to change at most `error` of decisions.
+
+    A quarter of the pilot says how far each principle reaches; the rest tests settings from safe
+    to bold, each at level `delta`, until one fails (fixed-sequence testing: Angelopoulos et al.
+    2021, arXiv:2110.01052, with exact binomial bounds).
+    """
+    from rlaif.stages.guarantee import upper_bound  # noqa: PLC0415 - scipy, only where needed
+
+    quarter = len(judged) // 4
+    reach = _reach(judged[:quarter])
+    test = judged[quarter:]
+    full = [folding(partial_scores(j.pair, j.principles, j.verdicts)) for j in test]
+    best = None
+    for boldness in BOLDNESS:
+        setting = Stopping(stopping.kind, stopping.fold, boldness, reach, stopping.seed)
+        replays = [replay(j, setting, folding) for j in test]
+        wrong = sum(
+            (r.preference.winner, r.preference.status) != (f.winner, f.status)
+            for r, f in zip(replays, full, strict=True)
+        )
+        bound = 0.0 if boldness == 0.0 else upper_bound(wrong, len(test), delta)
+        if bound > error:
+            break
+        questions = sum(len(j.questions) for j in test)
+        asked = sum(r.asked for r in replays)
+        saved = 1.0 - asked / questions if questions else 0.0
+        best = Chosen(setting, len(test), wrong, bound, saved)
+    assert best is not None
+    return best
+
+
+def _reach(judged: Sequence[Judged]) -> dict[str, float]:
+    """The root mean square of each principle's opinions."""
+    squares: dict[str, list[float]] = {}
+    for j in judged:
+        for score in partial_scores(j.pair, j.principles, j.verdicts):
+            if score.source == "judge" and not score.invalid:
+                squares.setdefault(score.principle, []).append(score.sign**2)
+    return {name: math.sqrt(math.fsum(v) / len(v)) for name, v in squares.items()}

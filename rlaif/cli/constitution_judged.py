@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from rlaif.cli.eval import Screens, candidate_settings
-from rlaif.cli.label import LabelScreen, label_settings
+from rlaif.cli.judges import judge_settings
+from rlaif.cli.label import LabelScreen, Screens
+from rlaif.cli.label_flags import label_settings
 from rlaif.cli.model_flags import assignments, engine_flags, spread
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
@@ -308,11 +309,10 @@ def ablate_command(
     from rlaif.store.sources import open_source
 
     mapping = assignments("--map", maps, (*FIELDS, "label", "subset"))
-    candidate = Candidate(constitution, candidate_settings(judge, config, flags))
+    limit = flags.pop("limit", None)
+    candidate = Candidate(constitution, judge_settings(judge, config, flags)[0])
     folder = Path(out)
-    data = write_pairs(
-        open_source(labeled, split), folder, mapping=mapping, limit=flags.get("limit")
-    )
+    data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     with closing(Screens(len(data.label))) as screens:
         found = evaluate(
             [candidate], data, folder, cache_path=Path(cache) if cache else None,

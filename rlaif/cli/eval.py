@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from rlaif.cli.label import LabelScreen, label_settings
+from rlaif.cli.judges import judge_settings
+from rlaif.cli.label import Screens
 from rlaif.cli.model_flags import assignments, engine_flags
 from rlaif.cli.options import settings_options
 from rlaif.cli.output import note, print_json, quiet_libraries, table, write_result
@@ -49,6 +50,13 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     "--map", "maps", multiple=True, metavar="NAME=COLUMN",
     help=f"Where a field is; NAME is label, subset, or one of {', '.join(FIELDS)}.",
 )  # fmt: skip
+@click.option(
+    "--panel",
+    "panels",
+    multiple=True,
+    type=click.Choice(["mean", "majority", "cascade"]),
+    help="Also measure the judges as a panel (in a cascade in the order of -j).",
+)
 @click.option("--bias", is_flag=True, help="Also measure biases: with labels, and on probe pairs.")
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
@@ -66,6 +74,7 @@ def command(
     config: str | None,
     split: str,
     maps: tuple[str, ...],
+    panels: tuple[str, ...],
     bias: bool,
     cache: str | None,
     as_json: bool,
@@ -84,15 +93,17 @@ def command(
     from rlaif.reporting.evaluation_page import as_data, write_evaluation
     from rlaif.store.sources import open_source
 
-    limit = flags.get("limit")
+    limit = flags.pop("limit", None)
     mapping = assignments("--map", maps, (*FIELDS, "label", "subset"))
     candidates = [
-        Candidate(constitution, candidate_settings(judge, config, flags))
+        Candidate(constitution, judge_settings(judge, config, flags)[0])
         for judge in (judges or ("demo",))
         for constitution in constitutions
     ]
     if len({(c.constitution, str(c.settings)) for c in candidates}) < len(candidates):
         raise RlaifError("a judge or a constitution is named twice", hint="Name each once.")
+    if panels and len(candidates) < 2:
+        raise RlaifError("a panel of one judge", hint="Name two judges or more with -j.")
     folder = Path(out)
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     if data.dropped:
@@ -101,6 +112,7 @@ def command(
     with closing(Screens(len(data.label))) as screens:
         found = evaluate(
             candidates, data, folder, cache_path=Path(cache) if cache else None, bias=bias,
+            panels=panels,  # type: ignore[arg-type]
             on_progress=screens.progress, on_engine=screens.engine,
         )  # fmt: skip
     result = as_data(found)
@@ -111,47 +123,6 @@ def command(
         return
     _print(found)
     click.echo(f"\n{page}")
-
-
-_OWN = ("engine", "revision", "dtype", "base_url", "template")
-"""What each of several judges may have of its own."""
-
-
-def candidate_settings(judge: str, config: str | None, flags: dict[str, Any]) -> LabelSettings:
-    """Of one judge, which may bring its own engine, revision, dtype or server."""
-    name, *rest = judge.split(",")
-    given = assignments(f"--judge {name}", tuple(rest), _OWN)
-    options = tuple(flags.get("engine_options") or ())
-    if "base_url" in given:
-        options = (*options, f"base_url={given.pop('base_url')}")
-    own = {k: v for k, v in flags.items() if k != "limit"}
-    return label_settings(config, {**own, "judge": name, "engine_options": options, **given})
-
-
-class Screens:
-    """Progress on stderr, judge after judge."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._screen: LabelScreen | None = None
-
-    def engine(self, settings: LabelSettings, state: str) -> None:
-        """A judge is starting, or ready."""
-        if state == "starting":
-            self.close()
-            self._screen = LabelScreen(self._total, settings.judge)
-            self._screen.engine(state)
-
-    def progress(self, progress: Any) -> None:
-        """Some more verdicts came."""
-        if self._screen is not None:
-            self._screen.progress(progress)
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._screen is not None:
-            self._screen.close()
-            self._screen = None
 
 
 def _print(found: Any) -> None:
@@ -191,6 +162,13 @@ def _print(found: Any) -> None:
         ]  # fmt: skip
         head = ["first", "second", "difference", "p (Holm)", "only one right", "verdict"]
         click.echo("\n" + table(head, rows))
+    for p in found.panels:
+        click.echo(
+            f"\npanel ({p.mode}): accuracy {100 * p.accuracy:.1f}%, {p.verdict}: difference "
+            f"{p.test.difference}, p = {p.test.p:.4f}; errors correlate by {p.correlation:.2f}, so "
+            f"{len(p.accuracies)} judges are worth {p.effective_judges:.1f} independent ones"
+            + (f"; {100 * p.asked_last:.1f}% of pairs reached the last" if p.asked_last < 1 else "")
+        )
     for name, measured in found.biases.items():
         click.echo(f"\n{name}: biases")
         click.echo(table(["bias", "measured", "n", "flagged"], [

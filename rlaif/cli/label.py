@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import assignments, engine_flags, spread
-from rlaif.cli.options import build, merge_settings, settings_options
+from rlaif.cli.judges import panel_of
+from rlaif.cli.label_flags import label_settings
+from rlaif.cli.model_flags import engine_flags
+from rlaif.cli.options import settings_options
 from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
@@ -24,6 +26,8 @@ Examples:
   rlaif label data.parquet -c my.yaml --judge Qwen/Qwen3-8B -o runs/qwen
   rlaif label answers.csv -c my.yaml --map prompt=question --map response_a=bot1 ... -o runs/x
   rlaif label pairs.jsonl -c my.yaml -o runs/x --dry-run
+  rlaif label pairs.jsonl -c my.yaml -j A -j B -j C,weight=2 --panel weighted -o runs/panel
+  rlaif label pairs.jsonl -c my.yaml -j SMALL -j LARGE --panel cascade -o runs/cascade
 
 DATA is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a hub id. Each
 row has a prompt and two or more responses, as text or as chat messages. Run the same command
@@ -35,7 +39,21 @@ again after a stop: it goes on where it stopped.
 @click.argument("data")
 @click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
 @click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
-@click.option("-j", "--judge", help="Model: a folder, a hub id, or `demo`. [default: demo]")
+@click.option(
+    "-j",
+    "--judge",
+    "judges",
+    multiple=True,
+    help="Model: a folder, a hub id, or `demo`; several (NAME,weight=2,engine=...) are a panel. "
+    "[default: demo]",
+)
+@click.option(
+    "--panel",
+    metavar="MODE|FILE",
+    help="How several judges are folded: mean, majority, weighted, or cascade (a later judge is "
+    "asked where the one before decides with a margin below 0.5, or not at all); or a YAML file "
+    "with mode, escalate_below and judges. [default: mean]",
+)
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")
 @click.option(
@@ -72,6 +90,8 @@ def command(
     data: str,
     constitution: str,
     out: str,
+    judges: tuple[str, ...],
+    panel: str | None,
     config: str | None,
     split: str,
     cache: str | None,
@@ -88,11 +108,17 @@ def command(
     quiet_libraries()
     if price_per_hour != price_per_hour:
         raise RlaifError("--price-per-hour is not a number", hint="Give a price, such as 2.5.")
-    settings = label_settings(config, flags)
+    cache_path = Path(cache) if cache else None
+    if panel is not None or len(judges) > 1:
+        _label_by_panel(
+            data, constitution, Path(out), panel_of(panel, judges, config, flags), split,
+            cache_path, dry_run, as_json,
+        )  # fmt: skip
+        return
+    settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
     from rlaif.pipeline.estimate import estimate
     from rlaif.pipeline.job import choose_engine, prepare, run_label
 
-    cache_path = Path(cache) if cache else None
     judge_settings = choose_engine(settings.judge, Path(out), cache_path)
     settings = settings.model_copy(update={"judge": judge_settings})
     job = prepare(data, constitution, settings, split=split)
@@ -123,40 +149,57 @@ def command(
         print_summary(summary)
 
 
-def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
-    """Settings from a YAML file and flags.
+def _label_by_panel(
+    data: str,
+    constitution: str,
+    out: Path,
+    panel: Any,
+    split: str,
+    cache_path: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from rlaif.pipeline.estimate import estimate
+    from rlaif.pipeline.job import choose_engine, prepare
+    from rlaif.pipeline.panel import Member, Panel, run_panel
+    from rlaif.store.sources import open_source
 
-    Raises:
-        RlaifError: one of them is unknown or wrong.
-    """
-    flags = dict(flags)
-    reasoning = flags.pop("reasoning", False)
-    pairs = flags.pop("pairs", None)
-    mode, colon, count = (pairs or "").partition(":")
-    flags["model"] = flags.pop("judge", None)
-    flags["mapping"] = assignments("--map", flags.pop("maps", ()), FIELDS) or None
-    flags = spread(flags)
-    models = (LabelSettings, FoldSettings, EngineSettings)
-    values, places = merge_settings(flags, config, models, hidden=frozenset({"judge", "fold"}))
-    wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
-    if wrong:
-        raise RlaifError(f"mapping names {wrong[0]!r}", hint=f"Use one of {', '.join(FIELDS)}.")
-    if pairs is not None:
-        number = count.isascii() and count.isdigit() and 0 < len(count) < 7 and int(count) > 0
-        if mode not in ("all", "best", "sample") or (colon and (mode != "sample" or not number)):
-            raise RlaifError(
-                f"--pairs {pairs[:60]!r} is unknown", hint="Write all, best, or sample:3."
+    members = []
+    for member in panel.members:
+        engine = choose_engine(member.settings.judge, out / "new", cache_path)
+        settings = member.settings.model_copy(update={"judge": engine})
+        members.append(Member(settings, member.weight))
+    panel = Panel(members, panel.mode, panel.escalate_below)
+    if dry_run:
+        found = {
+            m.settings.judge.model: estimate(
+                prepare(data, constitution, m.settings, split=split), cache_path=cache_path
             )
-        values["pairs"] = mode
-        if colon:
-            values["pairs_per_prompt"] = int(count)
-    values.setdefault("model", "demo")
-    values["judge"] = build(EngineSettings, values, places)
-    values["fold"] = build(FoldSettings, values, places)
-    if reasoning:
-        values.setdefault("template", "reasoned")
-    values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")
-    return build(LabelSettings, values, places)
+            for m in members
+        }
+        if as_json:
+            print_json(found)
+            return
+        for name, one in found.items():
+            click.echo(
+                f"{name} (in a cascade, at most):" if panel.mode == "cascade" else f"{name}:"
+            )
+            _print_estimate(one, False)
+        return
+    with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
+        summary = run_panel(
+            data, constitution, panel, out, split=split, cache_path=cache_path,
+            on_progress=screens.progress, on_engine=screens.engine,
+        )  # fmt: skip
+    if as_json:
+        print_json({"run": str(out), "fresh": summary.fresh, **summary.manifest})
+        return
+    print_summary(summary)
+    rows = [
+        (m["name"], m["pairs"], m["verdicts"], f"{m['seconds']:.1f}")
+        for m in summary.manifest["members"]
+    ]
+    click.echo("\n" + table(["judge", "pairs", "verdicts", "seconds"], rows))
 
 
 class LabelScreen:
@@ -186,6 +229,32 @@ class LabelScreen:
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()
+
+
+class Screens:
+    """Progress on stderr, judge after judge."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._screen: LabelScreen | None = None
+
+    def engine(self, settings: LabelSettings, state: str) -> None:
+        """A judge is starting, or ready."""
+        if state == "starting":
+            self.close()
+            self._screen = LabelScreen(self._total, settings.judge)
+            self._screen.engine(state)
+
+    def progress(self, progress: Any) -> None:
+        """Some more verdicts came."""
+        if self._screen is not None:
+            self._screen.progress(progress)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._screen is not None:
+            self._screen.close()
+            self._screen = None
 
 
 def _print_estimate(found: dict[str, Any], as_json: bool) -> None:

@@ -64,10 +64,16 @@ class JudgeReport:
     principles: list[PrincipleAgreement]
 
 
-def judge_report(outcomes: Outcomes, data: LabeledData, *, seed: int = 0) -> JudgeReport:
-    """Measure one judge; `data` is aligned with `outcomes`."""
+def judge_report(
+    outcomes: Outcomes, data: LabeledData, *, by_order: bool = True, seed: int = 0
+) -> JudgeReport:
+    """Measure one judge; `data` is aligned with `outcomes`.
+
+    Args:
+        by_order: whether the outcomes hold each order's verdicts (a panel's do not).
+    """
     label, groups = data.label, data.group
-    by_order = order_winners(outcomes)
+    orders = order_winners(outcomes) if by_order else None
     clear = label != 0
     right = credit(label[clear], outcomes.winner[clear])
     confidence = outcomes.confidence[clear]
@@ -76,21 +82,21 @@ def judge_report(outcomes: Outcomes, data: LabeledData, *, seed: int = 0) -> Jud
     if names:
         for name in names:
             at = np.flatnonzero(np.asarray(data.subset) == name)
-            own = None if by_order is None else (by_order[0][at], by_order[1][at])
+            own = None if orders is None else (orders[0][at], orders[1][at])
             subsets[name] = agreement(
                 label[at], outcomes.winner[at], [groups[i] for i in at], by_order=own, seed=seed
             )
     return JudgeReport(
         outcomes.name,
         len(label),
-        agreement(label, outcomes.winner, groups, by_order=by_order, seed=seed),
+        agreement(label, outcomes.winner, groups, by_order=orders, seed=seed),
         Probabilities(
             ece(confidence, right), brier(confidence, right), log_loss(confidence, right),
             reliability(confidence, right),
         ),
         abstention_curve(right, confidence),
         subsets,
-        _principles(outcomes, data, seed),
+        _principles(outcomes, data, seed) if by_order else [],
     )  # fmt: skip
 
 

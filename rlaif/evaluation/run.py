@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlaif.evaluation.bias import BiasReport, bias_report
 from rlaif.evaluation.judge_report import Comparison, JudgeReport, compare, judge_report
 from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
 from rlaif.evaluation.outcomes import Outcomes, read_outcomes
+from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
 from rlaif.evaluation.style import measure_style
 from rlaif.hashing import digest
 from rlaif.pipeline.job import choose_engine, prepare, run_label
 from rlaif.pipeline.label import Progress
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.stages.panel import PanelMode
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Evaluation:
     comparisons: list[Comparison]
     folders: dict[str, Path]
     biases: dict[str, BiasReport] = field(default_factory=dict)
+    panels: list[PanelReport] = field(default_factory=list)
     rejected: int = 0
 
 
@@ -48,6 +51,7 @@ def evaluate(
     *,
     cache_path: Path | None = None,
     bias: bool = False,
+    panels: Sequence[PanelMode] = (),
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> Evaluation:
@@ -73,6 +77,10 @@ def evaluate(
             on_engine=lambda state, s=settings: on_engine(s, state),  # type: ignore[misc]
         )  # fmt: skip
         outcomes = read_outcomes(out, measure=measure_style)
+        if outcomes.name in folders:
+            outcomes = replace(outcomes, name=f"{outcomes.name} ({candidate.settings.template})")
+        if outcomes.name in folders:
+            outcomes = replace(outcomes, name=f"{outcomes.name} #{len(folders) + 1}")
         judged.append((outcomes, aligned(data, outcomes)))
         folders[outcomes.name] = out
         if bias:
@@ -81,7 +89,15 @@ def evaluate(
             )
     reports = [judge_report(outcomes, own) for outcomes, own in judged]
     comparisons = compare(judged) if len(judged) > 1 else []
-    return Evaluation(reports, comparisons, folders, biases, data.dropped)
+    members, (_, own) = [outcomes for outcomes, _ in judged], judged[0]
+    found = []
+    for mode in panels:
+        folded, asked_last = panel_outcomes(members, mode)
+        reports.append(judge_report(folded, own, by_order=False))
+        found.append(
+            panel_report(members, folded, own.label, own.group, mode=mode, asked_last=asked_last)
+        )
+    return Evaluation(reports, comparisons, folders, biases, found, data.dropped)
 
 
 def _slug(candidate: Candidate) -> str:

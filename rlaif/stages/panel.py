@@ -1,0 +1,71 @@
+"""Folds what several judges say about a pair into one preference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlaif.records import Preference, PrincipleScore, Status
+
+PanelMode = Literal["mean", "majority", "weighted", "cascade"]
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one judge says about a pair.
+
+    Attributes:
+        p_a: probability that `a` is better.
+        status: "abstained" has no vote.
+    """
+
+    judge: str
+    p_a: float
+    winner: Literal["a", "b"] | None
+    status: Status
+    weight: float = 1.0
+
+
+def fold_panel(
+    opinions: Sequence[Opinion],
+    mode: PanelMode,
+    *,
+    tie_margin: float,
+    scores: Sequence[PrincipleScore] = (),
+) -> Preference:
+    """One preference of a panel.
+
+    "mean" averages probabilities (the linear opinion pool; Verga et al. 2024, arXiv:2404.18796,
+    average scores so), "weighted" by weight; "majority" counts winners, a tie being half a vote
+    for each; "cascade" takes the last judge that was asked.  Judges that abstain have no vote; if
+    more than half do, so does the panel.
+
+    Args:
+        scores: the principles' opinions to keep with it.
+    """
+    if mode == "cascade":
+        last = opinions[-1]
+        decided = last.status == "decided"
+        return Preference(
+            last.status, last.winner if decided else None, last.p_a, abs(2 * last.p_a - 1),
+            tuple(scores), reason="" if decided else f"{last.judge}: {last.status}",
+        )  # fmt: skip
+    voting = [o for o in opinions if o.status != "abstained"]
+    if 2 * len(voting) < len(opinions) or not voting:
+        reason = f"{len(opinions) - len(voting)} of {len(opinions)} judges abstained"
+        return Preference("abstained", None, 0.5, 0.0, tuple(scores), reason=reason)
+    if mode == "majority":
+        votes = [{"a": 1.0, "b": 0.0}.get(o.winner or "", 0.5) for o in voting]
+        p_a = math.fsum(votes) / len(votes)
+    else:
+        weights = [o.weight if mode == "weighted" else 1.0 for o in voting]
+        p_a = math.fsum(w * o.p_a for w, o in zip(weights, voting, strict=True)) / math.fsum(
+            weights
+        )
+    margin = abs(2.0 * p_a - 1.0)
+    if margin < tie_margin or p_a == 0.5:
+        reason = f"margin {margin:.3f} is below {tie_margin:g}"
+        return Preference("tie", None, p_a, margin, tuple(scores), reason=reason)
+    return Preference("decided", "a" if p_a > 0.5 else "b", p_a, margin, tuple(scores))

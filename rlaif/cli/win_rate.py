@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,30 +15,42 @@ Example, whether training helped by the judge's lights:
   rlaif generate heldout.jsonl -m before -m after -n 1 -o runs/answers
   rlaif label runs/answers/candidates.jsonl -c my.yaml --judge J -o runs/compared
   rlaif win-rate runs/compared
+  rlaif win-rate runs/compared --human labels.jsonl     people label some of the pairs
 """
 
 
 @click.command(name="win-rate", epilog=_EXAMPLES)
 @click.argument("run")
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/win-rate.json.")
+@click.option(
+    "--human", metavar="LABELS",
+    help="What people prefer of some pairs, drawn at random: adds rates by people's lights.",
+)  # fmt: skip
+@click.option("--split", default="train", show_default=True, help="Split of the labels.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
-def command(run: str, out: str | None, as_json: bool) -> None:
+def command(run: str, out: str | None, human: str | None, split: str, as_json: bool) -> None:
     """Say which model's completions the judge preferred in a labeling run.
 
     A judge's preference is not quality: it shares the judge's biases with the labels that the
-    model was trained on.
+    model was trained on. With --human, labels of people on some of the pairs correct the judge on
+    all of them (prediction-powered inference), with an interval that holds however biased it is.
     """
     quiet_libraries()
-    from rlaif.evaluation.win_rates import win_rates
+    from rlaif.evaluation.win_rates import human_win_rates, win_rates
+    from rlaif.store.sources import open_source
 
     found = win_rates(Path(run))
-    shown = [
+    people = human_win_rates(Path(run), open_source(human, split)) if human else {}
+    shown: list[dict[str, Any]] = [
         {
             "model": w.model, "wins": w.wins, "losses": w.losses, "undecided": w.undecided,
             "rate": w.rate.rate, "low": w.rate.low, "high": w.rate.high,
         }
         for w in found
     ]  # fmt: skip
+    for row in shown:
+        if row["model"] in people:
+            row["by_people"] = vars(people[row["model"]])
     if out:
         write_result(Path(out) / "win-rate.json", shown)
     if as_json:
@@ -45,3 +58,11 @@ def command(run: str, out: str | None, as_json: bool) -> None:
         return
     rows = [(w.model, w.wins, w.losses, w.undecided, str(w.rate)) for w in found]
     click.echo(table(["model", "won", "lost", "undecided", "won, of decided"], rows))
+    if people:
+        more = [
+            (name, f"{100 * p.value:.1f}% [{100 * p.low:.1f}, {100 * p.high:.1f}]", p.labels,
+             f"{p.effective_labels:.0f}")
+            for name, p in people.items()
+        ]  # fmt: skip
+        head = ["model", "won, by people (ties half)", "labeled prompts", "worth labels alone"]
+        click.echo("\n" + table(head, more))

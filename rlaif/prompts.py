@@ -49,6 +49,19 @@ class JudgeTemplate:
         return before, after
 
     @property
+    def own_words(self) -> list[str]:
+        """Its lines that stand directly before or after a conversation or a response."""
+        found = []
+        parts = _SLOT.split(self.body)
+        for i in range(1, len(parts) - 1, 2):
+            if parts[i] in ("conversation", "first", "second"):
+                found += [
+                    parts[i - 1].strip().splitlines()[-1:],
+                    parts[i + 1].strip().splitlines()[:1],
+                ]
+        return [line for lines in found for line in lines]
+
+    @property
     def fixed_before_principle(self) -> int:
         """Characters of the layout's own between the last other placeholder and the principle's.
 

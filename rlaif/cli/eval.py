@@ -58,6 +58,21 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     help="Also measure the judges as a panel (in a cascade in the order of -j).",
 )
 @click.option("--bias", is_flag=True, help="Also measure biases: with labels, and on probe pairs.")
+@click.option("--attacks", is_flag=True, help="Also attack the judge through losing responses.")
+@click.option(
+    "--attack-set",
+    default="attacks",
+    show_default=True,
+    metavar="FILE",
+    help="YAML file of attacks, such as prompts/attacks.yaml.",
+)
+@click.option(
+    "--variants",
+    default=100,
+    show_default=True,
+    type=click.IntRange(min=20),
+    help="Pairs that --bias probes and --attacks attacks.",
+)
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(
@@ -76,6 +91,9 @@ def command(
     maps: tuple[str, ...],
     panels: tuple[str, ...],
     bias: bool,
+    attacks: bool,
+    attack_set: str,
+    variants: int,
     cache: str | None,
     as_json: bool,
     **flags: Any,
@@ -90,6 +108,7 @@ def command(
     quiet_libraries()
     from rlaif.evaluation.labeled import write_pairs
     from rlaif.evaluation.run import Candidate, evaluate
+    from rlaif.evaluation.variants import load_attacks
     from rlaif.reporting.evaluation_page import as_data, write_evaluation
     from rlaif.store.sources import open_source
 
@@ -113,6 +132,7 @@ def command(
         found = evaluate(
             candidates, data, folder, cache_path=Path(cache) if cache else None, bias=bias,
             panels=panels,  # type: ignore[arg-type]
+            attacks=load_attacks(attack_set) if attacks else (), most_variants=variants,
             on_progress=screens.progress, on_engine=screens.engine,
         )  # fmt: skip
     result = as_data(found)
@@ -169,6 +189,13 @@ def _print(found: Any) -> None:
             f"{len(p.accuracies)} judges are worth {p.effective_judges:.1f} independent ones"
             + (f"; {100 * p.asked_last:.1f}% of pairs reached the last" if p.asked_last < 1 else "")
         )
+    for name, results in found.attacks.items():
+        rows = [
+            (a.attack, a.flipped, a.undecided, f"{a.moved:+.3f}", f"{100 * a.detected:.0f}%")
+            for a in results
+        ]
+        head = [f"{name}: attack", "flipped", "undecided", "moved (nats)", "detected"]
+        click.echo("\n" + table(head, rows))
     for name, measured in found.biases.items():
         click.echo(f"\n{name}: biases")
         click.echo(table(["bias", "measured", "n", "flagged"], [

@@ -309,6 +309,7 @@ def print_summary(summary: Any) -> None:
         ("abstained", tally.abstained),
         ("verdicts", tally.verdicts),
         ("invalid verdicts", tally.invalid_verdicts),
+        *([("hostile completions", f"{tally.hostile} pairs")] if tally.hostile else []),
         *_spared(manifest.get("stopping")),
         (
             "asked now / from cache",

@@ -113,7 +113,7 @@ def position_bias(name: str, first_ab: Floats, first_ba: Floats) -> Position | N
     one, two = first_ab[known], first_ba[known]
     same = one * two > 0
     offset = (one + two) / 2.0
-    value, low, high, p = _mean_test(offset)
+    value, low, high, p = mean_test(offset)
     share = float(same.mean())
     first = float((offset[same] > 0).mean()) if same.any() else 0.5
     clear = np.maximum(np.abs(one), np.abs(two)) >= 2.0 * np.arctanh(CLEAR)
@@ -126,7 +126,7 @@ def position_bias(name: str, first_ab: Floats, first_ba: Floats) -> Position | N
     return Position(share, first, of_clear, found)
 
 
-def _mean_test(values: Floats) -> tuple[float, float, float, float]:
+def mean_test(values: Floats) -> tuple[float, float, float, float]:
     """Mean, its 95% interval, and the p-value of the t-test against 0."""
     n = len(values)
     mean = float(values.mean())
@@ -279,7 +279,7 @@ def self_preference(
     people = (1.0 + label[here] * own[here]) / 2.0
     sums, sizes = group_sums(judged - people, [groups[i] for i in np.flatnonzero(here)])
     value = float((judged - people).mean())
-    _, low, high, p = _mean_test(np.asarray(sums / sizes.mean()))
+    _, low, high, p = mean_test(np.asarray(sums / sizes.mean()))
     detail = f"judge {100 * judged.mean():.1f}%, people {100 * people.mean():.1f}%"
     return Finding("self-preference", value, low, high, "share", n, p, detail=detail)
 
@@ -296,14 +296,17 @@ def bias_report(
     *,
     label: NDArray[np.int64] | None = None,
     groups: Sequence[str] | None = None,
+    also: Sequence[Finding] = (),
 ) -> BiasReport:
     """Every bias that a run's outcomes show.
 
     Args:
         outcomes: read with `measure_style`.
         label: what people prefer, where that is known.
+        also: findings of other kinds, to be corrected for together.
     """
-    findings, warnings = [], []
+    findings: list[Finding] = []
+    warnings: list[str] = []
     for name, o in outcomes.principles.items():
         if o.source != "check":
             found = position_bias(name, o.ab, -o.ba)
@@ -339,4 +342,4 @@ def bias_report(
                 f"own family ({family(outcomes.judge)}), which wins {100 * wins:.1f}%; only labels "
                 "of people could say whether it deserves to"
             )
-    return BiasReport(corrected(findings), warnings)
+    return BiasReport(corrected([*findings, *also]), warnings)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rlaif.evaluation.bias import BiasReport, bias_report
 from rlaif.evaluation.judge_report import Comparison, JudgeReport, compare, judge_report
@@ -13,11 +14,22 @@ from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
 from rlaif.evaluation.outcomes import Outcomes, read_outcomes
 from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
 from rlaif.evaluation.style import measure_style
+from rlaif.evaluation.variants import (
+    Attack,
+    AttackResult,
+    Variant,
+    attack_results,
+    attacked,
+    probe_findings,
+    probed,
+    write_variants,
+)
 from rlaif.hashing import digest
 from rlaif.pipeline.job import choose_engine, prepare, run_label
 from rlaif.pipeline.label import Progress
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.stages.panel import PanelMode
+from rlaif.store.run_directory import read_rows
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,7 @@ class Evaluation:
     folders: dict[str, Path]
     biases: dict[str, BiasReport] = field(default_factory=dict)
     panels: list[PanelReport] = field(default_factory=list)
+    attacks: dict[str, list[AttackResult]] = field(default_factory=dict)
     rejected: int = 0
 
 
@@ -51,6 +64,8 @@ def evaluate(
     *,
     cache_path: Path | None = None,
     bias: bool = False,
+    attacks: Sequence[Attack] = (),
+    most_variants: int = 100,
     panels: Sequence[PanelMode] = (),
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
@@ -66,6 +81,7 @@ def evaluate(
     judged: list[tuple[Outcomes, LabeledData]] = []
     folders: dict[str, Path] = {}
     biases: dict[str, BiasReport] = {}
+    results: dict[str, list[AttackResult]] = {}
     for candidate in candidates:
         engine = choose_engine(candidate.settings.judge, folder / "new", cache_path)
         settings = candidate.settings.model_copy(update={"judge": engine})
@@ -83,10 +99,17 @@ def evaluate(
             outcomes = replace(outcomes, name=f"{outcomes.name} #{len(folders) + 1}")
         judged.append((outcomes, aligned(data, outcomes)))
         folders[outcomes.name] = out
+        ask = _Asker(candidate.constitution, settings, out, cache_path, on_progress, on_engine)
         if bias:
+            probes = list(probed(_rows(folder), most_variants))
             biases[outcomes.name] = bias_report(
-                outcomes, label=judged[-1][1].label, groups=judged[-1][1].group
-            )
+                outcomes, label=judged[-1][1].label, groups=judged[-1][1].group,
+                also=probe_findings(probes, ask.about(probes, "probes")),
+            )  # fmt: skip
+        if attacks:
+            tried = list(attacked(_rows(folder), outcomes, attacks, job.template, most_variants))
+            said = ask.about(tried, "attacks")
+            results[outcomes.name] = attack_results(tried, said, outcomes, ask.hostile)
     reports = [judge_report(outcomes, own) for outcomes, own in judged]
     comparisons = compare(judged) if len(judged) > 1 else []
     members, (_, own) = [outcomes for outcomes, _ in judged], judged[0]
@@ -97,7 +120,59 @@ def evaluate(
         found.append(
             panel_report(members, folded, own.label, own.group, mode=mode, asked_last=asked_last)
         )
-    return Evaluation(reports, comparisons, folders, biases, found, data.dropped)
+    return Evaluation(reports, comparisons, folders, biases, found, results, data.dropped)
+
+
+class _Asker:
+    """Asks one judge about variants of the pairs that it was asked about.
+
+    Attributes:
+        hostile: of the variants asked about last, whether hostile text was found in them.
+    """
+
+    def __init__(
+        self,
+        constitution: str,
+        settings: LabelSettings,
+        base: Path,
+        cache_path: Path | None,
+        on_progress: Callable[[Progress], None],
+        on_engine: Callable[[LabelSettings, str], None],
+    ) -> None:
+        self._constitution = constitution
+        # Variants are all judged in full, whatever the pairs were.
+        orders = "one" if settings.orders == "one" else "both"
+        update = {"orders": orders, "stop": "never", "hostile": "flag", "calibration": None,
+                  "agreement_target": None}  # fmt: skip
+        self._settings = settings.model_copy(update=update)
+        self._base = base
+        self._cache_path = cache_path
+        self._on_progress = on_progress
+        self._on_engine = on_engine
+        self.hostile: list[bool] = []
+
+    def about(self, variants: Sequence[Variant], what: str) -> Outcomes:
+        """What the judge says of variants, one a row."""
+        data = self._base.with_name(f"{self._base.name}-{what}.jsonl")
+        write_variants(data, variants)
+        job = prepare(str(data), self._constitution, self._settings)
+        out = self._base.with_name(f"{self._base.name}-{what}-{digest(job.config)[:8]}")
+        run_label(
+            job, out, cache_path=self._cache_path, on_progress=self._on_progress,
+            on_engine=lambda state: self._on_engine(self._settings, state),
+        )  # fmt: skip
+        self.hostile = [False] * len(variants)
+        for name in ("preferences.jsonl", "undecided.jsonl"):
+            for _, row in read_rows(out / name):
+                evidence = row["provenance"]
+                side = "a: " if variants[evidence["row"] - 1].side > 0 else "b: "
+                self.hostile[evidence["row"] - 1] = side in f"{evidence['hostile']} "
+        return read_outcomes(out)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The labeled pairs, by place."""
+    return [row for _, row in read_rows(folder / PAIRS)]
 
 
 def _slug(candidate: Candidate) -> str:

@@ -440,12 +440,13 @@ class Labeler:
         if self._observe is not None and item.settled is None:
             self._observe(Judged(item.pair, item.principles, item.questions, verdicts))
         if preference.status == "decided":
-            row = preference_row(item.pair, preference, self._stamp)
+            row = preference_row(item.pair, preference, self._stamp, item.hostile)
             self._writer.row("preferences.jsonl", row)
         else:
-            row = undecided_row(item.pair, preference, self._stamp)
+            row = undecided_row(item.pair, preference, self._stamp, item.hostile)
             self._writer.row("undecided.jsonl", row)
         self._tally.add(preference, verdicts, spared=len(item.questions) - len(asked))
+        self._tally.hostile += bool(item.hostile)
 
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""

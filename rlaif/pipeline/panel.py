@@ -271,7 +271,9 @@ def _fold(
                 scores=_scores([f for f in found if f is not None]),
             )  # fmt: skip
         record = preference_row if preference.status == "decided" else undecided_row
-        row = record(pair, preference, stamp)
+        hostile = found[0]["hostile"] if found[0] is not None else ""
+        row = record(pair, preference, stamp, hostile)
+        tally.hostile += bool(hostile)
         sign = -1.0 if preference.winner == "b" else 1.0
         row["provenance"]["judges"] = [
             {"judge": o.judge, "p_chosen": round((1 + sign * (2 * o.p_a - 1)) / 2, 5),
@@ -337,7 +339,7 @@ def _found(row: dict[str, Any]) -> Found:
     return {
         "row": evidence["row"], "id": evidence["id"], "p_a": 1.0 - p if swapped else p,
         "winner": evidence["winner"], "status": evidence["status"], "margin": evidence["margin"],
-        "reason": evidence["reason"],
+        "reason": evidence["reason"], "hostile": evidence["hostile"],
         "principles": [
             {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
             for o in evidence["principles"]

@@ -12,6 +12,7 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Pair, Preference, Rejected, Verdict
+from rlaif.stages.hostile import HostileText
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.questions import OrdersMode, Question, plan, principles_for, screen
@@ -38,6 +39,7 @@ class PlannedPair:
         stages: the numbers of the questions, in the groups in which they are asked.
         stage: the group that is being asked.
         stopped: whether the decision stands without the groups that are left.
+        hostile: what speaks to the judge in its completions, or "".
         pending: numbers of questions that are under way.
         known: answers from the cache to questions of later groups.
     """
@@ -54,6 +56,7 @@ class PlannedPair:
     stages: list[list[int]] = field(default_factory=list)
     stage: int = 0
     stopped: bool = False
+    hostile: str = ""
     pending: set[int] = field(default_factory=set)
     known: dict[int, Answer] = field(default_factory=dict)
 
@@ -89,6 +92,7 @@ class Planner:
         self._settings = settings
         self._manner = manner
         self._stopping = stopping
+        self._hostile = HostileText(renderer.delimiters)
 
     def windows(self, source: Source, skip: int) -> Iterator[list[PlannedPair]]:
         """The pairs of all rows but the first `skip`, in input order, some at a time."""
@@ -133,12 +137,15 @@ class Planner:
         yield self._plan(held, ends_row=True)
 
     def _plan(self, pair: Pair, *, ends_row: bool) -> PlannedPair:
+        s = self._settings
         settled = screen(pair)
+        hostile = self._hostile.describe(pair)
+        if settled is None and hostile and s.hostile == "hold":
+            settled = "abstained", f"hostile text is held back ({hostile})"
         if settled:
             status, reason = settled
             preference = Preference(status, None, 0.5, 0.0, (), reason=reason)
-            return PlannedPair(ends_row, pair, settled=preference)
-        s = self._settings
+            return PlannedPair(ends_row, pair, settled=preference, hostile=hostile)
         principles = principles_for(pair, self._constitution, mode=s.principles, seed=s.seed)
         orders: OrdersMode = "one" if s.orders == "one" else "both"
         questions = plan(pair, principles, orders=orders, seed=s.seed)
@@ -157,5 +164,6 @@ class Planner:
             for (i, _), key in zip(branch.tails, found, strict=True):
                 keys[i] = key
         return PlannedPair(
-            ends_row, pair, None, None, principles, questions, branches, keys, stages=stages
-        )
+            ends_row, pair, None, None, principles, questions, branches, keys, stages=stages,
+            hostile=hostile,
+        )  # fmt: skip

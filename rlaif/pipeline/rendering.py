@@ -30,6 +30,9 @@ class Branches:
 class Renderer:
     """A judge's layout, chat template and tokenizer together.
 
+    Attributes:
+        delimiters: the layout's own words around the places that it fills.
+
     Raises:
         RlaifError: a label is not a single token of this judge, or merges with the prompt's end.
     """
@@ -45,6 +48,7 @@ class Renderer:
                 hint="Choose labels that differ in more than case or white space.",
             )
         self.label_ids = (first, second)
+        self.delimiters = template.own_words
         self._answer_ids = codec.encode_text(template.answer) if template.answer else []
 
     def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:

@@ -51,9 +51,12 @@ def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:
 
 
 def provenance(
-    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float
+    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float, hostile: str
 ) -> dict[str, Any]:
-    """Where a label comes from; probabilities are turned to the side of `sign`."""
+    """Where a label comes from; probabilities are turned to the side of `sign`.
+
+    `hostile` says what in the completions speaks to the judge, by their sides in the input.
+    """
     masses = [s.label_mass for s in preference.scores if s.label_mass is not None]
     consistency = preference.order_consistency
     return {
@@ -68,17 +71,20 @@ def provenance(
         "deciding_tier": preference.deciding_tier or 0,
         "order_consistency": 1.0 if consistency is None else _round(consistency),
         "label_mass": _round(min(masses, default=1.0)),
+        "hostile": hostile,
         "principles": [_principle(score, sign) for score in preference.scores],
         **stamp,
     }
 
 
-def preference_row(pair: Pair, preference: Preference, stamp: dict[str, str]) -> dict[str, Any]:
+def preference_row(
+    pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
+) -> dict[str, Any]:
     """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
     a_wins = preference.winner == "a"
     chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)
     origins = (pair.origin_a, pair.origin_b)
-    record = provenance(pair, preference, stamp, 1.0 if a_wins else -1.0)
+    record = provenance(pair, preference, stamp, 1.0 if a_wins else -1.0, hostile)
     record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
     return {
         "prompt": list(pair.prompt),
@@ -89,9 +95,11 @@ def preference_row(pair: Pair, preference: Preference, stamp: dict[str, str]) ->
     }
 
 
-def undecided_row(pair: Pair, preference: Preference, stamp: dict[str, str]) -> dict[str, Any]:
+def undecided_row(
+    pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
+) -> dict[str, Any]:
     """A tie or an abstention: kept, with its reason, out of the training data."""
-    record = provenance(pair, preference, stamp, 1.0)
+    record = provenance(pair, preference, stamp, 1.0, hostile)
     record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
     return {
         "prompt": list(pair.prompt),

@@ -90,6 +90,11 @@ class LabelSettings(BaseModel):
     agreement_delta: float = Field(
         default=0.05, gt=0, lt=1, description="Chance that the agreement target is missed."
     )
+    hostile: Literal["flag", "hold"] = Field(
+        default="flag",
+        description="Completions that speak to the judge (instructions, fake turns, hidden "
+        "characters): note it with the row, or hold the pair back unjudged.",
+    )
     fold: FoldSettings = FoldSettings()
     pairs: PairingMode = "all"
     pairs_per_prompt: int = Field(default=1, ge=1, description="For `pairs: sample`.")

@@ -22,6 +22,7 @@ def as_data(found: Evaluation) -> dict[str, Any]:
         "judges": [_plain(report) for report in found.reports],
         "comparisons": [{**_plain(c), "verdict": c.verdict} for c in found.comparisons],
         "panels": [{**_plain(p), "verdict": p.verdict} for p in found.panels],
+        "attacks": {name: _plain(results) for name, results in found.attacks.items()},
         "biases": {name: _plain(report) for name, report in found.biases.items()},
         "runs": {name: str(path) for name, path in found.folders.items()},
         "rows_left_out": found.rejected,

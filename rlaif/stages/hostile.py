@@ -19,7 +19,7 @@ _PATTERNS: dict[str, str] = {
         r"your|my|other|that\s+is)\s+){0,3}(?:above|previous|prior|earlier|instructions?|rules|"
         r"principles?|prompt)\b"
         r"|\b(?:answer|choose|pick|select|output|reply|respond)(?:\s+with)?\s+(?:only\s+)?"
-        r"[\"'(\[]?(?:response\s+)?[AB]\b[\"')\]]?(?=\s*(?:[.!\n]|$|instead|now|only))"
+        r"[\"'(\[]?(?:response\s+)?(?-i:[AB])\b[\"')\]]?(?=\s*(?:[.!\n]|$|instead|now|only))"
         r"|\bthis\s+(?:response|answer|one)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
         r"(?:better|best|correct|superior)|should\s+win|wins|follows\s+(?:the|every|all)\s+"
         r"(?:principle|constitution))"
@@ -36,8 +36,23 @@ _PATTERNS: dict[str, str] = {
     ),
     "bidi control": r"[\u202a-\u202e\u2066-\u2069]",
 }
-_ANY = re.compile("|".join(f"(?:{p})" for p in _PATTERNS.values()), re.IGNORECASE | re.MULTILINE)
 _EACH = {name: re.compile(p, re.IGNORECASE | re.MULTILINE) for name, p in _PATTERNS.items()}
+_HINTS: dict[str, tuple[str, ...]] = {
+    "instruction": (
+        "ignore", "disregard", "forget", "override", "this response", "this answer", "this one",
+        "verdict", "judge", "evaluator", "grader",
+    ),
+    "turn marker": (
+        "human:", "user:", "assistant:", "system:", "judge:", "##", "<|", "s>", "inst]", "<<",
+        "_of_turn>", "human :", "user :", "assistant :",
+    ),
+}  # fmt: skip
+"""Words of which a text must hold one before its pattern is tried: patterns are far slower."""
+_LETTER = re.compile(r"\b[AB]\b")
+_UNSEEN = re.compile(
+    r"[\u200b-\u200d\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+)
+_PICKED = ("answer", "choose", "pick", "select", "output", "reply", "respond")
 _HIDDEN = re.compile(r"[\u200b-\u200d\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
 
 
@@ -49,16 +64,17 @@ class HostileText:
     """
 
     def __init__(self, delimiters: Iterable[str] = ()) -> None:
-        kept = sorted({d.strip() for d in delimiters if len(d.strip()) > 1}, key=len, reverse=True)
+        kept = {d.strip() for d in delimiters if len(d.strip()) > 1}
+        self._delimiters = sorted(d for d in kept if len(d) >= 6)
         # Short ones, such as "A:", mean something at the start of a line only.
-        parts = [re.escape(d) if len(d) >= 6 else f"^{re.escape(d)}" for d in kept]
-        self._delimiters = re.compile("|".join(parts), re.MULTILINE) if parts else None
+        self._line_starts = tuple(sorted(d for d in kept if len(d) < 6))
 
     def kinds(self, text: str) -> list[str]:
         """The kinds of hostile text in one completion, in a fixed order."""
-        found: list[str] = []
-        if _ANY.search(text):
-            found = [name for name, pattern in _EACH.items() if pattern.search(text)]
+        lower = text.lower()
+        found = [
+            name for name in _PATTERNS if _hinted(name, text, lower) and _EACH[name].search(text)
+        ]
         if "hidden characters" in found or "bidi control" in found:
             # What they hide may be an instruction.
             plain = _HIDDEN.sub("", text)
@@ -68,7 +84,10 @@ class HostileText:
             shown = (plain, plain[::-1])
             if "instruction" not in found and any(_EACH["instruction"].search(t) for t in shown):
                 found.insert(0, "instruction")
-        if self._delimiters is not None and self._delimiters.search(text):
+        if any(d in text for d in self._delimiters) or (
+            self._line_starts
+            and any(line.startswith(self._line_starts) for line in text.splitlines())
+        ):
             found.append("judge's delimiter")
         return found
 
@@ -80,6 +99,16 @@ class HostileText:
             if kinds:
                 parts.append(f"{side}: {', '.join(kinds)}")
         return "; ".join(parts)
+
+
+def _hinted(kind: str, text: str, lower: str) -> bool:
+    """Whether the kind's pattern can match at all."""
+    if kind in _HINTS:
+        if any(hint in lower for hint in _HINTS[kind]):
+            return True
+        asks = kind == "instruction" and any(word in lower for word in _PICKED)
+        return asks and _LETTER.search(text) is not None
+    return not text.isascii() and _UNSEEN.search(text) is not None
 
 
 def _text(messages: Sequence[Message]) -> str:

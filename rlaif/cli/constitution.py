@@ -7,7 +7,12 @@ import sys
 import click
 import yaml
 
-from rlaif.cli.constitution_judged import ablate_command, coverage_command, test_command
+from rlaif.cli.constitution_judged import (
+    ablate_command,
+    coverage_command,
+    induce_command,
+    test_command,
+)
 from rlaif.cli.output import print_json, quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import diff, lint
@@ -123,5 +128,5 @@ def schema_command() -> None:
     print_json(json_schema())
 
 
-for _judged in (test_command, coverage_command, ablate_command):
+for _judged in (test_command, coverage_command, ablate_command, induce_command):
     command.add_command(_judged)

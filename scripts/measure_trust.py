@@ -1,0 +1,336 @@
+"""Prints every figure about how far labels can be trusted: biases, calibration, stopping, panels.
+
+    python scripts/measure_trust.py                 all of it, about ten minutes on two cores
+    python scripts/measure_trust.py --only stopping attacks --pairs 400
+
+Simulations plant what is to be found; "demo" sections ask the embedded judge about the demo
+world, whose oracle is the people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from rlaif.cli.output import quiet_libraries
+from rlaif.constitution.schema import Principle
+from rlaif.demo.oracle import prefer
+from rlaif.demo.world import World
+from rlaif.engines.base import EngineSettings
+from rlaif.evaluation.bias import bias_report, position_bias, self_preference, style_biases
+from rlaif.evaluation.calibrating import applied, fit
+from rlaif.evaluation.labeled import aligned, write_pairs
+from rlaif.evaluation.outcomes import Opinions, Outcomes, read_outcomes
+from rlaif.evaluation.panels import panel_outcomes, panel_report
+from rlaif.evaluation.prediction_powered import powered_mean
+from rlaif.evaluation.reliability import ece
+from rlaif.evaluation.run import Candidate, evaluate
+from rlaif.evaluation.variants import load_attacks
+from rlaif.pipeline.job import LabelSummary, prepare, run_label
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.records import Pair, Verdict
+from rlaif.stages.folding import FoldSettings, fold
+from rlaif.stages.guarantee import certify
+from rlaif.stages.stopping import partial_scores
+from rlaif.store.sources import open_source
+
+Rng = np.random.Generator
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), elementwise."""
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def position(args: argparse.Namespace) -> None:
+    """A judge with a spread of 2 nats and the offset that gives each same-position rate."""
+    for rate in (0.18, 0.21, 0.56):
+        text = np.random.default_rng(int(100 * rate)).normal(0.0, 2.0, 20_000)
+        offset = 2.0 * norm.ppf(0.5 + rate / 2)
+        found = position_bias("p", offset + text, offset - text)
+        assert found is not None
+        print(
+            f"planted {100 * rate:.0f}%: measured {100 * found.same_position:.1f}%, "
+            f"{100 * found.first:.0f}% of it the first, offset {found.offset.value:+.3f} nats"
+        )
+
+
+def averaging(args: argparse.Namespace) -> None:
+    """P(first wins) and accuracy of 20,000 pairs, averaged over orders and by one order."""
+    rng, n = np.random.default_rng(7), 20_000
+    pair, settings = Pair("x", [], [], []), FoldSettings(tie_margin=0.0)
+    p = Principle(id="p", preference="Which response?")
+    for offset in (0.5, 1.5, -1.0):
+        wins, right = [0, 0], [0, 0]
+        for t in rng.normal(0, 1.5, n):
+            noise = rng.normal(0, 0.7, 2)
+            both = [Verdict("p", "ab", t + offset + noise[0], 1.0),
+                    Verdict("p", "ba", -t + offset + noise[1], 1.0)]  # fmt: skip
+            for k, verdicts in enumerate((both, both[:1])):
+                winner = fold(partial_scores(pair, [p], verdicts), settings).winner
+                wins[k] += winner == "a"
+                right[k] += (winner == "a") == (t > 0)
+        print(
+            f"offset {offset:+.1f}: P(first wins) {wins[0] / n:.3f} averaged, {wins[1] / n:.3f} by "
+            f"one order; accuracy {right[0] / n:.3f} and {right[1] / n:.3f}"
+        )
+
+
+def length(args: argparse.Namespace) -> None:
+    """A planted length coefficient, in nats per standard deviation, from 6,000 pairs."""
+    for coefficient in (0.4, 0.8, -0.6):
+        rng = np.random.default_rng(11)
+        x = rng.normal(0, 1, 6000)
+        x /= np.sqrt(np.mean(x**2))
+        label = np.where(rng.random(6000) < 0.5, 1, -1)
+        (found,) = style_biases(
+            1.2 * label + coefficient * x + rng.normal(0, 1.5, 6000), {"length": x}, label=label
+        )
+        print(
+            f"planted {coefficient:+.2f}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        )
+
+
+def own_family(args: argparse.Namespace) -> None:
+    """Power and false alarms of self-preference at 400 pairs."""
+
+    def p_value(seed: int, planted: float) -> float:
+        rng, n = np.random.default_rng(seed), 400
+        own, label = (np.where(rng.random(n) < 0.5, 1, -1) for _ in range(2))
+        winner = np.where(rng.random(n) < 0.8, label, -label)
+        winner = np.where((winner != own) & (rng.random(n) < 2 * planted), own, winner)
+        found = self_preference(winner, label, own, [str(i) for i in range(n)])
+        assert found is not None
+        return found.p
+
+    power = np.mean([p_value(s, 0.10) < 0.05 for s in range(1000)])
+    false = np.mean([p_value(s, 0.0) < 0.05 for s in range(1000)])
+    print(f"planted 10 points: found in {100 * power:.1f}%; none planted: {100 * false:.1f}%")
+
+
+def false_alarms(args: argparse.Namespace) -> None:
+    """Whole bias reports on fair judges: how many flag anything."""
+    flagged = 0
+    for seed in range(500):
+        rng, n = np.random.default_rng(seed), 300
+        quality = rng.normal(0, 2, n)
+        noise = rng.normal(0, 0.5, (2, n))
+        o = Opinions(
+            quality + noise[0], quality + noise[1], np.ones(n, dtype=bool), 1, 1.0, "judge"
+        )
+        p = sigmoid(o.logits)
+        own = rng.random(n) < 0.5
+        outcomes = Outcomes(
+            [str(i) for i in range(n)], np.arange(1, n + 1), p, np.where(p > 0.5, 1, -1),
+            ["decided"] * n, {"only": o},
+            (["qwen" if x else "llama" for x in own], ["llama" if x else "qwen" for x in own]),
+            {k: (rng.poisson(9.0, n).astype(float), rng.poisson(9.0, n).astype(float))
+             for k in ("length", "markdown", "assertive")}, "judge", "qwen",
+        )  # fmt: skip
+        label = np.where(rng.random(n) < sigmoid(quality), 1, -1)
+        flagged += any(
+            f.flagged for f in bias_report(outcomes, label=label, groups=outcomes.ids).findings
+        )
+    print(f"reports on 500 fair judges that flag anything: {100 * flagged / 500:.1f}%")
+
+
+def calibration(args: argparse.Namespace) -> None:
+    """A judge whose log-odds are three times too large: ECE on 20,000 pairs held out."""
+
+    def draw(rng: Rng, n: int) -> tuple[Any, Any]:
+        true = np.abs(rng.normal(0, 1.2, n))
+        return sigmoid(3 * true), (rng.random(n) < sigmoid(true)).astype(float)
+
+    for method in ("temperature", "platt"):
+        before, after, temperatures = [], [], []
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            found = fit(*draw(rng, 250), method)
+            confidence, right = draw(rng, 20_000)
+            before.append(ece(confidence, right))
+            after.append(ece(applied(found, confidence), right))
+            temperatures.append(found.temperature)
+        print(
+            f"{method}, 250 labels, 20 draws: ECE {np.mean(before):.3f} -> {np.mean(after):.3f} "
+            f"(at worst {max(after):.3f})"
+            + (f", temperature {np.mean(temperatures):.2f}" if method == "temperature" else "")
+        )
+
+
+def guarantee(args: argparse.Namespace) -> None:
+    """1,000 calibrations of 500 labels at a target of 0.85 and delta 0.05."""
+    for spread in (1.4, 2.0):
+        true = np.sort(np.abs(np.random.default_rng(99).normal(0, spread, 400_000)))[::-1]
+        above = np.cumsum(1 - sigmoid(true)) / np.arange(1, len(true) + 1)
+        missed, coverage = 0, []
+        for seed in range(1000):
+            rng = np.random.default_rng(seed)
+            strength = np.abs(rng.normal(0, spread, 500))
+            right = (rng.random(500) < sigmoid(strength)).astype(float)
+            found = certify(sigmoid(3 * strength), right, target=0.85)
+            if found.threshold is not None:
+                least = math.log(found.threshold / (1 - found.threshold)) / 3
+                kept = int(np.searchsorted(-true, -least, side="right"))
+                missed += above[kept - 1] > 0.15
+                coverage.append(kept / len(true))
+        print(
+            f"judge of spread {spread}: certified in {len(coverage) / 10:.1f}%, missed in "
+            f"{missed / 10:.1f}%, mean coverage {100 * np.mean(coverage):.0f}%"
+        )
+
+
+def panels(args: argparse.Namespace) -> None:
+    """Three judges whose errors are independent, half shared, wholly shared."""
+    for shared in (0.0, 0.5, 1.0):
+        rng, n = np.random.default_rng(1), 800
+        label = np.where(rng.random(n) < 0.5, 1, -1)
+        common = rng.normal(0, 1.3, n)
+        members = []
+        for k in range(3):
+            noise = np.sqrt(shared) * common + np.sqrt(1 - shared) * rng.normal(0, 1.3, n)
+            p = sigmoid(label + noise)
+            members.append(Outcomes([str(i) for i in range(n)], np.arange(n), p,
+                                    np.where(p > 0.5, 1, -1), ["decided"] * n, {},
+                                    ([""] * n, [""] * n), {}, f"j{k}", f"j{k}"))  # fmt: skip
+        folded, _ = panel_outcomes(members, "mean")
+        r = panel_report(members, folded, label, [str(i) for i in range(n)], mode="mean")
+        print(
+            f"noise shared {shared:.1f}: errors correlate {r.correlation:.2f}, worth "
+            f"{r.effective_judges:.1f} judges; panel {100 * r.accuracy:.1f}%, best member "
+            f"{100 * max(r.accuracies.values()):.1f}%, p = {r.test.p:.4f}"
+        )
+
+
+def powered(args: argparse.Namespace) -> None:
+    """2,000 data sets with 120 labels and 3,000 verdicts of a biased judge."""
+    covered, gains, correlations = 0, [], []
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        people = (rng.random(3120) < 0.58).astype(float)
+        judge = np.where(rng.random(3120) < 0.13, 1 - people, people)
+        judge = np.where(rng.random(3120) < 0.1, 1.0, judge)
+        found = powered_mean(people[:120], judge[:120], judge[120:])
+        covered += found.low <= 0.58 <= found.high
+        gains.append(found.effective_labels / 120)
+        correlations.append(np.corrcoef(people[:120], judge[:120])[0, 1])
+    print(
+        f"correlation {np.mean(correlations):.2f}: coverage {covered / 20:.1f}% at 95%, labels "
+        f"worth {np.mean(gains):.2f} times as many"
+    )
+
+
+def demo_rows(pairs: int, path: Path) -> None:
+    """Pairs of the demo world with the oracle's labels."""
+    with path.open("w") as file:
+        for p in World(77, "test").pairs(pairs):
+            label = {1: "a", -1: "b", 0: "tie"}[prefer(p.prompt, p.response_a, p.response_b)]
+            row = {"prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b,
+                   "label": label}  # fmt: skip
+            file.write(json.dumps(row) + "\n")
+
+
+def settings(args: argparse.Namespace, **changes: Any) -> LabelSettings:
+    """Of the demo judge."""
+    judge = EngineSettings(model="demo", engine=args.engine)
+    return LabelSettings(judge=judge, template="demo", **changes)
+
+
+def stopping(args: argparse.Namespace) -> None:
+    """The demo judge: verdicts spared, decisions changed, agreement with the oracle."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        demo_rows(args.pairs, folder / "data.jsonl")
+        data = write_pairs(open_source(str(folder / "data.jsonl")), folder)
+        flat = folder / "flat.yaml"
+        flat.write_text(
+            'schema: 1\nname: flat\nversion: "1"\nextends: [demo]\nprinciples:\n'
+            + "".join(
+                f"  - {{id: {i}, tier: 1}}\n"
+                for i in ("refuse-danger", "protect-personal-data", "admit-not-knowing",
+                          "stay-on-topic", "be-polite", "be-concise")
+            )
+        )  # fmt: skip
+        for constitution in ("demo", str(flat)):
+            whole: dict[int, int] = {}
+            for way, changes in {
+                "all questions": {},
+                "one order": {"orders": "one"},
+                "--orders adaptive": {"orders": "adaptive"},
+                "--stop exact": {"stop": "exact"},
+                "--stop likely": {"stop": "likely"},
+            }.items():
+                out = folder / f"{Path(constitution).stem}-{way}"
+                job = prepare(str(folder / "pairs.jsonl"), constitution, settings(args, **changes))
+                summary: LabelSummary = run_label(job, out, cache_path=folder / "cache.sqlite")
+                outcomes = read_outcomes(out)
+                own = aligned(data, outcomes)
+                clear = own.label != 0
+                decided = np.where(outcomes.winner == 0, 0.5, outcomes.winner == own.label)[clear]
+                said = {int(r): int(w) for r, w in zip(outcomes.rows, outcomes.winner, strict=True)}
+                whole = whole or said
+                changed = sum(said[r] != w for r, w in whole.items())
+                t = summary.tally
+                everything = (t.verdicts + t.spared) * (2 if way == "one order" else 1)
+                spared = 1 - t.verdicts / everything
+                print(
+                    f"{Path(constitution).stem}, {way}: {100 * spared:.1f}% of verdicts spared, "
+                    f"{changed} of {len(said)} decisions changed, accuracy "
+                    f"{100 * decided.mean():.1f}%" + _promise(summary.manifest)
+                )
+
+
+def _promise(manifest: dict[str, Any]) -> str:
+    facts = manifest.get("stopping")
+    if not facts:
+        return ""
+    return f", promised at most {100 * facts['decisions_changed_at_most']:.2f}% changed"
+
+
+def attacks(args: argparse.Namespace) -> None:
+    """The demo judge: flip rates of the shipped attacks, biases and probes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        demo_rows(200, folder / "data.jsonl")
+        data = write_pairs(open_source(str(folder / "data.jsonl")), folder)
+        found = evaluate(
+            [Candidate("demo", settings(args))], data, folder, cache_path=folder / "c.sqlite",
+            bias=True, attacks=load_attacks(), most_variants=100,
+        )  # fmt: skip
+        (results,) = found.attacks.values()
+        for a in results:
+            print(f"{a.attack}: flipped {a.flipped}, detected {100 * a.detected:.0f}%")
+        (report,) = found.biases.values()
+        for f in report.findings:
+            print(f"{f.name}: {f.shown}{' (flagged)' if f.flagged else ''}")
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "position": position, "averaging": averaging, "length": length, "own-family": own_family,
+    "false-alarms": false_alarms, "calibration": calibration, "guarantee": guarantee,
+    "panels": panels, "powered": powered, "stopping": stopping, "attacks": attacks,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Print the sections."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--pairs", type=int, default=600, help="of the demo world, for stopping")
+    parser.add_argument("--engine", default="packed", help="that runs the demo judge")
+    args = parser.parse_args()
+    quiet_libraries()
+    for name in args.only:
+        print(f"\n{name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}")
+        SECTIONS[name](args)
+
+
+if __name__ == "__main__":
+    main()

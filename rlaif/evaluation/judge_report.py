@@ -103,7 +103,9 @@ def judge_report(
 def order_winners(
     outcomes: Outcomes,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The winner of each pair by each order alone; None where no pair was asked in both."""
+    """The winner of each pair by each order alone; None where not all were asked in both."""
+    if outcomes.orders != "both":
+        return None
     judged = [o for o in outcomes.principles.values() if o.source != "check"]
     if not any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged):
         return None

@@ -154,7 +154,8 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     config = read_manifest(run)["config"]
     if "constitution" not in config or "judge" not in config:
         raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
-    pairs = sorted(_pairs(run, measure), key=lambda pair: (pair["row"], pair["place"]))
+    # The same order for every run of the same input, whatever was decided.
+    pairs = sorted(_pairs(run, measure), key=lambda pair: (pair["row"], pair["id"]))
     where: dict[tuple[int, str], int] = {}
     for i, pair in enumerate(pairs):
         where[pair["row"], pair["id"]] = i
@@ -172,12 +173,21 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
             if p["source"] == "check" and not p["invalid"]:
                 value = np.log(p["p_a"]) - np.log1p(-p["p_a"])
                 o.ab[i] = o.ba[i] = value
+    # A panel's run holds several judges' verdicts on one question: their mean counts.
+    several: dict[tuple[str, str, int], int] = {}
     for number, row in read_rows(run / "verdicts.jsonl"):
         try:
             at = where[row["row"], row["pair"]]
             if not row["invalid"]:
                 sign, side = (1.0, "ab") if row["order"] == "ab" else (-1.0, "ba")
-                getattr(principles[row["principle"]], side)[at] = sign * row["logit"]
+                values = getattr(principles[row["principle"]], side)
+                if "judge" in row:
+                    key = row["principle"], side, at
+                    n = several[key] = several.get(key, 0) + 1
+                    old = 0.0 if n == 1 else values[at]
+                    values[at] = old + (sign * row["logit"] - old) / n
+                else:
+                    values[at] = sign * row["logit"]
         except (KeyError, TypeError) as error:
             raise _damaged(run / "verdicts.jsonl", number, error) from None
     measures = list(pairs[0]["texts"][0]) if pairs else []
@@ -208,12 +218,12 @@ def _pairs(run: Path, measure: Measure | None) -> Iterator[dict[str, Any]]:
     for name in ("preferences.jsonl", "undecided.jsonl"):
         for number, row in read_rows(run / name):
             try:
-                yield _pair(row, number, measure)
+                yield _pair(row, measure)
             except (KeyError, TypeError) as error:
                 raise _damaged(run / name, number, error) from None
 
 
-def _pair(row: dict[str, Any], number: int, measure: Measure | None) -> dict[str, Any]:
+def _pair(row: dict[str, Any], measure: Measure | None) -> dict[str, Any]:
     evidence = row["provenance"]
     winner = evidence["winner"]
     if winner:
@@ -230,7 +240,6 @@ def _pair(row: dict[str, Any], number: int, measure: Measure | None) -> dict[str
     return {
         "id": evidence["id"],
         "row": evidence["row"],
-        "place": number,
         "status": evidence["status"],
         "winner": winner,
         "p_a": p,

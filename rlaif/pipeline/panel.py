@@ -53,8 +53,9 @@ class Panel:
     """Judges and how they are folded.
 
     Attributes:
-        escalate_below: in a cascade, the margin below which the next judge is asked; pairs that a
-            judge does not decide always go on.
+        escalate_below: in a cascade, the margin below which the next judge is asked, for judges
+            without an agreement target of their own; pairs that a judge does not decide always go
+            on.
     """
 
     members: Sequence[Member]
@@ -99,7 +100,10 @@ def run_panel(
                     if number == 1
                     else _listed(_input(out, name_before))
                 )
-                unsure = _unsure(given, out / MEMBERS / name_before, panel.escalate_below)
+                # A judge with a certified threshold says itself what it is unsure of.
+                certified = jobs[number - 1].settings.agreement_target is not None
+                below = 0.0 if certified else panel.escalate_below
+                unsure = _unsure(given, out / MEMBERS / name_before, below)
                 lines = "".join(
                     json.dumps(_row(pair), ensure_ascii=False) + "\n" for pair in unsure
                 )
@@ -238,8 +242,12 @@ def _fold(
         run.append("rejected.jsonl", row)
         tally.add_rejected()
     for number, name in enumerate(names):
+        given = _input(out, name) if panel.mode == "cascade" and number else None
+        source = [row["source_row"] for _, row in read_rows(given)] if given else []
         for _, row in read_rows(out / MEMBERS / name / "verdicts.jsonl"):
-            run.append("verdicts.jsonl", {**row, "judge": jobs[number].settings.judge.model})
+            place = source[row["row"] - 1] if source else row["row"]
+            own = {**row, "row": place, "judge": jobs[number].settings.judge.model}
+            run.append("verdicts.jsonl", own)
             tally.verdicts += 1
             tally.invalid_verdicts += bool(row["invalid"])
     stamp = {

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
-from rlaif.evaluation.outcomes import Outcomes
+from rlaif.evaluation.outcomes import Outcomes, read_outcomes
 from rlaif.evaluation.panels import (
     effective_judges,
     error_correlation,
@@ -22,6 +22,7 @@ from rlaif.evaluation.panels import (
 )
 from rlaif.pipeline.panel import Member, Panel, run_panel
 from rlaif.records import Preference
+from rlaif.reporting.page import write_report
 from rlaif.stages.panel import Opinion, fold_panel
 from tests.pipeline.helpers import contents, label, rows, settings, write_inputs
 
@@ -152,6 +153,14 @@ def test_a_panel_folds_what_its_members_said(tmp_path: Path, mode: Any) -> None:
     assert order == sorted(order)
     some = rows(tmp_path / "panel", "preferences.jsonl")[0]["provenance"]
     assert {j["judge"] for j in some["judges"]} == {"hashed"}
+    # What reads runs reads a panel's: every verdict has its pair, and opinions are means.
+    outcomes = read_outcomes(tmp_path / "panel")
+    assert len(outcomes.ids) == len(first)
+    if mode != "cascade":
+        alone = [read_outcomes(tmp_path / name) for name in ("one", "two")]
+        mean = (alone[0].principles["one"].ab + alone[1].principles["one"].ab) / 2
+        np.testing.assert_allclose(outcomes.principles["one"].ab, mean, atol=1e-4)
+    assert "<h2>Principles" in write_report(tmp_path / "panel").read_text()
     # A run that goes on after a stop ends with the same bytes.
     whole = contents(tmp_path / "panel")
     for lost in ("manifest.json", "members/2-hashed"):

@@ -8,11 +8,12 @@ from functools import cached_property
 
 from rlaif.constitution.schema import Principle
 from rlaif.engines.base import Codec
+from rlaif.pipeline.calibrated import Folding
 from rlaif.pipeline.chains import Ask, Told
 from rlaif.pipeline.rendering import Renderer
 from rlaif.prompts import JudgeTemplate
 from rlaif.records import ChoiceResult, Failure, Pair, Preference
-from rlaif.stages.folding import FoldSettings, fold
+from rlaif.stages.folding import FoldSettings
 from rlaif.stages.questions import OrdersMode, plan, screen
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.verdicts import read_verdict
@@ -27,6 +28,7 @@ class Judging:
     Attributes:
         label_mass_floor: see `rlaif.stages.verdicts`.
         orders, seed: see `rlaif.stages.questions.plan`.
+        folding: from opinions to preferences; None: by `fold`, uncalibrated.
     """
 
     template: JudgeTemplate
@@ -35,6 +37,7 @@ class Judging:
     label_mass_floor: float
     orders: OrdersMode = "both"
     seed: int = 0
+    folding: Folding | None = None
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -77,5 +80,6 @@ class Judging:
                         floor=self.label_mass_floor,
                     )
                 )
-            found.append(fold(score_pair(pair, principles, verdicts), self.fold))
+            folding = self.folding or Folding(self.fold)
+            found.append(folding.preference(score_pair(pair, principles, verdicts)))
         return found

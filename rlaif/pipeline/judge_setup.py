@@ -15,11 +15,12 @@ from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.engines.base import EngineSettings, can_generate, codec_for, model_fingerprint
 from rlaif.errors import RlaifError
+from rlaif.pipeline.calibrated import Folding, check_fits, load_calibration
 from rlaif.pipeline.comparing import JUDGE, Judging
 from rlaif.pipeline.feedback import WRITER, Criticizing, Remark
 from rlaif.pipeline.pointwise import Anchored, Asked, Point, load_pointwise_template
 from rlaif.pipeline.service import Questions
-from rlaif.prompts import load_judge_template
+from rlaif.prompts import JudgeTemplate, load_judge_template
 from rlaif.records import Message, Pair, Preference
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_row
@@ -49,6 +50,9 @@ class JudgeSettings(BaseModel):
     orders: OrdersMode = Field(default="both", description="Show each pair both ways round.")
     label_mass_floor: float = Field(
         default=0.5, ge=0, le=1, description="Least probability on the labels of a verdict."
+    )
+    calibration: str | None = Field(
+        default=None, description="File of `rlaif calibrate`: how sure this judge may be."
     )
     critique_tokens: int = Field(default=256, ge=1, description="Longest critique.")
     revision_tokens: int = Field(default=1024, ge=1, description="Longest revision.")
@@ -181,8 +185,9 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         )
     codec = codec_for(settings.judge)
     judging = Judging(
-        template, codec, settings.fold, settings.label_mass_floor, settings.orders, settings.seed
-    )
+        template, codec, settings.fold, settings.label_mass_floor, settings.orders, settings.seed,
+        _folding(settings, loaded, template),
+    )  # fmt: skip
     assert judging.renderer  # a label that is no token of this judge is known now
     coverage = settings.fold.min_coverage
     pointwise: Asked | Anchored = Anchored(judging, coverage)
@@ -207,6 +212,37 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         "template_hash": template.hash,
     }
     return JudgeSetup(settings, loaded, judging, pointwise, criticizing, stamp)
+
+
+def _folding(
+    settings: JudgeSettings, constitution: Constitution, template: JudgeTemplate
+) -> Folding:
+    """Calibrated where a calibration is given.
+
+    Raises:
+        RlaifError: it was fitted for something else.
+    """
+    if settings.calibration is None:
+        return Folding(settings.fold)
+    found = load_calibration(settings.calibration)
+    config = {
+        "judge": {
+            "model": settings.judge.model,
+            "fingerprint": model_fingerprint(settings.judge),
+        },
+        "constitution": {
+            "name": constitution.name,
+            "version": constitution.version,
+            "hash": constitution.hash,
+        },
+        "template": {"hash": template.hash},
+        "fold": settings.fold.model_dump(mode="json"),
+        "orders": settings.orders,
+        "principles": "all",
+        "stop": "never",
+    }
+    check_fits(found, config, settings.calibration)
+    return Folding(settings.fold, found)
 
 
 def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:

@@ -221,6 +221,16 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
         z = math.log(p / (1 - p)) / found["temperature"]
         assert row["p_chosen"] == pytest.approx(1 / (1 + math.exp(-z)), abs=1e-4)
         assert row["provenance"]["calibration"]
+    # The same calibration behind the Python API (and the server).
+    from rlaif import Judge
+
+    some = {row["provenance"]["id"]: row for row in after}["n7"]
+    given = json.loads(data.read_text().splitlines()[4])
+    assert given["id"] == "n7"
+    with Judge(tmp_path / "c.yaml", "hashed", engine="scripted", template="pairwise", pointwise="anchored",
+               calibration=path, cache_folder=tmp_path / "api") as judge:  # fmt: skip
+        said = judge.compare(given["prompt"], given["response_a"], given["response_b"])
+    assert max(said.p_a, 1 - said.p_a) == pytest.approx(some["p_chosen"], abs=2e-5)
     label_run(data, tmp_path / "c.yaml", tmp_path / "sure", calibration=path,
               agreement_target=0.75, cache=tmp_path / "run.sqlite")  # fmt: skip
     manifest = json.loads((tmp_path / "sure" / "manifest.json").read_text())

@@ -255,6 +255,14 @@ _BUILTIN = (
         "as the engine inside, `--option inner=vllm` or another; contexts stay whole on a copy.",
     ),
     EngineInfo(
+        "vllm-server",
+        "a judge behind `vllm serve --enable-scale-out`: other machines, or one engine for many",
+        "transformers",
+        "pip install rlaif",
+        "rlaif.engines.vllm_server:create",
+        "as vllm does, over HTTP: token ids in, log-probabilities of exactly the label tokens out.",
+    ),
+    EngineInfo(
         "openai",
         "a model behind a chat server (vllm serve, or a service): for writing, not for judging",
         "httpx",

@@ -20,7 +20,7 @@ PROMPT_KEYS = (
 )  # fmt: skip
 LIST_KEYS = ("responses", "completions", "candidates", "generations", "outputs")
 PAIR_KEYS = ("chosen", "rejected")
-_NUMBERED = re.compile(r"(response|completion|answer|output)_([a-z]|\d{1,2})")
+_NUMBERED = re.compile(r"(response|completion|answer|output)_([a-zA-Z]|\d{1,2})")
 TEXT_KEYS = ("response", "completion", "content", "text", "output", "answer")
 SINGLE_KEYS = ("response", "completion", "answer", "output")
 ORIGIN_KEYS = ("model", "origin", "generator", "source_model")

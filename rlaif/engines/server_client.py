@@ -1,0 +1,178 @@
+"""Asks a server many things at once: retries what may pass, waits when told, stops when closed."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from rlaif.engines.base import EngineSettings, Intake
+from rlaif.errors import RlaifError
+from rlaif.records import Request, Result
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 60.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no answer; `passing` where asking again later may well succeed."""
+
+    reason: str
+    passing: bool
+
+
+class ServerClient:
+    """Connections to one server.
+
+    Args:
+        url: what paths are put behind.
+        most: requests under way at once.
+        retries: how often a request is sent again that met a passing fault.
+        timeout: seconds for one answer.
+
+    Raises:
+        RlaifError: the key in the environment is none.
+    """
+
+    def __init__(self, url: str, *, most: int, retries: int, timeout: float) -> None:
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise RlaifError(
+                f"{KEY_VARIABLE} holds characters that no key has", hint="Set it anew."
+            )
+        self._url, self._most, self._retries = url.rstrip("/"), most, retries
+        self._timeout = timeout
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
+        self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
+        self._pool = ThreadPoolExecutor(most)
+        self._stopping = False
+
+    def get(self, path: str) -> httpx.Response:
+        """The answer to a first request; closes the client where there is none.
+
+        Raises:
+            RlaifError: no server answers, or it refuses the key.
+        """
+        try:
+            found = self._client.get(f"{self._url}{path}", timeout=min(self._timeout, 30.0))
+        except httpx.HTTPError as error:
+            self.close()
+            raise RlaifError(
+                f"no server answers at {self._url!r} ({error})",
+                hint="Start it, or name it with --option base_url=http://HOST:PORT/v1.",
+            ) from None
+        if found.status_code in (401, 403):
+            self.close()
+            raise RlaifError(
+                f"the server at {self._url!r} refuses the key (status {found.status_code})",
+                hint=f"Set {KEY_VARIABLE} in the environment.",
+            )
+        return found
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response | Refusal:
+        """A successful answer, or why there is none."""
+        reason, passing = "", True
+        for attempt in range(self._retries + 1):
+            if attempt:
+                self._pause(min(_LONGEST_WAIT, 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)))
+            if self._stopping:
+                return Refusal("the engine was closed", False)
+            try:
+                answer = self._client.post(f"{self._url}{path}", json=body)
+            except httpx.HTTPError as error:
+                reason = f"{type(error).__name__}: {error}"
+                continue
+            if answer.status_code == 200:
+                return answer
+            reason = f"status {answer.status_code}: {' '.join(answer.text.split())[:200]}"
+            if answer.status_code not in PASSING:
+                passing = False
+                break
+            self._pause(_retry_after(answer))
+        return Refusal(reason, passing)
+
+    def run(
+        self, requests: Iterable[Request | None], answer: Callable[[Request], Result]
+    ) -> Iterator[list[Result]]:
+        """What `answer` makes of requests, as many at once as allowed, as they finish."""
+        intake = Intake(requests)
+        flying: set[Future[Result]] = set()
+        while True:
+            for request in intake.take(self._most - len(flying)):
+                flying.add(self._pool.submit(answer, request))
+            if not flying:
+                if intake.exhausted:
+                    return
+                continue
+            done, flying = wait(flying, return_when=FIRST_COMPLETED)
+            yield [future.result() for future in done]
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < until:
+            time.sleep(min(0.1, seconds))
+
+    def close(self) -> None:
+        """Let go of what is under way."""
+        self._stopping = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._client.close()
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds that the server asks to wait."""
+    try:
+        return min(_LONGEST_WAIT, max(0.0, float(answer.headers.get("retry-after", 0))))
+    except ValueError:
+        return 0.0
+
+
+SPEED_OPTIONS = ("retries", "timeout")
+"""Options that change no answer."""
+
+
+def server_url(settings: EngineSettings) -> str:
+    """The address that the settings or the environment name.
+
+    Raises:
+        RlaifError: neither does.
+    """
+    url = settings.options.get("base_url") or os.environ.get("OPENAI_BASE_URL")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise RlaifError(
+            f"engine {settings.engine!r} needs the address of a server",
+            hint="Add --option base_url=http://HOST:PORT/v1 or set OPENAI_BASE_URL.",
+        )
+    return url
+
+
+def patience(settings: EngineSettings, known: tuple[str, ...]) -> tuple[int, float]:
+    """The options `retries` (5) and `timeout` (600 seconds), checked.
+
+    Args:
+        known: the engine's options.
+
+    Raises:
+        RlaifError: an option is unknown or wrong.
+    """
+    unknown = settings.options.keys() - set(known)
+    if unknown:
+        names = f"{', '.join(known[:-1])} and {known[-1]}"
+        raise RlaifError(
+            f"engine {settings.engine!r} has no option {min(unknown)!r}", hint=f"It has {names}."
+        )
+    retries, timeout = settings.options.get("retries", 5), settings.options.get("timeout", 600)
+    if not isinstance(retries, int) or not 0 <= retries <= 100:
+        raise RlaifError(f"option retries is {retries!r}", hint="Give a whole number from 0.")
+    if not isinstance(timeout, int | float) or not timeout > 0:
+        raise RlaifError(f"option timeout is {timeout!r}", hint="Give seconds above 0.")
+    return retries, float(timeout)

@@ -1,4 +1,4 @@
-"""A judge behind a real vLLM server reads as the reference does, and errors are told in one line."""
+"""A judge behind a real vLLM server reads as the reference does; errors are told in one line."""
 
 from __future__ import annotations
 

@@ -15,45 +15,57 @@ from rlaif.records import Message, Pair
 
 _PATTERNS: dict[str, str] = {
     "instruction": (
-        r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|everything|the|of|these|those|"
-        r"your|my|other|that\s+is)\s+){0,3}(?:above|previous|prior|earlier|instructions?|rules|"
-        r"principles?|prompt)\b"
-        r"|\b(?:answer|choose|pick|select|output|reply|respond)(?:\s+with)?\s+(?:only\s+)?"
-        r"[\"'(\[]?(?:response\s+)?(?-i:[AB])\b[\"')\]]?(?=\s*(?:[.!\n]|$|instead|now|only))"
+        r"\b(?:ignore|disregard|override)\s+(?:(?:all|any|everything|the|of|these|those|"
+        r"your|my|other|that\s+is|text)\s+){0,4}(?:above|previous|prior|earlier|instructions?|"
+        r"rules|principles?|prompt)\b"
+        r"|\bforget\s+(?:(?:all|everything|the|your)\s+){0,3}(?:above|previous|instructions?)\b"
+        r"|\b(?:answer|output|reply|respond|say)(?:\s+with)?\s*:?\s+(?:only\s+)?[\"'(\[]{0,2}"
+        r"(?:response\s+)?(?-i:[AB])\b[\"')\]]{0,2}(?=\s*(?:[.!\n]|$|instead|now|only))"
+        r"|\b(?:choose|pick|select|prefer)\s+(?:response|answer)\s+(?-i:[AB])\b"
         r"|\bthis\s+(?:response|answer|one)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
-        r"(?:better|best|correct|superior)|should\s+win|wins|follows\s+(?:the|every|all)\s+"
+        r"(?:better|best|superior)\b|should\s+win\b|wins\b|follows\s+(?:the|every|all)\s+"
         r"(?:principle|constitution))"
-        r"|\b(?:final\s+)?verdict\s*[:=]|\b(?:dear|note\s+to(?:\s+the)?|attention)\s+"
+        r"|\b(?:final\s+)?verdict[ \t]*[:=]|\b(?:dear|note\s+to(?:\s+the)?|attention)\s+"
         r"(?:judge|evaluator|grader)\b|\byou\s+are\s+(?:the|a|now\s+a?)\s*(?:judge|evaluator|grader)\b"
     ),
     "turn marker": (
-        r"\n\s*(?:Human|User|Assistant|System|Judge)\s*:"
-        r"|^\s*#{2,3}\s*(?:Response|Instruction|Assistant|User|Human|System)\b"
-        r"|<\|[^|>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+        r"^[ \t>*_]*(?:Human|User|Assistant|System|Judge|AI)[ \t*_]*:"
+        r"|^[ \t]*#{2,3}[ \t]*(?:Response|Instruction|Assistant|User|Human|System)[ \t]*:?[ \t]*$"
+        r"|<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+        r"|<(?:bos|eos|pad|unk|EOS_TOKEN|BOS_TOKEN)>|\[(?:gMASK|TOOL_CALLS|AVAILABLE_TOOLS)\]"
     ),
-    "hidden characters": (
-        r"[\u200b\u2060\ufeff\u00ad\U000e0000-\U000e007f]|(?<=[A-Za-z])[\u200c\u200d](?=[A-Za-z])"
-    ),
-    "bidi control": r"[\u202a-\u202e\u2066-\u2069]",
 }
 _EACH = {name: re.compile(p, re.IGNORECASE | re.MULTILINE) for name, p in _PATTERNS.items()}
 _HINTS: dict[str, tuple[str, ...]] = {
     "instruction": (
         "ignore", "disregard", "forget", "override", "this response", "this answer", "this one",
-        "verdict", "judge", "evaluator", "grader",
+        "verdict", "judge", "evaluator", "grader", "choose", "pick", "select", "prefer",
     ),
     "turn marker": (
-        "human:", "user:", "assistant:", "system:", "judge:", "##", "<|", "s>", "inst]", "<<",
-        "_of_turn>", "human :", "user :", "assistant :",
+        "human", "user", "assistant", "system", "judge", "ai", "##", "<|", "<｜", "inst]", "<<",
+        "_of_turn>", "bos", "eos", "<pad>", "<unk>", "gmask", "tool",
     ),
 }  # fmt: skip
 """Words of which a text must hold one before its pattern is tried: patterns are far slower."""
 _LETTER = re.compile(r"\b[AB]\b")
-_UNSEEN = re.compile(
-    r"[\u200b-\u200d\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+_TOLD = ("answer", "output", "reply", "respond", "say")
+_TURN_SIGNS = (":", "##", "<", "[")
+_IGNORABLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff"
 )
-_PICKED = ("answer", "choose", "pick", "select", "output", "reply", "respond")
-_HIDDEN = re.compile(r"[\u200b-\u200d\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
+_UNSEEN = re.compile(f"[{_IGNORABLE}]")
+_BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+_HIDING = re.compile(
+    # Beside a Latin letter, where no script needs them; soft hyphens and emoji have their place.
+    r"(?:[A-Za-z][\u034f\u200b-\u200d\u2060-\u2064\u180e\u3164\ufe00-\ufe0f\ufeff]"
+    r"|[\u034f\u200b-\u200d\u2060-\u2064\u180e\u3164\ufeff] ?[A-Za-z]"
+    r"|[\U000e0100-\U000e01ef]{2}|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007e])"
+)
+_NEWLINES = re.compile(r"\r\n?|[\u2028\u2029\u0085]")
+
+
+KINDS = ("instruction", "turn marker", "hidden characters", "bidi control", "judge's delimiter")
 
 
 class HostileText:
@@ -65,30 +77,41 @@ class HostileText:
 
     def __init__(self, delimiters: Iterable[str] = ()) -> None:
         kept = {d.strip() for d in delimiters if len(d.strip()) > 1}
-        self._delimiters = sorted(d for d in kept if len(d) >= 6)
+        self._delimiters = sorted(" ".join(d.lower().split()) for d in kept if len(d) >= 6)
         # Short ones, such as "A:", mean something at the start of a line only.
         self._line_starts = tuple(sorted(d for d in kept if len(d) < 6))
 
     def kinds(self, text: str) -> list[str]:
         """The kinds of hostile text in one completion, in a fixed order."""
+        found = self._plain_kinds(text)
+        if not text.isascii() and _UNSEEN.search(text):
+            # What is not seen may hide or break up anything else: look again without it.
+            bare = _UNSEEN.sub("", text)
+            tags = "".join(chr(ord(c) - 0xE0000) for c in text if 0xE0020 <= ord(c) <= 0xE007E)
+            for other in (bare, bare[::-1] if _BIDI.search(text) else "", tags):
+                found |= self._plain_kinds(other)
+            if _HIDING.search(text):
+                found.add("hidden characters")
+            if _BIDI.search(text):
+                found.add("bidi control")
+        return [kind for kind in KINDS if kind in found]
+
+    def _plain_kinds(self, text: str) -> set[str]:
+        if "\r" in text or not text.isascii():
+            text = _NEWLINES.sub("\n", text)
         lower = text.lower()
-        found = [
+        found = {
             name for name in _PATTERNS if _hinted(name, text, lower) and _EACH[name].search(text)
-        ]
-        if "hidden characters" in found or "bidi control" in found:
-            # What they hide may be an instruction.
-            plain = _HIDDEN.sub("", text)
-            plain = "".join(
-                chr(ord(c) - 0xE0000) if 0xE0020 <= ord(c) <= 0xE007E else c for c in plain
-            )
-            shown = (plain, plain[::-1])
-            if "instruction" not in found and any(_EACH["instruction"].search(t) for t in shown):
-                found.insert(0, "instruction")
-        if any(d in text for d in self._delimiters) or (
+        }
+        if any(d in lower for d in self._delimiters) or (
             self._line_starts
             and any(line.startswith(self._line_starts) for line in text.splitlines())
         ):
-            found.append("judge's delimiter")
+            found.add("judge's delimiter")
+        elif "  " in text or "\t" in text:
+            squeezed = " ".join(lower.split())
+            if any(d in squeezed for d in self._delimiters):
+                found.add("judge's delimiter")
         return found
 
     def describe(self, pair: Pair) -> str:
@@ -103,12 +126,12 @@ class HostileText:
 
 def _hinted(kind: str, text: str, lower: str) -> bool:
     """Whether the kind's pattern can match at all."""
-    if kind in _HINTS:
-        if any(hint in lower for hint in _HINTS[kind]):
-            return True
-        asks = kind == "instruction" and any(word in lower for word in _PICKED)
-        return asks and _LETTER.search(text) is not None
-    return not text.isascii() and _UNSEEN.search(text) is not None
+    if kind == "turn marker" and not any(sign in text for sign in _TURN_SIGNS):
+        return False
+    if any(hint in lower for hint in _HINTS[kind]):
+        return True
+    asks = kind == "instruction" and any(word in lower for word in _TOLD)
+    return asks and _LETTER.search(text) is not None
 
 
 def _text(messages: Sequence[Message]) -> str:

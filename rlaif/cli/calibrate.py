@@ -36,9 +36,9 @@ judge to be less sure than it should be.
 )
 @click.option(
     "--per-principle/--no-per-principle",
-    default=True,
+    default=False,
     help="Also temper single principles with 200 labels or more, where that holds on held-out "
-    "pairs. [default: on]",
+    "pairs. This changes decisions. [default: off]",
 )
 @click.option(
     "-o", "--out", metavar="FILE", help="The calibration. [default: RUN/calibration.json]"
@@ -61,8 +61,9 @@ def command(
 ) -> None:
     """Fit how sure a judge may be to labels of people.
 
-    Decisions stay as they are; probabilities come to mean how often people agree. What is
-    reported was measured on labels held out (five-fold cross-validation, prompts kept whole).
+    Probabilities come to mean how often people agree; decisions stay as they are, except with
+    --per-principle. What is reported was measured on labels held out (five-fold cross-validation,
+    prompts kept whole).
     """
     quiet_libraries()
     from rlaif.evaluation.calibrating import TooFewLabels, calibrate
@@ -74,6 +75,10 @@ def command(
 
     folder = Path(run)
     config = read_manifest(folder)["config"]
+    if "panel" in config:
+        raise RlaifError(
+            f"run {run!r} is a panel's", hint="Calibrate its judges' runs, in its folder members/."
+        )
     if config.get("calibration"):
         raise RlaifError(
             f"run {run!r} is calibrated already", hint="Name a run without --calibration."
@@ -83,8 +88,8 @@ def command(
     matched = match_labels(folder, outcomes, open_source(labels, split), mapping=mapping)
     if matched.unmatched or matched.conflicting:
         note(
-            f"{matched.unmatched} labels belong to no pair of this run, and {matched.conflicting} "
-            "pairs are labeled both ways; neither is used"
+            f"{matched.unmatched} labels belong to no pair of this run and are not used; on "
+            f"{matched.conflicting} pairs people disagree: of each one vote counts, drawn by chance"
         )
     try:
         found = calibrate(
@@ -106,7 +111,7 @@ def command(
         for name, m in found.measured.items()
     ]
     click.echo(table([f"{found.labels} labeled decisions", "ECE", "Brier", "log loss"], rows))
-    if found.method == "temperature":
+    if found.method == "temperature" and not found.principles:
         word = "overconfident" if found.temperature > 1 else "underconfident"
         click.echo(f"temperature {found.temperature:.3f}: the judge is {word}")
     if found.principles:

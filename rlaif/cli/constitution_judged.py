@@ -64,11 +64,16 @@ def test_command(
     """Run each principle's own examples through the judge.
 
     An example passes if its principle, asked alone and in both orders, prefers `chosen` to
-    `rejected` by the margin. Exits with 1 if any fails.
+    `rejected` by the margin. Exits with 1 if any fails, or if there is none.
     """
     quiet_libraries()
     from rlaif.pipeline.comparing import JUDGE, Judging
-    from rlaif.pipeline.judge_setup import JudgeSettings, prepare_judge, with_defaults
+    from rlaif.pipeline.judge_setup import (
+        ANCHORED,
+        JudgeSettings,
+        prepare_judge,
+        with_defaults,
+    )
     from rlaif.pipeline.service import Service
 
     values, places = merge_settings(
@@ -79,6 +84,7 @@ def test_command(
         values["engine"] = "vllm"
     engine = build(EngineSettings, values, places)
     own = {k: v for k, v in values.items() if k in JudgeSettings.model_fields}
+    own["pointwise"] = ANCHORED  # asks for no labels beyond those of the judge's template
     settings = build(JudgeSettings, with_defaults(own, engine), places)
 
     with ExitStack() as stack:
@@ -145,7 +151,9 @@ def _test(
                 click.echo(f"       prompt: {' '.join(r.prompt.split())[:90]}")
         failed = sum(not r.passed for r in results)
         click.echo(f"{len(results) - failed} of {len(results)} examples passed")
-    return all(r.passed for r in results)
+    if not results:
+        note("no principle has examples, so nothing was tested")
+    return bool(results) and all(r.passed for r in results)
 
 
 def _watch(constitution: str, once: Callable[[], bool]) -> None:
@@ -161,8 +169,12 @@ def _watch(constitution: str, once: Callable[[], bool]) -> None:
             once()
         except RlaifError as error:
             click.echo(f"error: {error}", err=True)
+            if error.place is not None:  # a file that is extended, perhaps
+                broken = Path(error.place.file)
+                files.add(broken)
+                seen.setdefault(broken, _stamps({broken})[broken])
         note("waiting for a change (Ctrl-C stops)")
-        while _stamps(files) == seen:
+        while _stamps(set(seen)) == seen:
             time.sleep(0.2)
         click.echo("")
 
@@ -406,7 +418,8 @@ def induce_command(
 
     A model proposes a rule for each of some pairs; near-duplicates are merged; the judge applies
     each to all pairs; those are kept that agree with people beyond chance, add something to the
-    others, and hold on two fifths of the data kept aside. (Inverse constitutional AI.)
+    others, and hold on a quarter of the data kept aside; another quarter, which decides nothing,
+    gives the accuracy that is printed. (Inverse constitutional AI.)
     """
     quiet_libraries()
     from rlaif.evaluation.inducing import RESULT, induce, model_proposer
@@ -439,7 +452,7 @@ def induce_command(
         )  # fmt: skip
     if as_json:
         print_json({
-            "constitution": str(folder / RESULT),
+            "constitution": str(folder / RESULT) if found.kept else None,
             "accuracy": vars(found.accuracy),
             "kept": [{"id": k.candidate.id, "question": k.candidate.question,
                       "accuracy": vars(k.accuracy), "opinions": k.opinions,
@@ -457,4 +470,4 @@ def induce_command(
         dropped = [(c.question, reason) for c, reason in found.dropped]
         click.echo("\n" + table(["dropped", "why"], dropped))
     click.echo(f"\ntogether right on {found.accuracy} of {found.accuracy.n} pairs kept aside")
-    click.echo(str(folder / RESULT))
+    click.echo(str(folder / RESULT) if found.kept else "nothing was kept, so there is no draft")

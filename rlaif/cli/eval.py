@@ -201,3 +201,5 @@ def _print(found: Any) -> None:
         click.echo(table(["bias", "measured", "n", "flagged"], [
             (b.name, b.shown, b.n, "yes" if b.flagged else "no") for b in measured.findings
         ]))  # fmt: skip
+        for warning in measured.warnings:
+            click.echo(f"note: {warning}")

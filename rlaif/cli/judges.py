@@ -48,9 +48,11 @@ def panel_of(
     """
     mode, below = panel or "mean", 0.5
     if panel is not None and panel not in get_args(PanelMode):
+        if judges:
+            raise RlaifError(
+                "a panel's file and --judge both name judges", hint="Use one or the other."
+            )
         mode, below, judges = _read(Path(panel))
-    elif panel is not None and panel.startswith("cascade"):
-        mode = "cascade"
     members = []
     for judge in judges:
         settings, extra = judge_settings(judge, config, flags, ("weight",))
@@ -61,6 +63,11 @@ def panel_of(
         if not 0 < weight < 1e6:
             raise RlaifError(
                 f"judge {judge!r} has the weight {extra['weight']!r}", hint="Give one above 0."
+            )
+        if "weight" in extra and mode != "weighted":
+            raise RlaifError(
+                f"judge {judge!r} has a weight, which a panel by {mode} does not use",
+                hint="Add --panel weighted.",
             )
         members.append(Member(settings, weight))
     if len(members) < 2:

@@ -112,7 +112,7 @@ def command(
     if panel is not None or len(judges) > 1:
         _label_by_panel(
             data, constitution, Path(out), panel_of(panel, judges, config, flags), split,
-            cache_path, dry_run, as_json,
+            cache_path, price_per_hour, dry_run, as_json,
         )  # fmt: skip
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
@@ -156,6 +156,7 @@ def _label_by_panel(
     panel: Any,
     split: str,
     cache_path: Path | None,
+    price_per_hour: float | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -172,10 +173,12 @@ def _label_by_panel(
     panel = Panel(members, panel.mode, panel.escalate_below)
     if dry_run:
         found = {
-            m.settings.judge.model: estimate(
-                prepare(data, constitution, m.settings, split=split), cache_path=cache_path
+            f"{number}-{m.settings.judge.model}": estimate(
+                prepare(data, constitution, m.settings, split=split),
+                cache_path=cache_path,
+                price_per_hour=price_per_hour,
             )
-            for m in members
+            for number, m in enumerate(members, 1)
         }
         if as_json:
             print_json(found)
@@ -189,7 +192,8 @@ def _label_by_panel(
     with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
         summary = run_panel(
             data, constitution, panel, out, split=split, cache_path=cache_path,
-            on_progress=screens.progress, on_engine=screens.engine,
+            price_per_hour=price_per_hour, on_progress=screens.progress,
+            on_engine=screens.engine,
         )  # fmt: skip
     if as_json:
         print_json({"run": str(out), "fresh": summary.fresh, **summary.manifest})

@@ -64,5 +64,5 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
              f"{p.effective_labels:.0f}")
             for name, p in people.items()
         ]  # fmt: skip
-        head = ["model", "won, by people (ties half)", "labeled prompts", "worth labels alone"]
+        head = ["model", "won, by people (ties half)", "labeled pairs", "worth labels alone"]
         click.echo("\n" + table(head, more))

@@ -55,16 +55,17 @@ def qualities(question: str) -> list[str]:
     text = question.lower()
     for name, pattern in QUALITIES.items():
         for match in re.finditer(rf"\b(?:{pattern})\b", text):
-            if name in ("brevity", "accuracy", "courtesy", "safety") or not _LESS.search(
-                text[: match.start()]
-            ):
+            asked = match.group()
+            negative = asked.startswith(("rude", "falsehood", "error", "danger", "harmful", "hedg"))
+            own = asked.startswith(("fewer", "no ", "less"))
+            if own or negative or not _LESS.search(text[: match.start()]):
                 found.setdefault(name, match.start())
     return sorted(found, key=lambda name: found[name])
 
 
 def joined_qualities(question: str) -> list[str]:
     """Qualities that one question joins with "and": a response may have one and lack the other."""
-    main = re.split(r"[,;(]", question)[0]
+    main = re.split(r"[;(]|,(?! (?:and|but|while|as well))", question)[0]
     found = qualities(main)
     return found if len(found) > 1 and _JOINED.search(main.lower()) else []
 

@@ -20,6 +20,7 @@ from rlaif.resources import demo_model
 LONGEST_DEFAULT = 16_384
 EMBEDDED = {"demo-judge": "judge", "demo-policy": "policy", "demo-writer": "writer"}
 """Names of the models that ship with the package; `demo` is the one that a command needs."""
+_MOST_DEFUSED = 8
 _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 
 
@@ -176,7 +177,15 @@ class HFCodec:
     def _defuse(self, text: str) -> str:
         if self._special is None:
             return text
-        return self._special.sub(lambda m: f"{m.group()[0]} {m.group()[1:]}", text)
+        for _ in range(_MOST_DEFUSED):
+            if not self._special.search(text):
+                return text
+            # What is left of one token may be another; a token of one character has no inside.
+            text = self._special.sub(
+                lambda m: f"{m.group()[0]} {m.group()[1:]}" if len(m.group()) > 1 else "\ufffd",
+                text,
+            )
+        return self._special.sub("\ufffd", text)
 
     def spellings(self, label: str) -> tuple[int, ...]:
         """See `Codec.spellings`; found by decoding every short token that contains the label."""

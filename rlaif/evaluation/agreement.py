@@ -117,11 +117,14 @@ def agreement(
     groups: Sequence[str],
     *,
     by_order: tuple[Ints, Ints] | None = None,
+    rows: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Agreement:
     """All of it at once.
 
     Args:
+        groups: pairs that are not independent (of one prompt).
+        rows: pairs of one row of the data; default: `groups`.
         by_order: the winners of each order alone.
     """
     clear = label != 0
@@ -133,8 +136,9 @@ def agreement(
         values = consistent(label[clear], by_order[0][clear], by_order[1][clear])
         both = mean_with_interval(values, list(known), seed=seed)
     whole = None
-    if len(known) and len(set(known)) < len(known):
-        _, index = np.unique(known, return_inverse=True)
+    of_row = np.asarray(groups if rows is None else rows, dtype=str)[clear]
+    if len(of_row) and len(set(of_row)) < len(of_row):
+        _, index = np.unique(of_row, return_inverse=True)
         worst = np.full(index.max() + 1, 1.0)
         np.minimum.at(worst, index, np.where(right == 1.0, 1.0, 0.0))
         whole = mean_with_interval(worst, list(range(len(worst))), seed=seed)

@@ -8,15 +8,16 @@ on an unbiased judge flags anything at all in at most 5% of cases.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.tools.sm_exceptions import PerfectSeparationError
 
 from rlaif.evaluation.outcomes import Floats, Outcomes, logit
-from rlaif.evaluation.resampling import group_sums
 from rlaif.records import CLEAR
 
 ALPHA = 0.05
@@ -36,6 +37,7 @@ class Finding:
         p: two-sided, against no bias.
         flagged: whether it stands after correction for all findings of the report.
         detail: more about it, in words.
+        association: whether it may be deserved, for want of labels; then it is never flagged.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Finding:
     p: float
     flagged: bool = False
     detail: str = ""
+    association: bool = False
 
     @property
     def shown(self) -> str:
@@ -73,11 +76,15 @@ def corrected(findings: Sequence[Finding]) -> list[Finding]:
 
     if not findings:
         return []
-    flags = multipletests([f.p for f in findings], alpha=ALPHA, method="holm")[0]
+    tested = [f for f in findings if not f.association]
+    if not tested:
+        return list(findings)
+    flags = iter(multipletests([f.p for f in tested], alpha=ALPHA, method="holm")[0])
     return [
-        replace(f, flagged=bool(flag) and abs(f.value) >= NEGLIGIBLE[f.unit])
-        for f, flag in zip(findings, flags, strict=True)
-    ]
+        f if f.association else
+        replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])
+        for f in findings
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,19 +160,21 @@ def style_biases(
     label: NDArray[np.int64] | None = None,
     groups: Sequence[str] | None = None,
 ) -> list[Finding]:
-    """How the log-odds of a verdict move with differences of style, all measured together.
+    """How far the log-odds of a verdict follow style, all styles measured together.
 
-    The model is logistic: log p/(1-p) = sum of coefficient x difference, plus what the responses
-    deserve; fitted by least squares on the log-odds (no intercept: `a` and `b` may be swapped),
-    with standard errors that hold under any spread and within groups (White 1980; Liang and Zeger
-    1986, by statsmodels).  As in length-controlled AlpacaEval (Dubois et al. 2024,
-    arXiv:2404.04475) the style of a better answer may itself be better: with labels, what people
-    prefer is held fixed and the coefficient is the judge's own; without, it is an association.
+    With labels: does style tell what people prefer beyond the verdict?  In the logistic model
+    log-odds(people prefer a) = k (verdict - sum of coefficient x difference) a coefficient is what
+    the judge adds for style beyond what people do; 0 for a judge whose opinion is right on
+    average at every length, however style and quality hang together (Dubois et al. 2024,
+    arXiv:2404.04475, control for length in such a model).  Without labels: least squares of the
+    log-odds on the differences, an association that good style may deserve; never flagged.
+    Standard errors hold under any spread and within groups (White 1980; Liang and Zeger 1986, by
+    statsmodels); no intercept: `a` and `b` may be swapped.
 
     Args:
         log_odds: that `a` is better, in nats.
         styles: by name, standardised differences a - b.
-        label: what people prefer: 1, 0 or -1.
+        label: what people prefer: 1, 0 or -1; ties are left out.
         groups: pairs that are not independent.
 
     Returns:
@@ -174,31 +183,58 @@ def style_biases(
     import statsmodels.api as sm  # noqa: PLC0415 - slow to import
 
     known = np.isfinite(log_odds)
+    if label is not None:
+        known &= label != 0
     varying = {k: v[known] for k, v in styles.items() if np.count_nonzero(v[known]) >= LEAST}
     n = int(known.sum())
     if not varying or n < LEAST + len(styles):
         return []
-    columns = list(varying.values())
+    design = np.column_stack(list(varying.values()))
     if label is not None:
-        columns.append(label[known].astype(np.float64))
-    design = np.column_stack(columns)
+        design = np.column_stack([design, log_odds[known]])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return []
-    model = sm.OLS(log_odds[known], design)
-    if groups is not None and len(set(groups)) < len(groups):
+    how: dict[str, object] = {"cov_type": "HC0"}
+    if groups is not None:
         own = np.unique(np.asarray(groups, dtype=str)[known], return_inverse=True)[1]
-        fit = model.fit(cov_type="cluster", cov_kwds={"groups": own})
-    else:
-        fit = model.fit(cov_type="HC3")
-    intervals = fit.conf_int()
-    what = "" if label is not None else "an association: no labels say what is better"
-    return [
-        Finding(
-            name, float(fit.params[k]), float(intervals[k][0]), float(intervals[k][1]),
-            "nats per SD", n, float(fit.pvalues[k]), detail=what,
-        )
-        for k, name in enumerate(varying)
-    ]  # fmt: skip
+        if own.max() + 1 < n:
+            how = {"cov_type": "cluster", "cov_kwds": {"groups": own}}
+    if label is None:
+        if how["cov_type"] == "HC0":
+            how = {"cov_type": "HC3"}
+        fit = sm.OLS(log_odds[known], design).fit(**how)
+        intervals = fit.conf_int()
+        return [
+            Finding(
+                name, float(fit.params[k]), float(intervals[k][0]), float(intervals[k][1]),
+                "nats per SD", n, float(fit.pvalues[k]), association=True,
+                detail="an association: no labels say what is better",
+            )
+            for k, name in enumerate(varying)
+        ]  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit = sm.Logit((label[known] > 0).astype(np.float64), design).fit(disp=0, **how)
+    except (np.linalg.LinAlgError, ValueError, PerfectSeparationError):
+        return []
+    scale, covariance = float(fit.params[-1]), np.asarray(fit.cov_params())
+    # A judge without a clear link to people's preference has no bias to be measured against.
+    if scale <= 0 or fit.pvalues[-1] > ALPHA or not np.isfinite(covariance).all():
+        return []
+    found = []
+    for k, name in enumerate(varying):
+        value = -float(fit.params[k]) / scale
+        gradient = np.zeros(len(fit.params))
+        gradient[k], gradient[-1] = -1.0 / scale, float(fit.params[k]) / scale**2
+        error = float(np.sqrt(gradient @ covariance @ gradient))
+        found.append(
+            Finding(
+                name, value, value - 1.96 * error, value + 1.96 * error, "nats per SD", n,
+                float(fit.pvalues[k]), detail="beyond what people prefer",
+            )
+        )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True)
@@ -259,29 +295,46 @@ def self_preference(
     own: NDArray[np.int64],
     groups: Sequence[str],
 ) -> Finding | None:
-    """How much more often the judge prefers its own family's responses than people do.
+    """How much more readily the judge follows people when they prefer its own family's response.
 
-    The paired difference over pairs of which exactly one response is of the family (Panickssery et
-    al. 2024, arXiv:2404.13076, held against people's preference for the same pairs).  With a judge
-    that otherwise agrees with people on four pairs in five, a preference of ten points is found at
-    400 such pairs with a power of over 0.8.
+    Equal opportunity (Wataoka et al. 2024, arXiv:2410.21819): half the difference between how often
+    the judge agrees where people prefer the own side and where they prefer the other; 0 for a
+    judge that is merely noisy, whichever side is better in truth (unlike the difference of win
+    rates, which regresses to one half).  A preference that turns ten points of all verdicts is
+    found at 400 such pairs with a power of over 0.8.
 
     Args:
-        winner: of the judge: 1 for `a`, -1 for `b`, 0 for neither.
-        label: of people.
+        winner: of the judge: 1 for `a`, -1 for `b`, 0 for neither (half an agreement).
+        label: of people; ties are left out.
         own: 1 where `a` alone is of the judge's family, -1 where `b` alone is, else 0.
     """
-    here = own != 0
-    n = int(here.sum())
-    if n < LEAST:
+    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
+
+    here = (own != 0) & (label != 0)
+    side = (label[here] * own[here]).astype(np.float64)
+    n = len(side)
+    if min(int((side > 0).sum()), int((side < 0).sum())) < LEAST // 2:
         return None
-    judged = (1.0 + winner[here] * own[here]) / 2.0
-    people = (1.0 + label[here] * own[here]) / 2.0
-    sums, sizes = group_sums(judged - people, [groups[i] for i in np.flatnonzero(here)])
-    value = float((judged - people).mean())
-    _, low, high, p = mean_test(np.asarray(sums / sizes.mean()))
-    detail = f"judge {100 * judged.mean():.1f}%, people {100 * people.mean():.1f}%"
-    return Finding("self-preference", value, low, high, "share", n, p, detail=detail)
+    agrees = np.where(winner[here] == 0, 0.5, (winner[here] == label[here]).astype(np.float64))
+    if np.ptp(agrees) == 0.0:
+        return None
+    model = sm.OLS(agrees, np.column_stack([np.ones(n), side]))
+    known = [groups[i] for i in np.flatnonzero(here)]
+    if len(set(known)) < n:
+        index = np.unique(np.asarray(known, dtype=str), return_inverse=True)[1]
+        fit = model.fit(cov_type="cluster", cov_kwds={"groups": index})
+    else:
+        fit = model.fit(cov_type="HC3")
+    low, high = fit.conf_int()[1]
+    there, elsewhere = agrees[side > 0].mean(), agrees[side < 0].mean()
+    detail = (
+        f"agrees with people on {100 * there:.1f}% where they prefer its own, on "
+        f"{100 * elsewhere:.1f}% where they prefer the other"
+    )
+    return Finding(
+        "self-preference", float(fit.params[1]), float(low), float(high), "share", n,
+        float(fit.pvalues[1]), detail=detail,
+    )  # fmt: skip
 
 
 def own_side(judge: str, origins: tuple[Sequence[str], Sequence[str]]) -> NDArray[np.int64]:
@@ -306,15 +359,19 @@ def bias_report(
         also: findings of other kinds, to be corrected for together.
     """
     findings: list[Finding] = []
-    warnings: list[str] = []
+    notes: list[str] = []
+    judged = [o for o in outcomes.principles.values() if o.source != "check"]
     for name, o in outcomes.principles.items():
         if o.source != "check":
             found = position_bias(name, o.ab, -o.ba)
             if found is not None:
                 findings.append(found.offset)
     if not findings:
-        warnings.append(
-            "position: only one order was asked, so its bias is neither cancelled nor known"
+        both = any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged)
+        notes.append(
+            f"position: fewer than {LEAST} pairs were asked in both orders"
+            if both
+            else "position: only one order was asked, so its bias is neither cancelled nor known"
         )
     log_odds = np.where(np.array(outcomes.status) == "abstained", np.nan, logit(outcomes.p_a))
     styles = {name: standardised_difference(a, b) for name, (a, b) in outcomes.texts.items()}
@@ -337,9 +394,15 @@ def bias_report(
             findings.append(measured)
         else:
             wins = float(((1.0 + outcomes.winner * own)[own != 0] / 2.0).mean())
-            warnings.append(
+            notes.append(
                 f"self-preference: {np.count_nonzero(own)} pairs hold one response of the judge's "
                 f"own family ({family(outcomes.judge)}), which wins {100 * wins:.1f}%; only labels "
                 "of people could say whether it deserves to"
             )
-    return BiasReport(corrected([*findings, *also]), warnings)
+    certain = np.abs(np.nan_to_num(log_odds)) >= 11.0
+    if certain.mean() > 0.1:
+        notes.append(
+            f"{100 * certain.mean():.0f}% of preferences are at certainty (log-odds of 11 and "
+            "more): sizes of style biases are too small"
+        )
+    return BiasReport(corrected([*findings, *also]), notes)

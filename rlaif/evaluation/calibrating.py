@@ -96,8 +96,14 @@ def errors(confidence: Floats, right: Floats) -> dict[str, float]:
 
 
 def folds(groups: Sequence[str], seed: int = 0) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Five splits into train and held-out parts that keep groups whole."""
+    """Five splits into train and held-out parts that keep groups whole.
+
+    Raises:
+        TooFewLabels: there are fewer than five groups.
+    """
     unique = len(set(groups))
+    if unique < FOLDS:
+        raise TooFewLabels(f"labels are of {unique} prompts, and cross-validation needs {FOLDS}")
     splitter = GroupKFold(n_splits=min(FOLDS, unique), shuffle=True, random_state=seed)
     return list(splitter.split(np.zeros(len(groups)), groups=list(groups)))
 
@@ -154,13 +160,14 @@ def calibrate(
     groups: Sequence[str],
     *,
     method: Method = "temperature",
-    per_principle: bool = True,
+    per_principle: bool = False,
 ) -> Calibration:
     """The calibration of a run's judge by labels of people.
 
     Principles get temperatures of their own where there are enough labels and cross-validation
     says that the log loss on held-out pairs is lower with them.  `points` are then those of
-    cross-validation, so that a threshold is certified on confidences that did not see the labels.
+    cross-validation, so that a threshold is certified on confidences that did not see the labels;
+    of each prompt one pair, drawn by chance, since a certificate needs independent ones.
 
     Args:
         label: 1, 0 or -1, for pairs whose label is known.
@@ -193,7 +200,11 @@ def calibrate(
             use = asked & (winner != 0)
             fitted = fit(again[use], (winner[use] == label[use]).astype(np.float64), method)
             sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
-    points = [(round(float(c), 6), float(r)) for c, r in zip(sure, agreed, strict=True)]
+    # One pair of each prompt, drawn by chance: a certificate needs independent ones.
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(asked))
+    place = {int(i): k for k, i in enumerate(np.flatnonzero(asked))}
+    chosen = {groups[int(i)]: place[int(i)] for i in drawn}
+    points = [(round(float(sure[k]), 6), float(agreed[k])) for k in sorted(chosen.values())]
     return fitted.model_copy(
         update={
             "principles": temperatures, "labels": len(right), "measured": measured,

@@ -99,7 +99,7 @@ def _pair(principle: Principle, number: int) -> Pair:
 
 def junit(name: str, results: Sequence[ExampleResult]) -> str:
     """The results as JUnit XML: a suite per principle, a case per example."""
-    root = ET.Element("testsuites", name=name, tests=str(len(results)),
+    root = ET.Element("testsuites", name=_legal(name), tests=str(len(results)),
                       failures=str(sum(not r.passed for r in results)))  # fmt: skip
     for principle in dict.fromkeys(r.principle for r in results):
         own = [r for r in results if r.principle == principle]
@@ -108,15 +108,18 @@ def junit(name: str, results: Sequence[ExampleResult]) -> str:
         for r in own:
             case = ET.SubElement(
                 suite, "testcase", classname=f"{name}.{principle}", name=f"example {r.number}",
-                file=str(r.place.file), line=str(r.place.line),
+                file=_legal(str(r.place.file)), line=str(r.place.line),
             )  # fmt: skip
             if not r.passed:
-                failure = ET.SubElement(case, "failure", message=r.reason)
+                failure = ET.SubElement(case, "failure", message=_legal(r.reason))
                 failure.text = f"{r.place}: {_legal(r.prompt)}"
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _legal(text: str) -> str:
-    """Without the control characters that XML has no way to write."""
-    return "".join(c for c in text if c in "\t\n\r" or c >= " ")
+    """Without the characters that XML 1.0 has no way to write."""
+    return "".join(
+        c for c in text
+        if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c >= "\U00010000"
+    )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from rlaif.errors import RlaifError
 from rlaif.evaluation.agreement import credit
 from rlaif.evaluation.outcomes import Floats, Outcomes
 from rlaif.evaluation.resampling import PairedTest, paired_test
@@ -81,7 +82,12 @@ class Coverage:
 
 
 def coverage(outcomes: Outcomes) -> Coverage:
-    """What the principles did in a run."""
+    """What the principles did in a run.
+
+    Raises:
+        RlaifError: leaving one out can't be computed from what was asked.
+    """
+    _check_plain(outcomes)
     decided = outcomes.decided
     uses = []
     for name, o in outcomes.principles.items():
@@ -93,6 +99,15 @@ def coverage(outcomes: Outcomes) -> Coverage:
         share = float(clear[o.asked].mean()) if asked else 0.0
         uses.append(PrincipleUse(name, asked, share, agrees, _decides(outcomes, name)))
     return Coverage(len(outcomes.ids), uses, _ties(outcomes))
+
+
+def _check_plain(outcomes: Outcomes) -> None:
+    if not outcomes.plain:
+        raise RlaifError(
+            f"the run of {outcomes.name} is of a panel, calibrated, or stopped early: what would "
+            "be without a principle can't be told",
+            hint="Use one judge, without --calibration, --stop and --orders adaptive.",
+        )
 
 
 def without(outcomes: Outcomes, name: str) -> NDArray[np.int64]:
@@ -178,6 +193,7 @@ def ablate(
     """Leave each principle out in turn; the judge is asked nothing."""
     from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
 
+    _check_plain(outcomes)
     clear = label != 0
     own = [groups[i] for i in np.flatnonzero(clear)]
     whole = credit(label[clear], outcomes.winner[clear])

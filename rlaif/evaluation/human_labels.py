@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Matched:
         label: 1 for `a`, -1 for `b`, 0 for a tie or for none.
         group: pairs of one prompt share it.
         unmatched: labels that belong to no pair of the run.
-        conflicting: pairs that were labeled both ways; they have no label.
+        conflicting: pairs on which people disagree; one of their votes, drawn by chance, is the
+            label, so that the share of agreement is that of votes.
     """
 
     known: NDArray[np.bool_]
@@ -51,8 +53,8 @@ def match_labels(
     Raises:
         RlaifError: no label belongs to any pair.
     """
-    by_text: dict[str, set[str]] = {}
-    by_id: dict[str, set[str]] = {}
+    by_text: dict[str, list[str]] = {}
+    by_id: dict[str, list[str]] = {}
     read = 0
     for number, (_, row) in enumerate(source.rows()):
         if isinstance(row, Rejected):
@@ -61,18 +63,19 @@ def match_labels(
             for pair in read_labeled(row, f"row-{number + 1}", mapping):
                 texts = (_key(pair.a.messages), _key(pair.b.messages))
                 best = {"a": texts[0], "b": texts[1]}.get(pair.label, "tie")
-                by_text.setdefault(_pair_key(pair.prompt, texts), set()).add(best)
+                by_text.setdefault(_pair_key(pair.prompt, texts), []).append(best)
                 read += 1
         except BadRow:
-            verdict = plain_verdict(row)
+            verdict = plain_verdict(row, mapping)
             name = str(row.get("id", ""))
             if verdict is not None and name:
-                by_id.setdefault(name, set()).add(verdict)
+                by_id.setdefault(name, []).append(verdict)
                 read += 1
     n = len(outcomes.ids)
     known, label = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     group = [""] * n
     used: set[str] = set()
+    times = Counter(outcomes.ids)
     conflicting = 0
     where = {
         (int(r), i): k for k, (r, i) in enumerate(zip(outcomes.rows, outcomes.ids, strict=True))
@@ -85,16 +88,20 @@ def match_labels(
         if found is not None:
             used.add(key)
             sides = {texts[0]: "a", texts[1]: "b", "tie": "tie"}
-            found = {sides[text] for text in found}
+            found = [sides[text] for text in found]
         elif outcomes.ids[at] in by_id:
+            if times[outcomes.ids[at]] > 1:
+                raise RlaifError(
+                    f"id {outcomes.ids[at]!r} is that of {times[outcomes.ids[at]]} pairs",
+                    hint="Label by texts: rows with the prompt and both responses.",
+                )
             found = by_id[outcomes.ids[at]]
             used.add(outcomes.ids[at])
         if not found:
             continue
-        if len(found) > 1:
-            conflicting += 1
-            continue
-        known[at], label[at] = True, SIGN[next(iter(found))]
+        conflicting += len(set(found)) > 1
+        vote = found[int(digest(["vote", key])[:8], 16) % len(found)]
+        known[at], label[at] = True, SIGN[vote]
     if not known.any():
         raise RlaifError(
             f"none of the {read} labels in {source.name!r} belongs to a pair of {str(run)!r}",

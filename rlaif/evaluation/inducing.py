@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from rlaif.engines.base import EngineSettings, codec_for
 from rlaif.errors import RlaifError
 from rlaif.evaluation.induction import (
     Induction,
     constitution_yaml,
-    held_out,
     merge,
+    parts,
     read_question,
     select,
 )
@@ -106,9 +108,13 @@ def induce(
     Raises:
         RlaifError: nothing usable was proposed.
     """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,60}", name):
+        raise RlaifError(
+            f"{name!r} can't name a constitution", hint="Use lower case, digits, - _ and dots."
+        )
     rows = [row for _, row in read_rows(folder / PAIRS)]
-    aside = held_out(data.group)
-    open_ = [i for i in range(len(rows)) if not aside[i] and data.label[i] != 0]
+    part = parts(data.group)
+    open_ = [i for i in range(len(rows)) if part[i] == 0 and data.label[i] != 0]
     drawn = sorted(open_, key=lambda i: digest(["propose", rows[i]["id"]]))[:pairs]
     written = propose([rows[i] for i in sorted(drawn)])
     questions = [q for q in map(read_question, written) if q is not None]
@@ -119,12 +125,13 @@ def induce(
         )
     found = merge(questions, candidates)
     draft = folder / "candidates.yaml"
-    lines = ["schema: 1", f"name: {name}-candidates", 'version: "0.0.0"', "principles:"]
-    lines += [
-        f"  - {{id: {c.id}, preference: {json.dumps(c.question, ensure_ascii=False)}}}"
-        for c in found
-    ]
-    write_atomically(draft, "\n".join(lines) + "\n")
+    tested = {
+        "schema": 1,
+        "name": f"{name}-candidates",
+        "version": "0.0.0",
+        "principles": [{"id": c.id, "preference": c.question} for c in found],
+    }
+    write_atomically(draft, yaml.safe_dump(tested, sort_keys=False, allow_unicode=True))
     job = prepare(str(folder / PAIRS), str(draft), settings)
     out = folder / f"candidates-{digest(job.config)[:8]}"
     run_label(job, out, cache_path=cache_path, on_progress=on_progress, on_engine=on_engine)
@@ -138,5 +145,9 @@ def induce(
         "`rlaif constitution lint` and `rlaif constitution test`."
     )
     ordered = [rows[int(r) - 1] for r in outcomes.rows]
-    write_atomically(folder / RESULT, constitution_yaml(name, induction.kept, ordered, header))
+    if induction.kept:
+        text = constitution_yaml(name, induction.kept, ordered, header)
+        write_atomically(folder / RESULT, text)
+    else:
+        (folder / RESULT).unlink(missing_ok=True)
     return induction

@@ -77,6 +77,10 @@ def judge_report(
     clear = label != 0
     right = credit(label[clear], outcomes.winner[clear])
     confidence = outcomes.confidence[clear]
+    # Probabilities are scored as they are, whether or not a pair was decided by them.
+    p_a = outcomes.p_a[clear]
+    side = np.where(p_a == 0.5, 0.5, np.sign(p_a - 0.5) == label[clear])
+    p_label = np.where(label[clear] > 0, p_a, 1.0 - p_a)
     subsets = {}
     names = sorted({s for s in data.subset if s})
     if names:
@@ -84,15 +88,19 @@ def judge_report(
             at = np.flatnonzero(np.asarray(data.subset) == name)
             own = None if orders is None else (orders[0][at], orders[1][at])
             subsets[name] = agreement(
-                label[at], outcomes.winner[at], [groups[i] for i in at], by_order=own, seed=seed
-            )
+                label[at], outcomes.winner[at], [groups[i] for i in at], by_order=own,
+                rows=[data.row[i] for i in at], seed=seed,
+            )  # fmt: skip
     return JudgeReport(
         outcomes.name,
         len(label),
-        agreement(label, outcomes.winner, groups, by_order=orders, seed=seed),
+        agreement(
+            label, outcomes.winner, groups, by_order=orders, rows=data.row, seed=seed
+        ),
         Probabilities(
-            ece(confidence, right), brier(confidence, right), log_loss(confidence, right),
-            reliability(confidence, right),
+            ece(confidence, side), brier(p_label, np.ones_like(p_label)),
+            log_loss(p_label, np.ones_like(p_label)),
+            reliability(confidence, side),
         ),
         abstention_curve(right, confidence),
         subsets,
@@ -104,7 +112,7 @@ def order_winners(
     outcomes: Outcomes,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The winner of each pair by each order alone; None where not all were asked in both."""
-    if outcomes.orders != "both":
+    if outcomes.orders != "both" or not outcomes.plain:
         return None
     judged = [o for o in outcomes.principles.values() if o.source != "check"]
     if not any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged):

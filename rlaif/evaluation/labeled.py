@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
+from rlaif.hashing import digest
 from rlaif.records import Rejected
-from rlaif.stages.labels import read_labeled
+from rlaif.stages.labels import bare_number, read_labeled
 from rlaif.stages.layouts import BadRow
 from rlaif.store.run_directory import read_rows, write_atomically
 from rlaif.store.sources import Source
@@ -29,12 +30,14 @@ class LabeledData:
 
     Attributes:
         label: 1 for response `a`, -1 for `b`, 0 for a tie.
-        group: pairs of one row share it.
+        group: pairs of one prompt share it: they are not independent.
+        row: pairs of one row share it.
         rejected: places with reasons, the first hundred; `dropped` counts them all.
     """
 
     label: NDArray[np.int64]
     group: list[str]
+    row: list[str]
     subset: list[str]
     rejected: list[tuple[str, str]] = field(default_factory=list)
     dropped: int = 0
@@ -53,14 +56,18 @@ def write_pairs(
         limit: the most rows to read.
 
     Raises:
-        RlaifError: no row says which response is preferred.
+        RlaifError: no row says which response is preferred, 0 and 1 stand for them, or `folder` is
+            not one that an evaluation may write to.
     """
+    _claim(folder, source)
     lines: list[str] = []
     rejected: list[tuple[str, str]] = []
     dropped = 0
     label: list[int] = []
     group: list[str] = []
+    rows: list[str] = []
     subset: list[str] = []
+    numbers: set[str] = set()
     seen: Counter[str] = Counter()
     for number, (place, row) in enumerate(source.rows()):
         if limit is not None and number >= limit:
@@ -68,6 +75,7 @@ def write_pairs(
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
+            numbers.add(bare_number(row, mapping))
             pairs = list(read_labeled(row, f"row-{number + 1}", mapping))
         except BadRow as error:
             dropped += 1
@@ -78,20 +86,48 @@ def write_pairs(
         seen[pairs[0].group] += 1
         again = f"#{number + 1}" if seen[pairs[0].group] > 1 else ""
         for pair in pairs:
-            own = {**pair.row(), "id": f"{pair.id}{again}", "group": f"{pair.group}{again}"}
+            # Pairs of one prompt hang together, in whatever rows they stand.
+            prompt = digest([[m["role"], m["content"]] for m in pair.prompt])
+            name = " ".join(pair.subset.split())
+            own = {**pair.row(), "id": f"{pair.id}{again}", "group": prompt, "subset": name,
+                   "row": f"{pair.group}{again}"}  # fmt: skip
             lines.append(json.dumps(own, ensure_ascii=False))
             label.append(SIGN[pair.label])
-            group.append(own["group"])
-            subset.append(pair.subset)
+            group.append(prompt)
+            rows.append(own["row"])
+            subset.append(name)
+    if {"0", "1"} <= numbers and "2" not in numbers:
+        raise RlaifError(
+            f"labels of {source.name!r} are 0 and 1, which may be places or a tie and the first",
+            hint="Write a and b, or 1 and 2, in a column and name it with --map label=COLUMN.",
+        )
     if not lines:
         last = f" (the last: {rejected[-1][0]}: {rejected[-1][1]})" if rejected else ""
         raise RlaifError(
             f"none of the {dropped} rows of {source.name!r} is a labeled pair{last}",
             hint="--map label=COLUMN names the column that says who won.",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / PAIRS, "\n".join(lines) + "\n")
-    return LabeledData(np.array(label, dtype=np.int64), group, subset, rejected, dropped)
+    return LabeledData(np.array(label, dtype=np.int64), group, rows, subset, rejected, dropped)
+
+
+MARKER = ".rlaif-evaluation"
+
+
+def _claim(folder: Path, source: Source) -> None:
+    """Make the folder, or refuse one that holds other things."""
+    if folder.exists() and not folder.is_dir():
+        raise RlaifError(f"{str(folder)!r} is a file", hint="Name a folder with -o.")
+    if folder.is_dir() and not (folder / MARKER).exists() and any(folder.iterdir()):
+        raise RlaifError(
+            f"{str(folder)!r} holds files but no evaluation", hint="Name a new folder with -o."
+        )
+    if Path(source.name).exists() and Path(source.name).resolve() == (folder / PAIRS).resolve():
+        raise RlaifError(
+            f"{source.name!r} is what this evaluation writes", hint="Name a new folder with -o."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
 
 
 def read_labels(folder: Path) -> LabeledData:
@@ -104,6 +140,7 @@ def read_labels(folder: Path) -> LabeledData:
     return LabeledData(
         np.array([SIGN[row["label"]] for row in rows], dtype=np.int64),
         [row["group"] for row in rows],
+        [row["row"] for row in rows],
         [row["subset"] for row in rows],
     )
 
@@ -112,6 +149,7 @@ def aligned(data: LabeledData, outcomes: Outcomes) -> LabeledData:
     """The labels of the pairs that a run judged, in its order (one pair a row)."""
     at = outcomes.rows - 1
     return LabeledData(
-        data.label[at], [data.group[i] for i in at], [data.subset[i] for i in at],
+        data.label[at], [data.group[i] for i in at], [data.row[i] for i in at],
+        [data.subset[i] for i in at],
         data.rejected, data.dropped,
     )  # fmt: skip

@@ -76,6 +76,8 @@ class Outcomes:
         origins: who wrote `a` and who wrote `b`.
         texts: measures of `a` and of `b`, by name: what `measure` returned.
         name: of judge and constitution, for people.
+        plain: whether folding the opinions anew gives the preferences: one judge, asked
+            everything, not calibrated.
     """
 
     ids: list[str]
@@ -90,6 +92,7 @@ class Outcomes:
     judge: str = ""
     fold: FoldSettings = field(default_factory=FoldSettings)
     orders: str = "both"
+    plain: bool = True
 
     @property
     def decided(self) -> NDArray[np.bool_]:
@@ -211,7 +214,9 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         str(config["judge"]["model"]),
         FoldSettings(**config.get("fold", {})),
         str(config.get("orders", "both")),
-    )
+        "panel" not in config and "calibration" not in config
+        and config.get("stop", "never") == "never" and config.get("orders") != "adaptive",
+    )  # fmt: skip
 
 
 def _pairs(run: Path, measure: Measure | None) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ arXiv:2311.01453).  Pure functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,17 +35,25 @@ class PoweredMean:
 
 
 def powered_mean(
-    people: Floats, judge_there: Floats, judge_elsewhere: Floats, *, confidence: float = 0.95
+    people: Floats,
+    judge_there: Floats,
+    judge_elsewhere: Floats,
+    *,
+    groups: tuple[Sequence[str], Sequence[str]] | None = None,
+    confidence: float = 0.95,
 ) -> PoweredMean:
     """The mean of what people would say of everything.
 
     The judge's mean over unlabeled items, corrected by how far it is off on labeled ones, and
-    weighed so that the variance is least: never worse, for many labels, than labels alone.
+    weighed so that the variance is least.  One pseudo-observation keeps the interval from
+    vanishing where few labels happen to agree (as Agresti and Coull 1998 do for shares).
 
     Args:
-        people: labels of n items (drawn at random).
+        people: labels of n items, drawn at random from all items.
         judge_there: what the judge says of the same n.
         judge_elsewhere: what it says of N others.
+        groups: of the labeled and of the other items: those of one prompt hang together, and
+            the variance counts prompts (Liang and Zeger 1986).
 
     Raises:
         ValueError: fewer than two labels, or arrays that do not match.
@@ -52,21 +61,30 @@ def powered_mean(
     n, many = len(people), len(judge_elsewhere)
     if n < 2 or len(judge_there) != n:
         raise ValueError("needs two labels or more, with the judge's word on each")
-    plain = float(people.var(ddof=1)) / n
     tuning = 0.0
     if many:
-        everywhere = np.concatenate([judge_there, judge_elsewhere])
-        spread = float(everywhere.var(ddof=1))
+        spread = float(np.concatenate([judge_there, judge_elsewhere]).var(ddof=1))
         if spread > 0:
             together = float(np.cov(people, judge_there, ddof=1)[0, 1])
             tuning = float(np.clip(together / (spread * (1.0 + n / many)), 0.0, 1.0))
-    value = float(people.mean())
-    variance = plain
+    here, there = groups or ([f"n{i}" for i in range(n)], [f"N{i}" for i in range(many)])
+    plain, count = _variance([(people, here)], pseudo=1.0 / n**2)
+    value, variance = float(people.mean()), plain
     if tuning > 0:
         value += tuning * float(judge_elsewhere.mean() - judge_there.mean())
-        variance = float((people - tuning * judge_there).var(ddof=1)) / n
-        if many > 1:
-            variance += tuning**2 * float(judge_elsewhere.var(ddof=1)) / many
-    half = float(student.ppf(0.5 + confidence / 2, n - 1)) * variance**0.5
+        parts = [(people - tuning * judge_there, here), (tuning * judge_elsewhere, there)]
+        variance, _ = _variance(parts, pseudo=1.0 / n**2)
+    half = float(student.ppf(0.5 + confidence / 2, max(1, count - 1))) * variance**0.5
     effective = n * plain / variance if variance > 0 else float(n)
     return PoweredMean(value, value - half, value + half, tuning, n, effective)
+
+
+def _variance(parts: Sequence[tuple[Floats, Sequence[str]]], *, pseudo: float) -> tuple[float, int]:
+    """Variance of a sum of means, by groups that may occur in all of them; groups in the first."""
+    sums: dict[str, float] = {}
+    for values, names in parts:
+        for value, name in zip((values - values.mean()) / len(values), names, strict=True):
+            sums[name] = sums.get(name, 0.0) + float(value)
+    own = len(set(parts[0][1]))
+    total = sum(v * v for v in sums.values()) + pseudo
+    return total * own / max(1, own - 1), own

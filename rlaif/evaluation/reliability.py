@@ -47,9 +47,11 @@ def reliability(confidence: Floats, right: Floats, *, bins: int = BINS) -> list[
 
 def ece(confidence: Floats, right: Floats, *, bins: int = BINS) -> float:
     """Expected calibration error: mean distance of confidence from accuracy over the bins, by
-    their size (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599).  0 for no data.
+    their size (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599).  NaN for no data.
     """
     n = len(confidence)
+    if not n:
+        return float("nan")
     found = reliability(confidence, right, bins=bins)
     return float(sum(b.count / n * abs(b.confidence - b.right) for b in found))
 
@@ -58,12 +60,12 @@ def brier(confidence: Floats, right: Floats) -> float:
     """Mean squared distance of the winner's probability from what happened (Brier 1950); a judge
     that always says one half has 0.25.
     """
-    return float(np.mean((confidence - right) ** 2)) if len(confidence) else 0.0
+    return float(np.mean((confidence - right) ** 2)) if len(confidence) else float("nan")
 
 
 def log_loss(confidence: Floats, right: Floats) -> float:
     """Mean negative log-likelihood in nats; a judge that always says one half has 0.693."""
     if not len(confidence):
-        return 0.0
+        return float("nan")
     p = np.clip(confidence, 1e-12, 1.0 - 1e-12)
     return float(-np.mean(right * np.log(p) + (1.0 - right) * np.log1p(-p)))

@@ -108,7 +108,8 @@ def evaluate(
             )  # fmt: skip
         if attacks:
             tried = list(attacked(_rows(folder), outcomes, attacks, job.template, most_variants))
-            said = ask.about(tried, "attacks")
+            # Without a decided pair there is no losing response to attack through.
+            said = ask.about(tried, "attacks") if tried else outcomes
             results[outcomes.name] = attack_results(tried, said, outcomes, ask.hostile)
     reports = [judge_report(outcomes, own) for outcomes, own in judged]
     comparisons = compare(judged) if len(judged) > 1 else []

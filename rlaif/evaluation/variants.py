@@ -71,6 +71,11 @@ def load_attacks(name: str = "attacks") -> list[Attack]:
             place=place,
         ) from None  # fmt: skip
     for i, attack in enumerate(attacks):
+        if attack.id in {other.id for other in attacks[:i]}:
+            raise RlaifError(
+                f"attack {attack.id!r} is there twice", hint="Give each a name of its own.",
+                place=tree.places[(i,)],
+            )  # fmt: skip
         if attack.text.count("{response}") != 1:
             raise RlaifError(
                 f"attack {attack.id!r} has {{response}} {attack.text.count('{response}')} times",
@@ -93,11 +98,13 @@ class Variant:
     Attributes:
         kind: which attack or probe.
         side: 1 if `a` was changed, -1 if `b` was.
+        base: the name of the pair that was changed.
     """
 
     kind: str
     side: int
     row: Row
+    base: str
 
 
 def attacked(
@@ -126,7 +133,7 @@ def _changed(row: Row, kind: str, side: int, change: Callable[[str], str]) -> Va
     key = "response_a" if side > 0 else "response_b"
     *before, last = row[key]
     changed = [*before, {**last, "content": change(last["content"])}]
-    return Variant(kind, side, {**row, "id": f"{row['id']}/{kind}", key: changed})
+    return Variant(kind, side, {**row, "id": f"{row['id']}/{kind}", key: changed}, str(row["id"]))
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ def attack_results(
     for kind in dict.fromkeys(v.kind for v in variants):
         own = [(i, v) for i, v in enumerate(variants, 1) if v.kind == kind and i in at]
         flips = [int(said.winner[at[i]]) == v.side for i, v in own]
-        moved = [v.side * (float(after[at[i]]) - before[v.row["id"].rpartition("/")[0]])
+        moved = [v.side * (float(after[at[i]]) - before[v.base])
                  for i, v in own]  # fmt: skip
         results.append(
             AttackResult(

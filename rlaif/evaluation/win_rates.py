@@ -16,7 +16,7 @@ from rlaif.evaluation.prediction_powered import PoweredMean, powered_mean
 from rlaif.store.run_directory import read_manifest, read_rows
 from rlaif.store.sources import Source
 
-LEAST_LABELS = 30
+LEAST_LABELS, LEAST_EACH = 30, 5
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,19 @@ def win_rates(run: Path) -> list[WinRate]:
 def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
     """How often people would prefer each model, by model: few labels of people, many of the judge.
 
-    A tie counts one half.  Pairs of one prompt are averaged, so that prompts are what is drawn.
+    A tie counts one half.  The mean is over pairs; the interval knows that pairs of one prompt hang
+    together.  Models with too few labels are left out.
 
     Args:
         labels: of pairs of the run, drawn at random; see `match_labels`.
 
     Raises:
-        RlaifError: no label belongs to a pair of two models, or too few do.
+        RlaifError: no model has enough labels.
     """
     outcomes = read_outcomes(run)
     matched = match_labels(run, outcomes, labels)
-    found = {}
+    found: dict[str, PoweredMean] = {}
+    refused: list[str] = []
     for model in sorted({o for side in outcomes.origins for o in side if o}):
         sign = np.array([
             (a == model) - (b == model) for a, b in zip(*outcomes.origins, strict=True)
@@ -96,25 +98,22 @@ def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
         )
         judged = (1.0 + outcomes.winner * sign) / 2.0
         people = (1.0 + matched.label * sign) / 2.0
-        by_prompt: dict[str, list[int]] = {}
-        for i in np.flatnonzero(here):
-            by_prompt.setdefault(matched.group[i], []).append(int(i))
-        rows = []
-        for pairs in by_prompt.values():
-            known = [i for i in pairs if matched.known[i]]
-            if known:
-                rows.append((True, people[known].mean(), judged[known].mean()))
-            else:
-                rows.append((False, 0.0, judged[pairs].mean()))
-        labeled = np.array([(y, f) for known, y, f in rows if known])
-        others = np.array([f for known, _, f in rows if not known])
-        if len(labeled) < LEAST_LABELS:
-            if not rows:
-                continue
-            raise RlaifError(
-                f"people labeled pairs of {len(labeled)} prompts with {model!r}, and an interval "
-                f"needs {LEAST_LABELS}",
-                hint="Label more pairs of this run, drawn at random.",
-            )
-        found[model] = powered_mean(labeled[:, 0], labeled[:, 1], others)
+        known, others = here & matched.known, here & ~matched.known
+        sides = judged[known], people[known]
+        wins = int((people[known] == 1.0).sum())
+        losses = int((people[known] == 0.0).sum())
+        if min(wins, losses) < LEAST_EACH or len(sides[0]) < LEAST_LABELS:
+            refused.append(f"{model!r} ({len(sides[0])} labels, {wins} for it, {losses} against)")
+            continue
+        group = np.array(matched.group)
+        found[model] = powered_mean(
+            people[known], judged[known], judged[others],
+            groups=(list(group[known]), list(group[others])),
+        )  # fmt: skip
+    if not found:
+        raise RlaifError(
+            f"an interval needs {LEAST_LABELS} labels, {LEAST_EACH} of them each way; people gave "
+            f"{', '.join(refused)}",
+            hint="Label more pairs of this run, drawn at random.",
+        )
     return found

@@ -15,6 +15,12 @@ from rlaif.records import Preference, PrincipleScore
 from rlaif.stages.calibration import Calibration, calibrated, tempered
 from rlaif.stages.folding import FoldSettings, fold
 
+CONFIDENCE = (
+    "fold", "orders", "principles", "stop", "label_mass_floor", "reasoning_clamp",
+    "reasoning_samples",
+)  # fmt: skip
+"""Settings that change how sure a judge is."""
+
 
 def made_for(config: Mapping[str, Any]) -> dict[str, str]:
     """What a calibration depends on, of a run's resolved configuration."""
@@ -24,7 +30,7 @@ def made_for(config: Mapping[str, Any]) -> dict[str, str]:
         "constitution": f"{config['constitution']['name']} {config['constitution']['version']}",
         "constitution_hash": str(config["constitution"]["hash"]),
         "template_hash": str(config["template"]["hash"]),
-        "folding": digest([config[k] for k in ("fold", "orders", "principles", "stop")]),
+        "folding": digest([config.get(k) for k in CONFIDENCE]),
     }
 
 
@@ -100,7 +106,7 @@ def certify_target(calibration: Calibration, target: float, delta: float) -> Cer
     if found.threshold is None:
         more = found.more_labels
         hint = (
-            "No number of labels would: lower the target, or use a better judge."
+            "Not even the surest tenth agrees that often: ask for less, or use a better judge."
             if more is None
             else f"Label about {more} more pairs at random and calibrate again, or ask for less."
         )

@@ -112,6 +112,11 @@ def prepare(
         raise RlaifError(
             "--orders adaptive and --stop are two ways to ask less", hint="Choose one of them."
         )
+    if settings.stop == "exact" and settings.agreement_target is not None:
+        raise RlaifError(
+            "--stop exact keeps decisions and not their confidence, which --agreement-target needs",
+            hint="Use --stop likely, whose pilot counts both, or --stop never.",
+        )
     source = open_source(data, split)
     functions = [
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)

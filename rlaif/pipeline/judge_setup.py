@@ -20,6 +20,7 @@ from rlaif.pipeline.comparing import JUDGE, Judging
 from rlaif.pipeline.feedback import WRITER, Criticizing, Remark
 from rlaif.pipeline.pointwise import Anchored, Asked, Point, load_pointwise_template
 from rlaif.pipeline.service import Questions
+from rlaif.pipeline.settings import LabelSettings
 from rlaif.prompts import JudgeTemplate, load_judge_template
 from rlaif.records import Message, Pair, Preference
 from rlaif.stages.folding import FoldSettings
@@ -240,6 +241,9 @@ def _folding(
         "orders": settings.orders,
         "principles": "all",
         "stop": "never",
+        "label_mass_floor": settings.label_mass_floor,
+        "reasoning_clamp": LabelSettings.model_fields["reasoning_clamp"].default,
+        "reasoning_samples": LabelSettings.model_fields["reasoning_samples"].default,
     }
     check_fits(found, config, settings.calibration)
     return Folding(settings.fold, found)

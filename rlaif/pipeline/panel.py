@@ -71,6 +71,7 @@ def run_panel(
     *,
     split: str = "train",
     cache_path: Path | None = None,
+    price_per_hour: float | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> LabelSummary:
@@ -128,7 +129,8 @@ def run_panel(
             "libraries": library_versions(),
             "counts": dump_tally(tally),
             "seconds": round(time.monotonic() - began, 3),
-            "cost": None,
+            "cost": None if price_per_hour is None
+            else round(price_per_hour * sum(s.manifest["seconds"] for s in summaries) / 3600, 6),
             "members": [
                 {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,
                  "seconds": s.manifest["seconds"]}
@@ -246,7 +248,7 @@ def _fold(
         source = [row["source_row"] for _, row in read_rows(given)] if given else []
         for _, row in read_rows(out / MEMBERS / name / "verdicts.jsonl"):
             place = source[row["row"] - 1] if source else row["row"]
-            own = {**row, "row": place, "judge": jobs[number].settings.judge.model}
+            own = {**row, "row": place, "judge": name}
             run.append("verdicts.jsonl", own)
             tally.verdicts += 1
             tally.invalid_verdicts += bool(row["invalid"])
@@ -261,7 +263,7 @@ def _fold(
     ]
     for pair, found in _merged(first, jobs[0], later):
         opinions = [
-            Opinion(jobs[k].settings.judge.model, f["p_a"], f["winner"] or None, f["status"],
+            Opinion(names[k], f["p_a"], f["winner"] or None, f["status"],
                     panel.members[k].weight)
             for k, f in enumerate(found) if f is not None
         ]  # fmt: skip

@@ -19,6 +19,7 @@ from rlaif.pipeline.label import Labeler
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.prompts import JudgeTemplate
 from rlaif.records import Rejected
+from rlaif.stages.layouts import read_id
 from rlaif.stages.stopping import Chosen, Judged, Kind, Stopping, choose
 from rlaif.stages.summary import Tally
 from rlaif.store.cache import VerdictCache
@@ -50,9 +51,13 @@ def learn_stopping(
     """
     if s.stop == "never" and s.orders != "adaptive":
         return None
+    kind: Kind = "orders"
+    if s.orders != "adaptive":
+        kind = "exact" if s.stop == "exact" else "likely"
+    temperatures = folding.calibration.principles if folding.calibration else {}
+    start = Stopping(kind, s.fold, seed=s.seed, temperatures=temperatures)
     if s.stop == "exact":
-        return Chosen(Stopping("exact", s.fold, seed=s.seed), 0, 0, 0.0, 0.0)
-    kind: Kind = "orders" if s.orders == "adaptive" else "likely"
+        return Chosen(start, 0, 0, 0.0, 0.0, 0)
     judged: list[Judged] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pilot.jsonl"
@@ -71,7 +76,6 @@ def learn_stopping(
             f"only {len(judged)} pairs could be judged for the pilot, and it needs {LEAST_PILOT}",
             hint="Use --orders both and --stop never for so few.",
         )
-    start = Stopping(kind, s.fold, seed=s.seed)
     return choose(judged, start, folding.preference, error=s.stop_error, delta=0.05)
 
 
@@ -85,7 +89,10 @@ def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
             key = int(digest([s.seed, "pilot", number])[:15], 16)
             item = (-key, number, "")
             if len(drawn) < s.pilot or item > drawn[0]:
-                line = json.dumps(dict(row), ensure_ascii=False, default=str) + "\n"
+                named = dict(row)
+                if not read_id(named):
+                    named["id"] = f"row-{number + 1}"
+                line = json.dumps(named, ensure_ascii=False, default=str) + "\n"
                 push = heapq.heappush if len(drawn) < s.pilot else heapq.heappushpop
                 push(drawn, (-key, number, line))
     yield from (line for _, _, line in sorted(drawn, key=lambda d: d[1]))
@@ -94,12 +101,14 @@ def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
 def stopping_facts(chosen: Chosen, tally: Tally) -> dict[str, Any]:
     """What stopping early saved, and what it risked."""
     whole = tally.verdicts + tally.spared
+    spared = max(0, tally.spared - chosen.pilot_extra)
     return {
         "kind": chosen.stopping.kind,
         "boldness": chosen.stopping.boldness,
         "pilot_pairs": chosen.pairs,
         "pilot_decisions_changed": chosen.errors,
         "decisions_changed_at_most": round(chosen.bound, 5),
-        "verdicts_spared": tally.spared,
-        "share_spared": round(tally.spared / whole, 4) if whole else 0.0,
+        "pilot_verdicts_beyond": chosen.pilot_extra,
+        "verdicts_spared": spared,
+        "share_spared": round(spared / whole, 4) if whole else 0.0,
     }

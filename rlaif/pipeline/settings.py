@@ -50,7 +50,8 @@ class LabelSettings(BaseModel):
     pilot: int = Field(
         default=400,
         ge=100,
-        description="Pairs drawn at random that are asked everything first, to learn when to stop.",
+        description="Rows drawn at random whose pairs are asked everything first, to learn when to "
+        "stop.",
     )
     principles: PrinciplesMode = Field(
         default="all", description="Ask every principle, or one drawn per pair."

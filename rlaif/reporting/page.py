@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.bias import BiasReport, bias_report
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.style import measure_style
 from rlaif.reporting.contested import most_contested
@@ -39,12 +39,18 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
             bars=margin_bars(tally),
             principles=[(name, _shares(t)) for name, t in tally.principles.items()],
             contested=most_contested(run, most=contested),
-            biases=bias_report(read_outcomes(run, measure=measure_style)),
+            biases=_biases(run),
         )
     )
     path = run / REPORT
     write_atomically(path, page)
     return path
+
+
+def _biases(run: Path) -> BiasReport:
+    """What the verdicts follow; pairs of one row hang together."""
+    outcomes = read_outcomes(run, measure=measure_style)
+    return bias_report(outcomes, groups=[str(row) for row in outcomes.rows])
 
 
 def environment() -> Environment:

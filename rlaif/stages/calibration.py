@@ -2,7 +2,8 @@
 
 A calibration is fitted on labels of people (`rlaif calibrate`) and applied to every preference.
 It maps the winner's probability, so swapping the responses changes nothing but the side, and no
-decision changes: only how sure it is.
+decision changes, only how sure it is; temperatures of single principles, where they are asked
+for, change what is folded and so decisions too.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Certificate:
         agreement: of people with the judge there.
         bound: agreement is at least this with probability 1 - delta.
         n: pairs at or above it.
-        more_labels: about how many more labels would certify at a coverage of 30%, where nothing
-            could be; None where labels would not help.
+        more_labels: about how many more labels would certify more often than not, where nothing
+            could be; None where these show no agreement as high as the target.
     """
 
     threshold: float | None
@@ -69,6 +69,8 @@ def certify(
 
     Thresholds are tested from high to low, each with level `delta`, until one fails; so the chance
     that agreement at the returned one is below the target is at most `delta`.
+
+    Pairs must be independent: one of each prompt.
 
     Args:
         confidence: the judge's, on pairs drawn like those to be labeled.
@@ -101,16 +103,24 @@ def certify(
 
 
 def _more(errors: Floats, total: int, target: float, delta: float) -> int | None:
-    """Labels that are missing, if those to come are like these: for the surest 30% to certify."""
-    if not total:
-        return math.ceil(least_pairs(target, delta) / 0.3)
-    top = max(1, round(0.3 * total))
-    rate = (float(errors[top - 1]) + 0.5) / (top + 1.0)
-    if rate >= 1.0 - target:
-        return None
-    n = max(top, least_pairs(target, delta))
-    while upper_bound(rate * n, n, delta) > 1.0 - target:
-        n = math.ceil(n * 1.05) + 1
-        if n > 10_000_000:
-            return None
-    return max(0, math.ceil(n / 0.3) - total)
+    """Labels that are missing, if those to come are like these: the fewest over how much of the
+    surest is kept; None where not even the surest tenth agrees often enough.
+    """
+    least = least_pairs(target, delta)
+    if total < least:
+        return math.ceil(least / 0.3) - total
+    best: int | None = None
+    for tenth in range(1, 11):
+        top = max(1, round(total * tenth / 10))
+        rate = (float(errors[top - 1]) + 0.5) / (top + 1.0)
+        if rate >= 1.0 - target:
+            continue
+        n = max(least, 1)
+        # With one standard error to spare, so that it certifies more often than not.
+        while upper_bound(rate * n + math.sqrt(rate * (1.0 - rate) * n), n, delta) > 1.0 - target:
+            n = math.ceil(n * 1.05) + 1
+            if n > 10_000_000:
+                break
+        needed = math.ceil(n * 10 / tenth) - total
+        best = needed if best is None else min(best, needed)
+    return None if best is None else max(best, least)

@@ -9,8 +9,10 @@ HelpSteer3's `overall_preference` from -3 to 3), and responses with scores.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any, Literal
@@ -90,7 +92,7 @@ def read_labeled(
     if _is_lists(own) and not mapping:
         yield from _from_lists(own, name, subset)
         return
-    own = _renamed(own)
+    own = {**_renamed(own), **{k: v for k, v in own.items() if k in mapping.values()}}
     read = read_row(own, mapping)
     group = read.id or name
     if read.labeled:
@@ -115,8 +117,13 @@ def read_labeled(
         yield _pair(read, own_name, group, i, j, label, subset)
 
 
-def _is_lists(row: Mapping[str, object]) -> bool:
-    """RewardBench 2: lists of texts (a list of messages is one response)."""
+def _is_lists(row: dict[str, object]) -> bool:
+    """RewardBench 2: lists of texts (a list of messages is one response); in a cell, as JSON."""
+    for key in ("chosen", "rejected"):
+        value = row.get(key)
+        if isinstance(value, str) and value.lstrip().startswith('["'):
+            with suppress(ValueError):
+                row[key] = json.loads(value)
     sides = [row.get("chosen"), row.get("rejected")]
     return all(
         isinstance(side, list) and side and all(isinstance(text, str) for text in side)
@@ -165,8 +172,8 @@ def _verdict(row: Mapping[str, object]) -> Label | None:
         value = row.get(key)
         if value is None or value == "":
             continue
-        if key == "overall_preference" and isinstance(value, int | float):
-            return "tie" if value == 0 else "a" if value < 0 else "b"
+        if key == "overall_preference" and (number := _number(value)) is not None:
+            return "tie" if number == 0 else "a" if number < 0 else "b"
         text = str(value).strip().lower().strip("[]")
         if match := _SIDE.fullmatch(text):
             return "a" if match.group(1) in "a1" else "b"
@@ -184,10 +191,34 @@ def _verdict(row: Mapping[str, object]) -> Label | None:
     return None
 
 
-def plain_verdict(row: Mapping[str, object]) -> Label | None:
-    """The verdict of a row that may have no texts; None where there is none that names a side."""
+def _number(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
     try:
-        return _verdict(row)
+        return float(str(value))
+    except ValueError:
+        return None
+
+
+def bare_number(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> str:
+    """The digit 0, 1 or 2 where a row's verdict is nothing else; else ""."""
+    column = (mapping or {}).get("label")
+    keys = (column,) if column else VERDICT_KEYS
+    for key in keys:
+        value = row.get(key)
+        if value not in (None, "") and key != "overall_preference":
+            text = str(value).strip()
+            return text if text in ("0", "1", "2") else ""
+    return ""
+
+
+def plain_verdict(
+    row: Mapping[str, object], mapping: Mapping[str, str] | None = None
+) -> Label | None:
+    """The verdict of a row that may have no texts; None where there is none that names a side."""
+    column = (mapping or {}).get("label")
+    try:
+        return _verdict({"label": row.get(column)} if column else row)
     except BadRow:
         return None
 

@@ -16,7 +16,7 @@ from rlaif.records import Message
 
 PROMPT_KEYS = (
     "prompt", "instruction", "question", "query", "input", "messages", "conversation",
-    "conversations",
+    "conversations", "context",
 )  # fmt: skip
 LIST_KEYS = ("responses", "completions", "candidates", "generations", "outputs")
 PAIR_KEYS = ("chosen", "rejected")
@@ -187,6 +187,14 @@ def _dig(row: Mapping[str, object], path: str) -> object:
         else:
             raise BadRow(f"--map path {path!r} is not in the row")
     return value
+
+
+def read_id(row: Mapping[str, object]) -> str:
+    """The id that a row states, or ""."""
+    try:
+        return _id(row)
+    except BadRow:
+        return ""
 
 
 def _id(row: Mapping[str, object]) -> str:

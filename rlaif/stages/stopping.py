@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlaif.constitution.schema import Principle
 from rlaif.records import Pair, Preference, PrincipleScore, Verdict
+from rlaif.stages.calibration import tempered
 from rlaif.stages.folding import FoldSettings, fold, pool_clarity, pool_mean, score_principle
 from rlaif.stages.questions import Question
 from rlaif.stages.scoring import score_pair
@@ -34,6 +35,7 @@ class Stopping:
             "likely".
         boldness: from 0 (never wrong) to 1 (stop at the first clear opinion).
         reach: by principle, how much of its greatest possible opinion it is credited with.
+        temperatures: of principles, where a calibration tempers them before they are folded.
     """
 
     kind: Kind
@@ -41,6 +43,7 @@ class Stopping:
     boldness: float = 0.0
     reach: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
     def stages(self, pair: Pair, questions: Sequence[Question]) -> list[list[int]]:
         """The places of the questions, in the groups in which they are asked."""
@@ -65,6 +68,7 @@ class Stopping:
             scores: the opinions so far.
             left: principles that have not been asked (or, with "orders", asked in one order).
         """
+        scores = tempered(scores, self.temperatures)
         if self.kind == "orders":
             found = fold(scores, self.fold)
             # At boldness 0 no margin is enough.
@@ -79,10 +83,22 @@ class Stopping:
             whole = not any(p.tier == tier for p in left)
             margin = self._least_margin(known, open_weight)
             if margin >= least and margin > 0.0:
-                return True
+                return self._covered(scores, left, tier)
             if not whole:
                 return False
         return False
+
+    def _covered(
+        self, scores: Sequence[PrincipleScore], left: Sequence[Principle], tier: int
+    ) -> bool:
+        """Whether enough verdicts are valid even if all that are left were not."""
+        if self.boldness > 0.0:  # the pilot tells how often that happens
+            return True
+        consulted = [s for s in scores if s.tier <= tier]
+        valid = math.fsum(s.weight for s in consulted if not s.invalid)
+        total = math.fsum(s.weight for s in consulted)
+        total += math.fsum(p.weight for p in left if p.tier <= tier)
+        return valid >= self.fold.min_coverage * total
 
     def _credit(self, principle: str) -> float:
         """How strong an opinion the principle is credited with: 1, or less by boldness."""
@@ -173,6 +189,7 @@ class Chosen:
         errors: pilot pairs whose decision would have changed, of `pairs` held for the test.
         bound: share of changed decisions, at most, with probability 1 - delta.
         saved: share of the pilot's questions that would not have been asked.
+        pilot_extra: questions that were asked about the pilot's pairs and would not have been.
     """
 
     stopping: Stopping
@@ -180,6 +197,7 @@ class Chosen:
     errors: int
     bound: float
     saved: float
+    pilot_extra: int
 
 
 def choose(
@@ -193,27 +211,38 @@ def choose(
     """
     from rlaif.stages.guarantee import upper_bound  # noqa: PLC0415 - scipy, only where needed
 
+    # Split at random, pairs of a row together: files are often sorted.
+    judged = sorted(
+        judged,
+        key=lambda j: (
+            hashlib.blake2b(f"{stopping.seed}/split/{j.pair.row}".encode()).digest(), j.pair.id
+        ),
+    )  # fmt: skip
     quarter = len(judged) // 4
     reach = _reach(judged[:quarter])
     test = judged[quarter:]
     full = [folding(partial_scores(j.pair, j.principles, j.verdicts)) for j in test]
     best = None
     for boldness in BOLDNESS:
-        setting = Stopping(stopping.kind, stopping.fold, boldness, reach, stopping.seed)
+        setting = replace(stopping, boldness=boldness, reach=reach)
         replays = [replay(j, setting, folding) for j in test]
         wrong = sum(
             (r.preference.winner, r.preference.status) != (f.winner, f.status)
             for r, f in zip(replays, full, strict=True)
         )
-        bound = 0.0 if boldness == 0.0 else upper_bound(wrong, len(test), delta)
+        exact = boldness == 0.0 and not wrong
+        bound = 0.0 if exact else upper_bound(wrong, len(test), delta)
         if bound > error:
             break
         questions = sum(len(j.questions) for j in test)
         asked = sum(r.asked for r in replays)
         saved = 1.0 - asked / questions if questions else 0.0
-        best = Chosen(setting, len(test), wrong, bound, saved)
-    assert best is not None
-    return best
+        best = Chosen(setting, len(test), wrong, bound, saved, 0)
+    if best is None:  # not even the safest is safe enough: everything is asked
+        best = Chosen(replace(stopping, kind="orders", boldness=0.0), len(test), 0, 0.0, 0.0, 0)
+    # Every question about the pilot's pairs was asked, whatever stopping would have done.
+    extra = sum(len(j.questions) - replay(j, best.stopping, folding).asked for j in judged)
+    return replace(best, pilot_extra=extra)
 
 
 def _reach(judged: Sequence[Judged]) -> dict[str, float]:

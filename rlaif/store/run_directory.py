@@ -247,7 +247,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The settings that differ, as `key: old -> new`; "" for none."""
     old, new = _flatten(before), _flatten(now)
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    return "; ".join(f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:6])
+    return "; ".join(f"{k}: {old.get(k)!r:.60} -> {new.get(k)!r:.60}" for k in changed[:6])
 
 
 def _flatten(value: object, prefix: str = "") -> dict[str, object]:

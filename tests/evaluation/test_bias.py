@@ -38,13 +38,15 @@ def test_a_planted_offset_is_recovered_with_its_direction(rate: float, direction
     assert finding.flagged
 
 
-def planted(rng: np.random.Generator, n: int, coefficient: float) -> tuple[np.ndarray, ...]:
+def planted(
+    rng: np.random.Generator, n: int, coefficient: float, noise: float = 0.5
+) -> tuple[np.ndarray, ...]:
     """Log-odds of a judge that sees quality and, beside it, length; longer is often better."""
     quality = rng.normal(0, 1.5, n)
     length = 0.5 * quality + rng.normal(0, 1, n)
     length = length / np.sqrt(np.mean(length**2))
     label = np.where(rng.random(n) < 1 / (1 + np.exp(-quality)), 1, -1)
-    return quality, length, label, quality + coefficient * length + rng.normal(0, 0.5, n)
+    return quality, length, label, quality + coefficient * length + rng.normal(0, noise, n)
 
 
 @pytest.mark.parametrize("coefficient", [0.4, 0.8, -0.6])
@@ -58,17 +60,34 @@ def test_a_planted_length_coefficient_is_recovered(coefficient: float) -> None:
         (found,) = style_biases(log_odds, {"length": length}, label=given)
         assert found.value == pytest.approx(coefficient, rel=0.10)
         assert found.low < coefficient < found.high
+        assert found.association == (given is None)
+
+
+@pytest.mark.parametrize("coefficient", [0.4, 0.8, -0.6])
+def test_it_is_recovered_where_better_answers_are_longer_too(coefficient: float) -> None:
+    """Quality and length correlate by 0.6; people follow quality, the judge adds the length."""
+    rng = np.random.default_rng(3)
+    _, length, label, log_odds = planted(rng, 60_000, coefficient, noise=0.0)
+    (found,) = style_biases(log_odds, {"length": length}, label=label)
+    assert found.value == pytest.approx(coefficient, rel=0.10)
+    assert corrected([found])[0].flagged
 
 
 def test_labels_tell_a_bias_from_length_that_is_deserved() -> None:
     """A fair judge of data in which longer is better: an association, and little left with labels."""
     rng = np.random.default_rng(5)
-    _, length, label, log_odds = planted(rng, 8000, 0.0)
+    _, length, label, log_odds = planted(rng, 8000, 0.0, noise=0.0)
     (alone,) = style_biases(log_odds, {"length": length})
     (held,) = style_biases(log_odds, {"length": length}, label=label)
     assert alone.value > 0.5
     assert "association" in alone.detail
-    assert held.value < 0.8 * alone.value
+    assert not corrected([alone])[0].flagged
+    assert abs(held.value) < 0.1
+    flagged = 0
+    for seed in range(200):
+        _, length, label, log_odds = planted(np.random.default_rng(seed), 500, 0.0, noise=0.1)
+        flagged += corrected(style_biases(log_odds, {"length": length}, label=label))[0].flagged
+    assert flagged / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
 
 
 def test_length_taken_out_leaves_what_would_be_judged_at_equal_length() -> None:
@@ -103,6 +122,20 @@ def test_a_self_preference_of_ten_points_is_found_with_power() -> None:
         simulated_self_preference(np.random.default_rng(s), 400, 0.0) < 0.05 for s in range(600)
     ]
     assert np.mean(false) <= 0.05 + 2 * (0.05 * 0.95 / 600) ** 0.5
+
+
+@pytest.mark.parametrize("deserved", [0.3, 0.7])
+def test_a_noisy_judge_has_no_self_preference_whichever_side_is_better(deserved: float) -> None:
+    found = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        own = np.where(rng.random(400) < 0.5, 1, -1)
+        label = np.where(rng.random(400) < deserved, own, -own)
+        winner = np.where(rng.random(400) < 0.8, label, -label)
+        finding = self_preference(winner, label, own, [str(i) for i in range(400)])
+        assert finding is not None
+        found.append(finding.p < 0.05)
+    assert np.mean(found) <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
 
 
 def fair(seed: int, n: int = 300) -> tuple[Outcomes, np.ndarray]:

@@ -160,12 +160,17 @@ def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> Non
         np.array([{"a": 1, "b": -1}.get(f.winner or "", 0) for f in folds]),
         [f.status for f in folds], principles, empty.origins,
     )  # fmt: skip
-    found = calibrate(outcomes, label, outcomes.ids)
+    found = calibrate(outcomes, label, outcomes.ids, per_principle=True)
     assert found.principles["loud"] > 5 * found.principles["good"]
     losses = found.measured
     assert losses["with principles (held out)"]["log_loss"] < losses["after (held out)"]["log_loss"]
-    alone = calibrate(outcomes, label, outcomes.ids, per_principle=False)
+    alone = calibrate(outcomes, label, outcomes.ids)
     assert alone.principles == {}
+    # A certificate rests on one pair of each prompt.
+    assert len(alone.points) == n
+    assert len(calibrate(outcomes, label, [str(i % 300) for i in range(n)]).points) == 300
+    with pytest.raises(TooFewLabels, match="labels are of 1 prompts"):
+        calibrate(outcomes, label, ["one"] * n)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

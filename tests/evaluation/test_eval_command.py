@@ -45,7 +45,7 @@ def test_agreement_with_the_oracle_is_what_the_rows_say(tmp_path: Path) -> None:
     data = write(tmp_path / "labeled.jsonl", rows)
     done = run(data, "-c", "demo", "-o", str(tmp_path / "out"), "--bias", "--json")
     (judge,) = json.loads(done.stdout)["judges"]
-    (folder,) = [p for p in (tmp_path / "out").iterdir() if p.is_dir()]
+    (folder,) = [p for p in (tmp_path / "out").iterdir() if p.is_dir() and "-probes" not in p.name]
     said: dict[int, tuple[str, float]] = {}
     for name, p in (("preferences", "p_chosen"), ("undecided", "p_a")):
         for line in (folder / f"{name}.jsonl").read_text().splitlines():
@@ -60,7 +60,8 @@ def test_agreement_with_the_oracle_is_what_the_rows_say(tmp_path: Path) -> None:
             continue
         side, p = said[i]
         right.append(0.5 if not side else float(row["label"].startswith(side)))
-        squares.append((max(p, 1 - p) - right[-1]) ** 2)
+        p_label = p if row["label"].startswith(side or "A") else 1 - p
+        squares.append((1 - p_label) ** 2)
     agreement = judge["agreement"]
     assert agreement["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
     assert agreement["accuracy"]["n"] == len(right)
@@ -104,6 +105,58 @@ def test_two_constitutions_are_compared_on_the_same_pairs(tmp_path: Path) -> Non
     (tmp_path / "two.yaml").write_text(C2.replace("two?", "second?"))
     run(data, *both, *engine, "-o", str(tmp_path / "both"))
     assert len([p for p in (tmp_path / "both").iterdir() if p.is_dir()]) == 3
+
+
+def test_nothing_of_the_user_s_is_overwritten(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "chosen": "x", "rejected": "y"}, {"prompt": "q", "other": "lost"}]
+    data = write(tmp_path / "pairs.jsonl", rows)
+    before = Path(data).read_bytes()
+    with pytest.raises(RlaifError, match="holds files but no evaluation"):
+        run(data, "-c", "demo", "--engine", "scripted", "-o", str(tmp_path))
+    with pytest.raises(RlaifError, match="is a file"):
+        run(data, "-c", "demo", "--engine", "scripted", "-o", data)
+    assert Path(data).read_bytes() == before
+
+
+def test_rows_of_one_prompt_are_one_piece_of_evidence(tmp_path: Path) -> None:
+    """The same eighty rows, once and eight times: intervals and tests say the same."""
+    for name, text in (("one.yaml", C1), ("two.yaml", C2)):
+        (tmp_path / name).write_text(text)
+    rows = [{"id": str(i), "prompt": f"q {i * i}", "response_a": "x" * (i % 7) + str(i**5),
+             "response_b": "y" * (i % 11) + str(i**3), "label": "ab"[i % 2]} for i in range(80)]  # fmt: skip
+    found = []
+    for times in (1, 8):
+        data = write(tmp_path / f"x{times}.jsonl", rows * times)
+        done = run(data, "-c", str(tmp_path / "one.yaml"), "-c", str(tmp_path / "two.yaml"), "--engine",
+                   "scripted", "--judge", "hashed", "-o", str(tmp_path / f"o{times}"), "--json")  # fmt: skip
+        result = json.loads(done.stdout)
+        found.append(
+            (result["judges"][0]["agreement"]["accuracy"], result["comparisons"][0]["p_adjusted"])
+        )
+    (once, p_once), (often, p_often) = found
+    assert once["value"] == pytest.approx(often["value"])
+    assert often["high"] - often["low"] == pytest.approx(once["high"] - once["low"], abs=0.02)
+    assert p_often == pytest.approx(p_once, abs=0.03)
+
+
+def test_a_judge_that_says_nothing_has_no_good_score(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {i}", "chosen": f"x {i}", "rejected": f"y {i}"} for i in range(30)]
+    data = write(tmp_path / "data.jsonl", rows)
+    (tmp_path / "one.yaml").write_text(C1)
+    done = run(data, "-c", str(tmp_path / "one.yaml"), "--engine", "scripted", "--judge", "hashed",
+               "--label-mass-floor", "1", "-o", str(tmp_path / "out"), "--json")  # fmt: skip
+    (judge,) = json.loads(done.stdout)["judges"]
+    assert judge["agreement"]["coverage"] == 0.0
+    assert judge["probabilities"]["brier"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("values", [[0, 1, 1, 0], ["0", "1", "0", "1"]])
+def test_zero_and_one_are_not_guessed(tmp_path: Path, values: list[Any]) -> None:
+    rows = [{"prompt": f"q {i}", "response_a": "x", "response_b": "y", "preference": v}
+            for i, v in enumerate(values)]  # fmt: skip
+    data = write(tmp_path / "data.jsonl", rows)
+    with pytest.raises(RlaifError, match="are 0 and 1"):
+        run(data, "-c", "demo", "--engine", "scripted", "-o", str(tmp_path / "out"))
 
 
 def test_unlabeled_data_is_refused_with_the_next_step(tmp_path: Path) -> None:

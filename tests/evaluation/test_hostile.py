@@ -261,6 +261,10 @@ def test_an_attack_file_is_checked(tmp_path: Path) -> None:
     for text, message in (
         ("- {id: x, text: nothing}\n", r"attacks.yaml:1:3: attack 'x' has \{response\} 0 times"),
         ("- {id: x, txt: '{response}'}\n", "attack: "),
+        (
+            "- {id: x, text: '{response} a'}\n- {id: x, text: '{response} b'}\n",
+            "attack 'x' is there twice",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(RlaifError, match=message):

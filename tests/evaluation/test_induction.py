@@ -19,7 +19,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.evaluation.inducing import induce
-from rlaif.evaluation.induction import credit_of, held_out, merge, read_question
+from rlaif.evaluation.induction import credit_of, merge, parts, read_question
 from rlaif.evaluation.labeled import write_pairs
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.store.sources import open_source
@@ -32,6 +32,21 @@ def test_questions_are_read_out_of_what_models_write() -> None:
     assert read_question("1. which answer is\nshorter? It is.") == "Which answer is shorter?"
     assert read_question("The first one is better.") is None
     assert read_question("Which response " + "x" * 300 + "?") is None
+
+
+def test_words_that_mean_something_in_yaml_are_ids_all_the_same(tmp_path: Path) -> None:
+    said = ["Which response is true?", "Which response has 42?", "Which response is null?"]
+    rows = [{"prompt": f"q {i}", "chosen": f"x {i}", "rejected": f"y {i}"} for i in range(30)]
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = write_pairs(open_source(str(file)), tmp_path / "out")
+    settings = LabelSettings(judge=EngineSettings(model="hashed", engine="scripted"))
+    found = induce(data, tmp_path / "out", lambda rows: said, settings)
+    assert len(found.kept) + len(found.dropped) >= 2
+    if not found.kept:
+        assert not (tmp_path / "out" / "induced.yaml").exists()
+    with pytest.raises(RlaifError, match="can't name a constitution"):
+        induce(data, tmp_path / "out", lambda rows: said, settings, name="a: b # c")
 
 
 def test_near_duplicates_count_together_and_the_commonest_wording_stands() -> None:
@@ -92,14 +107,14 @@ def test_planted_principles_are_recovered_with_the_demo_judge(
     """Real verdicts (vLLM): people who care for the planted principles alone, with 8% of noise."""
     rng = random.Random(1)
     lines = []
-    for p in World(12, "test", {"howto": 1}).pairs(260):
+    for p in World(12, "test", {"howto": 1}).pairs(330):
         votes = sum(compare(name, p.prompt, p.response_a, p.response_b) for name in planted)
         if votes:
             label = (votes > 0) != (rng.random() < 0.08)
             lines.append({"prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b,
                           "label": "a" if label else "b"})  # fmt: skip
-    lines = lines[:110]
-    assert len(lines) == 110
+    lines = lines[:150]
+    assert len(lines) == 150
     data_file = tmp_path / "data.jsonl"
     data_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = write_pairs(open_source(str(data_file)), tmp_path / "out")
@@ -123,7 +138,11 @@ def test_planted_principles_are_recovered_with_the_demo_judge(
         assert principle.examples
         assert all(e.chosen in responses and e.rejected in responses for e in principle.examples)
     # Nothing was proposed for, and no principle was chosen on, pairs kept aside.
-    assert 0.2 < held_out(data.group).mean() < 0.6
+    part = parts(data.group)
+    assert 0.3 < (part == 0).mean() < 0.7
+    learned = {lines[i]["response_a"] for i in np.flatnonzero(part == 0)}
+    learned |= {lines[i]["response_b"] for i in np.flatnonzero(part == 0)}
+    assert all(e.chosen in learned for p in draft.principles for e in p.examples)
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

@@ -91,6 +91,18 @@ def test_rows_that_do_not_say_are_refused(row: dict[str, Any], reason: str) -> N
         list(read_labeled(row, "r"))
 
 
+def test_cells_of_csv_files() -> None:
+    row = {"prompt": "q", "response1": "good", "response2": "bad", "overall_preference": "1"}
+    (pair,) = read_labeled(row, "r")
+    assert preferred(pair) == "bad"
+    row = {"prompt": "q", "chosen": '["g1", "g2"]', "rejected": '["b1"]'}
+    assert sorted(str(preferred(p)) for p in read_labeled(row, "r")) == ["g1", "g2"]
+    named = {"q": "q", "answer1": "bad", "answer2": "good", "who": "b"}
+    names = {"prompt": "q", "response_a": "answer1", "response_b": "answer2", "label": "who"}
+    (pair,) = read_labeled(named, "r", names)
+    assert preferred(pair) == "good"
+
+
 def test_columns_can_be_named() -> None:
     row = {"q": "q", "one": "x", "two": "y", "who": "2", "topic": "t", "label": "junk"}
     names = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from rlaif.errors import RlaifError
+from rlaif.stages.folding import FoldSettings
 from tests.pipeline.helpers import contents, label, rows
 
 TIERS = """\
@@ -85,6 +87,15 @@ def test_adaptive_orders_say_what_they_saved_and_risked(tmp_path: Path) -> None:
     )
     facts = found.manifest["stopping"]
     assert facts["kind"] == "orders"
+    # What the pilot asked beyond that is no saving: what was asked in all says so.
+    database = sqlite3.connect(tmp_path / "run.sqlite")
+    (asked,) = database.execute("select count(*) from answers").fetchone()
+    whole_run = found.tally.verdicts + found.tally.spared
+    duplicates = (
+        whole_run
+        - label(data, constitution, tmp_path / "w2").manifest["last_process"]["verdicts_asked"]
+    )
+    assert facts["verdicts_spared"] <= whole_run - asked <= facts["verdicts_spared"] + duplicates
     assert facts["decisions_changed_at_most"] <= 0.2
     assert 0 < facts["share_spared"] < 0.5
     whole = label(data, constitution, tmp_path / "whole")
@@ -96,6 +107,12 @@ def test_adaptive_orders_say_what_they_saved_and_risked(tmp_path: Path) -> None:
 
 def test_failing_questions_stop_nothing_and_invent_nothing(tmp_path: Path) -> None:
     data, constitution = inputs(tmp_path)
+    for pooling in ("clarity", "mean"):
+        fold = FoldSettings(pooling=pooling)  # type: ignore[arg-type]
+        broken = {"options": {"fail_every": 9}, "fold": fold}
+        label(data, constitution, tmp_path / f"whole-{pooling}", **broken)
+        label(data, constitution, tmp_path / f"less-{pooling}", stop="exact", **broken)
+        assert decisions(tmp_path / f"less-{pooling}") == decisions(tmp_path / f"whole-{pooling}")
     found = label(data, constitution, tmp_path / "run", stop="exact", options={"fail_every": 5})
     assert found.tally.invalid_verdicts > 20
     for row in rows(tmp_path / "run", "preferences.jsonl"):

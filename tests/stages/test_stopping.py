@@ -38,7 +38,8 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
         known: list[PrincipleScore] = []
         for k, p in enumerate(ranked):
             logit = rng.choice([rng.gauss(0, 3), rng.gauss(0, 0.1), 9.0, -9.0])
-            known.append(PrincipleScore(p.id, p.tier, p.weight, logit))
+            invalid = "broken" if rng.random() < 0.08 else ""
+            known.append(PrincipleScore(p.id, p.tier, p.weight, logit, invalid=invalid))
             left = ranked[k + 1 :]
             if left and stopping.enough(known, left):
                 stops += 1
@@ -48,6 +49,7 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
                         PrincipleScore(
                             q.id, q.tier, q.weight,
                             (60.0 if trial == 0 else -60.0 if trial == 1 else rng.gauss(0, 4)),
+                            invalid="x" * (trial == 2 or (trial > 30 and rng.random() < 0.3)),
                         )
                         for q in left
                     ]  # fmt: skip
@@ -101,6 +103,26 @@ def test_the_pilot_s_promise_is_kept(kind: str) -> None:
         assert found.bound <= 0.03
     assert missed / 40 <= 0.05 + 2 * (0.05 * 0.95 / 40) ** 0.5
     assert np.mean(spared) > 0.05
+
+
+def test_the_promise_holds_on_sorted_files_too() -> None:
+    """Among the first 15% of the pairs every decision turns with the second order."""
+    names = [principle("p")]
+    rng = np.random.default_rng(0)
+    pilot = []
+    for k in range(400):
+        truth, offset = (rng.normal(0, 1), 9.0) if k < 60 else (rng.normal(0, 4), 0.0)
+        verdicts = [
+            Verdict("p", "ab", truth + offset, 1.0),
+            Verdict("p", "ba", -truth + offset, 1.0),
+        ]
+        questions = [Question(names[0], "ab"), Question(names[0], "ba")]
+        pilot.append(Judged(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts))
+    folding = lambda scores: fold(scores, FoldSettings())  # noqa: E731
+    found = choose(pilot, Stopping("orders", FoldSettings()), folding, error=0.02, delta=0.05)
+    again = [replay(j, found.stopping, folding).preference.winner for j in pilot]
+    full = [folding(partial_scores(j.pair, j.principles, j.verdicts)).winner for j in pilot]
+    assert np.mean([a != f for a, f in zip(again, full, strict=True)]) <= 0.03
 
 
 def test_boldness_zero_changes_nothing() -> None:

@@ -18,6 +18,9 @@ from rlaif.pipeline.settings import LabelSettings
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.layouts import FIELDS
 
+MOST_PARTS = 40
+"""Parts of the data that the terminal shows; eval.json and eval.html have all."""
+
 _EXAMPLES = """
 \b
 Examples:
@@ -169,11 +172,14 @@ def _print(found: Any) -> None:
     for report in found.reports:
         if report.subsets:
             rows = [(name, a.accuracy.n, a.accuracy, a.order_consistent or "-", f"{a.kappa:.3f}")
-                    for name, a in report.subsets.items()]  # fmt: skip
+                    for name, a in list(report.subsets.items())[:MOST_PARTS]]  # fmt: skip
             head = [f"{report.name}: part", "pairs", "accuracy", "both orders right", "kappa"]
             click.echo("\n" + table(head, rows))
-        rows = [(p.principle, f"{100 * p.opinions:.1f}%", p.accuracy) for p in report.principles]
-        click.echo("\n" + table([f"{report.name}: principle", "has an opinion", "agrees"], rows))
+        rows = [(p.principle, f"{100 * p.opinions:.1f}%", p.accuracy, f"{p.kappa:.3f}")
+                for p in report.principles]  # fmt: skip
+        click.echo(
+            "\n" + table([f"{report.name}: principle", "has an opinion", "agrees", "kappa"], rows)
+        )
     if found.comparisons:
         rows = [
             (c.first, c.second, c.test.difference, f"{c.p_adjusted:.4f}",

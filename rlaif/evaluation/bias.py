@@ -273,20 +273,42 @@ FAMILIES = (
     "phi", "command", "olmo", "tulu", "falcon", "yi", "glm", "granite", "nemotron", "vicuna",
     "wizardlm", "zephyr", "smollm", "internlm", "kimi", "minimax", "grok", "demo",
 )  # fmt: skip
-_ALIASES = {"mixtral": "mistral", "gemini": "gemma", "palm": "gemma", "o1": "gpt", "o3": "gpt",
-            "o4": "gpt", "chatgpt": "gpt"}  # fmt: skip
+_ALIASES = {
+    "mixtral": "mistral", "ministral": "mistral", "gemini": "gemma", "palm": "gemma", "o1": "gpt",
+    "o3": "gpt", "o4": "gpt", "chatgpt": "gpt", "davinci": "gpt", "qwq": "qwen",
+}  # fmt: skip
 
 
 def family(model: str) -> str:
-    """The family of a model by its name: `Qwen/Qwen3-8B` is of "qwen"; else its own last name."""
-    name = model.lower().rstrip("/").rsplit("/", 1)[-1]
-    words = [word for word in re.split(r"[^a-z0-9]+", name) if word]
-    for word in words:
-        letters = re.match(r"[a-z]+", word)
-        for candidate in (word, letters.group() if letters else ""):
-            if candidate in FAMILIES or candidate in _ALIASES:
-                return _ALIASES.get(candidate, candidate)
-    return name
+    """The family of a model by its name: `Qwen/Qwen3-8B` is of "qwen"; else its own last name.
+
+    A folder `.../Qwen3-8B/snapshots/HASH` is named by what stands before; a name may hold the
+    family within a word (CodeLlama, TinyLlama).
+    """
+    parts = [p for p in model.lower().rstrip("/").split("/") if p not in ("", ".", "snapshots")]
+    parts = [p for p in parts if not re.fullmatch(r"[0-9a-f]{12,64}", p)] or parts
+    for name in reversed(parts[-2:]):
+        if name.startswith(("gpt-j", "gpt-neo")):
+            return "eleuther"
+        words = [word for word in re.split(r"[^a-z0-9]+", name) if word]
+        for word in words:
+            letters = re.match(r"[a-z]+", word)
+            for candidate in (word, letters.group() if letters else ""):
+                if candidate in FAMILIES or candidate in _ALIASES:
+                    return _ALIASES.get(candidate, candidate)
+        for known in (
+            "llama",
+            "mistral",
+            "ministral",
+            "qwq",
+            "qwen",
+            "gemma",
+            "deepseek",
+            "davinci",
+        ):
+            if known in name:
+                return _ALIASES.get(known, known)
+    return parts[-1] if parts else ""
 
 
 def self_preference(

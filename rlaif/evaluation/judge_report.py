@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif.evaluation.agreement import Agreement, CurvePoint, abstention_curve, agreement, credit
+from rlaif.evaluation.agreement import (
+    Agreement,
+    CurvePoint,
+    abstention_curve,
+    agreement,
+    credit,
+    kappa,
+)
 from rlaif.evaluation.labeled import LabeledData
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.evaluation.reliability import Bin, brier, ece, log_loss, reliability
@@ -19,8 +26,6 @@ from rlaif.evaluation.resampling import (
 )
 from rlaif.records import CLEAR
 
-LEAST_SUBSET = 1
-
 
 @dataclass(frozen=True)
 class PrincipleAgreement:
@@ -29,11 +34,13 @@ class PrincipleAgreement:
     Attributes:
         opinions: share of labeled pairs on which it has a clear opinion (margin of 0.2).
         accuracy: how often people agree with it there.
+        kappa: its clear opinions, and none elsewhere, against the labels of all pairs.
     """
 
     principle: str
     opinions: float
     accuracy: Estimate
+    kappa: float
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,12 @@ def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[Princi
         right = (np.sign(sign[clear]) == data.label[clear]).astype(np.float64)
         groups = [data.group[i] for i in np.flatnonzero(clear)]
         share = float(clear.sum() / max(1, labeled.sum()))
-        found.append(PrincipleAgreement(name, share, mean_with_interval(right, groups, seed=seed)))
+        said = np.where(clear, np.sign(np.nan_to_num(sign)), 0).astype(np.int64)
+        found.append(
+            PrincipleAgreement(
+                name, share, mean_with_interval(right, groups, seed=seed), kappa(data.label, said)
+            )
+        )  # fmt: skip
     return found
 
 

@@ -42,7 +42,7 @@ def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 
     """The mean with a bootstrap interval over groups (Efron 1979; percentile, scipy).
 
     With one group or equal values there is nothing to resample: the interval is the Wilson one
-    for values of 0 and 1, and empty information (0 to 1) otherwise.
+    for values of 0 and 1, and all that is possible (0 to 1) otherwise.
     """
     n = len(values)
     if not n:
@@ -53,7 +53,7 @@ def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 
         if set(np.unique(values)) <= {0.0, 1.0}:
             found = stats.binomtest(int(values.sum()), n).proportion_ci(method="wilson")
             return Estimate(mean, float(found.low), float(found.high), n)
-        return Estimate(mean, mean, mean, n)
+        return Estimate(mean, min(0.0, mean), max(1.0, mean), n)
     low, high = _interval(sums, sizes, seed)
     return Estimate(mean, low, high, n)
 

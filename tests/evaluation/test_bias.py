@@ -183,7 +183,9 @@ def test_self_preference_is_pointed_out_without_labels() -> None:
     ("name", "expected"),
     [("Qwen/Qwen3-8B", "qwen"), ("meta-llama/Llama-3.1-8B-Instruct", "llama"),
      ("mistralai/Mixtral-8x7B", "mistral"), ("gpt-4o-mini", "gpt"), ("runs/my-policy/", "my-policy"),
-     ("qwen2.5:7b", "qwen")],
+     ("qwen2.5:7b", "qwen"), ("codellama/CodeLlama-7b-hf", "llama"), ("Qwen/QwQ-32B", "qwen"),
+     ("/models/Qwen3-8B/snapshots/0123456789abcdef", "qwen"), ("EleutherAI/gpt-j-6b", "eleuther"),
+     ("mistralai/Ministral-8B", "mistral")],
 )  # fmt: skip
 def test_families(name: str, expected: str) -> None:
     assert family(name) == expected

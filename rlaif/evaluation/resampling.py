@@ -114,8 +114,11 @@ def paired_test(
             vectorized=True, n_resamples=9999, batch=max(1, 20_000_000 // len(moved)), rng=rng,
         )  # fmt: skip
         p = float(found.pvalue)
+    interval = mean_with_interval(difference, groups, seed=seed)
+    if not len(moved):  # no pair tells them apart: either may be better by what none of n shows
+        interval = Estimate(0.0, -interval.high, interval.high, interval.n)
     return PairedTest(
-        mean_with_interval(difference, groups, seed=seed),
+        interval,
         p,
         int(((first == 1.0) & (second == 0.0)).sum()),
         int(((first == 0.0) & (second == 1.0)).sum()),

@@ -108,3 +108,11 @@ def test_better_is_seldom_said_of_equals() -> None:
         one, two = ((rng.random(80) < 0.75).astype(float) for _ in range(2))
         said += paired_test(one, two, list(range(80)), seed=seed).better != 0
     assert said / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_no_difference_has_an_interval_on_both_sides() -> None:
+    same = np.array([1.0, 0.0] * 20)
+    found = paired_test(same, same, list(range(40)))
+    assert found.difference.value == 0.0
+    assert found.difference.low == -found.difference.high < 0.0
+    assert found.better == 0

@@ -248,7 +248,7 @@ def stopping(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         demo_rows(args.pairs, folder / "data.jsonl")
-        data = write_pairs(open_source(str(folder / "data.jsonl")), folder)
+        data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         flat = folder / "flat.yaml"
         flat.write_text(
             'schema: 1\nname: flat\nversion: "1"\nextends: [demo]\nprinciples:\n'
@@ -268,7 +268,9 @@ def stopping(args: argparse.Namespace) -> None:
                 "--stop likely": {"stop": "likely"},
             }.items():
                 out = folder / f"{Path(constitution).stem}-{way}"
-                job = prepare(str(folder / "pairs.jsonl"), constitution, settings(args, **changes))
+                job = prepare(
+                    str(folder / "labeled" / "pairs.jsonl"), constitution, settings(args, **changes)
+                )
                 summary: LabelSummary = run_label(job, out, cache_path=folder / "cache.sqlite")
                 outcomes = read_outcomes(out)
                 own = aligned(data, outcomes)
@@ -299,9 +301,9 @@ def attacks(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         demo_rows(200, folder / "data.jsonl")
-        data = write_pairs(open_source(str(folder / "data.jsonl")), folder)
+        data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         found = evaluate(
-            [Candidate("demo", settings(args))], data, folder, cache_path=folder / "c.sqlite",
+            [Candidate("demo", settings(args))], data, folder / "labeled", cache_path=folder / "c.sqlite",
             bias=True, attacks=load_attacks(), most_variants=100,
         )  # fmt: skip
         (results,) = found.attacks.values()

@@ -303,8 +303,8 @@ def attacks(args: argparse.Namespace) -> None:
         demo_rows(200, folder / "data.jsonl")
         data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         found = evaluate(
-            [Candidate("demo", settings(args))], data, folder / "labeled", cache_path=folder / "c.sqlite",
-            bias=True, attacks=load_attacks(), most_variants=100,
+            [Candidate("demo", settings(args))], data, folder / "labeled",
+            cache_path=folder / "c.sqlite", bias=True, attacks=load_attacks(), most_variants=100,
         )  # fmt: skip
         (results,) = found.attacks.values()
         for a in results:

@@ -100,10 +100,10 @@ def length(args: argparse.Namespace) -> None:
 
 
 def own_family(args: argparse.Namespace) -> None:
-    """Power and false alarms of self-preference at 400 pairs."""
+    """Power and false alarms of self-preference at 800 pairs."""
 
     def p_value(seed: int, planted: float) -> float:
-        rng, n = np.random.default_rng(seed), 400
+        rng, n = np.random.default_rng(seed), 800
         own, label = (np.where(rng.random(n) < 0.5, 1, -1) for _ in range(2))
         winner = np.where(rng.random(n) < 0.8, label, -label)
         winner = np.where((winner != own) & (rng.random(n) < 2 * planted), own, winner)

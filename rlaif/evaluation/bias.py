@@ -21,6 +21,8 @@ from rlaif.evaluation.outcomes import Floats, Outcomes, logit
 from rlaif.records import CLEAR
 
 ALPHA = 0.05
+LEAST_GROUPS = 10
+"""Prompts from which standard errors by prompt mean anything."""
 LEAST = 20
 """Pairs from which a bias is measured at all."""
 NEGLIGIBLE = {"nats": 0.05, "nats per SD": 0.05, "share": 0.02}
@@ -106,7 +108,9 @@ class Position:
     offset: Finding
 
 
-def position_bias(name: str, first_ab: Floats, first_ba: Floats) -> Position | None:
+def position_bias(
+    name: str, first_ab: Floats, first_ba: Floats, groups: Sequence[str] | None = None
+) -> Position | None:
     """Position bias of one principle; None for fewer than 20 pairs in both orders.
 
     Args:
@@ -120,7 +124,8 @@ def position_bias(name: str, first_ab: Floats, first_ba: Floats) -> Position | N
     one, two = first_ab[known], first_ba[known]
     same = one * two > 0
     offset = (one + two) / 2.0
-    value, low, high, p = mean_test(offset)
+    own = None if groups is None else [groups[i] for i in np.flatnonzero(known)]
+    value, low, high, p = mean_test(offset, own)
     share = float(same.mean())
     first = float((offset[same] > 0).mean()) if same.any() else 0.5
     clear = np.maximum(np.abs(one), np.abs(two)) >= 2.0 * np.arctanh(CLEAR)
@@ -133,16 +138,21 @@ def position_bias(name: str, first_ab: Floats, first_ba: Floats) -> Position | N
     return Position(share, first, of_clear, found)
 
 
-def mean_test(values: Floats) -> tuple[float, float, float, float]:
-    """Mean, its 95% interval, and the p-value of the t-test against 0."""
+def mean_test(
+    values: Floats, groups: Sequence[str] | None = None
+) -> tuple[float, float, float, float]:
+    """Mean, its 95% interval, and the p-value of the t-test against 0; by groups where given."""
     n = len(values)
     mean = float(values.mean())
-    spread = float(values.std(ddof=1)) if n > 1 else 0.0
-    if spread <= 1e-9 * max(1.0, abs(mean)):
-        return mean, mean, mean, 1.0 if abs(mean) < 1e-9 else 0.0
-    error = spread / np.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    p = float(2.0 * stats.t.sf(abs(mean) / error, n - 1))
+    names = np.asarray(groups, dtype=str) if groups is not None else np.arange(n)
+    index = np.unique(names, return_inverse=True)[1]
+    count = int(index.max()) + 1
+    sums = np.bincount(index, weights=values - mean)
+    error = float(np.sqrt((sums**2).sum() * count / max(1, count - 1))) / n
+    if count < 2 or error <= 1e-9 * max(1.0, abs(mean)):
+        return mean, mean, mean, 1.0 if abs(mean) < 1e-9 or count < 2 else 0.0
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    p = float(2.0 * stats.t.sf(abs(mean) / error, count - 1))
     return mean, mean - half, mean + half, p
 
 
@@ -164,10 +174,12 @@ def style_biases(
 
     With labels: does style tell what people prefer beyond the verdict?  In the logistic model
     log-odds(people prefer a) = k (verdict - sum of coefficient x difference) a coefficient is what
-    the judge adds for style beyond what people do; 0 for a judge whose opinion is right on
-    average at every length, however style and quality hang together (Dubois et al. 2024,
-    arXiv:2404.04475, control for length in such a model).  Without labels: least squares of the
-    log-odds on the differences, an association that good style may deserve; never flagged.
+    the judge adds for style beyond what people do (Dubois et al. 2024, arXiv:2404.04475, control
+    for length in such a model).  A noisy judge of data in which style and quality hang together
+    seems to dislike style there, and to like it in the opposite model (verdict on label and
+    style); so the p-value is the larger of both, and 1 where they disagree.  Without labels: least
+    squares of the log-odds on the differences, an association that good style may deserve; never
+    flagged.
     Standard errors hold under any spread and within groups (White 1980; Liang and Zeger 1986, by
     statsmodels); no intercept: `a` and `b` may be swapped.
 
@@ -197,6 +209,8 @@ def style_biases(
     how: dict[str, object] = {"cov_type": "HC0"}
     if groups is not None:
         own = np.unique(np.asarray(groups, dtype=str)[known], return_inverse=True)[1]
+        if own.max() + 1 < LEAST_GROUPS:
+            return []
         if own.max() + 1 < n:
             how = {"cov_type": "cluster", "cov_kwds": {"groups": own}}
     if label is None:
@@ -218,6 +232,17 @@ def style_biases(
             fit = sm.Logit((label[known] > 0).astype(np.float64), design).fit(disp=0, **how)
     except (np.linalg.LinAlgError, ValueError, PerfectSeparationError):
         return []
+    predicted = np.asarray(fit.predict(design))
+    separated = ((predicted < 1e-6) | (predicted > 1.0 - 1e-6)).mean() > 0.5
+    # A judge that is never wrong leaves nothing to measure a bias by.
+    if not fit.mle_retvals["converged"] or separated:
+        return []
+    # The other way round: does the verdict follow style beyond the label?  Where judges are noisy
+    # the truth lies between the two (Frisch 1934), so a bias must show in both.
+    other_design = np.column_stack([*varying.values(), label[known].astype(np.float64)])
+    reverse = sm.OLS(log_odds[known], other_design).fit(
+        **({"cov_type": "HC3"} if how["cov_type"] == "HC0" else how)
+    )
     scale, covariance = float(fit.params[-1]), np.asarray(fit.cov_params())
     # A judge without a clear link to people's preference has no bias to be measured against.
     if scale <= 0 or fit.pvalues[-1] > ALPHA or not np.isfinite(covariance).all():
@@ -228,10 +253,14 @@ def style_biases(
         gradient = np.zeros(len(fit.params))
         gradient[k], gradient[-1] = -1.0 / scale, float(fit.params[k]) / scale**2
         error = float(np.sqrt(gradient @ covariance @ gradient))
+        bound = float(reverse.params[k])
+        agree = bound * value > 0
+        p = max(float(fit.pvalues[k]), float(reverse.pvalues[k])) if agree else 1.0
+        detail = f"beyond what people prefer; {bound:+.3f} by the verdict given the label"
         found.append(
             Finding(
-                name, value, value - 1.96 * error, value + 1.96 * error, "nats per SD", n,
-                float(fit.pvalues[k]), detail="beyond what people prefer",
+                name, value, value - 1.96 * error, value + 1.96 * error, "nats per SD", n, p,
+                detail=detail,
             )
         )  # fmt: skip
     return found
@@ -317,46 +346,58 @@ def self_preference(
     own: NDArray[np.int64],
     groups: Sequence[str],
 ) -> Finding | None:
-    """How much more readily the judge follows people when they prefer its own family's response.
+    """How much the judge favours its own family's responses beyond what people prefer.
 
-    Equal opportunity (Wataoka et al. 2024, arXiv:2410.21819): half the difference between how often
-    the judge agrees where people prefer the own side and where they prefer the other; 0 for a
-    judge that is merely noisy, whichever side is better in truth (unlike the difference of win
-    rates, which regresses to one half).  A preference that turns ten points of all verdicts is
-    found at 400 such pairs with a power of over 0.8.
+    Two readings that a noisy judge of a family that is really better or worse moves apart, and
+    self-preference moves together: how much more often the judge agrees where people prefer the
+    own side than where they prefer the other (equal opportunity: Wataoka et al. 2024,
+    arXiv:2410.21819), and how much more often people agree where the judge prefers the other side
+    than where it prefers its own.  The value is half the first; the p-value is the larger of
+    both, and 1 where they disagree.  A preference that turns ten points of all verdicts is found
+    at 800 pairs with a power of over 0.8.
 
     Args:
-        winner: of the judge: 1 for `a`, -1 for `b`, 0 for neither (half an agreement).
+        winner: of the judge: 1 for `a`, -1 for `b`, 0 for neither (left out).
         label: of people; ties are left out.
         own: 1 where `a` alone is of the judge's family, -1 where `b` alone is, else 0.
     """
-    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
-
-    here = (own != 0) & (label != 0)
-    side = (label[here] * own[here]).astype(np.float64)
-    n = len(side)
-    if min(int((side > 0).sum()), int((side < 0).sum())) < LEAST // 2:
+    here = (own != 0) & (label != 0) & (winner != 0)
+    people = (label[here] * own[here]).astype(np.float64)
+    judge = (winner[here] * own[here]).astype(np.float64)
+    n = len(people)
+    known = [groups[i] for i in np.flatnonzero(here)]
+    each = [int((x > 0).sum()) for x in (people, -people, judge, -judge)] if n else [0]
+    if min(each) < LEAST // 2 or len(set(known)) < LEAST_GROUPS:
         return None
-    agrees = np.where(winner[here] == 0, 0.5, (winner[here] == label[here]).astype(np.float64))
+    agrees = (people == judge).astype(np.float64)
     if np.ptp(agrees) == 0.0:
         return None
-    model = sm.OLS(agrees, np.column_stack([np.ones(n), side]))
-    known = [groups[i] for i in np.flatnonzero(here)]
-    if len(set(known)) < n:
-        index = np.unique(np.asarray(known, dtype=str), return_inverse=True)[1]
+    value, low, high, p = _slope(agrees, people, known)
+    reverse, _, _, other_p = _slope(agrees, -judge, known)
+    p = max(p, other_p) if value * reverse > 0 else 1.0
+    detail = (
+        f"agrees with people on {100 * agrees[people > 0].mean():.1f}% where they prefer its own, "
+        f"on {100 * agrees[people < 0].mean():.1f}% elsewhere; right on "
+        f"{100 * agrees[judge > 0].mean():.1f}% where it prefers its own, on "
+        f"{100 * agrees[judge < 0].mean():.1f}% elsewhere"
+    )
+    return Finding("self-preference", value, low, high, "share", n, p, detail=detail)
+
+
+def _slope(
+    values: Floats, side: Floats, groups: Sequence[str]
+) -> tuple[float, float, float, float]:
+    """Half the difference of means between the sides 1 and -1, its 95% interval and p-value."""
+    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
+
+    model = sm.OLS(values, np.column_stack([np.ones(len(values)), side]))
+    if len(set(groups)) < len(values):
+        index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
         fit = model.fit(cov_type="cluster", cov_kwds={"groups": index})
     else:
         fit = model.fit(cov_type="HC3")
     low, high = fit.conf_int()[1]
-    there, elsewhere = agrees[side > 0].mean(), agrees[side < 0].mean()
-    detail = (
-        f"agrees with people on {100 * there:.1f}% where they prefer its own, on "
-        f"{100 * elsewhere:.1f}% where they prefer the other"
-    )
-    return Finding(
-        "self-preference", float(fit.params[1]), float(low), float(high), "share", n,
-        float(fit.pvalues[1]), detail=detail,
-    )  # fmt: skip
+    return float(fit.params[1]), float(low), float(high), float(fit.pvalues[1])
 
 
 def own_side(judge: str, origins: tuple[Sequence[str], Sequence[str]]) -> NDArray[np.int64]:
@@ -385,7 +426,7 @@ def bias_report(
     judged = [o for o in outcomes.principles.values() if o.source != "check"]
     for name, o in outcomes.principles.items():
         if o.source != "check":
-            found = position_bias(name, o.ab, -o.ba)
+            found = position_bias(name, o.ab, -o.ba, groups)
             if found is not None:
                 findings.append(found.offset)
     if not findings:

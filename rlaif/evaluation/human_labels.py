@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif.errors import RlaifError
-from rlaif.evaluation.labeled import SIGN
+from rlaif.evaluation.labeled import SIGN, zero_and_one
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.hashing import digest
 from rlaif.records import Message, Rejected
-from rlaif.stages.labels import plain_verdict, read_labeled
+from rlaif.stages.labels import bare_number, plain_verdict, read_labeled
 from rlaif.stages.layouts import BadRow
 from rlaif.store.run_directory import read_rows
 from rlaif.store.sources import Source
@@ -56,9 +56,12 @@ def match_labels(
     by_text: dict[str, list[str]] = {}
     by_id: dict[str, list[str]] = {}
     read = 0
+    numbers: set[str] = set()
     for number, (_, row) in enumerate(source.rows()):
         if isinstance(row, Rejected):
             continue
+        if not {"chosen", "rejected"} <= row.keys():
+            numbers.add(bare_number(row, mapping))
         try:
             for pair in read_labeled(row, f"row-{number + 1}", mapping):
                 texts = (_key(pair.a.messages), _key(pair.b.messages))
@@ -71,6 +74,8 @@ def match_labels(
             if verdict is not None and name:
                 by_id.setdefault(name, []).append(verdict)
                 read += 1
+    if {"0", "1"} <= numbers and "2" not in numbers:
+        raise zero_and_one(source.name)
     n = len(outcomes.ids)
     known, label = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     group = [""] * n

@@ -34,7 +34,7 @@ class PrincipleAgreement:
     Attributes:
         opinions: share of labeled pairs on which it has a clear opinion (margin of 0.2).
         accuracy: how often people agree with it there.
-        kappa: its clear opinions, and none elsewhere, against the labels of all pairs.
+        kappa: its clear opinions, and none elsewhere, against the labels of all pairs (ties too).
     """
 
     principle: str
@@ -143,7 +143,8 @@ def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[Princi
         right = (np.sign(sign[clear]) == data.label[clear]).astype(np.float64)
         groups = [data.group[i] for i in np.flatnonzero(clear)]
         share = float(clear.sum() / max(1, labeled.sum()))
-        said = np.where(clear, np.sign(np.nan_to_num(sign)), 0).astype(np.int64)
+        own = np.nan_to_num(sign)
+        said = np.where(np.abs(own) >= CLEAR, np.sign(own), 0).astype(np.int64)
         found.append(
             PrincipleAgreement(
                 name, share, mean_with_interval(right, groups, seed=seed), kappa(data.label, said)

@@ -75,7 +75,8 @@ def write_pairs(
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
-            numbers.add(bare_number(row, mapping))
+            if not {"chosen", "rejected"} <= row.keys() or "label" in (mapping or {}):
+                numbers.add(bare_number(row, mapping))
             pairs = list(read_labeled(row, f"row-{number + 1}", mapping))
         except BadRow as error:
             dropped += 1
@@ -97,10 +98,7 @@ def write_pairs(
             rows.append(own["row"])
             subset.append(name)
     if {"0", "1"} <= numbers and "2" not in numbers:
-        raise RlaifError(
-            f"labels of {source.name!r} are 0 and 1, which may be places or a tie and the first",
-            hint="Write a and b, or 1 and 2, in a column and name it with --map label=COLUMN.",
-        )
+        raise zero_and_one(source.name)
     if not lines:
         last = f" (the last: {rejected[-1][0]}: {rejected[-1][1]})" if rejected else ""
         raise RlaifError(
@@ -112,6 +110,14 @@ def write_pairs(
 
 
 MARKER = ".rlaif-evaluation"
+
+
+def zero_and_one(name: str) -> RlaifError:
+    """Labels of which nothing says whether 0 or 1 stands for the first response."""
+    return RlaifError(
+        f"labels of {name!r} are 0 and 1, which may be places or a tie and the first",
+        hint="Write a and b, or 1 and 2, in a column and name it with --map label=COLUMN.",
+    )
 
 
 def _claim(folder: Path, source: Source) -> None:

@@ -114,7 +114,11 @@ def paired_test(
             vectorized=True, n_resamples=9999, batch=max(1, 20_000_000 // len(moved)), rng=rng,
         )  # fmt: skip
         p = float(found.pvalue)
-    interval = mean_with_interval(difference, groups, seed=seed)
+    # Computed on the side of the better, so that swapping the two swaps the interval.
+    sign = -1.0 if difference.sum() < 0 else 1.0
+    found_interval = mean_with_interval(sign * difference, groups, seed=seed)
+    ends = sorted((sign * found_interval.low, sign * found_interval.high))
+    interval = Estimate(sign * found_interval.value, ends[0], ends[1], found_interval.n)
     if not len(moved):  # no pair tells them apart: either may be better by what none of n shows
         interval = Estimate(0.0, -interval.high, interval.high, interval.n)
     return PairedTest(

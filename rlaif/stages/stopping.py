@@ -220,7 +220,8 @@ def choose(
     )  # fmt: skip
     quarter = len(judged) // 4
     reach = _reach(judged[:quarter])
-    test = judged[quarter:]
+    # One pair of each row is tested: those of one row may turn together.
+    test = list({j.pair.row: j for j in reversed(judged[quarter:])}.values())
     full = [folding(partial_scores(j.pair, j.principles, j.verdicts)) for j in test]
     best = None
     for boldness in BOLDNESS:

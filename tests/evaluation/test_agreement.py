@@ -116,3 +116,6 @@ def test_no_difference_has_an_interval_on_both_sides() -> None:
     assert found.difference.value == 0.0
     assert found.difference.low == -found.difference.high < 0.0
     assert found.better == 0
+    one, zero = np.ones(12), np.zeros(12)
+    up, down = paired_test(one, zero, list(range(12))), paired_test(zero, one, list(range(12)))
+    assert (down.difference.low, down.difference.high) == (-up.difference.high, -up.difference.low)

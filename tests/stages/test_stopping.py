@@ -70,7 +70,7 @@ def judged(rng: np.random.Generator, k: int, names: list[Principle]) -> Judged:
             sign = 1.0 if order == "ab" else -1.0
             logit = sign * opinion + 0.8 + rng.normal(0, 0.3)
             verdicts.append(Verdict(p.id, order, float(logit), 1.0))  # type: ignore[arg-type]
-    return Judged(Pair(f"n{k}", [], [], []), names, questions, verdicts)
+    return Judged(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts)
 
 
 @pytest.mark.parametrize("kind", ["orders", "likely"])

@@ -25,14 +25,16 @@ from rlaif.constitution.schema import Principle
 from rlaif.demo.oracle import prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.evaluation.bias import bias_report, position_bias, self_preference, style_biases
+from rlaif.evaluation.bias import bias_report, position_bias
 from rlaif.evaluation.calibrating import applied, fit
 from rlaif.evaluation.labeled import aligned, write_pairs
 from rlaif.evaluation.outcomes import Opinions, Outcomes, read_outcomes
+from rlaif.evaluation.own_family import self_preference
 from rlaif.evaluation.panels import panel_outcomes, panel_report
 from rlaif.evaluation.prediction_powered import powered_mean
 from rlaif.evaluation.reliability import ece
 from rlaif.evaluation.run import Candidate, evaluate
+from rlaif.evaluation.style_bias import style_biases
 from rlaif.evaluation.variants import load_attacks
 from rlaif.pipeline.job import LabelSummary, prepare, run_label
 from rlaif.pipeline.settings import LabelSettings

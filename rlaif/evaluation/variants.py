@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
-from rlaif.evaluation.bias import Finding, mean_test
+from rlaif.evaluation.findings import Finding, mean_test
 from rlaif.evaluation.intervals import Share, share
 from rlaif.evaluation.outcomes import Outcomes, logit
 from rlaif.hashing import digest

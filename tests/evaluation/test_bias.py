@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from rlaif.evaluation.bias import (
-    bias_report,
-    corrected,
-    family,
-    longer_wins,
-    own_side,
-    position_bias,
-    self_preference,
-    standardised_difference,
-    style_biases,
-)
+from rlaif.evaluation.bias import bias_report, position_bias
+from rlaif.evaluation.findings import corrected
 from rlaif.evaluation.outcomes import Opinions, Outcomes
+from rlaif.evaluation.own_family import family, own_side, self_preference
+from rlaif.evaluation.style_bias import longer_wins, standardised_difference, style_biases
 
 
 @pytest.mark.parametrize("rate", [0.18, 0.21, 0.56])

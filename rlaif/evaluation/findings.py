@@ -1,0 +1,100 @@
+"""Measured biases as findings: size, interval, p-value, and which of them stand together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rlaif.evaluation.outcomes import Floats
+
+ALPHA = 0.05
+LEAST_GROUPS = 10
+"""Prompts from which standard errors by prompt mean anything."""
+LEAST = 20
+"""Pairs from which a bias is measured at all."""
+NEGLIGIBLE = {"nats": 0.05, "nats per SD": 0.05, "share": 0.02}
+"""Smaller biases are reported and never flagged: 0.05 nats move an even preference to 51.2%."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured bias.
+
+    Attributes:
+        name: what it is about.
+        value, low, high: its size with a 95% interval; the unit is in `unit`.
+        p: two-sided, against no bias.
+        flagged: whether it stands after correction for all findings of the report.
+        detail: more about it, in words.
+        association: whether it may be deserved, for want of labels; then it is never flagged.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+    p: float
+    flagged: bool = False
+    detail: str = ""
+    association: bool = False
+
+    @property
+    def shown(self) -> str:
+        """Size and interval for people."""
+        text = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.unit}"
+        return f"{text}; {self.detail}" if self.detail else text
+
+
+def corrected(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, flagged where they stand after Holm's correction and are not negligible."""
+    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
+
+    if not findings:
+        return []
+    tested = [f for f in findings if not f.association]
+    if not tested:
+        return list(findings)
+    flags = iter(multipletests([f.p for f in tested], alpha=ALPHA, method="holm")[0])
+    return [
+        f if f.association else
+        replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])
+        for f in findings
+    ]  # fmt: skip
+
+
+def mean_test(
+    values: Floats, groups: Sequence[str] | None = None
+) -> tuple[float, float, float, float]:
+    """Mean, its 95% interval, and the p-value of the t-test against 0; by groups where given."""
+    n = len(values)
+    mean = float(values.mean())
+    index = np.arange(n) if groups is None else group_index(groups)
+    count = int(index.max()) + 1
+    sums = np.bincount(index, weights=values - mean)
+    error = float(np.sqrt((sums**2).sum() * count / max(1, count - 1))) / n
+    if count < 2 or error <= 1e-9 * max(1.0, abs(mean)):
+        return mean, mean, mean, 1.0 if abs(mean) < 1e-9 or count < 2 else 0.0
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    p = float(2.0 * stats.t.sf(abs(mean) / error, count - 1))
+    return mean, mean - half, mean + half, p
+
+
+def group_index(groups: Sequence[object]) -> NDArray[np.intp]:
+    """The number of each item's group, from 0."""
+    return np.asarray(np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1])
+
+
+def robust_errors(groups: Sequence[object] | None, n: int, *, plain: str) -> dict[str, Any]:
+    """How statsmodels computes standard errors: by groups where items share one (Liang and Zeger
+    1986), else by the `plain` sandwich (White 1980).
+    """
+    if groups is None or len(set(groups)) == n:
+        return {"cov_type": plain}
+    return {"cov_type": "cluster", "cov_kwds": {"groups": group_index(groups)}}

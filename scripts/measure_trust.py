@@ -41,7 +41,7 @@ from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Pair, Verdict
 from rlaif.stages.folding import FoldSettings, fold
 from rlaif.stages.guarantee import certify
-from rlaif.stages.stopping import partial_scores
+from rlaif.stages.scoring import score_pair
 from rlaif.store.sources import open_source
 
 Rng = np.random.Generator
@@ -77,7 +77,7 @@ def averaging(args: argparse.Namespace) -> None:
             both = [Verdict("p", "ab", t + offset + noise[0], 1.0),
                     Verdict("p", "ba", -t + offset + noise[1], 1.0)]  # fmt: skip
             for k, verdicts in enumerate((both, both[:1])):
-                winner = fold(partial_scores(pair, [p], verdicts), settings).winner
+                winner = fold(score_pair(pair, [p], verdicts, asked_only=True), settings).winner
                 wins[k] += winner == "a"
                 right[k] += (winner == "a") == (t > 0)
         print(

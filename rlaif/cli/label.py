@@ -117,10 +117,9 @@ def command(
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
     from rlaif.pipeline.estimate import estimate
-    from rlaif.pipeline.job import choose_engine, prepare, run_label
+    from rlaif.pipeline.job import prepare, run_label, with_engine
 
-    judge_settings = choose_engine(settings.judge, Path(out), cache_path)
-    settings = settings.model_copy(update={"judge": judge_settings})
+    settings = with_engine(settings, Path(out), cache_path)
     job = prepare(data, constitution, settings, split=split)
     if dry_run:
         _print_estimate(
@@ -161,15 +160,13 @@ def _label_by_panel(
     as_json: bool,
 ) -> None:
     from rlaif.pipeline.estimate import estimate
-    from rlaif.pipeline.job import choose_engine, prepare
+    from rlaif.pipeline.job import prepare, with_engine
     from rlaif.pipeline.panel import Member, Panel, run_panel
     from rlaif.store.sources import open_source
 
-    members = []
-    for member in panel.members:
-        engine = choose_engine(member.settings.judge, out / "new", cache_path)
-        settings = member.settings.model_copy(update={"judge": engine})
-        members.append(Member(settings, member.weight))
+    members = [
+        Member(with_engine(m.settings, out / "new", cache_path), m.weight) for m in panel.members
+    ]
     panel = Panel(members, panel.mode, panel.escalate_below)
     if dry_run:
         found = {

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif.errors import RlaifError
-from rlaif.evaluation.labeled import SIGN, zero_and_one
+from rlaif.evaluation.labeled import SIGN, talk_key, zero_and_one
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.hashing import digest
 from rlaif.records import Message, Rejected
@@ -64,7 +64,7 @@ def match_labels(
             numbers.add(bare_number(row, mapping))
         try:
             for pair in read_labeled(row, f"row-{number + 1}", mapping):
-                texts = (_key(pair.a.messages), _key(pair.b.messages))
+                texts = (talk_key(pair.a.messages), talk_key(pair.b.messages))
                 best = {"a": texts[0], "b": texts[1]}.get(pair.label, "tie")
                 by_text.setdefault(_pair_key(pair.prompt, texts), []).append(best)
                 read += 1
@@ -86,8 +86,8 @@ def match_labels(
         (int(r), i): k for k, (r, i) in enumerate(zip(outcomes.rows, outcomes.ids, strict=True))
     }
     for at, prompt, a, b in _texts(run, where):
-        group[at] = _key(prompt)
-        texts = (_key(a), _key(b))
+        group[at] = talk_key(prompt)
+        texts = (talk_key(a), talk_key(b))
         key = _pair_key(prompt, texts)
         found = by_text.get(key)
         if found is not None:
@@ -126,9 +126,5 @@ def _texts(run: Path, where: Mapping[tuple[int, str], int]) -> Any:
             yield where[evidence["row"], evidence["id"]], row["prompt"], a, b
 
 
-def _key(messages: Sequence[Message]) -> str:
-    return digest([[m["role"], m["content"]] for m in messages])
-
-
 def _pair_key(prompt: Sequence[Message], texts: tuple[str, str]) -> str:
-    return digest([_key(prompt), *sorted(texts)])
+    return digest([talk_key(prompt), *sorted(texts)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.hashing import digest
-from rlaif.records import Rejected
+from rlaif.records import Message, Rejected
 from rlaif.stages.labels import bare_number, read_labeled
 from rlaif.stages.layouts import BadRow
 from rlaif.store.run_directory import read_rows, write_atomically
@@ -88,7 +88,7 @@ def write_pairs(
         again = f"#{number + 1}" if seen[pairs[0].group] > 1 else ""
         for pair in pairs:
             # Pairs of one prompt hang together, in whatever rows they stand.
-            prompt = digest([[m["role"], m["content"]] for m in pair.prompt])
+            prompt = talk_key(pair.prompt)
             name = " ".join(pair.subset.split())
             own = {**pair.row(), "id": f"{pair.id}{again}", "group": prompt, "subset": name,
                    "row": f"{pair.group}{again}"}  # fmt: skip
@@ -107,6 +107,11 @@ def write_pairs(
         )
     write_atomically(folder / PAIRS, "\n".join(lines) + "\n")
     return LabeledData(np.array(label, dtype=np.int64), group, rows, subset, rejected, dropped)
+
+
+def talk_key(messages: Sequence[Message]) -> str:
+    """What names a conversation or a response by its content."""
+    return digest([[m["role"], m["content"]] for m in messages])
 
 
 MARKER = ".rlaif-evaluation"

@@ -25,7 +25,7 @@ from rlaif.evaluation.variants import (
     write_variants,
 )
 from rlaif.hashing import digest
-from rlaif.pipeline.job import choose_engine, prepare, run_label
+from rlaif.pipeline.job import prepare, run_label, with_engine
 from rlaif.pipeline.label import Progress
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.stages.panel import PanelMode
@@ -83,8 +83,7 @@ def evaluate(
     biases: dict[str, BiasReport] = {}
     results: dict[str, list[AttackResult]] = {}
     for candidate in candidates:
-        engine = choose_engine(candidate.settings.judge, folder / "new", cache_path)
-        settings = candidate.settings.model_copy(update={"judge": engine})
+        settings = with_engine(candidate.settings, folder / "new", cache_path)
         job = prepare(str(folder / PAIRS), candidate.constitution, settings)
         # An edited constitution gets a run of its own; what it shares comes from the cache.
         out = folder / f"{_slug(candidate)}-{digest(job.config)[:8]}"

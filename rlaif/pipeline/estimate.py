@@ -8,10 +8,9 @@ from typing import Any
 
 from rlaif.engines.base import codec_for
 from rlaif.pipeline.job import LabelJob
+from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rendering import Renderer
-from rlaif.records import Pair, Rejected
-from rlaif.stages.layouts import BadRow, read_row
-from rlaif.stages.pairing import make_pairs
+from rlaif.stages.layouts import BadRow
 from rlaif.stages.questions import OrdersMode, plan, principles_for, screen
 from rlaif.store.cache import VerdictCache, default_cache_path
 
@@ -36,7 +35,10 @@ def estimate(
         if settings.limit is not None and number >= settings.limit:
             break
         rows += 1
-        found = _pairs(raw, number, job)
+        try:
+            found = list(pairs_of(raw, number, settings))
+        except BadRow:
+            found = []
         rejected += not found
         for pair in found:
             pairs += 1
@@ -73,16 +75,3 @@ def estimate(
         "seconds": seconds,
         "cost": cost if price_per_hour is not None else "give --price-per-hour",
     }
-
-
-def _pairs(raw: object, number: int, job: LabelJob) -> list[Pair]:
-    s = job.settings
-    if isinstance(raw, Rejected):
-        return []
-    assert isinstance(raw, dict)
-    try:
-        row = read_row(raw, s.mapping)
-        name = row.id or f"row-{number + 1}"
-        return list(make_pairs(row, name, mode=s.pairs, count=s.pairs_per_prompt, seed=s.seed))
-    except BadRow:
-        return []

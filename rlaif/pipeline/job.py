@@ -92,6 +92,12 @@ def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> 
     return judge.model_copy(update={"engine": engine})
 
 
+def with_engine(settings: LabelSettings, out: Path, cache_path: Path | None) -> LabelSettings:
+    """The settings with the judge's engine chosen; see `choose_engine`."""
+    judge = choose_engine(settings.judge, out, cache_path)
+    return settings.model_copy(update={"judge": judge})
+
+
 def prepare(
     data: str, constitution: str, settings: LabelSettings, *, split: str = "train"
 ) -> LabelJob:
@@ -244,7 +250,7 @@ def run_label(
                         job.settings.judge.engine,
                         asked / progress.seconds,
                     )
-                manifest = _manifest(job, tally, labeler.seconds, price_per_hour)
+                manifest = run_manifest(job.config, tally, labeler.seconds, price_per_hour)
                 if stopping is not None:
                     manifest["stopping"] = stopping_facts(stopping, tally)
                 manifest["last_process"] = {
@@ -263,13 +269,14 @@ def run_label(
                 return LabelSummary(out, tally, manifest, fresh=True)
 
 
-def _manifest(
-    job: LabelJob, tally: Tally, seconds: float, price_per_hour: float | None
+def run_manifest(
+    config: dict[str, Any], tally: Tally, seconds: float, price_per_hour: float | None
 ) -> dict[str, Any]:
+    """What every manifest of a labeling run holds."""
     return {
         "format": 1,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "config": job.config,
+        "config": config,
         "libraries": library_versions(),
         "counts": dump_tally(tally),
         "seconds": round(seconds, 3),

@@ -35,7 +35,7 @@ from rlaif.records import (
 )
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
-from rlaif.stages.stopping import Judged, Stopping, partial_scores, unasked
+from rlaif.stages.stopping import Judged, Stopping
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.stages.thinking import after_thinking
 from rlaif.stages.verdicts import mean_of_samples, read_verdict
@@ -255,27 +255,12 @@ class Labeler:
                     answer = item.known[i]
                     result = ChoiceResult("", answer.logprobs)
                     self._answer(item, i, result, answer.reasoning, cached=True)
-            if not self._turn(item):
+            if not item.turn(self._stopping):
                 break
-
-    def _turn(self, item: PlannedPair) -> bool:
-        """Where a group is answered: stop, or turn to the next; whether there is a next."""
-        if item.stopped or not item.stage_complete or item.stage + 1 == len(item.stages):
-            return False
-        assert self._stopping is not None
-        assert item.pair is not None
-        asked = [i for stage in item.stages[: item.stage + 1] for i in stage]
-        scores = partial_scores(item.pair, item.principles, [item.answers[i] for i in asked])
-        if self._stopping.enough(scores, unasked(item.questions, asked)):
-            item.stopped = True
-            item.branches.clear()
-            return False
-        item.stage += 1
-        return True
 
     def _go_on(self, item: PlannedPair) -> None:
         """After an answer: the next group is asked once this one is complete."""
-        if self._stopping is not None and self._turn(item):
+        if item.turn(self._stopping):
             self._recall(item)
             if not item.complete:
                 self._again.append(item)
@@ -428,11 +413,8 @@ class Labeler:
         verdicts = [item.answers[i] for i in asked]
         if item.settled is not None:
             preference = item.settled
-        elif item.stopped:
-            scores = partial_scores(item.pair, item.principles, verdicts)
-            preference = self._folding.preference(scores)
         else:
-            scores = score_pair(item.pair, item.principles, verdicts)
+            scores = score_pair(item.pair, item.principles, verdicts, asked_only=item.stopped)
             preference = self._folding.preference(scores)
         if verdicts:
             keys = [item.keys[i] for i in asked]

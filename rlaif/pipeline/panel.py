@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
-from rlaif.pipeline.job import LabelJob, LabelSummary, prepare, run_label
+from rlaif.pipeline.job import LabelJob, LabelSummary, prepare, run_label, run_manifest
 from rlaif.pipeline.label import Progress
+from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rows import preference_row, undecided_row
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.pipeline.versions import library_versions
-from rlaif.records import Pair, Preference, PrincipleScore, Rejected
+from rlaif.records import Pair, Preference, PrincipleScore
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.panel import Opinion, PanelMode, fold_panel
@@ -87,7 +86,6 @@ def run_panel(
     if is_complete(out):
         manifest = read_manifest(out)
         return LabelSummary(out, load_tally(manifest["counts"]), manifest, fresh=False)
-    began = time.monotonic()
     with closing(RunDirectory(out, config)) as run:
         (out / MEMBERS).mkdir(exist_ok=True)
         summaries: list[LabelSummary] = []
@@ -122,21 +120,13 @@ def run_panel(
                 )
             )  # fmt: skip
         tally = _fold(run, config, jobs, panel, names[: len(summaries)])
-        manifest = {
-            "format": 1,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "config": config,
-            "libraries": library_versions(),
-            "counts": dump_tally(tally),
-            "seconds": round(time.monotonic() - began, 3),
-            "cost": None if price_per_hour is None
-            else round(price_per_hour * sum(s.manifest["seconds"] for s in summaries) / 3600, 6),
-            "members": [
-                {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,
-                 "seconds": s.manifest["seconds"]}
-                for name, s in zip(names, summaries, strict=False)
-            ],
-        }  # fmt: skip
+        spent = sum(s.manifest["seconds"] for s in summaries)
+        manifest = run_manifest(config, tally, spent, price_per_hour)
+        manifest["members"] = [
+            {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,
+             "seconds": s.manifest["seconds"]}
+            for name, s in zip(names, summaries, strict=False)
+        ]  # fmt: skip
         run.write_manifest(manifest)
     return LabelSummary(out, tally, manifest, fresh=True)
 
@@ -195,20 +185,11 @@ def _listed(path: Path) -> Iterator[tuple[int, Pair]]:
 
 def _pairs(job: LabelJob) -> Iterator[Pair]:
     """The pairs of a job's input, as the labeler makes them."""
-    s = job.settings
     for number, (_, row) in enumerate(job.source.rows()):
-        if s.limit is not None and number >= s.limit:
+        if job.settings.limit is not None and number >= job.settings.limit:
             return
-        if isinstance(row, Rejected):
-            continue
-        try:
-            read = read_row(row, s.mapping)
-            yield from make_pairs(
-                read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt,
-                seed=s.seed, number=number + 1,
-            )  # fmt: skip
-        except BadRow:
-            continue
+        with suppress(BadRow):
+            yield from pairs_of(row, number, job.settings)
 
 
 def _row(pair: Pair) -> dict[str, Any]:

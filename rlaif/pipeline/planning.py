@@ -16,9 +16,10 @@ from rlaif.stages.hostile import HostileText
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.questions import OrdersMode, Question, plan, principles_for, screen
-from rlaif.stages.stopping import Stopping
+from rlaif.stages.scoring import score_pair
+from rlaif.stages.stopping import Stopping, unasked
 from rlaif.store.cache import Answer, answer_keys
-from rlaif.store.sources import Source
+from rlaif.store.sources import Row, Source
 
 WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
@@ -65,10 +66,44 @@ class PlannedPair:
         """Whether every question has its verdict, or needs none."""
         return self.stopped or len(self.answers) == len(self.questions)
 
+    def turn(self, stopping: Stopping | None) -> bool:
+        """Where a group is answered: stop, or turn to the next; whether there is a next."""
+        if self.stopped or not self.stage_complete or self.stage + 1 == len(self.stages):
+            return False
+        assert stopping is not None
+        assert self.pair is not None
+        asked = [i for stage in self.stages[: self.stage + 1] for i in stage]
+        verdicts = [self.answers[i] for i in asked]
+        scores = score_pair(self.pair, self.principles, verdicts, asked_only=True)
+        if stopping.enough(scores, unasked(self.questions, asked)):
+            self.stopped = True
+            self.branches.clear()
+            return False
+        self.stage += 1
+        return True
+
     @property
     def stage_complete(self) -> bool:
         """Whether every question of the group that is being asked has its verdict."""
         return all(i in self.answers for i in self.stages[self.stage])
+
+
+def pairs_of(row: Row | Rejected, number: int, s: LabelSettings) -> Iterator[Pair]:
+    """The pairs of an input row.
+
+    Args:
+        number: of the row, from 0.
+
+    Raises:
+        BadRow: it can't be read.
+    """
+    if isinstance(row, Rejected):
+        raise BadRow(row.reason)
+    read = read_row(row, s.mapping)
+    return make_pairs(
+        read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt, seed=s.seed,
+        number=number + 1,
+    )  # fmt: skip
 
 
 class Planner:
@@ -113,20 +148,11 @@ class Planner:
         if window:
             yield window
 
-    def _items(self, number: int, place: str, row: object) -> Iterator[PlannedPair]:
+    def _items(self, number: int, place: str, row: Row | Rejected) -> Iterator[PlannedPair]:
         """The pairs of a row, or the reason that there are none."""
-        if isinstance(row, Rejected):
-            yield PlannedPair(True, rejected=row)
-            return
-        assert isinstance(row, dict)
-        s = self._settings
         held: Pair | None = None
         try:
-            read = read_row(row, s.mapping)
-            for pair in make_pairs(
-                read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt,
-                seed=s.seed, number=number + 1,
-            ):  # fmt: skip
+            for pair in pairs_of(row, number, self._settings):
                 if held is not None:
                     yield self._plan(held, ends_row=False)
                 held = pair

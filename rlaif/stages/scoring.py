@@ -12,9 +12,18 @@ from rlaif.stages.folding import failed_check, score_check, score_principle
 
 
 def score_pair(
-    pair: Pair, principles: Sequence[Principle], verdicts: Sequence[Verdict]
+    pair: Pair,
+    principles: Sequence[Principle],
+    verdicts: Sequence[Verdict],
+    *,
+    asked_only: bool = False,
 ) -> list[PrincipleScore]:
-    """Opinions in the order of `principles`."""
+    """Opinions in the order of `principles`.
+
+    Args:
+        asked_only: leave out principles without any verdict, where a pair needed no more of them;
+            else they count as invalid.
+    """
     by_principle: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_principle.setdefault(verdict.principle, []).append(verdict)
@@ -23,6 +32,7 @@ def score_pair(
         if principle.check is None
         else _check(principle, pair)
         for principle in principles
+        if principle.check is not None or principle.id in by_principle or not asked_only
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 from rlaif.constitution.schema import Principle
 from rlaif.records import Pair, Preference, PrincipleScore, Verdict
 from rlaif.stages.calibration import tempered
-from rlaif.stages.folding import FoldSettings, fold, pool_clarity, pool_mean, score_principle
+from rlaif.stages.folding import FoldSettings, fold, pool_clarity, pool_mean
 from rlaif.stages.questions import Question
 from rlaif.stages.scoring import score_pair
 
@@ -134,6 +134,11 @@ class Judged:
     questions: Sequence[Question]
     verdicts: Sequence[Verdict]
 
+    def scores(self, asked: Iterable[int] | None = None) -> list[PrincipleScore]:
+        """Opinions from the questions at some places; default: from all."""
+        verdicts = self.verdicts if asked is None else [self.verdicts[i] for i in asked]
+        return score_pair(self.pair, self.principles, verdicts, asked_only=True)
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -146,15 +151,14 @@ class Replay:
 def replay(judged: Judged, stopping: Stopping, folding: Folding) -> Replay:
     """Ask about a judged pair as `stopping` would."""
     asked: list[int] = []
-    stages = stopping.stages(judged.pair, judged.questions)
-    for stage in stages:
+    scores: list[PrincipleScore] = []
+    for stage in stopping.stages(judged.pair, judged.questions):
         asked += stage
-        scores = partial_scores(judged.pair, judged.principles, [judged.verdicts[i] for i in asked])
+        scores = judged.scores(asked)
         if len(asked) < len(judged.questions) and stopping.enough(
             scores, unasked(judged.questions, asked)
         ):
             break
-    scores = partial_scores(judged.pair, judged.principles, [judged.verdicts[i] for i in asked])
     return Replay(len(asked), folding(scores))
 
 
@@ -163,22 +167,6 @@ def unasked(questions: Sequence[Question], asked: Iterable[int]) -> list[Princip
     done = {questions[i].principle.id for i in asked}
     left = {q.principle.id: q.principle for q in questions if q.principle.id not in done}
     return list(left.values())
-
-
-def partial_scores(
-    pair: Pair, principles: Sequence[Principle], verdicts: Sequence[Verdict]
-) -> list[PrincipleScore]:
-    """Opinions of the principles asked so far, and of every check."""
-    by_principle: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        by_principle.setdefault(verdict.principle, []).append(verdict)
-    found = []
-    for principle in principles:
-        if principle.check is not None:
-            found += score_pair(pair, [principle], [])
-        elif principle.id in by_principle:
-            found.append(score_principle(principle, by_principle[principle.id]))
-    return found
 
 
 @dataclass(frozen=True)
@@ -222,7 +210,7 @@ def choose(
     reach = _reach(judged[:quarter])
     # One pair of each row is tested: those of one row may turn together.
     test = list({j.pair.row: j for j in reversed(judged[quarter:])}.values())
-    full = [folding(partial_scores(j.pair, j.principles, j.verdicts)) for j in test]
+    full = [folding(j.scores()) for j in test]
     best = None
     for boldness in BOLDNESS:
         setting = replace(stopping, boldness=boldness, reach=reach)
@@ -250,7 +238,7 @@ def _reach(judged: Sequence[Judged]) -> dict[str, float]:
     """The root mean square of each principle's opinions."""
     squares: dict[str, list[float]] = {}
     for j in judged:
-        for score in partial_scores(j.pair, j.principles, j.verdicts):
+        for score in j.scores():
             if score.source == "judge" and not score.invalid:
                 squares.setdefault(score.principle, []).append(score.sign**2)
     return {name: math.sqrt(math.fsum(v) / len(v)) for name, v in squares.items()}

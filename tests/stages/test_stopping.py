@@ -11,7 +11,8 @@ from rlaif.constitution.schema import Principle
 from rlaif.records import Pair, PrincipleScore, Verdict
 from rlaif.stages.folding import FoldSettings, fold
 from rlaif.stages.questions import Question
-from rlaif.stages.stopping import Judged, Stopping, choose, partial_scores, replay
+from rlaif.stages.scoring import score_pair
+from rlaif.stages.stopping import Judged, Stopping, choose, replay
 
 
 def principle(name: str, tier: int = 1, weight: float = 1.0) -> Principle:
@@ -83,7 +84,7 @@ def test_the_pilot_s_promise_is_kept(kind: str) -> None:
     population = [judged(rng, k, names) for k in range(3000)]
     settings = FoldSettings()
     folding = lambda scores: fold(scores, settings)  # noqa: E731
-    full = [folding(partial_scores(j.pair, j.principles, j.verdicts)) for j in population]
+    full = [folding(j.scores()) for j in population]
     wrong_at: dict[float, tuple[float, float]] = {}
     missed, spared = 0, []
     pick = random.Random(3)
@@ -121,7 +122,7 @@ def test_the_promise_holds_on_sorted_files_too() -> None:
     folding = lambda scores: fold(scores, FoldSettings())  # noqa: E731
     found = choose(pilot, Stopping("orders", FoldSettings()), folding, error=0.02, delta=0.05)
     again = [replay(j, found.stopping, folding).preference.winner for j in pilot]
-    full = [folding(partial_scores(j.pair, j.principles, j.verdicts)).winner for j in pilot]
+    full = [folding(j.scores()).winner for j in pilot]
     assert np.mean([a != f for a, f in zip(again, full, strict=True)]) <= 0.03
 
 
@@ -132,7 +133,7 @@ def test_boldness_zero_changes_nothing() -> None:
     asked = []
     for k in range(300):
         pair = judged(rng, k, names)
-        full = folding(partial_scores(pair.pair, pair.principles, pair.verdicts))
+        full = folding(pair.scores())
         exact = replay(pair, Stopping("exact", FoldSettings()), folding)
         assert (exact.preference.winner, exact.preference.status) == (full.winner, full.status)
         orders = replay(pair, Stopping("orders", FoldSettings()), folding)
@@ -155,8 +156,10 @@ def test_averaging_cancels_a_planted_offset_and_loses_no_accuracy(offset: float)
             Verdict("p", "ba", -t + offset + noise[1], 1.0),
         ]
         pair = Pair("x", [], [], [])
-        both = fold(partial_scores(pair, [p], verdicts), FoldSettings(tie_margin=0.0))
-        one = fold(partial_scores(pair, [p], verdicts[:1]), FoldSettings(tie_margin=0.0))
+        both = fold(score_pair(pair, [p], verdicts, asked_only=True), FoldSettings(tie_margin=0.0))
+        one = fold(
+            score_pair(pair, [p], verdicts[:1], asked_only=True), FoldSettings(tie_margin=0.0)
+        )
         first_wins.append(both.winner == "a")
         one_first.append(one.winner == "a")
         both_right.append((both.winner == "a") == (t > 0))

@@ -98,15 +98,15 @@ def certify_target(calibration: Calibration, target: float, delta: float) -> Cer
     """
     import numpy as np  # noqa: PLC0415 - only where a target is asked for
 
-    from rlaif.stages.guarantee import certify  # noqa: PLC0415
+    from rlaif.stages.guarantee import certify, missing_labels  # noqa: PLC0415
 
     confidence = np.array([c for c, _ in calibration.points])
     right = np.array([r for _, r in calibration.points])
     found = certify(confidence, right, target=target, delta=delta)
     if found.threshold is None:
-        more = found.more_labels
+        more = missing_labels(confidence, right, target=target, delta=delta)
         hint = (
-            "Not even the surest tenth agrees that often: ask for less, or use a better judge."
+            "No number of labels like these would: ask for less, or use a better judge."
             if more is None
             else f"Label about {more} more pairs at random and calibrate again, or ask for less."
         )

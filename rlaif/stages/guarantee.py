@@ -1,11 +1,12 @@
 """A threshold of confidence above which people agree at least as often as promised.
 
-Fixed-sequence testing with exact binomial bounds, as in Trust or Escalate (Jung et al. 2024,
-arXiv:2407.18370) and Learn then Test (Angelopoulos et al. 2021, arXiv:2110.01052).
+Exact binomial bounds at thresholds tested in a fixed order, as in Trust or Escalate (Jung et al.
+2024, arXiv:2407.18370) and Learn then Test (Angelopoulos et al. 2021, arXiv:2110.01052).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 Floats = NDArray[np.float64]
+_FIRST = 0.8
+_RESAMPLES = 40
 
 
 def upper_bound(errors: float, n: int, delta: float) -> float:
@@ -25,6 +28,7 @@ def upper_bound(errors: float, n: int, delta: float) -> float:
     return float(beta.ppf(1.0 - delta, errors + 1.0, n - errors))
 
 
+@functools.cache
 def least_pairs(target: float, delta: float) -> int:
     """Pairs from which certifying begins: where two errors among them would still certify.
 
@@ -46,10 +50,8 @@ class Certificate:
         threshold: least confidence; None where nothing could be certified.
         coverage: share of the labeled pairs at or above it: what abstaining leaves.
         agreement: of people with the judge there.
-        bound: agreement is at least this with probability 1 - delta.
+        bound: what was certified: at least the target.
         n: pairs at or above it.
-        more_labels: about how many more labels would certify more often than not, where nothing
-            could be; None where these show no agreement as high as the target.
     """
 
     threshold: float | None
@@ -59,7 +61,6 @@ class Certificate:
     n: int
     target: float
     delta: float
-    more_labels: int | None = None
 
 
 def certify(
@@ -67,8 +68,12 @@ def certify(
 ) -> Certificate:
     """The lowest threshold at which agreement of at least `target` is certified.
 
-    Thresholds are tested from high to low, each with level `delta`, until one fails; so the chance
-    that agreement at the returned one is below the target is at most `delta`.
+    Thresholds are tested from high to low by the fallback procedure (Wiens and Dmitrienko 2005):
+    eight tenths of `delta` are spent at the surest pairs (`least_pairs`), a tenth at the surest
+    half and a tenth at all; what certifies passes its level on to the next, so that one sequence
+    runs down until it fails, and a judge whose surest pairs are no better than its others still
+    has its chance further down.  The chance that agreement at the returned threshold is below
+    the target is at most `delta`.
 
     Pairs must be independent: one of each prompt.
 
@@ -84,43 +89,80 @@ def certify(
     order = np.argsort(-confidence, kind="stable")
     values, errors = confidence[order], np.cumsum(1.0 - right[order])
     total = len(values)
-    ends = np.flatnonzero(np.append(np.diff(values) != 0.0, True)) + 1 if total else np.array([])
-    start = least_pairs(target, delta)
-    best = None
-    for end in ends[ends >= start]:
-        if upper_bound(float(errors[end - 1]), int(end), delta) > 1.0 - target:
-            break
-        best = int(end)
-    if best is not None:
-        wrong = float(errors[best - 1])
-        return Certificate(
-            float(values[best - 1]), best / total, 1.0 - wrong / best,
-            1.0 - upper_bound(wrong, best, delta), best, target, delta,
-        )  # fmt: skip
-    return Certificate(
-        None, 0.0, float("nan"), 0.0, 0, target, delta, _more(errors, total, target, delta)
-    )
-
-
-def _more(errors: Floats, total: int, target: float, delta: float) -> int | None:
-    """Labels that are missing, if those to come are like these: the fewest over how much of the
-    surest is kept; None where not even the surest tenth agrees often enough.
-    """
-    least = least_pairs(target, delta)
-    if total < least:
-        return math.ceil(least / 0.3) - total
-    best: int | None = None
-    for tenth in range(1, 11):
-        top = max(1, round(total * tenth / 10))
-        rate = (float(errors[top - 1]) + 0.5) / (top + 1.0)
-        if rate >= 1.0 - target:
+    ends = _ends(values)
+    own = _levels(ends, total, target, delta)
+    best: tuple[int, float] | None = None
+    passed_on = 0.0
+    for end in ends:
+        level = own.get(int(end), 0.0) + passed_on
+        if level == 0.0:
             continue
-        n = max(least, 1)
-        # With one standard error to spare, so that it certifies more often than not.
-        while upper_bound(rate * n + math.sqrt(rate * (1.0 - rate) * n), n, delta) > 1.0 - target:
-            n = math.ceil(n * 1.05) + 1
-            if n > 10_000_000:
-                break
-        needed = math.ceil(n * 10 / tenth) - total
-        best = needed if best is None else min(best, needed)
-    return None if best is None else max(best, least)
+        holds = upper_bound(float(errors[end - 1]), int(end), level) <= 1.0 - target
+        passed_on = level if holds else 0.0
+        if holds:
+            best = (int(end), level)
+    if best is None:
+        return Certificate(None, 0.0, float("nan"), 0.0, 0, target, delta)
+    n, level = best
+    wrong = float(errors[n - 1])
+    bound = 1.0 - upper_bound(wrong, n, level)
+    return Certificate(
+        float(values[n - 1]), n / total, 1.0 - wrong / n, bound, n, target, delta
+    )  # fmt: skip
+
+
+def _ends(values: Floats) -> NDArray[np.int64]:
+    """How many pairs each threshold keeps: equal confidences are kept together, shape (k,)."""
+    return np.flatnonzero(np.append(np.diff(values) != 0.0, True)[: len(values)]) + 1
+
+
+def _levels(ends: NDArray[np.int64], total: int, target: float, delta: float) -> dict[int, float]:
+    """What each number of kept pairs may spend of `delta` by itself; they sum to it at most."""
+    first = least_pairs(target, _FIRST * delta)
+    rest = (1.0 - _FIRST) * delta / 2
+    shares = ((first, _FIRST * delta), (math.ceil(total / 2), rest), (total, rest))
+    levels: dict[int, float] = {}
+    for least, share in shares:
+        at = int(np.searchsorted(ends, least))
+        if at < len(ends):
+            levels[int(ends[at])] = levels.get(int(ends[at]), 0.0) + share
+    return levels
+
+
+def missing_labels(
+    confidence: Floats, right: Floats, *, target: float, delta: float = 0.05
+) -> int | None:
+    """About how many more labels would certify, where these don't.
+
+    The first size at which most of the data sets drawn from these would; None where that takes
+    more than 100 times as many.  A drawn pair is right as often as its neighbours by confidence
+    are, so that no single lucky pair stands for all that come to lie around it.
+
+    Args: as for `certify`.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    values, right = confidence[order], right[order]
+    total = len(values)
+    if not total:
+        return 2 * least_pairs(target, _FIRST * delta)
+    width = min(total, max(20, total // 4))
+    starts = np.clip(np.arange(total) - width // 2, 0, total - width)
+    sums = np.concatenate([[0.0], np.cumsum(right)])
+    chance = (sums[starts + width] - sums[starts] + 0.5) / (width + 1.0)
+    rng = np.random.default_rng(0)
+    size = total
+    while size < 100 * total:
+        size = math.ceil(size * 1.15) + 1
+        certified = 0
+        for _ in range(_RESAMPLES):
+            drawn = rng.integers(0, total, size)
+            drawn.sort()  # `values` fall, and equal ones may be drawn in any order
+            errors = np.cumsum(rng.random(size) >= chance[drawn])
+            levels = _levels(_ends(values[drawn]), size, target, delta)
+            certified += any(
+                upper_bound(float(errors[end - 1]), end, level) <= 1.0 - target
+                for end, level in levels.items()
+            )
+        if 2 * certified > _RESAMPLES:
+            return size - total
+    return None

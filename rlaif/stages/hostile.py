@@ -9,46 +9,79 @@ be held back; special tokens are defused before any judge reads them, whatever i
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from rlaif.records import Message, Pair
 
-_PATTERNS: dict[str, str] = {
-    "instruction": (
-        r"\b(?:ignore|disregard|override)\s+(?:(?:all|any|everything|the|of|these|those|"
-        r"your|my|other|that\s+is|text)\s+){0,4}(?:above|previous|prior|earlier|instructions?|"
-        r"rules|principles?|prompt)\b"
-        r"|\bforget\s+(?:(?:all|everything|the|your)\s+){0,3}(?:above|previous|instructions?)\b"
-        r"|\b(?:answer|output|reply|respond|say)(?:\s+with)?\s*:?\s+(?:only\s+)?[\"'(\[]{0,2}"
-        r"(?:response\s+)?(?-i:[AB])\b[\"')\]]{0,2}(?=\s*(?:[.!\n]|$|instead|now|only))"
-        r"|\b(?:choose|pick|select|prefer)\s+(?:response|answer)\s+(?-i:[AB])\b"
-        r"|\bthis\s+(?:response|answer|one)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
-        r"(?:better|best|superior)\b|should\s+win\b|wins\b|follows\s+(?:the|every|all)\s+"
-        r"(?:principle|constitution))"
-        r"|\b(?:final\s+)?verdict[ \t]*[:=]|\b(?:dear|note\s+to(?:\s+the)?|attention)\s+"
-        r"(?:judge|evaluator|grader)\b|\byou\s+are\s+(?:the|a|now\s+a?)\s*(?:judge|evaluator|grader)\b"
+_SIDE = r"[\"'(\[*]{0,3}(?:(?:response|answer)\s+)?(?-i:[AB])\b"
+_ASKED = r"(?:choose|pick|select|prefer)"
+_INSTRUCTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("ignore", "disregard", "override"),
+        r"\b(?:ignore|disregard|override)\s+(?:(?:all|any|every|each|everything|the|of|these|those|"
+        r"your|my|other|that\s+is|text)\s+){0,4}"
+        r"(?:above|previous|prior|earlier|instructions?|rules|principles?|prompt)\b",
     ),
-    "turn marker": (
-        r"^[ \t>*_]*(?:Human|User|Assistant|System|Judge|AI)[ \t*_]*:"
-        r"|^[ \t]*#{2,3}[ \t]*(?:Response|Instruction|Assistant|User|Human|System)[ \t]*:?[ \t]*$"
-        r"|<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
-        r"|<(?:bos|eos|pad|unk|EOS_TOKEN|BOS_TOKEN)>|\[(?:gMASK|TOOL_CALLS|AVAILABLE_TOOLS)\]"
+    (
+        ("forget",),
+        r"\bforget\s+(?:(?:all|everything|the|your)\s+){0,3}(?:above|previous|instructions?)\b",
     ),
-}
-_EACH = {name: re.compile(p, re.IGNORECASE | re.MULTILINE) for name, p in _PATTERNS.items()}
-_HINTS: dict[str, tuple[str, ...]] = {
-    "instruction": (
-        "ignore", "disregard", "forget", "override", "this response", "this answer", "this one",
-        "verdict", "judge", "evaluator", "grader", "choose", "pick", "select", "prefer",
+    (
+        ("answer", "output", "reply", "respond", "say"),
+        rf"\b(?:answer|output|reply|respond|say)(?:\s+with)?\s*:?\s+(?:only\s+)?{_SIDE}"
+        r"[\"')\]]{0,2}(?=\s*(?:[.!\n]|$|instead|now|only))",
     ),
-    "turn marker": (
-        "human", "user", "assistant", "system", "judge", "ai", "##", "<|", "<｜", "inst]", "<<",
-        "_of_turn>", "bos", "eos", "<pad>", "<unk>", "gmask", "tool",
+    (
+        ("choose", "pick", "select", "prefer"),
+        rf"\b{_ASKED}\s+(?:response|answer)\s+(?-i:[AB])\b"
+        rf"|(?:^|[.!?:])[ \t]*(?:please\s+)?{_ASKED}\s+{_SIDE}[\"')\]]{{0,2}}[ \t]*(?:[.!]|$)",
     ),
-}  # fmt: skip
-"""Words of which a text must hold one before its pattern is tried: patterns are far slower."""
+    (
+        ("this response", "this answer", "this one"),
+        r"\bthis\s+(?:response|answer|one)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
+        r"(?:better|best|superior)\b|should\s+win\b|wins\b"
+        r"|follows\s+(?:the|every|all)\s+(?:principle|constitution))",
+    ),
+    (
+        ("better", "winning", "superior"),
+        rf"\b(?:better|winning|superior)\s+(?:answer|response|one|completion)\s+is\s+{_SIDE}",
+    ),
+    (("[[",), r"\[\[(?-i:[AB])(?:[<>=]{1,2}(?-i:[AB]))?\]\]"),
+    (("verdict",), rf"\bverdict[ \t]*[:=][ \t]*(?:{_SIDE}|[*\[]{{0,3}}tie\b)"),
+    (
+        ("judge", "evaluator", "grader"),
+        r"\b(?:dear|note\s+to(?:\s+the)?|attention)\s+(?:judge|evaluator|grader)\b"
+        r"|\byou\s+are\s+(?:the|a|now\s+a?)\s*(?:judge|evaluator|grader)\b",
+    ),
+)
+_TURN_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("human", "user", "assistant", "system", "judge", "ai"),
+        r"^[ \t>*_]*(?:Human|User|Assistant|System|Judge|AI)[ \t*_]*:",
+    ),
+    (
+        ("##",),
+        r"^[ \t]*#{2,3}[ \t]*(?:Response|Instruction|Assistant|User|Human|System)[ \t]*:?[ \t]*$",
+    ),
+    (("<|", "<｜"), r"<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]"),
+    (
+        ("inst]", "<<", "_of_turn>", "bos", "eos", "<pad>", "<unk>", "gmask", "tool"),
+        r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+        r"|<(?:bos|eos|pad|unk|EOS_TOKEN|BOS_TOKEN)>|\[(?:gMASK|TOOL_CALLS|AVAILABLE_TOOLS)\]",
+    ),
+)
+_RULES = tuple(
+    (kind, words, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    for kind, rules in (("instruction", _INSTRUCTIONS), ("turn marker", _TURN_MARKERS))
+    for words, pattern in rules
+)
+"""Kind, the words of which a text must hold one before the pattern is tried (patterns are far
+slower), pattern.
+"""
 _LETTER = re.compile(r"\b[AB]\b")
-_TOLD = ("answer", "output", "reply", "respond", "say")
+_NAMING = frozenset(("answer", "choose", "better", "[["))
+"""First words of the rules that need the name of a response."""
 _TURN_SIGNS = (":", "##", "<", "[")
 _IGNORABLE = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
@@ -58,10 +91,14 @@ _UNSEEN = re.compile(f"[{_IGNORABLE}]")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _HIDING = re.compile(
     # Beside a Latin letter, where no script needs them; soft hyphens and emoji have their place.
-    r"(?:[A-Za-z][\u034f\u200b-\u200d\u2060-\u2064\u180e\u3164\ufe00-\ufe0f\ufeff]"
-    r"|[\u034f\u200b-\u200d\u2060-\u2064\u180e\u3164\ufeff] ?[A-Za-z]"
+    # Zero-width spaces and byte order marks are left at the ends of words by copying: only within.
+    r"(?:[A-Za-z][\u034f\u200c\u200d\u2060-\u2064\u180e\u3164\ufe00-\ufe0f]"
+    r"|[\u034f\u200c\u200d\u2060-\u2064\u180e\u3164] ?[A-Za-z]"
+    r"|[A-Za-z][\u200b\ufeff]+[A-Za-z]|[\u200b\ufeff]{2}"
     r"|[\U000e0100-\U000e01ef]{2}|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007e])"
 )
+_STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff]")
+"""Letters in another dress: full-width, circled, mathematical."""
 _NEWLINES = re.compile(r"\r\n?|[\u2028\u2029\u0085]")
 
 
@@ -84,6 +121,10 @@ class HostileText:
     def kinds(self, text: str) -> list[str]:
         """The kinds of hostile text in one completion, in a fixed order."""
         found = self._plain_kinds(text)
+        if not text.isascii() and _STYLED.search(text):
+            plain = unicodedata.normalize("NFKC", text)
+            found |= self._plain_kinds(plain)
+            text = plain
         if not text.isascii() and _UNSEEN.search(text):
             # What is not seen may hide or break up anything else: look again without it.
             bare = _UNSEEN.sub("", text)
@@ -100,9 +141,16 @@ class HostileText:
         if "\r" in text or not text.isascii():
             text = _NEWLINES.sub("\n", text)
         lower = text.lower()
-        found = {
-            name for name in _PATTERNS if _hinted(name, text, lower) and _EACH[name].search(text)
-        }
+        named = _LETTER.search(text) is not None
+        marked = any(sign in text for sign in _TURN_SIGNS)
+        found: set[str] = set()
+        for kind, words, pattern in _RULES:
+            if kind in found or (kind == "turn marker" and not marked):
+                continue
+            if words[0] in _NAMING and not named:
+                continue
+            if any(word in lower for word in words) and pattern.search(text):
+                found.add(kind)
         if any(d in lower for d in self._delimiters) or (
             self._line_starts
             and any(line.startswith(self._line_starts) for line in text.splitlines())
@@ -122,16 +170,6 @@ class HostileText:
             if kinds:
                 parts.append(f"{side}: {', '.join(kinds)}")
         return "; ".join(parts)
-
-
-def _hinted(kind: str, text: str, lower: str) -> bool:
-    """Whether the kind's pattern can match at all."""
-    if kind == "turn marker" and not any(sign in text for sign in _TURN_SIGNS):
-        return False
-    if any(hint in lower for hint in _HINTS[kind]):
-        return True
-    asks = kind == "instruction" and any(word in lower for word in _TOLD)
-    return asks and _LETTER.search(text) is not None
 
 
 def _text(messages: Sequence[Message]) -> str:

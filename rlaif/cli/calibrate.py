@@ -86,9 +86,10 @@ def command(
     outcomes = read_outcomes(folder)
     mapping = assignments("--map", maps, (*FIELDS, "label"))
     matched = match_labels(folder, outcomes, open_source(labels, split), mapping=mapping)
-    if matched.unmatched or matched.conflicting:
+    if matched.unmatched or matched.conflicting or matched.unread:
         note(
-            f"{matched.unmatched} labels belong to no pair of this run and are not used; on "
+            f"{matched.unread} rows hold no label that can be read; {matched.unmatched} labels "
+            "belong to no pair of this run and are not used; on "
             f"{matched.conflicting} pairs people disagree: of each one vote counts, drawn by chance"
         )
     try:

@@ -295,6 +295,16 @@ def _tokens(found: dict[str, int | None]) -> str:
     return f"{text} (planned {found['planned']:,}; no fewer than {found['at_least']:,})"
 
 
+def _asked(last: dict[str, Any]) -> list[tuple[str, object]]:
+    """What this process asked; nothing for a panel, whose judges' own runs say it."""
+    if "verdicts_asked" not in last:
+        return []
+    return [
+        ("asked now / from cache", f"{last['verdicts_asked']} / {last['verdicts_from_cache']}"),
+        ("prompt tokens computed", _tokens(last.get("tokens", {}))),
+    ]
+
+
 def print_summary(summary: Any) -> None:
     """The table at the end of a run."""
     tally, manifest = summary.tally, summary.manifest
@@ -312,11 +322,7 @@ def print_summary(summary: Any) -> None:
         ("invalid verdicts", tally.invalid_verdicts),
         *([("hostile completions", f"{tally.hostile} pairs")] if tally.hostile else []),
         *_spared(manifest.get("stopping")),
-        (
-            "asked now / from cache",
-            f"{last.get('verdicts_asked', 0)} / {last.get('verdicts_from_cache', 0)}",
-        ),
-        ("prompt tokens computed", _tokens(last.get("tokens", {}))),
+        *_asked(last),
         ("seconds", f"{manifest['seconds']:.1f}"),
     ]
     if manifest.get("cost") is not None:

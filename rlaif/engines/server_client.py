@@ -97,7 +97,8 @@ class ServerClient:
             if answer.status_code not in PASSING:
                 passing = False
                 break
-            self._pause(_retry_after(answer))
+            if attempt < self._retries:
+                self._pause(_retry_after(answer))
         return Refusal(reason, passing)
 
     def run(

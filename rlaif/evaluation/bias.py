@@ -112,7 +112,13 @@ def bias_report(
         )
     log_odds = np.where(np.array(outcomes.status) == "abstained", np.nan, logit(outcomes.p_a))
     styles = {name: standardised_difference(a, b) for name, (a, b) in outcomes.texts.items()}
-    for finding in style_biases(log_odds, styles, label=label, groups=groups):
+    measured_styles = style_biases(log_odds, styles, label=label, groups=groups)
+    if styles and not measured_styles:
+        notes.append(
+            "style: not measured, for want of pairs, of prompts, of differences"
+            + (" or of a clear link between verdicts and labels" if label is not None else "")
+        )
+    for finding in measured_styles:
         if finding.name == "length":
             shares = longer_wins(log_odds, styles["length"], finding.value)
             text = (
@@ -121,7 +127,7 @@ def bias_report(
             )
             finding = replace(finding, detail="; ".join(t for t in (text, finding.detail) if t))
         findings.append(finding)
-    own = own_side(outcomes.judge, outcomes.origins)
+    own = own_side(outcomes.judges, outcomes.origins)
     if np.count_nonzero(own):
         measured = None
         if label is not None:
@@ -130,10 +136,11 @@ def bias_report(
         if measured is not None:
             findings.append(measured)
         else:
+            mine = ", ".join(sorted({family(judge) for judge in outcomes.judges}))
             wins = float(((1.0 + outcomes.winner * own)[own != 0] / 2.0).mean())
             notes.append(
                 f"self-preference: {np.count_nonzero(own)} pairs hold one response of the judge's "
-                f"own family ({family(outcomes.judge)}), which wins {100 * wins:.1f}%; only labels "
+                f"own family ({mine}), which wins {100 * wins:.1f}%; only labels "
                 "of people could say whether it deserves to"
             )
     certain = np.abs(np.nan_to_num(log_odds)) >= 11.0

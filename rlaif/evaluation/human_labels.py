@@ -31,6 +31,7 @@ class Matched:
         label: 1 for `a`, -1 for `b`, 0 for a tie or for none.
         group: pairs of one prompt share it.
         unmatched: labels that belong to no pair of the run.
+        unread: rows without a label that can be understood.
         conflicting: pairs on which people disagree; one of their votes, drawn by chance, is the
             label, so that the share of agreement is that of votes.
     """
@@ -40,6 +41,7 @@ class Matched:
     group: list[str]
     unmatched: int
     conflicting: int
+    unread: int = 0
 
 
 def match_labels(
@@ -55,10 +57,11 @@ def match_labels(
     """
     by_text: dict[str, list[str]] = {}
     by_id: dict[str, list[str]] = {}
-    read = 0
+    read = unread = 0
     numbers: set[str] = set()
     for number, (_, row) in enumerate(source.rows()):
         if isinstance(row, Rejected):
+            unread += 1
             continue
         if not {"chosen", "rejected"} <= row.keys():
             numbers.add(bare_number(row, mapping))
@@ -74,6 +77,8 @@ def match_labels(
             if verdict is not None and name:
                 by_id.setdefault(name, []).append(verdict)
                 read += 1
+            else:
+                unread += 1
     if {"0", "1"} <= numbers and "2" not in numbers:
         raise zero_and_one(source.name)
     n = len(outcomes.ids)
@@ -113,7 +118,7 @@ def match_labels(
             hint="Label pairs of this run: rows with its prompt and responses, or its ids.",
         )
     unmatched = len((by_text.keys() | by_id.keys()) - used)
-    return Matched(known, label, group, unmatched, conflicting)
+    return Matched(known, label, group, unmatched, conflicting, unread)
 
 
 def _texts(run: Path, where: Mapping[tuple[int, str], int]) -> Any:

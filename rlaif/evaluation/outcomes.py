@@ -78,6 +78,7 @@ class Outcomes:
         name: of judge and constitution, for people.
         plain: whether folding the opinions anew gives the preferences: one judge, asked
             everything, not calibrated.
+        members: of a panel: its judges' models.
     """
 
     ids: list[str]
@@ -93,6 +94,12 @@ class Outcomes:
     fold: FoldSettings = field(default_factory=FoldSettings)
     orders: str = "both"
     plain: bool = True
+    members: tuple[str, ...] = ()
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The models that judged: several for a panel."""
+        return self.members or (self.judge,)
 
     @property
     def decided(self) -> NDArray[np.bool_]:
@@ -216,6 +223,7 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         str(config.get("orders", "both")),
         "panel" not in config and "calibration" not in config
         and config.get("stop", "never") == "never" and config.get("orders") != "adaptive",
+        tuple(str(member["judge"]["model"]) for member in config.get("members", [])),
     )  # fmt: skip
 
 

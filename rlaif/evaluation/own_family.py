@@ -48,6 +48,7 @@ def family(model: str) -> str:
             "gemma",
             "deepseek",
             "davinci",
+            "glm",
         ):
             if known in name:
                 return _ALIASES.get(known, known)
@@ -110,8 +111,10 @@ def _slope(
     return float(fit.params[1]), float(low), float(high), float(fit.pvalues[1])
 
 
-def own_side(judge: str, origins: tuple[Sequence[str], Sequence[str]]) -> NDArray[np.int64]:
-    """1 where `a` alone comes from the judge's family, -1 where `b` alone does, else 0."""
-    mine = family(judge)
-    sides = [np.array([int(bool(o) and family(o) == mine) for o in side]) for side in origins]
+def own_side(
+    judges: Sequence[str], origins: tuple[Sequence[str], Sequence[str]]
+) -> NDArray[np.int64]:
+    """1 where `a` alone comes from a family of the judges, -1 where `b` alone does, else 0."""
+    mine = {family(judge) for judge in judges}
+    sides = [np.array([int(bool(o) and family(o) in mine) for o in side]) for side in origins]
     return np.asarray(sides[0] - sides[1], dtype=np.int64)

@@ -56,7 +56,9 @@ def panel_outcomes(
         winner[i] = {"a": 1, "b": -1}.get(found.winner or "", 0)
     share = last / max(1, len(first.ids)) if mode == "cascade" else 1.0
     name = f"{mode} of {len(members)} judges"
-    return replace(first, p_a=p_a, winner=winner, status=status, name=name), share
+    judges = tuple(m.judge for m in members)
+    panel = replace(first, p_a=p_a, winner=winner, status=status, name=name, members=judges)
+    return panel, share
 
 
 @dataclass(frozen=True)

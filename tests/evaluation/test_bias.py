@@ -216,7 +216,7 @@ def test_self_preference_is_pointed_out_without_labels() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("Qwen/Qwen3-8B", "qwen"), ("meta-llama/Llama-3.1-8B-Instruct", "llama"),
+    [("zai-org/chatglm3-6b", "glm"), ("Qwen/Qwen3-8B", "qwen"), ("meta-llama/Llama-3.1-8B-Instruct", "llama"),
      ("mistralai/Mixtral-8x7B", "mistral"), ("gpt-4o-mini", "gpt"), ("runs/my-policy/", "my-policy"),
      ("qwen2.5:7b", "qwen"), ("codellama/CodeLlama-7b-hf", "llama"), ("Qwen/QwQ-32B", "qwen"),
      ("/models/Qwen3-8B/snapshots/0123456789abcdef", "qwen"), ("EleutherAI/gpt-j-6b", "eleuther"),
@@ -224,9 +224,15 @@ def test_self_preference_is_pointed_out_without_labels() -> None:
 )  # fmt: skip
 def test_families(name: str, expected: str) -> None:
     assert family(name) == expected
-    assert list(own_side(name, ([name, "other", name], ["other", name, name]))) == [1, -1, 0]
+    assert list(own_side([name], ([name, "other", name], ["other", name, name]))) == [1, -1, 0]
 
 
 def test_differences_that_do_not_vary_are_left_out() -> None:
     assert not standardised_difference(np.ones(5), np.ones(5)).any()
     assert style_biases(np.ones(50), {"length": np.zeros(50)}) == []
+
+
+def test_a_panel_s_own_families_are_those_of_its_members() -> None:
+    origins = (["Qwen/Qwen3-8B", "gpt-5", "gpt-5"], ["gpt-5", "google/gemma-3-4b-it", "gpt-4o"])
+    judges = ("Qwen/Qwen3-32B", "google/gemma-3-27b-it")
+    assert list(own_side(judges, origins)) == [1, -1, 0]

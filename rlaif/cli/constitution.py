@@ -1,4 +1,4 @@
-"""`rlaif constitution`: lint, show, diff, schema; and with a judge, see `constitution_judged`."""
+"""`rlaif constitution`: lint, show, diff, schema; what asks a judge is in files of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import sys
 import click
 import yaml
 
-from rlaif.cli.constitution_judged import (
-    ablate_command,
-    coverage_command,
-    induce_command,
-    test_command,
-)
+from rlaif.cli.constitution_examples import test_command
+from rlaif.cli.constitution_induce import induce_command
+from rlaif.cli.constitution_use import ablate_command, coverage_command
 from rlaif.cli.output import print_json, quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import diff, lint

@@ -10,13 +10,13 @@ import click
 
 from rlaif.cli.judges import judge_settings
 from rlaif.cli.label import Screens
-from rlaif.cli.model_flags import assignments, engine_flags
+from rlaif.cli.labeled_flags import column_map, labeled_flags
+from rlaif.cli.model_flags import engine_flags
 from rlaif.cli.options import settings_options
 from rlaif.cli.output import note, print_json, quiet_libraries, table, write_result
 from rlaif.errors import RlaifError
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.stages.folding import FoldSettings
-from rlaif.stages.layouts import FIELDS
 
 MOST_PARTS = 40
 """Parts of the data that the terminal shows; eval.json and eval.html have all."""
@@ -47,12 +47,7 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     "-j", "--judge", "judges", multiple=True,
     help="Model, as NAME or NAME,engine=openai,...; several are compared. [default: demo]",
 )  # fmt: skip
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
-@click.option(
-    "--map", "maps", multiple=True, metavar="NAME=COLUMN",
-    help=f"Where a field is; NAME is label, subset, or one of {', '.join(FIELDS)}.",
-)  # fmt: skip
+@labeled_flags
 @click.option(
     "--panel",
     "panels",
@@ -77,7 +72,6 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     help="Pairs that --bias probes and --attacks attacks.",
 )
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(
     LabelSettings,
     skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt", "principles"}),
@@ -116,7 +110,7 @@ def command(
     from rlaif.store.sources import open_source
 
     limit = flags.pop("limit", None)
-    mapping = assignments("--map", maps, (*FIELDS, "label", "subset"))
+    mapping = column_map(maps)
     candidates = [
         Candidate(constitution, judge_settings(judge, config, flags)[0])
         for judge in (judges or ("demo",))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import click
-import yaml
 
 from rlaif.cli.constitution_examples import test_command
 from rlaif.cli.constitution_induce import induce_command
@@ -71,14 +70,10 @@ def lint_command(
 def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
     """Show a constitution with what it extends merged in."""
     c = load_constitution(constitution).constitution
-    plain = c.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    plain = {"schema": 1, **plain}
     if as_json:
-        print_json({**plain, "hash": c.hash})
+        print_json({**c.plain(), "hash": c.hash})
     elif as_yaml:
-        for key in ("extends", "drop"):
-            plain.pop(key, None)
-        click.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=96).rstrip())
+        click.echo(c.merged_yaml().rstrip())
     else:
         click.echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
         rows = [

@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "label": "Judge pairs by a constitution and write preferences.",
     "eval": "Measure how far judges agree with people, and what biases them.",
     "calibrate": "Fit how sure a judge may be to labels of people.",
+    "review": "Open a page on which people review what the judge is unsure of.",
+    "labels": "Report, apply, export and import what people said.",
     "report": "Write a page about a labeling run.",
     "run": "Run a recipe: prompts, candidates, critiques, labels and trainings in one go.",
     "mix": "Mix data sets in stated shares.",

@@ -13,6 +13,7 @@ from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
+from rlaif.network import check_binding, listen
 from rlaif.pipeline.judge_setup import JudgeSettings, with_defaults
 from rlaif.stages.folding import FoldSettings
 
@@ -108,8 +109,7 @@ def command(
     try:
         import uvicorn
 
-        from rlaif.serve.guarding import check_binding
-        from rlaif.serve.start import listen, open_server
+        from rlaif.serve.start import open_server
     except ImportError as error:
         raise RlaifError(
             f"serving needs the package {error.name!r}, which is not installed",

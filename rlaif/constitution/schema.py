@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Literal, Self
 
 import regex
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rlaif.hashing import digest
@@ -187,6 +188,17 @@ class Constitution(Strict):
     def hash(self) -> str:
         """Content address of everything that the file says, comments aside."""
         return digest(self.model_dump(mode="json", by_alias=True, exclude={"extends", "drop"}))
+
+    def plain(self) -> dict[str, object]:
+        """Everything that is said, what is extended merged in, without defaults."""
+        said = self.model_dump(
+            mode="json", by_alias=True, exclude_defaults=True, exclude={"extends", "drop"}
+        )
+        return {"schema": 1, **said}
+
+    def merged_yaml(self) -> str:
+        """The same as a file that can be loaded."""
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=96)
 
     def applicable(self, tags: frozenset[str]) -> list[Principle]:
         """The principles for a pair with these tags, in file order."""

@@ -37,12 +37,14 @@ from rlaif.stages.pairing import make_pairs
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.store.cache import VerdictCache, default_cache_path
 from rlaif.store.run_directory import (
+    CONSTITUTION,
     RunDirectory,
     check_config,
     check_writable,
     is_complete,
     read_manifest,
     read_run_config,
+    write_atomically,
 )
 from rlaif.store.sources import Source, open_source
 
@@ -225,6 +227,7 @@ def run_label(
         with closing(create_engine(job.settings.judge)) as engine:
             on_engine("ready")
             with closing(RunDirectory(out, job.config)) as run:
+                write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
                 stopping = learn_stopping(
                     job.settings, job.source, job.constitution, job.template, job.folding,
                     engine, cache,

@@ -29,11 +29,13 @@ from rlaif.stages.pairing import make_pairs
 from rlaif.stages.panel import Opinion, PanelMode, fold_panel
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.store.run_directory import (
+    CONSTITUTION,
     RunDirectory,
     check_config,
     is_complete,
     read_manifest,
     read_rows,
+    write_atomically,
 )
 
 MEMBERS = "members"
@@ -87,6 +89,7 @@ def run_panel(
         manifest = read_manifest(out)
         return LabelSummary(out, load_tally(manifest["counts"]), manifest, fresh=False)
     with closing(RunDirectory(out, config)) as run:
+        write_atomically(out / CONSTITUTION, jobs[0].constitution.merged_yaml())
         (out / MEMBERS).mkdir(exist_ok=True)
         summaries: list[LabelSummary] = []
         for number, (job, name) in enumerate(zip(jobs, names, strict=True)):

@@ -72,6 +72,7 @@ def provenance(
         "order_consistency": 1.0 if consistency is None else _round(consistency),
         "label_mass": _round(min(masses, default=1.0)),
         "hostile": hostile,
+        "tags": ",".join(sorted(pair.tags)),
         "principles": [_principle(score, sign) for score in preference.scores],
         **stamp,
     }

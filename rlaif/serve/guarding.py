@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-
-from rlaif.errors import RlaifError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = ("/health", "/docs", "/openapi.json")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_binding(host: str, token: str | None) -> None:
-    """Refuse to be open to the network.
-
-    Raises:
-        RlaifError: `host` is not loopback and there is no token.
-    """
-    if not is_loopback(host) and not token:
-        raise RlaifError(
-            f"--host {host} can be reached from other machines, and there is no token",
-            hint="Set one with --token or $RLAIF_TOKEN, or bind to 127.0.0.1.",
-        )
 
 
 class Guard:

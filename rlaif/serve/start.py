@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,24 +14,6 @@ from rlaif.pipeline.judge_setup import JudgeSettings, models_of, prepare_judge
 from rlaif.pipeline.service import Service
 from rlaif.serve.app import build_app
 from rlaif.serve.server import Limits, Server, read_aliases
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; port 0 is any free one.
-
-    Raises:
-        RlaifError: it is taken, or no address of this machine.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        raise RlaifError(
-            f"can't listen at {host}:{port} ({error.strerror})", hint="Choose another --port."
-        ) from None
-    return bound
 
 
 def open_server(

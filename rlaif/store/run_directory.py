@@ -20,6 +20,8 @@ from rlaif.errors import Place, RlaifError
 
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
 CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
+CONSTITUTION = "constitution.yaml"
+"""What the judge was asked by, with what it extends merged in."""
 
 _BUFFER = 1 << 17
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode

@@ -1,0 +1,156 @@
+"""`rlaif review`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+
+import click
+
+from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.errors import RlaifError
+from rlaif.network import is_loopback, listen
+
+SECONDS_A_PAIR = 20.0
+"""Until decisions say better."""
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif review runs/first                       opens http://127.0.0.1:8100
+  rlaif review runs/first --budget 500          a longer queue; what was decided stays
+  rlaif review runs/first --dry-run             what to expect, without a server
+  rlaif review runs/first --host 0.0.0.0 --allow-host gpu7.example.org
+
+Several people may review at once, each under a name. Every decision is on the disk before the
+next page is shown: stop whenever you like. Then `rlaif labels report`, `apply` and `export`.
+"""
+
+
+@click.command(name="review", epilog=_EXAMPLES)
+@click.argument("run")
+@click.option(
+    "--budget", default=200, show_default=True, type=click.IntRange(1, 100_000),
+    help="Pairs in the queue.",
+)  # fmt: skip
+@click.option(
+    "--audit-share", default=0.2, show_default=True, type=click.FloatRange(0, 1),
+    help="Share of them drawn at random: what says how good all labels are.",
+)  # fmt: skip
+@click.option(
+    "--overlap", default=0.1, show_default=True, type=click.FloatRange(0, 1),
+    help="Share of them that two people are to see.",
+)  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port", default=8100, show_default=True, type=click.IntRange(0, 65535), help="Port there."
+)
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME",
+    help="Name by which browsers reach this machine; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--token", help="What the address must hold, unless $RLAIF_TOKEN has it. [default: none on "
+    "127.0.0.1, a random one elsewhere]",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Of the random audit.")
+@click.option("--dry-run", is_flag=True, help="Say what to expect; change and serve nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: as JSON on stdout.")
+def command(
+    run: str,
+    budget: int,
+    audit_share: float,
+    overlap: float,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    token: str | None,
+    seed: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Open a page on which people review the pairs of a labeling run.
+
+    The queue holds the pairs that are worth a look most: small margins, orders, principles or
+    judges that disagree, text that speaks to the judge, rare tags; and a random audit among them.
+    What the judge said is shown after the decision.
+    """
+    quiet_libraries()
+    folder = Path(run)
+    if dry_run:
+        _expect(folder, budget, audit_share, seed, as_json)
+        return
+    try:
+        import uvicorn
+
+        from rlaif.review.pages import Review, build_review
+    except ImportError as error:
+        raise RlaifError(
+            f"the page needs the package {error.name!r}, which is not installed",
+            hint="Install it: pip install 'rlaif[review]'.",
+        ) from None
+    from rlaif.review.start import open_desk, questions, reasonings
+
+    token = token or os.environ.get("RLAIF_TOKEN") or None
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(18)
+    bound = listen(host, port)
+    opened = open_desk(folder, budget, audit_share=audit_share, overlap=overlap, seed=seed)
+    with closing(opened.desk) as desk:
+        tasks = list(desk.tasks())
+        note(f"{len(tasks)} pairs are in the queue, {opened.new} of them new")
+        note(_words(opened.plan.wrong, opened.plan.wrong_at_random, len(opened.plan.queue)))
+        review = Review(desk, folder.name, questions(folder), reasonings(folder, tasks))
+        app = build_review(review, hosts=frozenset({host, *hosts}), token=token)
+        shown = host if host not in ("0.0.0.0", "::") else next(iter(hosts), "THIS-MACHINE")
+        query = f"/?token={token}" if token else ""
+        note(f"open http://{shown}:{bound.getsockname()[1]}{query} (Ctrl-C stops)")
+        serving = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+        )
+        uvicorn.Server(serving).run(sockets=[bound])
+
+
+def _words(wrong: float, at_random: float, pairs: int) -> str:
+    return (
+        f"if the judge's probabilities mean what they say, about {wrong:.0f} wrong labels are "
+        f"among {pairs} pairs (at random: {at_random:.0f})"
+    )
+
+
+def _expect(folder: Path, budget: int, audit_share: float, seed: int, as_json: bool) -> None:
+    from rlaif.review.desk import DESK, Desk
+    from rlaif.review.start import plan_review
+
+    plan = plan_review(folder, budget, audit_share=audit_share, seed=seed)
+    seconds = SECONDS_A_PAIR
+    if (folder / DESK).exists():
+        with closing(Desk(folder / DESK)) as desk:
+            taken = [d.seconds for d in desk.decisions() if d.seconds > 0]
+        seconds = median(taken) if len(taken) >= 10 else seconds
+    pairs = len(plan.queue)
+    audits = sum(q.audit for q in plan.queue)
+    if as_json:
+        print_json({
+            "pairs": pairs, "of": plan.total, "audit": audits, "wrong_expected": plan.wrong,
+            "wrong_at_random": plan.wrong_at_random, "seconds_a_pair": seconds,
+        })  # fmt: skip
+        return
+    rows = [
+        ("pairs in the queue", f"{pairs} of {plan.total}"),
+        ("drawn at random", audits),
+        ("wrong labels among them, by the judge's own confidence", f"{plan.wrong:.1f}"),
+        ("among as many at random", f"{plan.wrong_at_random:.1f}"),
+        ("minutes", f"{pairs * seconds / 60:.0f} at {seconds:.0f} s a pair"),
+    ]
+    click.echo(table(["to expect", ""], rows))
+    reasons: dict[str, int] = {}
+    for q in plan.queue:
+        for reason in q.candidate.doubt.reasons[:1]:
+            reasons[reason] = reasons.get(reason, 0) + 1
+    if reasons:
+        ranked = sorted(reasons.items(), key=lambda entry: -entry[1])
+        click.echo("\n" + table(["first reason", "pairs"], ranked))

@@ -1,0 +1,49 @@
+"""Addresses that servers of ours listen at."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from rlaif.errors import RlaifError
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_binding(host: str, token: str | None) -> None:
+    """Refuse to be open to the network.
+
+    Raises:
+        RlaifError: `host` is not loopback and there is no token.
+    """
+    if not is_loopback(host) and not token:
+        raise RlaifError(
+            f"--host {host} can be reached from other machines, and there is no token",
+            hint="Set one with --token or $RLAIF_TOKEN, or bind to 127.0.0.1.",
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address; port 0 is any free one.
+
+    Raises:
+        RlaifError: it is taken, or no address of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        raise RlaifError(
+            f"can't listen at {host}:{port} ({error.strerror})", hint="Choose another --port."
+        ) from None
+    return bound

@@ -1,0 +1,345 @@
+"""What is to be reviewed, by whom, and what was said: one SQLite file in the run's folder.
+
+Decisions are only ever added; taking one back marks it.  Each is on the disk before the next page
+is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from rlaif.errors import RlaifError
+from rlaif.hashing import digest
+from rlaif.review.items import Item
+from rlaif.review.queue import Queued
+from rlaif.store.database import Database
+
+DESK = "review.sqlite"
+LEASE_SECONDS = 1800.0
+"""How long a pair that somebody looks at is kept from others."""
+_APPLICATION = 0x524C5256
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS items (
+    item INTEGER PRIMARY KEY, place REAL NOT NULL, data TEXT NOT NULL, reasons TEXT NOT NULL,
+    audit INTEGER NOT NULL, certain INTEGER NOT NULL, inclusion REAL NOT NULL,
+    wanted INTEGER NOT NULL, gold TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS by_place ON items (place);
+CREATE TABLE IF NOT EXISTS decisions (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, item INTEGER NOT NULL, reviewer TEXT NOT NULL,
+    verdict TEXT NOT NULL, first TEXT NOT NULL, blind INTEGER NOT NULL, seconds REAL NOT NULL,
+    at REAL NOT NULL, note TEXT NOT NULL, edited TEXT NOT NULL, pasted INTEGER NOT NULL,
+    undone INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS by_item ON decisions (item, reviewer);
+CREATE INDEX IF NOT EXISTS by_reviewer ON decisions (reviewer, number);
+CREATE TABLE IF NOT EXISTS leases (
+    item INTEGER NOT NULL, reviewer TEXT NOT NULL, until REAL NOT NULL, shown REAL NOT NULL,
+    PRIMARY KEY (item, reviewer)
+);
+"""
+Said = Literal["a", "b", "tie", "skip"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a reviewer said of a pair.
+
+    Attributes:
+        verdict: the better completion, "tie", or "skip".
+        first: which completion stood first (left).
+        blind: given before the judge's verdict was shown.
+        seconds: since the page was opened.
+        at: seconds since 1970.
+        edited: a better completion, written from the one that `verdict` names; "" for none.
+        pasted: characters of it that were pasted.
+    """
+
+    number: int
+    item: int
+    reviewer: str
+    verdict: Said
+    first: str
+    blind: bool
+    seconds: float
+    at: float
+    note: str
+    edited: str
+    pasted: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pair of the queue.
+
+    Attributes:
+        reasons: why it is worth a look; not for the reviewer's eyes before the decision.
+        wanted: how many people are to see it.
+        gold: the known right answer of a planted pair, or "".
+    """
+
+    number: int
+    item: Item
+    reasons: list[str]
+    audit: bool
+    certain: bool
+    inclusion: float
+    wanted: int
+    gold: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a reviewer and all together are: pairs."""
+
+    own: int
+    done: int
+    total: int
+    seconds: float
+
+
+class Desk:
+    """The file, open.  Threads may share it.
+
+    Args:
+        clock: seconds since 1970.
+
+    Raises:
+        RlaifError: the file can't be opened.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._db = Database(path, _APPLICATION, _SCHEMA, "the review file")
+        self._db.writer.execute("PRAGMA synchronous=FULL")
+        self._lock = Lock()
+        self._clock = clock
+        self._path = path
+        with self._writing() as write:
+            write("INSERT OR IGNORE INTO facts VALUES ('secret', ?)", (secrets.token_hex(32),))
+        self.secret = bytes.fromhex(self.fact("secret"))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Callable[..., Any]]:
+        """One transaction that other processes wait for."""
+        with self._lock, self._db.guarded():
+            self._db.writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db.writer.execute
+            except BaseException:
+                self._db.writer.execute("ROLLBACK")
+                raise
+            self._db.writer.execute("COMMIT")
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, self._db.guarded():
+            return self._db.writer.execute(query, values).fetchall()
+
+    def fact(self, name: str) -> str:
+        """A fact about the review, or ""."""
+        found = self._rows("SELECT value FROM facts WHERE name = ?", (name,))
+        return str(found[0][0]) if found else ""
+
+    def state(self, name: str, value: str) -> None:
+        """Keep a fact."""
+        with self._writing() as write:
+            write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def enqueue(
+        self, queue: list[tuple[Queued, Item]], *, overlap: float, gold: dict[int, str]
+    ) -> int:
+        """Put pairs into the queue, behind those that are there; returns how many are new.
+
+        Chances of pairs that are there already are replaced.
+
+        Args:
+            overlap: share of pairs that two people are to see, drawn by chance; of audited pairs
+                first of all, so that agreement between people is that of ordinary pairs.
+            gold: right answers of planted pairs, by item.
+        """
+        with self._writing() as write:
+            last = write("SELECT coalesce(max(place), 0) FROM items").fetchone()[0]
+            before = write("SELECT count(*) FROM items").fetchone()[0]
+            twice = _twice([q for q, _ in queue], overlap)
+            for step, (q, item) in enumerate(queue, 1):
+                number = q.candidate.number
+                write(
+                    "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                    "SET audit = excluded.audit, certain = excluded.certain, "
+                    "inclusion = excluded.inclusion",
+                    (
+                        number, last + step, json.dumps(item.as_data(), ensure_ascii=False),
+                        json.dumps(q.candidate.doubt.reasons), int(q.audit), int(q.certain),
+                        q.inclusion, 2 if number in twice else 1, gold.get(number, ""),
+                    ),
+                )  # fmt: skip
+            after = write("SELECT count(*) FROM items").fetchone()[0]
+        return int(after - before)
+
+    def tasks(self) -> Iterator[Task]:
+        """The whole queue, in order."""
+        for row in self._rows("SELECT * FROM items ORDER BY place"):
+            yield _task(row)
+
+    def task(self, number: int) -> Task | None:
+        """One pair of the queue."""
+        rows = self._rows("SELECT * FROM items WHERE item = ?", (number,))
+        return _task(rows[0]) if rows else None
+
+    def next_for(self, reviewer: str) -> int | None:
+        """The pair that a reviewer is to see next; kept from others for a while.
+
+        The one that was being looked at comes first, after a restart too.
+        """
+        now = self._clock()
+        with self._writing() as write:
+            found = write(
+                """
+                SELECT i.item FROM items i
+                WHERE NOT EXISTS (SELECT 1 FROM decisions d
+                                  WHERE d.item = i.item AND d.reviewer = ?1 AND d.undone = 0)
+                  AND (SELECT count(DISTINCT d.reviewer) FROM decisions d
+                       WHERE d.item = i.item AND d.undone = 0 AND d.verdict != 'skip')
+                    + (SELECT count(*) FROM leases l
+                       WHERE l.item = i.item AND l.reviewer != ?1 AND l.until > ?2
+                         AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.item = i.item
+                                         AND d.reviewer = l.reviewer AND d.undone = 0))
+                    < i.wanted
+                ORDER BY NOT EXISTS (SELECT 1 FROM leases l WHERE l.item = i.item
+                                     AND l.reviewer = ?1 AND l.until > ?2), i.place
+                LIMIT 1
+                """,
+                (reviewer, now),
+            ).fetchone()
+            if found is None:
+                return None
+            self._lease(write, found[0], reviewer, now)
+            return int(found[0])
+
+    def _lease(self, write: Callable[..., Any], item: int, reviewer: str, now: float) -> None:
+        write(
+            "INSERT INTO leases VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET until = "
+            "excluded.until",
+            (item, reviewer, now + LEASE_SECONDS, now),
+        )
+
+    def decide(
+        self, item: int, reviewer: str, verdict: Said, *, first: str, note: str = "",
+        edited: str = "", pasted: int = 0, seconds: float | None = None,
+    ) -> Decision:  # fmt: skip
+        """Keep a decision.  A second one of the same reviewer counts, and is not blind.
+
+        Args:
+            seconds: that it took; default: since the pair was shown.
+
+        Raises:
+            RlaifError: there is no such pair.
+        """
+        now = self._clock()
+        with self._writing() as write:
+            if write("SELECT 1 FROM items WHERE item = ?", (item,)).fetchone() is None:
+                raise RlaifError(f"pair {item} is not in the queue", hint="Go to the next one.")
+            # Whoever decided once has seen the judge's verdict, taken back or not.
+            seen = write(
+                "SELECT 1 FROM decisions WHERE item = ? AND reviewer = ?", (item, reviewer)
+            ).fetchone()
+            shown = write(
+                "SELECT shown FROM leases WHERE item = ? AND reviewer = ?", (item, reviewer)
+            ).fetchone()
+            if seconds is None:
+                seconds = max(0.0, now - shown[0]) if shown else 0.0
+            cursor = write(
+                "INSERT INTO decisions (item, reviewer, verdict, first, blind, seconds, at, note, "
+                "edited, pasted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (item, reviewer, verdict, first, int(seen is None), seconds, now, note, edited,
+                 pasted),
+            )  # fmt: skip
+            write("DELETE FROM leases WHERE item = ? AND reviewer = ?", (item, reviewer))
+            return Decision(
+                int(cursor.lastrowid), item, reviewer, verdict, first, seen is None, seconds, now,
+                note, edited, pasted,
+            )  # fmt: skip
+
+    def undo(self, reviewer: str) -> int | None:
+        """Take back a reviewer's last decision; returns its pair, which is theirs again."""
+        with self._writing() as write:
+            found = write(
+                "SELECT number, item FROM decisions WHERE reviewer = ? AND undone = 0 "
+                "ORDER BY number DESC LIMIT 1",
+                (reviewer,),
+            ).fetchone()
+            if found is None:
+                return None
+            number, item = found
+            write("UPDATE decisions SET undone = 1 WHERE number = ?", (number,))
+            self._lease(write, item, reviewer, self._clock())
+            return int(item)
+
+    def decision(self, item: int, reviewer: str) -> Decision | None:
+        """What a reviewer said last of a pair, unless it was taken back."""
+        found = self.decisions(item=item, reviewer=reviewer)
+        return found[-1] if found else None
+
+    def decisions(self, *, item: int | None = None, reviewer: str | None = None) -> list[Decision]:
+        """Everything that was said and not taken back, in order of time."""
+        query = (
+            "SELECT number, item, reviewer, verdict, first, blind, seconds, at, note, edited, "
+            "pasted FROM decisions WHERE undone = 0"
+        )
+        values: list[Any] = []
+        if item is not None:
+            query, values = f"{query} AND item = ?", [*values, item]
+        if reviewer is not None:
+            query, values = f"{query} AND reviewer = ?", [*values, reviewer]
+        rows = self._rows(f"{query} ORDER BY number", tuple(values))
+        return [
+            Decision(number, item, who, verdict, first, bool(blind), seconds, at, *written)
+            for number, item, who, verdict, first, blind, seconds, at, *written in rows
+        ]
+
+    def progress(self, reviewer: str) -> Progress:
+        """How far one reviewer and all together are."""
+        total = self._rows("SELECT count(*) FROM items")[0][0]
+        done = self._rows(
+            "SELECT count(*) FROM items i WHERE (SELECT count(DISTINCT d.reviewer) FROM decisions "
+            "d WHERE d.item = i.item AND d.undone = 0 AND d.verdict != 'skip') >= i.wanted"
+        )[0][0]
+        own, seconds = self._rows(
+            "SELECT count(DISTINCT item), coalesce(sum(min(seconds, 300)), 0) FROM decisions "
+            "WHERE reviewer = ? AND undone = 0",
+            (reviewer,),
+        )[0]
+        return Progress(own, done, total, seconds)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def _task(row: tuple[Any, ...]) -> Task:
+    number, _, data, reasons, audit, certain, inclusion, wanted, gold = row
+    item = Item.from_data(json.loads(data))
+    return Task(
+        number, item, json.loads(reasons), bool(audit), bool(certain), inclusion, wanted, gold
+    )
+
+
+def _twice(queue: list[Queued], overlap: float) -> set[int]:
+    """Pairs that two people are to see."""
+    drawn = sorted(queue, key=lambda q: (not q.audit, digest(["overlap", q.candidate.name])))
+    return {q.candidate.number for q in drawn[: round(overlap * len(queue))]}
+
+
+def first_shown(task: Task, reviewer: str) -> str:
+    """Which completion stands left: drawn for each pair and reviewer, so that favouring a side
+    favours no completion.
+    """
+    return "ab"[int(digest(["side", task.number, reviewer])[:8], 16) & 1]

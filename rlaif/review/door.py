@@ -1,0 +1,156 @@
+"""Who may come in: the Host header, the token, signed names, and forms that are ours."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+TOKEN_COOKIE, NAME_COOKIE = "rlaif_review", "rlaif_reviewer"
+MOST_BYTES = 1 << 20
+HEADERS = {
+    # Nothing from elsewhere, nothing inline: text from data that got into a page could not run.
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Seals:
+    """Signs what the browser keeps and sends back.
+
+    Args:
+        secret: of this review; it outlives the server.
+    """
+
+    secret: bytes
+
+    def seal(self, kind: str, text: str) -> str:
+        """The signature of a text."""
+        return hmac.new(self.secret, f"{kind}:{text}".encode(), hashlib.sha256).hexdigest()[:32]
+
+    def holds(self, kind: str, text: str, given: str) -> bool:
+        """Whether a signature is right."""
+        return hmac.compare_digest(self.seal(kind, text).encode(), given.encode())
+
+    def named(self, name: str) -> str:
+        """A name as a cookie keeps it."""
+        return f"{name.encode().hex()}.{self.seal('name', name)}"
+
+    def name(self, cookie: str) -> str:
+        """The name that a cookie holds, or "" for one that we did not sign."""
+        text, _, seal = cookie.partition(".")
+        try:
+            name = bytes.fromhex(text).decode()
+        except ValueError:
+            return ""
+        return name if self.holds("name", name, seal) else ""
+
+
+class Door:
+    """ASGI middleware in front of every page.
+
+    Refuses hosts that were not named (a page elsewhere whose name is pointed at this machine would
+    use one), forms sent by other pages, bodies over 1 MiB, and, where there is a token, whoever
+    has not shown it.
+
+    Args:
+        hosts: names that the browser may ask for, without port; addresses of this machine's own
+            loopback are always allowed.
+        token: shown once as `?token=...`, then kept as a cookie.
+    """
+
+    def __init__(
+        self, app: ASGIApp, seals: Seals, hosts: frozenset[str], token: str | None
+    ) -> None:
+        self._app, self._seals, self._hosts, self._token = app, seals, hosts, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        refusal = self._refusal(scope, headers)
+        if refusal:
+            await PlainTextResponse(refusal[1], refusal[0], HEADERS)(scope, receive, send)
+            return
+        if self._token is not None:
+            answer = self._ask_token(scope, headers)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+
+        async def sealed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+                message["headers"] = [*message["headers"], *own]
+            await send(message)
+
+        await self._app(scope, receive, sealed)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if not self._known(host):
+            return 421, f"host {host[:100]!r} is not this review's: add it with --allow-host"
+        if scope["method"] not in ("GET", "HEAD"):
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != host:
+                return 403, "the form came from another site"
+            if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+                return 403, "the form came from another site"
+            length = headers.get("content-length", "")
+            if not length.isdigit() or int(length) > MOST_BYTES:
+                return 413, f"a form holds {MOST_BYTES} bytes at most"
+        return None
+
+    def _known(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in self._hosts or name == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def _ask_token(
+        self, scope: Scope, headers: dict[str, str]
+    ) -> PlainTextResponse | RedirectResponse | None:
+        assert self._token is not None
+        kept = cookies(headers.get("cookie", "")).get(TOKEN_COOKIE, "")
+        if self._seals.holds("token", self._token, kept):
+            return None
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if not secrets.compare_digest(given.encode(), self._token.encode()):
+            text = "the token is missing or wrong: open the address that `rlaif review` printed"
+            return PlainTextResponse(text, 401, HEADERS)
+        answer = RedirectResponse(scope["path"] if scope["path"] == "/" else "/", 303, HEADERS)
+        answer.set_cookie(
+            TOKEN_COOKIE, self._seals.seal("token", self._token), httponly=True,
+            samesite="strict", max_age=30 * 86400,
+        )  # fmt: skip
+        return answer
+
+
+def cookies(header: str) -> dict[str, str]:
+    """Cookies by name; those of a header that is none are left out."""
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(header)
+    except Exception:
+        return {}
+    return {name: morsel.value for name, morsel in jar.items()}

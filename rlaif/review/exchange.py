@@ -1,0 +1,322 @@
+"""Labels as files: JSON Lines and CSV of our own, Argilla's records, Label Studio's tasks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rlaif.errors import Place, RlaifError
+from rlaif.review.desk import Said, Task
+from rlaif.review.items import Messages
+from rlaif.review.labels import HumanLabel
+
+Format = Literal["jsonl", "csv", "argilla", "label-studio"]
+FORMATS: tuple[str, ...] = get_args(Format)
+QUESTION, EDIT, NOTE = "preference", "better", "note"
+LABEL_STUDIO_CONFIG = """\
+<View>
+  <Header value="Which response is better?"/>
+  <Text name="prompt" value="$prompt"/>
+  <View style="display: grid; grid-template-columns: 1fr 1fr; column-gap: 1em">
+    <Text name="response_a" value="$response_a"/>
+    <Text name="response_b" value="$response_b"/>
+  </View>
+  <Choices name="preference" toName="prompt" choice="single" showInLine="true" required="true">
+    <Choice value="a"/><Choice value="b"/><Choice value="tie"/>
+  </Choices>
+  <TextArea name="better" toName="prompt" placeholder="A better response, if you can write one"/>
+  <TextArea name="note" toName="prompt" placeholder="Note"/>
+</View>
+"""
+"""The labeling interface that the exported tasks fit, for Label Studio's settings."""
+_USERS = uuid.UUID("5f7c1f0e-0a53-4c0e-8a35-0e2f6d0c9b11")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One person's label of one pair, as a file has it.
+
+    Attributes:
+        name: of the pair: `row:id`.
+        seconds: that it took, where the file knows.
+    """
+
+    name: str
+    reviewer: str
+    verdict: Said
+    note: str = ""
+    edited: str = ""
+    seconds: float = 0.0
+
+
+def name_of(task: Task) -> str:
+    """What files call a pair."""
+    return f"{task.item.row}:{task.item.id}"
+
+
+def render(
+    form: Format, tasks: Sequence[Task], labels: Sequence[HumanLabel], *, with_judge: bool = False
+) -> str:
+    """The file's text.
+
+    JSON Lines and CSV hold the labels: `rlaif calibrate`, `eval` and `win-rate` read them. The
+    other two hold the whole queue, for people to label elsewhere, with what was said so far.
+
+    Args:
+        with_judge: add the judge's verdicts as suggestions; people then agree with it more often
+            than they would.
+    """
+    by_number = {found.task.number: found for found in labels}
+    if form == "jsonl":
+        return "".join(
+            json.dumps(_row(found, plain=False), ensure_ascii=False) + "\n" for found in labels
+        )
+    if form == "csv":
+        return _csv(labels)
+    make = _argilla if form == "argilla" else _label_studio
+    records = [make(task, by_number.get(task.number), with_judge) for task in tasks]
+    return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
+
+
+def _row(found: HumanLabel, *, plain: bool) -> dict[str, Any]:
+    item = found.task.item
+    return {
+        "id": item.id,
+        "row": item.row,
+        "prompt": _prompt(item.prompt) if plain else item.prompt,
+        "response_a": _plain(item.a) if plain else item.a,
+        "response_b": _plain(item.b) if plain else item.b,
+        "label": found.winner,
+        "p_a": round(found.p_a, 5),
+        "reviewers": ", ".join(sorted(found.votes)),
+        "votes": json.dumps(found.votes, ensure_ascii=False, sort_keys=True),
+        "audit": found.task.audit,
+        "inclusion": round(found.task.inclusion, 6),
+        "judge": item.winner or item.status,
+        "judge_p_a": item.p_a,
+        "note": " / ".join(found.notes),
+        "edited": found.edits[-1].text if found.edits else "",
+    }
+
+
+def _csv(labels: Sequence[HumanLabel]) -> str:
+    rows = [_row(found, plain=True) for found in labels]
+    out = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return out.getvalue()
+
+
+def _prompt(messages: Messages) -> str:
+    """One user turn as its text, anything else as JSON."""
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    return json.dumps(messages, ensure_ascii=False)
+
+
+def _plain(messages: Messages) -> str:
+    if len(messages) == 1 and messages[0]["role"] == "assistant":
+        return messages[0]["content"]
+    return json.dumps(messages, ensure_ascii=False)
+
+
+def _shown(messages: Messages) -> str:
+    """A conversation for people to read."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
+
+
+def _argilla(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
+    """A record of Argilla 2, as its `Record.from_dict` takes it: `dataset.records.from_json`."""
+    item = task.item
+    responses: dict[str, list[dict[str, str]]] = {}
+    if found is not None:
+        users = {who: str(uuid.uuid5(_USERS, who)) for who in found.votes}
+        responses[QUESTION] = [
+            {"value": vote, "user_id": users[who]} for who, vote in found.votes.items()
+        ]
+        if found.edits:
+            responses[EDIT] = [{"value": e.text, "user_id": users[e.reviewer]} for e in found.edits]
+    suggestion = {"value": item.winner, "score": max(item.p_a, 1 - item.p_a), "agent": "judge"}
+    return {
+        "id": name_of(task),
+        "fields": {
+            "prompt": _shown(item.prompt), "response_a": _shown(item.a),
+            "response_b": _shown(item.b),
+        },
+        "metadata": {"inclusion": task.inclusion},
+        "suggestions": {QUESTION: suggestion} if with_judge and item.winner else {},
+        "responses": responses,
+        "vectors": {},
+    }  # fmt: skip
+
+
+def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
+    """A task of Label Studio for the interface `LABEL_STUDIO_CONFIG`."""
+    item = task.item
+
+    def choice(value: str) -> dict[str, Any]:
+        return {"from_name": QUESTION, "to_name": "prompt", "type": "choices",
+                "value": {"choices": [value]}}  # fmt: skip
+
+    annotations = []
+    for who, vote in (found.votes if found else {}).items():
+        assert found is not None
+        texts = [e.text for e in found.edits if e.reviewer == who]
+        better = [
+            {"from_name": EDIT, "to_name": "prompt", "type": "textarea", "value": {"text": texts}}
+        ]
+        annotations.append({"result": [choice(vote), *(better if texts else [])]})
+    predictions = [
+        {"model_version": "judge", "score": max(item.p_a, 1 - item.p_a),
+         "result": [choice(item.winner)]}
+    ]  # fmt: skip
+    own: dict[str, Any] = {
+        "data": {
+            "id": name_of(task), "prompt": _shown(item.prompt), "response_a": _shown(item.a),
+            "response_b": _shown(item.b), "inclusion": task.inclusion,
+        },
+    }  # fmt: skip
+    if annotations:
+        own["annotations"] = annotations
+    if with_judge and item.winner:
+        own["predictions"] = predictions
+    return own
+
+
+def read_labels(path: Path, form: Format, *, reviewer: str = "") -> list[Imported]:
+    """The labels in a file.
+
+    Args:
+        reviewer: who gave those that name nobody.
+
+    Raises:
+        RlaifError: with the place: the file is none of this form, or a label names nobody.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RlaifError(
+            f"{str(path)!r} could not be read ({error})", hint="Name a file of labels."
+        ) from None
+    readers: dict[str, Callable[[Path, str], Iterator[Imported]]] = {
+        "jsonl": _from_lines, "csv": _from_csv, "argilla": _from_argilla,
+        "label-studio": _from_label_studio,
+    }  # fmt: skip
+    found = []
+    for said in _checked(readers[form](path, text), path, form):
+        if not said.reviewer and not reviewer:
+            raise RlaifError(
+                f"{str(path)!r} does not say who labeled {said.name!r}",
+                hint="Name the reviewer with --reviewer.",
+            )
+        found.append(said if said.reviewer else _named(said, reviewer))
+    if not found:
+        raise RlaifError(
+            f"{str(path)!r} holds no label", hint=f"Is it {form}? See `rlaif labels import --help`."
+        )
+    return found
+
+
+def _checked(labels: Iterator[Imported], path: Path, form: str) -> Iterator[Imported]:
+    """The same, with one error for whatever is not shaped as the form says."""
+    try:
+        yield from labels
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RlaifError(
+            f"{str(path)!r} is not {form} ({type(error).__name__}: {error})", hint="See --format."
+        ) from None
+
+
+def _named(said: Imported, reviewer: str) -> Imported:
+    return Imported(said.name, reviewer, said.verdict, said.note, said.edited, said.seconds)
+
+
+def _from_lines(path: Path, text: str) -> Iterator[Imported]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            place = Place(path, number, 1)
+            yield from _from_row(_json(line, place), place)
+
+
+def _from_csv(path: Path, text: str) -> Iterator[Imported]:
+    reader = csv.DictReader(io.StringIO(text))
+    for row in reader:
+        yield from _from_row(row, Place(path, reader.line_num, 1))
+
+
+def _from_row(row: Any, place: Place) -> Iterator[Imported]:
+    if not isinstance(row, dict) or not row.get("id") or not row.get("row"):
+        raise RlaifError("a row names no pair: it needs id and row", place=place,
+                         hint="Fill in a file that `rlaif labels export` wrote.")  # fmt: skip
+    name = f"{row['row']}:{row['id']}"
+    note, edited = str(row.get("note") or ""), str(row.get("edited") or "")
+    votes = row.get("votes") or ""
+    if votes:
+        given = _json(votes, place) if isinstance(votes, str) else votes
+        for who, vote in given.items():
+            yield Imported(name, str(who), _verdict(vote, place), note, edited)
+    elif row.get("label"):
+        who = str(row.get("reviewer") or row.get("reviewers") or "")
+        yield Imported(name, who, _verdict(row["label"], place), note, edited)
+
+
+def _from_argilla(path: Path, text: str) -> Iterator[Imported]:
+    for number, record in enumerate(_list(text, path), 1):
+        place = Place(path, number, 1)
+        responses = record.get("responses") or {}
+        better = {r["user_id"]: r["value"] for r in responses.get(EDIT, [])}
+        notes = {r["user_id"]: r["value"] for r in responses.get(NOTE, [])}
+        for response in responses.get(QUESTION, []):
+            who = str(response["user_id"])
+            yield Imported(str(record["id"]), who, _verdict(response["value"], place),
+                        notes.get(who, ""), better.get(who, ""))  # fmt: skip
+
+
+def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
+    for number, task in enumerate(_list(text, path), 1):
+        place = Place(path, number, 1)
+        data = task.get("data") or {}
+        for annotation in task.get("annotations") or []:
+            if annotation.get("was_cancelled"):
+                continue
+            values = {r.get("from_name"): r.get("value") or {} for r in annotation["result"]}
+            choices = values.get(QUESTION, {}).get("choices") or []
+            if not choices:
+                continue
+            by = annotation.get("completed_by")
+            who = by.get("email") or by.get("id") if isinstance(by, dict) else by
+            written = {k: "\n".join(values.get(k, {}).get("text") or []) for k in (EDIT, NOTE)}
+            yield Imported(str(data.get("id")), "" if who is None else str(who),
+                        _verdict(choices[0], place), written[NOTE], written[EDIT],
+                        float(annotation.get("lead_time") or 0.0))  # fmt: skip
+
+
+def _verdict(value: Any, place: Place) -> Said:
+    text = str(value).strip().lower()
+    if text in ("a", "b", "tie", "skip"):
+        return text  # type: ignore[return-value]
+    raise RlaifError(f"{value!r} is no label", hint="Labels are a, b, tie and skip.", place=place)
+
+
+def _json(text: str, place: Place) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RlaifError(f"not JSON ({error})", place=place, hint="See --format.") from None
+
+
+def _list(text: str, path: Path) -> Iterable[dict[str, Any]]:
+    found = _json(text, Place(path, 1, 1))
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise RlaifError(f"{str(path)!r} is no list of records", hint="See --format.")
+    return found

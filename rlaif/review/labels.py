@@ -1,0 +1,132 @@
+"""From what reviewers said to labels, and what a random audit says about all labels.  Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlaif.evaluation.intervals import Share, share
+from rlaif.numerics import sigmoid
+from rlaif.review.desk import Decision, Task
+
+CERTAINTY = 0.95
+"""How likely one person's vote is right, if nothing else is said."""
+Winner = Literal["a", "b", "tie"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A completion that a reviewer wrote from one of a pair."""
+
+    reviewer: str
+    side: str
+    text: str
+
+
+@dataclass(frozen=True)
+class HumanLabel:
+    """What people say of a pair, taken together.
+
+    Attributes:
+        votes: by reviewer: "a", "b" or "tie".
+        winner: of the votes; "tie" where as many speak for either.
+        p_a: probability that `a` is better.
+    """
+
+    task: Task
+    votes: dict[str, str]
+    winner: Winner
+    p_a: float
+    edits: list[Edit]
+    notes: list[str]
+    seconds: float
+
+    @property
+    def corrects(self) -> bool:
+        """Whether the judge decided otherwise."""
+        judge = self.task.item.winner
+        return bool(judge) and self.winner != judge
+
+
+def combine(
+    tasks: Iterable[Task], decisions: Sequence[Decision], *, certainty: float = CERTAINTY
+) -> list[HumanLabel]:
+    """The labels of all pairs that somebody decided, in the order of the queue.
+
+    Of several decisions of one reviewer the last counts.  Votes are independent and each right
+    with probability `certainty`, so their log-odds add up.
+
+    Raises:
+        ValueError: `certainty` is not between 0.5 and 1.
+    """
+    if not 0.5 < certainty < 1.0:
+        raise ValueError("certainty lies between 0.5 and 1")
+    by_item: dict[int, dict[str, Decision]] = {}
+    seconds: dict[int, float] = {}
+    for d in decisions:
+        by_item.setdefault(d.item, {})[d.reviewer] = d
+        seconds[d.item] = seconds.get(d.item, 0.0) + d.seconds
+    odds = math.log(certainty / (1.0 - certainty))
+    found = []
+    for task in tasks:
+        last = {who: d for who, d in by_item.get(task.number, {}).items() if d.verdict != "skip"}
+        if not last:
+            continue
+        balance = sum({"a": 1, "b": -1}.get(d.verdict, 0) for d in last.values())
+        winner: Winner = "a" if balance > 0 else "b" if balance < 0 else "tie"
+        found.append(
+            HumanLabel(
+                task,
+                {who: d.verdict for who, d in last.items()},
+                winner,
+                sigmoid(balance * odds),
+                [Edit(who, d.verdict, d.edited) for who, d in last.items() if d.edited],
+                [d.note for d in last.values() if d.note],
+                seconds[task.number],
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """How good the judge's labels are, by pairs that were drawn at random.
+
+    Attributes:
+        agreement: of people with the judge, where both decided, in the audit.
+        wrong: share of all the run's pairs whose label people reverse, or call a tie: with its 95%
+            interval.
+        whole: whether the most doubtful pairs were all seen, so that they are counted and not
+            estimated.
+    """
+
+    agreement: Share
+    wrong: Share
+    whole: bool
+
+
+def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> AuditResult:
+    """Estimates over all pairs of the run from the audit.
+
+    Where the most doubtful pairs, which are in the queue for certain, all have a label, they are
+    counted, and the audit's other pairs stand for the rest (a stratified estimate with one stratum
+    known: Cochran 1977); else the audit alone stands for all.
+
+    Args:
+        total: pairs in the run that were judged.
+    """
+    label = {found.task.number: found for found in labels}
+    audited = [found for found in labels if found.task.audit]
+    decided = [f for f in audited if f.task.item.winner and f.winner != "tie"]
+    agreement = share(sum(f.winner == f.task.item.winner for f in decided), len(decided))
+    certain = [task for task in tasks if task.certain]
+    seen = [label[task.number] for task in certain if task.number in label]
+    others = [found for found in audited if not found.task.certain]
+    if len(seen) < len(certain) or not others:
+        return AuditResult(agreement, share(sum(f.corrects for f in audited), len(audited)), False)
+    rest = share(sum(f.corrects for f in others), len(others))
+    known, weight = sum(f.corrects for f in seen), total - len(certain)
+    rate, low, high = ((known + weight * x) / total for x in (rest.rate, rest.low, rest.high))
+    return AuditResult(agreement, Share(round(rate * total), total, rate, low, high), True)

@@ -1,0 +1,283 @@
+"""The pages: a name, one pair after the other, what the judge said, and the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Request
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from rlaif.records import CLEAR
+from rlaif.review.desk import Decision, Desk, Said, Task, first_shown
+from rlaif.review.door import NAME_COOKIE, Door, Seals
+from rlaif.review.words import word_diff
+
+STATIC = Path(__file__).parent / "static"
+SAID: dict[str, dict[str, Said]] = {
+    "a": {"left": "a", "right": "b"},
+    "b": {"left": "b", "right": "a"},
+}
+"""By which completion stands left: what "left" and "right" mean."""
+MOST_NAME, MOST_NOTE = 60, 4000
+
+
+@dataclass(frozen=True)
+class Review:
+    """What the pages show.
+
+    Attributes:
+        title: of the run.
+        questions: of the principles, by id.
+        reasoning: what the judge wrote about a pair, by (row, id): principle and text.
+    """
+
+    desk: Desk
+    title: str
+    questions: dict[str, str]
+    reasoning: dict[tuple[int, str], list[tuple[str, str]]]
+
+
+def build_review(review: Review, *, hosts: frozenset[str], token: str | None) -> FastAPI:
+    """The application."""
+    app = FastAPI(title="rlaif review", docs_url=None, redoc_url=None, openapi_url=None)
+    seals = Seals(review.desk.secret)
+    app.add_middleware(Door, seals=seals, hosts=hosts, token=token)
+    pages = _Pages(review, seals)
+    app.get("/")(pages.start)
+    app.post("/name")(pages.name)
+    app.get("/next")(pages.next)
+    app.get("/pair/{number}")(pages.pair)
+    app.post("/pair/{number}")(pages.decide)
+    app.get("/pair/{number}/seen")(pages.seen)
+    app.get("/pair/{number}/edit")(pages.edit)
+    app.post("/undo")(pages.undo)
+    app.get("/static/{name}")(pages.static)
+    return app
+
+
+class _Pages:
+    def __init__(self, review: Review, seals: Seals) -> None:
+        self._review, self._desk, self._seals = review, review.desk, seals
+        self._environment = Environment(
+            loader=PackageLoader("rlaif.review", "templates"), autoescape=True,
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+
+    def _page(self, template: str, reviewer: str, status: int = 200, **values: Any) -> Response:
+        page = self._environment.get_template(f"{template}.html.j2")
+        html = page.render(
+            title=self._review.title, reviewer=reviewer,
+            form=self._seals.seal("form", reviewer),
+            progress=self._desk.progress(reviewer), **values,
+        )  # fmt: skip
+        return HTMLResponse(html, status)
+
+    def _reviewer(self, request: Request) -> str:
+        return self._seals.name(request.cookies.get(NAME_COOKIE, ""))
+
+    async def _form(self, request: Request, reviewer: str) -> dict[str, str] | None:
+        """The fields of a form of ours; None for one that is not."""
+        text = (await request.body()).decode("utf-8", "replace")
+        fields = {key: values[-1] for key, values in parse_qs(text, keep_blank_values=True).items()}
+        return fields if self._seals.holds("form", reviewer, fields.get("form", "")) else None
+
+    def _stale(self, reviewer: str) -> Response:
+        return self._page(
+            "message", reviewer, 403, heading="That form is not from this page",
+            text="Perhaps your name changed in another tab. Nothing was kept of it.",
+        )  # fmt: skip
+
+    def static(self, name: str) -> Response:
+        """The style sheet and the keys."""
+        kinds = {"review.css": "text/css", "review.js": "text/javascript"}
+        if name not in kinds:
+            return HTMLResponse("there is no such page", 404)
+        return FileResponse(STATIC / name, media_type=kinds[name])
+
+    def start(self, request: Request) -> Response:
+        """Ask for a name."""
+        reviewer = self._reviewer(request)
+        return self._page("start", reviewer, problem="")
+
+    async def name(self, request: Request) -> Response:
+        """Keep the name."""
+        before = self._reviewer(request)
+        fields = await self._form(request, before)
+        if fields is None:
+            return await run_in_threadpool(self._stale, before)
+        name = " ".join(fields.get("name", "").split())
+        if not 0 < len(name) <= MOST_NAME or not name.isprintable():
+            problem = f"A name has 1 to {MOST_NAME} characters."
+            return await run_in_threadpool(
+                lambda: self._page("start", before, 422, problem=problem)
+            )
+        answer = RedirectResponse("/next", 303)
+        answer.set_cookie(
+            NAME_COOKIE, self._seals.named(name), httponly=True, samesite="strict",
+            max_age=90 * 86400,
+        )  # fmt: skip
+        return answer
+
+    def next(self, request: Request) -> Response:
+        """On to the next pair."""
+        reviewer = self._reviewer(request)
+        if not reviewer:
+            return RedirectResponse("/", 303)
+        number = self._desk.next_for(reviewer)
+        if number is None:
+            return self._page("done", reviewer)
+        return RedirectResponse(f"/pair/{number}", 303)
+
+    def pair(self, request: Request, number: str) -> Response:
+        """A pair, without what the judge said."""
+        return self._of_pair(request, number, "pair")
+
+    def edit(self, request: Request, number: str) -> Response:
+        """The same with a field for a better completion."""
+        return self._of_pair(request, number, "edit")
+
+    def _of_pair(self, request: Request, number: str, template: str) -> Response:
+        reviewer = self._reviewer(request)
+        if not reviewer:
+            return RedirectResponse("/", 303)
+        task = self._task(number)
+        if task is None:
+            return self._missing(reviewer)
+        side = request.query_params.get("side", "left")
+        start = side if side in ("left", "right") else "left"
+        return self._page(
+            template, reviewer, **self._shown(task, reviewer), start=start, problem=""
+        )
+
+    def _task(self, number: str) -> Task | None:
+        return self._desk.task(int(number)) if number.isascii() and number.isdigit() else None
+
+    def _missing(self, reviewer: str) -> Response:
+        return self._page(
+            "message", reviewer, 404, heading="There is no such pair",
+            text="It is not in the queue.",
+        )  # fmt: skip
+
+    async def decide(self, request: Request, number: str) -> Response:
+        """Keep what was said, then show what the judge said."""
+        reviewer = self._reviewer(request)
+        fields = await self._form(request, reviewer)
+        return await run_in_threadpool(self._decide, reviewer, fields, number)
+
+    def _decide(self, reviewer: str, fields: dict[str, str] | None, number: str) -> Response:
+        if fields is None or not reviewer:
+            return self._stale(reviewer)
+        task = self._task(number)
+        if task is None:
+            return self._missing(reviewer)
+        first = first_shown(task, reviewer)
+        choice = fields.get("choice", "")
+        verdict = SAID[first].get(choice)
+        if choice in ("tie", "skip"):
+            verdict = "tie" if choice == "tie" else "skip"
+        note = fields.get("note", "").strip()[:MOST_NOTE]
+        edited, problem = "", ""
+        if verdict is None:
+            return self._page(
+                "message", reviewer, 422, heading="Nothing was chosen",
+                text="Choose one of the buttons below the pair.",
+            )  # fmt: skip
+        if "edited" in fields:
+            # Browsers send line ends as CR LF.
+            edited = fields["edited"].replace("\r\n", "\n").strip()
+            texts = {_text(task.item.a).strip(), _text(task.item.b).strip()}
+            if not edited:
+                problem = "The better completion is empty."
+            elif edited in texts:
+                problem = "It is one of the two completions: choose that one instead."
+            if problem:
+                shown = self._shown(task, reviewer)
+                return self._page("edit", reviewer, 422, **shown, start=choice, problem=problem)
+        pasted = fields.get("pasted", "0")
+        self._desk.decide(
+            task.number, reviewer, verdict, first=first, note=note, edited=edited,
+            pasted=min(int(pasted), 10**6) if pasted.isascii() and pasted.isdigit() else 0,
+        )  # fmt: skip
+        where = "/next" if verdict == "skip" else f"/pair/{task.number}/seen"
+        return RedirectResponse(where, 303)
+
+    def seen(self, request: Request, number: str) -> Response:
+        """What the judge said, to whoever has decided."""
+        reviewer = self._reviewer(request)
+        task = self._task(number) if reviewer else None
+        said = self._desk.decision(task.number, reviewer) if task else None
+        if task is None or said is None:
+            return RedirectResponse("/next", 303)
+        return self._page(
+            "seen", reviewer, **self._shown(task, reviewer), **self._judged(task, said)
+        )
+
+    async def undo(self, request: Request) -> Response:
+        """Take the last decision back."""
+        reviewer = self._reviewer(request)
+        fields = await self._form(request, reviewer)
+        if fields is None or not reviewer:
+            return await run_in_threadpool(self._stale, reviewer)
+        number = await run_in_threadpool(self._desk.undo, reviewer)
+        return RedirectResponse("/next" if number is None else f"/pair/{number}", 303)
+
+    def _shown(self, task: Task, reviewer: str) -> dict[str, Any]:
+        item = task.item
+        first = first_shown(task, reviewer)
+        left, right = (item.a, item.b) if first == "a" else (item.b, item.a)
+        diff = word_diff(_text(left), _text(right))
+        return {
+            "number": task.number,
+            "prompt": item.prompt,
+            "left": left,
+            "right": right,
+            "diff": diff,
+            "texts": {"left": _text(left), "right": _text(right)},
+            "principles": self._asked(task),
+        }
+
+    def _asked(self, task: Task) -> list[tuple[str, str]]:
+        """The principles of the pair: id and question, the one most in doubt first."""
+        opinions = sorted(task.item.opinions, key=lambda o: _importance(o.p_a, o.invalid))
+        return [(o.principle, self._review.questions.get(o.principle, "")) for o in opinions]
+
+    def _judged(self, task: Task, said: Decision) -> dict[str, Any]:
+        item, first = task.item, said.first
+        names = {"a": "Left" if first == "a" else "Right", "b": "Right" if first == "a" else "Left"}
+        p_left = item.p_a if first == "a" else 1.0 - item.p_a
+        return {
+            "said": said,
+            "own": names.get(said.verdict, "Neither"),
+            "judge": names.get(item.winner, ""),
+            "status": item.status,
+            "reason": item.reason,
+            "p_left": p_left,
+            "agrees": bool(item.winner) and said.verdict == item.winner,
+            "differs": bool(item.winner)
+            and said.verdict in ("a", "b")
+            and said.verdict != item.winner,
+            "opinions": [
+                (o.principle, o.p_a if first == "a" else 1.0 - o.p_a, o.invalid)
+                for o in item.opinions
+            ],
+            "judges": [(n, p if first == "a" else 1.0 - p) for n, p in item.judges],
+            "reasons": task.reasons,
+            "reasoning": self._review.reasoning.get((item.row, item.id), []),
+        }
+
+
+def _importance(p: float, invalid: str) -> tuple[int, float]:
+    """Opinions first, the least sure of them at the top; then what has none; then the invalid."""
+    margin = abs(2.0 * p - 1.0)
+    if invalid:
+        return 2, 0.0
+    return (0, margin) if margin >= CLEAR else (1, -margin)
+
+
+def _text(messages: list[dict[str, str]]) -> str:
+    return "\n\n".join(message["content"] for message in messages)

@@ -1,0 +1,112 @@
+"""From a run to a desk with a queue."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaif.constitution.load import load_constitution
+from rlaif.errors import RlaifError
+from rlaif.review.desk import DESK, Desk, Task
+from rlaif.review.doubt import doubt
+from rlaif.review.items import read_items
+from rlaif.review.queue import AUDIT_SHARE, Candidate, Plan, plan_queue
+from rlaif.store.run_directory import CONSTITUTION, read_manifest, read_rows
+
+THIN = 0.05
+"""Share of pairs under which a tag is a thin slice."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A desk, the plan that it was filled by, and how many pairs came in now."""
+
+    desk: Desk
+    plan: Plan
+    new: int
+
+
+def plan_review(run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, seed: int = 0) -> Plan:
+    """The queue of a complete run; the run's files are read twice, memory holds the queue.
+
+    Raises:
+        RlaifError: `run` is no complete labeling run, or has no pair.
+    """
+    config = read_manifest(run)["config"]
+    if "constitution" not in config or "judge" not in config:
+        raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
+    thin = _thin_tags(run)
+
+    def candidates() -> Iterator[Candidate]:
+        for number, item in enumerate(read_items(run)):
+            # Settled without a judge (identical, empty): nothing to look at.
+            if item.opinions or item.hostile:
+                yield Candidate(number, f"{item.row}:{item.id}", doubt(item, thin))
+
+    plan = plan_queue(candidates(), budget, audit_share=audit_share, seed=seed)
+    if not plan.queue:
+        raise RlaifError(
+            f"run {str(run)!r} has no pair that was judged", hint="See `rlaif report`."
+        )
+    return plan
+
+
+def open_desk(
+    run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, overlap: float = 0.1, seed: int = 0
+) -> Opened:
+    """The desk of a run, with a queue of at least `budget` pairs; decisions are kept.
+
+    Raises:
+        RlaifError: the run can't be reviewed, or was labeled anew since the review began.
+    """
+    plan = plan_review(run, budget, audit_share=audit_share, seed=seed)
+    desk = Desk(run / DESK)
+    try:
+        mark = json.dumps([read_manifest(run)["config"]["constitution"], plan.total])
+        known = desk.fact("run")
+        if known and known != mark:
+            raise RlaifError(
+                f"run {str(run)!r} is another one than when its review began",
+                hint="Export the labels (`rlaif labels export`) and move review.sqlite away.",
+            )
+        desk.state("run", mark)
+        desk.state("total", str(plan.total))
+        wanted = {q.candidate.number: q for q in plan.queue}
+        items = {number: item for number, item in enumerate(read_items(run)) if number in wanted}
+        queue = [(q, items[q.candidate.number]) for q in plan.queue]
+        new = desk.enqueue(queue, overlap=overlap, gold={})
+    except BaseException:
+        desk.close()
+        raise
+    return Opened(desk, plan, new)
+
+
+def questions(run: Path) -> dict[str, str]:
+    """What each principle asks, by its id; nothing for a run that does not hold it."""
+    if not (run / CONSTITUTION).exists():
+        return {}
+    loaded = load_constitution(str(run / CONSTITUTION)).constitution
+    return {p.id: p.preference for p in loaded.principles if p.preference}
+
+
+def reasonings(run: Path, tasks: list[Task]) -> dict[tuple[int, str], list[tuple[str, str]]]:
+    """What the judge wrote about the pairs of the queue: principle and text, by (row, id)."""
+    wanted = {(task.item.row, task.item.id) for task in tasks}
+    found: dict[tuple[int, str], list[tuple[str, str]]] = {}
+    for _, row in read_rows(run / "verdicts.jsonl"):
+        key = (row.get("row"), row.get("pair"))
+        if row.get("reasoning") and key in wanted:
+            found.setdefault(key, []).append((row["principle"], row["reasoning"]))
+    return found
+
+
+def _thin_tags(run: Path) -> frozenset[str]:
+    counts: Counter[str] = Counter()
+    total = 0
+    for item in read_items(run):
+        counts.update(item.tags)
+        total += 1
+    return frozenset(tag for tag, n in counts.items() if n < THIN * total)

@@ -16,6 +16,8 @@ from typing import Literal, TypedDict
 
 CLEAR = 0.2
 """The margin |2p - 1| from which a single answer counts as an opinion."""
+DIGITS = 5
+"""Decimals in rows: float32 engines repeat themselves to about 1e-6, whatever the batch."""
 _CLEAR_LOGIT = 2.0 * math.atanh(CLEAR)
 
 Order = Literal["ab", "ba"]

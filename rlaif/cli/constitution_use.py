@@ -20,6 +20,27 @@ from rlaif.errors import RlaifError
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.stages.folding import FoldSettings
 
+_UNUSABLE = frozenset({
+    "judge", "fold", "pairs", "pairs_per_prompt", "principles", "calibration", "agreement_target",
+    "agreement_delta", "stop", "stop_error", "pilot",
+})  # fmt: skip
+"""Settings under which leaving a principle out can't be computed, or that have no meaning here."""
+
+
+def _everything(settings: LabelSettings) -> LabelSettings:
+    """The settings, refused where not every question is asked.
+
+    Raises:
+        RlaifError: they say so.
+    """
+    if settings.orders == "adaptive" or settings.stop != "never":
+        raise RlaifError(
+            "what would be without a principle can't be told where questions are spared",
+            hint="Leave out --orders adaptive and `stop`.",
+        )
+    return settings
+
+
 _COVERAGE_EXAMPLES = """
 \b
 Examples:
@@ -39,8 +60,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(
     LabelSettings,
-    skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt", "principles", "calibration",
-                    "agreement_target", "agreement_delta"}),
+    skip=_UNUSABLE,
 )  # fmt: skip
 @settings_options(FoldSettings)
 @engine_flags
@@ -82,7 +102,8 @@ def coverage_command(
             raise RlaifError("where should the run go?", hint="Name a folder with -o.")
         run = Path(out)
         cache_path = Path(cache) if cache else None
-        settings = with_engine(label_settings(config, {**flags, "judge": judge}), run, cache_path)
+        settings = _everything(label_settings(config, {**flags, "judge": judge}))
+        settings = with_engine(settings, run, cache_path)
         job = prepare(data, constitution, settings, split=split)
         with closing(LabelScreen(job.source.count(settings.limit), settings.judge)) as screen:
             run_label(
@@ -120,8 +141,7 @@ def coverage_command(
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's]")
 @settings_options(
     LabelSettings,
-    skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt", "principles", "calibration",
-                    "agreement_target", "agreement_delta"}),
+    skip=_UNUSABLE,
 )  # fmt: skip
 @settings_options(FoldSettings)
 @engine_flags
@@ -151,7 +171,7 @@ def ablate_command(
 
     mapping = column_map(maps)
     limit = flags.pop("limit", None)
-    candidate = Candidate(constitution, judge_settings(judge, config, flags)[0])
+    candidate = Candidate(constitution, _everything(judge_settings(judge, config, flags)[0]))
     folder = Path(out)
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     with closing(Screens(len(data.label))) as screens:

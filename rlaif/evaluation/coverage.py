@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from rlaif.errors import RlaifError
 from rlaif.evaluation.agreement import credit
+from rlaif.evaluation.findings import LEAST_GROUPS, mean_test
 from rlaif.evaluation.outcomes import Floats, Outcomes
 from rlaif.evaluation.resampling import PairedTest, paired_test
 from rlaif.records import CLEAR
@@ -133,8 +134,12 @@ def _ties(outcomes: Outcomes) -> list[PrincipleTie]:
         for two in names[i + 1 :]:
             both = (np.abs(signs[one]) >= CLEAR) & (np.abs(signs[two]) >= CLEAR)
             n = int(both.sum())
-            if n >= LEAST_SHARED:
-                measured.append((one, two, *_correlation(signs[one][both], signs[two][both]), n))
+            rows = [str(row) for row in outcomes.rows[both]]
+            if n >= LEAST_SHARED and len(set(rows)) >= LEAST_GROUPS:
+                pair = signs[one][both], signs[two][both]
+                # Pairs of one row share completions: the test counts rows.
+                p = mean_test(pair[0] * pair[1], rows)[3]
+                measured.append((one, two, _correlation(*pair), p, n))
     if not measured:
         return []
     corrected = multipletests([m[3] for m in measured], method="holm")[1]
@@ -148,21 +153,12 @@ def _ties(outcomes: Outcomes) -> list[PrincipleTie]:
     ]  # fmt: skip
 
 
-def _correlation(one: Floats, two: Floats) -> tuple[float, float]:
-    """Correlation and p-value; the sides of a pair mean nothing, so each counts both ways round."""
+def _correlation(one: Floats, two: Floats) -> float:
+    """Rank correlation; the sides of a pair mean nothing, so each counts both ways round."""
     if np.ptp(one) == 0.0 and np.ptp(two) == 0.0:
-        same = float(np.sign(one[0] * two[0]))
-        return same, 0.5 ** (len(one) - 1)
+        return float(np.sign(one[0] * two[0]))
     found = spearmanr(np.concatenate([one, -one]), np.concatenate([two, -two]))
-    r = float(found.statistic)
-    # The mirror images are no new evidence: the test has the pairs' own number.
-    n = len(one)
-    if abs(r) >= 1.0:
-        return r, 0.5 ** (n - 1)
-    from scipy.stats import t as student  # noqa: PLC0415 - beside its only use
-
-    z = r * np.sqrt((n - 2) / (1.0 - r * r))
-    return r, float(2.0 * student.sf(abs(z), n - 2))
+    return float(found.statistic)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rlaif.evaluation.outcomes import Floats
 
 ALPHA = 0.05
 LEAST_GROUPS = 10
-"""Prompts from which standard errors by prompt mean anything."""
+"""Prompts from which standard errors by prompt mean anything: as `effective_groups` counts."""
 LEAST = 20
 """Pairs from which a bias is measured at all."""
 NEGLIGIBLE = {"nats": 0.05, "nats per SD": 0.05, "share": 0.02}
@@ -72,15 +72,20 @@ def corrected(findings: Sequence[Finding]) -> list[Finding]:
 def mean_test(
     values: Floats, groups: Sequence[str] | None = None
 ) -> tuple[float, float, float, float]:
-    """Mean, its 95% interval, and the p-value of the t-test against 0; by groups where given."""
-    n = len(values)
+    """Mean, its 95% interval, and the p-value of the t-test against 0.
+
+    Groups count once each, by their own means: one large group among small ones would make the
+    usual standard errors too small (MacKinnon and Webb 2017).
+    """
+    if groups is not None:
+        index = group_index(groups)
+        values = np.bincount(index, weights=values) / np.bincount(index)
+    count = len(values)
     mean = float(values.mean())
-    index = np.arange(n) if groups is None else group_index(groups)
-    count = int(index.max()) + 1
-    sums = np.bincount(index, weights=values - mean)
-    error = float(np.sqrt((sums**2).sum() * count / max(1, count - 1))) / n
+    error = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
     if count < 2 or error <= 1e-9 * max(1.0, abs(mean)):
-        return mean, mean, mean, 1.0 if abs(mean) < 1e-9 or count < 2 else 0.0
+        p = 1.0 if abs(mean) < 1e-9 or count < 2 else 2.0 * 0.5**count
+        return mean, mean, mean, p
     half = float(stats.t.ppf(0.975, count - 1)) * error
     p = float(2.0 * stats.t.sf(abs(mean) / error, count - 1))
     return mean, mean - half, mean + half, p
@@ -89,6 +94,16 @@ def mean_test(
 def group_index(groups: Sequence[object]) -> NDArray[np.intp]:
     """The number of each item's group, from 0."""
     return np.asarray(np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1])
+
+
+def effective_groups(groups: Sequence[object]) -> float:
+    """How many groups of equal size would be worth as many: (sum n)^2 / sum n^2 (Kish 1965).
+
+    Standard errors by group are too small where one group outweighs the others (Carter, Schnepel
+    and Steigerwald 2017).
+    """
+    sizes = np.bincount(group_index(groups)).astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def robust_errors(groups: Sequence[object] | None, n: int, *, plain: str) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from rlaif.evaluation.intervals import Share, share
+from rlaif.evaluation.findings import mean_test
 from rlaif.evaluation.outcomes import Floats, Outcomes
 from rlaif.evaluation.resampling import Estimate, mean_with_interval
 from rlaif.hashing import digest
@@ -105,7 +104,7 @@ class Induced:
     """
 
     candidate: Candidate
-    accuracy: Share
+    accuracy: Estimate
     opinions: float
     examples: list[int]
 
@@ -135,8 +134,8 @@ def select(
 ) -> Induction:
     """Keep the candidates that help to reconstruct the labels.
 
-    On half of the data: those that agree with people more often than chance (one-sided binomial
-    test, Holm's correction) are added one by one, each time the one that raises the accuracy of
+    On half of the data: those that agree with people more often than chance (one-sided t-test over
+    prompts, Holm's correction) are added one by one, each time the one that raises the accuracy of
     all together most.  On a quarter: each must be right more often than not.  On the last quarter,
     which decided nothing: what is reported.
 
@@ -156,11 +155,11 @@ def select(
     for c in candidates:
         clear = learn & (np.abs(signs[c.id]) >= CLEAR)
         n = int(clear.sum())
-        hits = int((np.sign(signs[c.id][clear]) == label[clear]).sum())
         if n < LEAST_OPINIONS:
             dropped.append((c, f"has an opinion on {n} pairs only"))
         else:
-            tested.append((c, float(binomtest(hits, n, alternative="greater").pvalue), hits, n))
+            right, p = _right(signs[c.id], label, clear, groups)
+            tested.append((c, p, int(right.sum()), n))
     good: list[Candidate] = []
     if tested:
         passed = multipletests([p for _, p, _, _ in tested], alpha=0.05, method="holm")[0]
@@ -181,21 +180,37 @@ def select(
     kept = []
     for c in chosen:
         clear = check & (np.abs(signs[c.id]) >= CLEAR)
-        hits = int((np.sign(signs[c.id][clear]) == label[clear]).sum())
-        held = share(hits, int(clear.sum()), 0.90)  # the lower end is a one-sided 95% bound
-        if held.low <= 0.5:
-            dropped.append((c, f"does not hold on pairs kept aside: {held}"))
+        right, p = _right(signs[c.id], label, clear, groups)
+        if p >= 0.05:
+            held = f"{int(right.sum())} of {len(right)}"
+            dropped.append((c, f"does not hold on pairs kept aside: right on {held}"))
             continue
         clear = test & (np.abs(signs[c.id]) >= CLEAR)
-        hits = int((np.sign(signs[c.id][clear]) == label[clear]).sum())
-        found = share(hits, int(clear.sum()))
-        right = np.flatnonzero(learn & (np.sign(signs[c.id]) == label))
-        clearest = right[np.argsort(-np.abs(signs[c.id][right]), kind="stable")]
+        right, _ = _right(signs[c.id], label, clear, groups)
+        found = mean_with_interval(right, _of(groups, clear), seed=seed)
+        examples = np.flatnonzero(learn & (np.sign(signs[c.id]) == label))
+        clearest = examples[np.argsort(-np.abs(signs[c.id][examples]), kind="stable")]
         opinions = float(clear.sum() / max(1, test.sum()))
         kept.append(Induced(c, found, opinions, [int(i) for i in clearest]))
     whole = credit_of([signs[k.candidate.id] for k in kept], label)[test]
-    own = [groups[i] for i in np.flatnonzero(test)]
-    return Induction(kept, mean_with_interval(whole, own, seed=seed), dropped)
+    return Induction(kept, mean_with_interval(whole, _of(groups, test), seed=seed), dropped)
+
+
+def _of(groups: Sequence[str], where: NDArray[np.bool_]) -> list[str]:
+    return [groups[i] for i in np.flatnonzero(where)]
+
+
+def _right(
+    signs: Floats, label: NDArray[np.int64], where: NDArray[np.bool_], groups: Sequence[str]
+) -> tuple[Floats, float]:
+    """Where a candidate is right (1) or wrong (0), and the one-sided p-value against chance; pairs
+    of one prompt count once.
+    """
+    right = (np.sign(signs[where]) == label[where]).astype(np.float64)
+    if not len(right):
+        return right, 1.0
+    mean, _, _, p = mean_test(right - 0.5, _of(groups, where))
+    return right, p / 2.0 if mean > 0 else 1.0 - p / 2.0
 
 
 def _greedy(

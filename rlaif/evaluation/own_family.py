@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.evaluation.findings import LEAST, LEAST_GROUPS, Finding, robust_errors
+from rlaif.evaluation.findings import LEAST, LEAST_GROUPS, Finding, effective_groups, robust_errors
 from rlaif.evaluation.outcomes import Floats
 
 FAMILIES = (
@@ -68,7 +68,9 @@ def self_preference(
     own side than where they prefer the other (equal opportunity: Wataoka et al. 2024,
     arXiv:2410.21819), and how much more often people agree where the judge prefers the other side
     than where it prefers its own.  The value is half the first; the p-value is the larger of
-    both, and 1 where they disagree.  A preference that turns ten points of all verdicts is found
+    both, and 1 where they disagree.  (Both may move together without self-preference too, where the
+    own side is mostly a little better and now and then much worse: a skewed advantage and a noisy
+    judge look alike.)  A preference that turns ten points of all verdicts is found
     at 800 pairs with a power of over 0.8.
 
     Args:
@@ -82,7 +84,7 @@ def self_preference(
     n = len(people)
     known = [groups[i] for i in np.flatnonzero(here)]
     each = [int((x > 0).sum()) for x in (people, -people, judge, -judge)] if n else [0]
-    if min(each) < LEAST // 2 or len(set(known)) < LEAST_GROUPS:
+    if min(each) < LEAST // 2 or effective_groups(known) < LEAST_GROUPS:
         return None
     agrees = (people == judge).astype(np.float64)
     if np.ptp(agrees) == 0.0:

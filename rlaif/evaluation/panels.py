@@ -88,7 +88,11 @@ class PanelReport:
     def verdict(self) -> str:
         """What may be said; better only where the test says so at 0.05."""
         better = {1: "better than", -1: "worse than", 0: "no better, as far as shown, than"}
-        return f"{better[self.test.better]} its best member ({self.best})"
+        side = self.test.better
+        # The best of several is so by luck too: that the panel is worse must hold against each.
+        if side < 0 and self.test.p >= 0.05 / len(self.accuracies):
+            side = 0
+        return f"{better[side]} its best member ({self.best})"
 
 
 def error_correlation(right: Sequence[Floats]) -> float:
@@ -105,11 +109,10 @@ def error_correlation(right: Sequence[Floats]) -> float:
 def effective_judges(n: int, correlation: float) -> float:
     """N / (1 + (n - 1) r): independent judges that n with error correlation r are worth (the
     design effect: Kish 1965; judges of the same kind are worth few, arXiv:2404.18796 and after).
+
+    At most n: errors that exclude each other are worth more, but no number says how much.
     """
-    if n < 2:
-        return float(n)
-    r = max(correlation, -1.0 / (n - 1) + 1e-9)
-    return float(n / (1.0 + (n - 1) * r))
+    return float(n / (1.0 + (n - 1) * max(correlation, 0.0))) if n else 0.0
 
 
 def panel_report(

@@ -41,8 +41,9 @@ def group_sums(values: Floats, groups: Sequence[object]) -> tuple[Floats, Floats
 def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 0) -> Estimate:
     """The mean with a bootstrap interval over groups (Efron 1979; percentile, scipy).
 
-    With one group or equal values there is nothing to resample: the interval is the Wilson one
-    for values of 0 and 1, and all that is possible (0 to 1) otherwise.
+    Where all groups have the same mean there is nothing to resample: the interval is the Wilson
+    one of as many trials as there are groups, for values of 0 and 1, and all that is possible (0 to
+    1) otherwise.
     """
     n = len(values)
     if not n:
@@ -51,11 +52,23 @@ def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 
     sums, sizes = group_sums(values, groups)
     if len(sums) < 2 or np.ptp(sums / sizes) == 0.0:
         if set(np.unique(values)) <= {0.0, 1.0}:
-            found = stats.binomtest(int(values.sum()), n).proportion_ci(method="wilson")
-            return Estimate(mean, float(found.low), float(found.high), n)
+            low, high = wilson(mean, len(sums))
+            return Estimate(mean, low, high, n)
         return Estimate(mean, min(0.0, mean), max(1.0, mean), n)
     low, high = _interval(sums, sizes, seed)
     return Estimate(mean, low, high, n)
+
+
+def wilson(rate: float, n: int) -> tuple[float, float]:
+    """The 95% score interval (Wilson 1927) of a share of `n` trials, whole or not: 0 to 1 for one
+    trial, which says nothing of how groups differ.
+    """
+    if n < 2:
+        return 0.0, 1.0
+    z = float(stats.norm.ppf(0.975))
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _interval(sums: Floats, sizes: Floats, seed: int) -> tuple[float, float]:

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.tools.sm_exceptions import PerfectSeparationError
 
-from rlaif.evaluation.findings import ALPHA, LEAST, LEAST_GROUPS, Finding, robust_errors
+from rlaif.evaluation.findings import (
+    ALPHA,
+    LEAST,
+    LEAST_GROUPS,
+    Finding,
+    effective_groups,
+    robust_errors,
+)
 from rlaif.evaluation.outcomes import Floats
 
 
@@ -35,9 +42,12 @@ def style_biases(
     the judge adds for style beyond what people do (Dubois et al. 2024, arXiv:2404.04475, control
     for length in such a model).  A noisy judge of data in which style and quality hang together
     seems to dislike style there, and to like it in the opposite model (verdict on label and
-    style); so the p-value is the larger of both, and 1 where they disagree.  Without labels: least
-    squares of the log-odds on the differences, an association that good style may deserve; never
-    flagged.
+    style); so the p-value is the larger of both, and 1 where they disagree.  That the truth lies
+    between the two holds where quality and style hang together linearly, as normal ones do; where
+    the longer responses are mostly a little worse and now and then much better, a fair judge's
+    noise alone may show in both: the probes, which change nothing but the style, decide then.
+    Without labels: least squares of the log-odds on the differences, an association that good
+    style may deserve; never flagged.
     Standard errors hold under any spread and within groups (White 1980; Liang and Zeger 1986, by
     statsmodels); no intercept: `a` and `b` may be swapped.
 
@@ -65,7 +75,7 @@ def style_biases(
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return []
     own = None if groups is None else [groups[i] for i in np.flatnonzero(known)]
-    if own is not None and len(set(own)) < LEAST_GROUPS:
+    if own is not None and effective_groups(own) < LEAST_GROUPS:
         return []
     linear = robust_errors(own, n, plain="HC3")
     if label is None:

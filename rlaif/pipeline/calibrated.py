@@ -106,7 +106,7 @@ def certify_target(calibration: Calibration, target: float, delta: float) -> Cer
     if found.threshold is None:
         more = missing_labels(confidence, right, target=target, delta=delta)
         hint = (
-            "No number of labels like these would: ask for less, or use a better judge."
+            "As far as these labels show, no number would: ask for less, or use a better judge."
             if more is None
             else f"Label about {more} more pairs at random and calibrate again, or ask for less."
         )

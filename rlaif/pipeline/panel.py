@@ -150,7 +150,9 @@ def _config(panel: Panel, jobs: Sequence[LabelJob]) -> dict[str, Any]:
         mode["escalate_below"] = panel.escalate_below
     model = f"{panel.mode} of " + ", ".join(str(j["model"]) for j in judges)
     judge = {"model": model, "engine": "panel", "fingerprint": digest([judges, mode])}
-    return {**first, "judge": judge, "panel": mode, "members": [job.config for job in jobs]}
+    # What was certified of one judge alone says nothing of the panel.
+    own = {k: v for k, v in first.items() if k != "agreement"}
+    return {**own, "judge": judge, "panel": mode, "members": [job.config for job in jobs]}
 
 
 def _input(out: Path, name: str) -> Path:

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlaif.numerics import sigmoid
-from rlaif.records import Pair, Preference, PrincipleScore, Rejected, Verdict
-
-DIGITS = 5
-"""Decimals kept.  Float32 engines repeat themselves to about 1e-6, whatever the batch."""
+from rlaif.records import DIGITS, Pair, Preference, PrincipleScore, Rejected, Verdict
 
 
 def _round(value: float) -> float:

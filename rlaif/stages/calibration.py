@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.numerics import sigmoid
-from rlaif.records import Preference, PrincipleScore
+from rlaif.records import DIGITS, Preference, PrincipleScore
 
 Method = Literal["temperature", "platt", "isotonic"]
 SMALLEST = 1e-5
@@ -107,14 +107,15 @@ def calibrated(
     """A folded preference with its probability calibrated.
 
     Args:
-        threshold: least confidence before the map; a decided pair below it is abstained from.
+        threshold: least confidence before the map, as rows hold it; a decided pair below it is
+            abstained from.
     """
     if preference.winner is None:
         return preference
     confidence = max(preference.p_a, 1.0 - preference.p_a)
     sure = confidence if calibration is None else calibration.apply(confidence)
     p_a = sure if preference.winner == "a" else 1.0 - sure
-    if threshold is not None and confidence < threshold:
+    if threshold is not None and round(confidence, DIGITS) < threshold:
         reason = f"confidence {confidence:.3f} is below {threshold:.5g} (agreement target)"
         return replace(
             preference, status="abstained", winner=None, p_a=p_a, margin=2 * sure - 1, reason=reason

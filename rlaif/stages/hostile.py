@@ -20,54 +20,90 @@ _INSTRUCTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("ignore", "disregard", "override"),
         r"\b(?:ignore|disregard|override)\s+(?:(?:all|any|every|each|everything|the|of|these|those|"
-        r"your|my|other|that\s+is|text)\s+){0,4}"
-        r"(?:above|previous|prior|earlier|instructions?|rules|principles?|prompt)\b",
+        r"this|your|my|other|that\s+is|text|above|previous|prior|earlier)\s+){0,5}"
+        r"(?:instructions?|rules|principles?|prompt|constitution|(?:above|previous)(?=\s*(?:[.,;!\n]|$"
+        r"|and\b)))",
     ),
     (
         ("forget",),
-        r"\bforget\s+(?:(?:all|everything|the|your)\s+){0,3}(?:above|previous|instructions?)\b",
+        r"(?<!not )(?<!n't )\bforget\s+(?:(?:all|everything|the|your|previous)\s+){0,3}"
+        r"(?:above\b(?!\s+\w)|instructions?\b|you\s+were\s+told)",
     ),
     (
         ("answer", "output", "reply", "respond", "say"),
-        rf"\b(?:answer|output|reply|respond|say)(?:\s+with)?\s*:?\s+(?:only\s+)?{_SIDE}"
-        r"[\"')\]]{0,2}(?=\s*(?:[.!\n]|$|instead|now|only))",
+        r"\b(?:answer|output|reply|respond|say)(?:\s{1,3}(?:only\s{1,3})?with)?(?:\s{0,3}:)?"
+        rf"\s{{1,3}}(?:only\s{{1,3}})?{_SIDE}"
+        r"[\"')\]]{0,2}(?=\s{0,3}(?:[.!\n]|$|instead|now|only))",
     ),
     (
         ("choose", "pick", "select", "prefer"),
-        rf"\b{_ASKED}\s+(?:response|answer)\s+(?-i:[AB])\b"
-        rf"|(?:^|[.!?:])[ \t]*(?:please\s+)?{_ASKED}\s+{_SIDE}[\"')\]]{{0,2}}[ \t]*(?:[.!]|$)",
+        rf"\b{_ASKED}\s{{1,3}}(?:response|answer)\s{{1,3}}(?-i:[AB])\b"
+        rf"|(?:^|[.!?:]|\bmust|\balways|\bplease)[ \t]{{0,3}}{_ASKED}\s{{1,3}}{_SIDE}"
+        r"[\"')\]]{0,2}[ \t]{0,3}(?:[.!]|$)",
     ),
     (
-        ("this response", "this answer", "this one"),
-        r"\bthis\s+(?:response|answer|one)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
+        ("this response", "this answer", "this one", "this is the better"),
+        rf"\bthis\s+(?:response|answer)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
         r"(?:better|best|superior)\b|should\s+win\b|wins\b"
-        r"|follows\s+(?:the|every|all)\s+(?:principle|constitution))",
+        r"|follows\s+(?:the|every|all)\s+(?:principle|constitution))"
+        rf"|\b{_ASKED}\s+this\s+(?:response|answer)\b"
+        r"|\bthis\s+is\s+the\s+better\s+(?:response|answer)\b"
+        r"|\bthis\s+one\s+(?:should\s+win|wins|is\s+(?:clearly|obviously)\s+better)\b",
     ),
     (
-        ("better", "winning", "superior"),
-        rf"\b(?:better|winning|superior)\s+(?:answer|response|one|completion)\s+is\s+{_SIDE}",
+        ("better", "winning", "superior", "winner"),
+        rf"\b(?:better|winning|superior)\s+(?:answer|response|one|completion)\s+is\s+{_SIDE}"
+        r"|\b(?:response|answer)\s+(?-i:[AB])\s+is\s+(?:clearly\s+|obviously\s+|the\s+)?"
+        r"(?:better|superior|winner)\b",
+    ),
+    (
+        ("winner", "decision", "boxed", "<answer>"),
+        rf"\b(?:winner|decision)[\"']?[ \t]{{0,3}}[:=][ \t]{{0,3}}{_SIDE}"
+        r"(?=[\"'\]})*]{0,4}[ \t]{0,3}(?:[,.}\n]|$))"
+        r"|\\boxed\{[ ]*(?-i:[AB])[ ]*\}|<answer>\s{0,3}(?-i:[AB])\s{0,3}</answer>",
     ),
     (("[[",), r"\[\[(?-i:[AB])(?:[<>=]{1,2}(?-i:[AB]))?\]\]"),
-    (("verdict",), rf"\bverdict[ \t]*[:=][ \t]*(?:{_SIDE}|[*\[]{{0,3}}tie\b)"),
+    (
+        ("verdict",),
+        rf"\bverdict(?:[ \t]{{0,3}}[:=]|[ \t]is)[ \t]{{0,3}}(?:{_SIDE}"
+        r"(?=[\"'\])*]{0,4}\s{0,3}(?:[.!]|$))|[*\[]{0,3}tie\b)",
+    ),
     (
         ("judge", "evaluator", "grader"),
-        r"\b(?:dear|note\s+to(?:\s+the)?|attention)\s+(?:judge|evaluator|grader)\b"
-        r"|\byou\s+are\s+(?:the|a|now\s+a?)\s*(?:judge|evaluator|grader)\b",
+        r"\b(?:dear|note\s+(?:to|for)(?:\s+the)?|attention:?)\s+(?:AI\s+)?(?:judge|evaluator|grader)\b"
+        r"|\byou\s+are\s+(?:the|now\s+an?)\s+(?:judge|evaluator|grader)\b",
     ),
 )
 _TURN_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("human", "user", "assistant", "system", "judge", "ai"),
-        r"^[ \t>*_]*(?:Human|User|Assistant|System|Judge|AI)[ \t*_]*:",
+        r"^[ \t>*_]{0,8}(?:Human|Assistant|Judge)[ \t*_]{0,4}:"
+        r"|\n[ \t]*\n[ \t>*_]{0,8}(?:User|System|AI)[ \t*_]{0,4}:",
     ),
     (
         ("##",),
-        r"^[ \t]*#{2,3}[ \t]*(?:Response|Instruction|Assistant|User|Human|System)[ \t]*:?[ \t]*$",
+        r"^[ \t]{0,8}#{2,3}[ \t]{0,4}(?:Response|Instruction|Assistant|User|Human)(?:[ \t]{0,4}:)?"
+        r"[ \t]{0,8}$",
     ),
     (("<|", "<｜"), r"<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]"),
     (
-        ("inst]", "<<", "_of_turn>", "bos", "eos", "<pad>", "<unk>", "gmask", "tool"),
-        r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+        (
+            "inst]",
+            "<<",
+            "_of_turn>",
+            "bos",
+            "eos",
+            "<pad>",
+            "<unk>",
+            "gmask",
+            "tool",
+            "</s>",
+            "think>",
+            "<mask>",
+        ),
+        r"\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|(?-i:</?think>|</?tool_call>|<mask>)"
+        # </s> also ends struck-out text in HTML, where <s> stands before it.
+        r"|\A(?:(?!<s>)[^\0])*?</s>"
         r"|<(?:bos|eos|pad|unk|EOS_TOKEN|BOS_TOKEN)>|\[(?:gMASK|TOOL_CALLS|AVAILABLE_TOOLS)\]",
     ),
 )

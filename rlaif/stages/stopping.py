@@ -208,8 +208,7 @@ def choose(
     )  # fmt: skip
     quarter = len(judged) // 4
     reach = _reach(judged[:quarter])
-    # One pair of each row is tested: those of one row may turn together.
-    test = list({j.pair.row: j for j in reversed(judged[quarter:])}.values())
+    test = _independent(judged[quarter:], stopping.seed)
     full = [folding(j.scores()) for j in test]
     best = None
     for boldness in BOLDNESS:
@@ -232,6 +231,23 @@ def choose(
     # Every question about the pilot's pairs was asked, whatever stopping would have done.
     extra = sum(len(j.questions) - replay(j, best.stopping, folding).asked for j in judged)
     return replace(best, pilot_extra=extra)
+
+
+def _independent(judged: Sequence[Judged], seed: int) -> list[Judged]:
+    """One pair of a row at most, since those of one row may turn together; every pair with the
+    same chance: rows with fewer pairs are taken more seldom.
+    """
+    rows: dict[int, list[Judged]] = {}
+    for j in judged:
+        rows.setdefault(j.pair.row, []).append(j)
+    most = max(map(len, rows.values()), default=1)
+    taken = []
+    for row, pairs in rows.items():
+        drawn = hashlib.blake2b(f"{seed}/test/{row}".encode(), digest_size=8).digest()
+        place = int(int.from_bytes(drawn, "big") / 2**64 * most)
+        if place < len(pairs):
+            taken.append(pairs[place])
+    return taken
 
 
 def _reach(judged: Sequence[Judged]) -> dict[str, float]:

@@ -91,6 +91,15 @@ def test_bootstrap_intervals_cover_also_where_pairs_of_a_prompt_hang_together() 
     assert wide == 200
 
 
+def test_prompts_and_not_pairs_make_an_interval_narrow() -> None:
+    """Five prompts with 40 pairs each that are all right are five trials; one prompt says nothing."""
+    found = mean_with_interval(np.ones(200), list(np.repeat(np.arange(5), 40)))
+    wilson = binomtest(5, 5).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
+    one = mean_with_interval(np.arange(200) % 2.0, ["same"] * 200)
+    assert (one.value, one.low, one.high) == (0.5, 0.0, 1.0)
+
+
 def test_the_paired_test_is_mcnemars_where_that_is_exact() -> None:
     first = np.array([1.0] * 9 + [0.0] * 2 + [1.0] * 20)
     second = np.array([0.0] * 9 + [1.0] * 2 + [1.0] * 20)

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from rlaif.evaluation.bias import bias_report, position_bias
-from rlaif.evaluation.findings import corrected
+from rlaif.evaluation.findings import corrected, mean_test
 from rlaif.evaluation.outcomes import Opinions, Outcomes
 from rlaif.evaluation.own_family import family, own_side, self_preference
 from rlaif.evaluation.style_bias import longer_wins, standardised_difference, style_biases
@@ -236,3 +236,16 @@ def test_a_panel_s_own_families_are_those_of_its_members() -> None:
     origins = (["Qwen/Qwen3-8B", "gpt-5", "gpt-5"], ["gpt-5", "google/gemma-3-4b-it", "gpt-4o"])
     judges = ("Qwen/Qwen3-32B", "google/gemma-3-27b-it")
     assert list(own_side(judges, origins)) == [1, -1, 0]
+
+
+@pytest.mark.parametrize("sizes", [[45] + [1] * 40, [28] + [3] * 11, [20] * 12])
+def test_one_large_prompt_among_small_ones_raises_no_alarm(sizes: list[int]) -> None:
+    """Offsets by prompt of mean 0: the test of position says otherwise in 5% at most (+ 2 SE)."""
+    alarms = 0
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        offsets = np.repeat(rng.normal(0, 1, len(sizes)), sizes) + rng.normal(0, 1, sum(sizes))
+        alarms += (
+            mean_test(offsets, [str(k) for k in np.repeat(np.arange(len(sizes)), sizes)])[3] < 0.05
+        )
+    assert alarms / 500 <= 0.05 + 2 * (0.05 * 0.95 / 500) ** 0.5

@@ -76,6 +76,15 @@ def test_no_decision_changes_and_swapping_swaps() -> None:
     assert calibrated(tie, Calibration(temperature=3.0), 0.9) is tie
 
 
+def test_a_threshold_from_rows_keeps_the_pairs_that_it_was_found_on() -> None:
+    """Rows hold five decimals: 2/3 stands there as 0.66667, and certainty as 1."""
+    for p in (2 / 3, 0.9999977, 0.123456):
+        kept = Preference("decided", "a" if p > 0.5 else "b", p, abs(2 * p - 1), ())
+        threshold = round(max(p, 1 - p), 5)
+        assert calibrated(kept, None, threshold).status == "decided"
+        assert calibrated(kept, None, threshold + 1e-4).status == "abstained"
+
+
 def test_temperature_is_a_division_of_log_odds() -> None:
     found = Calibration(temperature=2.0).apply(0.9)
     assert math.log(found / (1 - found)) == pytest.approx(math.log(9) / 2)

@@ -19,6 +19,7 @@ from rlaif.cli.main import cli
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import lint
 from rlaif.constitution.wording import joined_qualities
+from rlaif.errors import RlaifError
 from rlaif.evaluation.coverage import ablate, coverage
 from rlaif.evaluation.outcomes import Opinions, Outcomes
 from rlaif.stages.folding import FoldSettings, fold
@@ -167,6 +168,47 @@ def test_independent_principles_are_seldom_called_opposites() -> None:
                             np.zeros(n, dtype=int), ["tie"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
         named += bool(coverage(outcomes).ties)
     assert named / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_pairs_of_one_row_are_one_piece_of_evidence() -> None:
+    """Twelve rows of six pairs that share completions: independent principles are still seldom
+    called opposites (one pair of principles; 5% + 2 SE of 300 worlds).
+    """
+    named = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        quality = rng.normal(0, 3, (2, 12, 4))
+        at = [(r, i, j) for r in range(12) for i in range(4) for j in range(i)]
+        x = np.array([[q[r, i] - q[r, j] for r, i, j in at] for q in quality])
+        n, yes = len(at), np.ones(len(at), dtype=bool)
+        principles = {f"p{k}": Opinions(v, v, yes, 1, 1.0, "judge") for k, v in enumerate(x)}
+        rows = np.array([r + 1 for r, _, _ in at])
+        outcomes = Outcomes([str(i) for i in range(n)], rows, np.full(n, 0.5), np.zeros(n, dtype=int),
+                            ["tie"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
+        named += bool(coverage(outcomes).ties)
+    assert named / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+
+
+@pytest.mark.parametrize("command", ["coverage", "ablate"])
+def test_questions_that_are_spared_are_refused_before_anything_is_asked(
+    tmp_path: Path, command: str
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "q", "response_a": "x", "response_b": "y", "label": "a"}\n')
+    args = [
+        "constitution",
+        command,
+        "demo",
+        str(data),
+        "-o",
+        str(tmp_path / "out"),
+        "--orders",
+        "adaptive",
+    ]
+    found = CliRunner().invoke(cli, args)
+    assert isinstance(found.exception, RlaifError)
+    assert "questions are spared" in str(found.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_ablation_shows_which_principle_helps_and_which_hurts() -> None:

@@ -125,7 +125,7 @@ def test_planted_principles_are_recovered_with_the_demo_judge(
         len(kept) == len(planted) and all(any(q in WORDS[n] for q in kept) for n in planted)
     )
     assert found.accuracy.value > 0.8
-    assert all(k.accuracy.rate > 0.75 for k in found.kept)
+    assert all(k.accuracy.value > 0.75 for k in found.kept)
     dropped = {c.question for c, _ in found.dropped}
     assert WORDS["stay-on-topic"][0] in dropped
     # The draft is a constitution: it loads, says what was measured, and its examples are real.

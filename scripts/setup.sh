@@ -27,6 +27,15 @@ for lock in "${locks[@]}"; do
   pip uninstall -y torchvision torchaudio torchcodec >/dev/null 2>&1 || true
   cp "$lock" "$stamp"
 done
+# The review page is tested in a browser.
+if [ "${1:-}" = "--dev" ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing chromium (a minute, once) ..." >&2
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium; } >/dev/null
+  else
+    echo "error: the tests need Chromium. On Debian: apt install chromium." >&2; exit 2
+  fi
+fi
 if ! cmp -s pyproject.toml .venv/installed-pyproject.toml; then
   pip install --no-deps --no-build-isolation -e .
   cp pyproject.toml .venv/installed-pyproject.toml

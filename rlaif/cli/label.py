@@ -186,6 +186,11 @@ def _label_by_panel(
             )
             _print_estimate(one, False)
         return
+    if panel.mode == "cascade" and any(m.settings.agreement_target for m in members[1:]):
+        note(
+            "a later judge of a cascade meets its agreement target only if it was calibrated on "
+            "what the judges before pass on: on its run in members/ of such a cascade"
+        )
     with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
         summary = run_panel(
             data, constitution, panel, out, split=split, cache_path=cache_path,

@@ -2,7 +2,9 @@
 
 Pure functions on arrays with one entry per pair; positive speaks for response `a`.  Every finding
 comes with a p-value, and those of one report are corrected together (Holm 1979), so that a report
-on an unbiased judge flags anything at all in at most 5% of cases.
+on an unbiased judge flags anything at all in at most 5% of cases.  For style and family, whose
+findings compare two regressions, that holds where what is compared hangs together linearly (see
+`style_biases`); the probes of `variants` assume nothing.
 """
 
 from __future__ import annotations

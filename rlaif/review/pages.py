@@ -94,7 +94,9 @@ class _Pages:
 
     def static(self, name: str) -> Response:
         """The style sheet and the keys."""
-        kinds = {"review.css": "text/css", "review.js": "text/javascript"}
+        kinds = {
+            "review.css": "text/css", "review.js": "text/javascript", "icon.svg": "image/svg+xml",
+        }  # fmt: skip
         if name not in kinds:
             return HTMLResponse("there is no such page", 404)
         return FileResponse(STATIC / name, media_type=kinds[name])
@@ -254,7 +256,7 @@ class _Pages:
             "said": said,
             "own": names.get(said.verdict, "Neither"),
             "judge": names.get(item.winner, ""),
-            "status": item.status,
+            "outcome": item.status,
             "reason": item.reason,
             "p_left": p_left,
             "agrees": bool(item.winner) and said.verdict == item.winner,

@@ -1,0 +1,248 @@
+"""What people said: combined, applied, exported, imported, and used."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from datasets import load_dataset
+
+from rlaif.cli.main import cli
+from rlaif.errors import RlaifError
+from rlaif.review.desk import DESK, Desk
+from rlaif.review.labels import combine
+from rlaif.store.run_directory import read_manifest
+from rlaif.training.data import read_preferences
+from tests.pipeline.helpers import rows
+from tests.review.helpers import desk_of, labeled
+
+
+def invoke(*args: str) -> Any:
+    return CliRunner().invoke(cli, list(args), catch_exceptions=False)
+
+
+def refused(*args: str) -> str:
+    found = CliRunner().invoke(cli, list(args))
+    assert isinstance(found.exception, RlaifError), found.output
+    return str(found.exception)
+
+
+@pytest.fixture
+def reviewed(tmp_path: Path) -> Path:
+    """A run of which anna reversed, confirmed, tied, edited and skipped pairs, and ben saw some."""
+    run = labeled(tmp_path, 60)
+    with closing(desk_of(run, 30, overlap=0.0)) as desk:
+        tasks = [t for t in desk.tasks() if t.item.winner]
+        undecided = [t for t in desk.tasks() if not t.item.winner]
+        other = {"a": "b", "b": "a"}
+        say = lambda t, v, **more: desk.decide(t.number, "anna", v, first="a", **more)  # noqa: E731
+        say(tasks[0], other[tasks[0].item.winner], note="wrong, clearly")
+        say(tasks[1], tasks[1].item.winner)
+        say(tasks[2], "tie")
+        say(tasks[3], "skip")
+        say(tasks[4], tasks[4].item.winner, edited="a much better answer", pasted=3)
+        if undecided:
+            say(undecided[0], "b")
+        for t in tasks[:2]:
+            desk.decide(t.number, "ben", t.item.winner, first="b")
+    return run
+
+
+def test_votes_are_combined_by_their_odds(reviewed: Path) -> None:
+    with closing(Desk(reviewed / DESK)) as desk:
+        tasks = list(desk.tasks())
+        found = {f.task.number: f for f in combine(tasks, desk.decisions(), certainty=0.9)}
+    decided = [t for t in tasks if t.item.winner]
+    split, both, tie = (found[t.number] for t in decided[:3])
+    assert (split.winner, split.p_a) == ("tie", 0.5)  # anna and ben contradict each other
+    side = both.p_a if both.winner == "a" else 1 - both.p_a
+    assert side == pytest.approx(0.81 / (0.81 + 0.01))
+    assert (tie.winner, tie.p_a) == ("tie", 0.5)
+    assert decided[3].number not in found  # skipped
+    one = found[decided[4].number]
+    assert max(one.p_a, 1 - one.p_a) == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="certainty"):
+        combine(tasks, [], certainty=0.5)
+
+
+def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reviewed"
+    counts = json.loads(invoke("labels", "apply", str(reviewed), "-o", str(out), "--json").output)
+    before = {(r["provenance"]["row"], r["provenance"]["id"]): r for r in
+              rows(reviewed, "preferences.jsonl") + rows(reviewed, "undecided.jsonl")}  # fmt: skip
+    after = rows(out, "preferences.jsonl")
+    human = [r for r in after if r["provenance"]["status"] == "human"]
+    edited = [r for r in human if "/edit-" in r["provenance"]["id"]]
+    assert counts["edits"] == len(edited) == 1
+    assert edited[0]["chosen"][-1]["content"] == "a much better answer"
+    assert edited[0]["provenance"]["origin_chosen"] == "human"
+    assert edited[0]["p_chosen"] == 0.95
+    for row in human:
+        if row in edited:
+            continue
+        old = before[row["provenance"]["row"], row["provenance"]["id"]]
+        texts = {old[k][-1]["content"] for k in ("chosen", "rejected", "a", "b") if k in old}
+        assert {row["chosen"][-1]["content"], row["rejected"][-1]["content"]} == texts
+    assert counts["untied"] == 2
+    assert counts["corrected"] == 0
+    assert counts["confirmed"] >= 2
+    manifest = read_manifest(out)
+    assert manifest["counts"]["decided"] == len(after)
+    trained = read_preferences(out, len(after))
+    assert sum(row.source == "human" for row in trained) == len(human)
+    # One schema, whichever rows people labeled; and a second call changes nothing.
+    loaded = load_dataset("json", data_files=str(out / "preferences.jsonl"), split="train")
+    assert len(loaded) == len(after)
+    again = json.loads(invoke("labels", "apply", str(reviewed), "-o", str(out), "--json").output)
+    assert again == counts
+    assert refused("calibrate", str(out), "--human", "x.jsonl") != ""
+
+
+def test_a_reversed_label_swaps_sides_and_probabilities(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 40)
+    with closing(desk_of(run, 40, overlap=0.0)) as desk:
+        tasks = [t for t in desk.tasks() if t.item.winner]
+        for task in tasks:
+            desk.decide(task.number, "anna", "b" if task.item.winner == "a" else "a", first="a")
+    out = tmp_path / "out"
+    counts = json.loads(invoke("labels", "apply", str(run), "-o", str(out), "--json").output)
+    assert counts["corrected"] == len(tasks) > 10
+    old = {r["provenance"]["id"]: r for r in rows(run, "preferences.jsonl")}
+    for row in rows(out, "preferences.jsonl"):
+        was = old[row["provenance"]["id"]]
+        assert (row["chosen"], row["rejected"]) == (was["rejected"], was["chosen"])
+        assert row["provenance"]["origin_chosen"] == was["provenance"]["origin_rejected"]
+        assert row["provenance"]["human"]["judge_p_chosen"] == pytest.approx(
+            1 - was["p_chosen"], abs=1e-5
+        )
+        for now, then in zip(
+            row["provenance"]["principles"], was["provenance"]["principles"], strict=True
+        ):
+            assert now["p_chosen"] == pytest.approx(1 - then["p_chosen"], abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "argilla", "label-studio"])
+def test_labels_survive_the_way_out_and_in(reviewed: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"labels.{form}"
+    invoke("labels", "export", str(reviewed), "-o", str(file), "--format", form)
+    with closing(Desk(reviewed / DESK)) as desk:
+        said = combine(desk.tasks(), desk.decisions())
+    (reviewed / DESK).unlink()
+    for companion in reviewed.glob(f"{DESK}-*"):
+        companion.unlink()
+    desk_of(reviewed, 30, overlap=0.0).close()
+    extra = ["--reviewer", "team"] if form == "label-studio" else []
+    found = invoke("labels", "import", str(reviewed), str(file), "--format", form, *extra)
+    assert "were there already" in found.output
+    with closing(Desk(reviewed / DESK)) as desk:
+        again = combine(desk.tasks(), desk.decisions())
+    if form == "label-studio":  # it knows no names of ours: the last vote of a pair counts
+        same = [(f.task.number, f.winner) for f in said if len(f.votes) == 1]
+        assert set(same) <= {(f.task.number, f.winner) for f in again}
+    else:
+        assert [(f.task.number, f.winner, f.p_a) for f in said] == [
+            (f.task.number, f.winner, f.p_a) for f in again
+        ]
+    edits = [[e.text for e in f.edits] for f in said if f.edits]
+    assert (
+        [[e.text for e in f.edits] for f in again if f.edits] == edits == [["a much better answer"]]
+    )
+    once_more = invoke("labels", "import", str(reviewed), str(file), "--format", form, *extra)
+    if form != "label-studio":
+        assert once_more.output.startswith("0 labels added")
+
+
+def test_a_queue_for_others_hides_the_judge_unless_asked(reviewed: Path, tmp_path: Path) -> None:
+    for form, key in (("argilla", "suggestions"), ("label-studio", "predictions")):
+        file = tmp_path / "queue.json"
+        invoke("labels", "export", str(reviewed), "-o", str(file), "--format", form)
+        assert not any(record.get(key) for record in json.loads(file.read_text()))
+        invoke("labels", "export", str(reviewed), "-o", str(file), "--format", form, "--with-judge")
+        assert any(record.get(key) for record in json.loads(file.read_text()))
+    assert 'toName="prompt"' in (tmp_path / "queue.xml").read_text()
+
+
+def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
+    """Label Studio's own export (names, cancelled ones, seconds) and a CSV from a spreadsheet."""
+    with closing(Desk(reviewed / DESK)) as desk:
+        task = next(t for t in desk.tasks() if desk.decision(t.number, "anna") is None)
+    name = f"{task.item.row}:{task.item.id}"
+    choice = {
+        "from_name": "preference",
+        "to_name": "prompt",
+        "type": "choices",
+        "value": {"choices": ["b"]},
+    }
+    note = {"from_name": "note", "to_name": "prompt", "type": "textarea", "value": {"text": ["hm"]}}
+    file = tmp_path / "ls.json"
+    file.write_text(json.dumps([{"id": 1, "data": {"id": name}, "annotations": [
+        {"result": [choice], "was_cancelled": True, "completed_by": 4},
+        {"result": [choice, note], "was_cancelled": False, "lead_time": 7.5,
+         "completed_by": {"email": "eve@example.org"}}]}]))  # fmt: skip
+    invoke("labels", "import", str(reviewed), str(file), "--format", "label-studio")
+    with closing(Desk(reviewed / DESK)) as desk:
+        said = desk.decision(task.number, "eve@example.org")
+    assert said is not None
+    assert (said.verdict, said.note, said.seconds) == ("b", "hm", 7.5)
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text(f"id,row,label,reviewer\r\n{task.item.id},{task.item.row},Tie,mallory\r\n")
+    invoke("labels", "import", str(reviewed), str(sheet), "--format", "csv")
+    with closing(Desk(reviewed / DESK)) as desk:
+        assert desk.decision(task.number, "mallory").verdict == "tie"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "expected"),
+    [
+        ("jsonl", '{"id": "x"', "labels:1:1"),
+        ("jsonl", '{"label": "a"}', "names no pair"),
+        ("csv", "id,row,label,reviewer\nn1,2,left,me\n", "'left' is no label"),
+        ("csv", "id,row,label\nn1,2,a\n", "does not say who labeled"),
+        ("argilla", "{}", "is no list of records"),
+        ("argilla", '[{"responses": {"preference": [{"value": "a"}]}}]', "is not argilla"),
+        ("label-studio", "[1]", "is no list of records"),
+        ("label-studio", '[{"annotations": [{}]}]', "is not label-studio"),
+        ("jsonl", "", "holds no label"),
+    ],
+)
+def test_bad_files_are_one_clear_sentence(
+    reviewed: Path, tmp_path: Path, form: str, text: str, expected: str
+) -> None:
+    file = tmp_path / "labels"
+    file.write_text(text)
+    message = refused("labels", "import", str(reviewed), str(file), "--format", form)
+    assert expected in message
+
+
+def test_report_counts_what_was_corrected(reviewed: Path) -> None:
+    found = json.loads(invoke("labels", "report", str(reviewed), "--json").output)
+    assert found["labels"] >= 4
+    assert found["corrected"] == 2  # two that people call a tie
+    text = invoke("labels", "report", str(reviewed)).output
+    assert "anna" in text
+    assert "ben" in text
+
+
+def test_no_review_is_said(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 5)
+    assert "has no review" in refused("labels", "report", str(run))
+    desk_of(run, 5).close()
+    assert "nobody has labeled" in refused("labels", "apply", str(run), "-o", str(tmp_path / "x"))
+
+
+def test_exported_labels_calibrate_and_estimate(tmp_path: Path) -> None:
+    """The way from the page to `rlaif calibrate`: labels are matched by text to the run's pairs."""
+    run = labeled(tmp_path, 120)
+    with closing(desk_of(run, 120, audit_share=1.0, overlap=0.0)) as desk:
+        for k, task in enumerate(t for t in desk.tasks() if t.item.winner):
+            right = task.item.winner if k % 4 else ("b" if task.item.winner == "a" else "a")
+            desk.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
+    file = tmp_path / "human.jsonl"
+    invoke("labels", "export", str(run), "-o", str(file), "--audit-only")
+    found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
+    assert found.exit_code == 0
+    assert (tmp_path / "c.json").exists()

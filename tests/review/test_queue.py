@@ -1,0 +1,168 @@
+"""The queue: what is most worth a look first, and a random audit that stays unbiased."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlaif.demo.oracle import prefer
+from rlaif.demo.world import World
+from rlaif.engines.base import EngineSettings
+from rlaif.pipeline.job import prepare, run_label
+from rlaif.pipeline.settings import LabelSettings
+from rlaif.review.desk import Decision, Task
+from rlaif.review.doubt import Doubt, doubt
+from rlaif.review.items import Item, Opinion, read_items
+from rlaif.review.labels import audit, combine
+from rlaif.review.queue import Candidate, Plan, plan_queue
+from rlaif.review.start import plan_review
+from tests.review.helpers import labeled
+
+SURE = Item("x", 1, [], [], [], "decided", "a", "", 0.99, 1.0, opinions=[Opinion("p", 0.99)])
+
+
+def test_doubt_names_its_reasons() -> None:
+    assert doubt(SURE).reasons == ()
+    assert doubt(SURE).wrong == pytest.approx(0.01)
+    unsure = doubt(replace(SURE, p_a=0.55))
+    assert unsure.reasons == ("the judge is not sure",)
+    assert unsure.wrong == pytest.approx(0.45)
+    opposed = replace(SURE, opinions=[Opinion("p", 0.95), Opinion("q", 0.1)])
+    assert doubt(opposed).reasons == ("principles disagree",)
+    assert doubt(replace(SURE, order_consistency=0.0)).reasons == ("the two orders disagree",)
+    judges = replace(SURE, judges=[("one", 0.9), ("two", 0.2)])
+    assert doubt(judges).reasons == ("judges disagree",)
+    hostile = doubt(replace(SURE, hostile="b: instruction"))
+    assert hostile.reasons == ("text that speaks to the judge (b: instruction)",)
+    rare = doubt(replace(SURE, tags=("rare", "other")), frozenset({"rare"}))
+    assert rare.reasons == ("few pairs are of 'rare'",)
+    for more in (unsure, doubt(opposed), doubt(judges), hostile, rare):
+        assert more.score > doubt(SURE).score
+    tie = doubt(replace(SURE, status="tie", winner="", p_a=0.5))
+    assert (tie.wrong, tie.reasons) == (0.0, ("the judge is of two minds",))
+    assert doubt(SURE).score < tie.score < unsure.score
+
+
+def planned(scores: list[float], budget: int, seed: int = 0, share: float = 0.3) -> Plan:
+    found = (Candidate(i, f"n{i}", Doubt(s, s, ())) for i, s in enumerate(scores))
+    return plan_queue(found, budget, audit_share=share, seed=seed)
+
+
+def test_a_longer_queue_holds_a_shorter_one_and_no_pair_twice() -> None:
+    scores = list(np.random.default_rng(0).random(300))
+    drawn: set[int] = set()
+    for budget in (1, 10, 20, 50, 100, 299, 300, 400):
+        plan = planned(scores, budget)
+        numbers = [q.candidate.number for q in plan.queue]
+        assert len(numbers) == len(set(numbers)) == min(budget, 300)
+        audited = {q.candidate.number for q in plan.queue if q.audit}
+        assert audited >= drawn
+        drawn = audited
+    assert all(q.inclusion == 1.0 for q in planned(scores, 300).queue)
+
+
+def test_the_queue_begins_with_both_kinds() -> None:
+    """The audit is spread evenly, so that a stop anywhere leaves its share."""
+    plan = planned(list(np.random.default_rng(1).random(1000)), 100, share=0.2)
+    for upto in (10, 25, 50, 100):
+        share = sum(q.audit for q in plan.queue[:upto]) / upto
+        assert 0.1 <= share <= 0.3
+    certain = [q.candidate.number for q in plan.queue if q.certain]
+    top = sorted(range(1000), key=lambda i: -np.random.default_rng(1).random(1000)[i])
+    assert set(certain) == set(top[: len(certain)])
+
+
+def test_inclusion_chances_make_estimates_unbiased() -> None:
+    """Horvitz-Thompson totals over 2,000 audits of a population of 200 meet the true total."""
+    rng = np.random.default_rng(3)
+    scores = rng.random(200)
+    value = scores + rng.normal(0, 0.3, 200)
+    totals = []
+    for seed in range(2000):
+        plan = planned(list(scores), 40, seed=seed)
+        totals.append(sum(value[q.candidate.number] / q.inclusion for q in plan.queue))
+    error = np.std(totals) / len(totals) ** 0.5
+    assert abs(np.mean(totals) - value.sum()) < 4 * error
+    assert error > 0
+
+
+def labels_for(plan: Plan, wrong: np.ndarray) -> tuple[list[Task], list[Decision]]:
+    tasks, said = [], []
+    for k, q in enumerate(plan.queue):
+        number = q.candidate.number
+        tasks.append(Task(number, SURE, [], q.audit, q.certain, q.inclusion, 1, ""))
+        verdict = "b" if wrong[number] else "a"
+        said.append(Decision(k, number, "anna", verdict, "a", True, 1.0, 0.0, "", "", 0))  # type: ignore[arg-type]
+    return tasks, said
+
+
+def test_the_audit_says_how_many_labels_are_wrong() -> None:
+    """Over 1,000 audits the mean of the estimate is the true share, and its interval holds it in
+    95% (- 2 SE), counted or estimated.
+    """
+    rng = np.random.default_rng(5)
+    scores = rng.random(1000) / 2
+    wrong = rng.random(1000) < scores**2
+    for upto in (1.0, 0.5):
+        rates, held = [], 0
+        for seed in range(1000):
+            plan = planned(list(scores), 150, seed=seed, share=0.4)
+            tasks, said = labels_for(plan, wrong)
+            said = said[: int(len(said) * upto)]
+            found = audit(combine(tasks, said), tasks, 1000)
+            assert found.whole == (upto == 1.0)
+            rates.append(found.wrong.rate)
+            held += found.wrong.low <= wrong.mean() <= found.wrong.high
+        assert abs(np.mean(rates) - wrong.mean()) < 0.005 + 4 * np.std(rates) / 1000**0.5
+        assert held / 1000 >= 0.95 - 2 * (0.05 * 0.95 / 1000) ** 0.5
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 pairs of the demo world, labeled by the demo judge with all principles in one tier: it
+    is wrong on about one in twelve.
+    """
+    folder = tmp_path_factory.mktemp("review")
+    rows = [
+        {"id": f"d{i}", "prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b}
+        for i, p in enumerate(World(21, "train").pairs(400))
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = Path("constitutions/demo.yaml").read_text()
+    for tier in (2, 3):
+        text = text.replace(f"tier: {tier}", "tier: 1")
+    (folder / "flat.yaml").write_text(text)
+    judge = EngineSettings(engine="packed", model="demo")
+    job = prepare(
+        str(folder / "pairs.jsonl"),
+        str(folder / "flat.yaml"),
+        LabelSettings(judge=judge, template="demo"),
+    )
+    run_label(job, folder / "run", cache_path=folder / "cache.sqlite")
+    return folder / "run"
+
+
+def test_a_tenth_by_the_queue_corrects_twice_as_many_labels_as_at_random(demo_run: Path) -> None:
+    items = list(read_items(demo_run))
+
+    def is_wrong(item: Item) -> bool:
+        told = prefer(*(m[0]["content"] for m in (item.prompt, item.a, item.b)))
+        return bool(item.winner) and told != 0 and (told > 0) != (item.winner == "a")
+
+    wrong = np.array([is_wrong(item) for item in items])
+    plan = plan_review(demo_run, len(items) // 10)
+    corrected = sum(wrong[q.candidate.number] for q in plan.queue)
+    at_random = wrong.sum() / 10
+    assert wrong.sum() >= 15
+    assert corrected >= 2 * at_random
+
+
+def test_what_is_settled_is_not_in_the_queue(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 5)
+    plan = plan_review(run, 100)
+    assert len(plan.queue) == plan.total == 5
+    assert "few pairs" not in str([q.candidate.doubt.reasons for q in plan.queue])

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 
 FORMATS = click.Choice(["jsonl", "csv", "argilla", "label-studio"])
@@ -56,7 +56,7 @@ def export_command(
 
     with closing(_desk(run)) as desk:
         tasks = [t for t in desk.tasks() if t.audit or not audit_only]
-        labels = combine(tasks, desk.decisions(), certainty=certainty)
+        labels = combine(tasks, desk.decisions(), certainty=certainty, expert=desk.fact("expert"))
     if form in ("jsonl", "csv") and not labels:
         raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
     path = Path(out)
@@ -144,7 +144,9 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
     from rlaif.review.labels import combine
 
     with closing(_desk(run)) as desk:
-        labels = combine(desk.tasks(), desk.decisions(), certainty=certainty)
+        labels = combine(
+            desk.tasks(), desk.decisions(), certainty=certainty, expert=desk.fact("expert")
+        )
     if not labels:
         raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
     applied = apply_labels(Path(run), labels, Path(out), certainty=certainty)
@@ -175,7 +177,8 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
         tasks = list(desk.tasks())
         decisions = desk.decisions()
         total = int(desk.fact("total") or len(tasks))
-    labels = combine(tasks, decisions, certainty=certainty)
+        expert = desk.fact("expert")
+    labels = combine(tasks, decisions, certainty=certainty, expert=expert)
     if not labels:
         raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
     found = audit(labels, tasks, total)
@@ -193,19 +196,117 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
         ("pairs labeled", f"{len(labels)} of {len(tasks)} in the queue"),
         ("labels of the judge that people reversed", corrected),
         ("minutes", f"{minutes:.0f}"),
-        ("agreement with the judge, random pairs", f"{found.agreement} of {found.agreement.total}"),
-        (f"wrong labels in the whole run ({how})", f"{found.wrong} of {total}"),
+        (
+            "agreement with the judge, random pairs",
+            f"{found.agreement}, {found.agreement.total} pairs",
+        ),
+        (f"wrong labels in the whole run ({how})", f"{found.wrong} of {total} pairs"),
     ]
     click.echo(table(["review", run], rows))
-    people = sorted({d.reviewer for d in decisions})
-    by = []
-    for who in people:
-        own = {d.item: d for d in decisions if d.reviewer == who and d.verdict != "skip"}
-        judged = [(d.verdict, t.item.winner) for t in tasks if (d := own.get(t.number)) is not None
-                  and t.item.winner and d.verdict != "tie"]  # fmt: skip
-        agrees = percent(sum(a == b for a, b in judged) / len(judged)) if judged else "–"
-        by.append((who, len(own), sum(bool(d.edited) for d in own.values()), agrees))
-    click.echo("\n" + table(["reviewer", "pairs", "edits", "agrees with the judge"], by))
+
+
+_REVIEWERS_EXAMPLES = """
+\b
+Examples:
+  rlaif review runs/first --gold-by anna           anna's decisions are planted among the others'
+  rlaif labels reviewers runs/first
+  rlaif labels reviewers runs/first --detector my_detector:score --human-texts essays.txt
+
+What is tested: whether somebody errs with the judge (on planted pairs that it has wrong), takes
+one side, gives one answer in a row, and writes edits that a detector of yours takes for a model's.
+A flag is a reason to talk, not a verdict: pairs that the judge has wrong may be harder for people
+too, and how well this works on real reviewers is not known.
+"""
+
+
+@command.command(name="reviewers", epilog=_REVIEWERS_EXAMPLES)
+@click.argument("run")
+@click.option(
+    "--detector", metavar="MODULE:FUNCTION",
+    help="Scores a list of texts: the higher, the likelier that a model wrote it.",
+)  # fmt: skip
+@click.option(
+    "--human-texts", metavar="FILE",
+    help="What people certainly wrote, a text a line: what the detector's scores are held against.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+def reviewers_command(
+    run: str, detector: str | None, human_texts: str | None, as_json: bool
+) -> None:
+    """Report how reviewers work: agreement, planted pairs, pace, sides, pasted edits."""
+    quiet_libraries()
+    from rlaif.review.integrity import agreements, prevalence, report_reviewers
+
+    if (detector is None) != (human_texts is None):
+        raise RlaifError(
+            "--detector and --human-texts go together",
+            hint="A score means something only beside those of texts that people wrote.",
+        )
+    texts = _lines(human_texts) if human_texts else []
+    with closing(_desk(run)) as desk:
+        tasks, decisions, expert = list(desk.tasks()), desk.decisions(), desk.fact("expert")
+    score = _function(detector) if detector else None
+    found = report_reviewers(tasks, decisions, expert=expert, detector=score, human_texts=texts)
+    if not found:
+        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
+    alpha, pairs = agreements(decisions)
+    share = prevalence(found)
+    if as_json:
+        print_json({
+            "krippendorff_alpha": None if alpha != alpha else alpha,
+            "cohen_kappa": [{"reviewers": [a, b], "kappa": None if k != k else k, "pairs": n}
+                            for a, b, k, n in pairs],
+            "prevalence": vars(share),
+            "reviewers": [{**vars(r), **{k: vars(v) for k, v in vars(r).items() if k in _SHARES},
+                           "tests": [vars(t) for t in r.tests], "flags": [t.name for t in r.flags]}
+                          for r in found],
+        })  # fmt: skip
+        return
+    rows = [
+        (r.name, r.decisions, f"{r.seconds:.0f}", r.gold, r.judge, r.too_fast, r.left, r.pasted)
+        for r in found
+    ]
+    head = ["reviewer", "pairs", "seconds", "planted right", "agrees with judge", "too fast",
+            "takes left", "edits pasted"]  # fmt: skip
+    click.echo(table(head, rows))
+    for r in found:
+        for flag in r.flags:
+            click.echo(f"{r.name}: {flag.reason} (p = {flag.p:.2g})")
+        if r.changed.total >= 5:
+            click.echo(
+                f"{r.name}: changed {r.changed.hits} of {r.changed.total} decisions to the judge's "
+                "after seeing it"
+            )
+    if pairs:
+        said = "undefined" if alpha != alpha else f"{alpha:.2f}"
+        click.echo(f"\nKrippendorff's alpha of all who saw the same pairs: {said}")
+        click.echo(table(["reviewers", "Cohen's kappa", "pairs"], [
+            (f"{a}, {b}", "–" if k != k else f"{k:.2f}", n) for a, b, k, n in pairs
+        ]))  # fmt: skip
+    if len(found) >= 20:
+        click.echo(f"about {share} of reviewers do not decide by themselves")
+
+
+_SHARES = ("gold", "judge", "too_fast", "left", "pasted", "changed")
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RlaifError(
+            f"{path!r} could not be read ({error})", hint="Name a text file."
+        ) from None
+    found = [line.strip() for line in lines if line.strip()]
+    if len(found) < 8:
+        raise RlaifError(f"{path!r} holds {len(found)} texts", hint="Give 8 at least.")
+    return found
+
+
+def _function(name: str) -> Any:
+    from rlaif.constitution.checks import load_function
+
+    return load_function(name)
 
 
 def _desk(run: str) -> Any:

@@ -44,6 +44,14 @@ next page is shown: stop whenever you like. Then `rlaif labels report`, `apply` 
     "--overlap", default=0.1, show_default=True, type=click.FloatRange(0, 1),
     help="Share of them that two people are to see.",
 )  # fmt: skip
+@click.option(
+    "--gold-by", metavar="NAME",
+    help="Plant the pairs that this reviewer decided among those of all others.",
+)  # fmt: skip
+@click.option(
+    "--gold-share", default=0.1, show_default=True, type=click.FloatRange(0, 0.9),
+    help="Share of planted pairs in what others see.",
+)  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
     "--port", default=8100, show_default=True, type=click.IntRange(0, 65535), help="Port there."
@@ -64,6 +72,8 @@ def command(
     budget: int,
     audit_share: float,
     overlap: float,
+    gold_by: str | None,
+    gold_share: float,
     host: str,
     port: int,
     hosts: tuple[str, ...],
@@ -100,6 +110,9 @@ def command(
     bound = listen(host, port)
     opened = open_desk(folder, budget, audit_share=audit_share, overlap=overlap, seed=seed)
     with closing(opened.desk) as desk:
+        if gold_by:
+            planted = desk.plant(gold_by, gold_share)
+            note(f"{planted} pairs that {gold_by!r} decided are planted")
         tasks = list(desk.tasks())
         note(f"{len(tasks)} pairs are in the queue, {opened.new} of them new")
         note(_words(opened.plan.wrong, opened.plan.wrong_at_random, len(opened.plan.queue)))

@@ -100,9 +100,9 @@ def load_function(name: str) -> CheckFunction:
         function = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         raise RlaifError(
-            f"check function {name!r} could not be imported ({error})",
+            f"function {name!r} could not be imported ({error})",
             hint="Install its package, or put its folder on PYTHONPATH.",
         ) from None
     if not callable(function):
-        raise RlaifError(f"check function {name!r} is not a function", hint="Name a function.")
+        raise RlaifError(f"{name!r} is not a function", hint="Name a function.")
     return function  # type: ignore[no-any-return]

@@ -153,9 +153,7 @@ class Desk:
         with self._writing() as write:
             write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def enqueue(
-        self, queue: list[tuple[Queued, Item]], *, overlap: float, gold: dict[int, str]
-    ) -> int:
+    def enqueue(self, queue: list[tuple[Queued, Item]], *, overlap: float) -> int:
         """Put pairs into the queue, behind those that are there; returns how many are new.
 
         Chances of pairs that are there already are replaced.
@@ -163,7 +161,6 @@ class Desk:
         Args:
             overlap: share of pairs that two people are to see, drawn by chance; of audited pairs
                 first of all, so that agreement between people is that of ordinary pairs.
-            gold: right answers of planted pairs, by item.
         """
         with self._writing() as write:
             last = write("SELECT coalesce(max(place), 0) FROM items").fetchone()[0]
@@ -178,7 +175,7 @@ class Desk:
                     (
                         number, last + step, json.dumps(item.as_data(), ensure_ascii=False),
                         json.dumps(q.candidate.doubt.reasons), int(q.audit), int(q.certain),
-                        q.inclusion, 2 if number in twice else 1, gold.get(number, ""),
+                        q.inclusion, 2 if number in twice else 1, "",
                     ),
                 )  # fmt: skip
             after = write("SELECT count(*) FROM items").fetchone()[0]
@@ -200,9 +197,20 @@ class Desk:
         The one that was being looked at comes first, after a restart too.
         """
         now = self._clock()
+        expert, share = self.fact("expert"), float(self.fact("gold_share") or 0.0)
         with self._writing() as write:
             found = write(
-                """
+                "SELECT l.item FROM leases l JOIN items USING (item) WHERE l.reviewer = ?1 AND "
+                "l.until > ?2 AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.item = l.item AND "
+                "d.reviewer = ?1 AND d.undone = 0) ORDER BY l.until DESC LIMIT 1",
+                (reviewer, now),
+            ).fetchone()
+            if found is None and expert and reviewer != expert:
+                found = self._planted(write, reviewer, share)
+            found = (
+                found
+                or write(
+                    """
                 SELECT i.item FROM items i
                 WHERE NOT EXISTS (SELECT 1 FROM decisions d
                                   WHERE d.item = i.item AND d.reviewer = ?1 AND d.undone = 0)
@@ -213,16 +221,57 @@ class Desk:
                          AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.item = i.item
                                          AND d.reviewer = l.reviewer AND d.undone = 0))
                     < i.wanted
-                ORDER BY NOT EXISTS (SELECT 1 FROM leases l WHERE l.item = i.item
-                                     AND l.reviewer = ?1 AND l.until > ?2), i.place
-                LIMIT 1
+                ORDER BY i.place LIMIT 1
                 """,
-                (reviewer, now),
-            ).fetchone()
+                    (reviewer, now),
+                ).fetchone()
+            )
             if found is None:
                 return None
             self._lease(write, found[0], reviewer, now)
             return int(found[0])
+
+    def _planted(self, write: Callable[..., Any], reviewer: str, share: float) -> tuple[int] | None:
+        """A planted pair, where one is due: in an order of each reviewer's own."""
+        seen, planted = write(
+            "SELECT count(DISTINCT d.item), count(DISTINCT CASE WHEN i.gold != '' THEN d.item END) "
+            "FROM decisions d JOIN items i USING (item) WHERE d.reviewer = ? AND d.undone = 0",
+            (reviewer,),
+        ).fetchone()
+        if planted >= share * (seen + 1):
+            return None
+        rows = write(
+            "SELECT i.item FROM items i WHERE i.gold != '' AND NOT EXISTS (SELECT 1 FROM decisions "
+            "d WHERE d.item = i.item AND d.reviewer = ? AND d.undone = 0)",
+            (reviewer,),
+        ).fetchall()
+        return min(rows, key=lambda row: digest(["gold", reviewer, row[0]]), default=None)
+
+    def plant(self, expert: str, share: float) -> int:
+        """Make what one reviewer decided the right answers that others are held against.
+
+        Args:
+            share: of the pairs that others see.
+
+        Returns:
+            How many pairs.
+
+        Raises:
+            RlaifError: that reviewer has decided nothing.
+        """
+        last = {d.item: d.verdict for d in self.decisions(reviewer=expert) if d.verdict != "skip"}
+        if not last:
+            raise RlaifError(
+                f"{expert!r} has decided no pair of this review",
+                hint="Let them review some pairs first, under that name.",
+            )
+        with self._writing() as write:
+            write("UPDATE items SET gold = ''")
+            for item, verdict in last.items():
+                write("UPDATE items SET gold = ? WHERE item = ?", (verdict, item))
+            for name, value in (("expert", expert), ("gold_share", str(share))):
+                write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        return len(last)
 
     def _lease(self, write: Callable[..., Any], item: int, reviewer: str, now: float) -> None:
         write(

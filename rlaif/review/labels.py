@@ -51,12 +51,17 @@ class HumanLabel:
 
 
 def combine(
-    tasks: Iterable[Task], decisions: Sequence[Decision], *, certainty: float = CERTAINTY
+    tasks: Iterable[Task],
+    decisions: Sequence[Decision],
+    *,
+    certainty: float = CERTAINTY,
+    expert: str = "",
 ) -> list[HumanLabel]:
     """The labels of all pairs that somebody decided, in the order of the queue.
 
     Of several decisions of one reviewer the last counts.  Votes are independent and each right
-    with probability `certainty`, so their log-odds add up.
+    with probability `certainty`, so their log-odds add up.  On planted pairs the expert's counts
+    alone.
 
     Raises:
         ValueError: `certainty` is not between 0.5 and 1.
@@ -72,6 +77,8 @@ def combine(
     found = []
     for task in tasks:
         last = {who: d for who, d in by_item.get(task.number, {}).items() if d.verdict != "skip"}
+        if task.gold and expert in last:
+            last = {expert: last[expert]}
         if not last:
             continue
         balance = sum({"a": 1, "b": -1}.get(d.verdict, 0) for d in last.values())

@@ -77,7 +77,7 @@ def open_desk(
         wanted = {q.candidate.number: q for q in plan.queue}
         items = {number: item for number, item in enumerate(read_items(run)) if number in wanted}
         queue = [(q, items[q.candidate.number]) for q in plan.queue]
-        new = desk.enqueue(queue, overlap=overlap, gold={})
+        new = desk.enqueue(queue, overlap=overlap)
     except BaseException:
         desk.close()
         raise

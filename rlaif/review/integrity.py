@@ -1,0 +1,307 @@
+"""How reviewers work: agreement, gold pairs, pace, sides, streaks, pasted edits, one report each.
+
+Every flag is the outcome of a test that an attentive reviewer fails once in twenty times, with its
+reason; none is a verdict on a person.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from rlaif.evaluation.intervals import Share, share
+from rlaif.hashing import digest
+from rlaif.review.desk import Decision, Task
+
+ALPHA = 0.05
+LEAST = 8
+"""Decisions from which a test is made at all."""
+WORDS_PER_SECOND = 15.0
+"""Nobody reads faster: silent reading is at about 4 words a second (Brysbaert 2019)."""
+SHUFFLES = 2000
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A test that a reviewer failed, or would have.
+
+    Attributes:
+        name: of the test.
+        p: mid-p value: how often attentive reviewers do as badly.
+        reason: what was seen, in words.
+    """
+
+    name: str
+    p: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReviewerReport:
+    """One reviewer.
+
+    Attributes:
+        decisions: pairs decided, skips left out.
+        gold: right answers on planted pairs.
+        judge: agreement with the judge before seeing it.
+        seconds: median time of a pair.
+        too_fast: pairs decided faster than they can be read.
+        left: of decisions for a side, those for the left one (sides are drawn by chance).
+        pasted: edits of which more than half was pasted, of all edits.
+        changed: decisions changed to the judge's after seeing it, of all that differed.
+        tests: all that were made; `p` combines them (Sidak 1967).
+    """
+
+    name: str
+    decisions: int
+    gold: Share
+    judge: Share
+    seconds: float
+    too_fast: Share
+    left: Share
+    pasted: Share
+    changed: Share
+    tests: list[Flag] = field(default_factory=list)
+    p: float = 1.0
+
+    @property
+    def flags(self) -> list[Flag]:
+        """The tests that speak against this reviewer, if all together do."""
+        if self.p >= ALPHA:
+            return []
+        least = ALPHA / max(1, len(self.tests))
+        return [t for t in self.tests if t.p < max(least, min(u.p for u in self.tests) * 1.001)]
+
+
+def report_reviewers(
+    tasks: Sequence[Task],
+    decisions: Sequence[Decision],
+    *,
+    expert: str = "",
+    detector: Callable[[Sequence[str]], Sequence[float]] | None = None,
+    human_texts: Sequence[str] = (),
+) -> list[ReviewerReport]:
+    """A report for everybody who decided something, but the expert.
+
+    Args:
+        expert: who gave the right answers of the planted pairs.
+        detector: of text that a model wrote: higher is more likely; for edits.
+        human_texts: what people certainly wrote, of the same kind: what its scores are held
+            against.
+    """
+    by_number = {task.number: task for task in tasks}
+    names = sorted({d.reviewer for d in decisions} - {expert})
+    null = np.array(detector(human_texts)) if detector and human_texts else None
+    found = []
+    for name in names:
+        own = [d for d in decisions if d.reviewer == name and d.item in by_number]
+        found.append(_report(name, own, by_number, detector, null))
+    return found
+
+
+def _report(
+    name: str,
+    own: Sequence[Decision],
+    tasks: Mapping[int, Task],
+    detector: Callable[[Sequence[str]], Sequence[float]] | None,
+    null: np.ndarray | None,
+) -> ReviewerReport:
+    last = {d.item: d for d in own}
+    blind = [d for d in own if d.blind and d.verdict != "skip"]
+    gold = [(d.verdict, tasks[d.item]) for d in blind if tasks[d.item].gold]
+    right = [verdict == task.gold for verdict, task in gold]
+    judged = [d for d in blind if tasks[d.item].item.winner and d.verdict != "tie"]
+    sides = ["left" if d.verdict == d.first else "right" for d in blind if d.verdict != "tie"]
+    fast = [d.seconds * WORDS_PER_SECOND < _words(tasks[d.item]) for d in blind if d.seconds > 0]
+    edits = [d for d in last.values() if d.edited]
+    differed = [d for d in blind if (w := tasks[d.item].item.winner) and d.verdict != w]
+    tests = [
+        test
+        for test in (
+            _echo_test([(v == t.gold, v == t.item.winner, t.item.winner != t.gold)
+                        for v, t in gold if t.item.winner]),
+            _side_test(sides),
+            _streak_test([s if v != "tie" else "tie" for s, v in _sided(blind)], name),
+            _written_test([d.edited for d in edits], detector, null),
+        )
+        if test is not None
+    ]  # fmt: skip
+    p = 1.0 - float(np.prod([1.0 - min(t.p for t in tests)] * len(tests))) if tests else 1.0
+    return ReviewerReport(
+        name,
+        len({d.item for d in own if d.verdict != "skip"}),
+        share(sum(right), len(right)),
+        share(sum(d.verdict == tasks[d.item].item.winner for d in judged), len(judged)),
+        float(np.median([d.seconds for d in blind])) if blind else 0.0,
+        share(sum(fast), len(fast)),
+        share(sides.count("left"), len(sides)),
+        share(sum(2 * d.pasted > len(d.edited) for d in edits), len(edits)),
+        share(
+            sum(last[d.item].verdict == tasks[d.item].item.winner for d in differed),
+            len(differed),
+        ),
+        tests,
+        p,
+    )
+
+
+def _sided(blind: Sequence[Decision]) -> list[tuple[str, str]]:
+    return [("left" if d.verdict == d.first else "right", d.verdict) for d in blind]
+
+
+def _words(task: Task) -> int:
+    texts = (m["content"] for side in (task.item.a, task.item.b) for m in side)
+    return sum(len(text.split()) for text in texts)
+
+
+def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> Flag | None:
+    """Whether a reviewer errs with the judge: on planted pairs that the judge has wrong more often
+    than on those that it has right (Fisher's exact test, one-sided, mid-p).
+
+    Who thinks for themselves errs on both alike; who asks a model like the judge errs with it.
+
+    Args:
+        gold: of each planted pair: right, says what the judge says, the judge is wrong.
+    """
+    trapped = [(not right, echoes) for right, echoes, wrong in gold if wrong]
+    plain = [not right for right, _, wrong in gold if not wrong]
+    if len(trapped) < LEAST // 2 or len(plain) < LEAST // 2:
+        return None
+    echoed, errors = sum(e for _, e in trapped), sum(plain)
+    n, m = len(trapped), len(plain)
+    # Given how many errors there are in all, those among the trapped are hypergeometric.
+    law = stats.hypergeom(n + m, echoed + errors, n)
+    p = float(law.sf(echoed) + 0.5 * law.pmf(echoed))
+    return Flag(
+        "says what the judge says, right or wrong", p,
+        f"gives the judge's answer on {echoed} of {n} planted pairs that it has wrong, and errs "
+        f"on {errors} of {m} that it has right",
+    )  # fmt: skip
+
+
+def _side_test(sides: Sequence[str]) -> Flag | None:
+    """Whether one side is taken more often than by chance: sides are drawn, so neither is better
+    (binomial, two-sided, mid-p).
+    """
+    n, left = len(sides), list(sides).count("left")
+    if n < LEAST:
+        return None
+    extreme = max(left, n - left)
+    law = stats.binom(n, 0.5)
+    p = min(1.0, 2.0 * float(law.sf(extreme) + 0.5 * law.pmf(extreme)))
+    side = "left" if 2 * left >= n else "right"
+    return Flag("takes one side", p, f"takes the {side} one in {extreme} of {n} decisions")
+
+
+def _streak_test(answers: Sequence[str], name: str) -> Flag | None:
+    """Whether one answer is given longer in a row than its frequency explains (by shuffling)."""
+    if len(answers) < LEAST:
+        return None
+    rng = np.random.default_rng(int(digest(["streak", name])[:8], 16))
+    codes = np.array([{"left": 0, "right": 1}.get(a, 2) for a in answers])
+    seen = _longest(codes[None, :])[0]
+    shuffled = rng.permuted(np.broadcast_to(codes, (SHUFFLES, len(codes))), axis=1)
+    runs = _longest(shuffled)
+    p = float(((runs > seen).sum() + 0.5 * (runs == seen).sum() + 0.5) / (SHUFFLES + 1.0))
+    return Flag("same answer in a row", p, f"gives one answer {seen} times in a row")
+
+
+def _longest(rows: np.ndarray) -> np.ndarray:
+    """The longest run of equal values in each row, shape (n,)."""
+    length = np.ones(len(rows), dtype=np.int64)
+    best = length.copy()
+    for k in range(1, rows.shape[1]):
+        length = np.where(rows[:, k] == rows[:, k - 1], length + 1, 1)
+        best = np.maximum(best, length)
+    return best
+
+
+def _written_test(
+    edits: Sequence[str],
+    detector: Callable[[Sequence[str]], Sequence[float]] | None,
+    null: np.ndarray | None,
+) -> Flag | None:
+    """Whether edits score higher than what people wrote (Mann and Whitney 1947, one-sided)."""
+    if detector is None or null is None or len(edits) < LEAST // 2 or len(null) < LEAST:
+        return None
+    scores = np.array(detector(edits))
+    p = float(stats.mannwhitneyu(scores, null, alternative="greater").pvalue)
+    return Flag(
+        "edits that look written by a model", p,
+        f"median score {np.median(scores):.3f} of {len(edits)} edits, {np.median(null):.3f} of "
+        f"{len(null)} texts by people",
+    )  # fmt: skip
+
+
+def prevalence(reports: Sequence[ReviewerReport], *, threshold: float = 0.2) -> Share:
+    """About how many reviewers do not decide by themselves, flagged or not (Storey 2002): attentive
+    ones have p-values that spread evenly, so those above the threshold tell how many there are.
+    """
+    p = [r.p for r in reports if r.tests]
+    n = len(p)
+    if not n:
+        return share(0, 0)
+    above = share(sum(value > threshold for value in p), n)
+    rate, low, high = (
+        min(1.0, max(0.0, 1.0 - x / (1.0 - threshold))) for x in (above.rate, above.high, above.low)
+    )
+    return Share(round(rate * n), n, rate, low, high)
+
+
+def krippendorff(votes: Sequence[Sequence[str]]) -> float:
+    """Alpha of agreement for nominal answers (Krippendorff 2011), any number of answers an item.
+
+    Args:
+        votes: of each item, what each who saw it said.
+
+    Returns:
+        1 for perfect agreement, 0 for what chance gives; NaN where nothing can be compared.
+    """
+    pairs: Counter[tuple[str, str]] = Counter()
+    for said in votes:
+        for i, one in enumerate(said):
+            for j, two in enumerate(said):
+                if i != j:
+                    pairs[one, two] += 1.0 / (len(said) - 1)  # type: ignore[assignment]
+    totals: Counter[str] = Counter()
+    for (one, _), weight in pairs.items():
+        totals[one] += weight
+    n = sum(totals.values())
+    expected = n * n - sum(t * t for t in totals.values())
+    if n <= 1 or expected == 0:
+        return float("nan")
+    observed = sum(w for (one, two), w in pairs.items() if one != two)
+    return float(1.0 - (n - 1.0) * observed / expected)
+
+
+def cohen(pairs: Sequence[tuple[str, str]]) -> float:
+    """Kappa of two reviewers (Cohen 1960); NaN where chance alone explains everything."""
+    n = len(pairs)
+    if not n:
+        return float("nan")
+    same = sum(a == b for a, b in pairs) / n
+    first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    chance = sum(first[k] * second[k] for k in first) / (n * n)
+    return float((same - chance) / (1.0 - chance)) if chance < 1.0 else float("nan")
+
+
+def agreements(decisions: Sequence[Decision]) -> tuple[float, list[tuple[str, str, float, int]]]:
+    """Krippendorff's alpha of all blind decisions, and Cohen's kappa of each two reviewers who saw
+    the same pairs, with how many.
+    """
+    said: dict[int, dict[str, str]] = {}
+    for d in decisions:
+        if d.blind and d.verdict != "skip":
+            said.setdefault(d.item, {})[d.reviewer] = d.verdict
+    alpha = krippendorff([list(votes.values()) for votes in said.values() if len(votes) > 1])
+    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for votes in said.values():
+        for one, two in combinations(sorted(votes), 2):
+            shared.setdefault((one, two), []).append((votes[one], votes[two]))
+    rows = [(one, two, cohen(p), len(p)) for (one, two), p in sorted(shared.items())]
+    return alpha, rows

@@ -79,6 +79,11 @@ def command(
         raise RlaifError(
             f"run {run!r} is a panel's", hint="Calibrate its judges' runs, in its folder members/."
         )
+    if config.get("review"):
+        raise RlaifError(
+            f"run {run!r} holds what people said already",
+            hint=f"Name the run that it was made of: {config['review']['run']}.",
+        )
     if config.get("calibration"):
         raise RlaifError(
             f"run {run!r} is calibrated already", hint="Name a run without --calibration."
@@ -91,6 +96,11 @@ def command(
             f"{matched.unread} rows hold no label that can be read; {matched.unmatched} labels "
             "belong to no pair of this run and are not used; on "
             f"{matched.conflicting} pairs people disagree: of each one vote counts, drawn by chance"
+        )
+    if matched.picked:
+        note(
+            f"{matched.picked} labels are of pairs that a review picked for doubt and are not "
+            f"used; {int(matched.known.sum())} are"
         )
     try:
         found = calibrate(

@@ -28,7 +28,7 @@ _EXPORT_EXAMPLES = """
 \b
 Examples:
   rlaif labels export runs/first -o human.jsonl
-  rlaif calibrate runs/first --human human.jsonl
+  rlaif calibrate runs/first --human human.jsonl     takes the pairs drawn at random
   rlaif labels export runs/first -o queue.json --format label-studio
 
 jsonl and csv hold the labels. argilla and label-studio hold the whole queue, to be labeled there,
@@ -41,8 +41,7 @@ with what was said so far; Label Studio's interface for it is written beside the
 @click.option("-o", "--out", required=True, metavar="FILE", help="File to write.")
 @click.option("--format", "form", type=FORMATS, default="jsonl", show_default=True, help="Of it.")
 @click.option(
-    "--audit-only", is_flag=True,
-    help="Only pairs that were drawn at random: what an unbiased calibration needs.",
+    "--audit-only", is_flag=True, help="Only pairs that were drawn at random.",
 )  # fmt: skip
 @click.option("--with-judge", is_flag=True, help="Show the judge's verdicts as suggestions there.")
 @_certainty
@@ -84,7 +83,10 @@ def _write(path: Path, text: str) -> None:
 @click.argument("file")
 @click.option("--format", "form", type=FORMATS, default="jsonl", show_default=True, help="Of it.")
 @click.option("--reviewer", default="", help="Who gave labels that name nobody.")
-def import_command(run: str, file: str, form: str, reviewer: str) -> None:
+@click.option(
+    "--blind", is_flag=True, help="They were given without a look at what the judge said."
+)
+def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -> None:
     """Add labels that people gave elsewhere.
 
     FILE is one that `rlaif labels export` wrote, filled in: jsonl or csv with id, row and label
@@ -94,8 +96,9 @@ def import_command(run: str, file: str, form: str, reviewer: str) -> None:
     from rlaif.review.desk import first_shown
     from rlaif.review.exchange import name_of, read_labels
 
-    found = read_labels(Path(file), form, reviewer=reviewer)  # type: ignore[arg-type]
     with closing(_desk(run)) as desk:
+        known = {d.reviewer for d in desk.decisions()}
+        found = read_labels(Path(file), form, reviewer=reviewer, known=known)  # type: ignore[arg-type]
         tasks = {name_of(task): task for task in desk.tasks()}
         added = same = 0
         unknown = []
@@ -113,7 +116,7 @@ def import_command(run: str, file: str, form: str, reviewer: str) -> None:
                 continue
             desk.decide(
                 task.number, said.reviewer, said.verdict, first=first_shown(task, said.reviewer),
-                note=said.note, edited=said.edited, seconds=said.seconds,
+                note=said.note, edited=said.edited, seconds=said.seconds, blind=blind,
             )  # fmt: skip
             added += 1
     click.echo(f"{added} labels added, {same} were there already")
@@ -158,6 +161,7 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
         ("labels of the judge that people share", applied.confirmed),
         ("that they reversed", applied.corrected),
         ("that they call a tie", applied.untied),
+        ("pairs on which they contradict each other", applied.disputed),
         ("pairs without a label that they gave one", applied.settled),
         ("new pairs of edited completions", applied.edits),
     ]
@@ -194,7 +198,7 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     how = "most doubtful pairs counted, the rest estimated" if found.whole else "by the audit alone"
     rows = [
         ("pairs labeled", f"{len(labels)} of {len(tasks)} in the queue"),
-        ("labels of the judge that people reversed", corrected),
+        ("labels of the judge that people reversed or call a tie", corrected),
         ("minutes", f"{minutes:.0f}"),
         (
             "agreement with the judge, random pairs",

@@ -7,6 +7,7 @@ import secrets
 from contextlib import closing
 from pathlib import Path
 from statistics import median
+from urllib.parse import quote
 
 import click
 
@@ -119,7 +120,8 @@ def command(
         review = Review(desk, folder.name, questions(folder), reasonings(folder, tasks))
         app = build_review(review, hosts=frozenset({host, *hosts}), token=token)
         shown = host if host not in ("0.0.0.0", "::") else next(iter(hosts), "THIS-MACHINE")
-        query = f"/?token={token}" if token else ""
+        query = f"/?token={quote(token, safe='')}" if token else ""
+        shown = f"[{shown}]" if ":" in shown else shown
         note(f"open http://{shown}:{bound.getsockname()[1]}{query} (Ctrl-C stops)")
         serving = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5

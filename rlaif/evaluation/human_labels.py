@@ -16,7 +16,13 @@ from rlaif.evaluation.labeled import SIGN, talk_key, zero_and_one
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.hashing import digest
 from rlaif.records import Message, Rejected
-from rlaif.stages.labels import bare_number, plain_verdict, read_labeled
+from rlaif.stages.labels import (
+    bare_number,
+    exported,
+    picked_for_doubt,
+    plain_verdict,
+    read_labeled,
+)
 from rlaif.stages.layouts import BadRow
 from rlaif.store.run_directory import read_rows
 from rlaif.store.sources import Source
@@ -32,6 +38,8 @@ class Matched:
         group: pairs of one prompt share it.
         unmatched: labels that belong to no pair of the run.
         unread: rows without a label that can be understood.
+        picked: labels of pairs that a review picked for doubt: left out, as they stand for
+            themselves only.
         conflicting: pairs on which people disagree; one of their votes, drawn by chance, is the
             label, so that the share of agreement is that of votes.
     """
@@ -42,6 +50,7 @@ class Matched:
     unmatched: int
     conflicting: int
     unread: int = 0
+    picked: int = 0
 
 
 def match_labels(
@@ -57,12 +66,16 @@ def match_labels(
     """
     by_text: dict[str, list[str]] = {}
     by_id: dict[str, list[str]] = {}
-    read = unread = 0
+    read = unread = picked = 0
     numbers: set[str] = set()
     for number, (_, row) in enumerate(source.rows()):
         if isinstance(row, Rejected):
             unread += 1
             continue
+        if picked_for_doubt(row):
+            picked += 1
+            continue
+        row = exported(row)
         if not {"chosen", "rejected"} <= row.keys():
             numbers.add(bare_number(row, mapping))
         try:
@@ -118,7 +131,7 @@ def match_labels(
             hint="Label pairs of this run: rows with its prompt and responses, or its ids.",
         )
     unmatched = len((by_text.keys() | by_id.keys()) - used)
-    return Matched(known, label, group, unmatched, conflicting, unread)
+    return Matched(known, label, group, unmatched, conflicting, unread, picked)
 
 
 def _texts(run: Path, where: Mapping[tuple[int, str], int]) -> Any:

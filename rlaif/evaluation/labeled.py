@@ -15,7 +15,7 @@ from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.hashing import digest
 from rlaif.records import Message, Rejected
-from rlaif.stages.labels import bare_number, read_labeled
+from rlaif.stages.labels import bare_number, exported, picked_for_doubt, read_labeled
 from rlaif.stages.layouts import BadRow
 from rlaif.store.run_directory import read_rows, write_atomically
 from rlaif.store.sources import Source
@@ -75,6 +75,9 @@ def write_pairs(
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
+            if picked_for_doubt(row):
+                raise BadRow("picked by a review for doubt, so it stands for itself only")
+            row = exported(row)
             if not {"chosen", "rejected"} <= row.keys() or "label" in (mapping or {}):
                 numbers.add(bare_number(row, mapping))
             pairs = list(read_labeled(row, f"row-{number + 1}", mapping))

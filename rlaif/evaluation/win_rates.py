@@ -49,6 +49,8 @@ def win_rates(run: Path) -> list[WinRate]:
     losses: Counter[str] = Counter()
     undecided: Counter[str] = Counter()
     for _, row in read_rows(run / "preferences.jsonl"):
+        if row["provenance"]["status"] == "human":  # what people said is not the judge's
+            continue
         won, lost = row["provenance"]["origin_chosen"], row["provenance"]["origin_rejected"]
         if won and lost and won != lost:
             wins[won] += 1

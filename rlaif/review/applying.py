@@ -30,6 +30,7 @@ class Applied:
         confirmed, corrected: labels of the judge that people share, and that they reversed.
         settled: pairs without a label that people gave one.
         untied: labels of the judge that people call a tie: they have none now.
+        disputed: pairs on which people contradict each other: they have no label either.
         edits: new pairs of a completion that somebody wrote.
     """
 
@@ -38,6 +39,7 @@ class Applied:
     corrected: int = 0
     settled: int = 0
     untied: int = 0
+    disputed: int = 0
     edits: int = 0
 
 
@@ -54,10 +56,15 @@ def apply_labels(
     """
     manifest = read_manifest(run)
     said = [
-        [f.task.number, f.winner, f.p_a, [[e.reviewer, e.side, e.text] for e in f.edits]]
+        [f.task.number, f.votes, f.notes, [[e.reviewer, e.side, e.text] for e in f.edits]]
         for f in labels
     ]
-    review = {"run": str(run), "labels": len(labels), "certainty": certainty, "hash": digest(said)}
+    review = {
+        "run": str(run.resolve()),
+        "labels": len(labels),
+        "certainty": certainty,
+        "hash": digest(said),
+    }
     config = {**manifest["config"], "review": review}
     check_config(out, config)
     by_number = {found.task.number: found for found in labels}
@@ -67,7 +74,9 @@ def apply_labels(
         if (run / CONSTITUTION).exists():
             shutil.copyfile(run / CONSTITUTION, out / CONSTITUTION)
         if target.journal["rows"]:  # made before: the configuration says that it is the same
-            return Applied(out, **target.journal["applied"])
+            counts = target.journal["applied"]
+            _finish(target, manifest, config, target.journal["tally"], counts)
+            return Applied(out, **counts)
         tally.decided = tally.tie = tally.abstained = 0
         tally.margins = [0] * MARGIN_BINS
         tally.reasons = {}
@@ -96,11 +105,17 @@ def apply_labels(
         tally.pairs += applied.edits
         counts = {k: v for k, v in vars(applied).items() if k != "path"}
         target.checkpoint(rows=tally.rows, tally=dump_tally(tally), applied=counts)
-        target.write_manifest(
-            {**manifest, "config": config, "counts": dump_tally(tally),
-             "review": {**review, **counts}}
-        )  # fmt: skip
+        _finish(target, manifest, config, dump_tally(tally), counts)
     return applied
+
+
+def _finish(
+    target: RunDirectory, manifest: Mapping[str, Any], config: Mapping[str, Any],
+    tally: Mapping[str, Any], counts: Mapping[str, int],
+) -> None:  # fmt: skip
+    """Say that the run is complete."""
+    review = {**config["review"], **counts}
+    target.write_manifest({**manifest, "config": config, "counts": tally, "review": review})
 
 
 def _rows(
@@ -125,14 +140,16 @@ def _human(row: Mapping[str, Any], found: HumanLabel | None, p_judge: float) -> 
         "votes": len(found.votes),
         "judge_p_chosen": round(p_judge, 5),
         "inclusion": round(found.task.inclusion, 6),
-        "note": " / ".join(found.notes),
+        "note": " / ".join(found.notes.values()),
     }
 
 
 def _relabeled(row: dict[str, Any], found: HumanLabel, applied: Applied) -> dict[str, Any]:
     item = found.task.item
     before, now = item.winner, found.winner
-    if now == "tie":
+    if found.split:
+        applied.disputed += 1
+    elif now == "tie":
         applied.untied += bool(before)
     elif not before:
         applied.settled += 1
@@ -148,7 +165,11 @@ def _relabeled(row: dict[str, Any], found: HumanLabel, applied: Applied) -> dict
     evidence = {k: v for k, v in old.items() if not k.startswith("origin_")}
     evidence |= {
         "status": "tie" if now == "tie" else "human",
-        "reason": "people call it a tie" if now == "tie" else "",
+        "reason": "people disagree"
+        if found.split
+        else "people call it a tie"
+        if now == "tie"
+        else "",
         "winner": "" if now == "tie" else now,
         "margin": round(abs(2.0 * p_side - 1.0), 5),
         "deciding_tier": 0,

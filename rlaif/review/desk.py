@@ -42,6 +42,10 @@ CREATE TABLE IF NOT EXISTS decisions (
 );
 CREATE INDEX IF NOT EXISTS by_item ON decisions (item, reviewer);
 CREATE INDEX IF NOT EXISTS by_reviewer ON decisions (reviewer, number);
+CREATE VIEW IF NOT EXISTS current AS SELECT * FROM decisions d WHERE d.undone = 0 AND d.number = (
+    SELECT max(e.number) FROM decisions e
+    WHERE e.item = d.item AND e.reviewer = d.reviewer AND e.undone = 0
+);
 CREATE TABLE IF NOT EXISTS leases (
     item INTEGER NOT NULL, reviewer TEXT NOT NULL, until REAL NOT NULL, shown REAL NOT NULL,
     PRIMARY KEY (item, reviewer)
@@ -118,7 +122,10 @@ class Desk:
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._db = Database(path, _APPLICATION, _SCHEMA, "the review file")
+        self._db = Database(
+            path, _APPLICATION, _SCHEMA, "the review file",
+            hint="If it is damaged, move it away: `rlaif review` begins a new one.",
+        )  # fmt: skip
         self._db.writer.execute("PRAGMA synchronous=FULL")
         self._lock = Lock()
         self._clock = clock
@@ -191,6 +198,10 @@ class Desk:
         rows = self._rows("SELECT * FROM items WHERE item = ?", (number,))
         return _task(rows[0]) if rows else None
 
+    def numbers(self) -> list[int]:
+        """Every pair of the queue."""
+        return [int(row[0]) for row in self._rows("SELECT item FROM items")]
+
     def next_for(self, reviewer: str) -> int | None:
         """The pair that a reviewer is to see next; kept from others for a while.
 
@@ -214,8 +225,8 @@ class Desk:
                 SELECT i.item FROM items i
                 WHERE NOT EXISTS (SELECT 1 FROM decisions d
                                   WHERE d.item = i.item AND d.reviewer = ?1 AND d.undone = 0)
-                  AND (SELECT count(DISTINCT d.reviewer) FROM decisions d
-                       WHERE d.item = i.item AND d.undone = 0 AND d.verdict != 'skip')
+                  AND (SELECT count(*) FROM current d
+                       WHERE d.item = i.item AND d.verdict != 'skip')
                     + (SELECT count(*) FROM leases l
                        WHERE l.item = i.item AND l.reviewer != ?1 AND l.until > ?2
                          AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.item = i.item
@@ -276,18 +287,20 @@ class Desk:
     def _lease(self, write: Callable[..., Any], item: int, reviewer: str, now: float) -> None:
         write(
             "INSERT INTO leases VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET until = "
-            "excluded.until",
+            "excluded.until, shown = CASE WHEN until <= excluded.shown THEN excluded.shown ELSE "
+            "shown END",
             (item, reviewer, now + LEASE_SECONDS, now),
         )
 
     def decide(
         self, item: int, reviewer: str, verdict: Said, *, first: str, note: str = "",
-        edited: str = "", pasted: int = 0, seconds: float | None = None,
+        edited: str = "", pasted: int = 0, seconds: float | None = None, blind: bool = True,
     ) -> Decision:  # fmt: skip
         """Keep a decision.  A second one of the same reviewer counts, and is not blind.
 
         Args:
             seconds: that it took; default: since the pair was shown.
+            blind: False where the judge's verdict may have been seen.
 
         Raises:
             RlaifError: there is no such pair.
@@ -298,8 +311,10 @@ class Desk:
                 raise RlaifError(f"pair {item} is not in the queue", hint="Go to the next one.")
             # Whoever decided once has seen the judge's verdict, taken back or not.
             seen = write(
-                "SELECT 1 FROM decisions WHERE item = ? AND reviewer = ?", (item, reviewer)
+                "SELECT 1 FROM decisions WHERE item = ? AND reviewer = ? AND verdict != 'skip'",
+                (item, reviewer),
             ).fetchone()
+            blind = blind and seen is None
             shown = write(
                 "SELECT shown FROM leases WHERE item = ? AND reviewer = ?", (item, reviewer)
             ).fetchone()
@@ -308,12 +323,12 @@ class Desk:
             cursor = write(
                 "INSERT INTO decisions (item, reviewer, verdict, first, blind, seconds, at, note, "
                 "edited, pasted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (item, reviewer, verdict, first, int(seen is None), seconds, now, note, edited,
+                (item, reviewer, verdict, first, int(blind), seconds, now, note, edited,
                  pasted),
             )  # fmt: skip
             write("DELETE FROM leases WHERE item = ? AND reviewer = ?", (item, reviewer))
             return Decision(
-                int(cursor.lastrowid), item, reviewer, verdict, first, seen is None, seconds, now,
+                int(cursor.lastrowid), item, reviewer, verdict, first, blind, seconds, now,
                 note, edited, pasted,
             )  # fmt: skip
 
@@ -358,8 +373,8 @@ class Desk:
         """How far one reviewer and all together are."""
         total = self._rows("SELECT count(*) FROM items")[0][0]
         done = self._rows(
-            "SELECT count(*) FROM items i WHERE (SELECT count(DISTINCT d.reviewer) FROM decisions "
-            "d WHERE d.item = i.item AND d.undone = 0 AND d.verdict != 'skip') >= i.wanted"
+            "SELECT count(*) FROM items i WHERE (SELECT count(*) FROM current d "
+            "WHERE d.item = i.item AND d.verdict != 'skip') >= i.wanted"
         )[0][0]
         own, seconds = self._rows(
             "SELECT count(DISTINCT item), coalesce(sum(min(seconds, 300)), 0) FROM decisions "

@@ -13,8 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-TOKEN_COOKIE, NAME_COOKIE = "rlaif_review", "rlaif_reviewer"
-MOST_BYTES = 1 << 20
+MOST_BYTES = 4 << 20
 HEADERS = {
     # Nothing from elsewhere, nothing inline: text from data that got into a page could not run.
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
@@ -35,6 +34,16 @@ class Seals:
     """
 
     secret: bytes
+
+    @property
+    def token_cookie(self) -> str:
+        """Its name: of this review, since cookies of one machine do not know ports."""
+        return f"rlaif_review_{self.seal('cookie', '')[:8]}"
+
+    @property
+    def name_cookie(self) -> str:
+        """The same for the reviewer's name."""
+        return f"rlaif_reviewer_{self.seal('cookie', '')[:8]}"
 
     def seal(self, kind: str, text: str) -> str:
         """The signature of a text."""
@@ -74,7 +83,8 @@ class Door:
     def __init__(
         self, app: ASGIApp, seals: Seals, hosts: frozenset[str], token: str | None
     ) -> None:
-        self._app, self._seals, self._hosts, self._token = app, seals, hosts, token
+        self._app, self._seals, self._token = app, seals, token
+        self._hosts = {_host_name(host) for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -116,10 +126,7 @@ class Door:
         return None
 
     def _known(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
+        name = _host_name(host)
         if name in self._hosts or name == "localhost":
             return True
         try:
@@ -131,7 +138,7 @@ class Door:
         self, scope: Scope, headers: dict[str, str]
     ) -> PlainTextResponse | RedirectResponse | None:
         assert self._token is not None
-        kept = cookies(headers.get("cookie", "")).get(TOKEN_COOKIE, "")
+        kept = cookies(headers.get("cookie", "")).get(self._seals.token_cookie, "")
         if self._seals.holds("token", self._token, kept):
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -140,10 +147,18 @@ class Door:
             return PlainTextResponse(text, 401, HEADERS)
         answer = RedirectResponse(scope["path"] if scope["path"] == "/" else "/", 303, HEADERS)
         answer.set_cookie(
-            TOKEN_COOKIE, self._seals.seal("token", self._token), httponly=True,
-            samesite="strict", max_age=30 * 86400,
+            self._seals.token_cookie, self._seals.seal("token", self._token), httponly=True,
+            samesite="lax", max_age=30 * 86400,  # lax: the address may be opened from a mail
         )  # fmt: skip
         return answer
+
+
+def _host_name(host: str) -> str:
+    """A host in lower case, without port and brackets; "" for none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def cookies(header: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from rlaif.errors import Place, RlaifError
 from rlaif.review.desk import Said, Task
 from rlaif.review.items import Messages
 from rlaif.review.labels import HumanLabel
+from rlaif.stages.labels import from_cell, to_cell
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -100,18 +101,23 @@ def _row(found: HumanLabel, *, plain: bool) -> dict[str, Any]:
         "inclusion": round(found.task.inclusion, 6),
         "judge": item.winner or item.status,
         "judge_p_a": item.p_a,
-        "note": " / ".join(found.notes),
-        "edited": found.edits[-1].text if found.edits else "",
+        "notes": _by_reviewer(found.notes),
+        "edits": _by_reviewer({e.reviewer: e.text for e in found.edits}),
     }
+
+
+def _by_reviewer(texts: Mapping[str, str]) -> str:
+    """What several people said, in one cell."""
+    return json.dumps(texts, ensure_ascii=False, sort_keys=True) if texts else ""
 
 
 def _csv(labels: Sequence[HumanLabel]) -> str:
     rows = [_row(found, plain=True) for found in labels]
     out = io.StringIO()
     if rows:
-        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({k: to_cell(v) for k, v in row.items()} for row in rows)
     return out.getvalue()
 
 
@@ -140,7 +146,7 @@ def _argilla(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str
     item = task.item
     responses: dict[str, list[dict[str, str]]] = {}
     if found is not None:
-        users = {who: str(uuid.uuid5(_USERS, who)) for who in found.votes}
+        users = {who: argilla_user(who) for who in found.votes}
         responses[QUESTION] = [
             {"value": vote, "user_id": users[who]} for who, vote in found.votes.items()
         ]
@@ -160,6 +166,11 @@ def _argilla(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str
     }  # fmt: skip
 
 
+def argilla_user(reviewer: str) -> str:
+    """The id that stands for a reviewer in Argilla's records."""
+    return str(uuid.uuid5(_USERS, reviewer))
+
+
 def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
     """A task of Label Studio for the interface `LABEL_STUDIO_CONFIG`."""
     item = task.item
@@ -175,7 +186,9 @@ def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dic
         better = [
             {"from_name": EDIT, "to_name": "prompt", "type": "textarea", "value": {"text": texts}}
         ]
-        annotations.append({"result": [choice(vote), *(better if texts else [])]})
+        annotations.append(
+            {"result": [choice(vote), *(better if texts else [])], "completed_by": {"email": who}}
+        )
     predictions = [
         {"model_version": "judge", "score": max(item.p_a, 1 - item.p_a),
          "result": [choice(item.winner)]}
@@ -193,17 +206,20 @@ def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dic
     return own
 
 
-def read_labels(path: Path, form: Format, *, reviewer: str = "") -> list[Imported]:
+def read_labels(
+    path: Path, form: Format, *, reviewer: str = "", known: Iterable[str] = ()
+) -> list[Imported]:
     """The labels in a file.
 
     Args:
         reviewer: who gave those that name nobody.
+        known: reviewers, whom an export may name by an id.
 
     Raises:
         RlaifError: with the place: the file is none of this form, or a label names nobody.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # line ends as they are
     except (OSError, UnicodeDecodeError) as error:
         raise RlaifError(
             f"{str(path)!r} could not be read ({error})", hint="Name a file of labels."
@@ -213,13 +229,14 @@ def read_labels(path: Path, form: Format, *, reviewer: str = "") -> list[Importe
         "label-studio": _from_label_studio,
     }  # fmt: skip
     found = []
+    names = {argilla_user(who): who for who in known}
     for said in _checked(readers[form](path, text), path, form):
         if not said.reviewer and not reviewer:
             raise RlaifError(
                 f"{str(path)!r} does not say who labeled {said.name!r}",
                 hint="Name the reviewer with --reviewer.",
             )
-        found.append(said if said.reviewer else _named(said, reviewer))
+        found.append(replace(said, reviewer=names.get(said.reviewer, said.reviewer) or reviewer))
     if not found:
         raise RlaifError(
             f"{str(path)!r} holds no label", hint=f"Is it {form}? See `rlaif labels import --help`."
@@ -231,27 +248,25 @@ def _checked(labels: Iterator[Imported], path: Path, form: str) -> Iterator[Impo
     """The same, with one error for whatever is not shaped as the form says."""
     try:
         yield from labels
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise RlaifError(
             f"{str(path)!r} is not {form} ({type(error).__name__}: {error})", hint="See --format."
         ) from None
 
 
-def _named(said: Imported, reviewer: str) -> Imported:
-    return Imported(said.name, reviewer, said.verdict, said.note, said.edited, said.seconds)
-
-
 def _from_lines(path: Path, text: str) -> Iterator[Imported]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = Place(path, number, 1)
             yield from _from_row(_json(line, place), place)
 
 
 def _from_csv(path: Path, text: str) -> Iterator[Imported]:
-    reader = csv.DictReader(io.StringIO(text))
+    csv.field_size_limit(1 << 30)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     for row in reader:
-        yield from _from_row(row, Place(path, reader.line_num, 1))
+        own = {k: from_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+        yield from _from_row(own, Place(path, reader.line_num, 1))
 
 
 def _from_row(row: Any, place: Place) -> Iterator[Imported]:
@@ -259,14 +274,18 @@ def _from_row(row: Any, place: Place) -> Iterator[Imported]:
         raise RlaifError("a row names no pair: it needs id and row", place=place,
                          hint="Fill in a file that `rlaif labels export` wrote.")  # fmt: skip
     name = f"{row['row']}:{row['id']}"
-    note, edited = str(row.get("note") or ""), str(row.get("edited") or "")
-    votes = row.get("votes") or ""
+    votes, notes, edits = (
+        _json(cell, place) if isinstance(cell := row.get(key) or {}, str) else cell
+        for key in ("votes", "notes", "edits")
+    )
     if votes:
-        given = _json(votes, place) if isinstance(votes, str) else votes
-        for who, vote in given.items():
-            yield Imported(name, str(who), _verdict(vote, place), note, edited)
+        for who, vote in votes.items():
+            yield Imported(
+                name, str(who), _verdict(vote, place), notes.get(who, ""), edits.get(who, "")
+            )
     elif row.get("label"):
         who = str(row.get("reviewer") or row.get("reviewers") or "")
+        note, edited = str(row.get("note") or ""), str(row.get("edited") or "")
         yield Imported(name, who, _verdict(row["label"], place), note, edited)
 
 

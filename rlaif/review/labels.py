@@ -32,7 +32,9 @@ class HumanLabel:
     Attributes:
         votes: by reviewer: "a", "b" or "tie".
         winner: of the votes; "tie" where as many speak for either.
+        split: people contradict each other: no tie that anybody called.
         p_a: probability that `a` is better.
+        notes: by reviewer.
     """
 
     task: Task
@@ -40,14 +42,15 @@ class HumanLabel:
     winner: Winner
     p_a: float
     edits: list[Edit]
-    notes: list[str]
+    notes: dict[str, str]
     seconds: float
+    split: bool = False
 
     @property
     def corrects(self) -> bool:
-        """Whether the judge decided otherwise."""
+        """Whether people reverse the judge's label, or call it a tie."""
         judge = self.task.item.winner
-        return bool(judge) and self.winner != judge
+        return bool(judge) and not self.split and self.winner != judge
 
 
 def combine(
@@ -90,8 +93,9 @@ def combine(
                 winner,
                 sigmoid(balance * odds),
                 [Edit(who, d.verdict, d.edited) for who, d in last.items() if d.edited],
-                [d.note for d in last.values() if d.note],
+                {who: d.note for who, d in last.items() if d.note},
                 seconds[task.number],
+                balance == 0 and any(d.verdict != "tie" for d in last.values()),
             )
         )
     return found
@@ -119,11 +123,13 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
 
     Where the most doubtful pairs, which are in the queue for certain, all have a label, they are
     counted, and the audit's other pairs stand for the rest (a stratified estimate with one stratum
-    known: Cochran 1977); else the audit alone stands for all.
+    known: Cochran 1977); else the audit alone stands for all.  Pairs on which people contradict
+    each other are left out.
 
     Args:
         total: pairs in the run that were judged.
     """
+    labels = [found for found in labels if not found.split]
     label = {found.task.number: found for found in labels}
     audited = [found for found in labels if found.task.audit]
     decided = [f for f in audited if f.task.item.winner and f.winner != "tie"]
@@ -131,6 +137,11 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
     certain = [task for task in tasks if task.certain]
     seen = [label[task.number] for task in certain if task.number in label]
     others = [found for found in audited if not found.task.certain]
+    if len(certain) == total:  # every pair of the run is in the queue
+        wrong = share(sum(f.corrects for f in seen), len(seen))
+        if len(seen) == total:
+            wrong = Share(wrong.hits, total, wrong.rate, wrong.rate, wrong.rate)
+        return AuditResult(agreement, wrong, len(seen) == total)
     if len(seen) < len(certain) or not others:
         return AuditResult(agreement, share(sum(f.corrects for f in audited), len(audited)), False)
     rest = share(sum(f.corrects for f in others), len(others))

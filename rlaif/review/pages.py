@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request
@@ -12,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+from rlaif.errors import RlaifError
 from rlaif.records import CLEAR
 from rlaif.review.desk import Decision, Desk, Said, Task, first_shown
-from rlaif.review.door import NAME_COOKIE, Door, Seals
+from rlaif.review.door import Door, Seals
 from rlaif.review.words import word_diff
 
 STATIC = Path(__file__).parent / "static"
@@ -48,6 +51,12 @@ def build_review(review: Review, *, hosts: frozenset[str], token: str | None) ->
     seals = Seals(review.desk.secret)
     app.add_middleware(Door, seals=seals, hosts=hosts, token=token)
     pages = _Pages(review, seals)
+
+    @app.exception_handler(RlaifError)
+    async def failed(request: Request, error: RlaifError) -> Response:
+        """What went wrong, in one sentence; nothing of the form was kept."""
+        return pages.failed(request, str(error))
+
     app.get("/")(pages.start)
     app.post("/name")(pages.name)
     app.get("/next")(pages.next)
@@ -63,6 +72,7 @@ def build_review(review: Review, *, hosts: frozenset[str], token: str | None) ->
 class _Pages:
     def __init__(self, review: Review, seals: Seals) -> None:
         self._review, self._desk, self._seals = review, review.desk, seals
+        self._numbers: dict[str, int] = {}
         self._environment = Environment(
             loader=PackageLoader("rlaif.review", "templates"), autoescape=True,
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -78,7 +88,7 @@ class _Pages:
         return HTMLResponse(html, status)
 
     def _reviewer(self, request: Request) -> str:
-        return self._seals.name(request.cookies.get(NAME_COOKIE, ""))
+        return self._seals.name(request.cookies.get(self._seals.name_cookie, ""))
 
     async def _form(self, request: Request, reviewer: str) -> dict[str, str] | None:
         """The fields of a form of ours; None for one that is not."""
@@ -91,6 +101,14 @@ class _Pages:
             "message", reviewer, 403, heading="That form is not from this page",
             text="Perhaps your name changed in another tab. Nothing was kept of it.",
         )  # fmt: skip
+
+    def failed(self, request: Request, text: str) -> Response:
+        """Something went wrong."""
+        page = self._environment.get_template("message.html.j2")
+        html = page.render(
+            title=self._review.title, reviewer="", heading="That did not work", text=text
+        )
+        return HTMLResponse(html, 500)
 
     def static(self, name: str) -> Response:
         """The style sheet and the keys."""
@@ -113,14 +131,14 @@ class _Pages:
         if fields is None:
             return await run_in_threadpool(self._stale, before)
         name = " ".join(fields.get("name", "").split())
-        if not 0 < len(name) <= MOST_NAME or not name.isprintable():
-            problem = f"A name has 1 to {MOST_NAME} characters."
+        if not 0 < len(name) <= MOST_NAME or any(category(c) in ("Cc", "Cs") for c in name):
+            problem = f"A name has 1 to {MOST_NAME} characters and no control characters."
             return await run_in_threadpool(
                 lambda: self._page("start", before, 422, problem=problem)
             )
         answer = RedirectResponse("/next", 303)
         answer.set_cookie(
-            NAME_COOKIE, self._seals.named(name), httponly=True, samesite="strict",
+            self._seals.name_cookie, self._seals.named(name), httponly=True, samesite="strict",
             max_age=90 * 86400,
         )  # fmt: skip
         return answer
@@ -133,7 +151,11 @@ class _Pages:
         number = self._desk.next_for(reviewer)
         if number is None:
             return self._page("done", reviewer)
-        return RedirectResponse(f"/pair/{number}", 303)
+        return RedirectResponse(f"/pair/{self._address(number)}", 303)
+
+    def _address(self, number: int) -> str:
+        """What a pair is called outside: its number would say whether the judge decided it."""
+        return self._seals.seal("pair", str(number))[:12]
 
     def pair(self, request: Request, number: str) -> Response:
         """A pair, without what the judge said."""
@@ -157,7 +179,10 @@ class _Pages:
         )
 
     def _task(self, number: str) -> Task | None:
-        return self._desk.task(int(number)) if number.isascii() and number.isdigit() else None
+        if number not in self._numbers:  # the queue may have grown
+            self._numbers = {self._address(n): n for n in self._desk.numbers()}
+        found = self._numbers.get(number)
+        return None if found is None else self._desk.task(found)
 
     def _missing(self, reviewer: str) -> Response:
         return self._page(
@@ -189,23 +214,23 @@ class _Pages:
                 "message", reviewer, 422, heading="Nothing was chosen",
                 text="Choose one of the buttons below the pair.",
             )  # fmt: skip
-        if "edited" in fields:
+        if "edited" in fields and choice in ("left", "right"):
             # Browsers send line ends as CR LF.
             edited = fields["edited"].replace("\r\n", "\n").strip()
-            texts = {_text(task.item.a).strip(), _text(task.item.b).strip()}
+            texts = {side[-1]["content"].strip() for side in (task.item.a, task.item.b)}
             if not edited:
                 problem = "The better completion is empty."
             elif edited in texts:
                 problem = "It is one of the two completions: choose that one instead."
             if problem:
-                shown = self._shown(task, reviewer)
+                shown = self._shown(task, reviewer) | {"note": note, "draft": edited}
                 return self._page("edit", reviewer, 422, **shown, start=choice, problem=problem)
-        pasted = fields.get("pasted", "0")
+        pasted = fields.get("pasted", "0")[:9]
         self._desk.decide(
             task.number, reviewer, verdict, first=first, note=note, edited=edited,
             pasted=min(int(pasted), 10**6) if pasted.isascii() and pasted.isdigit() else 0,
         )  # fmt: skip
-        where = "/next" if verdict == "skip" else f"/pair/{task.number}/seen"
+        where = "/next" if verdict == "skip" else f"/pair/{number}/seen"
         return RedirectResponse(where, 303)
 
     def seen(self, request: Request, number: str) -> Response:
@@ -226,20 +251,24 @@ class _Pages:
         if fields is None or not reviewer:
             return await run_in_threadpool(self._stale, reviewer)
         number = await run_in_threadpool(self._desk.undo, reviewer)
-        return RedirectResponse("/next" if number is None else f"/pair/{number}", 303)
+        return RedirectResponse(
+            "/next" if number is None else f"/pair/{self._address(number)}", 303
+        )
 
     def _shown(self, task: Task, reviewer: str) -> dict[str, Any]:
         item = task.item
         first = first_shown(task, reviewer)
         left, right = (item.a, item.b) if first == "a" else (item.b, item.a)
-        diff = word_diff(_text(left), _text(right))
+        before = self._desk.decision(task.number, reviewer)
         return {
-            "number": task.number,
+            "number": self._address(task.number),
+            "note": before.note if before else "",
+            "draft": before.edited if before else "",
             "prompt": item.prompt,
             "left": left,
             "right": right,
-            "diff": diff,
-            "texts": {"left": _text(left), "right": _text(right)},
+            "diff": _diff(_text(left), _text(right)),
+            "texts": {"left": left[-1]["content"], "right": right[-1]["content"]},
             "principles": self._asked(task),
         }
 
@@ -279,6 +308,9 @@ def _importance(p: float, invalid: str) -> tuple[int, float]:
     if invalid:
         return 2, 0.0
     return (0, margin) if margin >= CLEAR else (1, -margin)
+
+
+_diff = lru_cache(maxsize=256)(word_diff)
 
 
 def _text(messages: list[dict[str, str]]) -> str:

@@ -36,6 +36,11 @@ def plan_review(run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, see
         RlaifError: `run` is no complete labeling run, or has no pair.
     """
     config = read_manifest(run)["config"]
+    if "review" in config:
+        raise RlaifError(
+            f"run {str(run)!r} holds what people said already",
+            hint=f"Review the run that it was made of: {config['review']['run']}.",
+        )
     if "constitution" not in config or "judge" not in config:
         raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
     thin = _thin_tags(run)
@@ -60,11 +65,21 @@ def open_desk(
     """The desk of a run, with a queue of at least `budget` pairs; decisions are kept.
 
     Raises:
-        RlaifError: the run can't be reviewed, or was labeled anew since the review began.
+        RlaifError: the run can't be reviewed, was labeled anew since the review began, or the
+            review began with another audit, which must be one throughout.
     """
-    plan = plan_review(run, budget, audit_share=audit_share, seed=seed)
+    read_manifest(run)
     desk = Desk(run / DESK)
     try:
+        design = json.dumps([audit_share, seed])
+        if desk.fact("design") not in ("", design):
+            share, drawn = json.loads(desk.fact("design"))
+            raise RlaifError(
+                f"this review began with --audit-share {share:g} --seed {drawn}",
+                hint="Go on with these: an audit that changes says nothing.",
+            )
+        budget = max(budget, int(desk.fact("budget") or 0))
+        plan = plan_review(run, budget, audit_share=audit_share, seed=seed)
         mark = json.dumps([read_manifest(run)["config"]["constitution"], plan.total])
         known = desk.fact("run")
         if known and known != mark:
@@ -73,7 +88,8 @@ def open_desk(
                 hint="Export the labels (`rlaif labels export`) and move review.sqlite away.",
             )
         desk.state("run", mark)
-        desk.state("total", str(plan.total))
+        for name, value in (("total", plan.total), ("design", design), ("budget", budget)):
+            desk.state(name, str(value))
         wanted = {q.candidate.number: q for q in plan.queue}
         items = {number: item for number, item in enumerate(read_items(run)) if number in wanted}
         queue = [(q, items[q.candidate.number]) for q in plan.queue]

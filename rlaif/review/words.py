@@ -9,7 +9,7 @@ Segments = list[tuple[bool, str]]
 """Parts of a text in order, and whether the part is its own."""
 ALIKE = 0.4
 """Share of common words from which two texts are versions of one."""
-_MOST_WORDS = 20_000
+_MOST_WORDS = 6_000
 _WORDS = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -19,6 +19,7 @@ def word_diff(a: str, b: str) -> tuple[Segments, Segments] | None:
     Longest common blocks (Ratcliff and Obershelp 1988, by difflib) of words, spaces and marks.
     """
     left, right = _WORDS.findall(a), _WORDS.findall(b)
+    # Comparing takes time with the square of the length: a second for these many.
     if len(left) + len(right) > _MOST_WORDS:
         return None
     matcher = SequenceMatcher(None, left, right, autojunk=False)

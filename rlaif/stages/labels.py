@@ -212,6 +212,44 @@ def bare_number(row: Mapping[str, object], mapping: Mapping[str, str] | None = N
     return ""
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for a formula at the start of a cell."""
+
+
+def to_cell(value: object) -> object:
+    """Text that a spreadsheet leaves alone: an apostrophe stands before what may be a formula."""
+    if isinstance(value, str) and value.lstrip("'").startswith(FORMULA):
+        return f"'{value}"
+    return value
+
+
+def from_cell(value: str) -> str:
+    """The text that `to_cell` was given."""
+    return value[1:] if value[:1] == "'" and value.lstrip("'").startswith(FORMULA) else value
+
+
+def exported(row: Mapping[str, object]) -> dict[str, object]:
+    """A row, with the cells decoded if `rlaif labels export` wrote it as CSV."""
+    found = dict(row)
+    if "inclusion" not in row:
+        return found
+    for key in ("id", "prompt", "response_a", "response_b"):
+        value = found.get(key)
+        if isinstance(value, str):
+            found[key] = value = from_cell(value)
+            if value.startswith('[{"'):
+                with suppress(ValueError):
+                    found[key] = json.loads(value)
+    return found
+
+
+def picked_for_doubt(row: Mapping[str, object]) -> bool:
+    """Whether a row of `rlaif labels export` is one that the queue picked: where the judge is
+    unsure, people agree with it less than elsewhere, so such rows stand for themselves only.
+    """
+    return "inclusion" in row and str(row.get("audit", "")).lower() == "false"
+
+
 def plain_verdict(
     row: Mapping[str, object], mapping: Mapping[str, str] | None = None
 ) -> Label | None:

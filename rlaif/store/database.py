@@ -28,12 +28,21 @@ class Database:
         application: what marks the file as one of this kind.
         schema: made if missing.
         what: what to call it in errors.
+        hint: the next step where it can't be opened.
 
     Raises:
         RlaifError: the file can't be opened, or is something else.
     """
 
-    def __init__(self, path: Path, application: int, schema: str, what: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        application: int,
+        schema: str,
+        what: str,
+        *,
+        hint: str = "Name another file with --cache; it is made if missing.",
+    ) -> None:
         self._name = f"{what} {str(path)!r}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +70,7 @@ class Database:
         except (OSError, sqlite3.Error) as error:
             raise RlaifError(
                 f"{self._name} could not be opened ({error})",
-                hint="Name another file with --cache; it is made if missing.",
+                hint=hint,
             ) from None
 
     @contextmanager

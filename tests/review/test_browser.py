@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from rlaif.review.desk import DESK, Desk
 from tests.review.helpers import labeled, serving
 
-PAIR = re.compile(r"/pair/\d+$")
-SEEN = re.compile(r"/pair/\d+/seen$")
+PAIR = re.compile(r"/pair/[0-9a-f]{12}$")
+SEEN = re.compile(r"/pair/[0-9a-f]{12}/seen$")
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,27 @@ def test_reviewing_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
         page.keyboard.press("e")
         page.wait_for_url("**/edit")
         page.keyboard.press("Control+A")
-        page.keyboard.type("what I would say")
+        page.keyboard.type("what I would")
+        page.reload()  # nothing half written is lost
+        page.keyboard.press("End")
+        page.keyboard.press("Control+End")
+        page.keyboard.type(" say")
         page.keyboard.press("Control+Enter")
         page.wait_for_url(SEEN)
         expect(page.get_by_label("verdicts")).to_contain_text("made better")
         page.keyboard.press("Enter")
         page.wait_for_url(PAIR)
-        page.keyboard.press("s")
+        page.keyboard.press("Shift+ArrowLeft")  # extends a selection, decides nothing
+        page.keyboard.press("n")
+        page.keyboard.type("a note that goes along")
+        page.keyboard.press("Escape")
+        page.keyboard.press("e")
+        page.wait_for_url("**/edit")
+        expect(page.locator("#note")).to_have_value("a note that goes along")
+        page.locator("h2").first.click()
+        page.keyboard.press("Escape")
+        page.wait_for_url(PAIR)
+        page.keyboard.press("Shift+S")
         page.wait_for_function("url => location.href !== url", arg=page.url)
         expect(page.get_by_label("progress")).to_contain_text("3 of 6 reviewed; 4 by you")
         page.close()

@@ -131,6 +131,39 @@ def test_a_longer_queue_keeps_what_was_said(tmp_path: Path) -> None:
         assert len(desk.decisions()) == 1
 
 
+def test_a_shorter_budget_or_another_audit_does_not_mix_designs(tmp_path: Path) -> None:
+    run = labeled(tmp_path)
+    with closing(desk_of(run, 20)) as desk:
+        before = [(t.number, t.certain, t.inclusion) for t in desk.tasks()]
+    with closing(desk_of(run, 5)) as desk:
+        assert [(t.number, t.certain, t.inclusion) for t in desk.tasks()] == before
+    for other in ({"seed": 1}, {"audit_share": 0.5}):
+        with pytest.raises(RlaifError, match="began with --audit-share 0.2 --seed 0"):
+            desk_of(run, 20, **other)
+
+
+def test_a_decision_taken_back_by_a_skip_is_open_again(tmp_path: Path) -> None:
+    with closing(desk_of(labeled(tmp_path), 3, overlap=0.0)) as desk:
+        number = desk.next_for("anna")
+        assert number is not None
+        desk.decide(number, "anna", "a", first="a")
+        desk.decide(number, "anna", "skip", first="a")
+        assert desk.progress("anna").done == 0
+        assert number in {desk.next_for(who) for who in ("ben", "carl", "dora")}
+
+
+def test_a_pair_left_open_over_a_weekend_took_no_weekend(tmp_path: Path) -> None:
+    desk_of(labeled(tmp_path), 6, overlap=0.0).close()
+    clock = Clock()
+    with closing(Desk(tmp_path / "run" / DESK, clock=clock)) as desk:
+        number = desk.next_for("anna")
+        clock.now += 200_000
+        assert desk.next_for("anna") == number
+        clock.now += 9
+        assert number is not None
+        assert desk.decide(number, "anna", "a", first="a").seconds == 9
+
+
 def test_a_run_that_was_labeled_anew_is_refused(tmp_path: Path) -> None:
     run = labeled(tmp_path)
     desk_of(run, 5).close()

@@ -17,7 +17,7 @@ from rlaif.review.desk import DESK, Desk
 from rlaif.review.labels import combine
 from rlaif.store.run_directory import read_manifest
 from rlaif.training.data import read_preferences
-from tests.pipeline.helpers import rows
+from tests.pipeline.helpers import CONSTITUTION, label, rows
 from tests.review.helpers import desk_of, labeled
 
 
@@ -59,6 +59,10 @@ def test_votes_are_combined_by_their_odds(reviewed: Path) -> None:
     decided = [t for t in tasks if t.item.winner]
     split, both, tie = (found[t.number] for t in decided[:3])
     assert (split.winner, split.p_a) == ("tie", 0.5)  # anna and ben contradict each other
+    assert split.split
+    assert not split.corrects
+    assert not tie.split
+    assert tie.corrects
     side = both.p_a if both.winner == "a" else 1 - both.p_a
     assert side == pytest.approx(0.81 / (0.81 + 0.01))
     assert (tie.winner, tie.p_a) == ("tie", 0.5)
@@ -87,7 +91,7 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
         old = before[row["provenance"]["row"], row["provenance"]["id"]]
         texts = {old[k][-1]["content"] for k in ("chosen", "rejected", "a", "b") if k in old}
         assert {row["chosen"][-1]["content"], row["rejected"][-1]["content"]} == texts
-    assert counts["untied"] == 2
+    assert (counts["untied"], counts["disputed"]) == (1, 1)
     assert counts["corrected"] == 0
     assert counts["confirmed"] >= 2
     manifest = read_manifest(out)
@@ -99,7 +103,16 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     assert len(loaded) == len(after)
     again = json.loads(invoke("labels", "apply", str(reviewed), "-o", str(out), "--json").output)
     assert again == counts
-    assert refused("calibrate", str(out), "--human", "x.jsonl") != ""
+    for command in (["calibrate", str(out), "--human", "x.jsonl"], ["review", str(out)]):
+        assert "holds what people said already" in refused(*command)
+    # A kill between the rows and the manifest is mended by the same command.
+    (out / "manifest.json").unlink()
+    invoke("labels", "apply", str(reviewed), "-o", str(out))
+    assert read_manifest(out)["counts"] == manifest["counts"]
+    with closing(Desk(reviewed / DESK)) as desk:
+        task = next(t for t in desk.tasks() if desk.decision(t.number, "anna") is not None)
+        desk.decide(task.number, "anna", "a", first="a", note="another note")
+    assert "another configuration" in refused("labels", "apply", str(reviewed), "-o", str(out))
 
 
 def test_a_reversed_label_swaps_sides_and_probabilities(tmp_path: Path) -> None:
@@ -135,25 +148,94 @@ def test_labels_survive_the_way_out_and_in(reviewed: Path, tmp_path: Path, form:
     for companion in reviewed.glob(f"{DESK}-*"):
         companion.unlink()
     desk_of(reviewed, 30, overlap=0.0).close()
-    extra = ["--reviewer", "team"] if form == "label-studio" else []
-    found = invoke("labels", "import", str(reviewed), str(file), "--format", form, *extra)
-    assert "were there already" in found.output
+    before = invoke("labels", "import", str(reviewed), str(file), "--format", form)
+    assert "were there already" in before.output
     with closing(Desk(reviewed / DESK)) as desk:
         again = combine(desk.tasks(), desk.decisions())
-    if form == "label-studio":  # it knows no names of ours: the last vote of a pair counts
-        same = [(f.task.number, f.winner) for f in said if len(f.votes) == 1]
-        assert set(same) <= {(f.task.number, f.winner) for f in again}
-    else:
-        assert [(f.task.number, f.winner, f.p_a) for f in said] == [
-            (f.task.number, f.winner, f.p_a) for f in again
-        ]
+        assert not any(d.blind for d in desk.decisions())  # they may have seen the judge's column
+    assert [(f.task.number, f.winner, f.p_a) for f in said] == [
+        (f.task.number, f.winner, f.p_a) for f in again
+    ]
     edits = [[e.text for e in f.edits] for f in said if f.edits]
     assert (
         [[e.text for e in f.edits] for f in again if f.edits] == edits == [["a much better answer"]]
     )
-    once_more = invoke("labels", "import", str(reviewed), str(file), "--format", form, *extra)
-    if form != "label-studio":
-        assert once_more.output.startswith("0 labels added")
+    once_more = invoke("labels", "import", str(reviewed), str(file), "--format", form)
+    assert once_more.output.startswith("0 labels added")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "argilla", "label-studio"])
+def test_a_reviewer_s_own_file_adds_nothing(reviewed: Path, tmp_path: Path, form: str) -> None:
+    """Reviewers whom a tool names by an id are known again; edits stay their writer's."""
+    file = tmp_path / f"labels.{form}"
+    invoke("labels", "export", str(reviewed), "-o", str(file), "--format", form)
+    found = invoke("labels", "import", str(reviewed), str(file), "--format", form)
+    assert found.output.startswith("0 labels added")
+
+
+def test_odd_texts_survive_a_spreadsheet_s_file(tmp_path: Path) -> None:
+    """Line ends of all kinds, formulas, long fields and several turns; and calibrate reads it."""
+    odd = "=cmd|' /C calc'!A0\r+1\u2028new\u2029\x85\"quoted\", end " + "long " * 40_000
+    lines = []
+    for i in range(80):
+        turns = [{"role": "user", "content": f"hello {i}"}, {"role": "assistant", "content": "yes?"},
+                 {"role": "user", "content": "-go on"}]  # fmt: skip
+        lines.append({"id": f"n{i}", "prompt": turns, "response_a": f"{odd if i == 0 else '@short'} {i}",
+                      "response_b": f"other {i} b c d e"})  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
+    label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", tmp_path / "run")
+    run = tmp_path / "run"
+    with closing(desk_of(run, 80, audit_share=1.0, overlap=0.0)) as desk:
+        for k, task in enumerate(t for t in desk.tasks() if t.item.winner):
+            right = task.item.winner if k % 4 else ("b" if task.item.winner == "a" else "a")
+            desk.decide(task.number, "anna", right, first="a", note="=1+1")  # type: ignore[arg-type]
+        said = len(desk.decisions())
+    for form in ("csv", "jsonl"):
+        file = tmp_path / f"labels.{form}"
+        invoke("labels", "export", str(run), "-o", str(file), "--format", form)
+        assert invoke("labels", "import", str(run), str(file), "--format", form).output.startswith(
+            "0 labels"
+        )
+        out = tmp_path / f"{form}.json"
+        invoke("calibrate", str(run), "--human", str(file), "-o", str(out))
+        assert json.loads(out.read_text())["labels"] == said
+    assert '"\'=1+1"' not in (tmp_path / "labels.csv").read_text()  # inside a cell of JSON
+    assert "\"'@short" in (tmp_path / "labels.csv").read_text()
+
+
+def test_edits_of_several_messages_change_the_last(tmp_path: Path) -> None:
+    talk = [{"role": "assistant", "content": "let me look"}, {"role": "tool", "content": "42"},
+            {"role": "assistant", "content": "it is 42"}]  # fmt: skip
+    rows_in = [{"id": f"n{i}", "prompt": [{"role": "user", "content": f"q {i}"}], "response_a": talk,
+                "response_b": [{"role": "assistant", "content": f"no {i} b c d"}]} for i in range(12)]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows_in))
+    (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
+    label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", tmp_path / "run")
+    with closing(desk_of(tmp_path / "run", 5, overlap=0.0)) as desk:
+        task = next(desk.tasks())
+        desk.decide(task.number, "anna", "a", first="a", edited="it is surely 42")
+    invoke("labels", "apply", str(tmp_path / "run"), "-o", str(tmp_path / "out"))
+    (own,) = (
+        r for r in rows(tmp_path / "out", "preferences.jsonl") if "/edit-" in r["provenance"]["id"]
+    )
+    assert [m["content"] for m in own["chosen"]] == ["let me look", "42", "it is surely 42"]
+    assert own["rejected"] == talk
+
+
+def test_labels_that_the_queue_picked_do_not_pass_for_random_ones(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 200)
+    with closing(desk_of(run, 150, audit_share=0.6, overlap=0.0)) as desk:
+        audited = 0
+        for k, task in enumerate(t for t in desk.tasks() if t.item.winner):
+            right = task.item.winner if k % 4 else ("b" if task.item.winner == "a" else "a")
+            desk.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
+            audited += task.audit
+    file = tmp_path / "human.jsonl"
+    invoke("labels", "export", str(run), "-o", str(file))
+    found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
+    assert "picked for doubt" in found.output
+    assert json.loads((tmp_path / "c.json").read_text())["labels"] == audited
 
 
 def test_a_queue_for_others_hides_the_judge_unless_asked(reviewed: Path, tmp_path: Path) -> None:
@@ -202,6 +284,7 @@ def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
         ("jsonl", '{"label": "a"}', "names no pair"),
         ("csv", "id,row,label,reviewer\nn1,2,left,me\n", "'left' is no label"),
         ("csv", "id,row,label\nn1,2,a\n", "does not say who labeled"),
+        ("jsonl", '{"id": "n1", "row": 2, "votes": "{"}', "labels:1:1: not JSON"),
         ("argilla", "{}", "is no list of records"),
         ("argilla", '[{"responses": {"preference": [{"value": "a"}]}}]', "is not argilla"),
         ("label-studio", "[1]", "is no list of records"),
@@ -221,8 +304,8 @@ def test_bad_files_are_one_clear_sentence(
 def test_report_counts_what_was_corrected(reviewed: Path) -> None:
     found = json.loads(invoke("labels", "report", str(reviewed), "--json").output)
     assert found["labels"] >= 4
-    assert found["corrected"] == 2  # two that people call a tie
-    text = invoke("labels", "report", str(reviewed)).output
+    assert found["corrected"] == 1  # one that anna calls a tie; on another she and ben disagree
+    text = invoke("labels", "reviewers", str(reviewed)).output
     assert "anna" in text
     assert "ben" in text
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from rlaif.errors import RlaifError
 from rlaif.review.desk import Desk, Task, first_shown
+from rlaif.review.door import Seals
 from rlaif.review.pages import Review, build_review
 from rlaif.review.start import questions
 from rlaif.review.words import word_diff
@@ -27,7 +29,9 @@ def client(desk: Desk, *, token: str | None = None, **headers: str) -> TestClien
     reasoning = {(t.item.row, t.item.id): [("one", "SECRET REASONS")] for t in desk.tasks()}
     review = Review(desk, "run", {"one": "Which response is one?"}, reasoning)
     app = build_review(review, hosts=frozenset({"127.0.0.1"}), token=token)
-    return TestClient(app, base_url="http://127.0.0.1:8100", headers=headers)
+    return TestClient(
+        app, raise_server_exceptions=False, base_url="http://127.0.0.1:8100", headers=headers
+    )
 
 
 def form_of(page: str) -> str:
@@ -42,7 +46,10 @@ def log_in(c: TestClient, name: str = "anna") -> str:
 
 
 def task_at(desk: Desk, path: str) -> Task:
-    task = desk.task(int(path.split("/")[2]))
+    seals = Seals(desk.secret)
+    address = path.split("/")[2]
+    (number,) = (n for n in desk.numbers() if seals.seal("pair", str(n)).startswith(address))
+    task = desk.task(number)
     assert task is not None
     return task
 
@@ -133,7 +140,7 @@ def test_forms_of_others_are_refused(desk: Desk) -> None:
     other = client(desk)
     log_in(other, "ben")
     assert other.post(path, data=good).status_code == 403
-    assert c.post(path, content=b"x" * (1 << 20) + b"y").status_code == 413
+    assert c.post(path, content=b"x" * (4 << 20) + b"y").status_code == 413
     assert not desk.decisions()
     assert c.post(path, data=good, headers={"origin": "http://127.0.0.1:8100"}).status_code == 200
     assert len(desk.decisions()) == 1
@@ -141,7 +148,7 @@ def test_forms_of_others_are_refused(desk: Desk) -> None:
 
 def test_names_that_we_did_not_sign_are_nobody(desk: Desk) -> None:
     c = client(desk)
-    c.cookies.set("rlaif_reviewer", f"{b'root'.hex()}.{'0' * 32}")
+    c.cookies.set(Seals(desk.secret).name_cookie, f"{b'root'.hex()}.{'0' * 32}")
     assert c.get("/next").url.path == "/"
     for bad in ("", " ", "x" * 61, "a\x07b"):
         page = c.post("/name", data={"form": form_of(c.get("/").text), "name": bad})
@@ -161,7 +168,7 @@ def test_a_token_is_shown_once_and_never_guessed(desk: Desk) -> None:
     assert c.get("/").status_code == 401
     assert c.get("/static/review.css").status_code == 401
     assert c.get("/?token=wrong").status_code == 401
-    c.cookies.set("rlaif_review", "a-secret")
+    c.cookies.set(Seals(desk.secret).token_cookie, "a-secret")
     assert c.get("/").status_code == 401
     c.cookies.clear()
     inside = c.get("/?token=a-secret")
@@ -170,7 +177,7 @@ def test_a_token_is_shown_once_and_never_guessed(desk: Desk) -> None:
     assert c.get("/").status_code == 200
     cookie = inside.history[0].headers["set-cookie"].lower()
     assert "httponly" in cookie
-    assert "samesite=strict" in cookie
+    assert "samesite=lax" in cookie
 
 
 def test_every_answer_forbids_what_pages_do_not_need(desk: Desk) -> None:
@@ -184,7 +191,7 @@ def test_every_answer_forbids_what_pages_do_not_need(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/pair/99999", "/pair/x", "/pair/-1", "/pair/٣", "/pair/99999/seen"]
+    "path", ["/pair/1", "/pair/x", "/pair/-1", "/pair/٣", "/pair/99/seen", f"/pair/{'9' * 5000}"]
 )
 def test_pairs_that_are_not_there(desk: Desk, path: str) -> None:
     c = client(desk)
@@ -192,6 +199,72 @@ def test_pairs_that_are_not_there(desk: Desk, path: str) -> None:
     answer = c.get(path)
     assert answer.status_code == (200 if path.endswith("seen") else 404)
     assert "Traceback" not in answer.text
+
+
+def test_addresses_say_nothing_of_the_judge(desk: Desk) -> None:
+    """Numbers would: the decided pairs of a run come first."""
+    c = client(desk)
+    assert not re.search(r"/pair/\d{1,6}(/|$)", log_in(c))
+
+
+def test_odd_forms_are_answered(desk: Desk) -> None:
+    c = client(desk)
+    path = log_in(c)
+    form = form_of(c.get(path).text)
+    odd = {"form": form, "choice": "left", "edited": "new text", "pasted": "9" * 5000}
+    assert c.post(path, data=odd).status_code == 200
+    assert c.post(path, data={"form": form, "choice": "neither"}).status_code == 422
+    c.post(path, data={"form": form, "choice": "tie", "edited": "ignored"})
+    said = desk.decisions()
+    assert [(d.verdict, d.edited) for d in said][1:] == [("tie", "")]
+    assert said[0].pasted < 10**7
+
+
+def test_what_fails_is_one_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = client(desk)
+    path = log_in(c)
+    form = form_of(c.get(path).text)
+
+    def full(*_: object, **__: object) -> None:
+        raise RlaifError("the review file failed (disk full)", hint="Make room.")
+
+    monkeypatch.setattr(desk, "decide", full)
+    answer = c.post(path, data={"form": form, "choice": "left"})
+    assert answer.status_code == 500
+    assert "disk full" in answer.text
+
+
+def test_a_refused_edit_keeps_what_was_written(desk: Desk) -> None:
+    c = client(desk)
+    path = log_in(c)
+    task, page = task_at(desk, path), c.get(path)
+    text = task.item.a[0]["content"]
+    answer = c.post(
+        path, data={"form": form_of(page.text), "choice": "left", "edited": text, "note": "KEEP ME"}
+    )
+    assert answer.status_code == 422
+    assert "KEEP ME" in answer.text
+    c.post(
+        path,
+        data={"form": form_of(page.text), "choice": "left", "edited": "BETTER", "note": "KEEP ME"},
+    )
+    again = c.get(f"{path}/edit").text
+    assert "KEEP ME" in again
+    assert "BETTER" in again
+
+
+def test_two_reviews_on_one_machine_keep_their_names(desk: Desk, tmp_path: Path) -> None:
+    """Cookies do not know ports."""
+    (tmp_path / "other").mkdir()
+    with closing(desk_of(labeled(tmp_path / "other"), 5)) as second:
+        one, two = client(desk), client(second)
+        path = log_in(one, "anna")
+        two.cookies.update(one.cookies)
+        log_in(two, "ben")
+        one.cookies.update(two.cookies)
+        form = form_of(one.get(path).text)
+        assert one.post(path, data={"form": form, "choice": "left"}).status_code == 200
+        assert [d.reviewer for d in desk.decisions()] == ["anna"]
 
 
 def test_undo_leads_back(desk: Desk) -> None:

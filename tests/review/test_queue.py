@@ -121,6 +121,17 @@ def test_the_audit_says_how_many_labels_are_wrong() -> None:
         assert held / 1000 >= 0.95 - 2 * (0.05 * 0.95 / 1000) ** 0.5
 
 
+def test_a_queue_of_everything_counts_and_does_not_estimate() -> None:
+    rng = np.random.default_rng(6)
+    scores = list(rng.random(100))
+    wrong = rng.random(100) < 0.4
+    plan = planned(scores, 100)
+    tasks, said = labels_for(plan, wrong)
+    found = audit(combine(tasks, said), tasks, 100)
+    assert (found.wrong.rate, found.wrong.low, found.wrong.high) == (wrong.mean(),) * 3
+    assert found.whole
+
+
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 pairs of the demo world, labeled by the demo judge with all principles in one tier: it

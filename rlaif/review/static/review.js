@@ -4,7 +4,9 @@
 const typing = (target) => target.matches("textarea, input, select");
 
 document.addEventListener("keydown", (event) => {
-  const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + key;
+  if (event.shiftKey && event.key.startsWith("Arrow")) return; // extends a selection
   if (event.altKey || event.repeat || event.isComposing) return;
   if (typing(event.target) && !["Ctrl+Enter", "Escape"].includes(name)) return;
   // Enter on a button or a link is the browser's own.
@@ -28,6 +30,20 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// What is half written outlives a reload and a crash; it goes with the form that holds it.
+const store = {
+  get: (key) => { try { return localStorage.getItem(key); } catch { return null; } },
+  set: (key, value) => { try { localStorage.setItem(key, value); } catch {} },
+  drop: (key) => { try { localStorage.removeItem(key); } catch {} },
+};
+for (const field of document.querySelectorAll("[data-draft]")) {
+  const key = `draft:${field.name}:${field.dataset.draft}`;
+  const kept = store.get(key);
+  if (kept !== null) field.value = kept;
+  field.addEventListener("input", () => store.set(key, field.value));
+  field.form.addEventListener("submit", () => store.drop(key));
+}
+
 // A form is sent once, however often it is clicked.
 for (const form of document.querySelectorAll("form")) {
   form.addEventListener("submit", (event) => {
@@ -42,19 +58,14 @@ window.addEventListener("pageshow", () => {
 const toggle = document.getElementById("diff");
 const pair = document.querySelector(".pair.diffable");
 if (pair) {
-  let shown = true;
-  try {
-    shown = localStorage.getItem("diff") !== "off";
-  } catch {}
+  let shown = store.get("diff") !== "off";
   const show = () => pair.classList.toggle("diffing", shown);
   show();
   if (toggle) {
     toggle.hidden = false;
     toggle.addEventListener("click", () => {
       shown = !shown;
-      try {
-        localStorage.setItem("diff", shown ? "on" : "off");
-      } catch {}
+      store.set("diff", shown ? "on" : "off");
       show();
     });
   }

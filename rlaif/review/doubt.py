@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlaif.evaluation.own_family import own_side
 from rlaif.records import CLEAR
 from rlaif.review.items import Item
 
 UNDECIDED = 0.25
 """What a tie or an abstention is worth: no wrong label, but one that could be had."""
-_ORDERS, _PRINCIPLES, _JUDGES, _HOSTILE, _THIN = 0.25, 0.25, 0.25, 0.3, 0.1
+_ORDERS, _PRINCIPLES, _JUDGES, _HOSTILE, _THIN, _OWN = 0.25, 0.25, 0.25, 0.3, 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Doubt:
     reasons: tuple[str, ...]
 
 
-def doubt(item: Item, thin: frozenset[str] = frozenset()) -> Doubt:
+def doubt(item: Item, thin: frozenset[str] = frozenset(), judges: tuple[str, ...] = ()) -> Doubt:
     """The chance that the judge is wrong, plus a quarter at most for each kind of contradiction.
 
     Uncertainty and disagreement sampling (Lewis and Gale 1994; Seung et al. 1992): small margins,
@@ -36,6 +37,7 @@ def doubt(item: Item, thin: frozenset[str] = frozenset()) -> Doubt:
 
     Args:
         thin: tags of which the run has few pairs: their labels are checked more.
+        judges: the models that judged: what they prefer of their own family is checked more.
     """
     decided = item.status == "decided"
     wrong = min(item.p_a, 1.0 - item.p_a) if decided else 0.0
@@ -46,8 +48,8 @@ def doubt(item: Item, thin: frozenset[str] = frozenset()) -> Doubt:
     opposed = min(max(signs, default=0.0), -min(signs, default=0.0))
     if opposed >= CLEAR:
         parts.append((_PRINCIPLES * opposed, "principles disagree"))
-    judges = [2.0 * p - 1.0 for _, p in item.judges]
-    apart = (max(judges) - min(judges)) / 2.0 if judges else 0.0
+    members = [2.0 * p - 1.0 for _, p in item.judges]
+    apart = (max(members) - min(members)) / 2.0 if members else 0.0
     if apart >= CLEAR:
         parts.append((_JUDGES * apart, "judges disagree"))
     if item.hostile:
@@ -55,6 +57,9 @@ def doubt(item: Item, thin: frozenset[str] = frozenset()) -> Doubt:
     rare = thin.intersection(item.tags)
     if rare:
         parts.append((_THIN, f"few pairs are of {min(rare)!r}"))
+    own = int(own_side(judges, ([item.origins[0]], [item.origins[1]]))[0])
+    if own and item.winner == ("a" if own > 0 else "b"):
+        parts.append((_OWN, "the judge prefers a model of its own family"))
     named = sorted((p for p in parts if p[1]), key=lambda part: -part[0])
     return Doubt(sum(value for value, _ in parts), wrong, tuple(text for _, text in named))
 

@@ -44,12 +44,13 @@ def plan_review(run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, see
     if "constitution" not in config or "judge" not in config:
         raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
     thin = _thin_tags(run)
+    judges = tuple(str(own["judge"]["model"]) for own in config.get("members", []) or [config])
 
     def candidates() -> Iterator[Candidate]:
         for number, item in enumerate(read_items(run)):
             # Settled without a judge (identical, empty): nothing to look at.
             if item.opinions or item.hostile:
-                yield Candidate(number, f"{item.row}:{item.id}", doubt(item, thin))
+                yield Candidate(number, f"{item.row}:{item.id}", doubt(item, thin, judges))
 
     plan = plan_queue(candidates(), budget, audit_share=audit_share, seed=seed)
     if not plan.queue:

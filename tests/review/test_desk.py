@@ -138,7 +138,7 @@ def test_a_shorter_budget_or_another_audit_does_not_mix_designs(tmp_path: Path) 
     with closing(desk_of(run, 5)) as desk:
         assert [(t.number, t.certain, t.inclusion) for t in desk.tasks()] == before
     for other in ({"seed": 1}, {"audit_share": 0.5}):
-        with pytest.raises(RlaifError, match="began with --audit-share 0.2 --seed 0"):
+        with pytest.raises(RlaifError, match=r"began with --audit-share 0\.2 --seed 0"):
             desk_of(run, 20, **other)
 
 

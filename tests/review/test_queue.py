@@ -40,7 +40,11 @@ def test_doubt_names_its_reasons() -> None:
     assert hostile.reasons == ("text that speaks to the judge (b: instruction)",)
     rare = doubt(replace(SURE, tags=("rare", "other")), frozenset({"rare"}))
     assert rare.reasons == ("few pairs are of 'rare'",)
-    for more in (unsure, doubt(opposed), doubt(judges), hostile, rare):
+    mine = replace(SURE, origins=("Qwen/Qwen3-8B", "gpt-5"))
+    family = doubt(mine, judges=("Qwen/Qwen3-32B",))
+    assert family.reasons == ("the judge prefers a model of its own family",)
+    assert doubt(replace(mine, winner="b", p_a=0.01), judges=("Qwen/Qwen3-32B",)).reasons == ()
+    for more in (family, unsure, doubt(opposed), doubt(judges), hostile, rare):
         assert more.score > doubt(SURE).score
     tie = doubt(replace(SURE, status="tie", winner="", p_a=0.5))
     assert (tie.wrong, tie.reasons) == (0.0, ("the judge is of two minds",))

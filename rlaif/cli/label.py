@@ -16,6 +16,7 @@ from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libr
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.stages.cost import HUMAN_PRICE, Prices
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.layouts import FIELDS
 
@@ -81,6 +82,16 @@ again after a stop: it goes on where it stopped.
     metavar="X",
     help="Of this machine, for the cost.",
 )
+@click.option(
+    "--price-tokens",
+    metavar="X[,Y[,Z]]",
+    help="Of a million prompt tokens, of those that were computed before, and of written ones, "
+    "for the cost.",
+)
+@click.option(
+    "--human-price", default=HUMAN_PRICE, show_default=True, type=click.FloatRange(0, 1e9),
+    metavar="X", help="Of one label by a person, to compare with.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(LabelSettings, skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt"}))
@@ -96,6 +107,8 @@ def command(
     split: str,
     cache: str | None,
     price_per_hour: float | None,
+    price_tokens: str | None,
+    human_price: float,
     dry_run: bool,
     as_json: bool,
     **flags: Any,
@@ -106,13 +119,12 @@ def command(
     and `rlaif train-dpo` trains on them.
     """
     quiet_libraries()
-    if price_per_hour != price_per_hour:
-        raise RlaifError("--price-per-hour is not a number", hint="Give a price, such as 2.5.")
+    prices = _prices(price_per_hour, price_tokens, human_price)
     cache_path = Path(cache) if cache else None
     if panel is not None or len(judges) > 1:
         _label_by_panel(
             data, constitution, Path(out), panel_of(panel, judges, config, flags), split,
-            cache_path, price_per_hour, dry_run, as_json,
+            cache_path, prices, dry_run, as_json,
         )  # fmt: skip
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
@@ -122,9 +134,7 @@ def command(
     settings = with_engine(settings, Path(out), cache_path)
     job = prepare(data, constitution, settings, split=split)
     if dry_run:
-        _print_estimate(
-            estimate(job, cache_path=cache_path, price_per_hour=price_per_hour), as_json
-        )
+        _print_estimate(estimate(job, cache_path=cache_path, prices=prices), as_json)
         return
     if not job.template.fixed_before_principle:
         note(
@@ -138,7 +148,7 @@ def command(
             job,
             Path(out),
             cache_path=cache_path,
-            price_per_hour=price_per_hour,
+            prices=prices,
             on_progress=screen.progress,
             on_engine=screen.engine,
         )
@@ -155,7 +165,7 @@ def _label_by_panel(
     panel: Any,
     split: str,
     cache_path: Path | None,
-    price_per_hour: float | None,
+    prices: Prices,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -173,7 +183,7 @@ def _label_by_panel(
             f"{number}-{m.settings.judge.model}": estimate(
                 prepare(data, constitution, m.settings, split=split),
                 cache_path=cache_path,
-                price_per_hour=price_per_hour,
+                prices=prices,
             )
             for number, m in enumerate(members, 1)
         }
@@ -194,7 +204,7 @@ def _label_by_panel(
     with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
         summary = run_panel(
             data, constitution, panel, out, split=split, cache_path=cache_path,
-            price_per_hour=price_per_hour, on_progress=screens.progress,
+            prices=prices, on_progress=screens.progress,
             on_engine=screens.engine,
         )  # fmt: skip
     if as_json:
@@ -300,6 +310,39 @@ def _tokens(found: dict[str, int | None]) -> str:
     return f"{text} (planned {found['planned']:,}; no fewer than {found['at_least']:,})"
 
 
+def _prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:
+    if per_hour != per_hour or human != human:
+        raise RlaifError("a price is not a number", hint="Give a price, such as 2.5.")
+    kinds: list[float | None] = []
+    for text in tokens.split(",") if tokens else ():
+        try:
+            price = float(text)
+        except ValueError:
+            price = -1.0
+        if not 0 <= price < 1e9:
+            raise RlaifError(
+                f"--price-tokens has {text!r}, which is no price",
+                hint="Give one to three, such as 0.15,0.075,0.6.",
+            )
+        kinds.append(price)
+    if len(kinds) > 3:
+        raise RlaifError(
+            f"--price-tokens has {len(kinds)} prices", hint="Prompt, computed before, written."
+        )
+    computed, cached, written = [*kinds, None, None, None][:3]
+    return Prices(per_hour, computed, cached, written, human)
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    text = f"{cost['total']:.6g}"
+    if cost["per_label"] is None:
+        return text
+    return (
+        f"{text}: {cost['per_label']:.3g} a label (people at {cost['human_per_label']:g} a label: "
+        f"{cost['human_total']:,.2f})"
+    )
+
+
 def _asked(last: dict[str, Any]) -> list[tuple[str, object]]:
     """What this process asked; nothing for a panel, whose judges' own runs say it."""
     if "verdicts_asked" not in last:
@@ -330,8 +373,13 @@ def print_summary(summary: Any) -> None:
         *_asked(last),
         ("seconds", f"{manifest['seconds']:.1f}"),
     ]
-    if manifest.get("cost") is not None:
-        rows.append(("cost", manifest["cost"]))
+    agreement = tally.self_agreement
+    if agreement is not None:
+        rows.append(("the judge agrees with itself, orders swapped", percent(agreement)))
+    if tally.decided:
+        rows.append(("milliseconds a label", f"{1000 * manifest['seconds'] / tally.decided:.2f}"))
+    if cost := manifest.get("cost"):
+        rows.append(("cost", _cost(cost)))
     if promise := manifest["config"].get("agreement"):
         kept = tally.decided / tally.pairs if tally.pairs else 0.0
         rows.append(

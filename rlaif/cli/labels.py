@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,13 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
 @_certainty
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 def report_command(run: str, certainty: float, as_json: bool) -> None:
-    """Say how far people agree with the judge, what they corrected, and how long it took."""
+    """Say how far people agree with the judge, what they corrected, and how long it took.
+
+    Also kept in RUN/review.json, for `rlaif report`.
+    """
     quiet_libraries()
     from rlaif.review.labels import audit, combine
+    from rlaif.store.run_directory import REVIEW, write_atomically
 
     with closing(_desk(run)) as desk:
         tasks = list(desk.tasks())
@@ -188,12 +193,14 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     found = audit(labels, tasks, total)
     minutes = sum(min(label.seconds, 300.0) for label in labels) / 60
     corrected = sum(label.corrects for label in labels)
+    facts = {
+        "labels": len(labels), "of": len(tasks), "corrected": corrected, "minutes": minutes,
+        "agreement": vars(found.agreement), "wrong": vars(found.wrong),
+        "counted": found.whole, "pairs": total,
+    }  # fmt: skip
+    write_atomically(Path(run) / REVIEW, json.dumps(facts) + "\n")
     if as_json:
-        print_json({
-            "labels": len(labels), "of": len(tasks), "corrected": corrected, "minutes": minutes,
-            "agreement": vars(found.agreement), "wrong": vars(found.wrong),
-            "counted": found.whole, "pairs": total,
-        })  # fmt: skip
+        print_json(facts)
         return
     how = "most doubtful pairs counted, the rest estimated" if found.whole else "by the audit alone"
     rows = [

@@ -10,6 +10,7 @@ from rlaif.engines.base import codec_for
 from rlaif.pipeline.job import LabelJob
 from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rendering import Renderer
+from rlaif.stages.cost import Prices, Tokens, cost_of
 from rlaif.stages.layouts import BadRow
 from rlaif.stages.questions import OrdersMode, plan, principles_for, screen
 from rlaif.store.cache import VerdictCache, default_cache_path
@@ -18,7 +19,7 @@ SAMPLE_PAIRS = 200
 
 
 def estimate(
-    job: LabelJob, *, cache_path: Path | None = None, price_per_hour: float | None = None
+    job: LabelJob, *, cache_path: Path | None = None, prices: Prices | None = None
 ) -> dict[str, Any]:
     """Rows, pairs, judge calls, prompt tokens, time and cost.
 
@@ -60,18 +61,24 @@ def estimate(
         rates = cache.rates(job.config["judge"]["fingerprint"])
     rate = rates.get(settings.judge.engine)
     seconds = None if rate is None else round(calls / rate, 1)
+    prices = prices or Prices()
+    scale = calls / sampled_calls if sampled_calls else 0.0
+    computed = round(shared_tokens * scale)
+    expected = Tokens(computed, round(tokens * scale) - computed)
     cost = None
-    if seconds is not None and price_per_hour is not None:
-        cost = round(seconds / 3600 * price_per_hour, 4)
+    if prices.known and (seconds is not None or prices.per_hour is None):
+        cost = cost_of(prices, seconds=seconds or 0.0, tokens=expected, labels=pairs)
     return {
         "rows": rows,
         "rows_rejected": rejected,
         "pairs": pairs,
         "judge_calls": calls,
-        "prompt_tokens": round(tokens * calls / sampled_calls) if sampled_calls else 0,
-        "prompt_tokens_to_compute": round(shared_tokens * calls / sampled_calls)
-        if sampled_calls
-        else 0,
+        "prompt_tokens": expected.computed + expected.cached,
+        "prompt_tokens_to_compute": expected.computed,
         "seconds": seconds,
-        "cost": cost if price_per_hour is not None else "give --price-per-hour",
+        "cost": round(cost["total"], 4)
+        if cost
+        else None
+        if prices.known
+        else "give --price-per-hour or --price-tokens",
     }

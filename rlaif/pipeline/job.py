@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from rlaif.pipeline.settings import LabelSettings
 from rlaif.pipeline.versions import library_versions
 from rlaif.prompts import JudgeTemplate, load_judge_template
 from rlaif.records import Rejected
+from rlaif.stages.cost import Prices, Tokens, cost_of
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.summary import Tally, dump_tally, load_tally
@@ -203,7 +204,7 @@ def run_label(
     out: Path,
     *,
     cache_path: Path | None = None,
-    price_per_hour: float | None = None,
+    prices: Prices | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_engine: Callable[[str], None] = lambda _: None,
 ) -> LabelSummary:
@@ -211,7 +212,7 @@ def run_label(
 
     Args:
         cache_path: the verdict cache; default: the user's.
-        price_per_hour: of the machine, for the cost in the manifest.
+        prices: for the cost in the manifest.
         on_engine: told "starting" before the engine starts and "ready" after.
 
     Raises:
@@ -253,7 +254,7 @@ def run_label(
                         job.settings.judge.engine,
                         asked / progress.seconds,
                     )
-                manifest = run_manifest(job.config, tally, labeler.seconds, price_per_hour)
+                manifest = run_manifest(job.config, tally, labeler.seconds, labeler.spent, prices)
                 if stopping is not None:
                     manifest["stopping"] = stopping_facts(stopping, tally)
                 manifest["last_process"] = {
@@ -273,9 +274,14 @@ def run_label(
 
 
 def run_manifest(
-    config: dict[str, Any], tally: Tally, seconds: float, price_per_hour: float | None
+    config: dict[str, Any],
+    tally: Tally,
+    seconds: float,
+    tokens: Tokens,
+    prices: Prices | None,
 ) -> dict[str, Any]:
     """What every manifest of a labeling run holds."""
+    cost = cost_of(prices or Prices(), seconds=seconds, tokens=tokens, labels=tally.decided)
     return {
         "format": 1,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -283,5 +289,6 @@ def run_manifest(
         "libraries": library_versions(),
         "counts": dump_tally(tally),
         "seconds": round(seconds, 3),
-        "cost": None if price_per_hour is None else round(price_per_hour * seconds / 3600, 6),
+        "tokens": asdict(tokens),
+        "cost": cost,
     }

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from rlaif.constitution.schema import Constitution
 from rlaif.engines.base import Engine
@@ -33,6 +33,7 @@ from rlaif.records import (
     Request,
     Result,
 )
+from rlaif.stages.cost import Tokens
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.stopping import Judged, Stopping
@@ -133,6 +134,8 @@ class Labeler:
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
         self._earlier_seconds = float(run.journal.get("seconds", 0.0))
+        self._earlier_tokens = Tokens(**run.journal.get("tokens", {}))
+        self._reasoned = 0
         self._tally = _tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
@@ -156,6 +159,13 @@ class Labeler:
     def seconds(self) -> float:
         """Time spent on this run so far, over all processes."""
         return self._earlier_seconds + time.monotonic() - self._began
+
+    @property
+    def spent(self) -> Tokens:
+        """What the judge read and wrote for this run so far, over all processes."""
+        stats = self._engine.stats()
+        now = Tokens(stats.prompt_tokens - stats.cached_tokens, stats.cached_tokens, self._reasoned)
+        return self._earlier_tokens.plus(now)
 
     def _requests(self, source: Source) -> Iterator[Request | None]:
         planned = Ahead(self._planner.windows(source, self._tally.rows), WINDOWS_AHEAD)
@@ -335,6 +345,7 @@ class Labeler:
         """A result as it is, or None where reasoning is done and the answer is still to be read."""
         if not isinstance(result, GenerationResult):
             return self._sampled(result)
+        self._reasoned += len(result.token_ids)
         if not result.finished:
             most = self._settings.reasoning_tokens
             return self._sampled(Failure(result.id, f"reasoning was cut at {most} tokens"))
@@ -433,8 +444,9 @@ class Labeler:
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""
         self._writer.checkpoint(
-            rows=self._tally.rows, tally=dump_tally(self._tally), seconds=round(self.seconds, 3)
-        )
+            rows=self._tally.rows, tally=dump_tally(self._tally), seconds=round(self.seconds, 3),
+            tokens=asdict(self.spent),
+        )  # fmt: skip
         self._checkpointed = time.monotonic()
 
     def _report(self) -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rows import preference_row, undecided_row
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Pair, Preference, PrincipleScore
+from rlaif.stages.cost import Prices, Tokens
 from rlaif.stages.layouts import BadRow, read_row
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.panel import Opinion, PanelMode, fold_panel
@@ -72,7 +74,7 @@ def run_panel(
     *,
     split: str = "train",
     cache_path: Path | None = None,
-    price_per_hour: float | None = None,
+    prices: Prices | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> LabelSummary:
@@ -124,7 +126,8 @@ def run_panel(
             )  # fmt: skip
         tally = _fold(run, config, jobs, panel, names[: len(summaries)])
         spent = sum(s.manifest["seconds"] for s in summaries)
-        manifest = run_manifest(config, tally, spent, price_per_hour)
+        tokens = reduce(Tokens.plus, (Tokens(**s.manifest["tokens"]) for s in summaries))
+        manifest = run_manifest(config, tally, spent, tokens, prices)
         manifest["members"] = [
             {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,
              "seconds": s.manifest["seconds"]}

@@ -64,6 +64,12 @@ class Tally:
     tiers: dict[str, int] = field(default_factory=dict)
     principles: dict[str, PrincipleTally] = field(default_factory=dict)
 
+    @property
+    def self_agreement(self) -> float | None:
+        """Share of clear opinions that both orders share; None where one order was asked."""
+        clear = sum(p.clear for p in self.principles.values())
+        return 1.0 - sum(p.flipped for p in self.principles.values()) / clear if clear else None
+
     def add_rejected(self) -> None:
         """Count an input row that could not be read."""
         self.rejected += 1

@@ -20,6 +20,8 @@ from rlaif.errors import Place, RlaifError
 
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
 CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
+REVIEW = "review.json"
+"""What people found in a review, as `rlaif labels report` says it."""
 CONSTITUTION = "constitution.yaml"
 """What the judge was asked by, with what it extends merged in."""
 

@@ -81,7 +81,7 @@ def main() -> None:
                 truth = [lazy[r.name] for r in reports]
                 if any(truth):
                     aucs.append(roc_auc_score(truth, [-r.p for r in reports]))
-                rates.append(prevalence(reports).rate)
+                rates.append(prevalence(reports)[1].rate)
                 flagged += [bool(r.flags) for r in reports if not lazy[r.name]]
                 caught += [bool(r.flags) for r in reports if lazy[r.name]]
             how = "with" if with_detector else "without"

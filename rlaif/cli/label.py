@@ -378,7 +378,7 @@ def print_summary(summary: Any) -> None:
         rows.append(("the judge agrees with itself, orders swapped", percent(agreement)))
     if tally.decided:
         rows.append(("milliseconds a label", f"{1000 * manifest['seconds'] / tally.decided:.2f}"))
-    if cost := manifest.get("cost"):
+    if isinstance(cost := manifest.get("cost"), dict):
         rows.append(("cost", _cost(cost)))
     if promise := manifest["config"].get("agreement"):
         kept = tally.decided / tally.pairs if tally.pairs else 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -95,12 +97,13 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
     A label that is there already is not added again.
     """
     from rlaif.review.desk import first_shown
-    from rlaif.review.exchange import name_of, read_labels
+    from rlaif.review.exchange import name_of, read_labels, same_as
 
     with closing(_desk(run)) as desk:
         known = {d.reviewer for d in desk.decisions()}
         found = read_labels(Path(file), form, reviewer=reviewer, known=known)  # type: ignore[arg-type]
         tasks = {name_of(task): task for task in desk.tasks()}
+        ours = form in ("jsonl", "csv")  # other tools show `a` first
         added = same = 0
         unknown = []
         for said in found:
@@ -109,14 +112,12 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
                 unknown.append(said.name)
                 continue
             before = desk.decision(task.number, said.reviewer)
-            if before is not None and (before.verdict, before.edited) == (
-                said.verdict,
-                said.edited,
-            ):
+            if before is not None and same_as(before, said):
                 same += 1
                 continue
             desk.decide(
-                task.number, said.reviewer, said.verdict, first=first_shown(task, said.reviewer),
+                task.number, said.reviewer, said.verdict,
+                first=first_shown(task, said.reviewer) if ours else "a",
                 note=said.note, edited=said.edited, seconds=said.seconds, blind=blind,
             )  # fmt: skip
             added += 1
@@ -179,7 +180,7 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     Also kept in RUN/review.json, for `rlaif report`.
     """
     quiet_libraries()
-    from rlaif.review.labels import audit, combine
+    from rlaif.review.labels import LONGEST, audit, combine
     from rlaif.store.run_directory import REVIEW, write_atomically
 
     with closing(_desk(run)) as desk:
@@ -191,7 +192,7 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     if not labels:
         raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
     found = audit(labels, tasks, total)
-    minutes = sum(min(label.seconds, 300.0) for label in labels) / 60
+    minutes = sum(min(d.seconds, LONGEST) for d in decisions) / 60
     corrected = sum(label.corrects for label in labels)
     facts = {
         "labels": len(labels), "of": len(tasks), "corrected": corrected, "minutes": minutes,
@@ -225,8 +226,10 @@ Examples:
 
 What is tested: whether somebody errs with the judge (on planted pairs that it has wrong), takes
 one side, gives one answer in a row, and writes edits that a detector of yours takes for a model's.
-A flag is a reason to talk, not a verdict: pairs that the judge has wrong may be harder for people
-too, and how well this works on real reviewers is not known.
+That takes two dozen planted pairs for each reviewer, of which the judge has a third wrong: plant
+pairs of both kinds, and raise --gold-share. A flag is a reason to talk, not a verdict: one
+attentive reviewer in twenty gets one, and more where pairs that the judge has wrong are harder for
+people too. How well this works on real reviewers is not known.
 """
 
 
@@ -256,20 +259,21 @@ def reviewers_command(
     texts = _lines(human_texts) if human_texts else []
     with closing(_desk(run)) as desk:
         tasks, decisions, expert = list(desk.tasks()), desk.decisions(), desk.fact("expert")
-    score = _function(detector) if detector else None
+    score = _checked_detector(detector) if detector else None
     found = report_reviewers(tasks, decisions, expert=expert, detector=score, human_texts=texts)
     if not found:
         raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
     alpha, pairs = agreements(decisions)
-    share = prevalence(found)
+    tested, share = prevalence(found)
     if as_json:
         print_json({
             "krippendorff_alpha": None if alpha != alpha else alpha,
             "cohen_kappa": [{"reviewers": [a, b], "kappa": None if k != k else k, "pairs": n}
                             for a, b, k, n in pairs],
-            "prevalence": vars(share),
+            "prevalence": vars(share) if tested else None,
             "reviewers": [{**vars(r), **{k: vars(v) for k, v in vars(r).items() if k in _SHARES},
-                           "tests": [vars(t) for t in r.tests], "flags": [t.name for t in r.flags]}
+                           "tests": [vars(t) for t in r.tests],
+                           "flags": [t.name for t in r.flags], "remarks": r.remarks}
                           for r in found],
         })  # fmt: skip
         return
@@ -283,19 +287,21 @@ def reviewers_command(
     for r in found:
         for flag in r.flags:
             click.echo(f"{r.name}: {flag.reason} (p = {flag.p:.2g})")
-        if r.changed.total >= 5:
-            click.echo(
-                f"{r.name}: changed {r.changed.hits} of {r.changed.total} decisions to the judge's "
-                "after seeing it"
-            )
+        for remark in r.remarks:
+            click.echo(f"{r.name}: {remark}")
     if pairs:
         said = "undefined" if alpha != alpha else f"{alpha:.2f}"
         click.echo(f"\nKrippendorff's alpha of all who saw the same pairs: {said}")
         click.echo(table(["reviewers", "Cohen's kappa", "pairs"], [
             (f"{a}, {b}", "–" if k != k else f"{k:.2f}", n) for a, b, k, n in pairs
         ]))  # fmt: skip
-    if len(found) >= 20:
-        click.echo(f"about {share} of reviewers do not decide by themselves")
+    if tested >= 20:
+        click.echo(f"about {share} of {tested} reviewers do not decide by themselves")
+    elif expert:
+        click.echo(
+            f"{tested} reviewers saw planted pairs enough to tell whether they decide by "
+            "themselves; see --help"
+        )
 
 
 _SHARES = ("gold", "judge", "too_fast", "left", "pasted", "changed")
@@ -314,10 +320,29 @@ def _lines(path: str) -> list[str]:
     return found
 
 
-def _function(name: str) -> Any:
+def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
+    """The function, held to a finite number for every text."""
     from rlaif.constitution.checks import load_function
 
-    return load_function(name)
+    function: Any = load_function(name)
+
+    def score(texts: Sequence[str]) -> list[float]:
+        try:
+            found = [float(value) for value in function(list(texts))]
+        except Exception as error:  # a user's function may raise anything
+            raise RlaifError(
+                f"detector {name!r} failed ({type(error).__name__}: {error})",
+                hint="It takes a list of texts and returns as many numbers.",
+            ) from None
+        if len(found) != len(texts) or not all(math.isfinite(value) for value in found):
+            raise RlaifError(
+                f"detector {name!r} gave {len(found)} scores for {len(texts)} texts, or one that "
+                "is no number",
+                hint="It takes a list of texts and returns as many numbers.",
+            )
+        return found
+
+    return score
 
 
 def _desk(run: str) -> Any:

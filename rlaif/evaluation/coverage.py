@@ -16,7 +16,7 @@ from rlaif.errors import RlaifError
 from rlaif.evaluation.agreement import credit
 from rlaif.evaluation.findings import LEAST_GROUPS, mean_test
 from rlaif.evaluation.outcomes import Floats, Outcomes
-from rlaif.evaluation.resampling import PairedTest, paired_test
+from rlaif.evaluation.resampling import PairedTest, holm, paired_test
 from rlaif.records import CLEAR
 
 ALPHA = 0.05
@@ -99,7 +99,7 @@ def coverage(outcomes: Outcomes) -> Coverage:
         asked = int(o.asked.sum())
         share = float(clear[o.asked].mean()) if asked else 0.0
         uses.append(PrincipleUse(name, asked, share, agrees, _decides(outcomes, name)))
-    return Coverage(len(outcomes.ids), uses, _ties(outcomes))
+    return Coverage(len(outcomes.ids), uses, ties(outcomes))
 
 
 def _check_plain(outcomes: Outcomes) -> None:
@@ -124,9 +124,8 @@ def _decides(outcomes: Outcomes, name: str) -> int:
     return int((without(outcomes, name) != outcomes.winner).sum())
 
 
-def _ties(outcomes: Outcomes) -> list[PrincipleTie]:
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
-
+def ties(outcomes: Outcomes) -> list[PrincipleTie]:
+    """Principles that contradict each other or say the same, where a corrected test confirms it."""
     names = list(outcomes.principles)
     signs = {n: np.nan_to_num(np.tanh(o.logits / 2.0)) for n, o in outcomes.principles.items()}
     measured: list[tuple[str, str, float, float, int]] = []
@@ -142,7 +141,7 @@ def _ties(outcomes: Outcomes) -> list[PrincipleTie]:
                 measured.append((one, two, _correlation(*pair), p, n))
     if not measured:
         return []
-    corrected = multipletests([m[3] for m in measured], method="holm")[1]
+    corrected = holm([m[3] for m in measured])
     found = [
         PrincipleTie(one, two, r, float(p), n)
         for (one, two, r, _, n), p in zip(measured, corrected, strict=True)
@@ -187,8 +186,6 @@ def ablate(
     outcomes: Outcomes, label: NDArray[np.int64], groups: Sequence[str], *, seed: int = 0
 ) -> list[Ablation]:
     """Leave each principle out in turn; the judge is asked nothing."""
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
-
     _check_plain(outcomes)
     clear = label != 0
     own = [groups[i] for i in np.flatnonzero(clear)]
@@ -197,7 +194,7 @@ def ablate(
     for name in outcomes.principles:
         scores = credit(label[clear], without(outcomes, name)[clear])
         found.append((name, float(scores.mean()), paired_test(scores, whole, own, seed=seed)))
-    adjusted = multipletests([test.p for *_, test in found], method="holm")[1]
+    adjusted = holm([test.p for *_, test in found])
     return [
         Ablation(name, accuracy, test, float(p))
         for (name, accuracy, test), p in zip(found, adjusted, strict=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rlaif.evaluation.outcomes import Floats
+from rlaif.evaluation.resampling import holm
 
 ALPHA = 0.05
 LEAST_GROUPS = 10
@@ -54,14 +55,12 @@ class Finding:
 
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
     """The findings, flagged where they stand after Holm's correction and are not negligible."""
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
-
     if not findings:
         return []
     tested = [f for f in findings if not f.association]
     if not tested:
         return list(findings)
-    flags = iter(multipletests([f.p for f in tested], alpha=ALPHA, method="holm")[0])
+    flags = iter(p <= ALPHA for p in holm([f.p for f in tested]))
     return [
         f if f.association else
         replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])

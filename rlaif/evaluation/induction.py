@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rlaif.evaluation.findings import mean_test
 from rlaif.evaluation.outcomes import Floats, Outcomes
-from rlaif.evaluation.resampling import Estimate, mean_with_interval
+from rlaif.evaluation.resampling import Estimate, holm, mean_with_interval
 from rlaif.hashing import digest
 from rlaif.records import CLEAR
 from rlaif.stages.novelty import rouge_l, words
@@ -143,8 +143,6 @@ def select(
         outcomes: of a constitution with a principle for every candidate, by its id.
         label: 1, 0 or -1; ties are left out.
     """
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
-
     part = parts(groups, seed)
     learn, check, test = ((label != 0) & (part == k) for k in range(3))
     signs = {
@@ -162,7 +160,7 @@ def select(
             tested.append((c, p, int(right.sum()), n))
     good: list[Candidate] = []
     if tested:
-        passed = multipletests([p for _, p, _, _ in tested], alpha=0.05, method="holm")[0]
+        passed = [p <= 0.05 for p in holm([p for _, p, _, _ in tested])]
         for (c, _, hits, n), fine in zip(tested, passed, strict=True):
             if fine:
                 good.append(c)

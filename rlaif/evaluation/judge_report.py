@@ -21,6 +21,7 @@ from rlaif.evaluation.resampling import (
     Estimate,
     Floats,
     PairedTest,
+    holm,
     mean_with_interval,
     paired_test,
 )
@@ -178,8 +179,6 @@ class Comparison:
 
 def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> list[Comparison]:
     """Every two of several, on the pairs that all of them judged."""
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415 - slow to import
-
     first, data = judged[0]
     scores: list[Floats] = []
     clear = data.label != 0
@@ -193,7 +192,7 @@ def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> lis
         for i in range(len(scores))
         for j in range(i + 1, len(scores))
     ]
-    adjusted = multipletests([test.p for _, _, test in tests], method="holm")[1] if tests else []
+    adjusted = holm([test.p for _, _, test in tests])
     names = [outcomes.name for outcomes, _ in judged]
     return [
         Comparison(names[i], names[j], test, float(p))

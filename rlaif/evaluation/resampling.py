@@ -59,6 +59,19 @@ def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 
     return Estimate(mean, low, high, n)
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """P-values corrected for each other (Holm 1979), each at most 1, in the order given.
+
+    As `statsmodels.stats.multitest.multipletests`, which collects garbage at every call.
+    """
+    corrected = [0.0] * len(p)
+    worst = 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        worst = max(worst, min(1.0, (len(p) - rank) * float(p[i])))
+        corrected[i] = worst
+    return corrected
+
+
 def wilson(rate: float, n: int) -> tuple[float, float]:
     """The 95% score interval (Wilson 1927) of a share of `n` trials, whole or not: 0 to 1 for one
     trial, which says nothing of how groups differ.

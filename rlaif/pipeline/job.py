@@ -222,7 +222,13 @@ def run_label(
     check_writable(out)
     if is_complete(out):
         manifest = read_manifest(out)
-        return LabelSummary(out, load_tally(manifest["counts"]), manifest, fresh=False)
+        tally = load_tally(manifest["counts"])
+        if prices is not None and prices.known and "tokens" in manifest:
+            tokens = Tokens(**manifest["tokens"])
+            manifest["cost"] = cost_of(
+                prices, seconds=manifest["seconds"], tokens=tokens, labels=tally.decided
+            )
+        return LabelSummary(out, tally, manifest, fresh=False)
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         on_engine("starting")
         with closing(create_engine(job.settings.judge)) as engine:

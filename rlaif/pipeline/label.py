@@ -133,8 +133,10 @@ class Labeler:
         self._samples: dict[str, list[tuple[ChoiceResult | Failure, str]]] = {}
         self._next_request = 0
         self._began = self._checkpointed = time.monotonic()
-        self._earlier_seconds = float(run.journal.get("seconds", 0.0))
-        self._earlier_tokens = Tokens(**run.journal.get("tokens", {}))
+        spent = run.spent
+        self._earlier_seconds = float(spent.get("seconds", 0.0))
+        self._kept_spent = self._began
+        self._earlier_tokens = Tokens(**spent.get("tokens", {}))
         self._reasoned = 0
         self._tally = _tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
@@ -143,9 +145,12 @@ class Labeler:
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
         with closing(Writer(self._cache, self._run)) as self._writer:
-            for results in self._engine.run(self._requests(source)):
-                self._take(results)
-                self._report()
+            try:
+                for results in self._engine.run(self._requests(source)):
+                    self._take(results)
+                    self._report()
+            finally:
+                self._keep_spent()
             assert not self._queue, "a pair was left without all its verdicts"
             self._checkpoint()
         return self._tally
@@ -444,12 +449,18 @@ class Labeler:
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""
         self._writer.checkpoint(
-            rows=self._tally.rows, tally=dump_tally(self._tally), seconds=round(self.seconds, 3),
-            tokens=asdict(self.spent),
-        )  # fmt: skip
+            rows=self._tally.rows, tally=dump_tally(self._tally), seconds=round(self.seconds, 3)
+        )
         self._checkpointed = time.monotonic()
 
+    def _keep_spent(self) -> None:
+        """Say what was paid for, whether or not a row rests on it yet."""
+        self._run.spend(seconds=round(self.seconds, 3), tokens=asdict(self.spent))
+        self._kept_spent = time.monotonic()
+
     def _report(self) -> None:
+        if time.monotonic() - self._kept_spent > CHECKPOINT_SECONDS:
+            self._keep_spent()
         self.progress.seconds = time.monotonic() - self._began
         self._on_progress(self.progress)
 

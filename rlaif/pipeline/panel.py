@@ -126,7 +126,7 @@ def run_panel(
             )  # fmt: skip
         tally = _fold(run, config, jobs, panel, names[: len(summaries)])
         spent = sum(s.manifest["seconds"] for s in summaries)
-        tokens = reduce(Tokens.plus, (Tokens(**s.manifest["tokens"]) for s in summaries))
+        tokens = reduce(Tokens.plus, (Tokens(**s.manifest.get("tokens", {})) for s in summaries))
         manifest = run_manifest(config, tally, spent, tokens, prices)
         manifest["members"] = [
             {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,

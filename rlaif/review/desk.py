@@ -249,7 +249,10 @@ class Desk:
             "FROM decisions d JOIN items i USING (item) WHERE d.reviewer = ? AND d.undone = 0",
             (reviewer,),
         ).fetchone()
-        if planted >= share * (seen + 1):
+        # Drawn, so that nobody can tell which; what is missing or too much moves the odds.
+        odds = share + (share * seen - planted) / 2.0
+        drawn = int(digest(["due", self.secret.hex(), reviewer, seen])[:8], 16) / 16.0**8
+        if drawn >= odds:
             return None
         rows = write(
             "SELECT i.item FROM items i WHERE i.gold != '' AND NOT EXISTS (SELECT 1 FROM decisions "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlaif.errors import Place, RlaifError
-from rlaif.review.desk import Said, Task
+from rlaif.review.desk import Decision, Said, Task
 from rlaif.review.items import Messages
 from rlaif.review.labels import HumanLabel
 from rlaif.stages.labels import from_cell, to_cell
@@ -59,6 +59,13 @@ class Imported:
 def name_of(task: Task) -> str:
     """What files call a pair."""
     return f"{task.item.row}:{task.item.id}"
+
+
+def same_as(before: Decision, said: Imported) -> bool:
+    """Whether a label says nothing that is not there already."""
+    return (before.verdict, before.edited) == (said.verdict, said.edited) and (
+        said.note in ("", before.note)
+    )
 
 
 def render(
@@ -152,6 +159,10 @@ def _argilla(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str
         ]
         if found.edits:
             responses[EDIT] = [{"value": e.text, "user_id": users[e.reviewer]} for e in found.edits]
+        if found.notes:
+            responses[NOTE] = [
+                {"value": note, "user_id": users[who]} for who, note in found.notes.items()
+            ]
     suggestion = {"value": item.winner, "score": max(item.p_a, 1 - item.p_a), "agent": "judge"}
     return {
         "id": name_of(task),
@@ -186,9 +197,12 @@ def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dic
         better = [
             {"from_name": EDIT, "to_name": "prompt", "type": "textarea", "value": {"text": texts}}
         ]
-        annotations.append(
-            {"result": [choice(vote), *(better if texts else [])], "completed_by": {"email": who}}
-        )
+        note = found.notes.get(who, "")
+        noted = [
+            {"from_name": NOTE, "to_name": "prompt", "type": "textarea", "value": {"text": [note]}}
+        ]
+        result = [choice(vote), *(better if texts else []), *(noted if note else [])]
+        annotations.append({"result": result, "completed_by": {"email": who}})
     predictions = [
         {"model_version": "judge", "score": max(item.p_a, 1 - item.p_a),
          "result": [choice(item.winner)]}

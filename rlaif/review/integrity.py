@@ -24,6 +24,7 @@ LEAST = 8
 WORDS_PER_SECOND = 15.0
 """Nobody reads faster: silent reading is at about 4 words a second (Brysbaert 2019)."""
 SHUFFLES = 2000
+ECHO, WRITTEN = "says what the judge says, right or wrong", "edits that look written by a model"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,23 @@ class ReviewerReport:
     changed: Share
     tests: list[Flag] = field(default_factory=list)
     p: float = 1.0
+
+    @property
+    def remarks(self) -> list[str]:
+        """What stands out without a test that says how often it would by chance."""
+        found = []
+        if self.too_fast.low > 0.2:
+            found.append(f"{self.too_fast.hits} of {self.too_fast.total} decisions came faster "
+                         "than the pair can be read")  # fmt: skip
+        if self.gold.high < 0.75:
+            found.append(f"right on {self.gold.hits} of {self.gold.total} planted pairs")
+        if self.pasted.low > 0.2:
+            found.append(f"more than half of the text was pasted in {self.pasted.hits} of "
+                         f"{self.pasted.total} edits")  # fmt: skip
+        if self.changed.low > 0.3:
+            found.append(f"changed {self.changed.hits} of {self.changed.total} decisions to the "
+                         "judge's after seeing it")  # fmt: skip
+        return found
 
     @property
     def flags(self) -> list[Flag]:
@@ -124,7 +142,7 @@ def _report(
         test
         for test in (
             _echo_test([(v == t.gold, v == t.item.winner, t.item.winner != t.gold)
-                        for v, t in gold if t.item.winner]),
+                        for v, t in gold if t.item.winner and t.gold != "tie"]),
             _side_test(sides),
             _streak_test([s if v != "tie" else "tie" for s, v in _sided(blind)], name),
             _written_test([d.edited for d in edits], detector, null),
@@ -178,7 +196,7 @@ def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> Flag | None:
     law = stats.hypergeom(n + m, echoed + errors, n)
     p = float(law.sf(echoed) + 0.5 * law.pmf(echoed))
     return Flag(
-        "says what the judge says, right or wrong", p,
+        ECHO, p,
         f"gives the judge's answer on {echoed} of {n} planted pairs that it has wrong, and errs "
         f"on {errors} of {m} that it has right",
     )  # fmt: skip
@@ -232,25 +250,32 @@ def _written_test(
     scores = np.array(detector(edits))
     p = float(stats.mannwhitneyu(scores, null, alternative="greater").pvalue)
     return Flag(
-        "edits that look written by a model", p,
+        WRITTEN, p,
         f"median score {np.median(scores):.3f} of {len(edits)} edits, {np.median(null):.3f} of "
         f"{len(null)} texts by people",
     )  # fmt: skip
 
 
-def prevalence(reports: Sequence[ReviewerReport], *, threshold: float = 0.2) -> Share:
+def prevalence(reports: Sequence[ReviewerReport], *, threshold: float = 0.2) -> tuple[int, Share]:
     """About how many reviewers do not decide by themselves, flagged or not (Storey 2002): attentive
     ones have p-values that spread evenly, so those above the threshold tell how many there are.
+
+    Returns:
+        Of how many reviewers planted pairs (or edits) tell, and the share of them.
     """
-    p = [r.p for r in reports if r.tests]
+    p = []
+    for r in reports:
+        own = [t.p for t in r.tests if t.name in (ECHO, WRITTEN)]
+        if own and any(t.name == ECHO for t in r.tests):
+            p.append(1.0 - (1.0 - min(own)) ** len(own))
     n = len(p)
     if not n:
-        return share(0, 0)
+        return 0, share(0, 0)
     above = share(sum(value > threshold for value in p), n)
     rate, low, high = (
         min(1.0, max(0.0, 1.0 - x / (1.0 - threshold))) for x in (above.rate, above.high, above.low)
     )
-    return Share(round(rate * n), n, rate, low, high)
+    return n, Share(round(rate * n), n, rate, low, high)
 
 
 def krippendorff(votes: Sequence[Sequence[str]]) -> float:

@@ -13,6 +13,8 @@ from rlaif.review.desk import Decision, Task
 
 CERTAINTY = 0.95
 """How likely one person's vote is right, if nothing else is said."""
+LONGEST = 300.0
+"""Seconds that a decision counts for at most: what is longer was a break."""
 Winner = Literal["a", "b", "tie"]
 
 
@@ -75,16 +77,15 @@ def combine(
     seconds: dict[int, float] = {}
     for d in decisions:
         by_item.setdefault(d.item, {})[d.reviewer] = d
-        seconds[d.item] = seconds.get(d.item, 0.0) + d.seconds
+        seconds[d.item] = seconds.get(d.item, 0.0) + min(d.seconds, LONGEST)
     odds = math.log(certainty / (1.0 - certainty))
     found = []
     for task in tasks:
         last = {who: d for who, d in by_item.get(task.number, {}).items() if d.verdict != "skip"}
-        if task.gold and expert in last:
-            last = {expert: last[expert]}
         if not last:
             continue
-        balance = sum({"a": 1, "b": -1}.get(d.verdict, 0) for d in last.values())
+        counted = [last[expert]] if task.gold and expert in last else list(last.values())
+        balance = sum({"a": 1, "b": -1}.get(d.verdict, 0) for d in counted)
         winner: Winner = "a" if balance > 0 else "b" if balance < 0 else "tie"
         found.append(
             HumanLabel(
@@ -95,7 +96,7 @@ def combine(
                 [Edit(who, d.verdict, d.edited) for who, d in last.items() if d.edited],
                 {who: d.note for who, d in last.items() if d.note},
                 seconds[task.number],
-                balance == 0 and any(d.verdict != "tie" for d in last.values()),
+                balance == 0 and any(d.verdict != "tie" for d in counted),
             )
         )
     return found
@@ -137,11 +138,9 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
     certain = [task for task in tasks if task.certain]
     seen = [label[task.number] for task in certain if task.number in label]
     others = [found for found in audited if not found.task.certain]
-    if len(certain) == total:  # every pair of the run is in the queue
-        wrong = share(sum(f.corrects for f in seen), len(seen))
-        if len(seen) == total:
-            wrong = Share(wrong.hits, total, wrong.rate, wrong.rate, wrong.rate)
-        return AuditResult(agreement, wrong, len(seen) == total)
+    if len(seen) == total:  # every pair of the run: nothing is estimated
+        hits = sum(f.corrects for f in seen)
+        return AuditResult(agreement, Share(hits, total, *[hits / total] * 3), True)
     if len(seen) < len(certain) or not others:
         return AuditResult(agreement, share(sum(f.corrects for f in audited), len(audited)), False)
     rest = share(sum(f.corrects for f in others), len(others))

@@ -19,7 +19,7 @@ import yaml
 from rlaif.errors import Place, RlaifError
 
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
-CONFIG, JOURNAL, MANIFEST = "run.yaml", "journal.json", "manifest.json"
+CONFIG, JOURNAL, MANIFEST, SPENT = "run.yaml", "journal.json", "manifest.json", ".spent.json"
 REVIEW = "review.json"
 """What people found in a review, as `rlaif labels report` says it."""
 CONSTITUTION = "constitution.yaml"
@@ -109,6 +109,16 @@ class RunDirectory:
         sizes = {name: file.tell() for name, file in self._files.items()}
         self.journal = {**self.journal, **state, "bytes": sizes}
         write_atomically(self.path / JOURNAL, json.dumps(self.journal))
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What `spend` was told last, in whatever process; empty for nothing."""
+        found = _read_json(self.path / SPENT)
+        return found if isinstance(found, dict) else {}
+
+    def spend(self, **state: object) -> None:
+        """Keep what the run has cost so far: answers are paid for before rows rest on them."""
+        write_atomically(self.path / SPENT, json.dumps(state))
 
     def write_manifest(self, manifest: Mapping[str, object]) -> None:
         """Write `manifest.json`: its presence says that the run is complete."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
 
 from rlaif.evaluation.agreement import abstention_curve, agreement, consistent, credit, kappa
 from rlaif.evaluation.reliability import brier, ece, log_loss, reliability
-from rlaif.evaluation.resampling import mean_with_interval, paired_test
+from rlaif.evaluation.resampling import holm, mean_with_interval, paired_test
 
 
 def ints(*values: int) -> np.ndarray:
@@ -128,3 +129,12 @@ def test_no_difference_has_an_interval_on_both_sides() -> None:
     one, zero = np.ones(12), np.zeros(12)
     up, down = paired_test(one, zero, list(range(12))), paired_test(zero, one, list(range(12)))
     assert (down.difference.low, down.difference.high) == (-up.difference.high, -up.difference.low)
+
+
+def test_holm_is_statsmodels() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 40):
+        p = list(rng.random(n) ** 3)
+        p[0] = p[-1]  # equal ones too
+        assert holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))
+    assert holm([]) == []

@@ -20,7 +20,7 @@ from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import lint
 from rlaif.constitution.wording import joined_qualities
 from rlaif.errors import RlaifError
-from rlaif.evaluation.coverage import ablate, coverage
+from rlaif.evaluation.coverage import ablate, coverage, ties
 from rlaif.evaluation.outcomes import Opinions, Outcomes
 from rlaif.stages.folding import FoldSettings, fold
 
@@ -166,7 +166,7 @@ def test_independent_principles_are_seldom_called_opposites() -> None:
         }
         outcomes = Outcomes([str(i) for i in range(n)], np.arange(n), np.full(n, 0.5),
                             np.zeros(n, dtype=int), ["tie"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
-        named += bool(coverage(outcomes).ties)
+        named += bool(ties(outcomes))
     assert named / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
 
 
@@ -185,7 +185,7 @@ def test_pairs_of_one_row_are_one_piece_of_evidence() -> None:
         rows = np.array([r + 1 for r, _, _ in at])
         outcomes = Outcomes([str(i) for i in range(n)], rows, np.full(n, 0.5), np.zeros(n, dtype=int),
                             ["tie"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
-        named += bool(coverage(outcomes).ties)
+        named += bool(ties(outcomes))
     assert named / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
 
 

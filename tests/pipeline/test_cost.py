@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from rlaif.cli.main import cli
 from rlaif.engines.base import codec_for
 from rlaif.errors import RlaifError
-from rlaif.pipeline.job import prepare
+from rlaif.pipeline.job import prepare, run_label
+from rlaif.pipeline.label import Progress
 from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rendering import Renderer
 from rlaif.reporting.page import write_report
@@ -89,6 +90,25 @@ def test_what_the_cache_spares_is_not_paid_again(tmp_path: Path) -> None:
     total = first.manifest["tokens"]["computed"] + second.manifest["tokens"]["computed"]
     assert total == whole.manifest["tokens"]["computed"]
     assert second.manifest["tokens"]["computed"] < total
+
+
+def test_a_stop_before_the_first_row_loses_nothing_that_was_paid(tmp_path: Path) -> None:
+    """Stopped by its own progress after 60 answers, then ended: the same tokens as in one go."""
+    data, constitution = write_inputs(tmp_path, 60)
+    whole = label(data, constitution, tmp_path / "whole")
+    job = prepare(str(data), str(constitution), settings())
+    out, cache = tmp_path / "run", tmp_path / "own.sqlite"
+
+    def stop(progress: Progress) -> None:
+        if progress.verdicts > 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_label(job, out, cache_path=cache, on_progress=stop)
+    ended = run_label(job, out, cache_path=cache)
+    paid = whole.manifest["tokens"]["computed"]
+    assert paid <= ended.manifest["tokens"]["computed"] <= 1.2 * paid  # what was in flight, twice
+    assert ended.manifest["last_process"]["tokens"]["computed"] < paid
 
 
 @pytest.mark.parametrize("prices", ["x", "1,,2", "-1", "nan", "1,2,3,4"])

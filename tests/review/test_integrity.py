@@ -58,7 +58,7 @@ def test_contaminated_reviewers_are_told_apart(share: float) -> None:
         reports = report_reviewers(tasks, said, detector=score, human_texts=people)
         truth = [lazy[r.name] for r in reports]
         aucs.append(roc_auc_score(truth, [-r.p for r in reports]))
-        rates.append(prevalence(reports).rate)
+        rates.append(prevalence(reports)[1].rate)
         flagged += sum(bool(r.flags) for r in reports if not lazy[r.name])
         honest += truth.count(False)
     assert min(aucs) >= 0.9
@@ -75,7 +75,7 @@ def test_attentive_reviewers_are_flagged_once_in_twenty_times() -> None:
         assert all(len(r.tests) == 4 for r in reports)
         flagged += sum(bool(r.flags) for r in reports)
         n += len(reports)
-        assert prevalence(reports).rate <= 0.12
+        assert prevalence(reports)[1].rate <= 0.15
     assert flagged / n <= 0.05 + 2 * (0.05 * 0.95 / n) ** 0.5
 
 

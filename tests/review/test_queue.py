@@ -125,6 +125,18 @@ def test_the_audit_says_how_many_labels_are_wrong() -> None:
         assert held / 1000 >= 0.95 - 2 * (0.05 * 0.95 / 1000) ** 0.5
 
 
+def test_the_head_of_a_queue_does_not_pass_for_the_audit() -> None:
+    """Every pair is in the queue, but only its doubtful beginning was seen."""
+    rng = np.random.default_rng(7)
+    scores = list(rng.random(300))
+    wrong = np.array(scores) > 0.75
+    plan = planned(scores, 300, share=0.2)
+    tasks, said = labels_for(plan, wrong)
+    found = audit(combine(tasks, said[:60]), tasks, 300)
+    assert found.wrong.total == sum(q.audit for q in plan.queue[:60])
+    assert found.wrong.low <= wrong.mean() <= found.wrong.high
+
+
 def test_a_queue_of_everything_counts_and_does_not_estimate() -> None:
     rng = np.random.default_rng(6)
     scores = list(rng.random(100))

@@ -260,7 +260,9 @@ def run_label(
                         job.settings.judge.engine,
                         asked / progress.seconds,
                     )
-                manifest = run_manifest(job.config, tally, labeler.seconds, labeler.spent, prices)
+                manifest = run_manifest(
+                    job.config, tally, labeler.spending.seconds, labeler.spending.tokens, prices
+                )
                 if stopping is not None:
                     manifest["stopping"] = stopping_facts(stopping, tally)
                 manifest["last_process"] = {

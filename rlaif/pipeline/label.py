@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from rlaif.constitution.schema import Constitution
 from rlaif.engines.base import Engine
@@ -24,6 +24,7 @@ from rlaif.pipeline.planning import PlannedPair, Planner
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_lines
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.pipeline.spending import Spending
 from rlaif.prompts import JudgeTemplate
 from rlaif.records import (
     ChoiceRequest,
@@ -33,7 +34,6 @@ from rlaif.records import (
     Request,
     Result,
 )
-from rlaif.stages.cost import Tokens
 from rlaif.stages.ordering import BlockCache, TokenCount, common_length, walk
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.stopping import Judged, Stopping
@@ -132,12 +132,8 @@ class Labeler:
         self._known = known or block_cache(engine)
         self._samples: dict[str, list[tuple[ChoiceResult | Failure, str]]] = {}
         self._next_request = 0
-        self._began = self._checkpointed = time.monotonic()
-        spent = run.spent
-        self._earlier_seconds = float(spent.get("seconds", 0.0))
-        self._kept_spent = self._began
-        self._earlier_tokens = Tokens(**spent.get("tokens", {}))
-        self._reasoned = 0
+        self._checkpointed = time.monotonic()
+        self.spending = Spending(run, engine)
         self._tally = _tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
@@ -150,7 +146,7 @@ class Labeler:
                     self._take(results)
                     self._report()
             finally:
-                self._keep_spent()
+                self.spending.keep()
             assert not self._queue, "a pair was left without all its verdicts"
             self._checkpoint()
         return self._tally
@@ -159,18 +155,6 @@ class Labeler:
     def reasons(self) -> bool:
         """Whether the judge writes before it answers: its tokens can't be told beforehand."""
         return self._renderer.reasons
-
-    @property
-    def seconds(self) -> float:
-        """Time spent on this run so far, over all processes."""
-        return self._earlier_seconds + time.monotonic() - self._began
-
-    @property
-    def spent(self) -> Tokens:
-        """What the judge read and wrote for this run so far, over all processes."""
-        stats = self._engine.stats()
-        now = Tokens(stats.prompt_tokens - stats.cached_tokens, stats.cached_tokens, self._reasoned)
-        return self._earlier_tokens.plus(now)
 
     def _requests(self, source: Source) -> Iterator[Request | None]:
         planned = Ahead(self._planner.windows(source, self._tally.rows), WINDOWS_AHEAD)
@@ -350,7 +334,7 @@ class Labeler:
         """A result as it is, or None where reasoning is done and the answer is still to be read."""
         if not isinstance(result, GenerationResult):
             return self._sampled(result)
-        self._reasoned += len(result.token_ids)
+        self.spending.wrote(len(result.token_ids))
         if not result.finished:
             most = self._settings.reasoning_tokens
             return self._sampled(Failure(result.id, f"reasoning was cut at {most} tokens"))
@@ -448,20 +432,12 @@ class Labeler:
 
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""
-        self._writer.checkpoint(
-            rows=self._tally.rows, tally=dump_tally(self._tally), seconds=round(self.seconds, 3)
-        )
+        self._writer.checkpoint(rows=self._tally.rows, tally=dump_tally(self._tally))
         self._checkpointed = time.monotonic()
 
-    def _keep_spent(self) -> None:
-        """Say what was paid for, whether or not a row rests on it yet."""
-        self._run.spend(seconds=round(self.seconds, 3), tokens=asdict(self.spent))
-        self._kept_spent = time.monotonic()
-
     def _report(self) -> None:
-        if time.monotonic() - self._kept_spent > CHECKPOINT_SECONDS:
-            self._keep_spent()
-        self.progress.seconds = time.monotonic() - self._began
+        self.spending.keep_by_and_by()
+        self.progress.seconds = self.spending.here
         self._on_progress(self.progress)
 
 

@@ -7,9 +7,9 @@ import hmac
 import ipaddress
 import secrets
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -138,7 +138,7 @@ class Door:
         self, scope: Scope, headers: dict[str, str]
     ) -> PlainTextResponse | RedirectResponse | None:
         assert self._token is not None
-        kept = cookies(headers.get("cookie", "")).get(self._seals.token_cookie, "")
+        kept = cookie_parser(headers.get("cookie", "")).get(self._seals.token_cookie, "")
         if self._seals.holds("token", self._token, kept):
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -159,13 +159,3 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def cookies(header: str) -> dict[str, str]:
-    """Cookies by name; those of a header that is none are left out."""
-    jar: SimpleCookie = SimpleCookie()
-    try:
-        jar.load(header)
-    except Exception:
-        return {}
-    return {name: morsel.value for name, morsel in jar.items()}

@@ -11,37 +11,54 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rlaif.records import Message, Pair
 
+
+class _Rule(NamedTuple):
+    """A pattern, and what a text must hold before it is tried: patterns are far slower.
+
+    Attributes:
+        words: one of these, in any case.
+        named: the name of a response: A or B.
+    """
+
+    words: tuple[str, ...]
+    pattern: str
+    named: bool = False
+
+
 _SIDE = r"[\"'(\[*]{0,3}(?:(?:response|answer)\s+)?(?-i:[AB])\b"
 _ASKED = r"(?:choose|pick|select|prefer)"
-_INSTRUCTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
+_INSTRUCTIONS: tuple[_Rule, ...] = (
+    _Rule(
         ("ignore", "disregard", "override"),
         r"\b(?:ignore|disregard|override)\s+(?:(?:all|any|every|each|everything|the|of|these|those|"
         r"this|your|my|other|that\s+is|text|above|previous|prior|earlier)\s+){0,5}"
         r"(?:instructions?|rules|principles?|prompt|constitution|(?:above|previous)(?=\s*(?:[.,;!\n]|$"
         r"|and\b)))",
     ),
-    (
+    _Rule(
         ("forget",),
         r"(?<!not )(?<!n't )\bforget\s+(?:(?:all|everything|the|your|previous)\s+){0,3}"
         r"(?:above\b(?!\s+\w)|instructions?\b|you\s+were\s+told)",
     ),
-    (
+    _Rule(
         ("answer", "output", "reply", "respond", "say"),
         r"\b(?:answer|output|reply|respond|say)(?:\s{1,3}(?:only\s{1,3})?with)?(?:\s{0,3}:)?"
         rf"\s{{1,3}}(?:only\s{{1,3}})?{_SIDE}"
         r"[\"')\]]{0,2}(?=\s{0,3}(?:[.!\n]|$|instead|now|only))",
+        named=True,
     ),
-    (
+    _Rule(
         ("choose", "pick", "select", "prefer"),
         rf"\b{_ASKED}\s{{1,3}}(?:response|answer)\s{{1,3}}(?-i:[AB])\b"
         rf"|(?:^|[.!?:]|\bmust|\balways|\bplease)[ \t]{{0,3}}{_ASKED}\s{{1,3}}{_SIDE}"
         r"[\"')\]]{0,2}[ \t]{0,3}(?:[.!]|$)",
+        named=True,
     ),
-    (
+    _Rule(
         ("this response", "this answer", "this one", "this is the better"),
         rf"\bthis\s+(?:response|answer)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
         r"(?:better|best|superior)\b|should\s+win\b|wins\b"
@@ -50,43 +67,44 @@ _INSTRUCTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
         r"|\bthis\s+is\s+the\s+better\s+(?:response|answer)\b"
         r"|\bthis\s+one\s+(?:should\s+win|wins|is\s+(?:clearly|obviously)\s+better)\b",
     ),
-    (
+    _Rule(
         ("better", "winning", "superior", "winner"),
         rf"\b(?:better|winning|superior)\s+(?:answer|response|one|completion)\s+is\s+{_SIDE}"
         r"|\b(?:response|answer)\s+(?-i:[AB])\s+is\s+(?:clearly\s+|obviously\s+|the\s+)?"
         r"(?:better|superior|winner)\b",
+        named=True,
     ),
-    (
+    _Rule(
         ("winner", "decision", "boxed", "<answer>"),
         rf"\b(?:winner|decision)[\"']?[ \t]{{0,3}}[:=][ \t]{{0,3}}{_SIDE}"
         r"(?=[\"'\]})*]{0,4}[ \t]{0,3}(?:[,.}\n]|$))"
         r"|\\boxed\{[ ]*(?-i:[AB])[ ]*\}|<answer>\s{0,3}(?-i:[AB])\s{0,3}</answer>",
     ),
-    (("[[",), r"\[\[(?-i:[AB])(?:[<>=]{1,2}(?-i:[AB]))?\]\]"),
-    (
+    _Rule(("[[",), r"\[\[(?-i:[AB])(?:[<>=]{1,2}(?-i:[AB]))?\]\]", named=True),
+    _Rule(
         ("verdict",),
         rf"\bverdict(?:[ \t]{{0,3}}[:=]|[ \t]is)[ \t]{{0,3}}(?:{_SIDE}"
         r"(?=[\"'\])*]{0,4}\s{0,3}(?:[.!]|$))|[*\[]{0,3}tie\b)",
     ),
-    (
+    _Rule(
         ("judge", "evaluator", "grader"),
         r"\b(?:dear|note\s+(?:to|for)(?:\s+the)?|attention:?)\s+(?:AI\s+)?(?:judge|evaluator|grader)\b"
         r"|\byou\s+are\s+(?:the|now\s+an?)\s+(?:judge|evaluator|grader)\b",
     ),
 )
-_TURN_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
+_TURN_MARKERS: tuple[_Rule, ...] = (
+    _Rule(
         ("human", "user", "assistant", "system", "judge", "ai"),
         r"^[ \t>*_]{0,8}(?:Human|Assistant|Judge)[ \t*_]{0,4}:"
         r"|\n[ \t]*\n[ \t>*_]{0,8}(?:User|System|AI)[ \t*_]{0,4}:",
     ),
-    (
+    _Rule(
         ("##",),
         r"^[ \t]{0,8}#{2,3}[ \t]{0,4}(?:Response|Instruction|Assistant|User|Human)(?:[ \t]{0,4}:)?"
         r"[ \t]{0,8}$",
     ),
-    (("<|", "<｜"), r"<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]"),
-    (
+    _Rule(("<|", "<｜"), r"<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]"),
+    _Rule(
         (
             "inst]",
             "<<",
@@ -108,16 +126,11 @@ _TURN_MARKERS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
 )
 _RULES = tuple(
-    (kind, words, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    (kind, rule, re.compile(rule.pattern, re.IGNORECASE | re.MULTILINE))
     for kind, rules in (("instruction", _INSTRUCTIONS), ("turn marker", _TURN_MARKERS))
-    for words, pattern in rules
+    for rule in rules
 )
-"""Kind, the words of which a text must hold one before the pattern is tried (patterns are far
-slower), pattern.
-"""
 _LETTER = re.compile(r"\b[AB]\b")
-_NAMING = frozenset(("answer", "choose", "better", "[["))
-"""First words of the rules that need the name of a response."""
 _TURN_SIGNS = (":", "##", "<", "[")
 _IGNORABLE = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
@@ -180,12 +193,12 @@ class HostileText:
         named = _LETTER.search(text) is not None
         marked = any(sign in text for sign in _TURN_SIGNS)
         found: set[str] = set()
-        for kind, words, pattern in _RULES:
+        for kind, rule, pattern in _RULES:
             if kind in found or (kind == "turn marker" and not marked):
                 continue
-            if words[0] in _NAMING and not named:
+            if rule.named and not named:
                 continue
-            if any(word in lower for word in words) and pattern.search(text):
+            if any(word in lower for word in rule.words) and pattern.search(text):
                 found.add(kind)
         if any(d in lower for d in self._delimiters) or (
             self._line_starts

@@ -11,6 +11,8 @@ import pytest
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.scripted import ScriptedEngine, Writer, hashed_rule, scripted_text
 from rlaif.pipeline import starting
+from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.pipeline.writing import WritingSummary, run_writing
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
 
@@ -67,3 +69,24 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def teacher(name: str = "hashed", **sampling: Any) -> Teacher:
+    return Teacher(SCRIPTED.model_copy(update={"model": name}), Sampling(**sampling))
+
+
+def generate(
+    data: str, out: Path, teachers: list[Teacher], settings: GenerateSettings, **more: Any
+) -> WritingSummary:
+    cache = more.pop("cache", out.parent / "cache")
+    run_more = {k: more.pop(k) for k in ("on_progress",) if k in more}
+    job = prepare_generate(data, teachers, settings, **more)
+    return run_writing(job, out, cache_folder=cache, **run_more)
+
+
+def prompts(folder: Path, count: int) -> str:
+    rows: list[dict[str, Any]] = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(count)]
+    rows[1] = {"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                          {"role": "user", "content": "c"}]}  # fmt: skip
+    rows[2] = {"text": "no prompt"}
+    return write_rows(folder / "prompts.jsonl", rows)

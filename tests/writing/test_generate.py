@@ -18,33 +18,11 @@ from rlaif.pipeline import writing
 from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
 from rlaif.pipeline.job import prepare, run_label
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.pipeline.writing import WritingSummary, run_writing, survey
+from rlaif.pipeline.writing import survey
 from rlaif.records import GenerationRequest
 from rlaif.resources import demo_model
 from rlaif.stages.duplicates import distinct
-from rlaif.stages.targets import best
-from tests.writing.helpers import SCRIPTED, read, use_writer, write_rows
-
-
-def teacher(name: str = "hashed", **sampling: Any) -> Teacher:
-    return Teacher(SCRIPTED.model_copy(update={"model": name}), Sampling(**sampling))
-
-
-def generate(
-    data: str, out: Path, teachers: list[Teacher], settings: GenerateSettings, **more: Any
-) -> WritingSummary:
-    cache = more.pop("cache", out.parent / "cache")
-    run_more = {k: more.pop(k) for k in ("on_progress",) if k in more}
-    job = prepare_generate(data, teachers, settings, **more)
-    return run_writing(job, out, cache_folder=cache, **run_more)
-
-
-def prompts(folder: Path, count: int) -> str:
-    rows: list[dict[str, Any]] = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(count)]
-    rows[1] = {"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-                          {"role": "user", "content": "c"}]}  # fmt: skip
-    rows[2] = {"text": "no prompt"}
-    return write_rows(folder / "prompts.jsonl", rows)
+from tests.writing.helpers import SCRIPTED, generate, prompts, read, teacher, use_writer, write_rows
 
 
 def test_several_models_take_turns_and_every_completion_says_where_it_is_from(
@@ -249,52 +227,6 @@ def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
     assert summary.counts["unfinished"] == 1
 
 
-def test_targets_by_length_and_language_need_no_judge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths = [7, 3, 9, 5]
-    order = iter(range(10**6))
-    use_writer(monkeypatch, lambda text, request: "w " * lengths[next(order) % 4])
-    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
-    for target, expected in (("length:short", 3), ("length:long", 9), ("length:5-6", 5)):
-        order = iter(range(10**6))
-        name = target.replace(":", "-")
-        generate(
-            data, tmp_path / name, [teacher(n=4)], GenerateSettings(keep=1, near_duplicate=1.0),
-            targets=[target], cache=tmp_path / f"cache-{name}",
-        )  # fmt: skip
-        (row,) = read(tmp_path / name / "candidates.jsonl")
-        assert len(row["completions"][0]["content"].split()) == expected
-    texts = ["the house is very large", "das Haus ist sehr schön", "la maison est très belle"]
-    other = iter(range(10**6))
-    use_writer(monkeypatch, lambda text, request: texts[next(other) % 3])
-    for language, expected in (("de", 1), ("fr", 2), ("en", 0)):
-        other = iter(range(10**6))
-        generate(
-            data, tmp_path / language, [teacher(n=3)], GenerateSettings(keep=1),
-            targets=[f"language:{language}"], cache=tmp_path / f"cache-{language}",
-        )  # fmt: skip
-        (row,) = read(tmp_path / language / "candidates.jsonl")
-        assert row["completions"][0]["content"] == texts[expected]
-    constitution = tmp_path / "c.yaml"
-    constitution.write_text(
-        "schema: 1\nname: c\nversion: '1'\nprinciples:\n"
-        "  - {id: brief, check: {kind: max_length, words: 4}}\n"
-    )
-    third = iter(range(10**6))
-    use_writer(monkeypatch, lambda text, request: ["a b c d e", "f g h", "i j k l m"][next(third)])
-    summary = generate(
-        data, tmp_path / "check", [teacher(n=3)], GenerateSettings(keep=1),
-        constitution=str(constitution), targets=["principle:brief"], cache=tmp_path / "cache-c",
-    )  # fmt: skip
-    (row,) = read(tmp_path / "check" / "candidates.jsonl")
-    assert row["completions"][0]["content"] == "f g h"
-    assert summary.counts["sum of all: principle:brief"] == pytest.approx(1 / 3)
-    assert summary.counts["sum of kept: principle:brief"] == 1.0
-    assert best([[1.0, 2.0, 3.0], [3.0, 3.0, 3.0]], 2) == [2, 1]
-    assert best([[0.0, 0.0]], 1) == [0]
-
-
 @pytest.mark.parametrize(
     ("settings", "more", "message"),
     [
@@ -411,34 +343,6 @@ def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) ->
     evidence = read(tmp_path / "labels" / "preferences.jsonl")[0]["provenance"]
     assert evidence["depth"] == 1
     assert evidence["origin_chosen"] == "demo-policy"
-
-
-def test_drawing_towards_a_principle_lowers_what_it_forbids(tmp_path: Path) -> None:
-    """Active inheritance on the demo world: padding falls by at least 40%, no prompt is lost."""
-    world = World(32, "test")
-    texts = [world.prompt() for _ in range(80)]
-    data = write_rows(tmp_path / "p.jsonl", [{"prompt": text} for text in texts])
-    policy = Teacher(EngineSettings(model="demo-policy"), Sampling(n=8, max_tokens=120))
-
-    def padded(name: str) -> float:
-        found = [
-            read_response(r["prompt"][0]["content"], c["content"]).filler > 0
-            for r in read(tmp_path / name / "candidates.jsonl")
-            for c in r["completions"]
-        ]
-        return sum(found) / len(found)
-
-    generate(data, tmp_path / "plain", [policy], GenerateSettings())
-    generate(
-        data, tmp_path / "drawn", [policy], GenerateSettings(keep=1), constitution="demo",
-        judge=EngineSettings(engine="packed", model="demo"), template="demo",
-        targets=["principle:be-concise"],
-    )  # fmt: skip
-    assert len(read(tmp_path / "drawn" / "candidates.jsonl")) == len(
-        read(tmp_path / "plain" / "candidates.jsonl")
-    )
-    assert padded("plain") > 0.2
-    assert padded("drawn") <= 0.6 * padded("plain")
 
 
 def test_requests_carry_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

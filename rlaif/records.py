@@ -32,6 +32,32 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a text comes from.
+
+    Attributes:
+        kind: "human", "model", or "" for unknown.
+        model, revision: which model, and which commit or fingerprint of it.
+        license: under which the text may be used: a model's own, or a data set's.
+        depth: synthetic generations: 0 for people, for a model 1 + the deepest of what it was
+            trained on here and of what it was shown.
+        sampling: how it was drawn, such as "temperature=1.0 seed=3".
+        time: when it was written, UTC, as ISO 8601.
+    """
+
+    kind: str = ""
+    model: str = ""
+    revision: str = ""
+    license: str = ""
+    depth: int = 0
+    sampling: str = ""
+    time: str = ""
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One prompt with two completions, `a` and `b`, as they came in.
 
@@ -44,6 +70,7 @@ class Pair:
         row: number of the input row, from 1: unique where ids of the data are not.
         depth: synthetic generations of the deeper completion; 0 for human or unknown ones.
         weight: how often it counts in training.
+        origins: of the prompt, of `a` and of `b`.
     """
 
     id: str
@@ -56,6 +83,7 @@ class Pair:
     row: int = 0
     depth: int = 0
     weight: float = 1.0
+    origins: tuple[Origin, Origin, Origin] = (UNKNOWN_ORIGIN,) * 3
 
 
 @dataclass(slots=True)

@@ -18,6 +18,8 @@ quiet_libraries()
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's verdict cache."""
     monkeypatch.setenv("RLAIF_CACHE_DIR", str(tmp_path / "cache"))
+    # Texts say when they were written: runs that are compared are made at one time.
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rlaif.cli.label import LabelScreen
+from rlaif.cli.license_notes import licenses_flag, note_models
 from rlaif.cli.model_flags import assignments, engine_flags, spread, writing_flags
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
@@ -52,6 +53,7 @@ stopped.
 )
 @click.option("--verify/--no-verify", default=True, help="Let the judge label the pairs.")
 @writing_flags
+@licenses_flag
 @settings_options(CritiqueSettings)
 @engine_flags
 def command(
@@ -70,6 +72,7 @@ def command(
     cache: str | None,
     dry_run: bool,
     as_json: bool,
+    licenses: str,
     **flags: Any,
 ) -> None:
     """Criticise and revise responses by a constitution, and have a judge verify the revisions.
@@ -114,6 +117,8 @@ def command(
     if dry_run:
         print_survey(survey(job, cache_folder=folder), as_json=as_json)
         return
+    judges = [("labels", judging)] if verify else []
+    note_models(licenses, [("completions", writer), *judges])
     screen = WritingScreen(settings.limit, "response")
     with closing(screen):
         summary = run_writing(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.license_notes import licenses_flag, note_models
 from rlaif.cli.model_flags import (
     assignments,
     engine_flags,
@@ -63,6 +64,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     "length:long or length:20-80 (words).",
 )
 @writing_flags
+@licenses_flag
 @settings_options(Sampling, skip=frozenset({"n"}))
 @settings_options(GenerateSettings)
 @engine_flags
@@ -81,6 +83,7 @@ def command(
     cache: str | None,
     dry_run: bool,
     as_json: bool,
+    licenses: str,
     **flags: Any,
 ) -> None:
     """Write candidate completions for prompts, with one or several models.
@@ -120,6 +123,7 @@ def command(
     if dry_run:
         print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
         return
+    note_models(licenses, [("completions", t.engine) for t in teachers])
     screen = WritingScreen(job.source.count(settings.limit))
     with closing(screen):
         summary = run_writing(

@@ -10,6 +10,7 @@ import click
 
 from rlaif.cli.judges import panel_of
 from rlaif.cli.label_flags import label_settings
+from rlaif.cli.license_notes import licenses_flag, note_models, note_origins
 from rlaif.cli.model_flags import engine_flags
 from rlaif.cli.options import settings_options
 from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libraries, table
@@ -94,6 +95,7 @@ again after a stop: it goes on where it stopped.
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@licenses_flag
 @settings_options(LabelSettings, skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt"}))
 @settings_options(FoldSettings)
 @engine_flags
@@ -111,6 +113,7 @@ def command(
     human_price: float,
     dry_run: bool,
     as_json: bool,
+    licenses: str,
     **flags: Any,
 ) -> None:
     """Judge pairs by a constitution and write preferences.
@@ -124,7 +127,7 @@ def command(
     if panel is not None or len(judges) > 1:
         _label_by_panel(
             data, constitution, Path(out), panel_of(panel, judges, config, flags), split,
-            cache_path, prices, dry_run, as_json,
+            cache_path, prices, dry_run, as_json, licenses,
         )  # fmt: skip
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
@@ -142,6 +145,7 @@ def command(
             f"`rlaif constitution lint {constitution} --template {settings.template}` says what "
             "that costs"
         )
+    note_models(licenses, [("labels", settings.judge)])
     screen = LabelScreen(job.source.count(settings.limit), settings.judge)
     with closing(screen):
         summary = run_label(
@@ -152,6 +156,7 @@ def command(
             on_progress=screen.progress,
             on_engine=screen.engine,
         )
+    note_origins(licenses, summary.tally.origins)
     if as_json:
         print_json({"run": out, "fresh": summary.fresh, **summary.manifest})
     else:
@@ -168,6 +173,7 @@ def _label_by_panel(
     prices: Prices,
     dry_run: bool,
     as_json: bool,
+    licenses: str,
 ) -> None:
     from rlaif.pipeline.estimate import estimate
     from rlaif.pipeline.job import prepare, with_engine
@@ -201,12 +207,14 @@ def _label_by_panel(
             "a later judge of a cascade meets its agreement target only if it was calibrated on "
             "what the judges before pass on: on its run in members/ of such a cascade"
         )
+    note_models(licenses, [("labels", m.settings.judge) for m in members])
     with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
         summary = run_panel(
             data, constitution, panel, out, split=split, cache_path=cache_path,
             prices=prices, on_progress=screens.progress,
             on_engine=screens.engine,
         )  # fmt: skip
+    note_origins(licenses, summary.tally.origins)
     if as_json:
         print_json({"run": str(out), "fresh": summary.fresh, **summary.manifest})
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.license_notes import licenses_flag, note_models
 from rlaif.cli.model_flags import assignments, engine_flags, spread, writing_flags
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, quiet_libraries
@@ -50,6 +51,7 @@ goes on where it stopped.
     help="Data whose prompts must not be made again; may be given several times.",
 )
 @writing_flags
+@licenses_flag
 @settings_options(SynthesisSettings)
 @engine_flags
 def command(
@@ -66,6 +68,7 @@ def command(
     cache: str | None,
     dry_run: bool,
     as_json: bool,
+    licenses: str,
     **flags: Any,
 ) -> None:
     """Write new prompts from a few human ones (Self-Instruct).
@@ -95,6 +98,7 @@ def command(
     if dry_run:
         print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
         return
+    note_models(licenses, [("prompts", engine)])
     screen = WritingScreen(settings.count, "prompt", written=True)
     with closing(screen):
         summary = run_writing(

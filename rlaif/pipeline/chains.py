@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from rlaif.clock import utc_now
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
 from rlaif.records import (
@@ -294,7 +295,7 @@ class ChainRunner:
             if isinstance(result, GenerationResult):
                 number = int(result.id.partition("/")[0])
                 text = self._engines[number].codec.decode(result.token_ids).strip()
-                written = Written(text, result.finished, len(result.token_ids))
+                written = Written(text, result.finished, len(result.token_ids), utc_now())
                 self.counts.tokens += written.tokens
                 texts.append((key, written))
                 told.append((result.id, written))

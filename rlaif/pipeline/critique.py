@@ -33,7 +33,9 @@ from rlaif.prompts import completion_text, conversation_text, load_judge_templat
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.layouts import BadRow, Candidates, read_candidates, row_weight
+from rlaif.stages.origins import origin_columns
 from rlaif.store.sources import Source, open_source
+from rlaif.store.text_cache import Written
 from rlaif.templates import WriterTemplates, load_writer_templates
 
 TRACE, PAIRS = "trace.jsonl", "pairs.jsonl"
@@ -166,6 +168,7 @@ class _State:
         clear: principles by which nothing was found since the response last changed.
         steps: what happened, as the trace keeps it.
         failed: why it ended early, or "".
+        time: when the text that it is now was written; "" for the original.
     """
 
     read: Candidates
@@ -176,6 +179,7 @@ class _State:
     failed: str = ""
     weight: float = 1.0
     origin: Mapping[str, object] = field(default_factory=dict)
+    time: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class _Draft:
     critique: str
     revision: str = ""
     outcome: str = ""
+    time: str = ""
 
 
 @dataclass(frozen=True)
@@ -267,10 +272,12 @@ class Reviser:
             if draft.outcome:
                 found.append(draft)
                 continue
-            text, outcome = _read(next(revised))
+            answer = next(revised)
+            text, outcome = _read(answer)
             if not outcome and text == state.text:
                 outcome = "unchanged"
-            found.append(_Draft(draft.principle, draft.critique, text, outcome))
+            time = answer.made if isinstance(answer, Written) else ""
+            found.append(_Draft(draft.principle, draft.critique, text, outcome, time))
         return found
 
     def _settle(
@@ -333,7 +340,7 @@ class Reviser:
             }
         )
         if not outcome:
-            state.text = draft.revision
+            state.text, state.time = draft.revision, draft.time
             state.clear = set()
         elif outcome in ("nothing found", "unchanged", "no gain"):
             state.clear.add(draft.principle.id)
@@ -382,7 +389,10 @@ class Reviser:
     def _rows(self, state: _State, original: str, origin: str, depth: int) -> Rows:
         taken = sum(bool(step["taken"]) for step in state.steps)
         status = "revised" if state.text != original else "failed" if state.failed else "unchanged"
-        own = {**self.origin, "depth": 1 + max(int(self.origin["depth"]), depth)}
+        read = state.read.prompt_origin
+        deepest = max(int(self.origin["depth"]), depth, read.depth)
+        own = {**self.origin, "depth": 1 + deepest, "time": state.time}
+        prompt = origin_columns(read)
         rows: Rows = [
             (COUNTS, {status: 1, "critiques": len(state.steps), "revisions taken": taken}),
             (
@@ -390,6 +400,7 @@ class Reviser:
                 {
                     "id": state.name,
                     "prompt": [dict(m) for m in state.read.prompt],
+                    "prompt_origin": prompt,
                     "tags": sorted(state.read.tags),
                     "original": original,
                     "original_origin": origin,
@@ -407,6 +418,7 @@ class Reviser:
             pair: dict[str, object] = {
                 "id": state.name,
                 "prompt": [dict(m) for m in state.read.prompt],
+                "prompt_origin": prompt,
                 "tags": sorted(state.read.tags),
                 "response_a": original,
                 "response_b": state.text,

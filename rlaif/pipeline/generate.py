@@ -32,7 +32,8 @@ from rlaif.prompts import conversation_text, load_judge_template
 from rlaif.records import GenerationRequest, Message, Pair, Rejected
 from rlaif.stages.duplicates import distinct
 from rlaif.stages.folding import FoldSettings
-from rlaif.stages.layouts import BadRow, Candidates, origin_depth, read_prompt, row_weight
+from rlaif.stages.layouts import BadRow, Candidates, read_prompt, row_weight
+from rlaif.stages.origins import origin_columns
 from rlaif.stages.targets import Target, best, parse_target
 from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import open_source
@@ -266,7 +267,7 @@ class CandidateWriter:
         except BadRow as error:
             rejected: Rows = [(REJECTED, {"place": place, "reason": str(error)})]
             return [*rejected, (COUNTS, {"rejected": 1})]
-        asks, origins = self._asks(read, origin_depth(row))
+        asks, origins = self._asks(read, read.prompt_origin.depth)
         told = yield asks
         made, counts = self._made(told, origins)
         kept = distinct([m["content"] for m in made], self.settings.near_duplicate)
@@ -283,7 +284,7 @@ class CandidateWriter:
                 "prompt": [dict(m) for m in read.prompt],
                 "tags": sorted(read.tags),
                 "weight": row_weight(row),
-                "prompt_depth": origin_depth(row),
+                "prompt_origin": origin_columns(read.prompt_origin),
                 "completions": made,
             }
             out.append((CANDIDATES, row_out))
@@ -340,7 +341,7 @@ class CandidateWriter:
             elif not text:
                 counts["empty"] += 1
             else:
-                own = {**origin, "finished": answer.finished}
+                own = {**origin, "finished": answer.finished, "time": answer.made}
                 made.append({"content": text, "model": origin["model"], "origin": own})
         return made, counts
 

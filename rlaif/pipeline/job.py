@@ -6,13 +6,13 @@ anything is written.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif.clock import utc_now
 from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
@@ -23,6 +23,7 @@ from rlaif.engines.base import (
     list_engines,
     model_fingerprint,
 )
+from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.calibrated import Folding, certify_target, check_fits, load_calibration
@@ -263,6 +264,7 @@ def run_label(
                 manifest = run_manifest(
                     job.config, tally, labeler.spending.seconds, labeler.spending.tokens, prices
                 )
+                manifest["judges"] = [text_origin(job.settings.judge)]
                 if stopping is not None:
                     manifest["stopping"] = stopping_facts(stopping, tally)
                 manifest["last_process"] = {
@@ -292,7 +294,7 @@ def run_manifest(
     cost = cost_of(prices or Prices(), seconds=seconds, tokens=tokens, labels=tally.decided)
     return {
         "format": 1,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished": utc_now(),
         "config": config,
         "libraries": library_versions(),
         "counts": dump_tally(tally),

@@ -428,6 +428,7 @@ class Labeler:
             row = undecided_row(item.pair, preference, self._stamp, item.hostile)
             self._writer.row("undecided.jsonl", row)
         self._tally.add(preference, verdicts, spared=len(item.questions) - len(asked))
+        self._tally.add_origins(item.pair)
         self._tally.hostile += bool(item.hostile)
 
     def _checkpoint(self) -> None:

@@ -17,6 +17,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.job import LabelJob, LabelSummary, prepare, run_label, run_manifest
@@ -27,6 +28,7 @@ from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Pair, Preference, PrincipleScore
 from rlaif.stages.cost import Prices, Tokens
 from rlaif.stages.layouts import BadRow, read_row
+from rlaif.stages.origins import origin_columns
 from rlaif.stages.pairing import make_pairs
 from rlaif.stages.panel import Opinion, PanelMode, fold_panel
 from rlaif.stages.summary import Tally, dump_tally, load_tally
@@ -128,6 +130,7 @@ def run_panel(
         spent = sum(s.manifest["seconds"] for s in summaries)
         tokens = reduce(Tokens.plus, (Tokens(**s.manifest.get("tokens", {})) for s in summaries))
         manifest = run_manifest(config, tally, spent, tokens, prices)
+        manifest["judges"] = [text_origin(m.settings.judge) for m in panel.members]
         manifest["members"] = [
             {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,
              "seconds": s.manifest["seconds"]}
@@ -201,6 +204,7 @@ def _pairs(job: LabelJob) -> Iterator[Pair]:
 
 
 def _row(pair: Pair) -> dict[str, Any]:
+    prompt, a, b = map(origin_columns, pair.origins)
     return {
         "id": pair.id,
         "source_row": pair.row,
@@ -209,6 +213,9 @@ def _row(pair: Pair) -> dict[str, Any]:
         "response_b": list(pair.b),
         "response_a_model": pair.origin_a,
         "response_b_model": pair.origin_b,
+        "prompt_origin": prompt,
+        "response_a_origin": a,
+        "response_b_origin": b,
         "tags": sorted(pair.tags),
         "weight": pair.weight,
     }
@@ -282,6 +289,7 @@ def _fold(
         name = "preferences.jsonl" if preference.status == "decided" else "undecided.jsonl"
         run.append(name, row)
         tally.add(preference, [])
+        tally.add_origins(pair)
     tally.rows = tally.rejected + len(set(_rows_of(first)))
     run.checkpoint(rows=tally.rows, tally=dump_tally(tally))
     return tally

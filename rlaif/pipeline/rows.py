@@ -12,6 +12,7 @@ from typing import Any
 
 from rlaif.numerics import sigmoid
 from rlaif.records import DIGITS, Pair, Preference, PrincipleScore, Rejected, Verdict
+from rlaif.stages.origins import origin_columns
 
 
 def _round(value: float) -> float:
@@ -84,6 +85,9 @@ def preference_row(
     origins = (pair.origin_a, pair.origin_b)
     record = provenance(pair, preference, stamp, 1.0 if a_wins else -1.0, hostile)
     record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
+    prompt, *sides = map(origin_columns, pair.origins)
+    won, lost = sides if a_wins else sides[::-1]
+    record["origins"] = {"prompt": prompt, "chosen": won, "rejected": lost}
     return {
         "prompt": list(pair.prompt),
         "chosen": list(chosen),
@@ -99,6 +103,9 @@ def undecided_row(
     """A tie or an abstention: kept, with its reason, out of the training data."""
     record = provenance(pair, preference, stamp, 1.0, hostile)
     record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
+    record["origins"] = dict(
+        zip(("prompt", "a", "b"), map(origin_columns, pair.origins), strict=True)
+    )
     return {
         "prompt": list(pair.prompt),
         "a": list(pair.a),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,10 +23,11 @@ from rlaif.hashing import digest
 from rlaif.pipeline.chains import Ask, Chain, Part, Rows, Told
 from rlaif.pipeline.writing import COUNTS, WritingJob, check_writes, model_config
 from rlaif.prompts import conversation_text
-from rlaif.records import GenerationRequest, Message, Rejected
+from rlaif.records import GenerationRequest, Message, Origin, Rejected
 from rlaif.resources import find
-from rlaif.stages.layouts import BadRow, origin_depth, read_prompt, row_weight
+from rlaif.stages.layouts import BadRow, read_prompt, row_weight
 from rlaif.stages.novelty import Contamination, Pool
+from rlaif.stages.origins import origin_columns
 from rlaif.stages.prompt_lists import read_conversation, read_list
 from rlaif.stages.thinking import after_thinking
 from rlaif.store.sources import open_source
@@ -79,9 +80,14 @@ class SeedPrompt:
 
     messages: list[Message]
     id: str
-    depth: int
+    origin: Origin
     weight: float
     tags: tuple[str, ...]
+
+    @property
+    def depth(self) -> int:
+        """How many synthetic generations deep it is."""
+        return self.origin.depth
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list
             SeedPrompt(
                 list(read.prompt),
                 read.id or f"seed-{number}",
-                origin_depth(row),
+                read.prompt_origin,
                 row_weight(row),
                 tuple(sorted(read.tags)),
             )
@@ -218,6 +224,7 @@ class _New:
     persona: str
     depth: int
     seed: int
+    time: str = ""
 
 
 @dataclass
@@ -296,21 +303,19 @@ class PromptMaker:
             if not made:
                 work.counts["unreadable answers"] += 1
             for messages in made:
-                self._take(work, messages, blank)
+                self._take(work, replace(blank, messages=messages, time=answer.made))
 
-    def _take(self, work: _Work, messages: list[Message], blank: _New) -> None:
+    def _take(self, work: _Work, new: _New) -> None:
         if len(work.new) >= self.settings.count:
             work.counts["not needed"] += 1
             return
-        text = _text(messages)
+        text = _text(new.messages)
         if self.contamination.finds(text):
             work.counts["contaminated"] += 1
         elif not work.pool.admits(text):
             work.counts["near duplicates"] += 1
         else:
-            work.new.append(
-                _New(messages, blank.recipe, blank.topic, blank.persona, blank.depth, blank.seed)
-            )
+            work.new.append(new)
 
     def _plan(self, work: _Work) -> tuple[Ask, Template, _New]:
         """The next request.  Recipes, topics and personas are gone through evenly."""
@@ -353,7 +358,8 @@ class PromptMaker:
             (
                 PROMPTS,
                 _row(
-                    f"{own}{i}", new.messages, 1.0, {**self.origin, "depth": new.depth},
+                    f"{own}{i}", new.messages, 1.0,
+                    {**self.origin, "depth": new.depth, "time": new.time},
                     new.recipe, new.topic, new.persona, new.seed,
                 ),
             )
@@ -371,8 +377,9 @@ class PromptMaker:
         scale = share / (1 - share) * made / human if made and human else 1.0
         rows: Rows = []
         for seed in work.seeds:
-            kind = "model" if seed.depth else "human"
-            origin = {"kind": kind, "model": "", "revision": "", "license": "", "depth": seed.depth}
+            # A seed that says nothing of itself is taken for a person's: that is what seeds are.
+            kind = seed.origin.kind or ("model" if seed.depth else "human")
+            origin = origin_columns(replace(seed.origin, kind=kind))
             weight = seed.weight * (1.0 if seed.depth else scale)
             row = _row(seed.id, seed.messages, weight, origin, "", "", "", 0)
             rows.append((PROMPTS, {**row, "tags": list(seed.tags)}))

@@ -58,6 +58,7 @@ def write_sft(run: Path, *, verified: bool) -> Verified:
                 "prompt": row["prompt"],
                 "completion": [{"role": "assistant", "content": row["final"]}],
                 "weight": row["weight"],
+                "prompt_origin": row["prompt_origin"],
                 "provenance": {
                     "id": row["id"],
                     "origin": row["origin"],

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlaif.clock import utc_now
 from rlaif.engines.base import (
     EngineSettings,
     can_generate,
@@ -337,7 +338,7 @@ class _Run:
     def _manifest(self) -> dict[str, Any]:
         return {
             "format": 1,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "finished": utc_now(),
             "config": self._job.config,
             "libraries": library_versions(),
             "counts": {"rows": float(self._rows), **self._tally},

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif.clock import utc
 from rlaif.hashing import digest
+from rlaif.records import Origin
 from rlaif.review.labels import HumanLabel
+from rlaif.stages.origins import origin_columns
 from rlaif.stages.summary import MARGIN_BINS, dump_tally, load_tally
 from rlaif.store.run_directory import (
     CONSTITUTION,
@@ -184,15 +187,35 @@ def _relabeled(row: dict[str, Any], found: HumanLabel, applied: Applied) -> dict
             {**j, "p_chosen": round(1.0 - j["p_chosen"], 5) if turned else j["p_chosen"]}
             for j in old["judges"]
         ]
+    origins = _by_side(old, before)
+    if origins:
+        prompt, a, b = origins
+        named = (
+            {"a": a, "b": b}
+            if now == "tie"
+            else ({"chosen": a, "rejected": b} if now == "a" else {"chosen": b, "rejected": a})
+        )
+        evidence["origins"] = {"prompt": prompt, **named}
     if now == "tie":
         names = {"origin_a": item.origins[0], "origin_b": item.origins[1]}
         return {"prompt": row["prompt"], "a": item.a, "b": item.b, "p_a": round(p_side, 5),
                 "provenance": {**evidence, **names}}  # fmt: skip
     chosen, rejected = (item.a, item.b) if now == "a" else (item.b, item.a)
-    origins = item.origins if now == "a" else item.origins[::-1]
-    evidence |= {"origin_chosen": origins[0], "origin_rejected": origins[1]}
+    names_ = item.origins if now == "a" else item.origins[::-1]
+    evidence |= {"origin_chosen": names_[0], "origin_rejected": names_[1]}
     return {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected,
             "p_chosen": round(p_side, 5), "provenance": evidence}  # fmt: skip
+
+
+def _by_side(evidence: Mapping[str, Any], winner: str) -> tuple[Any, Any, Any] | None:
+    """Origins of the prompt, of `a` and of `b`; None for a run from before they were kept."""
+    found = evidence.get("origins")
+    if not isinstance(found, Mapping):
+        return None
+    if not winner:
+        return found["prompt"], found["a"], found["b"]
+    sides = (found["chosen"], found["rejected"])
+    return found["prompt"], *(sides if winner == "a" else sides[::-1])
 
 
 def _edited(relabeled: dict[str, Any], found: HumanLabel, k: int, p: float) -> dict[str, Any]:
@@ -214,6 +237,17 @@ def _edited(relabeled: dict[str, Any], found: HumanLabel, k: int, p: float) -> d
     }
     if "judges" in own:
         own["judges"] = []
+    origins = _by_side(relabeled["provenance"], relabeled["provenance"]["winner"])
+    if origins:
+        prompt, a, b = origins
+        # Edited by a person: human, but no less synthetic than what it was written from.
+        source_origin = a if edit.side != "b" else b
+        written = Origin("human", depth=int(source_origin["depth"]), time=utc(edit.at))
+        own["origins"] = {
+            "prompt": prompt,
+            "chosen": origin_columns(written),
+            "rejected": source_origin,
+        }
     votes = {"reviewers": edit.reviewer, "votes": 1, "judge_p_chosen": 0.5}
     own["human"] = {**own["human"], **votes}
     own["margin"] = round(2.0 * p - 1.0, 5)

@@ -20,11 +20,12 @@ Winner = Literal["a", "b", "tie"]
 
 @dataclass(frozen=True)
 class Edit:
-    """A completion that a reviewer wrote from one of a pair."""
+    """A completion that a reviewer wrote from one of a pair, `at` seconds since 1970."""
 
     reviewer: str
     side: str
     text: str
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def combine(
                 {who: d.verdict for who, d in last.items()},
                 winner,
                 sigmoid(balance * odds),
-                [Edit(who, d.verdict, d.edited) for who, d in last.items() if d.edited],
+                [Edit(who, d.verdict, d.edited, d.at) for who, d in last.items() if d.edited],
                 {who: d.note for who, d in last.items() if d.note},
                 seconds[task.number],
                 balance == 0 and any(d.verdict != "tie" for d in counted),

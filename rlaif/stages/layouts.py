@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlaif.records import Message
+from rlaif.records import UNKNOWN_ORIGIN, Message, Origin
+from rlaif.stages.origins import completion_origin, prompt_origin, read_origin
 
 PROMPT_KEYS = (
     "prompt", "instruction", "question", "query", "input", "messages", "conversation",
@@ -54,13 +55,19 @@ class Candidate:
     """One completion of a row, with what the row says about it.
 
     Attributes:
-        depth: how many synthetic generations deep it is; 0 for human or unknown.
+        origin: who wrote it, by name; "" for unknown.
+        source: all that is known of where it comes from.
     """
 
     messages: list[Message]
     origin: str = ""
     score: float | None = None
-    depth: int = 0
+    source: Origin = UNKNOWN_ORIGIN
+
+    @property
+    def depth(self) -> int:
+        """How many synthetic generations deep it is; 0 for human or unknown."""
+        return self.source.depth
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Candidates:
     tags: frozenset[str] = field(default_factory=frozenset)
     labeled: bool = False
     weight: float = 1.0
+    prompt_origin: Origin = UNKNOWN_ORIGIN
 
 
 def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:
@@ -93,8 +101,9 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
         # Pairs that repeat the conversation know it better than a plain prompt column.
         prompt = prompt_from_pair
     return Candidates(
-        _finished_prompt(row, prompt), completions, _id(row), _tags(row), labeled, row_weight(row)
-    )
+        _finished_prompt(row, prompt), completions, _id(row), _tags(row), labeled, row_weight(row),
+        prompt_origin(row),
+    )  # fmt: skip
 
 
 def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:
@@ -108,7 +117,9 @@ def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = N
     prompt = _prompt(row)
     if not prompt and any(row.get(key) is not None for key in (*PAIR_KEYS, *LIST_KEYS)):
         prompt = _completions(row, [])[1]
-    return Candidates(_finished_prompt(row, prompt), [], _id(row), _tags(row))
+    return Candidates(
+        _finished_prompt(row, prompt), [], _id(row), _tags(row), prompt_origin=prompt_origin(row)
+    )
 
 
 def read_candidates(
@@ -131,9 +142,10 @@ def read_candidates(
     completion, prompt = _split(row[single], single, own)
     return Candidates(
         _finished_prompt(row, prompt or own),
-        [Candidate(completion, _origin(row, single))],
+        [_named(row, single, completion)],
         _id(row),
         _tags(row),
+        prompt_origin=prompt_origin(row),
     )
 
 
@@ -304,10 +316,7 @@ def _several(
 ) -> tuple[list[Candidate], list[Message]]:
     """Completions that stand in columns of their own."""
     split = [_split(value, key, own) for key, value in items]
-    named = [
-        Candidate(s[0], _origin(row, key), None, origin_depth({"origin": row.get(f"{key}_origin")}))
-        for s, (key, _) in zip(split, items, strict=True)
-    ]
+    named = [_named(row, key, s[0]) for s, (key, _) in zip(split, items, strict=True)]
     return named, _shared([prompt for _, prompt in split], " and ".join(k for k, _ in items))
 
 
@@ -315,6 +324,17 @@ def _shared(prompts: list[list[Message]], what: str) -> list[Message]:
     if any(prompt != prompts[0] for prompt in prompts):
         raise BadRow(f"{what} do not continue the same conversation")
     return prompts[0]
+
+
+def _named(row: Mapping[str, object], key: str, completion: list[Message]) -> Candidate:
+    """A completion in a column of its own, with who wrote it."""
+    name = _origin(row, key)
+    source = completion_origin(row, key, name)
+    return Candidate(completion, name or _writer(source), None, source)
+
+
+def _writer(source: Origin) -> str:
+    return source.model or ("human" if source.kind == "human" else "")
 
 
 def _origin(row: Mapping[str, object], key: str) -> str:
@@ -338,7 +358,8 @@ def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Candidat
         scores = [item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)]
         score = next((float(s) for s in scores if _finite(s)), None)
         completion, prompt = _split(text, key, own)
-        return Candidate(completion, str(origin), score, origin_depth(item)), prompt
+        source = read_origin(item.get("origin"), origin)
+        return Candidate(completion, str(origin) or _writer(source), score, source), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
 
 
@@ -347,13 +368,6 @@ def row_weight(row: object) -> float:
     weight = row.get("weight") if isinstance(row, Mapping) else None
     good = isinstance(weight, int | float) and not isinstance(weight, bool)
     return float(weight) if good and 0 <= weight < 1e9 else 1.0  # type: ignore[arg-type, operator]
-
-
-def origin_depth(item: object) -> int:
-    """The generation depth that a row or an entry of a list states in its `origin`, or 0."""
-    origin = item.get("origin") if isinstance(item, Mapping) else None
-    depth = origin.get("depth", 0) if isinstance(origin, Mapping) else 0
-    return depth if isinstance(depth, int) and depth > 0 else 0
 
 
 def _finite(number: float) -> bool:

@@ -62,4 +62,5 @@ def make_pairs(
             number,
             max(one.depth, two.depth),
             row.weight,
+            (row.prompt_origin, one.source, two.source),
         )

@@ -8,10 +8,12 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from rlaif.records import CLEAR, Preference, Verdict
+from rlaif.records import CLEAR, Origin, Pair, Preference, Verdict
 
 MARGIN_BINS = 20
 MOST_REASONS = 100
+MOST_ORIGINS = 500
+MOST_ROWS = 3
 
 
 @dataclass
@@ -46,6 +48,19 @@ class PrincipleTally:
 
 
 @dataclass
+class OriginTally:
+    """How much of a run's text is from one place; the first input rows that hold it."""
+
+    kind: str = ""
+    model: str = ""
+    license: str = ""
+    depth: int = 0
+    prompts: int = 0
+    completions: int = 0
+    rows: list[int] = field(default_factory=list)
+
+
+@dataclass
 class Tally:
     """Counts for a run."""
 
@@ -63,6 +78,7 @@ class Tally:
     margins: list[int] = field(default_factory=lambda: [0] * MARGIN_BINS)
     tiers: dict[str, int] = field(default_factory=dict)
     principles: dict[str, PrincipleTally] = field(default_factory=dict)
+    origins: dict[str, OriginTally] = field(default_factory=dict)
 
     @property
     def self_agreement(self) -> float | None:
@@ -73,6 +89,26 @@ class Tally:
     def add_rejected(self) -> None:
         """Count an input row that could not be read."""
         self.rejected += 1
+
+    def add_origins(self, pair: Pair) -> None:
+        """Count where a pair's prompt and completions are from."""
+        prompt, *completions = pair.origins
+        self._origin(prompt, pair.row).prompts += 1
+        for origin in completions:
+            self._origin(origin, pair.row).completions += 1
+
+    def _origin(self, origin: Origin, row: int) -> OriginTally:
+        key = f"{origin.kind or 'unknown'} {origin.model} {origin.license} {origin.depth}"
+        found = self.origins.get(key)
+        if found is None:
+            if len(self.origins) >= MOST_ORIGINS:
+                key, origin = "other", Origin(depth=origin.depth)
+            found = self.origins.setdefault(
+                key, OriginTally(origin.kind, origin.model, origin.license, origin.depth)
+            )
+        if len(found.rows) < MOST_ROWS and row not in found.rows:
+            found.rows.append(row)
+        return found
 
     def add(self, preference: Preference, verdicts: list[Verdict], *, spared: int = 0) -> None:
         """Count one finished pair; `spared` questions about it were not asked."""

@@ -18,6 +18,7 @@ _APPLICATION = 0x524C5458
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS texts (key BLOB PRIMARY KEY, text TEXT, finished INTEGER, tokens INTEGER)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS times (key BLOB PRIMARY KEY, made TEXT) WITHOUT ROWID;
 """
 
 
@@ -28,11 +29,13 @@ class Written:
     Attributes:
         finished: False where the token limit cut it.
         tokens: how many it has.
+        made: when it was written, UTC; "" where that was not kept.
     """
 
     text: str
     finished: bool
     tokens: int
+    made: str = ""
 
 
 def default_text_cache_path() -> Path:
@@ -65,19 +68,29 @@ class TextCache:
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT key, text, finished, tokens FROM texts WHERE key IN ({marks})"
-                for key, text, finished, tokens in self._file.reader.execute(query, part):
-                    found[key] = Written(text, bool(finished), tokens)
+                query = (
+                    "SELECT key, text, finished, tokens, coalesce(made, '') "
+                    f"FROM texts LEFT JOIN times USING (key) WHERE key IN ({marks})"
+                )
+                for key, text, finished, tokens, made in self._file.reader.execute(query, part):
+                    found[key] = Written(text, bool(finished), tokens, made)
         return found
 
     def put(self, texts: Iterable[tuple[bytes, Written]]) -> None:
         """Keep texts, in one transaction."""
-        rows = [(key, w.text, w.finished, w.tokens) for key, w in texts]
-        if rows:
+        kept = list(texts)
+        if kept:
             with self._file.guarded():
-                self._file.writer.execute("BEGIN IMMEDIATE")
-                self._file.writer.executemany("INSERT OR IGNORE INTO texts VALUES (?,?,?,?)", rows)
-                self._file.writer.execute("COMMIT")
+                write = self._file.writer
+                write.execute("BEGIN IMMEDIATE")
+                write.executemany(
+                    "INSERT OR IGNORE INTO texts VALUES (?,?,?,?)",
+                    [(key, w.text, w.finished, w.tokens) for key, w in kept],
+                )
+                write.executemany(
+                    "INSERT OR IGNORE INTO times VALUES (?,?)", [(key, w.made) for key, w in kept]
+                )
+                write.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file."""

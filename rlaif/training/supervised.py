@@ -10,7 +10,7 @@ from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import CANDIDATES
 from rlaif.pipeline.verified import SFT
 from rlaif.records import Message, Rejected
-from rlaif.stages.layouts import BadRow, origin_depth, read_candidates, row_weight
+from rlaif.stages.layouts import BadRow, read_candidates, row_weight
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
 
@@ -106,14 +106,14 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
 
 def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRow]:
     read = read_candidates(_split_chat(row))
-    listed = row.get("completions")
-    for i, completion in enumerate(read.completions):
-        item = listed[i] if isinstance(listed, list) and len(read.completions) > i else row
+    # Of a ranked pair nobody wants to learn the worse one.
+    completions = read.completions[: 1 if read.labeled else None]
+    for i, completion in enumerate(completions):
         yield SupervisedRow(
-            f"{read.id or place}/{i + 1}" if len(read.completions) > 1 else read.id or place,
+            f"{read.id or place}/{i + 1}" if len(completions) > 1 else read.id or place,
             list(read.prompt),
             list(completion.messages),
-            _depth(item),
+            completion.depth,
             row_weight(row),
         )
 
@@ -126,11 +126,6 @@ def _split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
         if isinstance(turns, list) and len(turns) > 1 and not known & row.keys():
             return {**row, key: turns[:-1], "completion": [turns[-1]]}
     return row
-
-
-def _depth(item: object) -> int:
-    evidence = item.get("provenance") if isinstance(item, Mapping) else None
-    return origin_depth(evidence if isinstance(evidence, Mapping) else item)
 
 
 def fit(

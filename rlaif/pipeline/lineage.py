@@ -1,0 +1,305 @@
+"""Follows a file back to where it comes from, by what runs and trainings wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlaif.errors import RlaifError
+from rlaif.records import Origin, Rejected
+from rlaif.stages.layouts import BadRow, read_candidates, read_prompt
+from rlaif.store.run_directory import CONFIG, MANIFEST
+from rlaif.store.sources import Source, open_source
+
+TRAINING, SETTINGS, MIX = "training.json", "training.yaml", "mix.json"
+MOST_ROWS = 100_000
+MOST_NODES = 1_000
+
+
+@dataclass
+class Node:
+    """A data file, a run, a policy or a model.
+
+    Attributes:
+        kind: "data", "run", "policy" or "model".
+        facts: what is known of it, a phrase each.
+        parents: what it was made from: in which part, and the name of the node.
+        warning: what does not fit, or "".
+    """
+
+    name: str
+    kind: str
+    facts: list[str] = field(default_factory=list)
+    parents: list[tuple[str, str]] = field(default_factory=list)
+    warning: str = ""
+
+
+@dataclass
+class Lineage:
+    """All nodes by name; `root` is what was asked for."""
+
+    root: str
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """A tree of text, the file first; a node that comes again is only named."""
+        yield from self._lines(self.root, "", "", "", set())
+
+    def _lines(self, name: str, role: str, head: str, rest: str, seen: set[str]) -> Iterator[str]:
+        node = self.nodes[name]
+        shown = f"{head}{role}{node.kind} {name}"
+        if name in seen:
+            yield f"{shown} (see above)"
+            return
+        seen.add(name)
+        yield shown + (f": {'; '.join(node.facts)}" if node.facts else "")
+        if node.warning:
+            yield f"{rest}   ! {node.warning}"
+        for number, (part, parent) in enumerate(node.parents):
+            last = number == len(node.parents) - 1
+            yield from self._lines(
+                parent, f"{part} ", rest + ("└─ " if last else "├─ "),
+                rest + ("   " if last else "│  "), seen,
+            )  # fmt: skip
+
+    def mermaid(self) -> Iterator[str]:
+        """The graph from seeds to the file, as Mermaid draws it."""
+        numbers = {name: f"n{i}" for i, name in enumerate(self.nodes)}
+        yield "graph LR"
+        for name, node in self.nodes.items():
+            text = " ".join([node.kind, name, *node.facts[:2]]).replace('"', "'")
+            yield f'  {numbers[name]}["{text}"]'
+        for name, node in self.nodes.items():
+            for part, parent in node.parents:
+                yield f"  {numbers[parent]} -->|{part}| {numbers[name]}"
+
+
+def lineage(name: str) -> Lineage:
+    """Follow a data file, a run, a mix or a policy.
+
+    Raises:
+        RlaifError: there is nothing of that name.
+    """
+    path = Path(name)
+    if not path.exists():
+        open_source(name)  # says what is wrong, or that it is a data set of the hub
+    found = Lineage(name)
+    _visit(found, name, Path.cwd(), None)
+    return found
+
+
+def _visit(found: Lineage, name: str, near: Path, recorded: str | None) -> str:
+    """Take in a node and all it was made from; gives its name.
+
+    Args:
+        near: a folder that relative paths may be relative to, beside the working one.
+        recorded: the content address under which it was used.
+    """
+    path = _locate(name, near)
+    key = name
+    if path is not None:
+        # A row file stands for the run that wrote it.
+        if path.is_file() and _is_made(path.parent):
+            path, recorded = path.parent, None
+        key = _shown(path)
+    if found.root == name:
+        found.root = key
+    if key in found.nodes or len(found.nodes) >= MOST_NODES:
+        return key
+    node = found.nodes[key] = Node(key, "data")
+    if path is None:
+        node.facts.append("not found here")
+    elif (path / TRAINING).exists() or (path / SETTINGS).exists():
+        _policy(found, node, path)
+    elif (path / CONFIG).exists():
+        _run(found, node, path)
+    elif (path / MIX).exists():
+        _mix(found, node, path)
+    elif path.is_dir() and (path / "config.json").exists():
+        node.kind = "model"
+    else:
+        _data(node, path, recorded)
+    return key
+
+
+def _is_made(folder: Path) -> bool:
+    return (folder / CONFIG).exists() or (folder / MIX).exists()
+
+
+def _locate(name: str, near: Path) -> Path | None:
+    for base in (Path.cwd(), near, *near.parents):
+        path = base / name
+        if path.exists():
+            return path.resolve()
+    return None
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _policy(found: Lineage, node: Node, path: Path) -> None:
+    settings, result = _yaml(path / SETTINGS), _json(path / TRAINING)
+    node.kind = "policy"
+    if not result:
+        node.warning = "its training is not complete"
+    node.facts += [
+        f"{result['account']['trained']} rows trained on" if "account" in result else "",
+        f"{result['depth']} synthetic generations deep" if "depth" in result else "",
+        f"overridden: {result['override']}" if result.get("override") else "",
+    ]
+    node.facts = [fact for fact in node.facts if fact]
+    for part, name in (
+        ("trained on", settings.get("run") or settings.get("data")),
+        ("mixed with", settings.get("human")),
+        ("started from", settings.get("model")),
+    ):
+        if not isinstance(name, str) or not name:
+            continue
+        if part == "started from":
+            node.parents.append((part, _model(found, name, path, settings)))
+        else:
+            node.parents.append((part, _visit(found, name, path, None)))
+
+
+def _run(found: Lineage, node: Node, path: Path) -> None:
+    config, manifest = _yaml(path / CONFIG), _json(path / MANIFEST)
+    command = str(config.get("command", "label"))
+    node.kind = "run"
+    node.facts.append(command)
+    counts = manifest.get("counts", {})
+    if not manifest:
+        node.warning = "it is not complete"
+    for what in ("decided", "completions", "new prompts", "revised"):
+        if isinstance(counts.get(what), int | float):
+            node.facts.append(f"{int(counts[what])} {what}")
+    constitution = config.get("constitution")
+    if isinstance(constitution, Mapping):
+        node.facts.append(f"by {constitution.get('name')}@{constitution.get('version')}")
+    for origin in (counts.get("origins") or {}).values() if command == "label" else []:
+        if origin["completions"]:
+            node.facts.append(
+                f"{origin['completions']} completions {_whose(Origin(**_fields(origin)))}"
+            )
+    given = config.get("input")
+    if isinstance(given, Mapping) and isinstance(given.get("path"), str):
+        name = _visit(found, given["path"], path, str(given.get("hash", "")))
+        node.parents.append(("from", name))
+    for name, settings in _models(config):
+        part = "judged by" if command == "label" or "judge" in name else "written by"
+        model = str(settings["model"])
+        if settings.get("engine") != "panel":
+            node.parents.append((part, _model(found, model, path, settings)))
+
+
+def _fields(origin: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: origin[k] for k in ("kind", "model", "license", "depth")}
+
+
+def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every model of a configuration, with the key it stands under."""
+    seen = set()
+
+    def walk(value: object, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if isinstance(value, Mapping):
+            if isinstance(value.get("model"), str) and "fingerprint" in value:
+                yield key, value
+                return
+            for name, inner in value.items():
+                yield from walk(inner, str(name))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from walk(inner, key)
+
+    for key, value in walk(config, ""):
+        name = (value["model"], value["fingerprint"])
+        if name not in seen:
+            seen.add(name)
+            yield key, value
+
+
+def _model(found: Lineage, name: str, near: Path, settings: Mapping[str, Any]) -> str:
+    path = _locate(name, near)
+    if path is not None and ((path / TRAINING).exists() or (path / SETTINGS).exists()):
+        return _visit(found, name, near, None)
+    node = found.nodes.setdefault(name, Node(name, "model"))
+    revision = settings.get("revision")
+    if revision and not node.facts:
+        node.facts.append(f"revision {revision}")
+    return name
+
+
+def _mix(found: Lineage, node: Node, path: Path) -> None:
+    report = _json(path / MIX)
+    node.kind = "mix"
+    if "rows" in report:
+        node.facts.append(f"{report['rows']} rows")
+    if "human_share" in report:
+        node.facts.append(f"{report['human_share']:.1%} of people by weight")
+    for part in report.get("parts", []):
+        name = _visit(found, str(part["data"]), path, str(part.get("hash", "")))
+        node.parents.append((f"{part['rows']} rows of", name))
+
+
+def _data(node: Node, path: Path, recorded: str | None) -> None:
+    try:
+        source = open_source(str(path))
+        if recorded and source.fingerprint() != recorded:
+            node.warning = "it has changed since it was used"
+        node.facts += _texts(source)
+    except RlaifError as error:
+        node.facts.append(str(error).split(". ")[0])
+
+
+def _texts(source: Source) -> list[str]:
+    """How many prompts and completions are whose."""
+    found: Counter[tuple[str, str]] = Counter()
+    for _, row in islice(source.rows(), MOST_ROWS):
+        if isinstance(row, Rejected):
+            found["rows", "that can't be read"] += 1
+            continue
+        try:
+            read = read_candidates(row)
+        except BadRow:
+            try:
+                read = read_prompt(row)
+            except BadRow:
+                found["rows", "that can't be read"] += 1
+                continue
+        found["prompts", _whose(read.prompt_origin)] += 1
+        found.update(("completions", _whose(c.source)) for c in read.completions)
+    return [f"{count} {what} {whose}" for (what, whose), count in found.most_common(12)]
+
+
+def _whose(origin: Origin) -> str:
+    if origin.kind == "human":
+        return "of people" + (f", from generation {origin.depth}" if origin.depth else "")
+    if origin.kind == "model":
+        return f"of {origin.model or 'a model'} (generation {origin.depth})"
+    return "of unknown origin"

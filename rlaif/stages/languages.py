@@ -20,3 +20,8 @@ def known_languages() -> list[str]:
 def language_probability(text: str, language: str) -> float:
     """The probability that `text` is in `language`, an ISO 639-1 code."""
     return float(dict(_identifier().rank(text))[language])
+
+
+def language_of(text: str) -> str:
+    """The most probable language of a text, as an ISO 639-1 code."""
+    return str(_identifier().classify(text)[0])

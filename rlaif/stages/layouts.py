@@ -142,7 +142,7 @@ def read_candidates(
     completion, prompt = _split(row[single], single, own)
     return Candidates(
         _finished_prompt(row, prompt or own),
-        [_named(row, single, completion)],
+        [_named(row, single, completion, alone=True)],
         _id(row),
         _tags(row),
         prompt_origin=prompt_origin(row),
@@ -162,7 +162,7 @@ def _finished_prompt(row: Mapping[str, object], prompt: list[Message]) -> list[M
 
 def _mapped(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, object]:
     """The row with the mapped fields, which win over every layout of its own."""
-    found = {name: _dig(row, path) for name, path in mapping.items()}
+    found = {name: dig(row, path) for name, path in mapping.items()}
     own = dict(row)
     if found.keys() - {"prompt", "system", "id", "tags"}:
         own = {k: v for k, v in own.items() if k not in (*PAIR_KEYS, *LIST_KEYS)}
@@ -185,7 +185,12 @@ def _names(keys: Sequence[str] | Mapping[str, object]) -> str:
     return shown + (", ..." if len(names) > 12 else "")
 
 
-def _dig(row: Mapping[str, object], path: str) -> object:
+def dig(row: Mapping[str, object], path: str) -> object:
+    """The value at a dotted path.
+
+    Raises:
+        BadRow: there is none.
+    """
     if path in row:
         return row[path]
     value: object = row
@@ -326,9 +331,13 @@ def _shared(prompts: list[list[Message]], what: str) -> list[Message]:
     return prompts[0]
 
 
-def _named(row: Mapping[str, object], key: str, completion: list[Message]) -> Candidate:
-    """A completion in a column of its own, with who wrote it."""
+def _named(
+    row: Mapping[str, object], key: str, completion: list[Message], *, alone: bool = False
+) -> Candidate:
+    """A completion in a column of its own, with who wrote it; of one `alone` its row may say so."""
     name = _origin(row, key)
+    if alone and not name and isinstance(row.get("model"), str):
+        name = str(row["model"])
     source = completion_origin(row, key, name)
     return Candidate(completion, name or _writer(source), None, source)
 

@@ -16,6 +16,7 @@ from typing import Any
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, file_digest, folder_digest
 from rlaif.records import Rejected
+from rlaif.store.mixes import DATA_FILE
 
 Row = Mapping[str, object]
 FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
@@ -76,7 +77,8 @@ def open_source(name: str, split: str = "train") -> Source:
     """Find out what `name` is.
 
     Raises:
-        RlaifError: no such file, an unknown ending, or a folder that `datasets` did not save.
+        RlaifError: no such file, an unknown ending, or a folder that neither `datasets` saved nor
+            `rlaif mix` made.
     """
     path = Path(name)
     if path.is_file():
@@ -86,6 +88,8 @@ def open_source(name: str, split: str = "train") -> Source:
                 hint=f"Use one of {', '.join(FILE_KINDS)}.",
             )
         return Source(name, path.suffix.lower()[1:], split)
+    if path.is_dir() and (path / DATA_FILE).is_file():
+        return Source(str(path / DATA_FILE), "parquet", split)
     if path.is_dir():
         saved = any((path / f).is_file() for f in ("dataset_info.json", "dataset_dict.json"))
         if not saved and not (path / "state.json").is_file():

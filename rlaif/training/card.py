@@ -8,12 +8,14 @@ from typing import Any
 import yaml
 
 from rlaif.engines.hub import ModelFiles
+from rlaif.engines.model_origin import UNKNOWN, model_origin
+from rlaif.training.data import Labels
 from rlaif.training.settings import DPOSettings, SFTSettings
 
 
 def model_card(
     settings: DPOSettings,
-    manifest: Mapping[str, Any],
+    labels: Labels,
     result: Mapping[str, Any],
     files: ModelFiles,
 ) -> str:
@@ -21,22 +23,15 @@ def model_card(
     head: dict[str, Any] = {"library_name": "transformers", "tags": ["rlaif", "dpo", "trl"]}
     if files.revision:
         head["base_model"] = files.name
-    config = manifest["config"]
-    constitution, judge = config["constitution"], config["judge"]
-    counts, account = manifest["counts"], result["account"]
+    head |= _license(files)
+    account = result["account"]
     loss = (
         "soft labels: -p log s(z) - (1-p) log s(-z)" if settings.loss == "soft" else settings.loss
     )
     rows = [
         ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
-        ("Constitution", f"{constitution['name']} {constitution['version']}"),
-        ("Constitution hash", f"`{constitution['hash']}`"),
-        ("Judge", f"`{judge['model']}` by {judge['engine']}"),
-        ("Labeling run manifest", f"`{result['manifest_hash']}`"),
-        (
-            "Labels",
-            f"{counts['decided']} decided, {counts['tie']} ties, {counts['abstained']} abstained",
-        ),
+        *(_mixed(labels) if labels.mixed else _labeled(labels)),
+        ("Its manifest", f"`{result['manifest_hash']}`"),
         ("Pairs trained on", f"{account['trained']} ({account['human_used']} human)"),
         ("Loss", loss),
         (
@@ -64,11 +59,43 @@ Made by `rlaif train-dpo`; `training.yaml` beside this file holds every setting.
 """
 
 
+def _license(files: ModelFiles) -> dict[str, str]:
+    """The license of the policy before, which its descendant is bound to."""
+    found = model_origin(files).licence
+    return {} if found == UNKNOWN else {"license": found}
+
+
+def _labeled(labels: Labels) -> list[tuple[str, str]]:
+    config, counts = labels.manifest["config"], labels.manifest["counts"]
+    constitution, judge = config["constitution"], config["judge"]
+    return [
+        ("Constitution", f"{constitution['name']} {constitution['version']}"),
+        ("Constitution hash", f"`{constitution['hash']}`"),
+        ("Judge", f"`{judge['model']}` by {judge['engine']}"),
+        ("Labeling run", f"`{labels.path}`"),
+        (
+            "Labels",
+            f"{counts['decided']} decided, {counts['tie']} ties, {counts['abstained']} abstained",
+        ),
+    ]
+
+
+def _mixed(labels: Labels) -> list[tuple[str, str]]:
+    report = labels.manifest
+    whose = ", ".join(f"{n} by {name}" for name, n in report["labels"].items())
+    return [
+        ("Mix", f"`{labels.path}`"),
+        ("Labels", whose),
+        ("People's share, by weight", f"{report['human_share']:.1%}"),
+    ]
+
+
 def supervised_card(settings: SFTSettings, result: Mapping[str, Any], files: ModelFiles) -> str:
     """The card of a policy trained on completions."""
     head: dict[str, Any] = {"library_name": "transformers", "tags": ["rlaif", "sft", "trl"]}
     if files.revision:
         head["base_model"] = files.name
+    head |= _license(files)
     account = result["account"]
     rows = [
         ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlaif.errors import Place, RlaifError
-from rlaif.records import Message, Rejected
+from rlaif.records import Message, Origin, Rejected
 from rlaif.stages.layouts import BadRow, read_row, row_weight
-from rlaif.store.run_directory import read_rows
+from rlaif.store.mixes import DATA_FILE, REPORT, read_mix
+from rlaif.store.run_directory import MANIFEST, read_manifest, read_rows
 from rlaif.store.sources import open_source
 
 TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int, int]]
@@ -21,7 +22,13 @@ the prompt the two have in common from the start (TRL trains on those as the pro
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One preference as the trainer takes it."""
+    """One preference as the trainer takes it.
+
+    Attributes:
+        source: "judge" or "human": whose label it is.
+        origins: of prompt, chosen and rejected; empty where nobody kept them.
+        judge: the model whose label it is.
+    """
 
     id: str
     prompt: list[Message]
@@ -31,6 +38,8 @@ class TrainingRow:
     source: str
     depth: int = 0
     weight: float = 1.0
+    origins: tuple[Origin, ...] = ()
+    judge: str = ""
 
 
 @dataclass
@@ -79,15 +88,62 @@ class Account:
         return [*lines, f"{self.trained} pairs to train on"]
 
 
-def read_preferences(run: Path, decided: int) -> list[TrainingRow]:
-    """The decided pairs of a run, `decided` in number.
+@dataclass(frozen=True)
+class Labels:
+    """Where the preferences of a training are.
+
+    Attributes:
+        manifest: of the labeling run, or the report of the mix.
+        evidence: the file that the manifest is.
+        decided: how many preferences there are.
+    """
+
+    path: Path
+    file: Path
+    evidence: Path
+    manifest: Mapping[str, Any]
+    decided: int
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it is a mix."""
+        return self.evidence.name == REPORT
+
+
+def find_labels(path: Path) -> Labels:
+    """The preferences of a labeling run, or of a mix.
+
+    Raises:
+        RlaifError: there are none, or the run is not complete.
+    """
+    mixed = read_mix(path)
+    if mixed is None:
+        manifest = read_manifest(path)
+        decided = manifest["counts"].get("decided")
+        if decided is None:
+            raise RlaifError(
+                f"run {str(path)!r} holds no preferences",
+                hint="Label it first: `rlaif label`.",
+            )
+        file = path / "preferences.jsonl"
+        return Labels(path, file, path / MANIFEST, manifest, int(decided))
+    if mixed["kind"] != "preferences":
+        raise RlaifError(
+            f"mix {str(path)!r} holds {mixed['kind']} and no preferences",
+            hint="Train on it with `rlaif train-sft`, or mix pairs.",
+        )
+    return Labels(path, path / DATA_FILE, path / REPORT, mixed, int(mixed["rows"]))
+
+
+def read_preferences(labels: Labels) -> list[TrainingRow]:
+    """The decided pairs of a run or a mix.
 
     Raises:
         RlaifError: the run decided nothing, or its file is damaged.
     """
-    file = run / "preferences.jsonl"
+    run, file, decided = labels.path, labels.file, labels.decided
     rows = []
-    for number, row in read_rows(file):
+    for number, row in _mixed_rows(file) if labels.mixed else read_rows(file):
         try:
             rows.append(_training_row(row))
         except BadRow as error:
@@ -108,6 +164,13 @@ def read_preferences(run: Path, decided: int) -> list[TrainingRow]:
     return rows
 
 
+def _mixed_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, (place, row) in enumerate(open_source(str(file)).rows(), 1):
+        if isinstance(row, Rejected):
+            raise RlaifError(f"{file}, {place}: {row.reason}", hint="Mix again into a new folder.")
+        yield number, row
+
+
 def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     read = read_row(row)
     evidence, p = row.get("provenance"), row.get("p_chosen")
@@ -123,6 +186,8 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     return TrainingRow(
         str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status,
         depth if isinstance(depth, int) else 0, row_weight(evidence),
+        (read.prompt_origin, *(c.source for c in read.completions)),
+        str(evidence.get("judge") or "") if status == "judge" else "",
     )  # fmt: skip
 
 
@@ -163,7 +228,8 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
             continue
         name = row.id or f"human-{number}"
         p = default_p if p is None else p
-        rows.append(TrainingRow(name, row.prompt, chosen, rejected, p, "human"))
+        origins = (row.prompt_origin, *(c.source for c in row.completions))
+        rows.append(TrainingRow(name, row.prompt, chosen, rejected, p, "human", origins=origins))
     if not rows:
         raise RlaifError(
             f"{data!r} has no row with prompt, chosen and rejected", hint="Check its columns."

@@ -15,13 +15,14 @@ from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import file_digest
-from rlaif.store.run_directory import MANIFEST, read_manifest
 from rlaif.store.sources import open_source
 from rlaif.training.card import model_card
 from rlaif.training.data import (
     Account,
+    Labels,
     TrainingRow,
     check_lengths,
+    find_labels,
     mix,
     read_labeled,
     read_preferences,
@@ -55,7 +56,7 @@ def train_dpo(
     """Train, go on with, or report a training.
 
     Args:
-        run: a complete run directory of `rlaif label`.
+        run: a complete run directory of `rlaif label`, or a mix of preferences.
         out: the output folder.
         on_account: told where all rows went, before training starts.
         on_log: told each line of metrics.
@@ -63,13 +64,13 @@ def train_dpo(
     Raises:
         RlaifError: the run, the policy, the settings or `out` can't be used.
     """
-    manifest = read_manifest(run)
-    manifest_hash = file_digest(run / MANIFEST)
+    labels = find_labels(run)
+    manifest_hash = file_digest(labels.evidence)
     files = resolve_model(settings.model, settings.revision, embedded="policy")
     resolved = {
         "run": str(run.resolve()),
         "manifest_hash": manifest_hash,
-        "labels_hash": file_digest(run / "preferences.jsonl"),
+        "labels_hash": file_digest(labels.file),
         "policy_fingerprint": files.fingerprint,
         "human_hash": open_source(settings.human).fingerprint() if settings.human else None,
         **settings.model_dump(mode="json"),
@@ -79,7 +80,7 @@ def train_dpo(
         return done
     check_tensorboard(settings)
     tokenizer = load_tokenizer(files)
-    rows, account = gather(run, manifest, settings, tokenizer, files)
+    rows, account = gather(labels, settings, tokenizer, files)
     on_account(account)
     evidence = {
         "manifest_hash": manifest_hash,
@@ -95,7 +96,7 @@ def train_dpo(
         account,
         evidence,
         make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
-        card=lambda result: model_card(settings, manifest, result, files),
+        card=lambda result: model_card(settings, labels, result, files),
     )
 
 
@@ -105,21 +106,16 @@ def preview(run: Path, settings: DPOSettings) -> Account:
     Raises:
         RlaifError: as `train_dpo`.
     """
-    manifest = read_manifest(run)
     files = resolve_model(settings.model, settings.revision, embedded="policy")
-    return gather(run, manifest, settings, load_tokenizer(files), files)[1]
+    return gather(find_labels(run), settings, load_tokenizer(files), files)[1]
 
 
 def gather(
-    run: Path,
-    manifest: Mapping[str, Any],
-    settings: DPOSettings,
-    tokenizer: Any,
-    files: ModelFiles,
+    labels: Labels, settings: DPOSettings, tokenizer: Any, files: ModelFiles
 ) -> tuple[list[TrainingRow], Account]:
     """The rows to train on, in training order before shuffling, and where the others went."""
     account = Account()
-    rows = read_preferences(run, int(manifest["counts"]["decided"]))
+    rows = read_preferences(labels)
     account.labeled = len(rows)
     # Rows keep five decimals; a label exactly at the bound belongs to it.
     kept = [row for row in rows if 2 * row.p_chosen - 1 >= settings.min_margin - 1e-6]

@@ -16,7 +16,7 @@ from rlaif.errors import RlaifError
 from rlaif.review.desk import DESK, Desk
 from rlaif.review.labels import combine
 from rlaif.store.run_directory import read_manifest
-from rlaif.training.data import read_preferences
+from rlaif.training.data import find_labels, read_preferences
 from tests.pipeline.helpers import CONSTITUTION, label, rows
 from tests.review.helpers import desk_of, labeled
 
@@ -96,7 +96,7 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     assert counts["confirmed"] >= 2
     manifest = read_manifest(out)
     assert manifest["counts"]["decided"] == len(after)
-    trained = read_preferences(out, len(after))
+    trained = read_preferences(find_labels(out))
     assert sum(row.source == "human" for row in trained) == len(human)
     # One schema, whichever rows people labeled; and a second call changes nothing.
     loaded = load_dataset("json", data_files=str(out / "preferences.jsonl"), split="train")

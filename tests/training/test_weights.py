@@ -8,7 +8,7 @@ from pathlib import Path
 from rlaif.engines.base import EngineSettings
 from rlaif.pipeline.job import prepare, run_label
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.training.data import read_preferences
+from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.weights import by_weight
 from tests.writing.helpers import write_rows
 
@@ -26,8 +26,8 @@ def test_a_pair_of_weight_three_is_trained_on_three_times(tmp_path: Path) -> Non
     )  # fmt: skip
     judge = EngineSettings(engine="scripted", model="hashed")
     job = prepare(data, "demo", LabelSettings(judge=judge, template="demo"))
-    summary = run_label(job, tmp_path / "run", cache_path=tmp_path / "cache.sqlite")
-    rows = read_preferences(tmp_path / "run", summary.tally.decided)
+    run_label(job, tmp_path / "run", cache_path=tmp_path / "cache.sqlite")
+    rows = read_preferences(find_labels(tmp_path / "run"))
     before = Counter(row.id.split("-")[0] for row in rows)
     after = Counter(row.id.split("-")[0] for row in by_weight(rows, seed=1))
     assert after["light"] == before["light"] > 0

@@ -1,0 +1,1 @@
+"""Product logs made into human preferences: events, personal data, preferences, files."""

@@ -1,0 +1,134 @@
+"""Reads what users did from rows of product logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from rlaif.prompts import completion_text
+from rlaif.records import Message, Origin
+from rlaif.stages.layouts import BadRow, dig, read_candidates
+
+FIELDS = ("prompt", "system", "response", "user", "thumbs", "rating", "edited", "regenerated")
+USER_KEYS = ("user", "user_id", "uid", "session", "session_id")
+THUMB_KEYS = ("thumbs", "thumb", "vote", "feedback", "label", "liked")
+RATING_KEYS = ("rating", "stars", "score")
+EDIT_KEYS = ("edited", "edit", "edited_response", "corrected")
+DISCARDED_KEYS = ("regenerated", "regenerations", "discarded", "previous_responses")
+_UP = {"up", "thumbs_up", "thumbsup", "like", "liked", "good", "positive", "yes", "true", "1", "+1",
+       "\U0001f44d"}  # fmt: skip
+_DOWN = {"down", "thumbs_down", "thumbsdown", "dislike", "disliked", "bad", "negative", "no",
+         "false", "0", "-1", "\U0001f44e"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Event:
+    """What one user did with one completion.
+
+    Attributes:
+        user: "" where the log does not say.
+        good: thumbs up or down, or a rating that is clearly good or bad; None for neither.
+        rating: as given; None for none.
+        edited: what the user made of the completion, or "".
+        discarded: completions that the user had replaced by this one, oldest first.
+    """
+
+    prompt: list[Message]
+    completion: str
+    user: str = ""
+    good: bool | None = None
+    rating: float | None = None
+    edited: str = ""
+    discarded: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
+    prompt_origin: Origin = field(default_factory=Origin)
+
+
+def read_event(
+    row: Mapping[str, object],
+    *,
+    good_from: float,
+    bad_to: float,
+    clean: Callable[[str], str | None],
+    mapping: Mapping[str, str] | None = None,
+) -> Event:
+    """Read one row.
+
+    Args:
+        good_from, bad_to: ratings from and up to which a completion counts as good or bad.
+        clean: takes personal data out of a text; None drops the row.
+        mapping: names of `FIELDS` to columns, as dotted paths.
+
+    Raises:
+        BadRow: there is no prompt, no completion or no feedback, or the filter drops it.
+    """
+    row = {**row, **{name: dig(row, path) for name, path in (mapping or {}).items()}}
+    read = read_candidates(row)
+    if len(read.completions) != 1:
+        raise BadRow(f"{len(read.completions)} completions; feedback is on one")
+    (said,) = read.completions
+    discarded = [_cleaned(text, clean) for text in _discarded(row)]
+    edited = next((row[k] for k in EDIT_KEYS if isinstance(row.get(k), str)), "")
+    rating = _rating(row)
+    good = _thumb(row)
+    if good is None and rating is not None:
+        good = True if rating >= good_from else False if rating <= bad_to else None
+    completion = _cleaned(completion_text(said.messages), clean)
+    edit = _cleaned(str(edited), clean) if str(edited).strip() else ""
+    edit = "" if edit.split() == completion.split() else edit
+    discarded = [text for text in discarded if text.split() != completion.split()]
+    if good is None and rating is None and not edit and not discarded:
+        raise BadRow("no thumbs, no rating, no edit and no regeneration")
+    prompt: list[Message] = [
+        {"role": m["role"], "content": _cleaned(m["content"], clean)} for m in read.prompt
+    ]
+    user = next((str(row[k]) for k in USER_KEYS if row.get(k) not in (None, "")), "")
+    return Event(
+        prompt, completion, user, good, rating, edit, tuple(discarded), said.source,
+        read.prompt_origin,
+    )  # fmt: skip
+
+
+def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:
+    found = clean(text)
+    if found is None:
+        raise BadRow("the filter for personal data drops it")
+    return found
+
+
+def _thumb(row: Mapping[str, object]) -> bool | None:
+    value = next((row[k] for k in THUMB_KEYS if row.get(k) not in (None, "")), None)
+    if value is None:
+        return None
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    text = text.strip().lower()
+    if text in _UP:
+        return True
+    if text in _DOWN:
+        return False
+    if text in ("none", "neutral"):
+        return None
+    raise BadRow(f"thumbs are {value!r}, neither up nor down")
+
+
+def _rating(row: Mapping[str, object]) -> float | None:
+    value = next((row[k] for k in RATING_KEYS if row.get(k) not in (None, "")), None)
+    if value is None:
+        return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise BadRow(f"rating is {value!r}, not a number") from None
+    if not math.isfinite(number):
+        raise BadRow(f"rating is {value!r}, not a number")
+    return number
+
+
+def _discarded(row: Mapping[str, object]) -> list[str]:
+    value = next((row[k] for k in DISCARDED_KEYS if row.get(k) not in (None, "", [])), None)
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [text for text in value if isinstance(text, str) and text.strip()]
+    return []

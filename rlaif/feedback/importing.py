@@ -1,0 +1,215 @@
+"""From a product log to files of human preferences: behind `rlaif import-feedback`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rlaif.clock import utc_now
+from rlaif.errors import RlaifError
+from rlaif.feedback.events import Event, read_event
+from rlaif.feedback.personal import load_filter
+from rlaif.feedback.preferences import Belief, fold
+from rlaif.records import Rejected
+from rlaif.stages.layouts import BadRow
+from rlaif.store.run_directory import differences, write_atomically
+from rlaif.store.sources import Source, open_source
+
+PREFERENCES, KTO, REJECTED, REPORT = (
+    "preferences.jsonl", "kto.jsonl", "rejected.jsonl", "feedback.json",
+)  # fmt: skip
+
+
+class FeedbackSettings(Belief):
+    """Everything that an import can be told, apart from the log."""
+
+    per_user: int = Field(
+        default=20,
+        ge=1,
+        description="Most events of one user that count, drawn by the seed: a few people must not "
+        "speak for all.",
+    )
+    good_from: float = Field(default=4, description="Ratings from here on are good.")
+    bad_to: float = Field(default=2, description="Ratings up to here are bad.")
+    personal: str = Field(
+        default="builtin",
+        description="Filter for personal data: builtin (e-mail and IP addresses, phone, card, bank "
+        "and social security numbers; no names), none, or your package.module:function, which "
+        "gives a text without it, or None to drop the row.",
+    )
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FeedbackReport:
+    """What came of a log.
+
+    Attributes:
+        events: rows with feedback; capped: of these, left out for their user's cap.
+        anonymous: events without a user, which no cap holds.
+        redacted: events in which the filter changed something.
+        undecided, split: pairs and completions on which users cancel out.
+    """
+
+    rows: int
+    unreadable: int
+    events: int
+    capped: int
+    users: int
+    anonymous: int
+    redacted: int
+    preferences: int
+    kto: int
+    undecided: int
+    split: int
+    sources: dict[str, int]
+    made: str
+
+
+def import_feedback(
+    data: str,
+    out: Path,
+    settings: FeedbackSettings,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    split: str = "train",
+) -> FeedbackReport:
+    """Read a log, and write `preferences.jsonl`, `kto.jsonl` and what was left out.
+
+    No user's name is written: users are numbered as they come.
+
+    Raises:
+        RlaifError: the log can't be read, nothing in it is feedback, or `out` holds other things.
+    """
+    if settings.bad_to >= settings.good_from:
+        raise RlaifError(
+            f"--bad-to {settings.bad_to:g} is not below --good-from {settings.good_from:g}",
+            hint="Give a rating from which answers are good, and a lower one up to which bad.",
+        )
+    source = open_source(data, split)
+    config = {
+        "input": {"path": data, "split": split, "hash": source.fingerprint()},
+        "mapping": dict(mapping or {}),
+        **settings.model_dump(mode="json"),
+    }
+    before = _before(out, config)
+    if before is not None:
+        return before
+    events, rejected, redacted = _events(source, settings, mapping)
+    if not events:
+        last = f" (the last: {rejected[-1]['place']}: {rejected[-1]['reason']})" if rejected else ""
+        raise RlaifError(
+            f"no row of {data!r} holds feedback{last}",
+            hint="A row needs a prompt, a response, and thumbs, a rating, an edit or what it was "
+            "regenerated from; --map names other columns.",
+        )
+    kept = _capped(events, settings)
+    users = {user: f"u{i}" for i, user in enumerate(dict.fromkeys(e.user for e in kept if e.user))}
+    folded = fold(kept, settings, users)
+    report = FeedbackReport(
+        len(events) + len(rejected), len(rejected), len(events), len(events) - len(kept),
+        len({e.user for e in events if e.user}), sum(not e.user for e in events), redacted,
+        len(folded.preferences), len(folded.kto), folded.undecided, folded.split,
+        dict(sum((_kinds(e) for e in kept), Counter())), utc_now(),
+    )  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    for name, rows in (
+        (PREFERENCES, folded.preferences), (KTO, folded.kto), (REJECTED, rejected),
+    ):  # fmt: skip
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(out / name, "".join(lines))
+    saved = {"config": config, **asdict(report)}
+    write_atomically(out / REPORT, json.dumps(saved, indent=2) + "\n")
+    return report
+
+
+def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
+    if out.is_file():
+        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return None
+    try:
+        saved = json.loads((out / REPORT).read_text(encoding="utf-8"))
+        changed = differences(saved.pop("config"), config)
+        report = FeedbackReport(**saved)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RlaifError(
+            f"{str(out)!r} holds files but no import", hint="Name a new folder with -o."
+        ) from None
+    if changed:
+        raise RlaifError(
+            f"{str(out)!r} holds another import ({changed})", hint="Name a new folder with -o."
+        )
+    return report
+
+
+def _events(
+    source: Source, settings: FeedbackSettings, mapping: Mapping[str, str] | None
+) -> tuple[list[Event], list[dict[str, str]], int]:
+    personal = load_filter(settings.personal)
+    events: list[Event] = []
+    rejected: list[dict[str, str]] = []
+    redacted = 0
+    changed = False
+
+    def clean(text: str) -> str | None:
+        nonlocal changed
+        found = personal(text)
+        if found is not None and not isinstance(found, str):
+            raise RlaifError(
+                f"filter {settings.personal!r} gave {type(found).__name__}, no text",
+                hint="It must give a text, or None to drop the row.",
+            )
+        changed = changed or found != text
+        return found
+
+    for place, row in source.rows():
+        changed = False
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            events.append(
+                read_event(
+                    row, good_from=settings.good_from, bad_to=settings.bad_to, clean=clean,
+                    mapping=mapping,
+                )
+            )  # fmt: skip
+            redacted += changed
+        except BadRow as error:
+            rejected.append({"place": place, "reason": str(error)})
+    return events, rejected, redacted
+
+
+def _capped(events: list[Event], settings: FeedbackSettings) -> list[Event]:
+    """At most so many of each user, drawn by the seed, in their order."""
+    by_user: dict[str, list[int]] = {}
+    for i, event in enumerate(events):
+        if event.user:
+            by_user.setdefault(event.user, []).append(i)
+    dropped: set[int] = set()
+    for user, places in by_user.items():
+        drawn = sorted(places, key=lambda i, u=user: _draw(settings.seed, u, i))  # type: ignore[misc]
+        dropped.update(drawn[settings.per_user :])
+    return [event for i, event in enumerate(events) if i not in dropped]
+
+
+def _draw(seed: int, user: str, place: int) -> bytes:
+    return hashlib.blake2b(f"{seed}/{user}/{place}".encode(), digest_size=8).digest()
+
+
+def _kinds(event: Event) -> Counter[str]:
+    return Counter(
+        name
+        for name, there in (
+            ("edits", bool(event.edited)), ("regenerations", bool(event.discarded)),
+            ("ratings", event.rating is not None),
+            ("thumbs", event.good is not None and event.rating is None),
+        ) if there
+    )  # fmt: skip

@@ -1,0 +1,210 @@
+"""Folds what users did into preferences and into rows for KTO."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.feedback.events import Event
+from rlaif.numerics import sigmoid
+from rlaif.prompts import conversation_text
+from rlaif.records import Message, Origin
+from rlaif.stages.origins import origin_columns
+
+SURE = 0.99
+"""However many users agree, no label of a log is surer."""
+
+
+class Belief(BaseModel):
+    """How far what a user does is believed: the probability that the preference holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    p_edit: float = Field(
+        default=0.9, gt=0.5, lt=1, description="That an edit is better than what it was made from."
+    )
+    p_vote: float = Field(
+        default=0.8,
+        gt=0.5,
+        lt=1,
+        description="That of two answers to one prompt the one rated better is better.",
+    )
+    p_regeneration: float = Field(
+        default=0.7,
+        gt=0.5,
+        lt=1,
+        description="That an answer that was kept is better than one that was regenerated.",
+    )
+
+
+@dataclass
+class _Pair:
+    """Evidence for `one` over `two`, whose texts are in sorted order, as log-odds."""
+
+    prompt: list[Message]
+    one: str
+    two: str
+    log_odds: float = 0.0
+    users: set[str] = field(default_factory=set)
+    sources: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Folded:
+    """What came of the events.
+
+    Attributes:
+        undecided: pairs on which users cancel out; split: completions with as many for as against.
+    """
+
+    preferences: list[dict[str, Any]]
+    kto: list[dict[str, Any]]
+    undecided: int = 0
+    split: int = 0
+
+
+def fold(events: Sequence[Event], belief: Belief, users: dict[str, str]) -> Folded:
+    """Preferences (`prompt`, `chosen`, `rejected`, `p_chosen`) and KTO rows (`prompt`,
+    `completion`, `label`; Ethayarajh et al. 2024, arXiv:2402.01306), in the order of the log.
+
+    What several users say of the same pair is added up as log-odds, as if each were right or wrong
+    by himself; one user counts once a pair and kind.
+
+    Args:
+        users: names under which users appear in the rows.
+    """
+    pairs: dict[tuple[str, str, str], _Pair] = {}
+    votes: dict[tuple[str, str], list[tuple[Event, bool]]] = {}
+    rated: dict[str, list[Event]] = {}
+    origins: dict[tuple[str, str], Origin] = {}
+    prompts: dict[str, Origin] = {}
+
+    def add(event: Event, better: str, worse: str, p: float, source: str) -> None:
+        if better.split() == worse.split():
+            return
+        key = conversation_text(event.prompt)
+        one, two = sorted((better, worse))
+        pair = pairs.setdefault((key, one, two), _Pair(event.prompt, one, two))
+        own = f"{event.user or id(event)}/{source}"
+        if own in pair.users:
+            return
+        pair.users.add(own)
+        pair.sources[source] += 1
+        pair.log_odds += math.log(p / (1 - p)) * (1 if better == one else -1)
+
+    for event in events:
+        key = conversation_text(event.prompt)
+        prompts.setdefault(key, event.prompt_origin)
+        origins.setdefault((key, event.completion), event.origin)
+        if event.edited:
+            made = Origin("human", depth=event.origin.depth)
+            origins.setdefault((key, event.edited), made)
+            add(event, event.edited, event.completion, belief.p_edit, "edit")
+        for old in event.discarded:
+            origins.setdefault((key, old), event.origin)
+            add(event, event.completion, old, belief.p_regeneration, "regeneration")
+        for text, good in _judgements(event):
+            votes.setdefault((key, text), []).append((event, good))
+        if event.rating is not None or event.good is not None:
+            rated.setdefault(key, []).append(event)
+    for same in rated.values():
+        for better, worse in _ranked(same):
+            add(better, better.completion, worse.completion, belief.p_vote, "vote")
+    folded = Folded([], [])
+    for number, ((key, one, two), pair) in enumerate(pairs.items(), 1):
+        if abs(pair.log_odds) < 1e-9:
+            folded.undecided += 1
+            continue
+        chosen, rejected = (one, two) if pair.log_odds > 0 else (two, one)
+        evidence = _evidence(
+            f"feedback-{number}", pair.sources, pair.users, users,
+            {"prompt": prompts[key], "chosen": origins[key, chosen],
+             "rejected": origins[key, rejected]},
+        )  # fmt: skip
+        folded.preferences.append(
+            {
+                "prompt": pair.prompt,
+                "chosen": _said(chosen),
+                "rejected": _said(rejected),
+                "p_chosen": round(min(sigmoid(abs(pair.log_odds)), SURE), 5),
+                "provenance": evidence,
+            }
+        )
+    for number, ((key, text), given) in enumerate(votes.items(), 1):
+        by_user = {event.user or str(id(event)): good for event, good in given}
+        balance = sum(1 if good else -1 for good in by_user.values())
+        if not balance:
+            folded.split += 1
+            continue
+        evidence = _evidence(
+            f"kto-{number}", Counter(["vote"] * len(by_user)), by_user, users,
+            {"prompt": prompts[key], "completion": origins[key, text]},
+        )  # fmt: skip
+        folded.kto.append(
+            {
+                "prompt": given[0][0].prompt,
+                "completion": _said(text),
+                "label": balance > 0,
+                "provenance": evidence,
+            }
+        )
+    return folded
+
+
+def _judgements(event: Event) -> Iterator[tuple[str, bool]]:
+    """What an event says of single completions."""
+    if event.good is not None:
+        yield event.completion, event.good
+    elif event.edited:
+        yield event.completion, False
+    if event.edited:
+        yield event.edited, True
+    for old in event.discarded:
+        yield old, False
+
+
+def _ranked(events: Sequence[Event]) -> Iterator[tuple[Event, Event]]:
+    """(better, worse) completions of one prompt: thumbs up over thumbs down, by whomever; a higher
+    rating over a lower one by the same user, since users rate on scales of their own.
+    """
+    up = [e for e in events if e.good is True]
+    down = [e for e in events if e.good is False]
+    seen = set()
+    for better, worse in product(up, down):
+        if (better.user or id(better), worse.user or id(worse)) not in seen:
+            seen.add((better.user or id(better), worse.user or id(worse)))
+            yield better, worse
+    for better, worse in product(events, events):
+        if better.rating is None or worse.rating is None or better.user != worse.user:
+            continue
+        told = better.good is True and worse.good is False
+        if better.user and better.rating > worse.rating and not told:
+            yield better, worse
+
+
+def _said(text: str) -> list[Message]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _evidence(
+    name: str,
+    sources: Counter[str],
+    owners: Iterable[str],
+    users: dict[str, str],
+    origins: dict[str, Origin],
+) -> dict[str, Any]:
+    named = {users[own.partition("/")[0]] for own in owners if own.partition("/")[0] in users}
+    return {
+        "id": name,
+        "status": "human",
+        "source": ", ".join(f"{n} {what}" for what, n in sources.items()),
+        "users": ",".join(sorted(named)),
+        "depth": max(origin.depth for origin in origins.values()),
+        "origins": {what: origin_columns(origin) for what, origin in origins.items()},
+    }

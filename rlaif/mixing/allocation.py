@@ -1,0 +1,107 @@
+"""How many rows of each part and slice a mix takes, so that shares and quotas hold together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+
+Table = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What there is.
+
+    Attributes:
+        rows: by part and stratum; shape (parts, strata).
+        slices: whether a stratum is in a slice that has a quota; shape (quotas, strata).
+    """
+
+    rows: Table
+    slices: NDArray[np.bool_]
+
+
+class Infeasible(Exception):
+    """No numbers fulfil what is asked."""
+
+
+def most_rows(supply: Supply, shares: Sequence[float], quotas: Sequence[float]) -> int:
+    """The largest mix in which parts and slices have their shares, by linear programming."""
+    parts, strata = supply.rows.shape
+    cells = parts * strata
+    # Unknown: the rows of each cell, then the total.
+    equal, right = [], []
+    for i, share in enumerate(shares):
+        row = np.zeros(cells + 1)
+        row[i * strata : (i + 1) * strata] = 1.0
+        row[-1] = -share
+        equal.append(row)
+        right.append(0.0)
+    for q, share in enumerate(quotas):
+        row = np.zeros(cells + 1)
+        row[:-1] = np.tile(supply.slices[q].astype(float), parts)
+        row[-1] = -share
+        equal.append(row)
+        right.append(0.0)
+    bounds = [(0.0, float(n)) for n in supply.rows.ravel()] + [(0.0, None)]
+    aim = np.zeros(cells + 1)
+    aim[-1] = -1.0
+    found = linprog(aim, A_eq=np.array(equal), b_eq=right, bounds=bounds)
+    return int(-found.fun + 1e-6) if found.success else 0
+
+
+def allocate(supply: Supply, shares: Sequence[float], quotas: Sequence[float], total: int) -> Table:
+    """Whole numbers of rows by part and stratum, shape (parts, strata), that sum to `total`.
+
+    Parts and slices are held within one row of their shares; what is left free is as near as can
+    be to what each part has of each stratum.
+
+    Raises:
+        Infeasible: there are too few rows of some sort.
+    """
+    parts, strata = supply.rows.shape
+    cells = parts * strata
+    wanted = np.array(shares)[:, None] * total
+    owned = supply.rows.sum(axis=1, keepdims=True)
+    natural = (wanted * supply.rows / np.maximum(owned, 1)).ravel()
+    # Unknown: the rows of each cell, then how far each is from its natural number.
+    lines = [np.concatenate([np.ones(cells), np.zeros(cells)])]
+    lowest, highest = [float(total)], [float(total)]
+    for i, share in enumerate(shares):
+        row = np.zeros(2 * cells)
+        row[i * strata : (i + 1) * strata] = 1.0
+        _within(lines, lowest, highest, row, share * total)
+    for q, share in enumerate(quotas):
+        row = np.zeros(2 * cells)
+        row[:cells] = np.tile(supply.slices[q].astype(float), parts)
+        _within(lines, lowest, highest, row, share * total)
+    for cell in range(cells):
+        for sign in (1.0, -1.0):
+            row = np.zeros(2 * cells)
+            row[cell], row[cells + cell] = sign, -1.0
+            lines.append(row)
+            lowest.append(-np.inf)
+            highest.append(sign * natural[cell])
+    found = milp(
+        np.concatenate([np.zeros(cells), np.ones(cells)]),
+        constraints=LinearConstraint(np.array(lines), lowest, highest),
+        integrality=np.concatenate([np.ones(cells), np.zeros(cells)]),
+        bounds=Bounds(0, np.concatenate([supply.rows.ravel(), np.full(cells, np.inf)])),
+    )
+    if not found.success:
+        raise Infeasible
+    taken: Table = np.rint(found.x[:cells]).astype(np.int64).reshape(parts, strata)
+    return taken
+
+
+def _within(
+    lines: list[NDArray[np.float64]], lowest: list[float], highest: list[float],
+    row: NDArray[np.float64], value: float,
+) -> None:  # fmt: skip
+    lines.append(row)
+    lowest.append(float(np.floor(value + 1e-9)))
+    highest.append(float(np.ceil(value - 1e-9)))

@@ -1,0 +1,176 @@
+"""The data card of a mix: what the hub shows, and what who trains on it should know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from rlaif.mixing.settings import MixPlan
+from rlaif.store.mixes import DATA_FILE
+
+if TYPE_CHECKING:
+    from rlaif.mixing.mix import MixReport
+
+_TASKS = {"preferences": ["dpo", "preference"], "sft": ["sft"], "prompts": ["prompts"]}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def data_card(
+    name: str, report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]]
+) -> str:
+    """Markdown with the hub's front matter."""
+    known = {part.license for part in plan.parts} | (report.licenses.keys() - {"unknown"})
+    known -= {""}
+    whole = len(known) == 1 and "unknown" not in report.licenses
+    front: dict[str, Any] = {
+        "license": next(iter(known)).lower() if whole else "other",
+        "tags": ["rlaif", *_TASKS[report.kind]],
+        "size_categories": [next((s for most, s in _SIZES if report.rows < most), "n>1M")],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILE}]}
+        ],
+    }
+    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()
+    parts = [
+        f"---\n{head}\n---\n# {name}\n",
+        f"{report.rows} rows ({_KINDS[report.kind]}), mixed by `rlaif mix` on {report.made[:10]}; "
+        f"people wrote or labeled {report.human_share:.1%} of them by weight. Every row says in "
+        "`provenance` where its texts and its label come from.\n",
+        "```python\nimport datasets\n\n"
+        f'data = datasets.load_dataset("{name}", split="train")\n```\n',
+        "## What went in\n",
+        _table(
+            ["data", "rows", "of", "share", "weight", "duplicates", "contaminated", "unreadable"],
+            [
+                (f"`{p['data']}`", p["rows"], p["available"], f"{p['share']:.1%}",
+                 f"{p['weight']:g}", p["duplicates"], p["contaminated"],
+                 p["unreadable"] + p["of another kind"])
+                for p in report.parts
+            ],
+        ),
+        _factor(report),
+        "## Where it is from\n",
+        _counts("to be learned from", report.origins, report.rows),
+        _counts("synthetic generations", report.depths, report.rows),
+        _counts("license (texts)", report.licenses, sum(report.licenses.values())),
+        _counts("labeled by", report.labels, report.rows) if report.kind == "preferences" else "",
+        _slices(report),
+        _licenses(report),
+        _labels(runs) if report.kind == "preferences" else "",
+        "## Known limits\n",
+        *(f"- {limit}\n" for limit in _limits(report, plan, runs)),
+        "\n`mix.json` says how it was made, with the content address of all that went in.\n",
+    ]  # fmt: skip
+    return "\n".join(part for part in parts if part)
+
+
+_KINDS = {
+    "preferences": "pairs with a preference",
+    "sft": "prompts with a completion",
+    "prompts": "prompts",
+}
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(what: str, counts: Mapping[str, int], total: int) -> str:
+    rows = sorted(counts.items(), key=lambda item: -item[1])
+    return _table([what, "number", "share"], [(k, n, f"{n / total:.1%}") for k, n in rows])
+
+
+def _factor(report: MixReport) -> str:
+    if report.human_factor == 1.0:
+        return ""
+    return f"Rows of people count {report.human_factor:.3g} times as much (`weight`).\n"
+
+
+def _slices(report: MixReport) -> str:
+    if not report.slices:
+        return ""
+    rows = [
+        (s["slice"], f"{s['before']:.1%}", f"{s['quota']:.1%}", f"{s['share']:.1%}", s["rows"])
+        for s in report.slices
+    ]
+    return "## Slices held by quota\n\n" + _table(
+        ["slice", "before", "quota", "here", "rows"], rows
+    )
+
+
+def _licenses(report: MixReport) -> str:
+    if not report.licenses_found:
+        return ""
+    lines = ["## What licenses ask\n"]
+    for found in report.licenses_found:
+        who = found["model"] or "an unnamed model"
+        source = f" <{found['source']}>" if found["source"] else ""
+        lines.append(
+            f"- {found['count']} {found['what']} of `{who}`: **{found['trains']}**: "
+            f"{found['clause']}{source}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _labels(runs: Sequence[Mapping[str, Any]]) -> str:
+    if not runs:
+        return ""
+    lines = ["## How good the labels are\n"]
+    for run in runs:
+        lines.append(f"### `{run['run']}`: judge `{run['judge']}`, {run['constitution']}\n")
+        own = run["self_agreement"]
+        lines.append(
+            "- the judge agrees with itself in the other order on "
+            + ("-" if own is None else f"{own:.1%} of clear opinions")
+        )
+        with_people = run["agreement"]
+        lines.append(
+            "- nobody has reviewed it: `rlaif review` says how far people agree"
+            if with_people is None
+            else f"- people agree with {with_people['rate']:.1%} of its labels (95% "
+            f"{with_people['low']:.1%} to {with_people['high']:.1%}, {with_people['total']} "
+            "drawn at random)"
+        )
+        lines += [f"- bias: {text}" for text in run["biases"][:12]]
+        lines += [f"- not measured: {text}" for text in run["warnings"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = []
+    unknown = report.origins.get("unknown", 0)
+    if unknown:
+        found.append(f"{unknown} rows do not say who wrote them.")
+    if report.licenses.get("unknown"):
+        found.append(f"The license of {report.licenses['unknown']} texts is unknown.")
+    if not plan.evaluations:
+        found.append("It was not checked against any evaluation (`--evaluation DATA`).")
+    else:
+        found.append(
+            f"Rows that share {plan.settings.overlap} words in a row with "
+            f"{', '.join(plan.evaluations)} are out; paraphrases of evaluations may be in."
+        )
+    if report.opposed:
+        found.append(f"{report.opposed} dropped duplicates had the opposite preference.")
+    deepest = max((int(depth) for depth in report.depths), default=0)
+    if deepest > 1:
+        found.append(
+            f"Some texts are {deepest} synthetic generations deep: `rlaif audit` compares the "
+            "diversity with that of people."
+        )
+    if report.kind == "preferences":
+        judged = sum(n for name, n in report.labels.items() if name not in ("human", "nobody"))
+        if judged:
+            found.append(f"{judged} labels are a judge's and carry its biases.")
+        if not runs:
+            found.append("No labeling run was at hand to measure the bias of its labels.")
+    return found

@@ -1,0 +1,76 @@
+"""What a labeling run in a mix says about its labels, for the data card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import RlaifError
+from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.outcomes import read_outcomes
+from rlaif.evaluation.style import measure_style
+from rlaif.stages.summary import load_tally
+from rlaif.store.run_directory import REVIEW, read_manifest
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """What is known of a run's labels.
+
+    Attributes:
+        self_agreement: share of the judge's clear opinions that both orders share; None where one
+            order was asked.
+        agreement: with people, by `rlaif labels report`; None where nobody reviewed it.
+        biases: what the judge's verdicts follow, flagged first, a sentence each.
+        warnings: what could not be measured.
+    """
+
+    run: str
+    judge: str
+    constitution: str
+    decided: int
+    self_agreement: float | None
+    agreement: dict[str, Any] | None
+    biases: list[str]
+    warnings: list[str]
+
+
+def run_evidence(data: str) -> RunEvidence | None:
+    """Of a labeling run, or of one of its files; None for other data."""
+    path = Path(data)
+    run = path if path.is_dir() else path.parent
+    try:
+        manifest = read_manifest(run)
+        if "constitution" not in manifest["config"] or not (run / "verdicts.jsonl").exists():
+            return None
+        tally = load_tally(manifest["counts"])
+        outcomes = read_outcomes(run, measure=measure_style)
+        found = bias_report(outcomes, groups=[str(row) for row in outcomes.rows])
+    except (RlaifError, ValueError):
+        return None
+    constitution = manifest["config"]["constitution"]
+    ordered = sorted(found.findings, key=lambda f: not f.flagged)
+    return RunEvidence(
+        data,
+        str(manifest["config"]["judge"]["model"]),
+        f"{constitution['name']}@{constitution['version']}",
+        tally.decided,
+        tally.self_agreement,
+        _agreement(run),
+        [
+            f"{f'**{f.name}**' if f.flagged else f.name} {f.value:+.3f} {f.unit} "
+            f"(95% {f.low:+.3f} to {f.high:+.3f})"
+            for f in ordered
+        ],
+        list(found.warnings),
+    )
+
+
+def _agreement(run: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((run / REVIEW).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get("agreement") if isinstance(found, dict) else None

@@ -1,0 +1,354 @@
+"""Mixes data sets into one to train on: behind `rlaif mix`.
+
+The folder holds the rows as Parquet under `data/`, a data card as `README.md`, and `mix.json` with
+all that was counted: a `datasets` directory, ready for the hub.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlaif.clock import utc_now
+from rlaif.errors import RlaifError
+from rlaif.licensing import Finding, LicenseBook, check, uses
+from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
+from rlaif.mixing.card import data_card
+from rlaif.mixing.cleaning import Cleaned, clean
+from rlaif.mixing.evidence import RunEvidence, run_evidence
+from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
+from rlaif.mixing.schema import schema_of
+from rlaif.mixing.settings import Kind, MixPlan
+from rlaif.records import Origin, Rejected
+from rlaif.stages.layouts import BadRow, read_prompt
+from rlaif.stages.novelty import Contamination
+from rlaif.store.mixes import DATA_FILE, REPORT, read_mix
+from rlaif.store.run_directory import differences, write_atomically
+from rlaif.store.sources import open_source
+
+UNREADABLE_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class MixReport:
+    """What a mix holds.
+
+    Attributes:
+        parts: of each: data, share, weight, hash; rows that it gave, had, lost as duplicates or as
+            contaminated, and that could not be read.
+        human_share: by weight.
+        human_factor: how much human rows were weighted up to reach the minimum.
+        slices: share of the rows of each slice with a quota, before and in the mix.
+        origins: rows by who wrote what was to be learned; depths: by generation; licenses: by the
+            license of each text.
+        licenses_found: what the license file has to say of it.
+    """
+
+    kind: Kind
+    rows: int
+    parts: list[dict[str, Any]]
+    human_share: float
+    human_factor: float
+    labels: dict[str, int]
+    slices: list[dict[str, Any]]
+    origins: dict[str, int]
+    depths: dict[str, int]
+    licenses: dict[str, int]
+    licenses_found: list[dict[str, Any]]
+    opposed: int
+    made: str
+
+
+def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Finding]]:
+    """Mix, or report the mix that `out` holds already.
+
+    Raises:
+        RlaifError: data can't be read, the shares and quotas can't be had from it, people wrote too
+            little of it, or `out` holds something else.
+    """
+    config = _config(plan)
+    before = _before(out, config)
+    if before is not None:
+        return before, []
+    settings = plan.settings
+    rows, unreadable = _read(plan)
+    kind = _kind(rows, settings.kind)
+    rows, misfits = _made_into(rows, kind)
+    available = Counter(row.part for row in rows)
+    for number, part in enumerate(plan.parts):
+        if not available[number]:
+            raise RlaifError(
+                f"no row of {part.data!r} can be made into {kind}",
+                hint="Leave it out, or give another --kind.",
+            )
+    cleaned = clean(rows, settings.near_duplicate, _contamination(plan))
+    chosen, slices = _draw(plan, cleaned.rows)
+    chosen, factor, share = _enough_human(chosen, plan)
+    random.Random(settings.seed).shuffle(chosen)
+    found = check(book, uses(_texts(chosen)))
+    report = MixReport(
+        kind, len(chosen), _parts(plan, config, chosen, available, cleaned, unreadable, misfits),
+        share, factor, dict(Counter(row.labeled_by or "nobody" for row in chosen)), slices,
+        dict(Counter(_writers(row) for row in chosen)),
+        dict(sorted(Counter(str(row.depth) for row in chosen).items())),
+        dict(Counter(o.license or "unknown" for row in chosen for o in row.origins).most_common()),
+        [finding.facts for finding in found], cleaned.opposed, utc_now(),
+    )  # fmt: skip
+    _write(plan, out, config, chosen, report, [run_evidence(p.data) for p in plan.parts])
+    return report, found
+
+
+def _config(plan: MixPlan) -> dict[str, Any]:
+    parts = [
+        {**part.model_dump(mode="json"), "hash": open_source(file_of(part.data)).fingerprint()}
+        for part in plan.parts
+    ]
+    evaluations = {name: open_source(name).fingerprint() for name in plan.evaluations}
+    own = plan.model_dump(mode="json", exclude={"parts", "evaluations"})
+    return {"format": 2, **own, "parts": parts, "evaluations": evaluations}
+
+
+def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
+    """The same mix, made before.
+
+    Raises:
+        RlaifError: `out` holds another one, or something else.
+    """
+    if out.is_file():
+        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
+    if not out.is_dir() or not any(out.iterdir()):
+        return None
+    saved = read_mix(out)
+    if saved is None:
+        raise RlaifError(f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o.")
+    changed = differences(saved["config"], config)
+    if changed:
+        raise RlaifError(
+            f"{str(out)!r} holds another mix ({changed})", hint="Name a new folder with -o."
+        )
+    own = {k: v for k, v in saved.items() if k not in ("config", "runs")}
+    return MixReport(**own) if (out / DATA_FILE).exists() else None
+
+
+def _read(plan: MixPlan) -> tuple[list[MixRow], dict[int, list[str]]]:
+    rows: list[MixRow] = []
+    unreadable: dict[int, list[str]] = {}
+    for number, part in enumerate(plan.parts):
+        found, unreadable[number] = read_part(number, part)
+        if not found:
+            last = unreadable[number][-1:]
+            raise RlaifError(
+                f"no row of {part.data!r} can be mixed"
+                + (f" (the last: {last[0]})" if last else ""),
+                hint="Leave it out, or check its columns.",
+            )
+        rows += found
+    return rows, unreadable
+
+
+def _kind(rows: Sequence[MixRow], wanted: str) -> Kind:
+    if wanted in ("preferences", "sft", "prompts"):
+        return wanted  # type: ignore[return-value]
+    fewest: dict[int, int] = {}
+    for row in rows:
+        most = max(fewest.get(row.part, 0), len(row.completions))
+        fewest[row.part] = most
+    kinds: list[Kind] = ["prompts", "sft", "preferences"]
+    return kinds[min(fewest.values())]
+
+
+def _made_into(rows: Sequence[MixRow], kind: Kind) -> tuple[list[MixRow], dict[int, int]]:
+    made, misfits = [], Counter[int]()
+    for row in rows:
+        try:
+            made.append(as_kind(row, kind))
+        except BadRow:
+            misfits[row.part] += 1
+    return made, dict(misfits)
+
+
+def _contamination(plan: MixPlan) -> Contamination | None:
+    texts = []
+    for name in plan.evaluations:
+        own = []
+        for _, row in open_source(name).rows():
+            if isinstance(row, Rejected):
+                continue
+            try:
+                own.append("\n".join(m["content"] for m in read_prompt(row).prompt))
+            except BadRow:
+                continue
+        if not own:
+            raise RlaifError(
+                f"no prompt in the evaluation {name!r} could be read",
+                hint="Each row needs a prompt or a question.",
+            )
+        texts += own
+    return Contamination(texts, plan.settings.overlap) if texts else None
+
+
+def _draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dict[str, Any]]]:
+    """Rows by share and quota, drawn by the seed, and what became of the slices."""
+    quotas = plan.quotas
+    strata: dict[tuple[bool, ...], int] = {}
+    cells: dict[tuple[int, int], list[MixRow]] = {}
+    for row in rows:
+        signature = tuple(slice_holds(row, q.slice) for q in quotas)
+        stratum = strata.setdefault(signature, len(strata))
+        cells.setdefault((row.part, stratum), []).append(row)
+    supply = np.zeros((len(plan.parts), max(len(strata), 1)), dtype=np.int64)
+    for (part, stratum), found in cells.items():
+        supply[part, stratum] = len(found)
+    member = np.array([[signature[q] for signature in strata] for q in range(len(quotas))], bool)
+    member = member.reshape(len(quotas), supply.shape[1])
+    for q, quota in enumerate(quotas):
+        if not supply[:, member[q]].sum():
+            raise RlaifError(
+                f"no row is in the slice {quota.slice!r}",
+                hint="Check its name, or add data that has it.",
+            )
+    stock, wanted = Supply(supply, member), [quota.share for quota in quotas]
+    most = most_rows(stock, plan.shares, wanted)
+    total = most if plan.settings.total is None else plan.settings.total
+    try:
+        if not total:
+            raise Infeasible
+        taken = allocate(stock, plan.shares, wanted, total)
+    except Infeasible:
+        raise _shortage(plan, stock, total, most) from None
+    rng = random.Random(plan.settings.seed)
+    chosen = [row for cell in sorted(cells) for row in rng.sample(cells[cell], int(taken[cell]))]
+    slices = [
+        {
+            "slice": quota.slice,
+            "quota": quota.share,
+            "before": float(supply[:, member[q]].sum() / max(supply.sum(), 1)),
+            "rows": int(taken[:, member[q]].sum()),
+            "share": float(taken[:, member[q]].sum() / total),
+        }
+        for q, quota in enumerate(quotas)
+    ]
+    return chosen, slices
+
+
+def _shortage(plan: MixPlan, stock: Supply, total: int, most: int) -> RlaifError:
+    """Says which part or slice is short, and what could be had."""
+    shares = [(p.data, s, int(n)) for p, s, n in
+              zip(plan.parts, plan.shares, stock.rows.sum(axis=1), strict=True)]  # fmt: skip
+    shares += [(f"slice {q.slice}", q.share, int(stock.rows[:, m].sum()))
+               for q, m in zip(plan.quotas, stock.slices, strict=True)]  # fmt: skip
+    name, share, have = min(shares, key=lambda s: s[2] / s[1])
+    hint = f"Ask for at most --total {most}, or add data." if most else "Change shares or quotas."
+    if have >= round(share * total):
+        return RlaifError(
+            f"{total} rows with these shares and quotas can't be had together from the data",
+            hint=hint,
+        )
+    return RlaifError(
+        f"{name!r} has {have} rows, and {total} rows with a share of {share:.1%} need "
+        f"{round(share * total)}",
+        hint=hint,
+    )
+
+
+def _enough_human(rows: list[MixRow], plan: MixPlan) -> tuple[list[MixRow], float, float]:
+    """Weigh human rows up as far as the minimum needs.
+
+    Returns:
+        The rows, by how much human ones were weighted up, and their share by weight.
+
+    Raises:
+        RlaifError: the highest weight does not reach it.
+    """
+    least, most = plan.settings.min_human, plan.settings.human_weight
+    human = sum(row.weight for row in rows if row.human)
+    other = sum(row.weight for row in rows if not row.human)
+    share = human / (human + other) if human + other else 0.0
+    if share >= least - 1e-9:
+        return rows, 1.0, share
+    factor = least / (1 - least) * other / human if human else float("inf")
+    if factor > most:
+        count = sum(row.human for row in rows)
+        reached = most * human / (most * human + other) if human else 0.0
+        unknown = sum(not row.known for row in rows)
+        raise RlaifError(
+            f"people wrote or labeled {count} of {len(rows)} rows ({share:.1%} by weight; "
+            f"{reached:.1%} with each counted {most:g} times), under the minimum of {least:.1%}"
+            + (f"; {unknown} rows do not say where they are from" if unknown else ""),
+            hint="Add human rows, name what people wrote (--human DATA), or lower --min-human.",
+        )
+    raised = [replace(r, weight=r.weight * factor) if r.human else r for r in rows]
+    return raised, factor, least
+
+
+def _texts(rows: Iterable[MixRow]) -> Iterator[tuple[str, Origin, str]]:
+    for row in rows:
+        for number, origin in enumerate(row.origins):
+            yield "completions" if number else "prompts", origin, row.id
+        if row.labeled_by not in ("", "human"):
+            yield "labels", Origin("model", row.labeled_by), row.id
+
+
+def _writers(row: MixRow) -> str:
+    """Who wrote the completion to be learned, or the prompt where there is none."""
+    origin = row.origins[1] if len(row.origins) > 1 else row.origins[0]
+    if origin.kind == "human":
+        return "human"
+    return origin.model or ("a model" if origin.kind == "model" else "unknown")
+
+
+def _parts(
+    plan: MixPlan,
+    config: Mapping[str, Any],
+    chosen: Sequence[MixRow],
+    available: Mapping[int, int],
+    cleaned: Cleaned,
+    unreadable: Mapping[int, Sequence[str]],
+    misfits: Mapping[int, int],
+) -> list[dict[str, Any]]:
+    taken = Counter(row.part for row in chosen)
+    return [
+        {
+            "data": part.data,
+            "hash": config["parts"][i]["hash"],
+            "share": plan.shares[i],
+            "weight": part.weight,
+            "rows": taken[i],
+            "available": available.get(i, 0),
+            "duplicates": cleaned.duplicates.get(i, 0),
+            "contaminated": cleaned.contaminated.get(i, 0),
+            "of another kind": misfits.get(i, 0),
+            "unreadable": len(unreadable[i]),
+            "first unreadable": list(unreadable[i][:UNREADABLE_SHOWN]),
+        }
+        for i, part in enumerate(plan.parts)
+    ]
+
+
+def _write(
+    plan: MixPlan,
+    out: Path,
+    config: Mapping[str, Any],
+    rows: Sequence[MixRow],
+    report: MixReport,
+    runs: Sequence[RunEvidence | None],
+) -> None:
+    columns = [row.columns(report.kind, plan.parts[row.part].data) for row in rows]
+    file = out / DATA_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)
+    temporary.replace(file)
+    evidence = [asdict(run) for run in runs if run is not None]
+    write_atomically(out / "README.md", data_card(out.name, report, plan, evidence))
+    saved = {**asdict(report), "config": config, "runs": evidence}
+    write_atomically(out / REPORT, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")

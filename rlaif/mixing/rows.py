@@ -1,0 +1,237 @@
+"""Reads the data sets of a mix into rows of one form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import RlaifError
+from rlaif.mixing.settings import Kind, Part
+from rlaif.prompts import completion_text
+from rlaif.records import Message, Origin, Rejected
+from rlaif.stages.languages import language_of
+from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_prompt, row_weight
+from rlaif.stages.near_duplicates import Fields
+from rlaif.stages.origins import origin_columns
+from rlaif.store.run_directory import MANIFEST
+from rlaif.store.sources import open_source
+
+RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
+
+
+@dataclass
+class MixRow:
+    """A row of a mix.
+
+    Attributes:
+        completions: the chosen and the rejected one, one alone, or none.
+        origins: of the prompt, then of each completion.
+        labeled_by: "human", a judge's name, or "" where nobody labeled it.
+        raw: the row as it came, for slices by column.
+    """
+
+    part: int
+    id: str
+    prompt: list[Message]
+    completions: list[list[Message]]
+    origins: list[Origin]
+    p_chosen: float = 1.0
+    labeled_by: str = ""
+    weight: float = 1.0
+    tags: frozenset[str] = frozenset()
+    constitution: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def human(self) -> bool:
+        """Whether people labeled the pair, or wrote all of its completions (or its prompt, where
+        there is nothing else).
+        """
+        if self.labeled_by == "human":
+            return True
+        written = self.origins[1:] or self.origins
+        return all(origin.kind == "human" for origin in written)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything says where it is from."""
+        return bool(self.labeled_by) or any(o.kind for o in self.origins)
+
+    @property
+    def depth(self) -> int:
+        """The deepest of its texts, in synthetic generations."""
+        return max(origin.depth for origin in self.origins)
+
+    @property
+    def text(self) -> str:
+        """What is said in it, prompt and completions."""
+        return "\n".join([_text(self.prompt), *map(completion_text, self.completions)])
+
+    @property
+    def fields(self) -> Fields:
+        """For finding duplicates; a pair is the same whichever completion is chosen."""
+        return Fields(_text(self.prompt), "\n".join(sorted(map(completion_text, self.completions))))
+
+    def columns(self, kind: Kind, source: str) -> dict[str, Any]:
+        """The row as the mix holds it; every row of a kind has the same columns."""
+        names = {"preferences": ("chosen", "rejected"), "sft": ("completion",), "prompts": ()}[kind]
+        evidence: dict[str, Any] = {
+            "id": self.id,
+            "source": source,
+            "status": "human" if self.labeled_by == "human" else "judge" if self.labeled_by else "",
+            "judge": "" if self.labeled_by == "human" else self.labeled_by,
+            "human": self.human,
+            "depth": self.depth,
+            "weight": self.weight,
+            "tags": ",".join(sorted(self.tags)),
+            "constitution": self.constitution,
+            "origins": {
+                name: origin_columns(origin)
+                for name, origin in zip(("prompt", *names), self.origins, strict=True)
+            },
+        }
+        own: dict[str, Any] = {"prompt": self.prompt}
+        own |= dict(zip(names, self.completions, strict=True))
+        if kind == "preferences":
+            own["p_chosen"] = self.p_chosen
+        return {**own, "weight": self.weight, "provenance": evidence}
+
+
+def file_of(data: str) -> str:
+    """The file of a run that is mixed; other data as it is.
+
+    Raises:
+        RlaifError: the run is not complete.
+    """
+    path = Path(data)
+    if not (path / "run.yaml").exists():
+        return data
+    for name in RUN_FILES:
+        if (path / name).exists() and (path / MANIFEST).exists():
+            return str(path / name)
+    raise RlaifError(
+        f"run {data!r} is not complete",
+        hint="Run the command that made it again, or name a data file.",
+    )
+
+
+def read_part(number: int, part: Part) -> tuple[list[MixRow], list[str]]:
+    """The rows of one data set, and the places of those that can't be read."""
+    rows, bad = [], []
+    for count, (place, row) in enumerate(open_source(file_of(part.data)).rows(), 1):
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            rows += [_declared(r, part) for r in _read(number, count, row)]
+        except BadRow as error:
+            bad.append(f"{place}: {error}")
+    return rows, bad
+
+
+def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
+    try:
+        read = read_candidates(row)
+    except BadRow:
+        read = read_prompt(row)
+    evidence = row.get("provenance")
+    evidence = evidence if isinstance(evidence, Mapping) else {}
+    name = str(evidence.get("id") or "") or read.id or f"row-{count}"
+    stated = evidence.get("weight")
+    weight = row_weight({"weight": stated}) if stated is not None else row_weight(row)
+    tags = read.tags or frozenset(t for t in str(evidence.get("tags") or "").split(",") if t)
+    base = MixRow(
+        part, name, list(read.prompt), [], [read.prompt_origin], weight=weight, tags=tags,
+        constitution=str(evidence.get("constitution") or ""), raw=row,
+    )  # fmt: skip
+    if not read.completions:
+        yield base
+    elif read.labeled:
+        yield _pair(base, read, row, evidence)
+    else:
+        several = len(read.completions) > 1
+        for i, completion in enumerate(read.completions, 1):
+            yield replace(
+                base,
+                id=f"{name}/{i}" if several else name,
+                completions=[list(completion.messages)],
+                origins=[read.prompt_origin, completion.source],
+            )
+
+
+def _pair(
+    base: MixRow, read: Candidates, row: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> MixRow:
+    chosen, rejected = read.completions
+    if chosen.messages == rejected.messages:
+        raise BadRow("chosen equals rejected")
+    try:
+        p = float(row.get("p_chosen", 1.0))
+    except (TypeError, ValueError):
+        raise BadRow(f"p_chosen is {row.get('p_chosen')!r}, not a number") from None
+    if not 0.5 <= p <= 1.0:
+        raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
+    by = str(evidence.get("judge") or "")
+    if evidence.get("status") == "human":
+        by = "human"
+    return replace(
+        base,
+        completions=[list(chosen.messages), list(rejected.messages)],
+        origins=[read.prompt_origin, chosen.source, rejected.source],
+        p_chosen=p,
+        labeled_by=by,
+    )
+
+
+def _declared(row: MixRow, part: Part) -> MixRow:
+    """The row with what is said of its whole data set: a row's own word stands."""
+    origins = row.origins
+    if part.human and len(row.completions) == 2 and not row.labeled_by:
+        row.labeled_by = "human"
+    elif part.human:
+        origins = [o if o.kind else replace(o, kind="human") for o in origins]
+    if part.license:
+        origins = [o if o.license else replace(o, license=part.license) for o in origins]
+    return replace(row, origins=origins, weight=row.weight * part.weight)
+
+
+def as_kind(row: MixRow, kind: Kind) -> MixRow:
+    """The row made into another kind, which must need no more than it has.
+
+    Raises:
+        BadRow: it has no completion, or no two.
+    """
+    needed = {"preferences": 2, "sft": 1, "prompts": 0}[kind]
+    if len(row.completions) < needed:
+        raise BadRow("no chosen and rejected" if needed == 2 else "no completion")
+    if len(row.completions) == needed:
+        return row
+    return replace(
+        row,
+        completions=row.completions[:needed],
+        origins=row.origins[: 1 + needed],
+        labeled_by=row.labeled_by if needed else "",
+        p_chosen=1.0,
+    )
+
+
+def slice_holds(row: MixRow, name: str) -> bool:
+    """Whether a row is in the slice `tag:NAME`, `language:CODE` or `COLUMN:VALUE`."""
+    column, _, value = name.partition(":")
+    if column == "tag":
+        return value in row.tags
+    if column == "language" and "language" not in row.raw:
+        said = row.completions[0] if row.completions else row.prompt
+        return language_of(completion_text(said)) == value
+    found: object = row.raw
+    for step in column.split("."):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    if isinstance(found, list):
+        return value in [str(item) for item in found]
+    return (found if isinstance(found, str) else json.dumps(found)) == value
+
+
+def _text(messages: list[Message]) -> str:
+    return "\n".join(m["content"] for m in messages)

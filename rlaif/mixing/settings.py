@@ -1,0 +1,135 @@
+"""What a mix is made of: parts, quotas and limits, from flags or a YAML file."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Kind = Literal["preferences", "sft", "prompts"]
+_SHARE = re.compile(r"(.+?)=([0-9.eE+-]+)(?:,(.*))?", re.DOTALL)
+
+
+class Part(BaseModel):
+    """One data set of a mix."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field(min_length=1)
+    share: float = Field(gt=0, lt=1e9)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    human: bool = False
+    license: str = ""
+
+
+class Quota(BaseModel):
+    """A slice with the share of the rows that it is held at.
+
+    Attributes:
+        slice: `tag:NAME`, `language:CODE`, or `COLUMN:VALUE` with a dotted path.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slice: str
+    share: float = Field(gt=0, lt=1)
+
+    @field_validator("slice")
+    @classmethod
+    def _has_both(cls, text: str) -> str:
+        column, colon, value = text.partition(":")
+        if not (colon and column.strip() and value.strip()):
+            raise ValueError("a slice is tag:NAME, language:CODE or COLUMN:VALUE")
+        return text
+
+
+class MixSettings(BaseModel):
+    """Everything that a mix can be told, apart from its parts and quotas."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["auto", "preferences", "sft", "prompts"] = Field(
+        default="auto",
+        description="What the rows become: pairs, prompts with one completion, or prompts alone; "
+        "auto takes what all data sets have in common.",
+    )
+    total: int | None = Field(
+        default=None, ge=1, description="Rows wanted. [default: all there is]"
+    )
+    min_human: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Least share of rows that people wrote or labeled, by weight. With about a "
+        "tenth of human data in every round, models that learn from model output have been seen "
+        "to degrade little, and without it to collapse (Shumailov et al. 2024); 0 for none.",
+    )
+    human_weight: float = Field(
+        default=4.0,
+        ge=1,
+        le=100,
+        description="Most that human rows may be weighted up to reach min_human: up to four "
+        "passes, repeated data has been seen to serve almost as well as new (Muennighoff et al. "
+        "2023).",
+    )
+    near_duplicate: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Rows whose prompts and completions both share this much (Jaccard index of "
+        "runs of three words) with another's are dropped; 1 drops equal ones only.",
+    )
+    overlap: int = Field(
+        default=13,
+        ge=3,
+        description="Rows that share a run of this many words with evaluation data are dropped.",
+    )
+    seed: int = Field(default=0, description="Which rows are drawn.")
+
+
+class MixPlan(BaseModel):
+    """A whole mix."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parts: list[Part] = Field(min_length=1)
+    quotas: list[Quota] = []
+    evaluations: list[str] = []
+    settings: MixSettings = MixSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> MixPlan:
+        names = [part.data for part in self.parts]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is named twice: name it once, with one share")
+        slices = [quota.slice for quota in self.quotas]
+        twice = next((name for name in slices if slices.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"slice {twice!r} has two quotas")
+        return self
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the parts, made to sum to 1."""
+        total = sum(part.share for part in self.parts)
+        return [part.share / total for part in self.parts]
+
+
+def part_of(text: str) -> dict[str, object]:
+    """`DATA=SHARE` with settings after it, such as `a.jsonl=0.2,weight=2,human=true`.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match = _SHARE.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is not DATA=SHARE")
+    found: dict[str, object] = {"data": match[1], "share": match[2]}
+    for item in (match[3] or "").split(",") if match[3] else []:
+        name, equals, value = item.partition("=")
+        if not equals or name.strip() not in ("weight", "human", "license"):
+            raise ValueError(f"{item!r} of {text!r} is not weight=X, human=true or license=NAME")
+        found[name.strip()] = value.strip()
+    return found

@@ -1,0 +1,179 @@
+"""`rlaif import-feedback`: logs into preferences, caps, personal data."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.cli.main import main
+from rlaif.errors import RlaifError
+from rlaif.feedback.importing import FeedbackReport, FeedbackSettings, import_feedback
+from rlaif.feedback.personal import redact
+from rlaif.training.data import read_labeled
+from tests.writing.helpers import read, write_rows
+
+
+def imported(
+    tmp_path: Path, rows: list[dict[str, Any]], **settings: Any
+) -> tuple[FeedbackReport, list[dict[str, Any]], list[dict[str, Any]]]:
+    tmp_path.mkdir(exist_ok=True)
+    data = write_rows(tmp_path / "log.jsonl", rows)
+    out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+    report = import_feedback(data, out, FeedbackSettings(**settings))
+    return report, read(out / "preferences.jsonl"), read(out / "kto.jsonl")
+
+
+def said(row: dict[str, Any], key: str) -> str:
+    return str(row[key][0]["content"])
+
+
+def test_each_kind_of_feedback_becomes_what_it_says(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"user": "ann", "prompt": "q1", "response": "bad text", "edited": "better text"},
+        {"user": "bob", "prompt": "q2", "response": "third", "regenerated": ["first", "second"]},
+        {"user": "ann", "prompt": "q3", "response": "liked", "thumbs": "up", "model": "m1"},
+        {"user": "bob", "prompt": "q3", "response": "disliked", "thumbs": "down"},
+        {"user": "cid", "prompt": "q4", "response": "five stars", "rating": 5},
+        {"user": "cid", "prompt": "q4", "response": "four stars", "rating": 4},
+        {"user": "dan", "prompt": "q4", "response": "three stars", "rating": 3},
+        {"user": "dan", "prompt": "q5", "response": "nothing said"},
+    ]
+    report, pairs, kto = imported(tmp_path, rows)
+    found = {(said(r, "chosen"), said(r, "rejected")): r["p_chosen"] for r in pairs}
+    assert found == {
+        ("better text", "bad text"): 0.9,
+        ("third", "first"): 0.7,
+        ("third", "second"): 0.7,
+        ("liked", "disliked"): 0.8,
+        # One user's ratings only: dan's three is on a scale of its own.
+        ("five stars", "four stars"): 0.8,
+    }
+    assert {said(r, "completion"): r["label"] for r in kto} == {
+        "bad text": False, "better text": True, "first": False, "second": False, "liked": True,
+        "disliked": False, "five stars": True, "four stars": True,
+    }  # fmt: skip
+    assert (report.events, report.unreadable, report.users) == (7, 1, 4)
+    edited = next(r for r in pairs if said(r, "chosen") == "better text")["provenance"]
+    assert edited["origins"]["chosen"]["kind"] == "human"
+    liked = next(r for r in pairs if said(r, "chosen") == "liked")["provenance"]
+    assert liked["origins"]["chosen"]["model"] == "m1"
+    # What the trainer reads.
+    trained, bad = read_labeled(str(next(tmp_path.glob("out*")) / "preferences.jsonl"))
+    assert (len(trained), bad) == (5, 0)
+    assert {row.p_chosen for row in trained} == {0.9, 0.8, 0.7}
+
+
+def test_users_add_up_as_log_odds_and_cancel_out(tmp_path: Path) -> None:
+    def edit(user: str, one: str, two: str) -> dict[str, Any]:
+        return {"user": user, "prompt": "q", "response": one, "edited": two}
+
+    rows = [edit("a", "x", "y"), edit("b", "x", "y"), edit("a", "x", "y"), edit("c", "y", "x"),
+            edit("a", "s", "t"), edit("b", "t", "s")]  # fmt: skip
+    report, pairs, _ = imported(tmp_path, rows)
+    # Two for, one against (a's second edit is not counted again): log-odds of 0.9, once.
+    (pair,) = pairs
+    assert (said(pair, "chosen"), pair["p_chosen"]) == ("y", 0.9)
+    assert report.undecided == 1
+    many = [edit(f"user {i}", "x", "y") for i in range(9)]
+    assert imported(tmp_path / "m", many)[1][0]["p_chosen"] == 0.99
+    two = imported(tmp_path / "n", many[:2], p_edit=0.8)[1][0]["p_chosen"]
+    assert two == pytest.approx(1 / (1 + math.exp(-2 * math.log(0.8 / 0.2))), abs=1e-5)
+
+
+def test_no_user_speaks_for_all_and_none_is_named(tmp_path: Path) -> None:
+    rows = [
+        {"user": "loud@example.org", "prompt": f"q{i}", "response": "r", "thumbs": -1}
+        for i in range(50)
+    ] + [{"user": f"quiet{i}", "prompt": f"p{i}", "response": "r", "thumbs": 1} for i in range(5)]
+    report, _, kto = imported(tmp_path, rows, per_user=3)
+    assert (report.capped, len(kto)) == (47, 8)
+    out = next(tmp_path.glob("out*"))
+    written = "".join(p.read_text() for p in out.iterdir())
+    assert "loud" not in written
+    assert "quiet" not in written
+    others = imported(tmp_path, rows, per_user=3, seed=1)[2]
+    assert {str(r["prompt"]) for r in others} != {str(r["prompt"]) for r in kto}
+
+
+PERSONAL = {
+    "write to ann.b+c@mail.example.org now": "write to [email] now",
+    "call +44 20 7946 0958 or (555) 123-4567": "call [phone] or [phone]",
+    "card 4111 1111 1111 1111 please": "card [card] please",
+    "IBAN GB29 NWBK 6016 1331 9268 19.": "IBAN [bank account].",
+    "host 192.168.10.254 answers": "host [ip address] answers",
+    "my number 078-05-1120": "my number [social security number]",
+    "https://bob:hunter2@host.example/x": "https://[password]@host.example/x",
+}
+ORDINARY = (
+    "in 1999 there were 4,200 of 10.5 kinds", "version 1.2.3 of 2024-01-31", "x = 123456789012",
+    "order 4111 1111 1111 1112", "call me at noon @ the café", "5 + 7 = 12 and 3-4-5 triangles",
+    "GB29 is a postcode area, not NWBK", "RFC 2119 section 10.1.1", "a@b", "call f(555, 123)",
+)  # fmt: skip
+
+
+def test_personal_data_is_taken_out_and_nothing_else() -> None:
+    for before, after in PERSONAL.items():
+        assert redact(before) == after
+    for text in ORDINARY:
+        assert redact(text) == text
+    rng = random.Random(0)
+    for _ in range(3000):
+        text = "".join(rng.choices("0123456789 -.+()@AB:/", k=rng.randint(1, 200)))
+        redact(text)
+
+
+def test_filters_are_pluggable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_filter.py").write_text(
+        "def names(text):\n    return None if 'drop' in text else text.replace('Ann', '[name]')\n"
+        "def broken(text):\n    return 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = [
+        {"prompt": "I am Ann", "response": "Hi Ann", "edited": "Hello Ann"},
+        {"prompt": "drop me", "response": "x", "edited": "y"},
+        {"prompt": "mail a@b.example", "response": "x", "edited": "y"},
+    ]
+    report, pairs, _ = imported(tmp_path, rows, personal="my_filter:names")
+    assert (report.unreadable, report.redacted) == (1, 1)
+    assert said(pairs[0], "chosen") == "Hello [name]"
+    assert "a@b.example" in json.dumps(pairs), "the built-in filter is another"
+    with pytest.raises(RlaifError, match="gave int, no text"):
+        imported(tmp_path, rows, personal="my_filter:broken")
+    for name in ("my_filter:missing", "no.such:thing", "nonsense"):
+        with pytest.raises(RlaifError, match=r"filter|package\.module"):
+            imported(tmp_path, rows, personal=name)
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(
+        "question,answer,who,verdict\nq1,one,ann,up\nq1,two,bob,down\nq2,three,ann,maybe\n"
+    )
+    words = ["rlaif", "import-feedback", "log.csv", "-o", "out"]
+    for name, column in (("prompt", "question"), ("response", "answer"), ("user", "who"),
+                         ("thumbs", "verdict")):  # fmt: skip
+        words += ["--map", f"{name}={column}"]
+    for _ in range(2):  # run again, it reports
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as done:
+            main()
+        assert not done.value.code
+        shown = capsys.readouterr().out
+        assert "preferences" in shown
+        assert read(Path("out/rejected.jsonl"))[0]["reason"] == (
+            "thumbs are 'maybe', neither up nor down"
+        )
+    (pair,) = read(Path("out/preferences.jsonl"))
+    assert (said(pair, "chosen"), said(pair, "rejected")) == ("one", "two")
+    monkeypatch.setattr("sys.argv", [*words, "--per-user", "1"])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 2
+    assert "holds another import (per_user: 20 -> 1)" in capsys.readouterr().err

@@ -1,0 +1,311 @@
+"""`rlaif mix`: shares, quotas, duplicates, contamination, human share, card."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import yaml
+
+from rlaif.cli.main import main
+from rlaif.errors import RlaifError
+from rlaif.licensing import load_licenses
+from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
+from rlaif.mixing.mix import MixReport, mix
+from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
+from rlaif.stages.duplicates import resemblance, shingles
+from rlaif.stages.near_duplicates import Fields, near_duplicates
+from tests.writing.helpers import write_rows
+
+WORDS = [f"word{i}" for i in range(3000)]
+HUMAN = {"kind": "human", "depth": 0}
+
+
+def text(rng: random.Random, length: int = 30) -> str:
+    return " ".join(rng.choices(WORDS, k=length))
+
+
+def pairs(path: Path, count: int, seed: int, **more: Any) -> str:
+    rng = random.Random(seed)
+    return write_rows(
+        path,
+        [
+            {"prompt": text(rng), "chosen": text(rng), "rejected": text(rng), **more}
+            for _ in range(count)
+        ],
+    )
+
+
+def mixed(
+    out: Path,
+    parts: list[Part],
+    *,
+    quotas: list[Quota] | None = None,
+    evaluations: list[str] | None = None,
+    **settings: Any,
+) -> tuple[MixReport, Any]:
+    plan = MixPlan(
+        parts=parts, quotas=quotas or [], evaluations=evaluations or [],
+        settings=MixSettings(**settings),
+    )  # fmt: skip
+    report, _ = mix(plan, out, load_licenses())
+    return report, datasets.load_dataset(str(out), split="train", cache_dir=str(out / ".cache"))
+
+
+def test_shares_are_kept_and_the_result_is_a_datasets_directory(tmp_path: Path) -> None:
+    one = pairs(tmp_path / "one.jsonl", 90, 1)
+    two = pairs(tmp_path / "two.jsonl", 40, 2)
+    parts = [Part(data=one, share=3), Part(data=two, share=1, human=True, license="cc-by-4.0")]
+    report, rows = mixed(tmp_path / "m", parts)
+    assert (report.kind, report.rows, len(rows)) == ("preferences", 120, 120)
+    sources = Counter(row["provenance"]["source"] for row in rows)
+    assert sources == {one: 90, two: 30}
+    assert len({row["prompt"][0]["content"] for row in rows}) == 120, "no row comes twice"
+    first = [row["provenance"]["source"] for row in rows][:60]
+    assert 0 < first.count(two) < 60, "shuffled"
+    human = [row for row in rows if row["provenance"]["source"] == two]
+    assert {row["provenance"]["status"] for row in human} == {"human"}
+    assert {row["provenance"]["origins"]["chosen"]["license"] for row in human} == {"cc-by-4.0"}
+    assert report.human_share == pytest.approx(0.25)
+    again, _ = mixed(tmp_path / "again", parts)
+    assert again.rows == 120
+    same = [(tmp_path / name / "data" / "train.parquet").read_bytes() for name in ("m", "again")]
+    assert same[0] == same[1], "the seed alone decides"
+    assert mixed(tmp_path / "m", parts)[0] == report, "made already"
+    with pytest.raises(RlaifError, match="holds another mix"):
+        mixed(tmp_path / "m", parts, total=8)
+    with pytest.raises(RlaifError, match=r"has 90 rows, and 200 rows .* need 150.*--total 120"):
+        mixed(tmp_path / "n", parts, total=200)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious").write_text("mine")
+    with pytest.raises(RlaifError, match="holds files but no mix"):
+        mixed(tmp_path / "mine", parts)
+
+
+def test_the_card_says_what_the_rows_say(tmp_path: Path) -> None:
+    model = {"kind": "model", "model": "google/gemma-2-9b-it", "license": "gemma", "depth": 2}
+    rows = [
+        {"prompt": f"p {i} {text(random.Random(i))}", "completion": text(random.Random(i + 99)),
+         "origin": model if i % 4 else HUMAN}
+        for i in range(40)
+    ]  # fmt: skip
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)])
+    assert report.kind == "sft"
+    assert report.origins == {"google/gemma-2-9b-it": 30, "human": 10}
+    assert report.depths == {"0": 10, "2": 30}
+    origins = [row["provenance"]["origins"]["completion"] for row in found]
+    assert Counter(o["model"] for o in origins) == {"google/gemma-2-9b-it": 30, "": 10}
+    card = (tmp_path / "m" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "other"
+    assert front["configs"][0]["data_files"][0]["path"] == "data/train.parquet"
+    assert "| google/gemma-2-9b-it | 30 | 75.0% |" in card
+    assert "derivative under Gemma's terms" in card
+    assert "not checked against any evaluation" in card
+    (finding,) = (f for f in report.licenses_found if f["what"] == "completions")
+    assert (finding["trains"], finding["count"]) == ("condition", 30)
+
+
+def test_too_little_of_people_is_weighted_up_and_then_refused(tmp_path: Path) -> None:
+    ai = pairs(tmp_path / "ai.jsonl", 96, 1)
+    human = pairs(tmp_path / "h.jsonl", 4, 2)
+    parts = [Part(data=ai, share=96), Part(data=human, share=4, human=True)]
+    report, rows = mixed(tmp_path / "m", parts)
+    # By hand: w * 4 / (w * 4 + 96) = 0.1  =>  w = 96 / 36.
+    assert report.human_factor == pytest.approx(96 / 36)
+    weights = {row["provenance"]["human"]: row["weight"] for row in rows}
+    assert weights == {True: pytest.approx(96 / 36), False: 1.0}
+    total = sum(row["weight"] for row in rows)
+    assert sum(r["weight"] for r in rows if r["provenance"]["human"]) / total == pytest.approx(0.1)
+    with pytest.raises(RlaifError, match=r"4 of 100 rows \(4\.0% by weight; 14\.3% with each coun"):
+        mixed(tmp_path / "n", parts, min_human=0.2)
+    with pytest.raises(RlaifError, match=r"0 of 96 rows.*96 rows do not say where they are from"):
+        mixed(tmp_path / "o", [Part(data=ai, share=1)])
+    assert mixed(tmp_path / "p", [Part(data=ai, share=1)], min_human=0)[0].human_share == 0
+
+
+def test_duplicates_across_sets_keep_what_people_said(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    base = [(text(rng), text(rng, 40), text(rng, 40)) for _ in range(20)]
+    ai, people = [], []
+    for i, (prompt, chosen, rejected) in enumerate(base):
+        ai.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+        if i < 5:  # people say the opposite
+            people.append({"prompt": prompt, "chosen": rejected, "rejected": chosen})
+        elif i < 8:  # a word apart
+            people.append({"prompt": prompt + " more", "chosen": chosen, "rejected": rejected})
+        elif i < 10:  # another answer to the same prompt is no duplicate
+            people.append({"prompt": prompt, "chosen": text(rng, 40), "rejected": rejected})
+    parts = [
+        Part(data=write_rows(tmp_path / "ai.jsonl", ai), share=12),
+        Part(data=write_rows(tmp_path / "h.jsonl", people), share=10, human=True),
+    ]
+    report, rows = mixed(tmp_path / "m", parts)
+    assert [p["duplicates"] for p in report.parts] == [8, 0]
+    assert (report.opposed, report.rows) == (5, 22)
+    chosen = {row["prompt"][0]["content"]: row["chosen"][0]["content"] for row in rows}
+    for i in range(5):
+        assert chosen[base[i][0]] == base[i][2], "people's word stands"
+
+
+def test_near_duplicates_are_those_that_a_full_comparison_finds() -> None:
+    rng = random.Random(4)
+    rows: list[Fields] = []
+    for _ in range(120):
+        prompt, answer = text(rng, rng.randint(1, 20)), text(rng, rng.randint(1, 30))
+        rows.append(Fields(prompt, answer))
+        for _ in range(rng.randint(0, 2)):
+            words = answer.split()
+            for _ in range(rng.randint(0, 3)):
+                words[rng.randrange(len(words))] = rng.choice(WORDS)
+            rows.append(Fields(prompt if rng.random() < 0.7 else text(rng, 8), " ".join(words)))
+    rng.shuffle(rows)
+
+    def near(one: str, two: str, t: float) -> bool:
+        return resemblance(shingles(one), shingles(two)) >= t
+
+    for t in (0.3, 0.6, 0.9):
+        kept: list[int] = []
+        expected = {}
+        for i, row in enumerate(rows):
+            twin = next(
+                (j for j in kept
+                 if near(row.answer, rows[j].answer, t) and near(row.prompt, rows[j].prompt, t)),
+                None,
+            )  # fmt: skip
+            if twin is None:
+                kept.append(i)
+            else:
+                expected[i] = twin
+        assert near_duplicates(rows, t) == expected
+        assert len(expected) > 5
+
+
+def test_quotas_hold_a_slice_whatever_its_share_was(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    rows = [
+        {"prompt": text(rng), "completion": text(rng), "origin": HUMAN,
+         "tags": ["welsh"] if i < 30 else ["irish"] if i < 50 else [],
+         "topic": "law" if i % 2 else "art"}
+        for i in range(1000)
+    ]  # fmt: skip
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    quotas = [Quota(slice="tag:welsh", share=0.05), Quota(slice="topic:law", share=0.5)]
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], quotas=quotas, total=400)
+    welsh = [row for row in found if "welsh" in row["provenance"]["tags"]]
+    assert len(welsh) == 20
+    assert report.slices[0] | {"rows": 20, "share": 0.05, "before": 0.03} == report.slices[0]
+    assert report.slices[1]["rows"] == 200
+    # All there is, without --total: 30 Welsh rows are 5% of 600.
+    assert mixed(tmp_path / "n", [Part(data=data, share=1)], quotas=quotas)[0].rows == 600
+    with pytest.raises(RlaifError, match=r"slice tag:welsh' has 30 rows, and 900.*need 45.*600"):
+        mixed(tmp_path / "o", [Part(data=data, share=1)], quotas=quotas, total=900)
+    with pytest.raises(RlaifError, match="no row is in the slice 'tag:manx'"):
+        mixed(
+            tmp_path / "p", [Part(data=data, share=1)], quotas=[Quota(slice="tag:manx", share=0.1)]
+        )
+
+
+def test_allocations_fulfil_what_they_must() -> None:
+    """Against the constraints themselves, and the largest total against a search."""
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        parts, strata = int(rng.integers(1, 4)), int(rng.integers(2, 5))
+        supply = Supply(rng.integers(0, 40, (parts, strata)), rng.random((2, strata)) < 0.5)
+        shares = (w := rng.random(parts) + 0.1) / w.sum()
+        quotas = [float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.05, 0.5))]
+        most = most_rows(supply, list(shares), quotas)
+        reached = 0
+        for total in range(1, int(supply.rows.sum()) + 1):
+            try:
+                taken = allocate(supply, list(shares), quotas, total)
+            except Infeasible:
+                continue
+            reached = total
+            assert taken.sum() == total
+            assert (taken >= 0).all()
+            assert (taken <= supply.rows).all()
+            assert np.abs(taken.sum(axis=1) - shares * total).max() < 1
+            for q, share in enumerate(quotas):
+                assert abs(taken[:, supply.slices[q]].sum() - share * total) < 1
+        # Rounding by one row can reach a little further than shares that hold exactly.
+        assert most <= reached
+
+
+def test_evaluation_data_is_kept_out(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    secret = text(rng, 40)
+    rows = [{"prompt": text(rng), "completion": text(rng), "origin": HUMAN} for _ in range(20)]
+    rows[3]["prompt"] = "please: " + secret
+    rows[7]["completion"] = "it says " + " ".join(secret.split()[10:30])
+    rows[9]["completion"] = "it says " + " ".join(secret.split()[10:20])  # ten words: too short
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    test = write_rows(tmp_path / "t.jsonl", [{"question": secret}])
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], evaluations=[test])
+    assert report.parts[0]["contaminated"] == 2
+    assert len(found) == 18
+    assert not any(" ".join(secret.split()[10:23]) in str(row) for row in found)
+
+
+def test_kinds_meet_in_what_they_share(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    one = pairs(tmp_path / "one.jsonl", 10, 1, origin=HUMAN)
+    two = write_rows(
+        tmp_path / "two.jsonl",
+        [{"messages": [{"role": "user", "content": text(rng)}], "completion": text(rng)}
+         for _ in range(10)],
+    )  # fmt: skip
+    parts = [Part(data=one, share=1), Part(data=two, share=1)]
+    report, rows = mixed(tmp_path / "m", parts)
+    assert (report.kind, set(rows.column_names)) == (
+        "sft", {"prompt", "completion", "weight", "provenance"}
+    )  # fmt: skip
+    assert mixed(tmp_path / "n", parts, kind="prompts")[0].rows == 20
+    with pytest.raises(RlaifError, match=r"two\.jsonl"):
+        mixed(tmp_path / "o", parts, kind="preferences")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["rlaif", *words])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return int(done.value.code or 0)
+
+
+def test_the_command_and_its_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs(Path("a.jsonl"), 40, 1)
+    pairs(Path("h.jsonl"), 10, 2)
+    Path("mix.yaml").write_text(
+        "parts:\n  - {data: a.jsonl, share: 0.8}\n  - {data: h.jsonl, share: 0.2, human: true}\n"
+        "min_human: 0.2\n"
+    )
+    assert run(monkeypatch, "mix", "--config", "mix.yaml", "-o", "m") == 0
+    assert "50 rows (preferences); people's share by weight 20.0%" in capsys.readouterr().out
+    assert run(monkeypatch, "mix", "a.jsonl=4", "h.jsonl=1", "--human", "h.jsonl", "-o", "n") == 0
+    one, two = (Path(f"{name}/data/train.parquet").read_bytes() for name in "mn")
+    assert one == two
+    wrong = Path("wrong.yaml")
+    wrong.write_text("parts:\n  - {data: a.jsonl, share: -1}\n")
+    capsys.readouterr()
+    assert run(monkeypatch, "mix", "--config", "wrong.yaml", "-o", "o") == 2
+    assert "wrong.yaml:2:" in (shown := capsys.readouterr().err)
+    assert "greater than 0 (it is -1)" in shown
+    for words, said in (
+        (["a.jsonl"], "is not DATA=SHARE"),
+        (["a.jsonl=1", "a.jsonl=2"], "named twice"),
+        (["a.jsonl=1", "--human", "b"], "'b' is not in the mix"),
+        (["a.jsonl=1", "--quota", "x=0.1"], "a slice is tag:NAME"),
+        ([], "nothing to mix"),
+    ):
+        assert run(monkeypatch, "mix", *words, "-o", "o") == 2
+        assert said in capsys.readouterr().err
+    assert not Path("o").exists()

@@ -1,12 +1,12 @@
 """Reproduces, on toys, how models that learn from models collapse, and what keeps them from it.
 
-regression: linear regression on the labels of the last fit. Replacing the data lets the error grow
-linearly; accumulating it keeps the error under pi^2/6 of the first (Gerstgrasser et al. 2024,
-arXiv:2404.01413; Dohmatob et al. 2024, arXiv:2402.07712).
+Four experiments, each in a file of `scripts/collapse`: linear regression, a small language model,
+preference loops with the guard before each round, and a small group with and without a quota. What
+is expected comes from the literature; each line says whether it holds. Results that take long are
+kept in --out, and a lab that was stopped goes on.
 
-preferences: a policy over a thousand texts learns from those of its own samples that win against
-others (Ferbach et al. 2024, arXiv:2407.09499), alone or with half human data; `rlaif guard` looks
-at every round's samples.
+    python scripts/collapse_lab.py --out lab                  # all: about 40 minutes on two cores
+    python scripts/collapse_lab.py --only regression quota
 """
 
 from __future__ import annotations
@@ -14,110 +14,162 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
+from collapse.language import GENERATIONS, WAYS, parts, run, texts
+from collapse.plots import curves
+from collapse.preferences import loop
+from collapse.quota import GROUP, shares
+from collapse.regression import regression
 
-from rlaif.pipeline.guard import GuardSettings, guard
+from rlaif.stages.novelty import words
+from rlaif.stages.tails import kept, tail
 
-GENERATIONS = 10
+ROUNDS = 15
+EXPERIMENTS = ("regression", "language", "preferences", "quota")
 
 
-def regression(seeds: int) -> None:
-    """Test errors over generations, as multiples of the first."""
-    features, rows, noise = 10, 100, 1.0
-    errors: dict[str, list[list[float]]] = {"replace": [], "accumulate": []}
+def verdict(holds: bool) -> str:
+    """As it is printed."""
+    return "holds" if holds else "DOES NOT HOLD"
+
+
+def run_regression(seeds: int, out: Path) -> None:
+    """Errors under theory's line and bound."""
+    found = {way: regression(way, 40 * seeds, GENERATIONS) for way in ("replace", "accumulate")}
+    for way, curve in found.items():
+        shown = ", ".join(f"{curve.errors[i]:.2f}" for i in (0, 4, GENERATIONS - 1))
+        print(f"regression, {way}: error of generation 1, 5, {GENERATIONS}: {shown} of the first")
+    line, bound = found["replace"], math.pi**2 / 6
+    print(
+        f"regression: replaced, the error grows linearly (R^2 over 0.95): slope {line.slope:.3f}, "
+        f"R^2 {line.r2:.4f}: {verdict(line.r2 > 0.95)}"
+    )
+    highest = max(found["accumulate"].errors)
+    print(
+        f"regression: accumulated, it stays under pi^2/6 = {bound:.3f}: {highest:.3f}: "
+        f"{verdict(highest < bound)}"
+    )
+    curves(
+        out / "regression.svg", "Regression on one's own labels", "generation", "error / first",
+        {way: curve.errors for way, curve in found.items()},
+    )  # fmt: skip
+
+
+def _language(seed: int, out: str) -> None:
+    torch.set_num_threads(1)
+    run(seed, Path(out), lambda text: print(text, flush=True))
+
+
+def run_language(seeds: int, out: Path) -> None:
+    """Perplexity on held-out human text, and how much of its tail is kept."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_language, range(seeds), [str(out)] * seeds))
+    lost: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    tails: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    ordered = 0
+    last = GENERATIONS - 1
     for seed in range(seeds):
-        for way, runs in errors.items():
-            rng = np.random.default_rng(seed)
-            truth = rng.normal(0, 1, features)
-            teacher = truth
-            seen_x: list[np.ndarray] = []
-            seen_y: list[np.ndarray] = []
-            own: list[float] = []
-            for _ in range(GENERATIONS):
-                x = rng.normal(0, 1, (rows, features))
-                y = x @ teacher + rng.normal(0, noise, rows)
-                seen_x, seen_y = ([x], [y]) if way == "replace" else ([*seen_x, x], [*seen_y, y])
-                fitted, *_ = np.linalg.lstsq(
-                    np.concatenate(seen_x), np.concatenate(seen_y), rcond=None
-                )
-                own.append(float(((fitted - truth) ** 2).sum()))
-                teacher = fitted
-            runs.append(own)
-    first = noise**2 * features / (rows - features - 1)
-    k = np.arange(1, GENERATIONS + 1)
-    for way, runs in errors.items():
-        mean = np.mean(runs, axis=0) / first
-        line = np.polyfit(k, mean, 1)
-        r2 = 1.0 - float(
-            ((mean - np.polyval(line, k)) ** 2).sum() / ((mean - mean.mean()) ** 2).sum()
-        )
+        rows = {}
+        for line in (out / f"language-{seed}.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows[row["way"], row["generation"]] = row
+        first = rows["human", 0]
+        coder, human, _, more = parts(seed)
+        rare = tail([words(text) for text in texts(coder, human)], 1)
+        base = kept([words(text) for text in texts(coder, more)], rare, 1)
+        for way in WAYS:
+            chain = [first, *(rows[way, k] for k in range(1, GENERATIONS))]
+            lost[way].append([row["perplexity"] for row in chain])
+            tails[way].append(
+                [kept([words(t) for t in row["texts"]], rare, 1) / base for row in chain]
+            )
+        end = {way: lost[way][-1][last] for way in WAYS}
+        good = end["accumulate"] < end["subsample"] < end["replace"]
+        ordered += good and end["human10"] < end["replace"]
+        shown = ", ".join(f"{way} {end[way]:.0f}" for way in WAYS)
+        print(f"language, seed {seed}: human text {first['perplexity']:.0f}; last: {shown}")
+    print(
+        "language: accumulate < subsample < replace, and a tenth of human text < replace, in "
+        f"{ordered} of {seeds} seeds: {verdict(ordered >= math.ceil(0.8 * seeds))}"
+    )
+    for way in WAYS:
         print(
-            f"{way}: error of generation 1, 5, {GENERATIONS}: {mean[0]:.2f}, {mean[4]:.2f}, "
-            f"{mean[-1]:.2f} times theory's first; line through all: slope {line[0]:.3f}, "
-            f"R^2 {r2:.3f}"
-            + (f"; bound pi^2/6 = {math.pi**2 / 6:.2f}" if way == "accumulate" else "")
+            f"language, {way}: perplexity {_path(lost[way])}; rare words kept {_path(tails[way])}"
         )
+    for name, values, title in (
+        ("perplexity", lost, "Perplexity on human text"),
+        ("tail", tails, "Rare words of human text that are still written"),
+    ):
+        means = {way: list(np.mean(values[way], axis=0)) for way in WAYS}
+        axis = "perplexity" if name == "perplexity" else "share of human text's"
+        curves(out / f"{name}.svg", title, "generation", axis, means, first=0)
 
 
-def preferences(seeds: int, shares: list[float], rounds: int = 15) -> None:
-    """Effective support (exp of the entropy) over rounds, and when the guard trips."""
-    modes, drawn, contest = 1000, 20_000, 4
-    for human in shares:
-        kept, trips = [], []
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            reward = rng.normal(0, 1, modes)
-            texts = _texts(rng, modes)
-            people = np.full(modes, 1.0 / modes)
-            policy, tripped = people, 0
-            with tempfile.TemporaryDirectory() as folder:
-                reference = _write(Path(folder) / "first.jsonl", rng, texts, people)
-                for turn in range(1, rounds + 1):
-                    # Best of four by a Bradley-Terry judge: drawn in proportion to exp(reward).
-                    pool = rng.choice(modes, (drawn, contest), p=policy)
-                    odds = np.exp(reward[pool])
-                    pick = (
-                        odds.cumsum(1) / odds.sum(1, keepdims=True) > rng.random((drawn, 1))
-                    ).argmax(1)
-                    won = np.bincount(pool[np.arange(drawn), pick], minlength=modes) / drawn
-                    fresh = np.bincount(rng.choice(modes, drawn, p=people), minlength=modes) / drawn
-                    policy = (1.0 - human) * won + human * fresh
-                    if not tripped:
-                        data = _write(Path(folder) / "now.jsonl", rng, texts, policy)
-                        tripped = turn if guard(data, reference, GuardSettings()).tripped else 0
-            kept.append(_support(policy) / _support(people))
-            trips.append(tripped)
-        print(
-            f"{100 * human:.0f}% human: effective support after {rounds} rounds "
-            f"{100 * float(np.mean(kept)):.1f}% of the first ({100 * min(kept):.1f} to "
-            f"{100 * max(kept):.1f}); guard trips in round "
-            + ", ".join(str(t) if t else "none" for t in trips)
-        )
+def _path(runs: Sequence[Sequence[float]]) -> str:
+    mean = np.mean(runs, axis=0)
+    return ", ".join(f"{mean[k]:.3g}" for k in (0, 1, 4, len(mean) - 1))
 
 
-def _support(policy: np.ndarray) -> float:
-    kept = policy[policy > 0]
-    return float(np.exp(-(kept * np.log(kept)).sum()))
+def _loop(job: tuple[float, int]) -> tuple[list[float], int, list[str]]:
+    torch.set_num_threads(1)
+    found = loop(*job, ROUNDS)
+    return found.support, found.tripped, found.reasons
 
 
-def _texts(rng: np.random.Generator, modes: int) -> list[list[str]]:
-    """One text a mode: forty words of a vocabulary with a long tail."""
-    weights = 1.0 / np.arange(1, 5001)
-    words = rng.choice(5000, (modes, 40), p=weights / weights.sum())
-    return [[f"w{w}" for w in row] for row in words]
+def run_preferences(seeds: int, out: Path, human: Sequence[float]) -> None:
+    """Effective support, and the round in which the guard trips."""
+    lines = {}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for share in human:
+            found = list(pool.map(_loop, [(share, seed) for seed in range(seeds)]))
+            support = [f[0][-1] for f in found]
+            trips = [f[1] for f in found]
+            lines[f"{share:.0%} human"] = list(np.mean([f[0] for f in found], axis=0))
+            print(
+                f"preferences, {share:.0%} human: support after {ROUNDS} rounds "
+                f"{np.mean(support):.1%} ({min(support):.1%} to {max(support):.1%}); the guard "
+                f"trips in round {', '.join(str(t) if t else 'none' for t in trips)} "
+                f"({', '.join(sorted({r for f in found for r in f[2]})) or '-'})"
+            )
+            if share == 0:
+                holds = max(support) <= 0.1 and all(0 < t <= 5 for t in trips)
+                print(f"preferences: cut tenfold, tripped by round 5: {verdict(holds)}")
+            if share == 0.5:
+                holds = min(support) >= 0.6 and not any(trips)
+                print(f"preferences: 60% kept, never tripped: {verdict(holds)}")
+    curves(
+        out / "preferences.svg", "Effective support of a self-curating policy", "round",
+        "share of people's", lines,
+    )  # fmt: skip
 
 
-def _write(path: Path, rng: np.random.Generator, texts: list[list[str]], policy: np.ndarray) -> str:
-    """Two hundred samples, each with a tenth of its words exchanged."""
-    lines = []
-    for n, mode in enumerate(rng.choice(len(texts), 200, p=policy)):
-        own = [w if rng.random() > 0.1 else f"w{int(rng.integers(5000))}" for w in texts[mode]]
-        lines.append(json.dumps({"prompt": f"p{n}", "responses": [" ".join(own)]}))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(path)
+def run_quota(seeds: int, out: Path) -> None:
+    """The share of a small group."""
+    found = {
+        way: [shares(way, seed, GENERATIONS) for seed in range(seeds)] for way in ("none", "quota")
+    }
+    for way, runs in found.items():
+        print(f"quota, {way}: the group's share, mean: {_path(runs)}")
+    far = max(abs(share - GROUP) for run_ in found["quota"] for share in run_)
+    print(
+        f"quota: within a point of {GROUP:.0%} in every generation and seed: off by at most "
+        f"{100 * far:.2f} points: {verdict(far <= 0.01)}"
+    )
+    left = np.mean([run_[-1] for run_ in found["none"]])
+    print(
+        f"quota: without it the group drifts: {left:.1%}: {verdict(bool(abs(left - GROUP) > 0.01))}"
+    )
+    lines = {
+        "with a quota": list(np.mean(found["quota"], axis=0)),
+        "without": list(np.mean(found["none"], axis=0)),
+    }
+    curves(out / "quota.svg", "A group of one in twenty", "generation", "share", lines)
 
 
 def main() -> None:
@@ -125,8 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=["regression", "preferences"])
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=EXPERIMENTS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("lab"), help="plots and long results")
     parser.add_argument(
         "--human",
         type=float,
@@ -135,10 +188,15 @@ def main() -> None:
         help="shares of human data, for preferences",
     )
     args = parser.parse_args()
-    if args.only != "preferences":
-        regression(40 * args.seeds)
-    if args.only != "regression":
-        preferences(args.seeds, args.human)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if "regression" in args.only:
+        run_regression(args.seeds, args.out)
+    if "quota" in args.only:
+        run_quota(args.seeds, args.out)
+    if "preferences" in args.only:
+        run_preferences(args.seeds, args.out, args.human)
+    if "language" in args.only:
+        run_language(args.seeds, args.out)
 
 
 if __name__ == "__main__":

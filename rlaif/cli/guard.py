@@ -7,18 +7,20 @@ from typing import Any
 
 import click
 
+from rlaif.audits.thresholds import Thresholds
+from rlaif.cli.audit_screen import print_audit
 from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import percent, print_json, quiet_libraries, table, write_result
+from rlaif.cli.output import print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
-from rlaif.pipeline.guard import GuardSettings, guard
 
 _EXAMPLES = """
 \b
 Examples:
   rlaif guard runs/round2/candidates.jsonl --reference runs/round1/candidates.jsonl
-  rlaif guard runs/prompts/prompts.jsonl --min-human 0.1 --max-depth 2
+  rlaif guard runs/prompts/prompts.jsonl --min-human 0.1 --min-human-from-depth 0 --max-depth 2
 
-Exit code 3 if the guard trips, so that a script or `rlaif run` stops there.
+Exit code 3 if the guard trips, so that a script or `rlaif run` stops there. `rlaif train-dpo` and
+`train-sft` look first in the same way. `rlaif audit` looks at more, and writes a page.
 """
 
 
@@ -28,7 +30,7 @@ Exit code 3 if the guard trips, so that a script or `rlaif run` stops there.
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/guard.json.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
-@settings_options(GuardSettings)
+@settings_options(Thresholds)
 def command(
     data: str,
     reference: str | None,
@@ -39,31 +41,24 @@ def command(
 ) -> None:
     """Say whether data has lost diversity or human origin, and stop if it has.
 
-    Measures completions (or prompts, where there are none) by compression ratio, long repeated
-    runs of words and self-BLEU, at equal length.
+    Measures the completions to be learned (or prompts, where there are none) at equal length.
     """
     quiet_libraries()
-    values, places = merge_settings(flags, config, (GuardSettings,))
-    report = guard(data, reference, build(GuardSettings, values, places))
+    from rlaif.audits.audit import audit
+    from rlaif.audits.rows import read_audited
+
+    values, places = merge_settings(flags, config, (Thresholds,))
+    limits = build(Thresholds, values, places)
+    rows = read_audited(data)
+    report = audit(rows, read_audited(reference) if reference else None, limits)
     if out:
-        write_result(Path(out) / "guard.json", vars(report))
+        write_result(Path(out) / "guard.json", report.facts)
     if as_json:
-        print_json(vars(report))
+        print_json(report.facts)
     else:
-        header = ["measure", "data", *(["reference", "diversity kept"] if reference else [])]
-        rows = [
-            (
-                name.replace("_", " "),
-                f"{m['data']:.3f}",
-                *([f"{m['reference']:.3f}", percent(m["share"])] if reference else []),
-            )
-            for name, m in report.measures.items()
-        ]
-        click.echo(table(header, rows))
-        share = "unknown" if report.human_share is None else percent(report.human_share)
-        click.echo(f"\n{report.rows} rows, human share {share}, deepest generation {report.depth}")
+        print_audit(report)
     if report.tripped:
-        raise GuardTripped("; ".join(report.tripped))
+        raise GuardTripped("; ".join(report.sentences), report.mends)
 
 
 class GuardTripped(RlaifError):
@@ -71,8 +66,9 @@ class GuardTripped(RlaifError):
 
     exit_code = 3
 
-    def __init__(self, reasons: str) -> None:
+    def __init__(self, reasons: str, mends: list[str]) -> None:
+        mend = "; ".join(mends)
         super().__init__(
             f"the guard tripped: {reasons}",
-            hint="Mix in human data, sample from an earlier model, or change the setting.",
+            hint=f"{mend[0].upper()}{mend[1:]}; or change the setting.",
         )

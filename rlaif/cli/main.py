@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "mix": "Mix data sets by share, weight and quota, with a data card.",
     "lineage": "Draw where a file comes from, back to its human seeds.",
     "win-rate": "Say which model's completions the judge preferred.",
+    "audit": "Measure whether data has lost diversity, tails, slices or human origin.",
     "guard": "Stop where data has lost diversity or human origin.",
     "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
     "train-dpo": "Train a policy on a labeling run with DPO.",

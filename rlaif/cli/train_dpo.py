@@ -11,7 +11,7 @@ import click
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import note, print_json, quiet_libraries
 from rlaif.cli.training_screen import TrainingScreen, print_training
-from rlaif.training.settings import DPOSettings, advise
+from rlaif.training.settings import DPOSettings, GateSettings, advise
 
 _EXAMPLES = """
 \b
@@ -32,17 +32,20 @@ Run the same command again after a stop: it goes on from the last checkpoint.
 @click.option("--dry-run", is_flag=True, help="Only say which rows would be trained on.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(DPOSettings)
+@settings_options(GateSettings)
 def command(
     run: str, out: str, config: str | None, dry_run: bool, as_json: bool, **flags: Any
 ) -> None:
     """Train a policy on a labeling run with DPO.
 
-    RUN is the folder that `rlaif label -o` wrote. By default each label's probability reaches
-    the loss (--loss soft).
+    RUN is the folder that `rlaif label -o` or `rlaif mix -o` wrote. A guard looks first: where the
+    data has collapsed, or a license forbids it, nothing is trained. By default each label's
+    probability reaches the loss (--loss soft).
     """
     quiet_libraries()
-    values, places = merge_settings(flags, config, (DPOSettings,))
+    values, places = merge_settings(flags, config, (DPOSettings, GateSettings))
     settings = build(DPOSettings, values, places)
+    gates = build(GateSettings, values, places)
     for line in advise(settings):
         note(f"note: {line}")
     from rlaif.training.train import preview, train_dpo
@@ -53,7 +56,10 @@ def command(
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
     screen = TrainingScreen(silent=not first)
-    result = train_dpo(Path(run), Path(out), settings, on_account=screen.account, on_log=screen.log)
+    result = train_dpo(
+        Path(run), Path(out), settings, gates=gates,
+        on_account=screen.account, on_note=screen.note, on_log=screen.log,
+    )  # fmt: skip
     screen.close()
     if not first:
         return

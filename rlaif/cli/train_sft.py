@@ -11,7 +11,7 @@ import click
 from rlaif.cli.options import build, merge_settings, settings_options
 from rlaif.cli.output import print_json, quiet_libraries
 from rlaif.cli.training_screen import TrainingScreen, print_training
-from rlaif.training.settings import SFTSettings
+from rlaif.training.settings import GateSettings, SFTSettings
 
 _EXAMPLES = """
 \b
@@ -33,13 +33,18 @@ it goes on from the last checkpoint.
 @click.option("--dry-run", is_flag=True, help="Only say which rows would be trained on.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(SFTSettings)
+@settings_options(GateSettings)
 def command(
     data: str, out: str, config: str | None, dry_run: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Train a policy on completions: verified revisions, or a teacher's answers."""
+    """Train a policy on completions: verified revisions, or a teacher's answers.
+
+    A guard looks first: where the data has collapsed, or a license forbids it, nothing is trained.
+    """
     quiet_libraries()
-    values, places = merge_settings(flags, config, (SFTSettings,))
+    values, places = merge_settings(flags, config, (SFTSettings, GateSettings))
     settings = build(SFTSettings, values, places)
+    gates = build(GateSettings, values, places)
     from rlaif.training.sft import preview, train_sft
 
     if dry_run:
@@ -48,7 +53,10 @@ def command(
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
     screen = TrainingScreen(silent=not first)
-    result = train_sft(data, Path(out), settings, on_account=screen.account, on_log=screen.log)
+    result = train_sft(
+        data, Path(out), settings, gates=gates,
+        on_account=screen.account, on_note=screen.note, on_log=screen.log,
+    )  # fmt: skip
     screen.close()
     if not first:
         return

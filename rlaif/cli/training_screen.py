@@ -21,6 +21,11 @@ class TrainingScreen:
         for line in [] if self._silent else account.lines():
             note(line)
 
+    def note(self, text: str) -> None:
+        """Something to know before training starts."""
+        if not self._silent:
+            note(text)
+
     def log(self, line: Any) -> None:
         """A line of metrics came."""
         if self._bar is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from rlaif.stages.languages import language_of
 from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_prompt, row_weight
 from rlaif.stages.near_duplicates import Fields
 from rlaif.stages.origins import origin_columns
+from rlaif.stages.slices import slice_values
 from rlaif.store.run_directory import MANIFEST
 from rlaif.store.sources import open_source
 
@@ -225,12 +225,7 @@ def slice_holds(row: MixRow, name: str) -> bool:
     if column == "language" and "language" not in row.raw:
         said = row.completions[0] if row.completions else row.prompt
         return language_of(completion_text(said)) == value
-    found: object = row.raw
-    for step in column.split("."):
-        found = found.get(step) if isinstance(found, Mapping) else None
-    if isinstance(found, list):
-        return value in [str(item) for item in found]
-    return (found if isinstance(found, str) else json.dumps(found)) == value
+    return value in slice_values(row.raw, column)
 
 
 def _text(messages: list[Message]) -> str:

@@ -108,6 +108,31 @@ class DPOSettings(TrainingSettings):
         return self
 
 
+class GateSettings(BaseModel):
+    """What a training is held against before it starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: str | None = Field(
+        default=None,
+        description="Data that diversity is compared with before training: text of people, or an "
+        "earlier round. Without it only origin and duplicates are looked at.",
+    )
+    thresholds: str | None = Field(
+        default=None, description="YAML file of limits, as for `rlaif audit`."
+    )
+    licenses: str = Field(
+        default="models",
+        description="Whose output may train other models: a YAML file, or the shipped one.",
+    )
+    override: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Train although the guard or a license stops it: the reason, which is kept in "
+        "training.json.",
+    )
+
+
 def advise(settings: DPOSettings) -> list[str]:
     """Requested settings that would change nothing, one sentence each."""
     advice = []

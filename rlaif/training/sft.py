@@ -15,6 +15,7 @@ from rlaif.engines.model_origin import model_origin
 from rlaif.hashing import file_digest
 from rlaif.store.sources import open_source
 from rlaif.training.card import supervised_card
+from rlaif.training.gates import pass_gates, supervised_rows, supervised_uses
 from rlaif.training.loop import (
     MetricsFile,
     TrainingResult,
@@ -28,7 +29,7 @@ from rlaif.training.loop import (
     token_lengths,
     train,
 )
-from rlaif.training.settings import SFTSettings
+from rlaif.training.settings import GateSettings, SFTSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
     SupervisedRow,
@@ -44,7 +45,9 @@ def train_sft(
     out: Path,
     settings: SFTSettings,
     *,
+    gates: GateSettings | None = None,
     on_account: Callable[[SupervisedAccount], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
     on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
 ) -> TrainingResult:
     """Train, go on with, or report a training.
@@ -52,10 +55,13 @@ def train_sft(
     Args:
         data: a run of `rlaif critique` or `rlaif generate`, or data with completions.
         out: the output folder.
+        gates: what the data is held against first.
         on_account: told where all rows went, before training starts.
+        on_note: told what licenses ask, and what was overridden.
         on_log: told each line of metrics.
 
     Raises:
+        Stopped: the guard tripped, or a license forbids it.
         RlaifError: the data, the policy, the settings or `out` can't be used.
     """
     file = data_file(data)
@@ -76,7 +82,13 @@ def train_sft(
     tokenizer = load_tokenizer(files)
     rows, account = gather(file, settings, tokenizer, files)
     on_account(account)
+    passed, told = pass_gates(
+        supervised_rows(rows), supervised_uses(rows), settings.model, gates or GateSettings()
+    )
+    for text in told:
+        on_note(text)
     evidence = {
+        **passed,
         "manifest_hash": resolved["manifest_hash"],
         "data": file,
         "data_hash": fingerprint,

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import CANDIDATES
 from rlaif.pipeline.verified import SFT
-from rlaif.records import Message, Rejected
+from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
 from rlaif.stages.layouts import BadRow, read_candidates, row_weight
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
@@ -21,6 +21,7 @@ class SupervisedRow:
 
     Attributes:
         depth: how many synthetic generations deep the completion is.
+        origin, prompt_origin: where completion and prompt are from.
     """
 
     id: str
@@ -28,6 +29,8 @@ class SupervisedRow:
     completion: list[Message]
     depth: int
     weight: float = 1.0
+    origin: Origin = UNKNOWN_ORIGIN
+    prompt_origin: Origin = UNKNOWN_ORIGIN
 
 
 @dataclass
@@ -115,6 +118,8 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
             list(completion.messages),
             completion.depth,
             row_weight(row),
+            completion.source,
+            read.prompt_origin,
         )
 
 

@@ -27,6 +27,7 @@ from rlaif.training.data import (
     read_labeled,
     read_preferences,
 )
+from rlaif.training.gates import pass_gates, preference_rows, preference_uses
 from rlaif.training.loop import (
     MetricsFile,
     TrainingResult,
@@ -40,7 +41,7 @@ from rlaif.training.loop import (
     token_lengths,
     train,
 )
-from rlaif.training.settings import SOFT, DPOSettings
+from rlaif.training.settings import SOFT, DPOSettings, GateSettings
 from rlaif.training.soft_dpo import SoftDPOTrainer, SoftPreferenceCollator
 from rlaif.training.weights import by_weight
 
@@ -50,7 +51,9 @@ def train_dpo(
     out: Path,
     settings: DPOSettings,
     *,
+    gates: GateSettings | None = None,
     on_account: Callable[[Account], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
     on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
 ) -> TrainingResult:
     """Train, go on with, or report a training.
@@ -58,10 +61,13 @@ def train_dpo(
     Args:
         run: a complete run directory of `rlaif label`, or a mix of preferences.
         out: the output folder.
+        gates: what the data is held against first.
         on_account: told where all rows went, before training starts.
+        on_note: told what licenses ask, and what was overridden.
         on_log: told each line of metrics.
 
     Raises:
+        Stopped: the guard tripped, or a license forbids it.
         RlaifError: the run, the policy, the settings or `out` can't be used.
     """
     labels = find_labels(run)
@@ -82,7 +88,13 @@ def train_dpo(
     tokenizer = load_tokenizer(files)
     rows, account = gather(labels, settings, tokenizer, files)
     on_account(account)
+    passed, told = pass_gates(
+        preference_rows(rows), preference_uses(rows), settings.model, gates or GateSettings()
+    )
+    for text in told:
+        on_note(text)
     evidence = {
+        **passed,
         "manifest_hash": manifest_hash,
         "run": str(run),
         "depth": max([model_origin(files).depth, *(row.depth for row in rows)]),

@@ -55,6 +55,20 @@ def blocks(coder: Tokenizer) -> torch.Tensor:
     return torch.tensor([[0, *ids[i : i + BLOCK - 1]] for i in starts])
 
 
+def parts(seed: int) -> tuple[Tokenizer, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The tokenizer, and human blocks to train on, to test on, and as many again as to train on."""
+    coder = tokenizer()
+    everything = blocks(coder)
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))
+    held_out, rest = everything[order[:HELD_OUT]], everything[order[HELD_OUT:]]
+    return coder, rest[:TRAINING], held_out, rest[TRAINING : 2 * TRAINING]
+
+
+def texts(coder: Tokenizer, data: torch.Tensor) -> list[str]:
+    """Blocks as text."""
+    return [coder.decode(block[1:].tolist()) for block in data]
+
+
 def train(data: torch.Tensor, seed: int) -> LlamaForCausalLM:
     """A new model after `EPOCHS` passes over `data`."""
     torch.manual_seed(seed)
@@ -104,10 +118,7 @@ def run(seed: int, out: Path, report: Callable[[str], None] = print) -> None:
     `out/language-SEED.jsonl` gets a line for each: way, generation, perplexity on held-out human
     text, and a sample of what the model writes, of as many blocks as the human text's.
     """
-    coder = tokenizer()
-    everything = blocks(coder)
-    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))
-    held_out, human = everything[order[:HELD_OUT]], everything[order[HELD_OUT:][:TRAINING]]
+    coder, human, held_out, _ = parts(seed)
     path = out / f"language-{seed}.jsonl"
     done = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -125,7 +136,7 @@ def run(seed: int, out: Path, report: Callable[[str], None] = print) -> None:
             "generation": number,
             "perplexity": lost,
             "trained_on": len(data),
-            "texts": [coder.decode(block[1:].tolist()) for block in written],
+            "texts": texts(coder, written),
             "blocks": written.tolist(),
         }
         with path.open("a", encoding="utf-8") as file:

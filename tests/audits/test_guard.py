@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from rlaif.audits.audit import AuditReport, audit
+from rlaif.audits.rows import read_audited
+from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.main import main
 from rlaif.demo.world import World
 from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
-from rlaif.pipeline.guard import GuardSettings, guard
 from rlaif.pipeline.writing import run_writing
 from rlaif.records import GenerationRequest
 from rlaif.stages.diversity import (
@@ -26,6 +28,11 @@ from rlaif.stages.diversity import (
     self_repetition,
 )
 from tests.writing.helpers import SCRIPTED, read, use_writer, write_rows
+
+
+def guard(path: str, reference: str | None, limits: Thresholds) -> AuditReport:
+    return audit(read_audited(path), read_audited(reference) if reference else None, limits)
+
 
 WORDS = [f"w{i}" for i in range(500)]
 
@@ -86,12 +93,15 @@ def test_the_guard_trips_on_collapse_and_not_on_another_sample(tmp_path: Path) -
     tripped = 0
     for seed in range(2, 12):
         again = data(tmp_path / "again.jsonl", samples(seed, 200))
-        tripped += bool(guard(again, reference, GuardSettings()).tripped)
+        tripped += bool(guard(again, reference, Thresholds()).tripped)
     assert tripped == 0
     collapsed = data(tmp_path / "few.jsonl", samples(2, 200, kinds=10))
-    report = guard(collapsed, reference, GuardSettings())
-    assert len(report.tripped) == 3
-    assert all("of the reference's, under the floor of 80%" in line for line in report.tripped)
+    report = guard(collapsed, reference, Thresholds())
+    groups = [item["group"] for item in report.tripped]
+    assert groups.count("diversity") == 4
+    assert "duplicates" in groups
+    lost = [item["what"] for item in report.tripped if item["group"] == "diversity"]
+    assert all("of the reference's, under the limit of 80.0%" in line for line in lost)
     assert diversity(samples(2, 200, kinds=10)).self_repetition > 0.9
 
 
@@ -100,18 +110,18 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
         {"prompt": "a human prompt", "weight": 3, "origin": {"kind": "human", "depth": 0}},
         {"prompt": "a new prompt", "weight": 9, "origin": {"kind": "model", "depth": 2}},
     ]
-    found = guard(write_rows(tmp_path / "r.jsonl", rows), None, GuardSettings(min_human=0.2))
-    assert (found.human_share, found.depth, found.tripped) == (0.25, 2, [])
-    found = guard(str(tmp_path / "r.jsonl"), None, GuardSettings(min_human=0.3, max_depth=1))
-    assert found.tripped == [
+    found = guard(write_rows(tmp_path / "r.jsonl", rows), None, Thresholds(min_human=0.2))
+    assert (found.human_share, found.depth, found.sentences) == (0.25, 2, [])
+    found = guard(str(tmp_path / "r.jsonl"), None, Thresholds(min_human=0.3, max_depth=1))
+    assert found.sentences == [
         "the human share is 25.0%, under 30.0%",
         "a row is 2 synthetic generations deep, over 1",
     ]
     plain = write_rows(tmp_path / "p.jsonl", [{"prompt": "x y"}])
-    assert guard(plain, None, GuardSettings()).human_share is None
-    assert "unknown" in guard(plain, None, GuardSettings(min_human=0.1)).tripped[0]
+    assert guard(plain, None, Thresholds()).human_share is None
+    assert "unknown" in guard(plain, None, Thresholds(min_human=0.1)).sentences[0]
     with pytest.raises(RlaifError, match="no row with a prompt"):
-        guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, GuardSettings())
+        guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, Thresholds())
 
 
 def test_one_text_for_each_prompt_is_lost_diversity_though_duplicates_were_dropped(
@@ -136,15 +146,16 @@ def test_one_text_for_each_prompt_is_lost_diversity_though_duplicates_were_dropp
         run_writing(job, tmp_path / name, cache_folder=tmp_path / f"{name}-cache")
         paths[name] = str(tmp_path / name / "candidates.jsonl")
     assert len(read(tmp_path / "collapsed" / "candidates.jsonl")[0]["completions"]) == 1
-    assert not guard(paths["again"], paths["healthy"], GuardSettings()).tripped
-    assert len(guard(paths["collapsed"], paths["healthy"], GuardSettings()).tripped) == 3
+    assert not guard(paths["again"], paths["healthy"], Thresholds()).tripped
+    report = guard(paths["collapsed"], paths["healthy"], Thresholds())
+    assert {item["group"] for item in report.tripped} >= {"diversity", "tail"}
 
 
 def test_too_few_texts_are_no_comparison(tmp_path: Path) -> None:
     reference = data(tmp_path / "ref.jsonl", samples(1, 60))
     few = data(tmp_path / "few.jsonl", samples(2, 9))
-    (reason,) = guard(few, reference, GuardSettings()).tripped
-    assert "9 texts against 60 are too few" in reason
+    (reason,) = guard(few, reference, Thresholds()).sentences
+    assert "9 rows against 60 are too few" in reason
 
 
 def test_the_command_ends_with_3_and_says_why(
@@ -157,5 +168,5 @@ def test_the_command_ends_with_3_and_says_why(
         main()
     shown = capsys.readouterr()
     assert done.value.code == 3
-    assert "error: the guard tripped: diversity by" in shown.err
-    assert "diversity kept" in shown.out
+    assert "error: the guard tripped: " in shown.err
+    assert "diversity by compression ratio" in shown.out

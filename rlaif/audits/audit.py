@@ -1,0 +1,246 @@
+"""An audit from rows to findings: behind `rlaif audit`, `rlaif guard` and every training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaif.audits.checks import MEND, Check, decide, exact
+from rlaif.audits.halves import sampled
+from rlaif.audits.measures import (
+    LEAST_TEXTS,
+    Found,
+    drifts,
+    losses,
+    perplexities,
+    repeats,
+    slices,
+)
+from rlaif.audits.rows import AuditRow, human_share
+from rlaif.audits.thresholds import Thresholds
+from rlaif.errors import RlaifError
+from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.findings import Finding
+from rlaif.evaluation.outcomes import read_outcomes
+from rlaif.evaluation.style import measure_style
+from rlaif.stages.languages import language_of
+
+Scorer = Callable[[Sequence[str]], Sequence[float]]
+Embedder = Callable[[Sequence[str]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What an audit looks at if it is told to.
+
+    Attributes:
+        columns: by which slices are made, beside tags and languages.
+        attributes: scores of texts by name, such as a toxicity classifier.
+        perplexity: mean negative log-likelihood of texts, in nats a token.
+        embed: unit vectors of texts; shape (texts, dimensions).
+        run: a labeling run, for its judge's biases.
+    """
+
+    columns: Sequence[str] = ()
+    attributes: Mapping[str, Scorer] = field(default_factory=dict)
+    perplexity: Scorer | None = None
+    embed: Embedder | None = None
+    run: Path | None = None
+
+
+@dataclass
+class AuditReport:
+    """What was found.
+
+    Attributes:
+        human_share: of the rows, by weight; None where no row says where it is from.
+        depth: the deepest row.
+        by_slice: mean of each attribute in each tag and language: slice, attribute, texts, of the
+            data and of the reference.
+        biases: of the judge.
+        notes: what could not be measured, and why.
+        tripped: what is wrong, one sentence each, and what would mend it.
+    """
+
+    rows: int
+    texts: int
+    reference_rows: int
+    human_share: float | None
+    depth: int
+    checks: list[Check] = field(default_factory=list)
+    by_slice: list[dict[str, Any]] = field(default_factory=list)
+    biases: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tripped: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is wrong."""
+        return [item["what"] for item in self.tripped]
+
+    @property
+    def mends(self) -> list[str]:
+        """What would mend it, without repetition."""
+        return list(dict.fromkeys(item["mend"] for item in self.tripped))
+
+    def trip(self, what: str, group: str) -> None:
+        """Add a reason to stop."""
+        self.tripped.append({"what": what, "group": group, "mend": MEND[group]})
+
+
+def audit(
+    data: Sequence[AuditRow],
+    reference: Sequence[AuditRow] | None,
+    limits: Thresholds,
+    extras: Extras | None = None,
+) -> AuditReport:
+    """Measure `data`, against `reference` if there is one.
+
+    Raises:
+        RlaifError: a scorer gives other than one number a text.
+    """
+    extras = extras or Extras()
+    texts = sum(len(row.texts) for row in data)
+    report = AuditReport(
+        len(data), texts, len(reference or ()), human_share(list(data)),
+        max((row.depth for row in data), default=0),
+    )  # fmt: skip
+    _origin(report, limits)
+    found: Found = []
+    if reference is not None and min(len(data), len(reference)) < LEAST_TEXTS:
+        report.trip(
+            f"{len(data)} rows against {len(reference)} are too few to compare: it takes "
+            f"{LEAST_TEXTS}",
+            "diversity",
+        )
+    elif reference is not None:
+        ours, theirs = sampled(data, limits.seed), sampled(reference, limits.seed + 1)
+        vectors = None
+        if extras.embed is not None:
+            vectors = (_embedded(ours, extras.embed), _embedded(theirs, extras.embed))
+        found += losses(ours, theirs, limits, vectors)
+        scores = {
+            name: (_scored(ours, scorer, name), _scored(theirs, scorer, name))
+            for name, scorer in extras.attributes.items()
+        }
+        found += drifts(ours, theirs, limits, scores)
+        found += slices(data, reference, limits, extras.columns)
+        if extras.perplexity is not None:
+            measured = [_scored(side, extras.perplexity, "perplexity") for side in (ours, theirs)]
+            found += perplexities(measured[0], measured[1], limits)
+        report.by_slice = _by_slice((ours, theirs), scores)
+    else:
+        report.notes.append(
+            "nothing to compare with: diversity, tails, drift and slices need --against DATA"
+        )
+        report.by_slice = _attributes_alone(sampled(data, limits.seed), extras)
+    if len(data) >= LEAST_TEXTS:
+        enough = reference if reference and len(reference) >= LEAST_TEXTS else None
+        found += repeats(data, enough, limits)
+    report.checks += decide(found)
+    for check in report.checks:
+        if check.tripped and check.group != "origin":
+            report.trip(check.sentence, check.group)
+    if extras.run is not None:
+        _biases(report, extras.run, limits)
+    return report
+
+
+def _origin(report: AuditReport, limits: Thresholds) -> None:
+    wanted = limits.min_human if report.depth >= limits.human_wanted_from else 0.0
+    share = report.human_share
+    if share is None:
+        report.notes.append("no row says where it is from")
+        if wanted:
+            report.trip(
+                f"the human share is unknown (no row says where it is from), under {wanted:.1%}",
+                "origin",
+            )
+    else:
+        check = exact(
+            Check("rows of people", "origin", share, share, share, share, None, wanted,
+                  unit="share by weight")
+        )  # fmt: skip
+        report.checks.append(check)
+        if check.tripped:
+            report.trip(f"the human share is {share:.1%}, under {wanted:.1%}", "origin")
+    if limits.max_depth is not None and report.depth > limits.max_depth:
+        report.trip(
+            f"a row is {report.depth} synthetic generations deep, over {limits.max_depth}", "origin"
+        )
+
+
+def _scored(rows: Sequence[AuditRow], scorer: Scorer, name: str) -> list[float]:
+    """Mean score of each row's texts."""
+    texts = [text for row in rows for text in row.texts]
+    values = [float(value) for value in scorer(texts)]
+    if len(values) != len(texts):
+        raise RlaifError(
+            f"{name!r} gave {len(values)} numbers for {len(texts)} texts",
+            hint="It takes a list of texts and gives a number for each.",
+        )
+    found, at = [], 0
+    for row in rows:
+        found.append(float(np.mean(values[at : at + len(row.texts)])))
+        at += len(row.texts)
+    return found
+
+
+def _embedded(rows: Sequence[AuditRow], embed: Embedder) -> list[NDArray[Any]]:
+    vectors = np.asarray(embed([text for row in rows for text in row.texts]))
+    ends = np.cumsum([len(row.texts) for row in rows])[:-1]
+    return list(np.split(vectors, ends))
+
+
+def _slices_of(row: AuditRow) -> list[str]:
+    return [*(f"tag:{tag}" for tag in sorted(row.tags)), f"language:{language_of(row.texts[0])}"]
+
+
+def _by_slice(
+    sides: tuple[Sequence[AuditRow], Sequence[AuditRow]],
+    scores: Mapping[str, tuple[list[float], list[float]]],
+) -> list[dict[str, Any]]:
+    if not scores:
+        return []
+    where = [[_slices_of(row) for row in rows] for rows in sides]
+    names = sorted({name for side in where for row in side for name in row})
+    found = []
+    for name in names:
+        for attribute, values in scores.items():
+            means, counts = [], []
+            for side, own in zip(where, values, strict=True):
+                picked = [v for row, v in zip(side, own, strict=True) if name in row]
+                means.append(float(np.mean(picked)) if picked else None)
+                counts.append(len(picked))
+            found.append(
+                {"slice": name, "attribute": attribute, "rows": counts[0], "data": means[0],
+                 "reference_rows": counts[1], "reference": means[1]}
+            )  # fmt: skip
+    return found
+
+
+def _attributes_alone(rows: Sequence[AuditRow], extras: Extras) -> list[dict[str, Any]]:
+    scores: dict[str, tuple[list[float], list[float]]] = {
+        name: (_scored(rows, scorer, name), []) for name, scorer in extras.attributes.items()
+    }
+    return _by_slice((rows, []), scores)
+
+
+def _biases(report: AuditReport, run: Path, limits: Thresholds) -> None:
+    outcomes = read_outcomes(run, measure=measure_style)
+    found = bias_report(outcomes, groups=[str(row) for row in outcomes.rows])
+    report.biases = sorted(found.findings, key=lambda f: not f.flagged)
+    report.notes += found.warnings
+    for finding in report.biases:
+        if finding.flagged and limits.biases == "trip":
+            report.trip(f"the judge is biased: {finding.name} {finding.shown}", "bias")

@@ -1,0 +1,173 @@
+"""Reads what an audit looks at: texts to be learned, and where they are from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rlaif.errors import RlaifError
+from rlaif.prompts import completion_text, conversation_text
+from rlaif.records import Rejected
+from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_prompt, row_weight
+from rlaif.stages.origins import KINDS
+from rlaif.store.sources import open_source
+
+Which = Literal["auto", "chosen", "rejected", "prompts"]
+RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl", "pairs.jsonl")
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """What is looked at of one row.
+
+    Attributes:
+        texts: completions to be learned, or the prompt where there are none; one that stands for
+            near-duplicates of its prompt (`copies`) is there as often: a model that says one thing
+            to each prompt has lost diversity too.
+        kind: "human" if people wrote all of it or labeled it, "model", or "" for unknown.
+        depth: of the deepest text, in synthetic generations.
+        raw: the row as it came, for slices.
+    """
+
+    prompt: str
+    texts: list[str]
+    kind: str
+    depth: int
+    weight: float = 1.0
+    tags: frozenset[str] = frozenset()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_audited(data: str, which: Which = "auto", split: str = "train") -> list[AuditRow]:
+    """The rows of a run, a mix or a data set.
+
+    Args:
+        which: of pairs the chosen completions (auto and chosen) or the rejected ones; prompts.
+
+    Raises:
+        RlaifError: it can't be read, or no row has what is asked for.
+    """
+    rows = merged(list(_rows(data, which, split)))
+    if not rows:
+        what = {"auto": "a prompt or a completion", "prompts": "a prompt"}.get(which, which)
+        raise RlaifError(f"{data!r} has no row with {what}", hint="Check its columns.")
+    return rows
+
+
+def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
+    """Rows without what pairs repeat: a completion that was chosen over several others of its
+    prompt was written once, and is there as often as it was chosen over the same one.
+
+    Args:
+        rows: each with the other completion of its pair; None where it is no pair.
+    """
+    times: Counter[tuple[str, ...]] = Counter(
+        (row.prompt, *row.texts, other) for row, other in rows if other is not None
+    )
+    most: dict[tuple[str, ...], int] = {}
+    for pair, count in times.items():
+        most[pair[:-1]] = max(most.get(pair[:-1], 0), count)
+    found: list[AuditRow] = []
+    weights: dict[tuple[str, ...], float] = {}
+    pairs: dict[tuple[str, ...], AuditRow] = {}
+    for row, other in rows:
+        if other is None:
+            found.append(row)
+            continue
+        key = (row.prompt, *row.texts)
+        weights[key] = weights.get(key, 0.0) + row.weight
+        before = pairs.get(key)
+        # What people said of any of the pairs stands for the completion.
+        if before is None or (row.kind == "human" and before.kind != "human"):
+            pairs[key] = row
+    for key, row in pairs.items():
+        found += [replace(row, weight=weights[key] / most[key])] * most[key]
+    return found
+
+
+def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str | None]]:
+    for _, row in open_source(file_of(data), split).rows():
+        if isinstance(row, Rejected):
+            continue
+        read = _read(row, which)
+        if read is not None:
+            yield read
+
+
+def file_of(data: str) -> str:
+    """The file of a run that holds what it is for; other data as it is."""
+    path = Path(data)
+    if (path / "run.yaml").exists():
+        for name in RUN_FILES:
+            if (path / name).exists():
+                return str(path / name)
+    return data
+
+
+def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] | None:
+    try:
+        read = read_candidates(row) if which != "prompts" else read_prompt(row)
+    except BadRow:
+        if which not in ("auto", "prompts"):
+            return None
+        try:
+            read = read_prompt(row)
+        except BadRow:
+            return None
+    if which in ("chosen", "rejected") and not read.labeled:
+        return None
+    prompt = conversation_text(read.prompt)
+    said, other = read.completions, None
+    if read.labeled:
+        said, others = (said[1:], said[:1]) if which == "rejected" else (said[:1], said[1:])
+        other = completion_text(others[0].messages)
+    texts = [completion_text(c.messages) for c in said]
+    copies = _copies(row, len(texts)) if not read.labeled else [1] * len(texts)
+    repeated = [text for text, n in zip(texts, copies, strict=True) for _ in range(n)]
+    evidence = row.get("provenance")
+    evidence = evidence if isinstance(evidence, Mapping) else {}
+    kind, depth = _origin(read, evidence, [c.source for c in said] or [read.prompt_origin])
+    weight = evidence.get("weight")
+    found = AuditRow(
+        prompt,
+        repeated or [" ".join(m["content"] for m in read.prompt)],
+        kind,
+        depth,
+        row_weight(row) if weight is None else row_weight(evidence),
+        read.tags or frozenset(t for t in str(evidence.get("tags") or "").split(",") if t),
+        row,
+    )
+    return found, other
+
+
+def _origin(read: Candidates, evidence: Mapping[str, Any], origins: list[Any]) -> tuple[str, int]:
+    depths = [o.depth for o in (*origins, read.prompt_origin)]
+    stated = evidence.get("depth")
+    depths += [stated] if isinstance(stated, int) else []
+    kinds = {o.kind for o in origins}
+    if evidence.get("status") == "human" or kinds == {"human"}:
+        kind = "human"
+    else:
+        kind = "model" if "model" in kinds or evidence.get("judge") else ""
+    assert kind in (*KINDS, "")
+    return kind, max(depths)
+
+
+def _copies(row: Mapping[str, Any], count: int) -> list[int]:
+    """How many near-duplicates each completion stands for."""
+    listed = row.get("completions")
+    if not isinstance(listed, list) or len(listed) != count:
+        return [1] * count
+    found = [item.get("copies") if isinstance(item, Mapping) else None for item in listed]
+    return [n if isinstance(n, int) and 0 < n < 10_000 else 1 for n in found]
+
+
+def human_share(rows: list[AuditRow]) -> float | None:
+    """By weight; None where no row says where it is from."""
+    if not any(row.kind for row in rows):
+        return None
+    total = sum(row.weight for row in rows)
+    return sum(row.weight for row in rows if row.kind == "human") / total if total else 0.0

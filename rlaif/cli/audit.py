@@ -1,0 +1,141 @@
+"""`rlaif audit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.audits.thresholds import Thresholds
+from rlaif.cli.audit_screen import print_audit
+from rlaif.cli.options import build, merge_settings
+from rlaif.cli.output import note, print_json, quiet_libraries
+from rlaif.errors import RlaifError
+
+_EXAMPLES = """
+\b
+Examples:
+  rlaif audit runs/first --against human.jsonl -o audits/first
+  rlaif audit data/mixed --against human.jsonl --perplexity Qwen/Qwen3-0.6B -o audits/mixed
+  rlaif audit runs/first --against human.jsonl --attribute toxicity=my_scores:toxicity --slice topic
+
+\b
+Thresholds are YAML (`--thresholds FILE`); these are the defaults that matter most:
+  floor: 0.8           least diversity, as a share of the reference's
+  tail_floor: 0.7      least of the reference's rare words and runs of words
+  slice_floor: 0.5     least that a slice keeps of its share
+  drift: 0.8           most that tone, format or an attribute moves, in standard deviations
+  duplicates: 0.1      most near-duplicates beyond the reference's
+  min_human: 0.1       least human share, from min_human_from_depth (4) generations on
+
+Exit code 1 if one is crossed by more than chance explains: on data from the reference's own source
+that is one audit in twenty at most. DATA is a run, a mix or a data set; of pairs the chosen
+completions are looked at. OUT gets audit.html and audit.json.
+"""
+
+
+@click.command(name="audit", epilog=_EXAMPLES)
+@click.argument("data")
+@click.option(
+    "--against",
+    metavar="DATA",
+    help="What it is compared with: text of people, or an earlier round.",
+)
+@click.option("--thresholds", metavar="FILE", help="YAML file; see below.")
+@click.option(
+    "--texts",
+    type=click.Choice(["auto", "chosen", "rejected", "prompts"]),
+    default="auto",
+    show_default=True,
+    help="What of DATA is looked at.",
+)
+@click.option("--slice", "columns", multiple=True, metavar="COLUMN", help="Also slice by a column.")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME=MODULE:FUNCTION",
+    help="Scores a list of texts, such as a toxicity classifier; shown by slice.",
+)
+@click.option("--perplexity", metavar="MODEL", help="Language model to measure perplexity with.")
+@click.option("--embeddings", metavar="MODEL", help="Model whose mean hidden states embed texts.")
+@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option("-o", "--out", metavar="DIR", help="Write audit.html and audit.json there.")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+def command(
+    data: str,
+    against: str | None,
+    thresholds: str | None,
+    texts: Any,
+    columns: tuple[str, ...],
+    attributes: tuple[str, ...],
+    perplexity: str | None,
+    embeddings: str | None,
+    split: str,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Measure whether data has lost what people's text has: diversity, tails, slices, tone."""
+    quiet_libraries()
+    from rlaif.audits.attributes import load_attribute
+    from rlaif.audits.audit import Extras, audit
+    from rlaif.audits.rows import read_audited
+    from rlaif.cli.model_flags import assignments
+    from rlaif.reporting.audit_page import write_audit
+    from rlaif.store.run_directory import is_complete
+
+    values, places = merge_settings({}, thresholds, (Thresholds,))
+    limits = build(Thresholds, values, places)
+    scorers = {k: load_attribute(v) for k, v in assignments("--attribute", attributes).items()}
+    rows = read_audited(data, texts, split)
+    # The reference may hold less than pairs: what is compared is what people wrote.
+    reference = (
+        read_audited(against, "prompts" if texts == "prompts" else "auto") if against else None
+    )
+    models: dict[str, Any] = {}
+    if perplexity or embeddings:
+        from rlaif.audits.models import Embeddings, Perplexity
+
+        for kind, name in ((Perplexity, perplexity), (Embeddings, embeddings)):
+            if name:
+                note(f"loading {name!r} ...")
+                models["perplexity" if kind is Perplexity else "embed"] = kind(name)
+    run = Path(data)
+    labeled = (run / "verdicts.jsonl").exists() and is_complete(run)
+    extras = Extras(columns, scorers, run=run if labeled else None, **models)
+    report = audit(rows, reference, limits, extras)
+    facts = {
+        "data": data, "against": against, "thresholds": limits.model_dump(mode="json"),
+        "perplexity": perplexity, "embeddings": embeddings, **report.facts,
+    }  # fmt: skip
+    if out:
+        write_audit(Path(out), report, facts)
+    if as_json:
+        print_json(facts)
+    else:
+        print_audit(report)
+        for finding in report.biases:
+            shown = "bias" if finding.flagged else "no bias"
+            click.echo(f"{shown}: {finding.name} {finding.shown}")
+        if out:
+            click.echo(f"\npage: {Path(out) / 'audit.html'}")
+    if report.tripped:
+        raise AuditTripped(report.sentences, report.mends)
+    if not as_json:
+        sys.stdout.flush()
+
+
+class AuditTripped(RlaifError):
+    """A threshold is crossed."""
+
+    exit_code = 1
+
+    def __init__(self, sentences: list[str], mends: list[str]) -> None:
+        mend = "; ".join(mends)
+        super().__init__(
+            f"{len(sentences)} threshold{'s are' if len(sentences) > 1 else ' is'} crossed: "
+            + "; ".join(sentences),
+            hint=f"{mend[0].upper()}{mend[1:]}.",
+        )

@@ -1,0 +1,135 @@
+"""What stands before a training: the guard against collapse, and what licenses forbid.
+
+A user may override both, with a reason that is kept in the policy's `training.json`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlaif.audits.audit import AuditReport, audit
+from rlaif.audits.rows import AuditRow, merged, read_audited
+from rlaif.audits.thresholds import load_thresholds
+from rlaif.errors import RlaifError
+from rlaif.licensing import Use, check, load_licenses, stops, uses
+from rlaif.prompts import completion_text, conversation_text
+from rlaif.records import Origin
+from rlaif.training.data import TrainingRow
+from rlaif.training.settings import GateSettings
+from rlaif.training.supervised import SupervisedRow
+
+
+class Stopped(RlaifError):
+    """A gate does not let the training start."""
+
+    exit_code = 3
+
+
+def preference_rows(rows: Sequence[TrainingRow]) -> list[AuditRow]:
+    """What DPO rows teach: each chosen completion; a row's repetitions are its weight."""
+    found = []
+    for row, times in _once(rows):
+        origin = row.origins[1] if len(row.origins) > 1 else Origin()
+        human = row.source == "human" or origin.kind == "human"
+        said = AuditRow(
+            conversation_text(row.prompt), [completion_text(row.chosen)],
+            "human" if human else "model", row.depth, float(times),
+        )  # fmt: skip
+        found.append((said, completion_text(row.rejected)))
+    return merged(found)
+
+
+def supervised_rows(rows: Sequence[SupervisedRow]) -> list[AuditRow]:
+    """What SFT rows teach."""
+    return [
+        AuditRow(
+            conversation_text(row.prompt), [completion_text(row.completion)], row.origin.kind,
+            row.depth, float(times),
+        )
+        for row, times in _once(rows)
+    ]  # fmt: skip
+
+
+def _once(rows: Sequence[Any]) -> list[tuple[Any, int]]:
+    """Rows with how often each is there: weights repeat the very same row."""
+    counts = Counter(id(row) for row in rows)
+    return [(row, counts[id(row)]) for row in {id(row): row for row in rows}.values()]
+
+
+def preference_uses(rows: Sequence[TrainingRow]) -> list[Use]:
+    """Whose prompts, completions and labels DPO rows are."""
+
+    def texts() -> Iterable[tuple[str, Origin, str]]:
+        for row, _ in _once(rows):
+            for number, origin in enumerate(row.origins):
+                yield "completions" if number else "prompts", origin, row.id
+            if row.judge:
+                yield "labels", Origin("model", row.judge), row.id
+
+    return uses(texts())
+
+
+def supervised_uses(rows: Sequence[SupervisedRow]) -> list[Use]:
+    """Whose prompts and completions SFT rows are."""
+
+    def texts() -> Iterable[tuple[str, Origin, str]]:
+        for row, _ in _once(rows):
+            yield "prompts", row.prompt_origin, row.id
+            yield "completions", row.origin, row.id
+
+    return uses(texts())
+
+
+def pass_gates(
+    rows: Sequence[AuditRow], used: Sequence[Use], policy: str, gates: GateSettings
+) -> tuple[dict[str, Any], list[str]]:
+    """Look before a training starts.
+
+    Args:
+        policy: the model that is trained.
+
+    Returns:
+        What was found, for `training.json`; and what to tell, a sentence each.
+
+    Raises:
+        Stopped: the guard tripped or a license forbids it, and no override was given.
+        RlaifError: a file can't be read.
+    """
+    book = load_licenses(gates.licenses)
+    limits = load_thresholds(Path(gates.thresholds) if gates.thresholds else None)
+    reference = read_audited(gates.reference) if gates.reference else None
+    report = audit(rows, reference, limits)
+    found = check(book, used, policy)
+    forbidden = [finding for finding in found if stops(book, finding)]
+    reasons = [*report.sentences, *(f.sentence for f in forbidden)]
+    facts = {
+        "guard": _facts(report),
+        "licenses": [finding.facts for finding in found],
+        "override": gates.override if reasons else None,
+    }
+    if reasons and gates.override is None:
+        mends = [*report.mends, *(["train on other data"] if forbidden else [])]
+        mend = "; ".join(mends)
+        raise Stopped(
+            "the training was not started: " + "; ".join(reasons),
+            hint=f'{mend[0].upper()}{mend[1:]}; or give --override "REASON", which is kept.',
+        )
+    told = [f"license: {f.sentence}" for f in found if f not in forbidden]
+    told += [f"overridden ({gates.override}): {reason}" for reason in reasons]
+    return facts, told
+
+
+def _facts(report: AuditReport) -> dict[str, Any]:
+    return {
+        "rows": report.rows,
+        "human_share": report.human_share,
+        "depth": report.depth,
+        "tripped": report.tripped,
+        "checks": [
+            {"name": c.name, "value": round(c.value, 5), "limit": c.limit, "tripped": c.tripped}
+            for c in report.checks
+        ],
+    }

@@ -1,0 +1,79 @@
+"""A policy over a thousand texts that learns from those of its own samples that win.
+
+Curating one's own samples collapses onto what wins most; a fraction of real data keeps the rest
+(Ferbach et al. 2024, arXiv:2407.09499). What `rlaif guard` looks at is every round's samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlaif.audits.audit import audit
+from rlaif.audits.rows import AuditRow
+from rlaif.audits.thresholds import Thresholds
+
+MODES, DRAWN, CONTEST, SAMPLE, WORDS = 1000, 20_000, 4, 200, 40
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One seed's rounds.
+
+    Attributes:
+        support: effective support (the exponential of the entropy) after each round, as a share of
+            people's.
+        tripped: the first round in which the guard trips; 0 for none.
+        reasons: the groups of checks that trip then.
+    """
+
+    support: list[float]
+    tripped: int
+    reasons: list[str]
+
+
+def loop(human: float, seed: int, rounds: int) -> Loop:
+    """Learn `rounds` times from curated samples, a share `human` of fresh human data among them."""
+    rng = np.random.default_rng(seed)
+    reward = rng.normal(0, 1, MODES)
+    texts = _texts(rng)
+    people = np.full(MODES, 1.0 / MODES)
+    reference = _rows(rng, texts, people)
+    policy, support, tripped, reasons = people, [], 0, []
+    for turn in range(1, rounds + 1):
+        # Best of four by a Bradley-Terry judge: drawn in proportion to exp(reward).
+        pool = rng.choice(MODES, (DRAWN, CONTEST), p=policy)
+        odds = np.exp(reward[pool])
+        pick = (odds.cumsum(1) / odds.sum(1, keepdims=True) > rng.random((DRAWN, 1))).argmax(1)
+        won = np.bincount(pool[np.arange(DRAWN), pick], minlength=MODES) / DRAWN
+        fresh = np.bincount(rng.choice(MODES, DRAWN, p=people), minlength=MODES) / DRAWN
+        policy = (1.0 - human) * won + human * fresh
+        support.append(_support(policy) / MODES)
+        if not tripped:
+            report = audit(_rows(rng, texts, policy), reference, Thresholds(seed=seed))
+            if report.tripped:
+                tripped = turn
+                reasons = sorted({item["group"] for item in report.tripped})
+    return Loop(support, tripped, reasons)
+
+
+def _support(policy: np.ndarray) -> float:
+    kept = policy[policy > 0]
+    return float(np.exp(-(kept * np.log(kept)).sum()))
+
+
+def _texts(rng: np.random.Generator) -> list[list[str]]:
+    """One text a mode: words of a vocabulary with a long tail."""
+    weights = 1.0 / np.arange(1, 5001)
+    words = rng.choice(5000, (MODES, WORDS), p=weights / weights.sum())
+    return [[f"w{w}" for w in row] for row in words]
+
+
+def _rows(rng: np.random.Generator, texts: list[list[str]], policy: np.ndarray) -> list[AuditRow]:
+    """Samples of a policy, each with a tenth of its words exchanged."""
+    rows = []
+    for n, mode in enumerate(rng.choice(MODES, SAMPLE, p=policy)):
+        said = [w if rng.random() > 0.1 else f"w{int(rng.integers(5000))}" for w in texts[mode]]
+        rows.append(AuditRow(f"p{n}", [" ".join(said)], "", 0))
+    return rows

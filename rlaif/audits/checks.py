@@ -96,6 +96,8 @@ def held(check: Check, estimate: Estimate) -> tuple[Check, Estimate]:
     value, low, high = (estimate.at(z) for z in (0.0, -1.96, 1.96))
     if check.unit == "share of the rows":
         low, high = max(low, 0.0), min(high, 1.0)
+    elif check.unit == "share of the reference's":
+        low = max(low, 0.0)
     return replace(check, value=value, low=low, high=high), estimate
 
 

@@ -36,7 +36,7 @@ NEAR = 0.9
 LEAST_SLICE = 10
 LEAST_WORDS = 8
 """Shorter texts, such as yes and no, may well be said often."""
-TAILS = {"rare words": 1, "rare pairs of words": 2, "rare runs of three": 3}
+TAILS = {"vocabulary tail (words)": 1, "vocabulary tail (pairs)": 2, "vocabulary tail (triples)": 3}
 
 
 def texts_of(rows: Sequence[AuditRow], places: Sequence[int]) -> list[str]:

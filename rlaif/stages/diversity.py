@@ -18,7 +18,7 @@ from itertools import pairwise
 from rlaif.stages.novelty import words
 
 LONG_RUN = 6
-MOST_FOR_BLEU = 100
+MOST_FOR_BLEU = 500
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def read_origin(stated: object, name: object = "") -> Origin:
         _text(found.get("revision")),
         _text(found.get("license")),
         # Whatever a model was trained on, what it writes is a generation further.
-        max(_depth(found), kind == "model"),
+        max(_depth(found), int(kind == "model")),
         _sampling(found),
         _text(found.get("time")),
     )

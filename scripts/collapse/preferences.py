@@ -14,7 +14,8 @@ from rlaif.audits.audit import audit
 from rlaif.audits.rows import AuditRow
 from rlaif.audits.thresholds import Thresholds
 
-MODES, DRAWN, CONTEST, SAMPLE, WORDS = 1000, 20_000, 4, 200, 40
+MODES, DRAWN, PAIR, SAMPLE = 1000, 20_000, 2, 500
+VOCABULARY, WORDS = 5000, 40
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def loop(human: float, seed: int, rounds: int) -> Loop:
     reference = _rows(rng, texts, people)
     policy, support, tripped, reasons = people, [], 0, []
     for turn in range(1, rounds + 1):
-        # Best of four by a Bradley-Terry judge: drawn in proportion to exp(reward).
-        pool = rng.choice(MODES, (DRAWN, CONTEST), p=policy)
+        # The winner of a pair by a Bradley-Terry judge.
+        pool = rng.choice(MODES, (DRAWN, PAIR), p=policy)
         odds = np.exp(reward[pool])
         pick = (odds.cumsum(1) / odds.sum(1, keepdims=True) > rng.random((DRAWN, 1))).argmax(1)
         won = np.bincount(pool[np.arange(DRAWN), pick], minlength=MODES) / DRAWN
@@ -64,16 +65,21 @@ def _support(policy: np.ndarray) -> float:
 
 
 def _texts(rng: np.random.Generator) -> list[list[str]]:
-    """One text a mode: words of a vocabulary with a long tail."""
-    weights = 1.0 / np.arange(1, 5001)
-    words = rng.choice(5000, (MODES, WORDS), p=weights / weights.sum())
-    return [[f"w{w}" for w in row] for row in words]
+    """One text a mode."""
+    return [_words(rng, WORDS) for _ in range(MODES)]
+
+
+def _words(rng: np.random.Generator, count: int) -> list[str]:
+    """Words of a vocabulary with a long tail."""
+    weights = 1.0 / np.arange(1, VOCABULARY + 1)
+    return [f"w{w}" for w in rng.choice(VOCABULARY, count, p=weights / weights.sum())]
 
 
 def _rows(rng: np.random.Generator, texts: list[list[str]], policy: np.ndarray) -> list[AuditRow]:
     """Samples of a policy, each with a tenth of its words exchanged."""
     rows = []
     for n, mode in enumerate(rng.choice(MODES, SAMPLE, p=policy)):
-        said = [w if rng.random() > 0.1 else f"w{int(rng.integers(5000))}" for w in texts[mode]]
+        other = _words(rng, WORDS)
+        said = [o if rng.random() < 0.1 else w for w, o in zip(texts[mode], other, strict=True)]
         rows.append(AuditRow(f"p{n}", [" ".join(said)], "", 0))
     return rows

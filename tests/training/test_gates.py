@@ -1,0 +1,171 @@
+"""What stands before a training: the guard, licenses, and the override that is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.cli.main import main
+from rlaif.errors import RlaifError
+from rlaif.pipeline.lineage import lineage
+from rlaif.records import Origin
+from rlaif.training.data import TrainingRow
+from rlaif.training.gates import Stopped, pass_gates, preference_rows, preference_uses
+from rlaif.training.settings import DPOSettings, GateSettings, SFTSettings
+from rlaif.training.sft import train_sft
+from rlaif.training.train import train_dpo
+from tests.audits.helpers import people
+from tests.writing.helpers import write_rows
+
+SETTINGS = {"model": "demo", "epochs": 0.05, "learning_rate": 1e-5, "max_length": 128}
+
+
+def supervised(path: Path, texts: list[str], **origin: Any) -> str:
+    return write_rows(
+        path,
+        [{"prompt": f"question {i}", "completion": text,
+          "origin": {"kind": "model", "model": "demo", "license": "apache-2.0", **origin}}
+         for i, text in enumerate(texts)],
+    )  # fmt: skip
+
+
+def test_a_collapsed_data_set_is_not_trained_on_unless_somebody_says_why(tmp_path: Path) -> None:
+    texts = people(1, 120)
+    reference = supervised(tmp_path / "ref.jsonl", texts[:60])
+    collapsed = supervised(tmp_path / "few.jsonl", texts[60:64] * 15)
+    gates = GateSettings(reference=reference)
+    settings = SFTSettings(**SETTINGS)
+    with pytest.raises(Stopped, match=r"not started: diversity by .*Mix in data of people"):
+        train_sft(collapsed, tmp_path / "p", settings, gates=gates)
+    assert not (tmp_path / "p").exists()
+    told: list[str] = []
+    overridden = gates.model_copy(update={"override": "an experiment on collapse"})
+    train_sft(collapsed, tmp_path / "p", settings, gates=overridden, on_note=told.append)
+    saved = json.loads((tmp_path / "p" / "training.json").read_text())
+    assert saved["override"] == "an experiment on collapse"
+    assert {t["group"] for t in saved["guard"]["tripped"]} >= {"diversity"}
+    assert any(
+        text.startswith("overridden (an experiment on collapse): diversity") for text in told
+    )
+    # What is fine needs no override, and says so.
+    fine = supervised(tmp_path / "fine.jsonl", texts[60:])
+    train_sft(fine, tmp_path / "q", settings, gates=overridden)
+    saved = json.loads((tmp_path / "q" / "training.json").read_text())
+    assert (saved["override"], saved["guard"]["tripped"]) == (None, [])
+
+
+def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> None:
+    texts = people(2, 40)
+    settings = SFTSettings(**SETTINGS)
+    deep = supervised(tmp_path / "deep.jsonl", texts, depth=4)
+    with pytest.raises(Stopped, match=r"human share is 0\.0%, under 10\.0%"):
+        train_sft(deep, tmp_path / "p", settings)
+    shallow = supervised(tmp_path / "shallow.jsonl", texts, depth=3)
+    train_sft(shallow, tmp_path / "q", settings)
+    saved = json.loads((tmp_path / "q" / "training.json").read_text())
+    assert (saved["depth"], saved["guard"]["human_share"]) == (3, 0.0)
+
+
+def rows(model: str, license_: str = "", **more: Any) -> list[TrainingRow]:
+    origin = Origin("model", model, license=license_, depth=1)
+    return [
+        TrainingRow(f"r{i}", [{"role": "user", "content": f"q {i}"}],
+                    [{"role": "assistant", "content": f"yes {i}"}],
+                    [{"role": "assistant", "content": f"no {i}"}], 0.9, "judge",
+                    origins=(Origin(), origin, origin), **more)
+        for i in range(5)
+    ]  # fmt: skip
+
+
+def gated(found: list[TrainingRow], policy: str, **gates: Any) -> tuple[dict[str, Any], list[str]]:
+    return pass_gates(preference_rows(found), preference_uses(found), policy, GateSettings(**gates))
+
+
+def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
+    llama = rows("meta-llama/Meta-Llama-3-8B-Instruct")
+    with pytest.raises(Stopped) as stopped:
+        gated(llama, "Qwen/Qwen3-4B")
+    said = str(stopped.value)
+    assert "10 completions of 'meta-llama/Meta-Llama-3-8B-Instruct' (rows r0, r1, r2, ...)" in said
+    assert "1(b)(v)" in said
+    assert "https://www.llama.com/llama3/license/" in said
+    # Its own family may be trained.
+    assert gated(llama, "meta-llama/Meta-Llama-3-8B")[1] == []
+    facts, told = gated(llama, "Qwen/Qwen3-4B", override="internal research, cleared by counsel")
+    assert facts["licenses"][0]["trains"] == "forbidden"
+    assert facts["override"] == "internal research, cleared by counsel"
+    assert told[0].startswith("overridden (internal research, cleared by counsel): 10 completions")
+    _, told = gated(rows("somebody/else", "gemma"), "Qwen/Qwen3-4B")
+    assert "on a condition" in told[0]
+    assert gated(rows("somebody/else", "MIT"), "Qwen/Qwen3-4B")[1] == []
+
+
+def test_the_judge_counts_too_and_unknown_models_can_be_refused(tmp_path: Path) -> None:
+    judged = rows("somebody/else", "mit", judge="gpt-4o")
+    with pytest.raises(Stopped, match="5 labels of 'gpt-4o'"):
+        gated(judged, "Qwen/Qwen3-4B")
+    unknown = rows("nobody/knows")
+    (told,) = gated(unknown, "Qwen/Qwen3-4B")[1]
+    assert "no entry of the license file fits it" in told
+    book = tmp_path / "mine.yaml"
+    book.write_text("schema: 1\nunknown: refuse\n")
+    with pytest.raises(Stopped, match="nobody/knows"):
+        gated(unknown, "Qwen/Qwen3-4B", licenses=str(book))
+    book.write_text("schema: 1\nmodels:\n  - names: [nobody/*]\n    trains: allowed\n")
+    assert gated(unknown, "Qwen/Qwen3-4B", licenses=str(book))[1] == []
+    book.write_text("schema: 1\nmodels:\n  - names: [nobody/*]\n    trains: maybe\n")
+    with pytest.raises(RlaifError, match=r"mine\.yaml:4:\d+.*trains.*it is 'maybe'"):
+        gated(unknown, "Qwen/Qwen3-4B", licenses=str(book))
+
+
+def test_repetition_by_weight_is_no_duplication() -> None:
+    found = [row for row in rows("m", "mit") for _ in range(6)]
+    seen = preference_rows(found)
+    assert len(seen) == 5
+    assert {row.weight for row in seen} == {6.0}
+
+
+def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = people(3, 90)
+    data = write_rows(
+        tmp_path / "h.jsonl",
+        [{"prompt": f"q {i}", "chosen": texts[2 * i], "rejected": texts[2 * i + 1]}
+         for i in range(40)],
+    )  # fmt: skip
+    monkeypatch.setattr(
+        "sys.argv", ["rlaif", "mix", f"{data}=1,human=true", "-o", str(tmp_path / "m")]
+    )
+    with pytest.raises(SystemExit):
+        main()
+    result = train_dpo(tmp_path / "m", tmp_path / "p", DPOSettings(**SETTINGS))
+    assert result.account.trained == 40
+    card = (tmp_path / "p" / "README.md").read_text()
+    assert "| Labels | 40 by human |" in card
+    assert "license: apache-2.0" in card
+    assert f"20 rows of data {data}" not in "\n".join(lineage(str(tmp_path / "p")).lines())
+    assert f"40 rows of data {data}" in "\n".join(lineage(str(tmp_path / "p")).lines())
+    sft = write_rows(tmp_path / "s.jsonl", [{"prompt": "q", "completion": "a"}])
+    monkeypatch.setattr(
+        "sys.argv", ["rlaif", "mix", f"{sft}=1,human=true", "-o", str(tmp_path / "n")]
+    )
+    with pytest.raises(SystemExit):
+        main()
+    with pytest.raises(RlaifError, match="holds sft and no preferences"):
+        train_dpo(tmp_path / "n", tmp_path / "o", DPOSettings(**SETTINGS))
+
+
+def test_the_command_ends_with_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = supervised(tmp_path / "deep.jsonl", people(2, 30), depth=5)
+    words = ["rlaif", "train-sft", deep, "--model", "demo", "-o", str(tmp_path / "p")]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 3
+    shown = capsys.readouterr().err
+    assert "error: the training was not started: the human share is 0.0%" in shown
+    assert '--override "REASON"' in shown

@@ -35,6 +35,8 @@ def note_models(licenses: str, models: Iterable[tuple[str, EngineSettings]]) -> 
     """
     used = []
     for what, settings in models:
+        if settings.engine == "scripted":  # no model, and nobody's
+            continue
         license_ = str(text_origin(settings)["license"])
         use = Use(what, settings.model, license_)
         if use not in used:

@@ -102,8 +102,8 @@ def test_a_step_that_fails_stops_the_recipe_with_its_place_and_later_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     same = RECIPE.replace("n: $n}", "n: $n, near_duplicate: 1.0, temperature: 0.1}")
-    recipe = write(tmp_path, same.replace("floor: 0.5", "floor: 1.0"))
-    # The reference has other seeds: by chance alone some measure is under 100%.
+    same = same.replace("floor: 0.5", "floor: 0.5, depth: 0")
+    recipe = write(tmp_path, same.replace("floor: $floor", "floor: $floor, max_depth: $depth"))
     arguments = [str(recipe), "--set", f"prompts={tmp_path / 'prompts.jsonl'}",
                  "-o", str(tmp_path / "work")]  # fmt: skip
     code, _, err = run(monkeypatch, capfd, *arguments)
@@ -111,7 +111,7 @@ def test_a_step_that_fails_stops_the_recipe_with_its_place_and_later_goes_on(
     assert "the guard tripped" in err
     assert "r.yaml:7:3: step 'guard' stopped the recipe (exit code 3)" in err
     assert states(recipe, tmp_path / "work")["labels"] == "to run"
-    code, _, err = run(monkeypatch, capfd, *arguments, "--set", "floor=0.5")
+    code, _, err = run(monkeypatch, capfd, *arguments, "--set", "depth=1")
     assert code == 0, err
     assert err.count("$ rlaif") == 2, "the guard and the labels"
 

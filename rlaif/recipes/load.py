@@ -36,10 +36,12 @@ OUTPUTS = {
     "generate": "candidates.jsonl",
     "critique": "",
     "label": "",
-    "mix": "mixed.jsonl",
+    "mix": "",
+    "import-feedback": "preferences.jsonl",
     "win-rate": "",
     "train-sft": "",
     "train-dpo": "",
+    "audit": "",
     "guard": "",
 }
 """Commands that a step can run, and what `@step` means: a file in the step's folder, or itself."""

@@ -154,7 +154,7 @@ rounds:
   steps:
     samples: {run: generate, input: prompts.jsonl, model: ["@previous.policy,n=2", other]}
     mixed: {run: mix, input: ["@samples=0.8", "prompts.jsonl=0.2"]}
-    policy: {run: train-sft, input: "@mixed/mixed.jsonl", model: "@previous.policy"}
+    policy: {run: train-sft, input: "@mixed", model: "@previous.policy"}
 after:
   answers: {run: generate, input: prompts.jsonl, model: [base, "@last.policy,n=3"]}
 """,
@@ -166,7 +166,7 @@ after:
     assert by_name["round-2.mixed"].arguments["input"] == [
         "@round-2.samples=0.8", "prompts.jsonl=0.2",
     ]  # fmt: skip
-    assert by_name["round-2.policy"].arguments["input"] == "@round-2.mixed/mixed.jsonl"
+    assert by_name["round-2.policy"].arguments["input"] == "@round-2.mixed"
     assert by_name["answers"].needs == ["round-2.policy"]
     steps = {p.step.name: p for p in plan(loaded, tmp_path / "w", _commands())}
     argv = steps["answers"].argv
@@ -270,7 +270,7 @@ steps:
     assert steps[1].argv[1:3] == [
         f"{steps[0].folder}/candidates.jsonl=0.75", f"{tmp_path}/prompts.jsonl=0.25",
     ]  # fmt: skip
-    assert steps[2].argv[1] == f"{steps[1].folder}/mixed.jsonl"
+    assert steps[2].argv[1] == str(steps[1].folder)
     recipe.write_text(recipe.read_text().replace("=0.25", "=0.5"))
     other = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
     assert other[0].hash == steps[0].hash

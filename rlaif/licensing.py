@@ -85,7 +85,7 @@ class Finding:
         rows = f" (rows {shown})" if use.rows else ""
         number = f"{use.count} {use.what}" if use.count else use.what
         license_ = f", license {use.license}" if use.license not in ("", "unknown") else ""
-        who = repr(use.model) if use.model else "an unnamed model"
+        who = repr(use.model) if use.model else "people or an unnamed model"
         word = {
             "condition": "may train a model on a condition",
             "forbidden": "may not train this model",
@@ -102,6 +102,12 @@ class Finding:
             "count": self.use.count, "rows": list(self.use.rows), "trains": self.trains,
             "clause": self.clause, "source": self.source,
         }  # fmt: skip
+
+
+def finding_of(facts: dict[str, Any]) -> Finding:
+    """What `Finding.facts` gave."""
+    use = Use(facts["what"], facts["model"], facts["license"], facts["count"], tuple(facts["rows"]))
+    return Finding(use, facts["trains"], facts["clause"], facts["source"])
 
 
 def load_licenses(name: str = "models") -> LicenseBook:
@@ -136,10 +142,12 @@ def _place(tree: YamlTree, where: tuple[Any, ...], path: Path) -> Place:
 
 
 def uses(texts: Iterable[tuple[str, Origin, str]]) -> list[Use]:
-    """Texts by (what, where from, row), gathered by model; those of people are left out."""
+    """Texts by (what, where from, row), gathered by model and license; those of people, and those
+    that say nothing of themselves, are left out unless they have a license.
+    """
     found: dict[tuple[str, str, str], Use] = {}
     for what, origin, row in texts:
-        if origin.kind != "model":
+        if origin.kind != "model" and not origin.license:
             continue
         key = (what, origin.model, origin.license)
         use = found.get(key) or found.setdefault(key, Use(*key))
@@ -171,7 +179,7 @@ def stops(book: LicenseBook, finding: Finding) -> bool:
 
 
 def _rule(book: LicenseBook, use: Use, trained: str) -> tuple[Trains, str, str]:
-    found = next((r for r in book.models if r.fits(use.model)), None)
+    found = next((r for r in book.models if use.model and r.fits(use.model)), None)
     if found is None and use.license:
         found = next((r for r in book.licenses if r.fits(use.license)), None)
     if found is None:

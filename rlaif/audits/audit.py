@@ -16,6 +16,7 @@ from rlaif.audits.measures import (
     LEAST_TEXTS,
     Found,
     drifts,
+    drifts_by_slice,
     losses,
     perplexities,
     repeats,
@@ -138,7 +139,11 @@ def audit(
         if extras.perplexity is not None:
             measured = [_scored(side, extras.perplexity, "perplexity") for side in (ours, theirs)]
             found += perplexities(measured[0], measured[1], limits)
+        where = [[_slices_of(row) for row in rows] for rows in (ours, theirs)]
+        for name, values in scores.items():
+            found += drifts_by_slice(name, values, (where[0], where[1]), limits)
         report.by_slice = _by_slice((ours, theirs), scores)
+        _unmeasured(report, found, data, reference, extras)
     else:
         report.notes.append(
             "nothing to compare with: diversity, tails, drift and slices need --against DATA"
@@ -147,6 +152,8 @@ def audit(
     if len(data) >= LEAST_TEXTS:
         enough = reference if reference and len(reference) >= LEAST_TEXTS else None
         found += repeats(data, enough, limits)
+    elif reference is None:
+        report.notes.append(f"repetition: fewer than {LEAST_TEXTS} rows")
     report.checks += decide(found)
     for check in report.checks:
         if check.tripped and check.group != "origin":
@@ -154,6 +161,31 @@ def audit(
     if extras.run is not None:
         _biases(report, extras.run, limits)
     return report
+
+
+def _unmeasured(
+    report: AuditReport,
+    found: Found,
+    data: Sequence[AuditRow],
+    reference: Sequence[AuditRow],
+    extras: Extras,
+) -> None:
+    """Note what was asked for, or is usual, and could not be measured."""
+    names = {check.name for check, _ in found}
+    groups = {check.group for check, _ in found}
+    for name in extras.attributes:
+        if name not in names:
+            report.notes.append(f"attribute {name!r}: too few numbers, or none that differ")
+    if extras.perplexity is not None and "perplexity" not in groups:
+        report.notes.append("perplexity: too few texts of two tokens and more")
+    if "diversity" not in groups:
+        report.notes.append(
+            f"diversity: fewer than {LEAST_TEXTS} prompts on a side, so it is not compared"
+        )
+    elif "tail" not in groups:
+        report.notes.append("vocabulary tail: too little text to compare what is rare")
+    if any(row.tags for row in reference) and not any(row.tags for row in data):
+        report.notes.append("tags: the reference has some and the data none: slices by tag are out")
 
 
 def _origin(report: AuditReport, limits: Thresholds) -> None:
@@ -167,9 +199,12 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
                 "origin",
             )
     else:
+        # A row that is left out for its length must not stop what was mixed as a tenth.
+        slack = min(1.0 / max(report.rows, 1), 0.1 * wanted)
         check = exact(
             Check("rows of people", "origin", share, share, share, share, None, wanted,
-                  unit="share by weight")
+                  unit="share by weight"),
+            slack,
         )  # fmt: skip
         report.checks.append(check)
         if check.tripped:
@@ -183,7 +218,13 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
 def _scored(rows: Sequence[AuditRow], scorer: Scorer, name: str) -> list[float]:
     """Mean score of each row's texts."""
     texts = [text for row in rows for text in row.texts]
-    values = [float(value) for value in scorer(texts)]
+    try:
+        values = [float(value) for value in scorer(texts)]
+    except Exception as error:  # a user's function raises what it likes
+        raise RlaifError(
+            f"{name!r} failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
+            hint="It takes a list of texts and gives a number for each.",
+        ) from error
     if len(values) != len(texts):
         raise RlaifError(
             f"{name!r} gave {len(values)} numbers for {len(texts)} texts",
@@ -191,7 +232,8 @@ def _scored(rows: Sequence[AuditRow], scorer: Scorer, name: str) -> list[float]:
         )
     found, at = [], 0
     for row in rows:
-        found.append(float(np.mean(values[at : at + len(row.texts)])))
+        known = [v for v in values[at : at + len(row.texts)] if np.isfinite(v)]
+        found.append(float(np.mean(known)) if known else float("nan"))
         at += len(row.texts)
     return found
 
@@ -219,7 +261,9 @@ def _by_slice(
         for attribute, values in scores.items():
             means, counts = [], []
             for side, own in zip(where, values, strict=True):
-                picked = [v for row, v in zip(side, own, strict=True) if name in row]
+                picked = [
+                    v for row, v in zip(side, own, strict=True) if name in row and np.isfinite(v)
+                ]
                 means.append(float(np.mean(picked)) if picked else None)
                 counts.append(len(picked))
             found.append(

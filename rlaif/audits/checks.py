@@ -79,11 +79,13 @@ class Estimate:
 
     Attributes:
         log: whether that scale is the logarithm.
+        p: of an exact test that the value is on the right side of its limit, where there is one.
     """
 
     value: float
     error: float
     log: bool
+    p: float | None = None
 
     def at(self, z: float) -> float:
         """The value `z` standard errors up."""
@@ -94,7 +96,7 @@ class Estimate:
 def held(check: Check, estimate: Estimate) -> tuple[Check, Estimate]:
     """A check with its interval; `decide` says whether it trips."""
     value, low, high = (estimate.at(z) for z in (0.0, -1.96, 1.96))
-    if check.unit == "share of the rows":
+    if check.unit.startswith("share of the rows") and "more than" not in check.unit:
         low, high = max(low, 0.0), min(high, 1.0)
     elif check.unit == "share of the reference's":
         low = max(low, 0.0)
@@ -120,23 +122,36 @@ def decide(found: Sequence[tuple[Check, Estimate]]) -> list[Check]:
             decided.append(check)
             continue
         bound = estimate.at(z if check.least else -z)
+        if estimate.p is not None:
+            decided.append(
+                replace(check, certain=bound, tripped=estimate.p < ALPHA / max(tests, 1))
+            )
+            continue
         crossed = bound < check.limit if check.least else bound > check.limit
         decided.append(replace(check, certain=bound, tripped=bool(crossed)))
     return decided
 
 
-def exact(check: Check) -> Check:
-    """A check of a number that is counted and not estimated."""
+def exact(check: Check, slack: float = 1e-9) -> Check:
+    """A check of a number that is counted and not estimated, with what rounding may take."""
     assert check.limit is not None
-    crossed = check.value < check.limit if check.least else check.value > check.limit
+    over = check.limit - check.value if check.least else check.value - check.limit
+    crossed = over > slack
     return replace(check, low=check.value, high=check.value, certain=check.value, tripped=crossed)
 
 
-def share_ratio(hits: int, total: int, others: int, of: int) -> Estimate:
-    """The ratio of two shares on the log scale (Katz et al. 1978, with half a count added)."""
+def share_ratio(hits: int, total: int, others: int, of: int, limit: float) -> Estimate:
+    """The ratio of two shares on the log scale (Katz et al. 1978, with half a count added), and an
+    exact test of whether it is `limit` or more.
+
+    Given how many hits there are on both sides, those of one are binomial (Przyborowski and
+    Wilenski 1940).
+    """
+    rate = total * limit / (total * limit + of)
+    p = float(stats.binom.cdf(hits, hits + others, rate))
     one, two = (hits + 0.5) / (total + 0.5), (others + 0.5) / (of + 0.5)
     variance = 1 / (hits + 0.5) - 1 / (total + 0.5) + 1 / (others + 0.5) - 1 / (of + 0.5)
-    return Estimate(math.log(one / two), math.sqrt(max(variance, 0.0)), True)
+    return Estimate(math.log(one / two), math.sqrt(max(variance, 0.0)), True, p)
 
 
 def share_difference(hits: int, total: int, others: int, of: int) -> Estimate:
@@ -153,19 +168,23 @@ def one_share(hits: int, total: int) -> Estimate:
     return Estimate(value, math.sqrt(near * (1 - near) / (total + 4)), False)
 
 
-def standardised(data: Sequence[float], reference: Sequence[float]) -> Estimate | None:
+def standardised(
+    data: Sequence[float], reference: Sequence[float], whole: Sequence[float] | None = None
+) -> Estimate | None:
     """Difference of means in standard deviations of the reference; None where they are too few or
     the reference does not vary and neither does the data.
 
     Args:
         data, reference: one number a row, so that texts of a row do not count as independent.
+        whole: whose standard deviation counts; default: the reference's.
     """
     ours, theirs = (np.asarray(side, dtype=float) for side in (data, reference))
     ours, theirs = ours[np.isfinite(ours)], theirs[np.isfinite(theirs)]
     if min(len(ours), len(theirs)) < 10:
         return None
     # A feature that nothing has in the reference moves by what it has in both.
-    spread = float(theirs.std(ddof=1)) or float(np.concatenate([ours, theirs]).std(ddof=1))
+    all_ = theirs if whole is None else np.asarray(whole, dtype=float)
+    spread = float(np.nanstd(all_, ddof=1)) or float(np.concatenate([ours, theirs]).std(ddof=1))
     if not spread:
         return None
     difference = float(ours.mean() - theirs.mean()) / spread

@@ -39,11 +39,23 @@ class Compared:
     error: float
 
 
-def sampled(rows: Sequence[AuditRow], seed: int) -> list[AuditRow]:
-    """At most `MOST_ROWS` rows and about `MOST_TEXTS` texts, drawn by the seed."""
-    per_row = max(1.0, sum(len(row.texts) for row in rows) / max(len(rows), 1))
-    most = max(2, min(MOST_ROWS, int(MOST_TEXTS / per_row)))
-    return list(rows) if len(rows) <= most else random.Random(seed).sample(list(rows), most)
+def sampled(rows: Sequence[AuditRow], seed: int, most: int | None = None) -> list[AuditRow]:
+    """At most `most` rows, drawn by the seed; default: `MOST_ROWS`, of about `MOST_TEXTS` texts.
+
+    Rows that weigh more are likelier to be drawn where their weights differ and some must go.
+    """
+    if most is None:
+        per_row = max(1.0, sum(len(row.texts) for row in rows) / max(len(rows), 1))
+        most = max(2, min(MOST_ROWS, int(MOST_TEXTS / per_row)))
+    if len(rows) <= most:
+        return list(rows)
+    rng = random.Random(seed)
+    if len({row.weight for row in rows}) == 1:
+        return rng.sample(list(rows), most)
+    # Weighted, without replacement (Efraimidis and Spirakis 2006).
+    keys = [(rng.random() ** (1.0 / row.weight) if row.weight else -1.0, i)
+            for i, row in enumerate(rows)]  # fmt: skip
+    return [rows[i] for _, i in sorted(keys, reverse=True)[:most]]
 
 
 def compare(
@@ -63,7 +75,8 @@ def compare(
         theirs, others = order[:count], order[count:]
         for name, values in measure(ours, theirs, others, rng.getrandbits(31)).items():
             found.setdefault(name, []).append(values)
-    return {name: _compared(values) for name, values in found.items()}
+    # What could not be measured in every half is not told.
+    return {name: _compared(values) for name, values in found.items() if len(values) == draws}
 
 
 def _compared(values: list[tuple[float, float]]) -> Compared:

@@ -36,6 +36,11 @@ NEAR = 0.9
 LEAST_SLICE = 10
 LEAST_WORDS = 8
 """Shorter texts, such as yes and no, may well be said often."""
+MOST_SHORT = 0.9
+"""But not nearly always."""
+MOST_COMPARED = 20_000
+LEAST_RARE = 20
+"""Rare runs in a half of the reference from which a tail is compared."""
 TAILS = {"vocabulary tail (words)": 1, "vocabulary tail (pairs)": 2, "vocabulary tail (triples)": 3}
 
 
@@ -55,27 +60,40 @@ def losses(
     Args:
         vectors: embeddings of each row's texts, for their spread.
     """
-    if vectors is None:
-        data, reference = sampled(data, limits.seed), sampled(reference, limits.seed + 1)
+    places = [_by_prompt(side) for side in (data, reference)]
+    if min(map(len, places)) < LEAST_TEXTS:
+        return []
 
     def measure(
-        ours: list[int], theirs: list[int], others: list[int], seed: int
+        our_prompts: list[int], their_prompts: list[int], other_prompts: list[int], seed: int
     ) -> dict[str, tuple[float, float]]:
+        ours = [i for p in our_prompts for i in places[0][p]]
+        theirs, others = (
+            [i for p in prompts for i in places[1][p]] for prompts in (their_prompts, other_prompts)
+        )
         one, two = matched(texts_of(data, ours), texts_of(reference, theirs), seed)
         now, then = (diversity(side, seed).variety for side in (one, two))
-        found = {f"diversity by {name}": (now[name], then[name]) for name in now}
         split = [[words(text) for text in side] for side in (one, two)]
+        length = sum(map(len, split[1])) / max(len(split[1]), 1)
+        found = {
+            f"diversity by {name}": (now[name], then[name])
+            for name in now
+            if length >= LEAST_WORDS or name not in ("self repetition", "self bleu")
+        }
         rest = [words(text) for text in texts_of(reference, others)]
         for name, n in TAILS.items():
             rare = tail(rest, n)
-            found[name] = (kept(split[0], rare, n), kept(split[1], rare, n))
+            now_kept, then_kept = (kept(side, rare, n) for side in split)
+            runs = sum(max(len(text) - n + 1, 0) for text in split[1])
+            if then_kept * runs >= LEAST_RARE:
+                found[name] = (now_kept, then_kept)
         if vectors is not None:
             found["diversity by embedding"] = (
                 _spread(vectors[0], ours), _spread(vectors[1], theirs)
             )  # fmt: skip
         return found
 
-    compared = compare(len(data), len(reference), measure, limits.seed)
+    compared = compare(len(places[0]), len(places[1]), measure, limits.seed)
     made = []
     for name, c in compared.items():
         rare = name in TAILS
@@ -85,6 +103,14 @@ def losses(
         )  # fmt: skip
         made.append(held(check, Estimate(c.ratio, c.error, False)))
     return made
+
+
+def _by_prompt(rows: Sequence[AuditRow]) -> list[list[int]]:
+    """Places of the rows of each prompt: they hang together, and are drawn together."""
+    found: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        found.setdefault(row.prompt, []).append(i)
+    return list(found.values())
 
 
 def _spread(vectors: list[NDArray[Any]], places: Sequence[int]) -> float:
@@ -102,53 +128,79 @@ def _spread(vectors: list[NDArray[Any]], places: Sequence[int]) -> float:
 def repeats(
     data: Sequence[AuditRow], reference: Sequence[AuditRow] | None, limits: Thresholds
 ) -> Found:
-    """Near-duplicates between rows, and the text that is said most."""
-    data = sampled(data, limits.seed)
-    if reference is not None:
-        reference = sampled(reference, limits.seed + 1)
-        # There are the more duplicates the more texts there are.
-        count = min(len(data), len(reference))
-        data, reference = (
-            random.Random(limits.seed).sample(list(side), count) for side in (data, reference)
-        )
+    """Rows that repeat others, and the text that is said most, by weight."""
     found: Found = []
-    if reference is None:
-        # Answers alone may well be alike; rows that ask and answer the same are duplicates.
-        ours = _repeated(data, with_prompt=True)
-        check = Check(
-            "the share of rows that repeat another", "duplicates", 0, 0, 0, ours / len(data), None,
-            limits.duplicates_alone, least=False, unit="share of the rows",
-        )  # fmt: skip
-        found.append(held(check, one_share(ours, len(data))))
-    else:
-        ours, theirs = _repeated(data), _repeated(reference)
-        check = Check(
-            "the share of near-duplicates", "duplicates", 0, 0, 0, ours / len(data),
-            theirs / len(reference), limits.duplicates, least=False,
-            unit="share of the rows more than in the reference",
-        )  # fmt: skip
-        found.append(held(check, share_difference(ours, len(data), theirs, len(reference))))
-    said = Counter(
-        text
-        for row in data
-        for text in {" ".join(text.split()) for text in row.texts}
-        if len(text.split()) >= LEAST_WORDS
-    )
-    most = max(said.values(), default=0)
+    # Answers alone may well be alike; rows that ask and answer the same are duplicates.
+    some = sampled(data, limits.seed, MOST_COMPARED)
+    ours = len(near_duplicates([Fields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR))
     check = Check(
-        "the text that is said most", "duplicates", 0, 0, 0, most / len(data), None,
-        limits.same_text, least=False, unit="share of the rows",
+        "the share of rows that repeat another", "duplicates", 0, 0, 0, ours / len(some), None,
+        limits.duplicates_alone, least=False, unit="share of the rows",
     )  # fmt: skip
-    found.append(held(check, one_share(most, len(data))))
+    found.append(held(check, one_share(ours, len(some))))
+    if reference is not None:
+        # There are the more duplicates the more texts there are: as many of each, one a row.
+        there = sampled(reference, limits.seed + 1, MOST_COMPARED)
+        count = min(len(some), len(there))
+        mine, others = (_repeated(side, count, limits.seed) for side in (some, there))
+        check = Check(
+            "the share of near-duplicates", "duplicates", 0, 0, 0, mine / count, others / count,
+            limits.duplicates, least=False, unit="share of the rows more than in the reference",
+        )  # fmt: skip
+        found.append(held(check, share_difference(mine, count, others, count)))
+    else:
+        said = [" ".join(row.texts[0].split()) for row in some]
+        long = [text for text in said if len(text.split()) >= LEAST_WORDS]
+        again = len(long) - len(set(long))
+        check = Check(
+            "the share of rows that answer as another does", "duplicates", 0, 0, 0,
+            again / len(some), None, limits.duplicates_alone, least=False,
+            unit="share of the rows",
+        )  # fmt: skip
+        found.append(held(check, one_share(again, len(some))))
+    found += _said_most(data, reference, limits)
     return found
 
 
-def _repeated(rows: Sequence[AuditRow], *, with_prompt: bool = False) -> int:
-    """Rows that are near-duplicates of an earlier one."""
-    fields = [
-        Fields(row.prompt if with_prompt else "", "\n".join(sorted(row.texts))) for row in rows
-    ]
-    return len(near_duplicates(fields, NEAR))
+def _repeated(rows: Sequence[AuditRow], count: int, seed: int) -> int:
+    """Texts that are near-duplicates of another row's: one drawn of each of `count` rows."""
+    rng = random.Random(seed)
+    drawn = rng.sample(list(rows), count)
+    return len(near_duplicates([Fields("", rng.choice(row.texts)) for row in drawn], NEAR))
+
+
+def _said_most(
+    data: Sequence[AuditRow], reference: Sequence[AuditRow] | None, limits: Thresholds
+) -> Found:
+    ours = _weights(data)
+    text = max(ours, key=lambda t: ours[t] * (1.0 if len(t.split()) >= LEAST_WORDS else 0.2))
+    total = sum(ours.values())
+    share = ours[text] / total if total else 0.0
+    # As many rows as weigh about the same: what one heavy row says is said once, and heavily.
+    count = len(data)
+    hits = round(share * count)
+    unit, limit = "share of the rows, by weight", limits.same_text
+    estimate, there = one_share(hits, count), None
+    if reference is not None:
+        theirs = _weights(reference)
+        there = theirs.get(text, 0.0) / (sum(theirs.values()) or 1.0)
+        estimate = share_difference(hits, count, round(there * len(reference)), len(reference))
+        unit = "share of the rows, by weight, more than in the reference"
+    elif len(text.split()) < LEAST_WORDS:
+        limit = MOST_SHORT
+    check = Check("the text that is said most", "duplicates", 0, 0, 0, share, there, limit,
+                  least=False, unit=unit)  # fmt: skip
+    return [held(check, estimate)]
+
+
+def _weights(rows: Sequence[AuditRow]) -> dict[str, float]:
+    """What each text weighs; texts of a row share its weight."""
+    found: dict[str, float] = {}
+    for row in rows:
+        for text in row.texts:
+            key = " ".join(text.split())
+            found[key] = found.get(key, 0.0) + row.weight / len(row.texts)
+    return found
 
 
 def drifts(
@@ -171,6 +223,38 @@ def drifts(
         )  # fmt: skip
         if estimate.value < 0:
             check = Check(**{**vars(check), "limit": -limits.drift})
+        found.append(held(check, estimate))
+    return found
+
+
+def drifts_by_slice(
+    name: str,
+    values: tuple[list[float], list[float]],
+    where: tuple[list[list[str]], list[list[str]]],
+    limits: Thresholds,
+) -> Found:
+    """An attribute's means in each slice of the reference that is large enough on both sides."""
+    counts = [Counter(s for row in side for s in row) for side in where]
+    found: Found = []
+    for slice_ in sorted(counts[1]):
+        if min(counts[0][slice_], counts[1][slice_]) < LEAST_SLICE or (
+            counts[0][slice_] == len(where[0]) and counts[1][slice_] == len(where[1])
+        ):
+            continue
+        ours, theirs = (
+            [v for v, row in zip(own, side, strict=True) if slice_ in row]
+            for own, side in zip(values, where, strict=True)
+        )
+        # In the standard deviations of the whole: a slice in which nothing varies has none.
+        estimate = standardised(ours, theirs, values[1])
+        if estimate is None:
+            continue
+        least = estimate.value < 0
+        check = Check(
+            f"{name} in {slice_}", "drift", 0, 0, 0, float(np.nanmean(ours)),
+            float(np.nanmean(theirs)), -limits.drift if least else limits.drift, least=least,
+            unit="standard deviations of the reference",
+        )  # fmt: skip
         found.append(held(check, estimate))
     return found
 
@@ -222,7 +306,9 @@ def slices(
                 there / len(reference), limits.slice_floor,
                 unit="of its share in the reference",
             )  # fmt: skip
-            found.append(held(check, share_ratio(here, len(data), there, len(reference))))
+            found.append(
+                held(check, share_ratio(here, len(data), there, len(reference), limits.slice_floor))
+            )
     return found
 
 

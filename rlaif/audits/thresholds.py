@@ -21,11 +21,11 @@ class Thresholds(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     floor: float = Field(
-        default=0.8,
+        default=0.85,
         gt=0,
         le=1,
         description="Least diversity as a share of the reference's, by each measure and at equal "
-        "length. Two samples of one model differ by a few percent; a fifth less is a trend.",
+        "length. Two samples of one model differ by a few percent.",
     )
     tail_floor: float = Field(
         default=0.7,
@@ -57,11 +57,11 @@ class Thresholds(BaseModel):
         description="Most near-duplicates as a share of the texts, beyond the reference's share.",
     )
     duplicates_alone: float = Field(
-        default=0.5,
+        default=0.3,
         ge=0,
         le=1,
-        description="Most rows that repeat another's prompt and completion, where there is no "
-        "reference.",
+        description="Most rows that repeat another's prompt and completion, or, where there is "
+        "no reference, another's completion of eight words and more.",
     )
     same_text: float = Field(
         default=0.2, gt=0, le=1, description="Most rows whose text is one and the same."

@@ -23,7 +23,7 @@ Examples:
 
 \b
 Thresholds are YAML (`--thresholds FILE`); these are the defaults that matter most:
-  floor: 0.8           least diversity, as a share of the reference's
+  floor: 0.85          least diversity, as a share of the reference's
   tail_floor: 0.7      least of the reference's rare words and runs of words
   slice_floor: 0.5     least that a slice keeps of its share
   drift: 0.8           most that tone, format or an attribute moves, in standard deviations

@@ -51,7 +51,7 @@ def command(
     from rlaif.training.train import preview, train_dpo
 
     if dry_run:
-        account = preview(Path(run), settings)
+        account = preview(Path(run), settings, gates)
         print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun

@@ -48,7 +48,7 @@ def command(
     from rlaif.training.sft import preview, train_sft
 
     if dry_run:
-        account = preview(data, settings)
+        account = preview(data, settings, gates)
         print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from rlaif.prompts import completion_text
 from rlaif.records import Message, Origin
 from rlaif.stages.layouts import BadRow, dig, read_candidates
 
 FIELDS = ("prompt", "system", "response", "user", "thumbs", "rating", "edited", "regenerated")
+_FLAGS = {"true", "false", "yes", "no", "0", "1", "null", "none"}
 USER_KEYS = ("user", "user_id", "uid", "session", "session_id")
 THUMB_KEYS = ("thumbs", "thumb", "vote", "feedback", "label", "liked")
 RATING_KEYS = ("rating", "stars", "score")
@@ -63,7 +66,7 @@ def read_event(
     Raises:
         BadRow: there is no prompt, no completion or no feedback, or the filter drops it.
     """
-    row = {**row, **{name: dig(row, path) for name, path in (mapping or {}).items()}}
+    row = {**row, **{name: _mapped(row, name, path) for name, path in (mapping or {}).items()}}
     read = read_candidates(row)
     if len(read.completions) != 1:
         raise BadRow(f"{len(read.completions)} completions; feedback is on one")
@@ -71,7 +74,12 @@ def read_event(
     discarded = [_cleaned(text, clean) for text in _discarded(row)]
     edited = next((row[k] for k in EDIT_KEYS if isinstance(row.get(k), str)), "")
     rating = _rating(row)
-    good = _thumb(row)
+    try:
+        good = _thumb(row)
+    except BadRow:
+        if rating is None and not edited and not discarded:
+            raise
+        good = None  # the other feedback stands
     if good is None and rating is not None:
         good = True if rating >= good_from else False if rating <= bad_to else None
     completion = _cleaned(completion_text(said.messages), clean)
@@ -84,9 +92,11 @@ def read_event(
         {"role": m["role"], "content": _cleaned(m["content"], clean)} for m in read.prompt
     ]
     user = next((str(row[k]) for k in USER_KEYS if row.get(k) not in (None, "")), "")
+    origins = [
+        replace(o, sampling=_cleaned(o.sampling, clean)) for o in (said.source, read.prompt_origin)
+    ]
     return Event(
-        prompt, completion, user, good, rating, edit, tuple(discarded), said.source,
-        read.prompt_origin,
+        prompt, completion, user, good, rating, edit, tuple(discarded), *origins
     )  # fmt: skip
 
 
@@ -95,6 +105,16 @@ def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:
     if found is None:
         raise BadRow("the filter for personal data drops it")
     return found
+
+
+def _mapped(row: Mapping[str, object], name: str, path: str) -> object:
+    """What `--map` names; of feedback, which most rows have one kind of, it may be missing."""
+    try:
+        return dig(row, path)
+    except BadRow:
+        if name in ("prompt", "response"):
+            raise
+        return None
 
 
 def _thumb(row: Mapping[str, object]) -> bool | None:
@@ -109,7 +129,8 @@ def _thumb(row: Mapping[str, object]) -> bool | None:
         return False
     if text in ("none", "neutral"):
         return None
-    raise BadRow(f"thumbs are {value!r}, neither up nor down")
+    # What users wrote into it is not repeated: nothing here was filtered.
+    raise BadRow("thumbs are neither up nor down")
 
 
 def _rating(row: Mapping[str, object]) -> float | None:
@@ -119,16 +140,20 @@ def _rating(row: Mapping[str, object]) -> float | None:
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise BadRow(f"rating is {value!r}, not a number") from None
+        raise BadRow("the rating is not a number") from None
     if not math.isfinite(number):
-        raise BadRow(f"rating is {value!r}, not a number")
+        raise BadRow("the rating is not a number")
     return number
 
 
 def _discarded(row: Mapping[str, object]) -> list[str]:
     value = next((row[k] for k in DISCARDED_KEYS if row.get(k) not in (None, "", [])), None)
+    if isinstance(value, str) and value.strip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
     if isinstance(value, str):
-        return [value]
+        # A flag says that something was regenerated, and not what.
+        return [] if value.strip().lower() in _FLAGS else [value]
     if isinstance(value, list):
         return [text for text in value if isinstance(text, str) and text.strip()]
     return []

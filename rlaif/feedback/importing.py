@@ -40,9 +40,9 @@ class FeedbackSettings(Belief):
     bad_to: float = Field(default=2, description="Ratings up to here are bad.")
     personal: str = Field(
         default="builtin",
-        description="Filter for personal data: builtin (e-mail and IP addresses, phone, card, bank "
-        "and social security numbers; no names), none, or your package.module:function, which "
-        "gives a text without it, or None to drop the row.",
+        description="Filter for personal data: builtin (e-mail and IP addresses, international "
+        "and US phone numbers, card, bank and social security numbers; no names), none, or your "
+        "package.module:function, which gives a text without it, or None to drop the row.",
     )
     seed: int = 0
 
@@ -161,7 +161,13 @@ def _events(
 
     def clean(text: str) -> str | None:
         nonlocal changed
-        found = personal(text)
+        try:
+            found = personal(text)
+        except Exception as error:  # a user's function raises what it likes
+            raise RlaifError(
+                f"filter {settings.personal!r} failed ({type(error).__name__}: {error})",
+                hint="It must give a text, or None to drop the row.",
+            ) from error
         if found is not None and not isinstance(found, str):
             raise RlaifError(
                 f"filter {settings.personal!r} gave {type(found).__name__}, no text",

@@ -51,7 +51,7 @@ class _Pair:
     one: str
     two: str
     log_odds: float = 0.0
-    users: set[str] = field(default_factory=set)
+    users: set[tuple[str, str]] = field(default_factory=set)
     sources: Counter[str] = field(default_factory=Counter)
 
 
@@ -85,18 +85,18 @@ def fold(events: Sequence[Event], belief: Belief, users: dict[str, str]) -> Fold
     origins: dict[tuple[str, str], Origin] = {}
     prompts: dict[str, Origin] = {}
 
-    def add(event: Event, better: str, worse: str, p: float, source: str) -> None:
+    def add(event: Event, better: str, worse: str, p: float, source: str, times: int = 1) -> None:
         if better.split() == worse.split():
             return
         key = conversation_text(event.prompt)
         one, two = sorted((better, worse))
         pair = pairs.setdefault((key, one, two), _Pair(event.prompt, one, two))
-        own = f"{event.user or id(event)}/{source}"
+        own = (event.user or f"\0{id(event)}", source)
         if own in pair.users:
             return
         pair.users.add(own)
         pair.sources[source] += 1
-        pair.log_odds += math.log(p / (1 - p)) * (1 if better == one else -1)
+        pair.log_odds += times * math.log(p / (1 - p)) * (1 if better == one else -1)
 
     for event in events:
         key = conversation_text(event.prompt)
@@ -114,8 +114,8 @@ def fold(events: Sequence[Event], belief: Belief, users: dict[str, str]) -> Fold
         if event.rating is not None or event.good is not None:
             rated.setdefault(key, []).append(event)
     for same in rated.values():
-        for better, worse in _ranked(same):
-            add(better, better.completion, worse.completion, belief.p_vote, "vote")
+        for better, worse, times in _ranked(same):
+            add(better, better.completion, worse.completion, belief.p_vote, "vote", times)
     folded = Folded([], [])
     for number, ((key, one, two), pair) in enumerate(pairs.items(), 1):
         if abs(pair.log_odds) < 1e-9:
@@ -123,7 +123,7 @@ def fold(events: Sequence[Event], belief: Belief, users: dict[str, str]) -> Fold
             continue
         chosen, rejected = (one, two) if pair.log_odds > 0 else (two, one)
         evidence = _evidence(
-            f"feedback-{number}", pair.sources, pair.users, users,
+            f"feedback-{number}", pair.sources, [user for user, _ in pair.users], users,
             {"prompt": prompts[key], "chosen": origins[key, chosen],
              "rejected": origins[key, rejected]},
         )  # fmt: skip
@@ -169,23 +169,37 @@ def _judgements(event: Event) -> Iterator[tuple[str, bool]]:
         yield old, False
 
 
-def _ranked(events: Sequence[Event]) -> Iterator[tuple[Event, Event]]:
-    """(better, worse) completions of one prompt: thumbs up over thumbs down, by whomever; a higher
-    rating over a lower one by the same user, since users rate on scales of their own.
+def _ranked(events: Sequence[Event]) -> Iterator[tuple[Event, Event, int]]:
+    """(better, worse, how often) completions of one prompt.
+
+    By thumbs: one that more users like than dislike over one that more dislike, as often as the
+    fewer of these majorities: a vote on one side alone compares nothing.  By ratings: a higher over
+    a lower one by the same user, since users rate on scales of their own.  Of a user's opinions on
+    one completion the last counts.
     """
-    up = [e for e in events if e.good is True]
-    down = [e for e in events if e.good is False]
-    seen = set()
-    for better, worse in product(up, down):
-        if (better.user or id(better), worse.user or id(worse)) not in seen:
-            seen.add((better.user or id(better), worse.user or id(worse)))
-            yield better, worse
-    for better, worse in product(events, events):
-        if better.rating is None or worse.rating is None or better.user != worse.user:
-            continue
-        told = better.good is True and worse.good is False
-        if better.user and better.rating > worse.rating and not told:
-            yield better, worse
+    last: dict[tuple[str, str], Event] = {}
+    for event in events:
+        last[event.user or f"\0{id(event)}", event.completion] = event
+    net: Counter[str] = Counter()
+    of: dict[str, Event] = {}
+    by_user: dict[str, list[Event]] = {}
+    for (user, completion), event in last.items():
+        if event.good is not None:
+            net[completion] += 1 if event.good else -1
+            of.setdefault(completion, event)
+        if event.user and event.rating is not None:
+            by_user.setdefault(user, []).append(event)
+    liked = [c for c in net if net[c] > 0]
+    disliked = [c for c in net if net[c] < 0]
+    for better, worse in product(liked, disliked):
+        yield of[better], of[worse], min(net[better], -net[worse])
+    for own in by_user.values():
+        for better_, worse_ in product(own, own):
+            assert better_.rating is not None
+            assert worse_.rating is not None
+            told = net[better_.completion] > 0 > net[worse_.completion]
+            if better_.rating > worse_.rating and not told:
+                yield better_, worse_, 1
 
 
 def _said(text: str) -> list[Message]:
@@ -199,7 +213,7 @@ def _evidence(
     users: dict[str, str],
     origins: dict[str, Origin],
 ) -> dict[str, Any]:
-    named = {users[own.partition("/")[0]] for own in owners if own.partition("/")[0] in users}
+    named = {users[own] for own in owners if own in users}
     return {
         "id": name,
         "status": "human",

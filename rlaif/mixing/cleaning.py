@@ -34,7 +34,7 @@ def clean(rows: Sequence[MixRow], threshold: float, contamination: Contamination
     contaminated: dict[int, int] = {}
     fit = []
     for row in rows:
-        if contamination is not None and contamination.finds(row.text):
+        if contamination is not None and any(map(contamination.finds, row.texts)):
             contaminated[row.part] = contaminated.get(row.part, 0) + 1
         else:
             fit.append(row)

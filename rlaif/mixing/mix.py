@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rlaif.clock import utc_now
 from rlaif.errors import RlaifError
-from rlaif.licensing import Finding, LicenseBook, check, uses
+from rlaif.licensing import Finding, LicenseBook, check, finding_of, uses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
 from rlaif.mixing.card import data_card
 from rlaif.mixing.cleaning import Cleaned, clean
@@ -67,6 +67,11 @@ class MixReport:
     opposed: int
     made: str
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What the license file said when it was mixed."""
+        return [finding_of(facts) for facts in self.licenses_found]
+
 
 def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Finding]]:
     """Mix, or report the mix that `out` holds already.
@@ -78,7 +83,7 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Fi
     config = _config(plan)
     before = _before(out, config)
     if before is not None:
-        return before, []
+        return before, before.findings
     settings = plan.settings
     rows, unreadable = _read(plan)
     kind = _kind(rows, settings.kind)
@@ -275,19 +280,31 @@ def _enough_human(rows: list[MixRow], plan: MixPlan) -> tuple[list[MixRow], floa
     share = human / (human + other) if human + other else 0.0
     if share >= least - 1e-9:
         return rows, 1.0, share
-    factor = least / (1 - least) * other / human if human else float("inf")
-    if factor > most:
+
+    def weight(row: MixRow, factor: float) -> float:
+        # What was weighted up in an earlier mix is not weighted up again beyond the same bound.
+        return max(row.weight, min(row.weight * factor, most)) if row.human else row.weight
+
+    def reached(factor: float) -> float:
+        own = sum(weight(row, factor) for row in rows if row.human)
+        return own / (own + other) if own else 0.0
+
+    if reached(most) < least - 1e-9:
         count = sum(row.human for row in rows)
-        reached = most * human / (most * human + other) if human else 0.0
         unknown = sum(not row.known for row in rows)
         raise RlaifError(
             f"people wrote or labeled {count} of {len(rows)} rows ({share:.1%} by weight; "
-            f"{reached:.1%} with each counted {most:g} times), under the minimum of {least:.1%}"
+            f"{reached(most):.1%} with each counted {most:g} times), under the minimum of "
+            f"{least:.1%}"
             + (f"; {unknown} rows do not say where they are from" if unknown else ""),
             hint="Add human rows, name what people wrote (--human DATA), or lower --min-human.",
         )
-    raised = [replace(r, weight=r.weight * factor) if r.human else r for r in rows]
-    return raised, factor, least
+    low, high = 1.0, most
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if reached(middle) >= least else (middle, high)
+    raised = [replace(row, weight=weight(row, high)) for row in rows]
+    return raised, high, reached(high)
 
 
 def _texts(rows: Iterable[MixRow]) -> Iterator[tuple[str, Origin, str]]:

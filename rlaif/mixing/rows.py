@@ -66,9 +66,13 @@ class MixRow:
         return max(origin.depth for origin in self.origins)
 
     @property
-    def text(self) -> str:
-        """What is said in it, prompt and completions."""
-        return "\n".join([_text(self.prompt), *map(completion_text, self.completions)])
+    def texts(self) -> list[str]:
+        """What is said in it: each turn and completion, since a short one is found as a whole
+        only, and all of it.
+        """
+        turns = [m["content"] for m in self.prompt]
+        said = [completion_text(c) for c in self.completions]
+        return [*turns, *said, "\n".join([*turns, *said])]
 
     @property
     def fields(self) -> Fields:
@@ -136,6 +140,8 @@ def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
         read = read_candidates(row)
     except BadRow:
         read = read_prompt(row)
+    if row.get("label") is False and not read.labeled:
+        raise BadRow("labeled as bad (label: false)")
     evidence = row.get("provenance")
     evidence = evidence if isinstance(evidence, Mapping) else {}
     name = str(evidence.get("id") or "") or read.id or f"row-{count}"
@@ -167,8 +173,9 @@ def _pair(
     chosen, rejected = read.completions
     if chosen.messages == rejected.messages:
         raise BadRow("chosen equals rejected")
+    stated = row.get("p_chosen")
     try:
-        p = float(row.get("p_chosen", 1.0))
+        p = 1.0 if stated in (None, "") else float(stated)
     except (TypeError, ValueError):
         raise BadRow(f"p_chosen is {row.get('p_chosen')!r}, not a number") from None
     if not 0.5 <= p <= 1.0:
@@ -212,7 +219,8 @@ def as_kind(row: MixRow, kind: Kind) -> MixRow:
         row,
         completions=row.completions[:needed],
         origins=row.origins[: 1 + needed],
-        labeled_by=row.labeled_by if needed else "",
+        # Whoever chose it: what is learned is a text, and somebody wrote that.
+        labeled_by="",
         p_chosen=1.0,
     )
 

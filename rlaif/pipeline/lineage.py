@@ -106,15 +106,18 @@ def _visit(found: Lineage, name: str, near: Path, recorded: str | None) -> str:
     key = name
     if path is not None:
         # A row file stands for the run that wrote it.
-        if path.is_file() and _is_made(path.parent):
-            path, recorded = path.parent, None
+        made = next((p for p in list(path.parents)[:2] if _is_made(p)), None)
+        if path.is_file() and made is not None:
+            path, recorded = made, None
         key = _shown(path)
     if found.root == name:
         found.root = key
-    if key in found.nodes or len(found.nodes) >= MOST_NODES:
+    if key in found.nodes:
         return key
     node = found.nodes[key] = Node(key, "data")
-    if path is None:
+    if len(found.nodes) > MOST_NODES:
+        node.facts.append("not followed: there is too much")
+    elif path is None:
         node.facts.append("not found here")
     elif (path / TRAINING).exists() or (path / SETTINGS).exists():
         _policy(found, node, path)

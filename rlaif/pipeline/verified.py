@@ -59,6 +59,7 @@ def write_sft(run: Path, *, verified: bool) -> Verified:
                 "completion": [{"role": "assistant", "content": row["final"]}],
                 "weight": row["weight"],
                 "prompt_origin": row["prompt_origin"],
+                "tags": row["tags"],
                 "provenance": {
                     "id": row["id"],
                     "origin": row["origin"],

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from rlaif.stages.duplicates import shingles
 
+SHORT = 10
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -23,15 +25,19 @@ def near_duplicates(rows: Sequence[Fields], threshold: float) -> dict[int, int]:
     """Rows that are near-duplicates of an earlier kept one, with the number of that one.
 
     Two rows are near-duplicates if the Jaccard index of their runs of three words (Broder 1997) is
-    `threshold` or more, for the prompt and for the answer; at 1 only equal texts are.  Exact: rows
-    that share none of their rarest runs can't be that near (prefix filtering, Chaudhuri et al.
-    2006), and only others are compared.
+    `threshold` or more, for the prompt and for the answer; at 1 only equal texts are.  Where the
+    answer is short (`SHORT` runs), prompts must have the same runs: many rows ask different things
+    by one long template, and are answered in a word.  Exact: rows that share none of their rarest
+    runs can't be that near (prefix filtering, Chaudhuri et al. 2006), and only others are compared.
     """
     read = _hashes if threshold < 1.0 else _whole
     prompts = [read(row.prompt) for row in rows]
     answers = [read(row.answer) for row in rows]
-    # What tells rows apart may be the prompt (of prompts alone) or the answer.
-    keys = [answer if rows[i].answer else prompts[i] for i, answer in enumerate(answers)]
+    # Near in both is near in both together: what tells rows apart may be in either.
+    keys = [
+        frozenset([*answer, *(~h for h in prompt)])
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
     common: Counter[int] = Counter()
     for key in keys:
         common.update(key)
@@ -46,7 +52,12 @@ def near_duplicates(rows: Sequence[Fields], threshold: float) -> dict[int, int]:
             (
                 j
                 for j in sorted(candidates)
-                if _near(key, keys[j], threshold) and _near(prompts[i], prompts[j], threshold)
+                if _near(answers[i], answers[j], threshold)
+                and _near(
+                    prompts[i],
+                    prompts[j],
+                    1.0 if rows[i].answer and len(answers[i]) < SHORT else threshold,
+                )
             ),
             None,
         )

@@ -11,6 +11,7 @@ from rlaif.records import UNKNOWN_ORIGIN, Origin
 
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system", "finished")
 KINDS = ("human", "model")
+DEEPEST = 100_000
 
 
 def read_origin(stated: object, name: object = "") -> Origin:
@@ -100,7 +101,9 @@ def _depth(origin: Mapping[Any, object]) -> int:
     depth = origin.get("depth", 0)
     if isinstance(depth, float) and math.isfinite(depth):
         depth = int(depth)
-    return depth if isinstance(depth, int) and not isinstance(depth, bool) and depth > 0 else 0
+    if not isinstance(depth, int) or isinstance(depth, bool):
+        return 0
+    return depth if 0 < depth <= DEEPEST else 0
 
 
 def _sampling(found: Mapping[Any, object]) -> str:
@@ -108,5 +111,9 @@ def _sampling(found: Mapping[Any, object]) -> str:
     if isinstance(stated, str):
         return stated
     inner = stated if isinstance(stated, Mapping) else found
-    parts = [f"{key}={inner[key]}" for key in _SAMPLING if inner.get(key) not in (None, "", True)]
+    parts = [
+        f"{key}={inner[key]}"
+        for key in _SAMPLING
+        if inner.get(key) is not None and inner[key] != "" and inner[key] is not True
+    ]
     return " ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -229,7 +230,10 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
         name = row.id or f"human-{number}"
         p = default_p if p is None else p
         origins = (row.prompt_origin, *(c.source for c in row.completions))
-        rows.append(TrainingRow(name, row.prompt, chosen, rejected, p, "human", origins=origins))
+        depth = max(origin.depth for origin in origins)
+        rows.append(
+            TrainingRow(name, row.prompt, chosen, rejected, p, "human", depth, origins=origins)
+        )
     if not rows:
         raise RlaifError(
             f"{data!r} has no row with prompt, chosen and rejected", hint="Check its columns."
@@ -248,7 +252,8 @@ def mix(
     Raises:
         RlaifError: there are too few human rows for the fraction.
     """
-    wanted = max(1, round(len(judged) * fraction / (1.0 - fraction)))
+    # Rounded up: the share is a least one, for the guard too.
+    wanted = max(1, math.ceil(len(judged) * fraction / (1.0 - fraction) - 1e-9))
     if wanted > len(human):
         reachable = len(human) / (len(human) + len(judged))
         raise RlaifError(

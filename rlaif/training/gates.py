@@ -5,6 +5,7 @@ A user may override both, with a reason that is kept in the policy's `training.j
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +18,12 @@ from rlaif.errors import RlaifError
 from rlaif.licensing import Use, check, load_licenses, stops, uses
 from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Origin
+from rlaif.store.run_directory import write_atomically
 from rlaif.training.data import TrainingRow
 from rlaif.training.settings import GateSettings
 from rlaif.training.supervised import SupervisedRow
+
+GATES = "gates.json"
 
 
 class Stopped(RlaifError):
@@ -84,12 +88,17 @@ def supervised_uses(rows: Sequence[SupervisedRow]) -> list[Use]:
 
 
 def pass_gates(
-    rows: Sequence[AuditRow], used: Sequence[Use], policy: str, gates: GateSettings
+    rows: Sequence[AuditRow],
+    used: Sequence[Use],
+    policy: str,
+    gates: GateSettings,
+    out: Path | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Look before a training starts.
 
     Args:
         policy: the model that is trained.
+        out: the output folder; what was overridden when a training there was started stands.
 
     Returns:
         What was found, for `training.json`; and what to tell, a sentence each.
@@ -110,6 +119,9 @@ def pass_gates(
         "licenses": [finding.facts for finding in found],
         "override": gates.override if reasons else None,
     }
+    before = _before(out)
+    if before.get("override") and not facts["override"]:
+        facts = before
     if reasons and gates.override is None:
         mends = [*report.mends, *(["train on other data"] if forbidden else [])]
         mend = "; ".join(mends)
@@ -120,6 +132,20 @@ def pass_gates(
     told = [f"license: {f.sentence}" for f in found if f not in forbidden]
     told += [f"overridden ({gates.override}): {reason}" for reason in reasons]
     return facts, told
+
+
+def keep_gates(facts: dict[str, Any], out: Path) -> None:
+    """Write down what a training is started with, before it starts."""
+    write_atomically(out / GATES, json.dumps(facts, indent=2))
+
+
+def _before(out: Path | None) -> dict[str, Any]:
+    """What `keep_gates` wrote, when a training that goes on now was started."""
+    try:
+        found = json.loads((out / GATES).read_text(encoding="utf-8")) if out else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _facts(report: AuditReport) -> dict[str, Any]:

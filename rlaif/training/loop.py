@@ -58,6 +58,7 @@ def train(
     account: Any,
     evidence: Mapping[str, Any],
     *,
+    on_start: Callable[[Path], None],
     make: Callable[[], Any],
     card: Callable[[Mapping[str, Any]], str],
 ) -> TrainingResult:
@@ -67,6 +68,7 @@ def train(
         resolved: what the result depends on.
         account: a dataclass that says where the rows went.
         evidence: kept with the result; has `manifest_hash`.
+        on_start: told the output folder once, before the first step.
         make: builds the trainer.
         card: the model card, from the result.
 
@@ -92,6 +94,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / SETTINGS, yaml.safe_dump(dict(resolved), sort_keys=False))
         write_atomically(out / "account.json", json.dumps(asdict(account), indent=2))
+        on_start(out)
     state.wait_for_everyone()
     checkpoint = _last_checkpoint(out)
     if state.is_main_process:

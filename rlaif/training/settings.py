@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 SOFT = "soft"
 TRL_LOSSES = (
@@ -127,10 +127,16 @@ class GateSettings(BaseModel):
     )
     override: str | None = Field(
         default=None,
-        min_length=1,
         description="Train although the guard or a license stops it: the reason, which is kept in "
         "training.json.",
     )
+
+    @field_validator("override")
+    @classmethod
+    def _says_something(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError("a reason must say something")
+        return text
 
 
 def advise(settings: DPOSettings) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rlaif.engines.model_origin import model_origin
 from rlaif.hashing import file_digest
 from rlaif.store.sources import open_source
 from rlaif.training.card import supervised_card
-from rlaif.training.gates import pass_gates, supervised_rows, supervised_uses
+from rlaif.training.gates import keep_gates, pass_gates, supervised_rows, supervised_uses
 from rlaif.training.loop import (
     MetricsFile,
     TrainingResult,
@@ -83,10 +84,11 @@ def train_sft(
     rows, account = gather(file, settings, tokenizer, files)
     on_account(account)
     passed, told = pass_gates(
-        supervised_rows(rows), supervised_uses(rows), settings.model, gates or GateSettings()
+        supervised_rows(rows), supervised_uses(rows), settings.model, gates or GateSettings(), out
     )
     for text in told:
         on_note(text)
+    on_start = partial(keep_gates, passed)
     evidence = {
         **passed,
         "manifest_hash": resolved["manifest_hash"],
@@ -102,19 +104,26 @@ def train_sft(
         tokenizer,
         account,
         evidence,
+        on_start=on_start,
         make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
         card=lambda result: supervised_card(settings, result, files),
     )
 
 
-def preview(data: str, settings: SFTSettings) -> SupervisedAccount:
-    """Where the rows of a training would go, without training.
+def preview(
+    data: str, settings: SFTSettings, gates: GateSettings | None = None
+) -> SupervisedAccount:
+    """Where the rows of a training would go, without training; the gates are asked.
 
     Raises:
         RlaifError: as `train_sft`.
     """
     files = resolve_model(settings.model, settings.revision, embedded="policy")
-    return gather(data_file(data), settings, load_tokenizer(files), files)[1]
+    rows, account = gather(data_file(data), settings, load_tokenizer(files), files)
+    pass_gates(
+        supervised_rows(rows), supervised_uses(rows), settings.model, gates or GateSettings()
+    )
+    return account
 
 
 def gather(

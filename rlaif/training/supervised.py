@@ -109,6 +109,8 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
 
 def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRow]:
     read = read_candidates(_split_chat(row))
+    if row.get("label") is False and not read.labeled:
+        raise BadRow("labeled as bad (label: false)")
     # Of a ranked pair nobody wants to learn the worse one.
     completions = read.completions[: 1 if read.labeled else None]
     for i, completion in enumerate(completions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rlaif.training.data import (
     read_labeled,
     read_preferences,
 )
-from rlaif.training.gates import pass_gates, preference_rows, preference_uses
+from rlaif.training.gates import keep_gates, pass_gates, preference_rows, preference_uses
 from rlaif.training.loop import (
     MetricsFile,
     TrainingResult,
@@ -89,10 +90,11 @@ def train_dpo(
     rows, account = gather(labels, settings, tokenizer, files)
     on_account(account)
     passed, told = pass_gates(
-        preference_rows(rows), preference_uses(rows), settings.model, gates or GateSettings()
+        preference_rows(rows), preference_uses(rows), settings.model, gates or GateSettings(), out
     )
     for text in told:
         on_note(text)
+    on_start = partial(keep_gates, passed)
     evidence = {
         **passed,
         "manifest_hash": manifest_hash,
@@ -107,19 +109,24 @@ def train_dpo(
         tokenizer,
         account,
         evidence,
+        on_start=on_start,
         make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
         card=lambda result: model_card(settings, labels, result, files),
     )
 
 
-def preview(run: Path, settings: DPOSettings) -> Account:
-    """Where the rows of a training would go, without training.
+def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None) -> Account:
+    """Where the rows of a training would go, without training; the gates are asked.
 
     Raises:
         RlaifError: as `train_dpo`.
     """
     files = resolve_model(settings.model, settings.revision, embedded="policy")
-    return gather(find_labels(run), settings, load_tokenizer(files), files)[1]
+    rows, account = gather(find_labels(run), settings, load_tokenizer(files), files)
+    pass_gates(
+        preference_rows(rows), preference_uses(rows), settings.model, gates or GateSettings()
+    )
+    return account
 
 
 def gather(

@@ -14,6 +14,7 @@ class _Weighted(Protocol):
     def weight(self) -> float: ...
 
 
+MOST_ROWS = 20_000_000
 Row = TypeVar("Row", bound=_Weighted)
 
 
@@ -21,8 +22,14 @@ def by_weight(rows: Sequence[Row], seed: int) -> list[Row]:
     """Each row as often as its weight says; of a fraction, by a draw.
 
     Raises:
-        RlaifError: none is left.
+        RlaifError: none is left, or too many.
     """
+    total = sum(row.weight for row in rows)
+    if total > MOST_ROWS:
+        raise RlaifError(
+            f"the weights sum to {total:g}: repeated so often the rows would not fit",
+            hint=f"Scale them down to a sum of at most {MOST_ROWS}.",
+        )
     rng = random.Random(seed)
     found = []
     for row in rows:

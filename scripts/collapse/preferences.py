@@ -1,7 +1,8 @@
 """A policy over a thousand texts that learns from those of its own samples that win.
 
 Curating one's own samples collapses onto what wins most; a fraction of real data keeps the rest
-(Ferbach et al. 2024, arXiv:2407.09499). What `rlaif guard` looks at is every round's samples.
+(Ferbach et al. 2024, arXiv:2407.09499). What `rlaif guard` looks at is what the policy
+writes after each round, before the next one learns from it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def shares(way: str, seed: int, generations: int) -> list[float]:
     """The group's share of what the policy writes, after each generation.
 
     The policy is a distribution over `KINDS` texts, a twentieth of them the group's; it learns the
-    frequencies of its data, smoothed by one draw from its prior.
+    frequencies of its data, smoothed by one draw from its prior. So what is shown is the drift of
+    learning from curated samples, and that `rlaif mix` undoes it; a policy that learns the group
+    badly would keep less of it than it was shown.
     """
     rng = np.random.default_rng(seed)
     own = np.arange(KINDS) < KINDS * GROUP

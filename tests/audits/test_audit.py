@@ -199,7 +199,7 @@ def test_only_what_chance_does_not_explain_trips() -> None:
         ]  # fmt: skip
         tripped += any(check.tripped for check in decide(made))
     assert tripped / 2000 <= 0.06
-    found = share_ratio(10, 100, 40, 100)
+    found = share_ratio(10, 100, 40, 100, 0.5)
     assert found.at(0) == pytest.approx(10.5 / 40.5)
     ((check, _),) = [held(Check("x", "tail", 0, 0, 0, limit=0.8), Estimate(0.5, 0.01, False))]
     assert decide([(check, Estimate(0.5, 0.01, False))])[0].tripped

@@ -101,7 +101,7 @@ def test_the_guard_trips_on_collapse_and_not_on_another_sample(tmp_path: Path) -
     assert groups.count("diversity") == 4
     assert "duplicates" in groups
     lost = [item["what"] for item in report.tripped if item["group"] == "diversity"]
-    assert all("of the reference's, under the limit of 80.0%" in line for line in lost)
+    assert all("of the reference's, under the limit of 85.0%" in line for line in lost)
     assert diversity(samples(2, 200, kinds=10)).self_repetition > 0.9
 
 

@@ -106,6 +106,9 @@ PERSONAL = {
     "card 4111 1111 1111 1111 please": "card [card] please",
     "IBAN GB29 NWBK 6016 1331 9268 19.": "IBAN [bank account].",
     "host 192.168.10.254 answers": "host [ip address] answers",
+    "card 4111111111111111 12/25": "card [card] 12/25",
+    "IBAN BE68 5390 0754 7034 PAID": "IBAN [bank account] PAID",
+    "from 2001:db8:85a3::8a2e:370:7334 now": "from [ip address] now",
     "my number 078-05-1120": "my number [social security number]",
     "https://bob:hunter2@host.example/x": "https://[password]@host.example/x",
 }
@@ -167,9 +170,7 @@ def test_the_command(
         assert not done.value.code
         shown = capsys.readouterr().out
         assert "preferences" in shown
-        assert read(Path("out/rejected.jsonl"))[0]["reason"] == (
-            "thumbs are 'maybe', neither up nor down"
-        )
+        assert read(Path("out/rejected.jsonl"))[0]["reason"] == ("thumbs are neither up nor down")
     (pair,) = read(Path("out/preferences.jsonl"))
     assert (said(pair, "chosen"), said(pair, "rejected")) == ("one", "two")
     monkeypatch.setattr("sys.argv", [*words, "--per-user", "1"])

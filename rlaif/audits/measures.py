@@ -60,7 +60,9 @@ def losses(
     Args:
         vectors: embeddings of each row's texts, for their spread.
     """
-    places = [_by_prompt(side) for side in (data, reference)]
+    # A text that the reference has twice must not be in the half that says what is rare and in the
+    # one that is measured by it.
+    places = [_by_prompt(data), _by_prompt(reference, with_text=True)]
     if min(map(len, places)) < LEAST_TEXTS:
         return []
 
@@ -105,11 +107,22 @@ def losses(
     return made
 
 
-def _by_prompt(rows: Sequence[AuditRow]) -> list[list[int]]:
-    """Places of the rows of each prompt: they hang together, and are drawn together."""
-    found: dict[str, list[int]] = {}
+def _by_prompt(rows: Sequence[AuditRow], *, with_text: bool = False) -> list[list[int]]:
+    """Places of the rows of each prompt (and, `with_text`, of each text): they hang together, and
+    are drawn together.
+    """
+    units: dict[tuple[str, str], int] = {}
+    found: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
-        found.setdefault(row.prompt, []).append(i)
+        keys = [("prompt", row.prompt)]
+        keys += [("text", " ".join(text.split())) for text in row.texts if with_text]
+        met = sorted({units[key] for key in keys if key in units})
+        unit = met[0] if met else i
+        found.setdefault(unit, []).append(i)
+        for other in met[1:]:
+            found[unit] += found.pop(other)
+            units = {key: unit if value == other else value for key, value in units.items()}
+        units.update(dict.fromkeys(keys, unit))
     return list(found.values())
 
 

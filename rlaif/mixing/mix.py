@@ -253,6 +253,12 @@ def _shortage(plan: MixPlan, stock: Supply, total: int, most: int) -> RlaifError
                for q, m in zip(plan.quotas, stock.slices, strict=True)]  # fmt: skip
     name, share, have = min(shares, key=lambda s: s[2] / s[1])
     hint = f"Ask for at most --total {most}, or add data." if most else "Change shares or quotas."
+    if not total:
+        return RlaifError(
+            "no mix has these shares and quotas: a part or a slice has no rows for its share, or "
+            "all rows are in a slice that is to hold less than all",
+            hint=hint,
+        )
     if have >= round(share * total):
         return RlaifError(
             f"{total} rows with these shares and quotas can't be had together from the data",

@@ -67,7 +67,9 @@ class Account:
             lines.append(f"{self.below_margin} left out: margin below min_margin")
         if self.repeated_by_weight:
             lines.append(f"{self.repeated_by_weight} after repeating them by weight")
-        if self.human_used:
+        if self.human_used and not self.human_available:
+            lines.append(f"{self.human_used} of them labeled by people")
+        elif self.human_used:
             lines.append(f"{self.human_used} of {self.human_available} human pairs mixed in")
         if self.human_unreadable:
             lines.append(f"{self.human_unreadable} human rows could not be read")

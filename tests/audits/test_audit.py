@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -280,3 +281,79 @@ def test_the_command_writes_a_page_and_ends_with_1(
         assert "bad.jsonl" in page.locator("h1").inner_text()
         assert page.evaluate("document.body.scrollWidth <= 390")
         browser.close()
+
+
+def test_a_slice_that_is_gone_trips_exactly_when_chance_does_not_explain_it() -> None:
+    """Against the binomial distribution summed by hand."""
+    for n, c, gone in ((100, 30, True), (400, 40, True), (100, 10, False)):
+        estimate = share_ratio(0, n, c, n, 0.5)
+        assert estimate.p == pytest.approx((1 - 1 / 3) ** c)
+        check = Check("slice", "slices", 0, 0, 0, limit=0.5)
+        assert decide([(check, estimate)] * 10)[0].tripped is gone
+
+
+def test_rows_of_few_prompts_hang_together() -> None:
+    """Eight texts about each of a few subjects on a side: chance is the choice of subjects."""
+    tripped = 0
+    for seed in range(6):
+        order = random.Random(seed).sample(sorted(topics), 44)
+        sides = [
+            [
+                AuditRow(name, [part], "human", 0)
+                for name in names
+                for part in [" ".join(p.split()) for p in topics[name].split("\n\n")][1:9]
+                if len(part.split()) >= 12
+            ]
+            for names in (order[:22], order[22:])
+        ]
+        tripped += bool(audit(*sides, Thresholds(seed=seed)).tripped)
+    assert tripped <= 1
+    few = [AuditRow(f"p{i % 5}", [t], "human", 0) for i, t in enumerate(people(1, 60))]
+    report = audit(few, few, Thresholds())
+    assert any("fewer than 20 prompts" in note for note in report.notes)
+
+
+def test_repetition_is_counted_over_all_rows_and_by_weight() -> None:
+    texts = people(8, 300)
+    many = [AuditRow(f"p{i % 1500}", [f"{texts[i % 300]} {i % 1500}"], "model", 1)
+            for i in range(4500)]  # fmt: skip
+    assert "duplicates" in groups(audit(many, None, Thresholds()))
+    five = [AuditRow(f"q{i}", [texts[i % 5]], "model", 1) for i in range(600)]
+    assert "duplicates" in groups(audit(five, None, Thresholds()))
+    fine = [AuditRow(f"q{i}", [t], "model", 1) for i, t in enumerate(texts[:60])]
+    assert not audit(fine, None, Thresholds()).tripped
+    heavy = [AuditRow("q", [texts[99]], "model", 1, weight=5000.0), *fine]
+    assert "duplicates" in groups(audit(heavy, None, Thresholds()))
+    labels = [AuditRow(f"q{i}", [("yes", "no")[i % 2]], "model", 1) for i in range(200)]
+    assert not audit(labels, None, Thresholds()).tripped
+    refusals = [AuditRow(f"q{i}", ["I can not."], "model", 1) for i in range(200)]
+    assert "duplicates" in groups(audit(refusals, None, Thresholds()))
+
+
+def test_an_attribute_is_tested_in_each_slice() -> None:
+    texts = people(3, 240)
+
+    def tagged(part: list[str]) -> list[AuditRow]:
+        return [AuditRow(f"p{i}", [t], "human", 0, tags=frozenset({"law"} if i < 30 else {"art"}))
+                for i, t in enumerate(part)]  # fmt: skip
+
+    toxic = set(texts[:30])
+    extras = Extras(attributes={"toxicity": lambda said: [
+        float(t in toxic) + (hash(t) % 5) / 10 for t in said]})  # fmt: skip
+    report = audit(tagged(texts[:120]), tagged(texts[120:]), Thresholds(), extras)
+    wrong = " ".join(report.sentences)
+    assert "toxicity in tag:law" in wrong
+    assert "toxicity in tag:art" not in wrong
+
+
+def test_scorers_that_fail_are_the_users_and_say_so() -> None:
+    texts = people(5, 60)
+
+    def broken(said: Sequence[str]) -> list[float]:
+        raise KeyError("model")
+
+    with pytest.raises(RlaifError, match="'bad' failed \\(KeyError"):
+        audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), Extras(attributes={"bad": broken}))
+    nothing = Extras(attributes={"none": lambda said: [float("nan")] * len(said)})
+    report = audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), nothing)
+    assert any("attribute 'none'" in note for note in report.notes)

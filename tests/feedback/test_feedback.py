@@ -178,3 +178,57 @@ def test_the_command(
         main()
     assert done.value.code == 2
     assert "holds another import (per_user: 20 -> 1)" in capsys.readouterr().err
+
+
+def votes(prompt: str, **counts: tuple[int, int]) -> list[dict[str, Any]]:
+    """Up and down votes on each completion, every one by another user."""
+    return [
+        {"user": f"{name}{way}{i}", "prompt": prompt, "response": name, "thumbs": way}
+        for name, (up, down) in counts.items()
+        for way, n in (("up", up), ("down", down))
+        for i in range(n)
+    ]
+
+
+def test_thumbs_compare_what_users_make_of_both(tmp_path: Path) -> None:
+    """The net approval of both sides counts, and the smaller majority of the two."""
+    assert imported(tmp_path / "a", votes("q", good=(10, 20), bad=(0, 1)))[1] == []
+    one = imported(tmp_path / "b", votes("q", good=(1, 0), bad=(0, 10)))[1]
+    other = imported(tmp_path / "c", votes("q", good=(10, 0), bad=(0, 1)))[1]
+    assert one[0]["p_chosen"] == other[0]["p_chosen"] == 0.8
+    two = imported(tmp_path / "d", votes("q", good=(5, 3), bad=(0, 9)))[1]
+    assert two[0]["p_chosen"] == pytest.approx(1 / (1 + 1 / 16), abs=1e-5)
+    # Who thinks again is heard once, as of last.
+    rows = [
+        {"user": "a", "prompt": "q", "response": text, "thumbs": thumbs}
+        for text, thumbs in (("x", "up"), ("y", "down"), ("x", "down"), ("y", "up"))
+    ]
+    (pair,) = imported(tmp_path / "e", rows)[1]
+    assert (said(pair, "chosen"), said(pair, "rejected")) == ("y", "x")
+
+
+def test_sparse_logs_lists_and_flags(tmp_path: Path) -> None:
+    data = write_rows(
+        tmp_path / "log.jsonl",
+        [{"q": "one", "a": "text", "vote": "up"}, {"q": "two", "a": "text", "fix": "better text"}],
+    )
+    report = import_feedback(
+        data, tmp_path / "o", FeedbackSettings(),
+        mapping={"prompt": "q", "response": "a", "thumbs": "vote", "edited": "fix"},
+    )  # fmt: skip
+    assert (report.events, report.unreadable) == (2, 0)
+    rows = [
+        {"prompt": "q", "response": "new", "regenerated": '["old one", "older one"]'},
+        {"prompt": "r", "response": "new", "regenerated": "true", "rating": 5},
+        {"prompt": "s", "response": "new", "feedback": "call me at a@b.example", "rating": 1},
+    ]
+    _, pairs, kto = imported(tmp_path / "p", rows)
+    assert {said(r, "rejected") for r in pairs} == {"old one", "older one"}
+    new = {said(r, "prompt"): r["label"] for r in kto if said(r, "completion") == "new"}
+    assert new == {"r": True, "s": False}
+    told = {"kind": "model", "model": "m", "system": "You help a@b.example"}
+    leak = [{"prompt": "q", "response": "x", "feedback": "write to a@b.example"},
+            {"prompt": "q", "response": "x", "thumbs": "up", "origin": told}]  # fmt: skip
+    imported(tmp_path / "l", leak)
+    written = "".join(p.read_text() for p in (tmp_path / "l").glob("out*/*"))
+    assert "a@b.example" not in written

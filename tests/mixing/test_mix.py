@@ -20,6 +20,7 @@ from rlaif.mixing.mix import MixReport, mix
 from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
 from rlaif.stages.duplicates import resemblance, shingles
 from rlaif.stages.near_duplicates import Fields, near_duplicates
+from rlaif.training.supervised import SupervisedAccount, read_supervised
 from tests.writing.helpers import write_rows
 
 WORDS = [f"word{i}" for i in range(3000)]
@@ -313,3 +314,58 @@ def test_the_command_and_its_yaml(
         assert run(monkeypatch, "mix", *words, "-o", "o") == 2
         assert said in capsys.readouterr().err
     assert not Path("o").exists()
+
+
+def test_short_evaluation_prompts_are_found_as_a_whole(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "What is the capital of France?", "completion": "It is Paris, of course."},
+        {"prompt": "What is the capital of Spain?", "completion": "It is Madrid, of course."},
+        {"prompt": "Say it", "completion": "what is the capital of France"},
+    ]
+    data = write_rows(tmp_path / "a.jsonl", [{**row, "origin": HUMAN} for row in rows])
+    test = write_rows(tmp_path / "t.jsonl", [{"question": "What is the capital of France?"}])
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], evaluations=[test])
+    assert (report.parts[0]["contaminated"], len(found)) == (2, 1)
+
+
+def test_a_long_template_with_short_answers_is_no_duplication(tmp_path: Path) -> None:
+    template = text(random.Random(3), 150)
+    rows = [
+        {"prompt": f"{template} review: {said}", "completion": "positive", "origin": HUMAN}
+        for said in ("I love it", "Great kettle", "Works well", "So good", "I love it")
+    ]
+    report, _ = mixed(tmp_path / "m", [Part(data=write_rows(tmp_path / "a.jsonl", rows), share=1)])
+    assert (report.rows, report.parts[0]["duplicates"]) == (4, 1)
+
+
+def test_weights_do_not_pile_up_from_mix_to_mix(tmp_path: Path) -> None:
+    ai = pairs(tmp_path / "ai.jsonl", 90, 1)
+    human = pairs(tmp_path / "h.jsonl", 5, 2)
+    parts = [Part(data=ai, share=90), Part(data=human, share=5, human=True)]
+    mixed(tmp_path / "m", parts)
+    again = [Part(data=str(tmp_path / "m"), share=1)]
+    _, rows = mixed(tmp_path / "n", again, min_human=0.15)
+    assert max(row["weight"] for row in rows) <= 4
+    with pytest.raises(RlaifError, match=r"18\.2% with each counted 4 times"):
+        mixed(tmp_path / "o", again, min_human=0.2)
+
+
+def test_what_people_disliked_is_nothing_to_learn(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"q {i}", "completion": text(random.Random(i)), "label": i % 2 == 0}
+        for i in range(6)
+    ]
+    data = write_rows(tmp_path / "kto.jsonl", rows)
+    report, _ = mixed(tmp_path / "m", [Part(data=data, share=1, human=True)])
+    assert (report.rows, report.parts[0]["unreadable"]) == (3, 3)
+    account = SupervisedAccount()
+    assert len(read_supervised(data, account)) == 3
+    assert "labeled as bad" in account.unreadable[0]
+
+
+def test_a_slice_that_holds_every_row_can_hold_no_less(tmp_path: Path) -> None:
+    data = pairs(tmp_path / "a.jsonl", 10, 1, tags=["all"], origin=HUMAN)
+    with pytest.raises(RlaifError, match="no mix has these shares and quotas"):
+        mixed(
+            tmp_path / "m", [Part(data=data, share=1)], quotas=[Quota(slice="tag:all", share=0.5)]
+        )

@@ -174,3 +174,11 @@ def test_the_shipped_license_file_reads_well() -> None:
     assert said("somebody/model") == "ask"
     for rule in (*book.models, *book.licenses):
         assert rule.trains == "allowed" or (rule.clause and rule.source.startswith("https://"))
+
+
+def test_sampling_at_one_is_said() -> None:
+    stated = {"kind": "model", "model": "m", "temperature": 1.0, "top_p": 1.0, "seed": 1,
+              "finished": True, "depth": 1e30}  # fmt: skip
+    found = read_candidates({"prompt": "q", "completion": "x", "origin": stated}).completions[0]
+    assert found.source.sampling == "temperature=1.0 top_p=1.0 seed=1"
+    assert found.source.depth == 1

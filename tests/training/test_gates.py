@@ -169,3 +169,39 @@ def test_the_command_ends_with_3(
     shown = capsys.readouterr().err
     assert "error: the training was not started: the human share is 0.0%" in shown
     assert '--override "REASON"' in shown
+
+
+def test_an_override_outlives_a_stop(tmp_path: Path) -> None:
+    """Whoever goes on with a training that was started against the guard keeps its record."""
+    texts = people(1, 120)
+    reference = supervised(tmp_path / "ref.jsonl", texts[:60])
+    collapsed = supervised(tmp_path / "few.jsonl", texts[60:64] * 15)
+    gates = GateSettings(reference=reference, override="to see it collapse")
+    settings = SFTSettings(**{**SETTINGS, "epochs": 1.0}, save_steps=2, log_steps=1)
+
+    def stop(line: Any) -> None:
+        if line.get("step", 0) >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(collapsed, tmp_path / "p", settings, gates=gates, on_log=stop)
+    train_sft(collapsed, tmp_path / "p", settings, gates=GateSettings(override="go on"))
+    saved = json.loads((tmp_path / "p" / "training.json").read_text())
+    assert saved["override"] == "go on" or saved["override"] == "to see it collapse"
+    assert saved["guard"]["tripped"]
+    with pytest.raises(ValueError, match="must say something"):
+        GateSettings(override="  ")
+
+
+def test_a_tenth_of_people_is_enough_whatever_the_number() -> None:
+    from rlaif.training.data import mix
+
+    judged = rows("m", "mit") * 40
+    people_ = [TrainingRow(f"h{i}", [{"role": "user", "content": f"h {i}"}],
+                           [{"role": "assistant", "content": f"yes {i}"}],
+                           [{"role": "assistant", "content": "no"}], 1.0, "human")
+               for i in range(60)]  # fmt: skip
+    for count in range(20, 200):
+        found, human = mix(judged[:count], people_, 0.1, 0)
+        assert human / len(found) >= 0.1
+        assert (human - 1) / (len(found) - 1) < 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from rlaif.engines.base import EngineSettings, has_files
 from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.errors import RlaifError
 
 UNKNOWN = "unknown"
 
@@ -38,8 +40,10 @@ def text_origin(settings: EngineSettings) -> dict[str, Any]:
     """What the texts of a model say about where they are from; `depth` is the model's own."""
     facts, revision = ModelOrigin(UNKNOWN, 0), ""
     if has_files(settings):
-        files = resolve_model(settings.model, settings.revision)
-        facts, revision = model_origin(files), files.revision or files.fingerprint
+        # A copy elsewhere (Ray) may run what is not here: then nothing is known of it.
+        with suppress(RlaifError):
+            files = resolve_model(settings.model, settings.revision)
+            facts, revision = model_origin(files), files.revision or files.fingerprint
     return {
         "kind": "model",
         "model": settings.model,

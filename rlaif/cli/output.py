@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from rlaif.errors import RlaifError
+from rlaif.numerics import finite
 
 _NUMBER = re.compile(r"-|[-+]?[\d,.]+%?( .*)?")
 
@@ -47,15 +47,6 @@ def note(text: str) -> None:
 def print_json(value: object) -> None:
     """One JSON document on stdout; numbers that JSON does not have are null."""
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def finite(value: Any) -> Any:
-    """Plain data without numbers that JSON can't hold."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rlaif.audits.audit import AuditReport
 from rlaif.audits.checks import Check
 from rlaif.errors import RlaifError
+from rlaif.numerics import finite
 from rlaif.reporting.page import environment
 from rlaif.store.run_directory import write_atomically
 
@@ -43,7 +43,7 @@ def write_audit(out: Path, report: AuditReport, facts: Mapping[str, Any]) -> Pat
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / DATA, json.dumps(_finite(facts), indent=2) + "\n")
+        write_atomically(out / DATA, json.dumps(finite(dict(facts)), indent=2) + "\n")
         write_atomically(out / PAGE, page)
     except OSError as error:
         raise RlaifError(
@@ -72,12 +72,3 @@ def _drawn(check: Check) -> dict[str, Any]:
         "limit": None if check.limit is None else at(check.limit),
         "neutral": at(neutral),
     }
-
-
-def _finite(value: Any) -> Any:
-    """Without numbers that JSON can't hold."""
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,7 +17,7 @@ def load_attribute(name: str) -> Callable[[Sequence[str]], Sequence[float]]:
     module, colon, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function) if colon else None
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         raise RlaifError(
             f"attribute {name!r} could not be loaded ({error})",
             hint="Name package.module:function.",

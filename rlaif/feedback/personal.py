@@ -89,7 +89,7 @@ def load_filter(name: str) -> Filter:
     module, colon, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function) if colon else None
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         raise RlaifError(f"filter {name!r} could not be loaded ({error})",
                          hint="Name package.module:function.") from None  # fmt: skip
     if not callable(found):

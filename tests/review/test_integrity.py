@@ -138,7 +138,9 @@ def test_an_expert_s_pairs_are_planted_among_the_others_and_count_as_the_expert_
             assert desk.next_for("anna") == number
             desk.decide(number, "anna", "b", first="a")
             seen.append(number in gold)
-        assert sum(seen) == 5
+        # Drawn around the share of 5, by a secret that is new in every review: from 4 to 6.
+        planted = sum(seen)
+        assert 4 <= planted <= 6
         assert not all(seen[:5])
         found = combine(desk.tasks(), desk.decisions(), expert="expert")
         assert all(f.winner == ("a" if f.task.gold else "b") for f in found)
@@ -146,7 +148,7 @@ def test_an_expert_s_pairs_are_planted_among_the_others_and_count_as_the_expert_
         cli, ["labels", "reviewers", str(tmp_path / "run"), "--json"], catch_exceptions=False
     )
     (anna,) = json.loads(out.output)["reviewers"]
-    assert (anna["gold"]["hits"], anna["gold"]["total"]) == (0, 5)
+    assert (anna["gold"]["hits"], anna["gold"]["total"]) == (0, planted)
     table = CliRunner().invoke(
         cli, ["labels", "reviewers", str(tmp_path / "run")], catch_exceptions=False
     )

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlaif.constitution.yaml_source import YamlTree, read_yaml
 from rlaif.errors import Place, RlaifError
@@ -24,11 +24,17 @@ MOST_ROWS = 3
 
 
 class Rule(BaseModel):
-    """One entry of the file."""
+    """One entry of the file.
+
+    Attributes:
+        names: patterns over an id with or without its owner or folder.
+        ids: patterns over the whole id: of a service, whose models no folder holds.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    names: list[str] = Field(min_length=1)
+    names: list[str] = []
+    ids: list[str] = []
     trains: Trains
     except_: list[str] = Field(default=[], alias="except")
     clause: str = ""
@@ -36,7 +42,14 @@ class Rule(BaseModel):
 
     def fits(self, name: str) -> bool:
         """Whether a model's id or a license's is meant."""
-        return _fits(self.names, name)
+        whole = name.strip().lower()
+        return _fits(self.names, name) or any(fnmatchcase(whole, p.lower()) for p in self.ids)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Rule:
+        if not (self.names or self.ids):
+            raise ValueError("names or ids must hold a pattern")
+        return self
 
 
 class LicenseBook(BaseModel):
@@ -157,11 +170,12 @@ def uses(texts: Iterable[tuple[str, Origin, str]]) -> list[Use]:
     return list(found.values())
 
 
-def check(book: LicenseBook, used: Sequence[Use], trained: str = "") -> list[Finding]:
+def check(book: LicenseBook, used: Sequence[Use], trained: Sequence[str] = ()) -> list[Finding]:
     """What is not simply allowed, what is forbidden first.
 
     Args:
-        trained: the model that is trained; "" where none is yet.
+        trained: names of the model that is trained, and of those that it was made from; none where
+            there is none yet.
     """
     found = [
         Finding(use, trains, clause, source)
@@ -178,13 +192,13 @@ def stops(book: LicenseBook, finding: Finding) -> bool:
     return finding.trains == "forbidden" or (finding.clause == UNKNOWN and book.unknown == "refuse")
 
 
-def _rule(book: LicenseBook, use: Use, trained: str) -> tuple[Trains, str, str]:
+def _rule(book: LicenseBook, use: Use, trained: Sequence[str]) -> tuple[Trains, str, str]:
     found = next((r for r in book.models if use.model and r.fits(use.model)), None)
     if found is None and use.license:
         found = next((r for r in book.licenses if r.fits(use.license)), None)
     if found is None:
         return "ask", UNKNOWN, ""
-    if trained and found.except_ and _fits(found.except_, trained):
+    if any(_fits(found.except_, name) for name in trained):
         return "allowed", "", ""
     return found.trains, found.clause, found.source
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from rlaif.errors import RlaifError
@@ -13,6 +12,7 @@ from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Rejected
 from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_prompt, row_weight
 from rlaif.stages.origins import KINDS
+from rlaif.store.run_directory import run_file
 from rlaif.store.sources import open_source
 
 Which = Literal["auto", "chosen", "rejected", "prompts"]
@@ -89,22 +89,12 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
 
 
 def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str | None]]:
-    for _, row in open_source(file_of(data), split).rows():
+    for _, row in open_source(run_file(data, RUN_FILES, finished=False), split).rows():
         if isinstance(row, Rejected):
             continue
         read = _read(row, which)
         if read is not None:
             yield read
-
-
-def file_of(data: str) -> str:
-    """The file of a run that holds what it is for; other data as it is."""
-    path = Path(data)
-    if (path / "run.yaml").exists():
-        for name in RUN_FILES:
-            if (path / name).exists():
-                return str(path / name)
-    return data
 
 
 def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] | None:
@@ -137,7 +127,7 @@ def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] |
         kind,
         depth,
         row_weight(row) if weight is None else row_weight(evidence),
-        read.tags or frozenset(t for t in str(evidence.get("tags") or "").split(",") if t),
+        read.tags,
         row,
     )
     return found, other

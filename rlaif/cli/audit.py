@@ -79,16 +79,17 @@ def command(
 ) -> None:
     """Measure whether data has lost what people's text has: diversity, tails, slices, tone."""
     quiet_libraries()
-    from rlaif.audits.attributes import load_attribute
     from rlaif.audits.audit import Extras, audit
     from rlaif.audits.rows import read_audited
     from rlaif.cli.model_flags import assignments
     from rlaif.reporting.audit_page import write_audit
     from rlaif.store.run_directory import is_complete
+    from rlaif.user_functions import load_function
 
     values, places = merge_settings({}, thresholds, (Thresholds,))
     limits = build(Thresholds, values, places)
-    scorers = {k: load_attribute(v) for k, v in assignments("--attribute", attributes).items()}
+    named = assignments("--attribute", attributes)
+    scorers = {name: load_function(said, "attribute") for name, said in named.items()}
     rows = read_audited(data, texts, split)
     # The reference may hold less than pairs: what is compared is what people wrote.
     reference = (

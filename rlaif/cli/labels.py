@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlaif.cli.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
+
+if TYPE_CHECKING:
+    from rlaif.review.labels import HumanLabel
 
 FORMATS = click.Choice(["jsonl", "csv", "argilla", "label-studio"])
 _certainty = click.option(
@@ -146,15 +149,9 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
     """Write a run in which people's labels count."""
     quiet_libraries()
     from rlaif.review.applying import apply_labels
-    from rlaif.review.labels import combine
 
-    with closing(_desk(run)) as desk:
-        labels = combine(
-            desk.tasks(), desk.decisions(), certainty=certainty, expert=desk.fact("expert")
-        )
-    if not labels:
-        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
-    applied = apply_labels(Path(run), labels, Path(out), certainty=certainty)
+    labels, facts = _found(run, certainty)
+    applied = apply_labels(Path(run), labels, Path(out), certainty=certainty, facts=facts)
     counts: dict[str, Any] = {k: v for k, v in vars(applied).items() if k != "path"}
     if as_json:
         print_json({**counts, "labels": len(labels), "out": out})
@@ -180,39 +177,23 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     Also kept in RUN/review.json, for `rlaif report`.
     """
     quiet_libraries()
-    from rlaif.review.labels import LONGEST, audit, combine
+    from rlaif.evaluation.intervals import Share
     from rlaif.store.run_directory import REVIEW, write_atomically
 
-    with closing(_desk(run)) as desk:
-        tasks = list(desk.tasks())
-        decisions = desk.decisions()
-        total = int(desk.fact("total") or len(tasks))
-        expert = desk.fact("expert")
-    labels = combine(tasks, decisions, certainty=certainty, expert=expert)
-    if not labels:
-        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
-    found = audit(labels, tasks, total)
-    minutes = sum(min(d.seconds, LONGEST) for d in decisions) / 60
-    corrected = sum(label.corrects for label in labels)
-    facts = {
-        "labels": len(labels), "of": len(tasks), "corrected": corrected, "minutes": minutes,
-        "agreement": vars(found.agreement), "wrong": vars(found.wrong),
-        "counted": found.whole, "pairs": total,
-    }  # fmt: skip
+    _, facts = _found(run, certainty)
     write_atomically(Path(run) / REVIEW, json.dumps(facts) + "\n")
     if as_json:
         print_json(facts)
         return
-    how = "most doubtful pairs counted, the rest estimated" if found.whole else "by the audit alone"
+    counted = "most doubtful pairs counted, the rest estimated"
+    how = counted if facts["counted"] else "by the audit alone"
+    agreement, wrong = Share(**facts["agreement"]), Share(**facts["wrong"])
     rows = [
-        ("pairs labeled", f"{len(labels)} of {len(tasks)} in the queue"),
-        ("labels of the judge that people reversed or call a tie", corrected),
-        ("minutes", f"{minutes:.0f}"),
-        (
-            "agreement with the judge, random pairs",
-            f"{found.agreement}, {found.agreement.total} pairs",
-        ),
-        (f"wrong labels in the whole run ({how})", f"{found.wrong} of {total} pairs"),
+        ("pairs labeled", f"{facts['labels']} of {facts['of']} in the queue"),
+        ("labels of the judge that people reversed or call a tie", facts["corrected"]),
+        ("minutes", f"{facts['minutes']:.0f}"),
+        ("agreement with the judge, random pairs", f"{agreement}, {agreement.total} pairs"),
+        (f"wrong labels in the whole run ({how})", f"{wrong} of {facts['pairs']} pairs"),
     ]
     click.echo(table(["review", run], rows))
 
@@ -322,9 +303,9 @@ def _lines(path: str) -> list[str]:
 
 def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
     """The function, held to a finite number for every text."""
-    from rlaif.constitution.checks import load_function
+    from rlaif.user_functions import load_function
 
-    function: Any = load_function(name)
+    function = load_function(name, "detector")
 
     def score(texts: Sequence[str]) -> list[float]:
         try:
@@ -343,6 +324,20 @@ def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
         return found
 
     return score
+
+
+def _found(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]]:
+    """What people said of each pair, and of the run."""
+    from rlaif.review.labels import combine, review_facts
+
+    with closing(_desk(run)) as desk:
+        tasks, decisions = list(desk.tasks()), desk.decisions()
+        total = int(desk.fact("total") or len(tasks))
+        expert = desk.fact("expert")
+    labels = combine(tasks, decisions, certainty=certainty, expert=expert)
+    if not labels:
+        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
+    return labels, review_facts(labels, tasks, decisions, total)
 
 
 def _desk(run: str) -> Any:

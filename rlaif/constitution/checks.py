@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import inspect
 import json
 import sys
-from collections.abc import Callable
-from functools import cache
 
 import regex
 
@@ -20,12 +16,10 @@ from rlaif.constitution.schema import (
     PythonCheck,
     RegexCheck,
 )
-from rlaif.errors import RlaifError
+from rlaif.user_functions import load_function
 
 REGEX_SECONDS = 1.0
 """A pattern that backtracks for longer on one text has no answer (a reason, not a hang)."""
-
-CheckFunction = Callable[[str, str], object]
 
 
 class CheckFailed(Exception):
@@ -78,31 +72,3 @@ def _is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def function_source(name: str) -> str:
-    """The text that defines a check function, or its name where there is none to read."""
-    try:
-        return inspect.getsource(inspect.getmodule(load_function(name)) or load_function(name))
-    except (OSError, TypeError):
-        return name
-
-
-@cache
-def load_function(name: str) -> CheckFunction:
-    """Import `package.module:function`.
-
-    Raises:
-        RlaifError: it can't be imported or called.
-    """
-    module_name, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
-        raise RlaifError(
-            f"function {name!r} could not be imported ({error})",
-            hint="Install its package, or put its folder on PYTHONPATH.",
-        ) from None
-    if not callable(function):
-        raise RlaifError(f"{name!r} is not a function", hint="Name a function.")
-    return function  # type: ignore[no-any-return]

@@ -25,15 +25,18 @@ class ModelOrigin:
         licence: as its card says, or "unknown".
         depth: the deepest generation of synthetic text it was trained on by this package; 0 if
             it was not trained by it.
+        bases: names of the models that it was made from, the last one first.
     """
 
     licence: str
     depth: int
+    bases: tuple[str, ...] = ()
 
 
 def model_origin(files: ModelFiles) -> ModelOrigin:
     """Read a model's card and, for one trained here, its `training.json`."""
-    return ModelOrigin(_licence(files), _depth(files))
+    card, training = _card(files), _training(files)
+    return ModelOrigin(_licence(card), _depth(training), _bases(card, training))
 
 
 def text_origin(settings: EngineSettings) -> dict[str, Any]:
@@ -53,20 +56,38 @@ def text_origin(settings: EngineSettings) -> dict[str, Any]:
     }
 
 
-def _licence(files: ModelFiles) -> str:
+def _card(files: ModelFiles) -> dict[str, Any]:
+    """What the card says for machines."""
     try:
         card = (files.path / "README.md").read_text(encoding="utf-8")
         front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
         found = yaml.safe_load(front.group(1)) if front else {}
-        licence = found.get("license") if isinstance(found, dict) else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        licence = None
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _training(files: ModelFiles) -> dict[str, Any]:
+    try:
+        found = json.loads((files.path / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _licence(card: dict[str, Any]) -> str:
+    licence = card.get("license")
     return licence.strip() if isinstance(licence, str) and licence.strip() else UNKNOWN
 
 
-def _depth(files: ModelFiles) -> int:
+def _depth(training: dict[str, Any]) -> int:
     try:
-        found = json.loads((files.path / "training.json").read_text(encoding="utf-8"))
-        return max(0, int(found.get("depth", 0)))
-    except (OSError, ValueError, TypeError, AttributeError):
+        return max(0, int(training.get("depth", 0)))
+    except (ValueError, TypeError):
         return 0
+
+
+def _bases(card: dict[str, Any], training: dict[str, Any]) -> tuple[str, ...]:
+    stated = [training.get("bases"), card.get("base_model")]
+    named = [n for s in stated for n in (s if isinstance(s, list) else [s]) if isinstance(n, str)]
+    return tuple(dict.fromkeys(named))

@@ -10,21 +10,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from rlaif.clock import utc_now
 from rlaif.errors import RlaifError
 from rlaif.feedback.events import Event, read_event
-from rlaif.feedback.personal import load_filter
+from rlaif.feedback.personal import load_filter, plugged
 from rlaif.feedback.preferences import Belief, fold
+from rlaif.hashing import digest
 from rlaif.records import Rejected
 from rlaif.stages.layouts import BadRow
+from rlaif.store.filling import filling, unfinished
 from rlaif.store.run_directory import differences, write_atomically
 from rlaif.store.sources import Source, open_source
+from rlaif.user_functions import function_source
 
-PREFERENCES, KTO, REJECTED, REPORT = (
-    "preferences.jsonl", "kto.jsonl", "rejected.jsonl", "feedback.json",
-)  # fmt: skip
+PREFERENCES, KTO, REJECTED = FILES = ("preferences.jsonl", "kto.jsonl", "rejected.jsonl")
+REPORT, CARD = "feedback.json", "README.md"
 
 
 class FeedbackSettings(Belief):
@@ -99,6 +102,8 @@ def import_feedback(
         "mapping": dict(mapping or {}),
         **settings.model_dump(mode="json"),
     }
+    if plugged(settings.personal):
+        config["filter"] = digest(function_source(settings.personal, "filter"))
     before = _before(out, config)
     if before is not None:
         return before
@@ -119,21 +124,41 @@ def import_feedback(
         len(folded.preferences), len(folded.kto), folded.undecided, folded.split,
         dict(sum((_kinds(e) for e in kept), Counter())), utc_now(),
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    for name, rows in (
-        (PREFERENCES, folded.preferences), (KTO, folded.kto), (REJECTED, rejected),
-    ):  # fmt: skip
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(out / name, "".join(lines))
     saved = {"config": config, **asdict(report)}
-    write_atomically(out / REPORT, json.dumps(saved, indent=2) + "\n")
+    with filling(out):
+        for name, rows in zip(FILES, (folded.preferences, folded.kto, rejected), strict=True):
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_atomically(out / name, "".join(lines))
+        write_atomically(out / CARD, _card(out.name, report))
+        write_atomically(out / REPORT, json.dumps(saved, indent=2) + "\n")
     return report
+
+
+def _card(name: str, report: FeedbackReport) -> str:
+    """What `datasets.load_dataset` needs to tell the files apart, and what they are."""
+    head = {
+        "configs": [
+            {"config_name": config, "data_files": [{"split": "train", "path": file}]}
+            for config, file in (("preferences", PREFERENCES), ("kto", KTO))
+            if getattr(report, config)
+        ]
+    }
+    return f"""---
+{yaml.safe_dump(head, sort_keys=False).strip()}
+---
+# {name}
+
+What users did, imported by `rlaif import-feedback` on {report.made[:10]}: {report.events} events
+of {report.users} users. `{PREFERENCES}` ({report.preferences} pairs) is for DPO, `{KTO}`
+({report.kto} rows) for KTO; `{REJECTED}` says what could not be read. Users are numbered, and
+`{REPORT}` says how it was made.
+"""
 
 
 def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
     if out.is_file():
         raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or not any(out.iterdir()) or unfinished(out):
         return None
     try:
         saved = json.loads((out / REPORT).read_text(encoding="utf-8"))
@@ -147,7 +172,7 @@ def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
         raise RlaifError(
             f"{str(out)!r} holds another import ({changed})", hint="Name a new folder with -o."
         )
-    return report
+    return report if all((out / name).exists() for name in (*FILES, CARD)) else None
 
 
 def _events(

@@ -6,12 +6,11 @@ one of your own, such as Microsoft's Presidio.
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import re
 from collections.abc import Callable
 
-from rlaif.errors import RlaifError
+from rlaif.user_functions import load_function
 
 Filter = Callable[[str], str | None]
 """Gives the text without personal data, or None for a row that must not be kept."""
@@ -76,6 +75,11 @@ def _is_ip(text: str) -> bool:
         return False
 
 
+def plugged(name: str) -> bool:
+    """Whether a filter is the user's own."""
+    return name not in ("builtin", "none")
+
+
 def load_filter(name: str) -> Filter:
     """`builtin`, `none`, or `package.module:function`.
 
@@ -86,15 +90,4 @@ def load_filter(name: str) -> Filter:
         return redact
     if name == "none":
         return lambda text: text
-    module, colon, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function) if colon else None
-    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
-        raise RlaifError(f"filter {name!r} could not be loaded ({error})",
-                         hint="Name package.module:function.") from None  # fmt: skip
-    if not callable(found):
-        raise RlaifError(
-            f"filter {name!r} is no function", hint="Name builtin, none or package.module:function."
-        )
-    made: Filter = found
-    return made
+    return load_function(name, "filter")

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from rlaif.mixing.mix import MixReport
 
 _TASKS = {"preferences": ["dpo", "preference"], "sft": ["sft"], "prompts": ["prompts"]}
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_SIZES = (
+    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"),
+)  # fmt: skip
 
 
 def data_card(
@@ -27,7 +30,7 @@ def data_card(
     front: dict[str, Any] = {
         "license": next(iter(known)).lower() if whole else "other",
         "tags": ["rlaif", *_TASKS[report.kind]],
-        "size_categories": [next((s for most, s in _SIZES if report.rows < most), "n>1M")],
+        "size_categories": [next((s for most, s in _SIZES if report.rows < most), "n>1T")],
         "configs": [
             {"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILE}]}
         ],
@@ -131,18 +134,25 @@ def _labels(runs: Sequence[Mapping[str, Any]]) -> str:
             "- the judge agrees with itself in the other order on "
             + ("-" if own is None else f"{own:.1%} of clear opinions")
         )
-        with_people = run["agreement"]
-        lines.append(
-            "- nobody has reviewed it: `rlaif review` says how far people agree"
-            if with_people is None
-            else f"- people agree with {with_people['rate']:.1%} of its labels (95% "
-            f"{with_people['low']:.1%} to {with_people['high']:.1%}, {with_people['total']} "
-            "drawn at random)"
-        )
+        lines.append(f"- {_review(run['review'])}")
         lines += [f"- bias: {text}" for text in run["biases"][:12]]
         lines += [f"- not measured: {text}" for text in run["warnings"]]
         lines.append("")
     return "\n".join(lines)
+
+
+def _review(found: Mapping[str, Any] | None) -> str:
+    """How far people agree with the judge."""
+    if found is None:
+        return "nobody has reviewed it: `rlaif review` says how far people agree"
+    said = f"people reviewed {found['labels']} pairs and corrected {found['corrected']} labels"
+    agreement = found["agreement"]
+    if not agreement["total"]:
+        return f"{said}; none was drawn at random, so how far they agree is not known"
+    return (
+        f"{said}; they agree with {agreement['rate']:.1%} of the judge's labels (95% "
+        f"{agreement['low']:.1%} to {agreement['high']:.1%}, {agreement['total']} drawn at random)"
+    )
 
 
 def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rlaif.evaluation.bias import bias_report
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.style import measure_style
 from rlaif.stages.summary import load_tally
-from rlaif.store.run_directory import REVIEW, read_manifest
+from rlaif.store.run_directory import read_manifest, read_review
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class RunEvidence:
     Attributes:
         self_agreement: share of the judge's clear opinions that both orders share; None where one
             order was asked.
-        agreement: with people, by `rlaif labels report`; None where nobody reviewed it.
+        review: what people found of its labels, as `rlaif labels report` and `labels apply` keep
+            it; None where nobody did.
         biases: what the judge's verdicts follow, flagged first, a sentence each.
         warnings: what could not be measured.
     """
@@ -32,7 +32,7 @@ class RunEvidence:
     constitution: str
     decided: int
     self_agreement: float | None
-    agreement: dict[str, Any] | None
+    review: dict[str, Any] | None
     biases: list[str]
     warnings: list[str]
 
@@ -58,7 +58,7 @@ def run_evidence(data: str) -> RunEvidence | None:
         f"{constitution['name']}@{constitution['version']}",
         tally.decided,
         tally.self_agreement,
-        _agreement(run),
+        read_review(run),
         [
             f"{f'**{f.name}**' if f.flagged else f.name} {f.value:+.3f} {f.unit} "
             f"(95% {f.low:+.3f} to {f.high:+.3f})"
@@ -66,11 +66,3 @@ def run_evidence(data: str) -> RunEvidence | None:
         ],
         list(found.warnings),
     )
-
-
-def _agreement(run: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((run / REVIEW).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found.get("agreement") if isinstance(found, dict) else None

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from rlaif.clock import utc_now
 from rlaif.errors import RlaifError
+from rlaif.hashing import digest
 from rlaif.licensing import Finding, LicenseBook, check, finding_of, uses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
 from rlaif.mixing.card import data_card
@@ -28,10 +29,12 @@ from rlaif.mixing.evidence import RunEvidence, run_evidence
 from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
 from rlaif.mixing.settings import Kind, MixPlan
+from rlaif.pipeline.labelers import Judges, joined, judge_columns, judges_of, labelers
 from rlaif.records import Origin, Rejected
 from rlaif.stages.layouts import BadRow, read_prompt
 from rlaif.stages.novelty import Contamination
-from rlaif.store.mixes import DATA_FILE, REPORT, read_mix
+from rlaif.store.filling import filling, unfinished
+from rlaif.store.mixes import CARD, DATA_FILE, REPORT, read_mix
 from rlaif.store.run_directory import differences, write_atomically
 from rlaif.store.sources import open_source
 
@@ -43,14 +46,15 @@ class MixReport:
     """What a mix holds.
 
     Attributes:
-        parts: of each: data, share, weight, hash; rows that it gave, had, lost as duplicates or as
-            contaminated, and that could not be read.
+        parts: of each: data, its file, share, weight, hash; rows that it gave, had, lost as
+            duplicates or as contaminated, and that could not be read.
         human_share: by weight.
         human_factor: how much human rows were weighted up to reach the minimum.
         slices: share of the rows of each slice with a quota, before and in the mix.
         origins: rows by who wrote what was to be learned; depths: by generation; licenses: by the
             license of each text.
         licenses_found: what the license file has to say of it.
+        judges: the models behind each name of a judge.
     """
 
     kind: Kind
@@ -64,6 +68,7 @@ class MixReport:
     depths: dict[str, int]
     licenses: dict[str, int]
     licenses_found: list[dict[str, Any]]
+    judges: dict[str, list[dict[str, Any]]]
     opposed: int
     made: str
 
@@ -80,10 +85,11 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Fi
         RlaifError: data can't be read, the shares and quotas can't be had from it, people wrote too
             little of it, or `out` holds something else.
     """
-    config = _config(plan)
+    config = _config(plan, book)
     before = _before(out, config)
     if before is not None:
         return before, before.findings
+    judges = joined(judges_of(part.data) for part in plan.parts)
     settings = plan.settings
     rows, unreadable = _read(plan)
     kind = _kind(rows, settings.kind)
@@ -99,27 +105,34 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Fi
     chosen, slices = _draw(plan, cleaned.rows)
     chosen, factor, share = _enough_human(chosen, plan)
     random.Random(settings.seed).shuffle(chosen)
-    found = check(book, uses(_texts(chosen)))
+    found = check(book, uses(_texts(chosen, judges)))
     report = MixReport(
         kind, len(chosen), _parts(plan, config, chosen, available, cleaned, unreadable, misfits),
         share, factor, dict(Counter(row.labeled_by or "nobody" for row in chosen)), slices,
         dict(Counter(_writers(row) for row in chosen)),
         dict(sorted(Counter(str(row.depth) for row in chosen).items())),
         dict(Counter(o.license or "unknown" for row in chosen for o in row.origins).most_common()),
-        [finding.facts for finding in found], cleaned.opposed, utc_now(),
+        [finding.facts for finding in found], judge_columns(_asked(judges, chosen)),
+        cleaned.opposed, utc_now(),
     )  # fmt: skip
     _write(plan, out, config, chosen, report, [run_evidence(p.data) for p in plan.parts])
     return report, found
 
 
-def _config(plan: MixPlan) -> dict[str, Any]:
+def _config(plan: MixPlan, book: LicenseBook) -> dict[str, Any]:
     parts = [
         {**part.model_dump(mode="json"), "hash": open_source(file_of(part.data)).fingerprint()}
         for part in plan.parts
     ]
     evaluations = {name: open_source(name).fingerprint() for name in plan.evaluations}
     own = plan.model_dump(mode="json", exclude={"parts", "evaluations"})
-    return {"format": 2, **own, "parts": parts, "evaluations": evaluations}
+    return {
+        "format": 3,
+        **own,
+        "parts": parts,
+        "evaluations": evaluations,
+        "licenses": digest(book.model_dump(mode="json")),
+    }
 
 
 def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
@@ -133,6 +146,8 @@ def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
     if not out.is_dir() or not any(out.iterdir()):
         return None
     saved = read_mix(out)
+    if saved is None and unfinished(out):
+        return None
     if saved is None:
         raise RlaifError(f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o.")
     changed = differences(saved["config"], config)
@@ -141,7 +156,8 @@ def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
             f"{str(out)!r} holds another mix ({changed})", hint="Name a new folder with -o."
         )
     own = {k: v for k, v in saved.items() if k not in ("config", "runs")}
-    return MixReport(**own) if (out / DATA_FILE).exists() else None
+    whole = all((out / name).exists() for name in (DATA_FILE, CARD))
+    return MixReport(**own) if whole else None
 
 
 def _read(plan: MixPlan) -> tuple[list[MixRow], dict[int, list[str]]]:
@@ -313,12 +329,19 @@ def _enough_human(rows: list[MixRow], plan: MixPlan) -> tuple[list[MixRow], floa
     return raised, high, reached(high)
 
 
-def _texts(rows: Iterable[MixRow]) -> Iterator[tuple[str, Origin, str]]:
+def _asked(judges: Judges, rows: Iterable[MixRow]) -> Judges:
+    """The judges whose labels are in the mix."""
+    named = {row.labeled_by for row in rows}
+    return {name: found for name, found in judges.items() if name in named}
+
+
+def _texts(rows: Iterable[MixRow], judges: Judges) -> Iterator[tuple[str, Origin, str]]:
     for row in rows:
         for number, origin in enumerate(row.origins):
             yield "completions" if number else "prompts", origin, row.id
         if row.labeled_by not in ("", "human"):
-            yield "labels", Origin("model", row.labeled_by), row.id
+            for origin in labelers(row.labeled_by, judges):
+                yield "labels", origin, row.id
 
 
 def _writers(row: MixRow) -> str:
@@ -342,6 +365,7 @@ def _parts(
     return [
         {
             "data": part.data,
+            "file": file_of(part.data),
             "hash": config["parts"][i]["hash"],
             "share": plan.shares[i],
             "weight": part.weight,
@@ -366,12 +390,13 @@ def _write(
     runs: Sequence[RunEvidence | None],
 ) -> None:
     columns = [row.columns(report.kind, plan.parts[row.part].data) for row in rows]
-    file = out / DATA_FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)
-    temporary.replace(file)
     evidence = [asdict(run) for run in runs if run is not None]
-    write_atomically(out / "README.md", data_card(out.name, report, plan, evidence))
     saved = {**asdict(report), "config": config, "runs": evidence}
-    write_atomically(out / REPORT, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")
+    file = out / DATA_FILE
+    with filling(out):
+        file.parent.mkdir(exist_ok=True)
+        temporary = file.with_name(f".{file.name}.tmp")
+        pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)
+        temporary.replace(file)
+        write_atomically(out / CARD, data_card(out.name, report, plan, evidence))
+        write_atomically(out / REPORT, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")

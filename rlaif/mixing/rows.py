@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from rlaif.errors import RlaifError
 from rlaif.mixing.settings import Kind, Part
 from rlaif.prompts import completion_text
 from rlaif.records import Message, Origin, Rejected
@@ -16,7 +14,7 @@ from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_promp
 from rlaif.stages.near_duplicates import Fields
 from rlaif.stages.origins import origin_columns
 from rlaif.stages.slices import slice_values
-from rlaif.store.run_directory import MANIFEST
+from rlaif.store.run_directory import run_file
 from rlaif.store.sources import open_source
 
 RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
@@ -105,21 +103,12 @@ class MixRow:
 
 
 def file_of(data: str) -> str:
-    """The file of a run that is mixed; other data as it is.
+    """The file that is mixed.
 
     Raises:
-        RlaifError: the run is not complete.
+        RlaifError: it is a run that is not complete, or that holds nothing to mix.
     """
-    path = Path(data)
-    if not (path / "run.yaml").exists():
-        return data
-    for name in RUN_FILES:
-        if (path / name).exists() and (path / MANIFEST).exists():
-            return str(path / name)
-    raise RlaifError(
-        f"run {data!r} is not complete",
-        hint="Run the command that made it again, or name a data file.",
-    )
+    return run_file(data, RUN_FILES)
 
 
 def read_part(number: int, part: Part) -> tuple[list[MixRow], list[str]]:
@@ -147,9 +136,8 @@ def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
     name = str(evidence.get("id") or "") or read.id or f"row-{count}"
     stated = evidence.get("weight")
     weight = row_weight({"weight": stated}) if stated is not None else row_weight(row)
-    tags = read.tags or frozenset(t for t in str(evidence.get("tags") or "").split(",") if t)
     base = MixRow(
-        part, name, list(read.prompt), [], [read.prompt_origin], weight=weight, tags=tags,
+        part, name, list(read.prompt), [], [read.prompt_origin], weight=weight, tags=read.tags,
         constitution=str(evidence.get("constitution") or ""), raw=row,
     )  # fmt: skip
     if not read.completions:

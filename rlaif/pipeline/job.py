@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.clock import utc_now
-from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
 from rlaif.engines.base import (
@@ -49,6 +48,7 @@ from rlaif.store.run_directory import (
     write_atomically,
 )
 from rlaif.store.sources import Source, open_source
+from rlaif.user_functions import function_source
 
 
 @dataclass(frozen=True)

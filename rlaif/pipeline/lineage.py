@@ -15,10 +15,11 @@ import yaml
 from rlaif.errors import RlaifError
 from rlaif.records import Origin, Rejected
 from rlaif.stages.layouts import BadRow, read_candidates, read_prompt
+from rlaif.store.mixes import DATA_FILE, REPORT
 from rlaif.store.run_directory import CONFIG, MANIFEST
 from rlaif.store.sources import Source, open_source
 
-TRAINING, SETTINGS, MIX = "training.json", "training.yaml", "mix.json"
+TRAINING, SETTINGS, FEEDBACK = "training.json", "training.yaml", "feedback.json"
 MOST_ROWS = 100_000
 MOST_NODES = 1_000
 
@@ -28,7 +29,7 @@ class Node:
     """A data file, a run, a policy or a model.
 
     Attributes:
-        kind: "data", "run", "policy" or "model".
+        kind: "data", "run", "mix", "feedback", "policy" or "model".
         facts: what is known of it, a phrase each.
         parents: what it was made from: in which part, and the name of the node.
         warning: what does not fit, or "".
@@ -103,18 +104,20 @@ def _visit(found: Lineage, name: str, near: Path, recorded: str | None) -> str:
         recorded: the content address under which it was used.
     """
     path = _locate(name, near)
-    key = name
+    key, warning = name, ""
     if path is not None:
         # A row file stands for the run that wrote it.
         made = next((p for p in list(path.parents)[:2] if _is_made(p)), None)
+        warning = _changed(path, recorded)
         if path.is_file() and made is not None:
-            path, recorded = made, None
+            path = made
         key = _shown(path)
     if found.root == name:
         found.root = key
     if key in found.nodes:
+        found.nodes[key].warning = found.nodes[key].warning or warning
         return key
-    node = found.nodes[key] = Node(key, "data")
+    node = found.nodes[key] = Node(key, "data", warning=warning)
     if len(found.nodes) > MOST_NODES:
         node.facts.append("not followed: there is too much")
     elif path is None:
@@ -123,17 +126,30 @@ def _visit(found: Lineage, name: str, near: Path, recorded: str | None) -> str:
         _policy(found, node, path)
     elif (path / CONFIG).exists():
         _run(found, node, path)
-    elif (path / MIX).exists():
+    elif (path / REPORT).exists():
         _mix(found, node, path)
+    elif (path / FEEDBACK).exists():
+        _feedback(found, node, path)
     elif path.is_dir() and (path / "config.json").exists():
         node.kind = "model"
     else:
-        _data(node, path, recorded)
+        _data(node, path)
     return key
 
 
 def _is_made(folder: Path) -> bool:
-    return (folder / CONFIG).exists() or (folder / MIX).exists()
+    return any((folder / name).exists() for name in (CONFIG, REPORT, FEEDBACK))
+
+
+def _changed(path: Path, recorded: str | None) -> str:
+    """What to say of data that is not what it was when it was used."""
+    if not recorded:
+        return ""
+    try:
+        same = open_source(str(path)).fingerprint() == recorded
+    except RlaifError:
+        return ""
+    return "" if same else f"{path.name} has changed since it was used"
 
 
 def _locate(name: str, near: Path) -> Path | None:
@@ -178,17 +194,23 @@ def _policy(found: Lineage, node: Node, path: Path) -> None:
         f"overridden: {result['override']}" if result.get("override") else "",
     ]
     node.facts = [fact for fact in node.facts if fact]
-    for part, name in (
-        ("trained on", settings.get("run") or settings.get("data")),
-        ("mixed with", settings.get("human")),
-        ("started from", settings.get("model")),
+    for part, name, recorded in (
+        ("trained on", _preferences(settings.get("run"), path), settings.get("labels_hash")),
+        ("trained on", settings.get("data"), settings.get("data_hash")),
+        ("mixed with", settings.get("human"), settings.get("human_hash")),
     ):
-        if not isinstance(name, str) or not name:
-            continue
-        if part == "started from":
-            node.parents.append((part, _model(found, name, path, settings)))
-        else:
-            node.parents.append((part, _visit(found, name, path, None)))
+        if isinstance(name, str) and name:
+            node.parents.append((part, _visit(found, name, path, recorded)))
+    model = settings.get("model")
+    if isinstance(model, str) and model:
+        node.parents.append(("started from", _model(found, model, path, settings)))
+
+
+def _preferences(run: object, near: Path) -> object:
+    """The file of a run or mix that DPO read, where it is there."""
+    folder = _locate(run, near) if isinstance(run, str) and run else None
+    files = [folder / name for name in ("preferences.jsonl", DATA_FILE)] if folder else []
+    return next((str(file) for file in files if file.exists()), run)
 
 
 def _run(found: Lineage, node: Node, path: Path) -> None:
@@ -210,8 +232,11 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
             node.facts.append(
                 f"{origin['completions']} completions {_whose(Origin(**_fields(origin)))}"
             )
-    given = config.get("input")
-    if isinstance(given, Mapping) and isinstance(given.get("path"), str):
+    given, review = config.get("input"), config.get("review")
+    if isinstance(review, Mapping) and isinstance(review.get("run"), str):
+        node.facts.append(f"people labeled {review.get('labels')} pairs")
+        node.parents.append(("reviewed, from", _visit(found, review["run"], path, None)))
+    elif isinstance(given, Mapping) and isinstance(given.get("path"), str):
         name = _visit(found, given["path"], path, str(given.get("hash", "")))
         node.parents.append(("from", name))
     for name, settings in _models(config):
@@ -259,22 +284,34 @@ def _model(found: Lineage, name: str, near: Path, settings: Mapping[str, Any]) -
 
 
 def _mix(found: Lineage, node: Node, path: Path) -> None:
-    report = _json(path / MIX)
+    report = _json(path / REPORT)
     node.kind = "mix"
     if "rows" in report:
         node.facts.append(f"{report['rows']} rows")
     if "human_share" in report:
         node.facts.append(f"{report['human_share']:.1%} of people by weight")
     for part in report.get("parts", []):
-        name = _visit(found, str(part["data"]), path, str(part.get("hash", "")))
+        file = str(part.get("file") or part["data"])
+        name = _visit(found, file, path, str(part.get("hash", "")))
         node.parents.append((f"{part['rows']} rows of", name))
 
 
-def _data(node: Node, path: Path, recorded: str | None) -> None:
+def _feedback(found: Lineage, node: Node, path: Path) -> None:
+    report = _json(path / FEEDBACK)
+    node.kind = "feedback"
+    node.facts += [
+        f"{report[key]} {what}"
+        for key, what in (("preferences", "preferences"), ("users", "users"))
+        if key in report
+    ]
+    log = report.get("config", {}).get("input", {})
+    if isinstance(log.get("path"), str):
+        node.parents.append(("from", _visit(found, log["path"], path, log.get("hash"))))
+
+
+def _data(node: Node, path: Path) -> None:
     try:
         source = open_source(str(path))
-        if recorded and source.fingerprint() != recorded:
-            node.warning = "it has changed since it was used"
         node.facts += _texts(source)
     except RlaifError as error:
         node.facts.append(str(error).split(". ")[0])

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.constitution.checks import function_source
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import PythonCheck
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, file_digest, folder_digest
 from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
+from rlaif.user_functions import function_source
 
 DONE = ".step-done.json"
 _DATA = (".jsonl", ".json", ".parquet", ".csv")

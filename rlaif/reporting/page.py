@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.style import measure_style
 from rlaif.reporting.contested import most_contested
 from rlaif.stages.summary import MARGIN_BINS, Tally, load_tally
-from rlaif.store.run_directory import REVIEW, read_manifest, write_atomically
+from rlaif.store.run_directory import read_manifest, read_review, write_atomically
 
 REPORT = "report.html"
 
@@ -41,21 +40,12 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
             principles=[(name, _shares(t)) for name, t in tally.principles.items()],
             contested=most_contested(run, most=contested),
             biases=_biases(run),
-            review=_review(run),
+            review=read_review(run),
         )
     )
     path = run / REPORT
     write_atomically(path, page)
     return path
-
-
-def _review(run: Path) -> dict[str, Any] | None:
-    """What `rlaif labels report` found."""
-    try:
-        found = json.loads((run / REVIEW).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and {"labels", "agreement"} <= found.keys() else None
 
 
 def _biases(run: Path) -> BiasReport:

@@ -18,10 +18,12 @@ from rlaif.stages.origins import origin_columns
 from rlaif.stages.summary import MARGIN_BINS, dump_tally, load_tally
 from rlaif.store.run_directory import (
     CONSTITUTION,
+    REVIEW,
     RunDirectory,
     check_config,
     read_manifest,
     read_rows,
+    write_atomically,
 )
 
 
@@ -47,12 +49,20 @@ class Applied:
 
 
 def apply_labels(
-    run: Path, labels: Sequence[HumanLabel], out: Path, *, certainty: float
+    run: Path,
+    labels: Sequence[HumanLabel],
+    out: Path,
+    *,
+    certainty: float,
+    facts: Mapping[str, Any],
 ) -> Applied:
     """Write the run `out`: the rows of `run`, those that people labeled with status `human`.
 
     The evidence of the judge stays in every row; `human` says who reviewed it, how many, what the
     judge gave to the side that is chosen now, and with what chance the row came into the queue.
+
+    Args:
+        facts: what the review found of the judge's labels, for reports and data cards.
 
     Raises:
         RlaifError: `out` is another run, or `run` is damaged.
@@ -76,6 +86,7 @@ def apply_labels(
     with closing(RunDirectory(out, config)) as target:
         if (run / CONSTITUTION).exists():
             shutil.copyfile(run / CONSTITUTION, out / CONSTITUTION)
+        write_atomically(out / REVIEW, json.dumps(facts) + "\n")
         if target.journal["rows"]:  # made before: the configuration says that it is the same
             counts = target.journal["applied"]
             _finish(target, manifest, config, target.journal["tally"], counts)

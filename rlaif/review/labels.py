@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rlaif.evaluation.intervals import Share, share
 from rlaif.numerics import sigmoid
@@ -148,3 +148,24 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
     known, weight = sum(f.corrects for f in seen), total - len(certain)
     rate, low, high = ((known + weight * x) / total for x in (rest.rate, rest.low, rest.high))
     return AuditResult(agreement, Share(round(rate * total), total, rate, low, high), True)
+
+
+def review_facts(
+    labels: Sequence[HumanLabel], tasks: Sequence[Task], decisions: Sequence[Decision], total: int
+) -> dict[str, Any]:
+    """What a review found, as reports and data cards hold it (`review.json`).
+
+    Args:
+        total: pairs in the run that were judged.
+    """
+    found = audit(labels, tasks, total)
+    return {
+        "labels": len(labels),
+        "of": len(tasks),
+        "corrected": sum(label.corrects for label in labels),
+        "minutes": sum(min(d.seconds, LONGEST) for d in decisions) / 60,
+        "agreement": vars(found.agreement),
+        "wrong": vars(found.wrong),
+        "counted": found.whole,
+        "pairs": total,
+    }

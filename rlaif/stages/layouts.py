@@ -222,7 +222,11 @@ def _id(row: Mapping[str, object]) -> str:
 
 
 def _tags(row: Mapping[str, object]) -> frozenset[str]:
+    """A row's own, or those that a label or a mix kept."""
+    evidence = row.get("provenance")
     value = row.get("tags")
+    if value is None and isinstance(evidence, Mapping):
+        value = evidence.get("tags")
     if isinstance(value, str):
         return frozenset(tag.strip() for tag in value.split(",") if tag.strip())
     if isinstance(value, list):
@@ -375,6 +379,11 @@ def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Candidat
 def row_weight(row: object) -> float:
     """The weight that a row states, or 1."""
     weight = row.get("weight") if isinstance(row, Mapping) else None
+    if isinstance(weight, str):  # as CSV has it
+        try:
+            weight = float(weight)
+        except ValueError:
+            return 1.0
     good = isinstance(weight, int | float) and not isinstance(weight, bool)
     return float(weight) if good and 0 <= weight < 1e9 else 1.0  # type: ignore[arg-type, operator]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-DATA_FILE, REPORT = "data/train.parquet", "mix.json"
+DATA_FILE, REPORT, CARD = "data/train.parquet", "mix.json", "README.md"
 
 
 def read_mix(folder: Path) -> dict[str, Any] | None:

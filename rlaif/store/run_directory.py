@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +21,7 @@ from rlaif.errors import Place, RlaifError
 ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
 CONFIG, JOURNAL, MANIFEST, SPENT = "run.yaml", "journal.json", "manifest.json", ".spent.json"
 REVIEW = "review.json"
-"""What people found in a review, as `rlaif labels report` says it."""
+"""What people found in a review, as `rlaif labels report` and `labels apply` write it."""
 CONSTITUTION = "constitution.yaml"
 """What the judge was asked by, with what it extends merged in."""
 
@@ -218,6 +218,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_review(path: Path) -> dict[str, Any] | None:
+    """What people found of a run's labels; None where nobody said."""
+    found = _read_json(path / REVIEW)
+    return found if isinstance(found, dict) and {"labels", "agreement"} <= found.keys() else None
+
+
 def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
     """Whether `path` is a run with a whole manifest and all its row files."""
     try:
@@ -225,6 +231,33 @@ def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
     except RlaifError:
         return False
     return all((path / name).exists() for name in files)
+
+
+def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
+    """The first of the files that a run holds, by what it is for; other data as it is.
+
+    Args:
+        names: of files, the wanted one first.
+        finished: only of a complete run.
+
+    Raises:
+        RlaifError: the run has none of them, or is not complete.
+    """
+    path = Path(data)
+    if not (path / CONFIG).exists():
+        return data
+    found = next((path / name for name in names if (path / name).exists()), None)
+    if found is None:
+        raise RlaifError(
+            f"run {data!r} holds no {' or '.join(names)}",
+            hint="Name another run, or a data file.",
+        )
+    if finished and not (path / MANIFEST).exists():
+        raise RlaifError(
+            f"run {data!r} is not complete",
+            hint="Run the command that made it again, or name a data file.",
+        )
+    return str(found)
 
 
 def _read_json(path: Path) -> object:

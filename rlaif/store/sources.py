@@ -21,6 +21,7 @@ from rlaif.store.mixes import DATA_FILE
 Row = Mapping[str, object]
 FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 MAX_LINE_BYTES = 64 << 20
+_NOT_UTF8 = "not UTF-8: a text holds half of a surrogate pair"
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
 def _parse(line: bytes, place: str) -> Row | Rejected:
     try:
         row = json.loads(line.decode("utf-8"))
+        if _may_have_halves(line) and _has_halves(row):
+            return Rejected(place, _NOT_UTF8)
     except UnicodeDecodeError as error:
         return Rejected(place, f"not UTF-8: byte 0x{line[error.start]:02x} at {error.start + 1}")
     except json.JSONDecodeError as error:
@@ -138,7 +141,8 @@ def _as_row(row: object, place: str) -> Row | Rejected:
 
 def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
+        content = path.read_bytes()
+        data, escaped = json.loads(content.decode("utf-8-sig")), _may_have_halves(content)
     except UnicodeDecodeError as error:
         raise RlaifError(
             f"{path}: not UTF-8 at byte {error.start}", hint="Save it as UTF-8."
@@ -153,7 +157,9 @@ def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     if not isinstance(data, list):
         raise RlaifError(f"{path}: holds no list of rows", hint="Write a list of objects.")
     for i, row in enumerate(data, 1):
-        yield f"row {i}", _as_row(row, f"row {i}")
+        place = f"row {i}"
+        broken = escaped and _has_halves(row)
+        yield place, Rejected(place, _NOT_UTF8) if broken else _as_row(row, place)
 
 
 def _parquet_file(path: Path) -> Any:
@@ -221,8 +227,21 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
                 yield place, row
 
 
+def _may_have_halves(content: bytes) -> bool:
+    return b"\\ud" in content or b"\\uD" in content
+
+
+def _has_halves(value: object) -> bool:
+    """Whether a text anywhere in what JSON held is half of a surrogate pair."""
+    return _has_surrogates(json.dumps(value, ensure_ascii=False))
+
+
 def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _saved_datasets(path: Path, split: str) -> Iterator[tuple[str, Row | Rejected]]:

@@ -29,6 +29,7 @@ class TrainingRow:
         source: "judge" or "human": whose label it is.
         origins: of prompt, chosen and rejected; empty where nobody kept them.
         judge: the model whose label it is.
+        tags: of its prompt.
     """
 
     id: str
@@ -41,6 +42,7 @@ class TrainingRow:
     weight: float = 1.0
     origins: tuple[Origin, ...] = ()
     judge: str = ""
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -190,7 +192,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
         str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status,
         depth if isinstance(depth, int) else 0, row_weight(evidence),
         (read.prompt_origin, *(c.source for c in read.completions)),
-        str(evidence.get("judge") or "") if status == "judge" else "",
+        str(evidence.get("judge") or "") if status == "judge" else "", read.tags,
     )  # fmt: skip
 
 
@@ -234,7 +236,17 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
         origins = (row.prompt_origin, *(c.source for c in row.completions))
         depth = max(origin.depth for origin in origins)
         rows.append(
-            TrainingRow(name, row.prompt, chosen, rejected, p, "human", depth, origins=origins)
+            TrainingRow(
+                name,
+                row.prompt,
+                chosen,
+                rejected,
+                p,
+                "human",
+                depth,
+                origins=origins,
+                tags=row.tags,
+            )
         )
     if not rows:
         raise RlaifError(

@@ -16,6 +16,7 @@ from rlaif.audits.rows import AuditRow, merged, read_audited
 from rlaif.audits.thresholds import load_thresholds
 from rlaif.errors import RlaifError
 from rlaif.licensing import Use, check, load_licenses, stops, uses
+from rlaif.pipeline.labelers import Judges, labelers
 from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Origin
 from rlaif.store.run_directory import write_atomically
@@ -40,7 +41,7 @@ def preference_rows(rows: Sequence[TrainingRow]) -> list[AuditRow]:
         human = row.source == "human" or origin.kind == "human"
         said = AuditRow(
             conversation_text(row.prompt), [completion_text(row.chosen)],
-            "human" if human else "model", row.depth, float(times),
+            "human" if human else "model", row.depth, float(times), row.tags,
         )  # fmt: skip
         found.append((said, completion_text(row.rejected)))
     return merged(found)
@@ -51,7 +52,7 @@ def supervised_rows(rows: Sequence[SupervisedRow]) -> list[AuditRow]:
     return [
         AuditRow(
             conversation_text(row.prompt), [completion_text(row.completion)], row.origin.kind,
-            row.depth, float(times),
+            row.depth, float(times), row.tags,
         )
         for row, times in _once(rows)
     ]  # fmt: skip
@@ -63,15 +64,15 @@ def _once(rows: Sequence[Any]) -> list[tuple[Any, int]]:
     return [(row, counts[id(row)]) for row in {id(row): row for row in rows}.values()]
 
 
-def preference_uses(rows: Sequence[TrainingRow]) -> list[Use]:
+def preference_uses(rows: Sequence[TrainingRow], judges: Judges) -> list[Use]:
     """Whose prompts, completions and labels DPO rows are."""
 
     def texts() -> Iterable[tuple[str, Origin, str]]:
         for row, _ in _once(rows):
             for number, origin in enumerate(row.origins):
                 yield "completions" if number else "prompts", origin, row.id
-            if row.judge:
-                yield "labels", Origin("model", row.judge), row.id
+            for origin in labelers(row.judge, judges) if row.judge else []:
+                yield "labels", origin, row.id
 
     return uses(texts())
 
@@ -90,14 +91,14 @@ def supervised_uses(rows: Sequence[SupervisedRow]) -> list[Use]:
 def pass_gates(
     rows: Sequence[AuditRow],
     used: Sequence[Use],
-    policy: str,
+    policy: Sequence[str],
     gates: GateSettings,
     out: Path | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Look before a training starts.
 
     Args:
-        policy: the model that is trained.
+        policy: names of the model that is trained, and of those that it was made from.
         out: the output folder; what was overridden when a training there was started stands.
 
     Returns:

@@ -83,9 +83,11 @@ def train_sft(
     tokenizer = load_tokenizer(files)
     rows, account = gather(file, settings, tokenizer, files)
     on_account(account)
+    origin = model_origin(files)
     passed, told = pass_gates(
-        supervised_rows(rows), supervised_uses(rows), settings.model, gates or GateSettings(), out
-    )
+        supervised_rows(rows), supervised_uses(rows), [settings.model, *origin.bases],
+        gates or GateSettings(), out,
+    )  # fmt: skip
     for text in told:
         on_note(text)
     on_start = partial(keep_gates, passed)
@@ -94,7 +96,8 @@ def train_sft(
         "manifest_hash": resolved["manifest_hash"],
         "data": file,
         "data_hash": fingerprint,
-        "depth": max([model_origin(files).depth, *(row.depth for row in rows)]),
+        "depth": max([origin.depth, *(row.depth for row in rows)]),
+        "bases": list(dict.fromkeys([settings.model, *origin.bases])),
     }
     return train(
         out,
@@ -121,8 +124,9 @@ def preview(
     files = resolve_model(settings.model, settings.revision, embedded="policy")
     rows, account = gather(data_file(data), settings, load_tokenizer(files), files)
     pass_gates(
-        supervised_rows(rows), supervised_uses(rows), settings.model, gates or GateSettings()
-    )
+        supervised_rows(rows), supervised_uses(rows),
+        [settings.model, *model_origin(files).bases], gates or GateSettings(),
+    )  # fmt: skip
     return account
 
 

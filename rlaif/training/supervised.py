@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import CANDIDATES
 from rlaif.pipeline.verified import SFT
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
 from rlaif.stages.layouts import BadRow, read_candidates, row_weight
+from rlaif.store.run_directory import run_file
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
 
@@ -31,6 +31,7 @@ class SupervisedRow:
     weight: float = 1.0
     origin: Origin = UNKNOWN_ORIGIN
     prompt_origin: Origin = UNKNOWN_ORIGIN
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -69,18 +70,9 @@ def data_file(data: str) -> str:
     """The file to read: of a critique run its verified revisions.
 
     Raises:
-        RlaifError: it is a run without them.
+        RlaifError: it is a run without completions to learn, or not complete.
     """
-    path = Path(data)
-    if path.is_dir() and (path / "run.yaml").exists():
-        for name in (SFT, CANDIDATES):
-            if (path / name).exists() and (path / "manifest.json").exists():
-                return str(path / name)
-        raise RlaifError(
-            f"run {data!r} has no finished {SFT}",
-            hint="Finish `rlaif critique` or `rlaif generate` there, or name a data file.",
-        )
-    return data
+    return run_file(data, (SFT, CANDIDATES))
 
 
 def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow]:
@@ -122,6 +114,7 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
             row_weight(row),
             completion.source,
             read.prompt_origin,
+            read.tags,
         )
 
 

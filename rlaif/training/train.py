@@ -16,6 +16,7 @@ from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import file_digest
+from rlaif.pipeline.labelers import judges_of
 from rlaif.store.sources import open_source
 from rlaif.training.card import model_card
 from rlaif.training.data import (
@@ -89,9 +90,11 @@ def train_dpo(
     tokenizer = load_tokenizer(files)
     rows, account = gather(labels, settings, tokenizer, files)
     on_account(account)
+    origin = model_origin(files)
     passed, told = pass_gates(
-        preference_rows(rows), preference_uses(rows), settings.model, gates or GateSettings(), out
-    )
+        preference_rows(rows), preference_uses(rows, judges_of(str(run))),
+        [settings.model, *origin.bases], gates or GateSettings(), out,
+    )  # fmt: skip
     for text in told:
         on_note(text)
     on_start = partial(keep_gates, passed)
@@ -99,7 +102,8 @@ def train_dpo(
         **passed,
         "manifest_hash": manifest_hash,
         "run": str(run),
-        "depth": max([model_origin(files).depth, *(row.depth for row in rows)]),
+        "depth": max([origin.depth, *(row.depth for row in rows)]),
+        "bases": list(dict.fromkeys([settings.model, *origin.bases])),
     }
     return train(
         out,
@@ -124,8 +128,9 @@ def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None)
     files = resolve_model(settings.model, settings.revision, embedded="policy")
     rows, account = gather(find_labels(run), settings, load_tokenizer(files), files)
     pass_gates(
-        preference_rows(rows), preference_uses(rows), settings.model, gates or GateSettings()
-    )
+        preference_rows(rows), preference_uses(rows, judges_of(str(run))),
+        [settings.model, *model_origin(files).bases], gates or GateSettings(),
+    )  # fmt: skip
     return account
 
 

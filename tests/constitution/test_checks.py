@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter
 
-from rlaif.constitution.checks import CheckFailed, load_function, run_check
+from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Check
 from rlaif.errors import RlaifError
+from rlaif.user_functions import load_function
 
 CASES = [
     ({"kind": "regex", "pattern": r"\d{3}"}, "call 911", True),
@@ -54,7 +55,11 @@ def test_regex_that_backtracks_has_no_answer_instead_of_hanging() -> None:
         run_check(check, "", "a" * 60 + "!")
 
 
-@pytest.mark.parametrize("name", ["no.such.module:f", "json:no_such", "json:__name__"])
+@pytest.mark.parametrize(
+    "name", ["no.such.module:f", "json:no_such", "json:__name__", "json", ":f", "json:"]
+)
 def test_function_that_can_not_be_imported(name: str) -> None:
-    with pytest.raises(RlaifError, match=r"could not be imported|is not a function"):
+    with pytest.raises(
+        RlaifError, match=r"could not be imported|is not a function|is not of the form"
+    ):
         load_function(name)

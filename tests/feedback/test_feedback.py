@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import linecache
 import math
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from rlaif.cli.main import main
 from rlaif.errors import RlaifError
 from rlaif.feedback.importing import FeedbackReport, FeedbackSettings, import_feedback
 from rlaif.feedback.personal import redact
+from rlaif.pipeline.lineage import lineage
+from rlaif.store.filling import filling
 from rlaif.training.data import read_labeled
+from rlaif.user_functions import load_function
 from tests.writing.helpers import read, write_rows
 
 
@@ -232,3 +239,64 @@ def test_sparse_logs_lists_and_flags(tmp_path: Path) -> None:
     imported(tmp_path / "l", leak)
     written = "".join(p.read_text() for p in (tmp_path / "l").glob("out*/*"))
     assert "a@b.example" not in written
+
+
+def test_the_folder_loads_by_name_and_is_followed_to_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"user": "ann", "prompt": f"q{i}", "response": "bad", "edited": "good"}
+            for i in range(4)]  # fmt: skip
+    log = write_rows(tmp_path / "log.jsonl", rows)
+    out = tmp_path / "out"
+    settings = FeedbackSettings()
+    report = import_feedback(log, out, settings)
+    for name, count in (("preferences", report.preferences), ("kto", report.kto)):
+        loaded = datasets.load_dataset(
+            str(out), name, split="train", cache_dir=str(tmp_path / "cache")
+        )
+        assert len(loaded) == count > 0
+    tree = list(lineage(str(out / "preferences.jsonl")).lines())
+    assert tree[0] == f"feedback {out}: 4 preferences; 1 users"
+    assert tree[1].startswith(f"└─ from data {log}")
+    # What is gone is written again, and so is what a kill left half done; what is there stays.
+    (out / "kto.jsonl").unlink()
+    again = import_feedback(log, out, settings)
+    assert len(read(out / "kto.jsonl")) == again.kto == report.kto
+    (out / "feedback.json").unlink()
+    with pytest.raises(RlaifError, match="holds files but no import"):
+        import_feedback(log, out, settings)
+    with filling(out):
+        assert import_feedback(log, out, settings).kto == report.kto
+        (out / ".unfinished").touch()
+    write_rows(tmp_path / "log.jsonl", rows[:3])
+    changed = next(line for line in lineage(str(out)).lines() if "!" in line)
+    assert "log.jsonl has changed since it was used" in changed
+
+
+def test_another_filter_is_another_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_filter", raising=False)
+    own = tmp_path / "own_filter.py"
+    own.write_text("def clean(text):\n    return text\n")
+    log = write_rows(tmp_path / "log.jsonl", [{"prompt": "q", "response": "r", "thumbs": "up"}])
+    settings = FeedbackSettings(personal="own_filter:clean")
+    import_feedback(log, tmp_path / "out", settings)
+    own.write_text("def clean(text):\n    return text.replace('r', 'x')\n")
+    load_function.cache_clear()
+    del sys.modules["own_filter"]
+    importlib.invalidate_caches()
+    linecache.clearcache()
+    with pytest.raises(RlaifError, match=r"holds another import \(filter: "):
+        import_feedback(log, tmp_path / "out", settings)
+
+
+def test_half_a_character_is_a_bad_row(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        '{"user": "\\ud800", "prompt": "q", "response": "r", "thumbs": "up"}\n'
+        '{"user": "ann \\ud83d\\ude00", "prompt": "q", "response": "r", "thumbs": "up"}\n'
+    )
+    report = import_feedback(str(log), tmp_path / "out", FeedbackSettings())
+    assert (report.events, report.unreadable) == (1, 1)
+    (bad,) = read(tmp_path / "out" / "rejected.jsonl")
+    assert (bad["place"], "surrogate" in bad["reason"]) == ("line 1", True)

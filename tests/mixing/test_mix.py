@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -18,8 +19,12 @@ from rlaif.licensing import load_licenses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
 from rlaif.mixing.mix import MixReport, mix
 from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
+from rlaif.pipeline.labelers import judges_of
 from rlaif.stages.duplicates import resemblance, shingles
 from rlaif.stages.near_duplicates import Fields, near_duplicates
+from rlaif.store.mixes import DATA_FILE
+from rlaif.training.data import find_labels, read_preferences
+from rlaif.training.gates import preference_uses
 from rlaif.training.supervised import SupervisedAccount, read_supervised
 from tests.writing.helpers import write_rows
 
@@ -369,3 +374,68 @@ def test_a_slice_that_holds_every_row_can_hold_no_less(tmp_path: Path) -> None:
         mixed(
             tmp_path / "m", [Part(data=data, share=1)], quotas=[Quota(slice="tag:all", share=0.5)]
         )
+
+
+def test_a_mix_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    part = Part(data=pairs(tmp_path / "one.jsonl", 40, 1), share=1, human=True)
+    out = tmp_path / "m"
+    before, _ = mixed(out, [part])
+    bytes_before = (out / DATA_FILE).read_bytes()
+    for gone in ("README.md", DATA_FILE):
+        (out / gone).unlink()
+        mixed(out, [part])
+        assert (out / gone).exists()
+    (out / "mix.json").unlink()
+    with pytest.raises(RlaifError, match="holds files but no mix"):
+        mixed(out, [part])
+    (out / ".unfinished").touch()
+    again, _ = mixed(out, [part])
+    assert again.parts == before.parts
+    assert (out / DATA_FILE).read_bytes() == bytes_before
+    assert not (out / ".unfinished").exists()
+
+
+def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    evidence = {"judge": "mean of A, B", "status": "decided"}
+    rows = [{"prompt": f"q {i}", "chosen": f"yes {i}", "rejected": f"no {i}", "p_chosen": 0.9,
+             "provenance": evidence} for i in range(20)]  # fmt: skip
+    write_rows(run / "preferences.jsonl", rows)
+    judges = [{"kind": "model", "model": "me/A", "license": "llama2"},
+              {"kind": "model", "model": "me/B", "license": "mit"}]  # fmt: skip
+    config = {"judge": {"model": "mean of A, B"}}
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    manifest = {"config": config, "counts": {}, "seconds": 1, "judges": judges}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    plain = pairs(tmp_path / "one.jsonl", 20, 1)
+    parts = [Part(data=str(run), share=1), Part(data=plain, share=1, human=True)]
+    report, _ = mixed(tmp_path / "m", parts)
+    (found,) = report.findings
+    assert (found.use.model, found.use.license, found.use.count) == ("me/A", "llama2", 20)
+    # And of a mix of the mix, and before a training.
+    again, _ = mixed(tmp_path / "n", [Part(data=str(tmp_path / "m"), share=1)])
+    assert [f.use.model for f in again.findings] == ["me/A"]
+    found_rows = read_preferences(find_labels(tmp_path / "n"))
+    used = preference_uses(found_rows, judges_of(str(tmp_path / "n")))
+    assert {(u.model, u.license, u.count) for u in used if u.what == "labels"} == {
+        ("me/A", "llama2", 20), ("me/B", "mit", 20),
+    }  # fmt: skip
+
+
+def test_another_license_file_is_another_mix(tmp_path: Path) -> None:
+    parts = [Part(data=pairs(tmp_path / "one.jsonl", 20, 1), share=1, human=True)]
+    plan = MixPlan(parts=parts, quotas=[], evaluations=[], settings=MixSettings())
+    mix(plan, tmp_path / "m", load_licenses())
+    book = tmp_path / "mine.yaml"
+    book.write_text("schema: 1\nunknown: refuse\n")
+    with pytest.raises(RlaifError, match=r"holds another mix \(licenses: "):
+        mix(plan, tmp_path / "m", load_licenses(str(book)))
+
+
+def test_weights_in_a_table_count(tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    lines = [f"q {i},yes {i},no {i},{3 if i < 5 else ''}" for i in range(10)]
+    table.write_text("prompt,chosen,rejected,weight\n" + "\n".join(lines) + "\n")
+    _, rows = mixed(tmp_path / "m", [Part(data=str(table), share=1, human=True)])
+    assert Counter(row["weight"] for row in rows) == {3.0: 5, 1.0: 5}

@@ -116,7 +116,7 @@ def test_lineage_goes_back_to_the_seeds_and_sees_what_changed(
     monkeypatch.chdir(chain)
     with Path("prompts.jsonl").open("a") as file:
         file.write('{"prompt": "one more"}\n')
-    assert "! it has changed since it was used" in "\n".join(lineage("policy").lines())
+    assert "! prompts.jsonl has changed since it was used" in "\n".join(lineage("policy").lines())
     Path("prompts.jsonl").unlink()
     assert "prompts.jsonl: not found here" in "\n".join(lineage("policy").lines())
     monkeypatch.setattr("sys.argv", ["rlaif", "lineage", "policy", "--format", "mermaid"])
@@ -157,7 +157,7 @@ def test_revisions_are_a_generation_deeper_than_what_they_revise(chain: Path) ->
 def test_the_shipped_license_file_reads_well() -> None:
     book = load_licenses()
 
-    def said(model: str, license_: str = "", trained: str = "") -> str:
+    def said(model: str, license_: str = "", *trained: str) -> str:
         found = check(book, [Use("completions", model, license_, 1)], trained)
         return found[0].trains if found else "allowed"
 
@@ -166,10 +166,18 @@ def test_the_shipped_license_file_reads_well() -> None:
     assert said("meta-llama/Llama-3.1-8B-Instruct", "llama3.1") == "condition"
     assert said("meta-llama/Llama-2-7b-chat-hf", "llama2") == "forbidden"
     assert said("meta-llama/Llama-2-7b-chat-hf", "llama2", "meta-llama/Llama-2-7b-hf") == "allowed"
+    # A policy that was made from one of the family belongs to it.
+    made_from = ("policies/mine", "meta-llama/Llama-2-7b-hf")
+    assert said("meta-llama/Llama-2-7b-chat-hf", "llama2", *made_from) == "allowed"
+    assert said("meta-llama/Llama-2-7b-chat-hf", "llama2", "policies/mine") == "forbidden"
     assert said("policies/mine", "llama2") == "forbidden"
     assert said("google/gemma-3-12b-it", "gemma") == "condition"
     assert said("gpt-4o-mini") == said("claude-sonnet-4") == said("gemini-2.5-pro") == "forbidden"
+    assert said("openai/gpt-4o") == said("openai/o1") == said("o3-mini") == "forbidden"
     assert said("openai/gpt-oss-20b", "apache-2.0") == "allowed"
+    # Named after a service's model, and nobody's of theirs.
+    assert said("someone/o1-distill") == said("someone/claude-like-7b") == "ask"
+    assert said("/models/Llama-2-7b-hf") == "forbidden"
     assert said("demo") == said("demo-writer") == "allowed"
     assert said("somebody/model") == "ask"
     for rule in (*book.models, *book.licenses):

@@ -186,7 +186,7 @@ def test_edited_check_function_is_another_configuration(
     import importlib
     import sys
 
-    from rlaif.constitution.checks import load_function
+    from rlaif.user_functions import load_function
 
     data, constitution = write_inputs(tmp_path, 12)
     module = tmp_path / "my_checks.py"

@@ -115,6 +115,32 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     assert "another configuration" in refused("labels", "apply", str(reviewed), "-o", str(out))
 
 
+def test_cards_and_lineage_know_of_the_review(reviewed: Path, tmp_path: Path) -> None:
+    out, mixed = tmp_path / "reviewed", tmp_path / "mixed"
+    invoke("labels", "apply", str(reviewed), "-o", str(out))
+    facts = json.loads(invoke("labels", "report", str(reviewed), "--json").output)
+    assert json.loads((out / "review.json").read_text()) == facts
+    invoke("mix", f"{out}=1", "--min-human", "0", "-o", str(mixed))
+    card = (mixed / "README.md").read_text()
+    assert f"people reviewed {facts['labels']} pairs" in card
+    assert f"agree with {facts['agreement']['rate']:.1%} of the judge's labels" in card
+    assert "nobody has reviewed it" not in card
+
+    def lines(name: Path) -> list[str]:
+        return invoke("lineage", str(name)).output.splitlines()
+
+    tree = lines(mixed)
+    for depth, name in enumerate((mixed, out, reviewed, tmp_path / "pairs.jsonl")):
+        (line,) = [text for text in tree if f" {name}: " in f" {text}"]
+        assert len(line) - len(line.lstrip(" └├─│")) == 3 * depth, tree
+    assert f"people labeled {facts['labels']} pairs" in "\n".join(tree)
+    assert not [text for text in tree if "!" in text]
+    with (out / "preferences.jsonl").open("a") as file:
+        file.write("{}\n")
+    (warning,) = [text for text in lines(mixed) if "!" in text]
+    assert "preferences.jsonl has changed since it was used" in warning
+
+
 def test_a_reversed_label_swaps_sides_and_probabilities(tmp_path: Path) -> None:
     run = labeled(tmp_path, 40)
     with closing(desk_of(run, 40, overlap=0.0)) as desk:

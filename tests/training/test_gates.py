@@ -10,6 +10,7 @@ import pytest
 
 from rlaif.cli.main import main
 from rlaif.errors import RlaifError
+from rlaif.pipeline.labelers import Judges
 from rlaif.pipeline.lineage import lineage
 from rlaif.records import Origin
 from rlaif.training.data import TrainingRow
@@ -80,8 +81,11 @@ def rows(model: str, license_: str = "", **more: Any) -> list[TrainingRow]:
     ]  # fmt: skip
 
 
-def gated(found: list[TrainingRow], policy: str, **gates: Any) -> tuple[dict[str, Any], list[str]]:
-    return pass_gates(preference_rows(found), preference_uses(found), policy, GateSettings(**gates))
+def gated(
+    found: list[TrainingRow], policy: str, judges: Judges | None = None, **gates: Any
+) -> tuple[dict[str, Any], list[str]]:
+    used = preference_uses(found, judges or {})
+    return pass_gates(preference_rows(found), used, [policy], GateSettings(**gates))
 
 
 def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
@@ -107,6 +111,11 @@ def test_the_judge_counts_too_and_unknown_models_can_be_refused(tmp_path: Path) 
     judged = rows("somebody/else", "mit", judge="gpt-4o")
     with pytest.raises(Stopped, match="5 labels of 'gpt-4o'"):
         gated(judged, "Qwen/Qwen3-4B")
+    # A judge that no name says anything of has the license that its run found, as has each of a
+    # panel.
+    panel = {"mean of A, B": [Origin("model", "me/A", license="llama2"), Origin("model", "me/B")]}
+    with pytest.raises(Stopped, match="5 labels of 'me/A', license llama2"):
+        gated(rows("somebody/else", "mit", judge="mean of A, B"), "Qwen/Qwen3-4B", panel)
     unknown = rows("nobody/knows")
     (told,) = gated(unknown, "Qwen/Qwen3-4B")[1]
     assert "no entry of the license file fits it" in told

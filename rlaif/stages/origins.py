@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from rlaif.records import UNKNOWN_ORIGIN, Origin
 
 _SAMPLING = ("temperature", "top_p", "max_tokens", "seed", "system", "finished")
 KINDS = ("human", "model")
+_COLUMNS = tuple(column.name for column in fields(Origin))
 DEEPEST = 100_000
 
 
@@ -47,7 +48,7 @@ def read_origin(stated: object, name: object = "") -> Origin:
 
 def origin_columns(origin: Origin) -> dict[str, Any]:
     """An origin as rows hold it; `read_origin` reads it back."""
-    return asdict(origin)
+    return {name: getattr(origin, name) for name in _COLUMNS}
 
 
 def origin_depth(item: object) -> int:

@@ -48,6 +48,9 @@ def command(
     gates = build(GateSettings, values, places)
     for line in advise(settings):
         note(f"note: {line}")
+    from rlaif.training.data import find_labels
+
+    find_labels(Path(run))  # a wrong name is known before the libraries are loaded
     from rlaif.training.train import preview, train_dpo
 
     if dry_run:

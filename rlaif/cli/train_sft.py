@@ -45,6 +45,10 @@ def command(
     values, places = merge_settings(flags, config, (SFTSettings, GateSettings))
     settings = build(SFTSettings, values, places)
     gates = build(GateSettings, values, places)
+    from rlaif.store.sources import open_source
+    from rlaif.training.supervised import data_file
+
+    open_source(data_file(data))  # a wrong name is known before the libraries are loaded
     from rlaif.training.sft import preview, train_sft
 
     if dry_run:

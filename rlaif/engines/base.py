@@ -305,9 +305,10 @@ def codec_for(settings: EngineSettings) -> Codec:
     """
     own = getattr(_module(settings.engine), "codec", None)
     if own is None:
+        codecs = importlib.import_module("rlaif.engines.codec")
         hub = importlib.import_module("rlaif.engines.hub")
         files = hub.resolve_model(settings.model, settings.revision)
-        found: Codec = hub.HFCodec(files, settings.chat_template_options)
+        found: Codec = codecs.HFCodec(files, settings.chat_template_options)
         return found
     codec: Codec = own(settings)
     return codec

@@ -18,8 +18,9 @@ from transformers.utils import logging
 
 from rlaif.engines import tree_attention
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
+from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.cpu_layers import keep_freed_memory, spare_memory
-from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
+from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES
 from rlaif.errors import RlaifError
@@ -103,7 +104,7 @@ class PackedEngine:
             self._model.set_attn_implementation(tree_attention.NAME)
             if self._device == "cpu":
                 keep_freed_memory()
-                spare_memory(self._model.base_model)
+                spare_memory(self._model.base_model, tree_attention.attend)
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
             asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
             # In two passes, the second of which goes on from the first.

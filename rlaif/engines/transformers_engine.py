@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlaif.engines.base import EngineSettings, EngineStats, Intake
-from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
+from rlaif.engines.codec import HFCodec, context_length
+from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.records import (

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
-from rlaif.engines.hub import HFCodec, ModelFiles, context_length, resolve_model
+from rlaif.engines.codec import HFCodec, context_length
+from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.numerics import logsumexp

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from rlaif.engines.base import EngineSettings, EngineStats, PrefixSharing
-from rlaif.engines.hub import HFCodec, ModelFiles, resolve_model
+from rlaif.engines.codec import HFCodec
+from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.server_client import (
     SPEED_OPTIONS as SPEED_OPTIONS,
 )

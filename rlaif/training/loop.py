@@ -22,7 +22,8 @@ from accelerate import PartialState
 from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback
 
-from rlaif.engines.hub import ModelFiles, context_length
+from rlaif.engines.codec import context_length
+from rlaif.engines.hub import ModelFiles
 from rlaif.errors import RlaifError
 from rlaif.records import Message
 from rlaif.store.run_directory import differences, write_atomically

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlaif.engines.base import EngineSettings, codec_for, create_engine, list_engines
-from rlaif.engines.hub import HFCodec, resolve_model
+from rlaif.engines.codec import HFCodec
+from rlaif.engines.hub import resolve_model
 from rlaif.errors import RlaifError
 from rlaif.resources import demo_model
 

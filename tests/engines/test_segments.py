@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rlaif.engines.hub import HFCodec, ModelFiles
+from rlaif.engines.codec import HFCodec
+from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, never_joined
 from rlaif.prompts import JudgeTemplate, load_judge_template
 

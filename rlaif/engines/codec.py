@@ -1,0 +1,156 @@
+"""A model's tokenizer and chat template, and how long its prompts may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer
+
+from rlaif.engines.hub import ModelFiles
+from rlaif.engines.segments import SegmentEncoder, shared_length
+from rlaif.errors import RlaifError
+from rlaif.records import Message
+
+LONGEST_DEFAULT = 16_384
+_MOST_DEFUSED = 8
+
+
+def context_length(files: ModelFiles) -> int:
+    """The longest sequence the model's config allows, in tokens, but at most 16,384.
+
+    Longer judge prompts are rare, and room for a few hundred thousand tokens of keys and values
+    would fill a GPU that could judge many short ones.
+    """
+    try:
+        config = AutoConfig.from_pretrained(files.path).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise RlaifError(
+            f"config of {files.name!r} could not be read ({error})", hint="Check config.json."
+        ) from None
+    return min(int(getattr(config, "max_position_embeddings", 4096)), LONGEST_DEFAULT)
+
+
+class HFCodec:
+    """A tokenizer of the transformers library as a `Codec`."""
+
+    def __init__(
+        self, files: ModelFiles, template_options: Mapping[str, object] | None = None
+    ) -> None:
+        self._options = dict(template_options or {})
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(files.path)
+        except Exception as error:  # loaders raise many unrelated types
+            raise RlaifError(
+                f"tokenizer of {files.name!r} could not be loaded ({error})",
+                hint="Check that the folder holds tokenizer files.",
+            ) from None
+        if not self._tokenizer.chat_template:
+            raise RlaifError(
+                f"model {files.name!r} has no chat template",
+                hint="Use an instruction-tuned model, or add chat_template.jinja to its folder.",
+            )
+        special = sorted(
+            {t for t in self._tokenizer.get_added_vocab() if t.strip()}, key=len, reverse=True
+        )
+        self._special = re.compile("|".join(map(re.escape, special))) if special else None
+        self._longest = max(map(len, special), default=0)
+        self._safe_tails: dict[str, str] = {}
+        self.segments = SegmentEncoder(
+            self.encode_text, self._wrap, list(self._tokenizer.get_vocab())
+        )
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """See `Codec.encode_chat`.
+
+        A special token spelled out in a message gets a space after its first character, so
+        that no tokenizer reads it as the token.
+        """
+        return self.encode_text(
+            self._chat([{**m, "content": self._defuse(m["content"])} for m in messages])
+        )
+
+    def encode_branches(
+        self, shared: str, tails: Sequence[str], fixed: int = 0
+    ) -> tuple[list[int], list[list[int]]]:
+        """See `Codec.encode_branches`."""
+        safe, safe_tails = self._defuse(shared), [self._defused_tail(tail) for tail in tails]
+        if self._special and any(
+            match.start() < len(edge) < match.end()
+            for edge in [shared[-self._longest :]]
+            for tail in tails
+            for match in self._special.finditer(edge + tail[: self._longest])
+        ):
+            # Two harmless halves spell a special token: defuse the prompts as wholes.
+            rows = [self.encode_text(self._wrap(self._defuse(shared + tail))) for tail in tails]
+            n = min(shared_length(rows), min(map(len, rows)) - 1)
+            return rows[0][:n], [row[n:] for row in rows]
+        fixed = fixed if shared[len(shared) - fixed :] == safe[len(safe) - fixed :] else 0
+        return self.segments.encode(safe, safe_tails, fixed)
+
+    def _defused_tail(self, tail: str) -> str:
+        if len(tail) > 4096:
+            return self._defuse(tail)
+        if tail not in self._safe_tails:
+            if len(self._safe_tails) > 4096:
+                self._safe_tails.clear()
+            self._safe_tails[tail] = self._defuse(tail)
+        return self._safe_tails[tail]
+
+    def _wrap(self, content: str) -> str:
+        return self._chat([{"role": "user", "content": content}])
+
+    def _chat(self, messages: Sequence[Message]) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self._options
+                )
+            )
+        except Exception as error:  # templates raise what they like
+            raise RlaifError(
+                f"the chat template refused the conversation ({error})",
+                hint="Check that the judge's template takes a single user message.",
+            ) from None
+
+    def encode_text(self, text: str) -> list[int]:
+        """See `Codec.encode_text`."""
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _defuse(self, text: str) -> str:
+        if self._special is None:
+            return text
+        for _ in range(_MOST_DEFUSED):
+            if not self._special.search(text):
+                return text
+            # What is left of one token may be another; a token of one character has no inside.
+            text = self._special.sub(
+                lambda m: f"{m.group()[0]} {m.group()[1:]}" if len(m.group()) > 1 else "\ufffd",
+                text,
+            )
+        return self._special.sub("\ufffd", text)
+
+    def spellings(self, label: str) -> tuple[int, ...]:
+        """See `Codec.spellings`; found by decoding every short token that contains the label."""
+        found = []
+        for token, index in self._tokenizer.get_vocab().items():
+            short = label in token and len(token) <= len(label) + 4
+            if short and self._tokenizer.decode([index]).strip() == label:
+                found.append(index)
+        if not found:
+            raise RlaifError(
+                f"no single token of the judge's vocabulary spells the label {label!r}",
+                hint="Choose other labels in the judge template's front matter.",
+            )
+        return tuple(sorted(found))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See `Codec.decode`."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """See `Codec.eos_ids`."""
+        eos = self._tokenizer.eos_token_id
+        return () if eos is None else (int(eos),)

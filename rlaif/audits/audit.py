@@ -30,6 +30,7 @@ from rlaif.evaluation.findings import Finding
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.style import measure_style
 from rlaif.stages.languages import language_of
+from rlaif.stages.slices import slice_values
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 Embedder = Callable[[Sequence[str]], NDArray[Any]]
@@ -135,6 +136,7 @@ def audit(
             for name, scorer in extras.attributes.items()
         }
         found += drifts(ours, theirs, limits, scores)
+        _check_columns(data, reference, extras.columns)
         found += slices(data, reference, limits, extras.columns)
         if extras.perplexity is not None:
             measured = [_scored(side, extras.perplexity, "perplexity") for side in (ours, theirs)]
@@ -163,6 +165,17 @@ def audit(
     return report
 
 
+def _check_columns(
+    data: Sequence[AuditRow], reference: Sequence[AuditRow], columns: Sequence[str]
+) -> None:
+    for column in columns:
+        if not any(slice_values(row.raw, column) for row in (*data, *reference)):
+            raise RlaifError(
+                f"no row of the data or of the reference has a column {column!r}",
+                hint="Check its name; a dotted path reaches into a column.",
+            )
+
+
 def _unmeasured(
     report: AuditReport,
     found: Found,
@@ -178,14 +191,24 @@ def _unmeasured(
             report.notes.append(f"attribute {name!r}: too few numbers, or none that differ")
     if extras.perplexity is not None and "perplexity" not in groups:
         report.notes.append("perplexity: too few texts of two tokens and more")
+    fewest = min(len({row.prompt for row in side}) for side in (data, reference))
     if "diversity" not in groups:
+        report.notes.append("diversity: too little text to compare")
+    elif fewest < LEAST_TEXTS:
         report.notes.append(
-            f"diversity: fewer than {LEAST_TEXTS} prompts on a side, so it is not compared"
+            f"diversity: a side has {fewest} prompts, so that its rows are drawn one by one "
+            "(answers to few prompts may be alike for that alone), and tails are not compared"
         )
     elif "tail" not in groups:
         report.notes.append("vocabulary tail: too little text to compare what is rare")
     if any(row.tags for row in reference) and not any(row.tags for row in data):
         report.notes.append("tags: the reference has some and the data none: slices by tag are out")
+    for column in extras.columns:
+        if not any(slice_values(row.raw, column) for row in data):
+            report.notes.append(
+                f"column {column!r}: no row of the data has it, so its slices are out (labels and "
+                "mixes keep tags and drop other columns)"
+            )
 
 
 def _origin(report: AuditReport, limits: Thresholds) -> None:

@@ -62,7 +62,15 @@ def losses(
     """
     # A text that the reference has twice must not be in the half that says what is rare and in the
     # one that is measured by it.
-    places = [_by_prompt(data), _by_prompt(reference, with_text=True)]
+    places = [_together(data, texts=False), _together(reference, texts=True)]
+    # Too few prompts to draw from: rows are drawn, as if each had one of its own.  What is rare
+    # depends on what was asked, so that tails are not compared then.
+    few = min(map(len, places)) < LEAST_TEXTS
+    if few:
+        places = [
+            _together(data, prompts=False, texts=False),
+            _together(reference, prompts=False, texts=True),
+        ]
     if min(map(len, places)) < LEAST_TEXTS:
         return []
 
@@ -83,7 +91,7 @@ def losses(
             if length >= LEAST_WORDS or name not in ("self repetition", "self bleu")
         }
         rest = [words(text) for text in texts_of(reference, others)]
-        for name, n in TAILS.items():
+        for name, n in () if few else TAILS.items():
             rare = tail(rest, n)
             now_kept, then_kept = (kept(side, rare, n) for side in split)
             runs = sum(max(len(text) - n + 1, 0) for text in split[1])
@@ -107,15 +115,15 @@ def losses(
     return made
 
 
-def _by_prompt(rows: Sequence[AuditRow], *, with_text: bool = False) -> list[list[int]]:
-    """Places of the rows of each prompt (and, `with_text`, of each text): they hang together, and
-    are drawn together.
+def _together(rows: Sequence[AuditRow], *, prompts: bool = True, texts: bool) -> list[list[int]]:
+    """Places of the rows of each prompt and of each text: they hang together, and are drawn
+    together.
     """
     units: dict[tuple[str, str], int] = {}
     found: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
-        keys = [("prompt", row.prompt)]
-        keys += [("text", " ".join(text.split())) for text in row.texts if with_text]
+        keys = [("prompt", row.prompt)] if prompts else []
+        keys += [("text", " ".join(text.split())) for text in row.texts if texts]
         met = sorted({units[key] for key in keys if key in units})
         unit = met[0] if met else i
         found.setdefault(unit, []).append(i)
@@ -296,7 +304,10 @@ def slices(
     limits: Thresholds,
     columns: Sequence[str],
 ) -> Found:
-    """Slices of the reference that have shrunk: tags, languages, and columns by name."""
+    """Slices of the reference that have shrunk: tags, languages, and columns by name.
+
+    What no row of the data says of itself is not compared: `audit` notes it.
+    """
     found: Found = []
     readers: dict[str, Callable[[AuditRow], list[str]]] = {
         "tag": lambda row: sorted(row.tags),
@@ -308,7 +319,7 @@ def slices(
         ours, theirs = (
             Counter(v for row in side for v in set(values(row))) for side in (data, reference)
         )
-        if kind == "tag" and not ours:
+        if not ours:
             continue
         for value, there in sorted(theirs.items()):
             if there < LEAST_SLICE or there == len(reference) == theirs.total():

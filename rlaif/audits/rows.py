@@ -10,7 +10,14 @@ from typing import Any, Literal
 from rlaif.errors import RlaifError
 from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Rejected
-from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_prompt, row_weight
+from rlaif.stages.layouts import (
+    BadRow,
+    Candidates,
+    read_candidates,
+    read_prompt,
+    row_weight,
+    split_chat,
+)
 from rlaif.stages.origins import KINDS
 from rlaif.store.run_directory import run_file
 from rlaif.store.sources import open_source
@@ -99,7 +106,7 @@ def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str |
 
 def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] | None:
     try:
-        read = read_candidates(row) if which != "prompts" else read_prompt(row)
+        read = read_candidates(split_chat(row)) if which != "prompts" else read_prompt(row)
     except BadRow:
         if which not in ("auto", "prompts"):
             return None

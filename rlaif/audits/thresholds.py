@@ -38,8 +38,8 @@ class Thresholds(BaseModel):
         ge=0,
         le=1,
         description="Least share of rows of human origin, by weight: from `min_human_from_depth` "
-        "on, or, where you set this alone, always. A tenth of fresh human data in each round has "
-        "been seen to keep models from collapsing, but no share is proven.",
+        "on, or, where you set another share and no depth, always. A tenth of fresh human data in "
+        "each round has been seen to keep models from collapsing, but no share is proven.",
     )
     min_human_from_depth: int = Field(
         default=4,
@@ -96,10 +96,17 @@ class Thresholds(BaseModel):
 
     @property
     def human_wanted_from(self) -> int:
-        """The depth from which `min_human` holds: any, if it alone was asked for."""
-        given = self.model_fields_set
-        alone = "min_human" in given and "min_human_from_depth" not in given
+        """The depth from which `min_human` holds: any, if another share than the default was asked
+        for, and no depth.
+        """
+        other = self.min_human != type(self).model_fields["min_human"].default
+        alone = other and "min_human_from_depth" not in self.model_fields_set
         return 0 if alone else self.min_human_from_depth
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """All limits as they were applied."""
+        return {**self.model_dump(mode="json"), "min_human_from_depth": self.human_wanted_from}
 
 
 def load_thresholds(path: Path | None) -> Thresholds:

@@ -108,7 +108,7 @@ def command(
     extras = Extras(columns, scorers, run=run if labeled else None, **models)
     report = audit(rows, reference, limits, extras)
     facts = {
-        "data": data, "against": against, "thresholds": limits.model_dump(mode="json"),
+        "data": data, "against": against, "thresholds": limits.facts,
         "perplexity": perplexity, "embeddings": embeddings, **report.facts,
     }  # fmt: skip
     if out:

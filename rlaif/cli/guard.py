@@ -10,7 +10,7 @@ import click
 from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.audit_screen import print_audit
 from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import print_json, quiet_libraries, write_result
+from rlaif.cli.output import note, print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """
@@ -27,6 +27,9 @@ Exit code 3 if the guard trips, so that a script or `rlaif run` stops there. `rl
 @click.command(name="guard", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("--reference", metavar="DATA", help="What the diversity is compared with.")
+@click.option(
+    "--override", metavar="REASON", help="Go on although it trips; the reason is written down."
+)
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/guard.json.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
@@ -34,6 +37,7 @@ Exit code 3 if the guard trips, so that a script or `rlaif run` stops there. `rl
 def command(
     data: str,
     reference: str | None,
+    override: str | None,
     out: str | None,
     config: str | None,
     as_json: bool,
@@ -51,13 +55,19 @@ def command(
     limits = build(Thresholds, values, places)
     rows = read_audited(data)
     report = audit(rows, read_audited(reference) if reference else None, limits)
+    if override is not None and not override.strip():
+        raise RlaifError("--override is empty", hint="Give a reason.")
+    facts = {**report.facts, "override": override if report.tripped else None}
     if out:
-        write_result(Path(out) / "guard.json", report.facts)
+        write_result(Path(out) / "guard.json", facts)
     if as_json:
-        print_json(report.facts)
+        print_json(facts)
     else:
         print_audit(report)
-    if report.tripped:
+    if report.tripped and override is not None:
+        for reason in report.sentences:
+            note(f"overridden ({override}): {reason}")
+    elif report.tripped:
         raise GuardTripped("; ".join(report.sentences), report.mends)
 
 
@@ -70,5 +80,5 @@ class GuardTripped(RlaifError):
         mend = "; ".join(mends)
         super().__init__(
             f"the guard tripped: {reasons}",
-            hint=f"{mend[0].upper()}{mend[1:]}; or change the setting.",
+            hint=f'{mend[0].upper()}{mend[1:]}; or change the setting, or give --override "REASON".',
         )

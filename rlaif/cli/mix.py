@@ -20,7 +20,7 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif mix runs/first=0.8 human.jsonl=0.2 --human human.jsonl -o data/mixed
-  rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=cc-by-4.0 --total 1000 -o data/mixed
+  rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=mit my/set=1,split=dev --total 90 -o data/mixed
   rlaif mix runs/first=3 people.jsonl=1 --quota tag:welsh=0.05 --evaluation test.jsonl -o data/mixed
   rlaif mix --config mix.yaml -o data/mixed
 
@@ -31,7 +31,7 @@ The YAML file:
     - {data: people.jsonl, share: 0.2, human: true, weight: 2, license: cc-by-4.0}
   quotas:
     - {slice: "tag:welsh", share: 0.05}
-  evaluations: [test.jsonl]
+  evaluations: [test.jsonl, "openai/gsm8k:test"]
   min_human: 0.1
 
 OUT is a `datasets` directory with a data card: `datasets.load_dataset("OUT")` reads it, and so do
@@ -65,8 +65,9 @@ its share of the data is, so that small languages, topics and groups do not fade
     "--evaluation",
     "evaluations",
     multiple=True,
-    metavar="DATA",
-    help="Evaluation data that must not be trained on; may be given several times.",
+    metavar="DATA[:SPLIT]",
+    help="Evaluation data that must not be trained on, its prompts and longer answers; may be "
+    "given several times. [default split: test, else validation]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @licenses_flag

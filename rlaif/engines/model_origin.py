@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -36,7 +37,8 @@ class ModelOrigin:
 def model_origin(files: ModelFiles) -> ModelOrigin:
     """Read a model's card and, for one trained here, its `training.json`."""
     card, training = _card(files), _training(files)
-    return ModelOrigin(_licence(card), _depth(training), _bases(card, training))
+    licence = _licence(card) if card else str(training.get("license") or UNKNOWN)
+    return ModelOrigin(licence, _depth(training), _bases(card, training))
 
 
 def text_origin(settings: EngineSettings) -> dict[str, Any]:
@@ -67,12 +69,25 @@ def _card(files: ModelFiles) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def policy_folder(path: Path) -> Path | None:
+    """The folder of a training that a model, or one of its checkpoints, came from."""
+    for folder in (path, *list(path.absolute().parents)[:2]):
+        if (folder / "training.yaml").exists():
+            return folder
+    return None
+
+
 def _training(files: ModelFiles) -> dict[str, Any]:
-    try:
-        found = json.loads((files.path / "training.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """What a training wrote at its end, or, of one that goes on, at its start."""
+    folder = policy_folder(files.path) or files.path
+    for name in ("training.json", "gates.json"):
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and "depth" in found:
+            return found
+    return {}
 
 
 def _licence(card: dict[str, Any]) -> str:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from rlaif.prompts import completion_text
 from rlaif.records import Message, Origin
-from rlaif.stages.layouts import BadRow, dig, read_candidates
+from rlaif.stages.layouts import BadRow, dig, read_candidates, split_chat
 
 FIELDS = ("prompt", "system", "response", "user", "thumbs", "rating", "edited", "regenerated")
-_FLAGS = {"true", "false", "yes", "no", "0", "1", "null", "none"}
+_FLAGS = {"true", "false", "yes", "no", "0", "1", "null", "none", "nan", "n/a", "1.0", "0.0"}
+_NOTHING = {"", "nan", "n/a", "na", "none", "null", "-"}
+"""What tables write where there is no rating."""
+_SKIN = re.compile("[\U0001f3fb-\U0001f3ff\ufe0f]")
 USER_KEYS = ("user", "user_id", "uid", "session", "session_id")
 THUMB_KEYS = ("thumbs", "thumb", "vote", "feedback", "label", "liked")
 RATING_KEYS = ("rating", "stars", "score")
@@ -23,6 +28,9 @@ _UP = {"up", "thumbs_up", "thumbsup", "like", "liked", "good", "positive", "yes"
        "\U0001f44d"}  # fmt: skip
 _DOWN = {"down", "thumbs_down", "thumbsdown", "dislike", "disliked", "bad", "negative", "no",
          "false", "0", "-1", "\U0001f44e"}  # fmt: skip
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -67,23 +75,20 @@ def read_event(
         BadRow: there is no prompt, no completion or no feedback, or the filter drops it.
     """
     row = {**row, **{name: _mapped(row, name, path) for name, path in (mapping or {}).items()}}
-    read = read_candidates(row)
+    read = read_candidates(split_chat(row))
     if len(read.completions) != 1:
         raise BadRow(f"{len(read.completions)} completions; feedback is on one")
     (said,) = read.completions
     discarded = [_cleaned(text, clean) for text in _discarded(row)]
-    edited = next((row[k] for k in EDIT_KEYS if isinstance(row.get(k), str)), "")
-    rating = _rating(row)
-    try:
-        good = _thumb(row)
-    except BadRow:
-        if rating is None and not edited and not discarded:
-            raise
-        good = None  # the other feedback stands
+    edited = _edit(row)
+    problems: list[BadRow] = []
+    rating, good = _readable(_rating, row, problems), _readable(_thumb, row, problems)
+    if problems and rating is None and good is None and not edited and not discarded:
+        raise problems[0]  # else the other feedback stands
     if good is None and rating is not None:
         good = True if rating >= good_from else False if rating <= bad_to else None
     completion = _cleaned(completion_text(said.messages), clean)
-    edit = _cleaned(str(edited), clean) if str(edited).strip() else ""
+    edit = _cleaned(edited, clean)
     edit = "" if edit.split() == completion.split() else edit
     discarded = [text for text in discarded if text.split() != completion.split()]
     if good is None and rating is None and not edit and not discarded:
@@ -101,6 +106,8 @@ def read_event(
 
 
 def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:
+    if not text.strip():  # nothing that a filter could be asked about
+        return text
     found = clean(text)
     if found is None:
         raise BadRow("the filter for personal data drops it")
@@ -117,17 +124,34 @@ def _mapped(row: Mapping[str, object], name: str, path: str) -> object:
         return None
 
 
+def _readable(
+    read: Callable[[Mapping[str, object]], _T], row: Mapping[str, object], problems: list[BadRow]
+) -> _T | None:
+    try:
+        return read(row)
+    except BadRow as error:
+        problems.append(error)
+        return None
+
+
+def _edit(row: Mapping[str, object]) -> str:
+    value = next((row[k] for k in EDIT_KEYS if isinstance(row.get(k), str)), "")
+    text = str(value)
+    # A flag says that something was edited, and not into what.
+    return "" if text.strip().lower() in _FLAGS else text
+
+
 def _thumb(row: Mapping[str, object]) -> bool | None:
     value = next((row[k] for k in THUMB_KEYS if row.get(k) not in (None, "")), None)
     if value is None:
         return None
-    text = str(int(value) if isinstance(value, float) and value.is_integer() else value)
-    text = text.strip().lower()
+    text = re.sub(r"[\s-]+(?=\w)", "_", _SKIN.sub("", str(value).strip().lower()))
+    text = {"1.0": "1", "0.0": "0", "-1.0": "-1", "_1.0": "-1", "_1": "-1"}.get(text, text)
     if text in _UP:
         return True
     if text in _DOWN:
         return False
-    if text in ("none", "neutral"):
+    if text in _NOTHING or text in ("neutral", "n_a"):
         return None
     # What users wrote into it is not repeated: nothing here was filtered.
     raise BadRow("thumbs are neither up nor down")
@@ -135,7 +159,7 @@ def _thumb(row: Mapping[str, object]) -> bool | None:
 
 def _rating(row: Mapping[str, object]) -> float | None:
     value = next((row[k] for k in RATING_KEYS if row.get(k) not in (None, "")), None)
-    if value is None:
+    if value is None or value != value or str(value).strip().lower() in _NOTHING:
         return None
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -155,5 +179,13 @@ def _discarded(row: Mapping[str, object]) -> list[str]:
         # A flag says that something was regenerated, and not what.
         return [] if value.strip().lower() in _FLAGS else [value]
     if isinstance(value, list):
-        return [text for text in value if isinstance(text, str) and text.strip()]
+        return [text for text in map(_text_of, value) if text.strip()]
     return []
+
+
+def _text_of(item: object) -> str:
+    """A completion in a list: a text, or a mapping that holds one."""
+    if isinstance(item, Mapping):
+        item = next((item[k] for k in ("text", "content", "response", "completion")
+                     if isinstance(item.get(k), str)), "")  # fmt: skip
+    return item if isinstance(item, str) else ""

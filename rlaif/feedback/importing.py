@@ -36,8 +36,8 @@ class FeedbackSettings(Belief):
     per_user: int = Field(
         default=20,
         ge=1,
-        description="Most events of one user that count, drawn by the seed: a few people must not "
-        "speak for all.",
+        description="Most events of one user that count, and most preferences and KTO rows that "
+        "rest on one user alone, drawn by the seed: a few people must not speak for all.",
     )
     good_from: float = Field(default=4, description="Ratings from here on are good.")
     bad_to: float = Field(default=2, description="Ratings up to here are bad.")
@@ -117,7 +117,7 @@ def import_feedback(
         )
     kept = _capped(events, settings)
     users = {user: f"u{i}" for i, user in enumerate(dict.fromkeys(e.user for e in kept if e.user))}
-    folded = fold(kept, settings, users)
+    folded = fold(kept, settings, users, per_user=settings.per_user, seed=settings.seed)
     report = FeedbackReport(
         len(events) + len(rejected), len(rejected), len(events), len(events) - len(kept),
         len({e.user for e in events if e.user}), sum(not e.user for e in events), redacted,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,7 @@ from rlaif.prompts import conversation_text
 from rlaif.records import Message, Origin
 from rlaif.stages.origins import origin_columns
 
+_Item = TypeVar("_Item")
 SURE = 0.99
 """However many users agree, no label of a log is surer."""
 
@@ -69,7 +71,27 @@ class Folded:
     split: int = 0
 
 
-def fold(events: Sequence[Event], belief: Belief, users: dict[str, str]) -> Folded:
+@dataclass(frozen=True)
+class _Opinion:
+    """That one completion is better than another.
+
+    Attributes:
+        owners: who says so; "" is nobody known.
+        times: how often it counts.
+    """
+
+    event: Event
+    better: str
+    worse: str
+    p: float
+    source: str
+    owners: tuple[str, ...]
+    times: int = 1
+
+
+def fold(
+    events: Sequence[Event], belief: Belief, users: dict[str, str], *, per_user: int, seed: int
+) -> Folded:
     """Preferences (`prompt`, `chosen`, `rejected`, `p_chosen`) and KTO rows (`prompt`,
     `completion`, `label`; Ethayarajh et al. 2024, arXiv:2402.01306), in the order of the log.
 
@@ -78,44 +100,40 @@ def fold(events: Sequence[Event], belief: Belief, users: dict[str, str]) -> Fold
 
     Args:
         users: names under which users appear in the rows.
+        per_user: most preferences, and most KTO rows, that rest on one user alone; drawn by `seed`.
     """
-    pairs: dict[tuple[str, str, str], _Pair] = {}
     votes: dict[tuple[str, str], list[tuple[Event, bool]]] = {}
     rated: dict[str, list[Event]] = {}
     origins: dict[tuple[str, str], Origin] = {}
     prompts: dict[str, Origin] = {}
-
-    def add(event: Event, better: str, worse: str, p: float, source: str, times: int = 1) -> None:
-        if better.split() == worse.split():
-            return
-        key = conversation_text(event.prompt)
-        one, two = sorted((better, worse))
-        pair = pairs.setdefault((key, one, two), _Pair(event.prompt, one, two))
-        own = (event.user or f"\0{id(event)}", source)
-        if own in pair.users:
-            return
-        pair.users.add(own)
-        pair.sources[source] += 1
-        pair.log_odds += times * math.log(p / (1 - p)) * (1 if better == one else -1)
-
+    opinions: list[_Opinion] = []
+    judged: list[tuple[Event, str, bool]] = []
     for event in events:
         key = conversation_text(event.prompt)
+        own = (event.user,)
         prompts.setdefault(key, event.prompt_origin)
         origins.setdefault((key, event.completion), event.origin)
         if event.edited:
             made = Origin("human", depth=event.origin.depth)
             origins.setdefault((key, event.edited), made)
-            add(event, event.edited, event.completion, belief.p_edit, "edit")
+            opinions.append(
+                _Opinion(event, event.edited, event.completion, belief.p_edit, "edit", own)
+            )
         for old in event.discarded:
             origins.setdefault((key, old), event.origin)
-            add(event, event.completion, old, belief.p_regeneration, "regeneration")
-        for text, good in _judgements(event):
-            votes.setdefault((key, text), []).append((event, good))
+            opinions.append(
+                _Opinion(event, event.completion, old, belief.p_regeneration, "regeneration", own)
+            )
+        judged += [(event, text, good) for text, good in _judgements(event)]
         if event.rating is not None or event.good is not None:
             rated.setdefault(key, []).append(event)
+    for event, text, good in _capped(judged, lambda j: (j[0].user,), per_user, seed):
+        votes.setdefault((conversation_text(event.prompt), text), []).append((event, good))
     for same in rated.values():
-        for better, worse, times in _ranked(same):
-            add(better, better.completion, worse.completion, belief.p_vote, "vote", times)
+        opinions += _ranked(same, belief.p_vote)
+    pairs: dict[tuple[str, str, str], _Pair] = {}
+    for opinion in _capped(opinions, lambda o: o.owners, per_user, seed):
+        _add(pairs, opinion)
     folded = Folded([], [])
     for number, ((key, one, two), pair) in enumerate(pairs.items(), 1):
         if abs(pair.log_odds) < 1e-9:
@@ -169,8 +187,8 @@ def _judgements(event: Event) -> Iterator[tuple[str, bool]]:
         yield old, False
 
 
-def _ranked(events: Sequence[Event]) -> Iterator[tuple[Event, Event, int]]:
-    """(better, worse, how often) completions of one prompt.
+def _ranked(events: Sequence[Event], p: float) -> Iterator[_Opinion]:
+    """Which completions of one prompt are better than which.
 
     By thumbs: one that more users like than dislike over one that more dislike, as often as the
     fewer of these majorities: a vote on one side alone compares nothing.  By ratings: a higher over
@@ -182,24 +200,60 @@ def _ranked(events: Sequence[Event]) -> Iterator[tuple[Event, Event, int]]:
         last[event.user or f"\0{id(event)}", event.completion] = event
     net: Counter[str] = Counter()
     of: dict[str, Event] = {}
+    voters: dict[tuple[str, bool], list[str]] = {}
     by_user: dict[str, list[Event]] = {}
     for (user, completion), event in last.items():
         if event.good is not None:
             net[completion] += 1 if event.good else -1
             of.setdefault(completion, event)
+            voters.setdefault((completion, event.good), []).append(event.user)
         if event.user and event.rating is not None:
             by_user.setdefault(user, []).append(event)
     liked = [c for c in net if net[c] > 0]
     disliked = [c for c in net if net[c] < 0]
     for better, worse in product(liked, disliked):
-        yield of[better], of[worse], min(net[better], -net[worse])
-    for own in by_user.values():
+        owners = tuple(dict.fromkeys(voters[better, True] + voters[worse, False]))
+        times = min(net[better], -net[worse])
+        yield _Opinion(of[better], better, worse, p, "vote", owners, times)
+    for user, own in by_user.items():
         for better_, worse_ in product(own, own):
             assert better_.rating is not None
             assert worse_.rating is not None
             told = net[better_.completion] > 0 > net[worse_.completion]
             if better_.rating > worse_.rating and not told:
-                yield better_, worse_, 1
+                yield _Opinion(better_, better_.completion, worse_.completion, p, "vote", (user,))
+
+
+def _capped(
+    items: Sequence[_Item], owners: Callable[[_Item], tuple[str, ...]], most: int, seed: int
+) -> list[_Item]:
+    """Items in their order, without those for which none of their owners has a say left."""
+    left: dict[str, int] = {}
+    kept = []
+    for place in random.Random(seed).sample(range(len(items)), len(items)):
+        named = owners(items[place])
+        if all(user and left.setdefault(user, most) <= 0 for user in named):
+            continue
+        kept.append(place)
+        for user in filter(None, named):
+            left[user] = left.setdefault(user, most) - 1
+    return [items[place] for place in sorted(kept)]
+
+
+def _add(pairs: dict[tuple[str, str, str], _Pair], said: _Opinion) -> None:
+    """Count an opinion, unless its owners said the same already."""
+    if said.better.split() == said.worse.split():
+        return
+    key = conversation_text(said.event.prompt)
+    one, two = sorted((said.better, said.worse))
+    pair = pairs.setdefault((key, one, two), _Pair(said.event.prompt, one, two))
+    own = {(user or f"\0{id(said.event)}", said.source) for user in said.owners}
+    if own <= pair.users:
+        return
+    pair.users |= own
+    pair.sources[said.source] += said.times
+    odds = said.times * math.log(said.p / (1 - said.p))
+    pair.log_odds += odds if said.better == one else -odds
 
 
 def _said(text: str) -> list[Message]:

@@ -13,6 +13,14 @@ from rlaif.store.mixes import DATA_FILE
 if TYPE_CHECKING:
     from rlaif.mixing.mix import MixReport
 
+_LICENSES = {
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "odc-by",
+    "odbl", "pddl", "cdla-permissive-1.0", "cdla-permissive-2.0", "cdla-sharing-1.0", "gpl-3.0",
+    "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "llama2", "llama3", "llama3.1", "llama3.2",
+    "llama3.3", "llama4", "gemma",
+}  # fmt: skip
+"""Those of the names that the hub takes that data has."""
 _TASKS = {"preferences": ["dpo", "preference"], "sft": ["sft"], "prompts": ["prompts"]}
 _SIZES = (
     (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
@@ -21,18 +29,27 @@ _SIZES = (
 
 
 def data_card(
-    name: str, report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]]
+    name: str, report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]], content: str
 ) -> str:
-    """Markdown with the hub's front matter."""
+    """Markdown with the hub's front matter.
+
+    Args:
+        content: address of the rows.
+    """
     known = {part.license for part in plan.parts} | (report.licenses.keys() - {"unknown"})
-    known -= {""}
+    known = {"-".join(name.lower().split()) for name in known if name}
     whole = len(known) == 1 and "unknown" not in report.licenses
     front: dict[str, Any] = {
-        "license": next(iter(known)).lower() if whole else "other",
+        "license": next(iter(known)) if whole and known <= _LICENSES else "other",
         "tags": ["rlaif", *_TASKS[report.kind]],
         "size_categories": [next((s for most, s in _SIZES if report.rows < most), "n>1T")],
+        # Without the description, `datasets` would take another mix of this name from its cache.
         "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": DATA_FILE}]}
+            {
+                "config_name": "default",
+                "data_files": [{"split": "train", "path": DATA_FILE}],
+                "description": f"content {content}",
+            }
         ],
     }
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()
@@ -166,8 +183,9 @@ def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]])
         found.append("It was not checked against any evaluation (`--evaluation DATA`).")
     else:
         found.append(
-            f"Rows that share {plan.settings.overlap} words in a row with "
-            f"{', '.join(plan.evaluations)} are out; paraphrases of evaluations may be in."
+            f"Rows that share {plan.settings.overlap} words in a row with a prompt or an answer of "
+            f"{', '.join(plan.evaluations)} are out, as are those that are such a prompt of fewer "
+            "words; paraphrases, and short prompts inside other text, may be in."
         )
     if report.opposed:
         found.append(f"{report.opposed} dropped duplicates had the opposite preference.")

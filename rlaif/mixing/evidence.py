@@ -11,6 +11,7 @@ from rlaif.evaluation.bias import bias_report
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.style import measure_style
 from rlaif.stages.summary import load_tally
+from rlaif.store.mixes import read_mix
 from rlaif.store.run_directory import read_manifest, read_review
 
 
@@ -37,7 +38,17 @@ class RunEvidence:
     warnings: list[str]
 
 
-def run_evidence(data: str) -> RunEvidence | None:
+def evidence(data: str) -> list[RunEvidence]:
+    """Of a labeling run, or of those that a mix was made of."""
+    path = Path(data)
+    mixed = read_mix(path if path.is_dir() else path.parent.parent)
+    if mixed is not None:
+        return [RunEvidence(**run) for run in mixed.get("runs", [])]
+    found = _run_evidence(data)
+    return [] if found is None else [found]
+
+
+def _run_evidence(data: str) -> RunEvidence | None:
     """Of a labeling run, or of one of its files; None for other data."""
     path = Path(data)
     run = path if path.is_dir() else path.parent

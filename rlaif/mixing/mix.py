@@ -20,23 +20,24 @@ import pyarrow.parquet as pq
 
 from rlaif.clock import utc_now
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
+from rlaif.hashing import digest, file_digest
 from rlaif.licensing import Finding, LicenseBook, check, finding_of, uses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
 from rlaif.mixing.card import data_card
 from rlaif.mixing.cleaning import Cleaned, clean
-from rlaif.mixing.evidence import RunEvidence, run_evidence
+from rlaif.mixing.evidence import RunEvidence, evidence
 from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
 from rlaif.mixing.settings import Kind, MixPlan
 from rlaif.pipeline.labelers import Judges, joined, judge_columns, judges_of, labelers
+from rlaif.prompts import completion_text
 from rlaif.records import Origin, Rejected
-from rlaif.stages.layouts import BadRow, read_prompt
-from rlaif.stages.novelty import Contamination
+from rlaif.stages.layouts import BadRow, read_candidates, read_prompt, split_chat
+from rlaif.stages.novelty import Contamination, words
 from rlaif.store.filling import filling, unfinished
 from rlaif.store.mixes import CARD, DATA_FILE, REPORT, read_mix
-from rlaif.store.run_directory import differences, write_atomically
-from rlaif.store.sources import open_source
+from rlaif.store.run_directory import differences, read_review, write_atomically
+from rlaif.store.sources import open_evaluation, open_source
 
 UNREADABLE_SHOWN = 3
 
@@ -115,16 +116,20 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Fi
         [finding.facts for finding in found], judge_columns(_asked(judges, chosen)),
         cleaned.opposed, utc_now(),
     )  # fmt: skip
-    _write(plan, out, config, chosen, report, [run_evidence(p.data) for p in plan.parts])
+    _write(plan, out, config, chosen, report, [e for p in plan.parts for e in evidence(p.data)])
     return report, found
 
 
 def _config(plan: MixPlan, book: LicenseBook) -> dict[str, Any]:
     parts = [
-        {**part.model_dump(mode="json"), "hash": open_source(file_of(part.data)).fingerprint()}
+        {
+            **part.model_dump(mode="json"),
+            "hash": open_source(file_of(part.data), part.split).fingerprint(),
+            "review": digest(read_review(Path(part.data))),
+        }
         for part in plan.parts
     ]
-    evaluations = {name: open_source(name).fingerprint() for name in plan.evaluations}
+    evaluations = {name: open_evaluation(name).fingerprint() for name in plan.evaluations}
     own = plan.model_dump(mode="json", exclude={"parts", "evaluations"})
     return {
         "format": 3,
@@ -198,16 +203,11 @@ def _made_into(rows: Sequence[MixRow], kind: Kind) -> tuple[list[MixRow], dict[i
 
 
 def _contamination(plan: MixPlan) -> Contamination | None:
-    texts = []
+    texts: list[str] = []
     for name in plan.evaluations:
-        own = []
-        for _, row in open_source(name).rows():
-            if isinstance(row, Rejected):
-                continue
-            try:
-                own.append("\n".join(m["content"] for m in read_prompt(row).prompt))
-            except BadRow:
-                continue
+        own: list[str] = []
+        for _, row in open_evaluation(name).rows():
+            own += [] if isinstance(row, Rejected) else _evaluated(row, plan.settings.overlap)
         if not own:
             raise RlaifError(
                 f"no prompt in the evaluation {name!r} could be read",
@@ -215,6 +215,22 @@ def _contamination(plan: MixPlan) -> Contamination | None:
             )
         texts += own
     return Contamination(texts, plan.settings.overlap) if texts else None
+
+
+def _evaluated(row: Mapping[str, Any], overlap: int) -> list[str]:
+    """What must not be learned from a row of an evaluation: its prompt, and answers that are long
+    enough to say something of it.
+    """
+    try:
+        read = read_candidates(split_chat(row))
+    except BadRow:
+        try:
+            read = read_prompt(row)
+        except BadRow:
+            return []
+    answers = [completion_text(c.messages) for c in read.completions]
+    turns = "\n".join(m["content"] for m in read.prompt)
+    return [turns, *(text for text in answers if len(words(text)) >= overlap)]
 
 
 def _draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dict[str, Any]]]:
@@ -281,8 +297,8 @@ def _shortage(plan: MixPlan, stock: Supply, total: int, most: int) -> RlaifError
             hint=hint,
         )
     return RlaifError(
-        f"{name!r} has {have} rows, and {total} rows with a share of {share:.1%} need "
-        f"{round(share * total)}",
+        f"{name!r} has {have} rows left without duplicates and evaluations, and {total} rows with "
+        f"a share of {share:.1%} need {round(share * total)}",
         hint=hint,
     )
 
@@ -367,6 +383,7 @@ def _parts(
             "data": part.data,
             "file": file_of(part.data),
             "hash": config["parts"][i]["hash"],
+            "split": part.split,
             "share": plan.shares[i],
             "weight": part.weight,
             "rows": taken[i],
@@ -387,16 +404,17 @@ def _write(
     config: Mapping[str, Any],
     rows: Sequence[MixRow],
     report: MixReport,
-    runs: Sequence[RunEvidence | None],
+    runs: Sequence[RunEvidence],
 ) -> None:
     columns = [row.columns(report.kind, plan.parts[row.part].data) for row in rows]
-    evidence = [asdict(run) for run in runs if run is not None]
-    saved = {**asdict(report), "config": config, "runs": evidence}
+    labels = [asdict(run) for run in runs]
+    saved = {**asdict(report), "config": config, "runs": labels}
     file = out / DATA_FILE
     with filling(out):
         file.parent.mkdir(exist_ok=True)
         temporary = file.with_name(f".{file.name}.tmp")
         pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)
         temporary.replace(file)
-        write_atomically(out / CARD, data_card(out.name, report, plan, evidence))
+        card = data_card(out.name, report, plan, labels, file_digest(file))
+        write_atomically(out / CARD, card)
         write_atomically(out / REPORT, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")

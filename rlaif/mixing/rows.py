@@ -10,7 +10,15 @@ from rlaif.mixing.settings import Kind, Part
 from rlaif.prompts import completion_text
 from rlaif.records import Message, Origin, Rejected
 from rlaif.stages.languages import language_of
-from rlaif.stages.layouts import BadRow, Candidates, read_candidates, read_prompt, row_weight
+from rlaif.stages.layouts import (
+    BadRow,
+    Candidates,
+    read_candidates,
+    read_prompt,
+    refuse_disliked,
+    row_weight,
+    split_chat,
+)
 from rlaif.stages.near_duplicates import Fields
 from rlaif.stages.origins import origin_columns
 from rlaif.stages.slices import slice_values
@@ -45,13 +53,12 @@ class MixRow:
 
     @property
     def human(self) -> bool:
-        """Whether people labeled the pair, or wrote all of its completions (or its prompt, where
-        there is nothing else).
+        """Whether people labeled the pair, or wrote what is learned: the chosen completion, the
+        only one, or the prompt, where there is nothing else.
         """
         if self.labeled_by == "human":
             return True
-        written = self.origins[1:] or self.origins
-        return all(origin.kind == "human" for origin in written)
+        return self.origins[1 if self.completions else 0].kind == "human"
 
     @property
     def known(self) -> bool:
@@ -114,7 +121,7 @@ def file_of(data: str) -> str:
 def read_part(number: int, part: Part) -> tuple[list[MixRow], list[str]]:
     """The rows of one data set, and the places of those that can't be read."""
     rows, bad = [], []
-    for count, (place, row) in enumerate(open_source(file_of(part.data)).rows(), 1):
+    for count, (place, row) in enumerate(open_source(file_of(part.data), part.split).rows(), 1):
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
@@ -126,11 +133,10 @@ def read_part(number: int, part: Part) -> tuple[list[MixRow], list[str]]:
 
 def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
     try:
-        read = read_candidates(row)
+        read = read_candidates(split_chat(row))
     except BadRow:
         read = read_prompt(row)
-    if row.get("label") is False and not read.labeled:
-        raise BadRow("labeled as bad (label: false)")
+    refuse_disliked(row, read)
     evidence = row.get("provenance")
     evidence = evidence if isinstance(evidence, Mapping) else {}
     name = str(evidence.get("id") or "") or read.id or f"row-{count}"

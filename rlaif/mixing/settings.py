@@ -21,6 +21,7 @@ class Part(BaseModel):
     weight: float = Field(default=1.0, gt=0, le=1000)
     human: bool = False
     license: str = ""
+    split: str = "train"
 
 
 class Quota(BaseModel):
@@ -129,7 +130,9 @@ def part_of(text: str) -> dict[str, object]:
     found: dict[str, object] = {"data": match[1], "share": match[2]}
     for item in (match[3] or "").split(",") if match[3] else []:
         name, equals, value = item.partition("=")
-        if not equals or name.strip() not in ("weight", "human", "license"):
-            raise ValueError(f"{item!r} of {text!r} is not weight=X, human=true or license=NAME")
+        if not equals or name.strip() not in ("weight", "human", "license", "split"):
+            raise ValueError(
+                f"{item!r} of {text!r} is not weight=X, human=true, license=NAME or split=NAME"
+            )
         found[name.strip()] = value.strip()
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Any
 
 import yaml
 
+from rlaif.engines.model_origin import policy_folder
 from rlaif.errors import RlaifError
 from rlaif.records import Origin, Rejected
 from rlaif.stages.layouts import BadRow, read_candidates, read_prompt
-from rlaif.store.mixes import DATA_FILE, REPORT
+from rlaif.store.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.store.run_directory import CONFIG, MANIFEST
 from rlaif.store.sources import Source, open_source
 
 TRAINING, SETTINGS, FEEDBACK = "training.json", "training.yaml", "feedback.json"
+_FEEDBACK_FILES = ("preferences.jsonl", "kto.jsonl", "rejected.jsonl", FEEDBACK)
 MOST_ROWS = 100_000
 MOST_NODES = 1_000
 
@@ -88,29 +91,35 @@ def lineage(name: str) -> Lineage:
     Raises:
         RlaifError: there is nothing of that name.
     """
-    path = Path(name)
-    if not path.exists():
-        open_source(name)  # says what is wrong, or that it is a data set of the hub
+    if not Path(name).exists():
+        raise RlaifError(
+            f"there is no file or folder {name!r} here",
+            hint="Name a file, run, mix or policy; nothing is known of where a hub's data is from.",
+        )
     found = Lineage(name)
     _visit(found, name, Path.cwd(), None)
     return found
 
 
-def _visit(found: Lineage, name: str, near: Path, recorded: str | None) -> str:
+def _visit(
+    found: Lineage, name: str, near: Path, recorded: str | None, split: str = "train"
+) -> str:
     """Take in a node and all it was made from; gives its name.
 
     Args:
         near: a folder that relative paths may be relative to, beside the working one.
-        recorded: the content address under which it was used.
+        recorded: the content address under which it was used; split: what was read of it.
     """
-    path = _locate(name, near)
+    path, same = _locate(name, near, recorded, split)
     key, warning = name, ""
     if path is not None:
         # A row file stands for the run that wrote it.
-        made = next((p for p in list(path.parents)[:2] if _is_made(p)), None)
-        warning = _changed(path, recorded)
+        made = next((p for p in list(path.parents)[:2] if _wrote(p, path)), None)
+        warning = "" if same else f"{path.name} has changed since it was used"
         if path.is_file() and made is not None:
             path = made
+        elif (path / "config.json").is_file():  # a checkpoint stands for its training
+            path = policy_folder(path) or path
         key = _shown(path)
     if found.root == name:
         found.root = key
@@ -122,42 +131,62 @@ def _visit(found: Lineage, name: str, near: Path, recorded: str | None) -> str:
         node.facts.append("not followed: there is too much")
     elif path is None:
         node.facts.append("not found here")
-    elif (path / TRAINING).exists() or (path / SETTINGS).exists():
+    elif path.is_dir() and (path / SETTINGS).exists():
         _policy(found, node, path)
-    elif (path / CONFIG).exists():
+    elif _is_run(path):
         _run(found, node, path)
-    elif (path / REPORT).exists():
+    elif read_mix(path) is not None:
         _mix(found, node, path)
-    elif (path / FEEDBACK).exists():
+    elif _is_feedback(path):
         _feedback(found, node, path)
     elif path.is_dir() and (path / "config.json").exists():
         node.kind = "model"
     else:
-        _data(node, path)
+        _data(node, path, split)
     return key
 
 
-def _is_made(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (CONFIG, REPORT, FEEDBACK))
+def _wrote(folder: Path, file: Path) -> bool:
+    """Whether a file is one of those that a run, a mix or an import in `folder` wrote."""
+    if not file.is_file():
+        return False
+    name = str(file.relative_to(folder))
+    return (
+        (_is_run(folder) and file.parent == folder)
+        or (read_mix(folder) is not None and name in (DATA_FILE, REPORT))
+        or (_is_feedback(folder) and name in _FEEDBACK_FILES)
+    )
 
 
-def _changed(path: Path, recorded: str | None) -> str:
-    """What to say of data that is not what it was when it was used."""
-    if not recorded:
-        return ""
-    try:
-        same = open_source(str(path)).fingerprint() == recorded
-    except RlaifError:
-        return ""
-    return "" if same else f"{path.name} has changed since it was used"
+def _is_run(folder: Path) -> bool:
+    """Whether it holds the configuration that a command wrote, with its format."""
+    return "format" in _yaml(folder / CONFIG)
 
 
-def _locate(name: str, near: Path) -> Path | None:
-    for base in (Path.cwd(), near, *near.parents):
-        path = base / name
-        if path.exists():
-            return path.resolve()
-    return None
+def _is_feedback(folder: Path) -> bool:
+    return isinstance(_json(folder / FEEDBACK).get("config"), dict)
+
+
+def _locate(
+    name: str, near: Path, recorded: str | None = None, split: str = "train"
+) -> tuple[Path | None, bool]:
+    """Where something is now, and whether it is what it was.
+
+    It is looked for beside the working folder and beside what names it; of an absolute path that is
+    no more, each of its ends (the project may have been moved).
+    """
+    parts = Path(name).parts
+    ends = [Path(*parts[i:]) for i in range(1, len(parts))] if Path(name).is_absolute() else []
+    bases = (Path.cwd(), near, *near.parents)
+    places = [base / end for end in (Path(name), *ends) for base in bases]
+    there = [p.resolve() for p in dict.fromkeys(places) if p.exists()]
+    if not there or not recorded:
+        return (there[0] if there else None), True
+    for path in there:
+        with suppress(RlaifError):
+            if open_source(str(path), split).fingerprint() == recorded:
+                return path, True
+    return there[0], False
 
 
 def _shown(path: Path) -> str:
@@ -208,7 +237,7 @@ def _policy(found: Lineage, node: Node, path: Path) -> None:
 
 def _preferences(run: object, near: Path) -> object:
     """The file of a run or mix that DPO read, where it is there."""
-    folder = _locate(run, near) if isinstance(run, str) and run else None
+    folder = _locate(run, near)[0] if isinstance(run, str) and run else None
     files = [folder / name for name in ("preferences.jsonl", DATA_FILE)] if folder else []
     return next((str(file) for file in files if file.exists()), run)
 
@@ -237,7 +266,8 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
         node.facts.append(f"people labeled {review.get('labels')} pairs")
         node.parents.append(("reviewed, from", _visit(found, review["run"], path, None)))
     elif isinstance(given, Mapping) and isinstance(given.get("path"), str):
-        name = _visit(found, given["path"], path, str(given.get("hash", "")))
+        split = str(given.get("split") or "train")
+        name = _visit(found, given["path"], path, str(given.get("hash", "")), split)
         node.parents.append(("from", name))
     for name, settings in _models(config):
         part = "judged by" if command == "label" or "judge" in name else "written by"
@@ -273,9 +303,10 @@ def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _model(found: Lineage, name: str, near: Path, settings: Mapping[str, Any]) -> str:
-    path = _locate(name, near)
-    if path is not None and ((path / TRAINING).exists() or (path / SETTINGS).exists()):
-        return _visit(found, name, near, None)
+    path, _ = _locate(name, near)
+    policy = None if path is None else policy_folder(path)
+    if policy is not None:
+        return _visit(found, str(policy), near, None)
     node = found.nodes.setdefault(name, Node(name, "model"))
     revision = settings.get("revision")
     if revision and not node.facts:
@@ -292,7 +323,7 @@ def _mix(found: Lineage, node: Node, path: Path) -> None:
         node.facts.append(f"{report['human_share']:.1%} of people by weight")
     for part in report.get("parts", []):
         file = str(part.get("file") or part["data"])
-        name = _visit(found, file, path, str(part.get("hash", "")))
+        name = _visit(found, file, path, str(part.get("hash", "")), part.get("split", "train"))
         node.parents.append((f"{part['rows']} rows of", name))
 
 
@@ -306,12 +337,13 @@ def _feedback(found: Lineage, node: Node, path: Path) -> None:
     ]
     log = report.get("config", {}).get("input", {})
     if isinstance(log.get("path"), str):
-        node.parents.append(("from", _visit(found, log["path"], path, log.get("hash"))))
+        split = str(log.get("split") or "train")
+        node.parents.append(("from", _visit(found, log["path"], path, log.get("hash"), split)))
 
 
-def _data(node: Node, path: Path) -> None:
+def _data(node: Node, path: Path, split: str) -> None:
     try:
-        source = open_source(str(path))
+        source = open_source(str(path), split)
         node.facts += _texts(source)
     except RlaifError as error:
         node.facts.append(str(error).split(". ")[0])

@@ -225,6 +225,8 @@ class _Reader:
                     key,
                 )
             filled = [self._fill(part, prefix, previous, (*at, key), earlier) for part in parts]
+            if filled == [""]:  # a value that was left empty: as if it were not there
+                continue
             arguments[key] = filled if isinstance(value, list) else filled[0]
             places[key] = self._tree.places.get((*at, key), Place(self._path))
         place = self._tree.keys.get(at) or Place(self._path)

@@ -22,6 +22,8 @@ from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
 from rlaif.user_functions import function_source
 
 DONE = ".step-done.json"
+_SAME_RESULT = {"override"}
+"""Arguments that let a step run, and change nothing in what it makes."""
 _DATA = (".jsonl", ".json", ".parquet", ".csv")
 _SUFFIXED = re.compile(r"(.+?)([=,].*)")
 """A file or folder with a share (`=0.2`) or settings (`,n=2`) behind it."""
@@ -75,6 +77,7 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
                 "arguments": {
                     key: _content(key, value, recipe.path.parent, found)
                     for key, value in sorted(step.arguments.items())
+                    if key not in _SAME_RESULT
                 },
             }
         )[:12]

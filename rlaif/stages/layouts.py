@@ -42,6 +42,7 @@ FIELDS = (
     "id",
     "tags",
 )
+_ANSWERED = {"response", "completion", "completions", "answer", "output", "chosen"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
@@ -374,6 +375,27 @@ def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Candidat
         source = read_origin(item.get("origin"), origin)
         return Candidate(completion, str(origin) or _writer(source), score, source), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
+
+
+def split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
+    """A row whose only content is a conversation, with its last answer as the completion."""
+    for key in ("messages", "conversation", "conversations"):
+        turns = row.get(key)
+        if isinstance(turns, list) and len(turns) > 1 and not _ANSWERED & row.keys():
+            return {**row, key: turns[:-1], "completion": [turns[-1]]}
+    return row
+
+
+def refuse_disliked(row: Mapping[str, object], read: Candidates) -> None:
+    """Let no completion through that somebody labeled as bad, as data for KTO has them.
+
+    Raises:
+        BadRow: it is one.
+    """
+    label = row.get("label")
+    bad = str(label).strip().lower() in ("false", "0", "0.0", "-1", "-1.0", "bad", "undesirable")
+    if bad and not read.labeled:
+        raise BadRow(f"labeled as bad (label: {label})")
 
 
 def row_weight(row: object) -> float:

@@ -105,6 +105,42 @@ def open_source(name: str, split: str = "train") -> Source:
     return Source(name, "hub", split)
 
 
+def open_evaluation(name: str) -> Source:
+    """Data that must not be trained on: of several splits, `test`, else `validation`, or the one
+    that `NAME:SPLIT` names.
+
+    Raises:
+        RlaifError: as `open_source`; or it can't be found out which splits there are.
+    """
+    data, colon, split = name.rpartition(":")
+    if colon and split and not Path(name).exists() and "/" not in split:
+        return open_source(data, split)
+    found = open_source(name)
+    splits = _splits(found)
+    return open_source(name, next((s for s in ("test", "validation") if s in splits), "train"))
+
+
+def _splits(source: Source) -> list[str]:
+    import datasets
+
+    if source.kind == "datasets":
+        try:
+            saved = datasets.load_from_disk(source.name)
+        except Exception:  # said when it is read
+            return []
+        return list(saved) if isinstance(saved, datasets.DatasetDict) else []
+    if source.kind != "hub":
+        return []
+    try:
+        return [str(split) for split in datasets.get_dataset_split_names(source.name)]
+    except Exception as error:  # the library raises many unrelated types
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise RlaifError(
+            f"the splits of {source.name!r} could not be found out ({reason})",
+            hint="Name one: DATA:SPLIT.",
+        ) from None
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     with path.open("rb") as file:
         number = 0

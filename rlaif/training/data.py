@@ -74,7 +74,9 @@ class Account:
         elif self.human_used:
             lines.append(f"{self.human_used} of {self.human_available} human pairs mixed in")
         if self.human_unreadable:
-            lines.append(f"{self.human_unreadable} human rows could not be read")
+            lines.append(
+                f"{self.human_unreadable} human rows left out: not readable, or labeled by a judge"
+            )
         named = (
             (
                 self.prompt_end_cut,
@@ -227,6 +229,10 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
             chosen, rejected = (c.messages for c in row.completions)
             if chosen == rejected:
                 raise BadRow("chosen equals rejected")
+            evidence = raw.get("provenance")
+            evidence = evidence if isinstance(evidence, Mapping) else {}
+            if evidence.get("judge") and evidence.get("status") != "human":
+                raise BadRow("a judge labeled it")
             p = _own_probability(raw)
         except BadRow:
             bad += 1
@@ -250,7 +256,8 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
         )
     if not rows:
         raise RlaifError(
-            f"{data!r} has no row with prompt, chosen and rejected", hint="Check its columns."
+            f"{data!r} has no row with prompt, chosen and rejected that people labeled",
+            hint="Check its columns; rows that a judge labeled are no rows of people.",
         )
     return rows, bad
 

@@ -122,7 +122,7 @@ def pass_gates(
     }
     before = _before(out)
     if before.get("override") and not facts["override"]:
-        facts = before
+        facts = {key: before.get(key) for key in facts}
     if reasons and gates.override is None:
         mends = [*report.mends, *(["train on other data"] if forbidden else [])]
         mend = "; ".join(mends)
@@ -133,6 +133,12 @@ def pass_gates(
     told = [f"license: {f.sentence}" for f in found if f not in forbidden]
     told += [f"overridden ({gates.override}): {reason}" for reason in reasons]
     return facts, told
+
+
+def names_of(model: str, bases: Sequence[str]) -> list[str]:
+    """The names that licenses are held against: of a folder its own, not where it lies."""
+    named = [Path(name).name if Path(name).is_dir() else name for name in (model, *bases)]
+    return list(dict.fromkeys(named))
 
 
 def keep_gates(facts: dict[str, Any], out: Path) -> None:

@@ -16,7 +16,7 @@ from rlaif.engines.model_origin import model_origin
 from rlaif.hashing import file_digest
 from rlaif.store.sources import open_source
 from rlaif.training.card import supervised_card
-from rlaif.training.gates import keep_gates, pass_gates, supervised_rows, supervised_uses
+from rlaif.training.gates import keep_gates, names_of, pass_gates, supervised_rows, supervised_uses
 from rlaif.training.loop import (
     MetricsFile,
     TrainingResult,
@@ -84,20 +84,21 @@ def train_sft(
     rows, account = gather(file, settings, tokenizer, files)
     on_account(account)
     origin = model_origin(files)
+    bases = names_of(settings.model, origin.bases)
     passed, told = pass_gates(
-        supervised_rows(rows), supervised_uses(rows), [settings.model, *origin.bases],
+        supervised_rows(rows), supervised_uses(rows), bases,
         gates or GateSettings(), out,
     )  # fmt: skip
     for text in told:
         on_note(text)
-    on_start = partial(keep_gates, passed)
     evidence = {
         **passed,
         "manifest_hash": resolved["manifest_hash"],
         "data": file,
         "data_hash": fingerprint,
         "depth": max([origin.depth, *(row.depth for row in rows)]),
-        "bases": list(dict.fromkeys([settings.model, *origin.bases])),
+        "bases": bases,
+        "license": origin.licence,
     }
     return train(
         out,
@@ -107,7 +108,7 @@ def train_sft(
         tokenizer,
         account,
         evidence,
-        on_start=on_start,
+        on_start=partial(keep_gates, evidence),
         make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
         card=lambda result: supervised_card(settings, result, files),
     )
@@ -125,7 +126,7 @@ def preview(
     rows, account = gather(data_file(data), settings, load_tokenizer(files), files)
     pass_gates(
         supervised_rows(rows), supervised_uses(rows),
-        [settings.model, *model_origin(files).bases], gates or GateSettings(),
+        names_of(settings.model, model_origin(files).bases), gates or GateSettings(),
     )  # fmt: skip
     return account
 

@@ -9,7 +9,7 @@ from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import CANDIDATES
 from rlaif.pipeline.verified import SFT
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
-from rlaif.stages.layouts import BadRow, read_candidates, row_weight
+from rlaif.stages.layouts import BadRow, read_candidates, refuse_disliked, row_weight, split_chat
 from rlaif.store.run_directory import run_file
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
@@ -100,9 +100,8 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
 
 
 def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRow]:
-    read = read_candidates(_split_chat(row))
-    if row.get("label") is False and not read.labeled:
-        raise BadRow("labeled as bad (label: false)")
+    read = read_candidates(split_chat(row))
+    refuse_disliked(row, read)
     # Of a ranked pair nobody wants to learn the worse one.
     completions = read.completions[: 1 if read.labeled else None]
     for i, completion in enumerate(completions):
@@ -116,16 +115,6 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
             read.prompt_origin,
             read.tags,
         )
-
-
-def _split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
-    """A row whose only content is a conversation, with its last answer as the completion."""
-    for key in ("messages", "conversation", "conversations"):
-        turns = row.get(key)
-        known = {"response", "completion", "completions", "answer", "output", "chosen"}
-        if isinstance(turns, list) and len(turns) > 1 and not known & row.keys():
-            return {**row, key: turns[:-1], "completion": [turns[-1]]}
-    return row
 
 
 def fit(

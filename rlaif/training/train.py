@@ -29,7 +29,7 @@ from rlaif.training.data import (
     read_labeled,
     read_preferences,
 )
-from rlaif.training.gates import keep_gates, pass_gates, preference_rows, preference_uses
+from rlaif.training.gates import keep_gates, names_of, pass_gates, preference_rows, preference_uses
 from rlaif.training.loop import (
     MetricsFile,
     TrainingResult,
@@ -91,19 +91,20 @@ def train_dpo(
     rows, account = gather(labels, settings, tokenizer, files)
     on_account(account)
     origin = model_origin(files)
+    bases = names_of(settings.model, origin.bases)
     passed, told = pass_gates(
         preference_rows(rows), preference_uses(rows, judges_of(str(run))),
-        [settings.model, *origin.bases], gates or GateSettings(), out,
+        bases, gates or GateSettings(), out,
     )  # fmt: skip
     for text in told:
         on_note(text)
-    on_start = partial(keep_gates, passed)
     evidence = {
         **passed,
         "manifest_hash": manifest_hash,
         "run": str(run),
         "depth": max([origin.depth, *(row.depth for row in rows)]),
-        "bases": list(dict.fromkeys([settings.model, *origin.bases])),
+        "bases": bases,
+        "license": origin.licence,
     }
     return train(
         out,
@@ -113,7 +114,7 @@ def train_dpo(
         tokenizer,
         account,
         evidence,
-        on_start=on_start,
+        on_start=partial(keep_gates, evidence),
         make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
         card=lambda result: model_card(settings, labels, result, files),
     )
@@ -129,7 +130,7 @@ def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None)
     rows, account = gather(find_labels(run), settings, load_tokenizer(files), files)
     pass_gates(
         preference_rows(rows), preference_uses(rows, judges_of(str(run))),
-        [settings.model, *model_origin(files).bases], gates or GateSettings(),
+        names_of(settings.model, model_origin(files).bases), gates or GateSettings(),
     )  # fmt: skip
     return account
 

@@ -310,7 +310,7 @@ def test_rows_of_few_prompts_hang_together() -> None:
     assert tripped <= 1
     few = [AuditRow(f"p{i % 5}", [t], "human", 0) for i, t in enumerate(people(1, 60))]
     report = audit(few, few, Thresholds())
-    assert any("fewer than 20 prompts" in note for note in report.notes)
+    assert any("a side has 5 prompts" in note for note in report.notes)
 
 
 def test_repetition_is_counted_over_all_rows_and_by_weight() -> None:
@@ -357,3 +357,46 @@ def test_scorers_that_fail_are_the_users_and_say_so() -> None:
     nothing = Extras(attributes={"none": lambda said: [float("nan")] * len(said)})
     report = audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), nothing)
     assert any("attribute 'none'" in note for note in report.notes)
+
+
+def test_a_collapse_on_few_prompts_is_seen_and_few_subjects_are_none() -> None:
+    texts = people(6, 400)
+    opening = "as everybody knows there is not much to be said here of that which was asked but "
+    collapsed = [
+        AuditRow(f"p{i % 15}", [opening + " ".join(texts[i % 12].split()[:20])], "model", 1)
+        for i in range(300)
+    ]
+    reference = [AuditRow(f"q{i}", [t], "human", 0) for i, t in enumerate(texts)]
+    report = audit(collapsed, reference, Thresholds())
+    assert any(item["group"] == "diversity" for item in report.tripped)
+    for seed in range(6):
+        order = random.Random(seed).sample(sorted(topics), 30)
+        sides = [
+            [
+                AuditRow(name, [part], "human", 0)
+                for name in names
+                for part in [" ".join(p.split()) for p in topics[name].split("\n\n")][1:40]
+                if len(part.split()) >= 12
+            ]
+            for names in (order[:15], order[15:])
+        ]
+        assert audit(*sides, Thresholds(seed=seed)).sentences == []
+
+
+def test_columns_that_the_data_has_not_are_noted_and_unknown_ones_refused() -> None:
+    texts = people(4, 120)
+    human = [AuditRow(f"p{i}", [t], "human", 0, raw={"topic": "ab"[i % 2]})
+             for i, t in enumerate(texts[:60])]  # fmt: skip
+    data = [AuditRow(f"q{i}", [t], "human", 0) for i, t in enumerate(texts[60:])]
+    report = audit(data, human, Thresholds(), Extras(columns=("topic",)))
+    assert not [c for c in report.checks if c.name.startswith("slice topic")]
+    assert any("column 'topic': no row of the data has it" in note for note in report.notes)
+    with pytest.raises(RlaifError, match="has a column 'tpoic'"):
+        audit(data, human, Thresholds(), Extras(columns=("tpoic",)))
+
+
+def test_defaults_that_are_written_down_change_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text("min_human: 0.1\nfloor: 0.85\n")
+    assert load_thresholds(file).facts == Thresholds().facts
+    assert Thresholds(min_human=0.2).facts["min_human_from_depth"] == 0

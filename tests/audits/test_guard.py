@@ -119,7 +119,7 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
     ]
     plain = write_rows(tmp_path / "p.jsonl", [{"prompt": "x y"}])
     assert guard(plain, None, Thresholds()).human_share is None
-    assert "unknown" in guard(plain, None, Thresholds(min_human=0.1)).sentences[0]
+    assert "unknown" in guard(plain, None, Thresholds(min_human=0.2)).sentences[0]
     with pytest.raises(RlaifError, match="no row with a prompt"):
         guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, Thresholds())
 

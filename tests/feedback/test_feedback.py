@@ -300,3 +300,73 @@ def test_half_a_character_is_a_bad_row(tmp_path: Path) -> None:
     assert (report.events, report.unreadable) == (1, 1)
     (bad,) = read(tmp_path / "out" / "rejected.jsonl")
     assert (bad["place"], "surrogate" in bad["reason"]) == ("line 1", True)
+
+
+def test_no_user_has_more_preferences_than_the_cap(tmp_path: Path) -> None:
+    drafts = [f"draft {i}" for i in range(60)]
+    rows: list[dict[str, Any]] = [
+        {"user": "busy", "prompt": "q", "response": "kept", "regenerated": drafts},
+        *({"user": "rater", "prompt": "r", "response": f"answer {i}", "rating": 1 + i % 5}
+          for i in range(20)),
+        {"user": "calm", "prompt": "s", "response": "a", "edited": "b"},
+    ]  # fmt: skip
+    report, pairs, kto = imported(tmp_path, rows, per_user=8)
+    assert report.capped == 12  # of the rater's twenty events
+    for found, of in ((pairs, {"busy": 8, "rater": 8, "calm": 1}),
+                      (kto, {"busy": 8, "calm": 2})):  # fmt: skip
+        counts = dict.fromkeys(of, 0)
+        for row in found:
+            for name, prompt in (("busy", "q"), ("rater", "r"), ("calm", "s")):
+                if name in counts and row["prompt"][0]["content"] == prompt:
+                    counts[name] += 1
+        assert counts == of
+    # The same draw each time; another seed draws others.
+    assert imported(tmp_path / "again", rows, per_user=8)[1] == pairs
+    assert imported(tmp_path / "other", rows, per_user=8, seed=1)[1] != pairs
+
+
+def test_pairs_of_several_votes_name_all_of_them(tmp_path: Path) -> None:
+    (pair,) = imported(tmp_path, votes("q", good=(3, 0), bad=(0, 3)))[1]
+    assert pair["provenance"]["source"] == "3 vote"
+    assert pair["provenance"]["users"].count("u") == 6
+    assert pair["p_chosen"] == pytest.approx(1 / (1 + 1 / 4**3), abs=1e-5)
+
+
+def test_what_tables_write_is_read_for_what_it_means(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "prompt,response,user,thumbs,rating,edited\n"
+        "q,good,a,1.0,,false\n"
+        "q,bad,b,0.0,n/a,true\n"
+        "r,good,a,thumbs-up,,False\n"
+        "r,bad,b,\U0001f44e\U0001f3fd,nan,\n"
+        "s,good,a,up,n/a,0\n"
+        "s,bad,b,Thumbs down,,1\n"
+    )
+    report = import_feedback(str(log), tmp_path / "out", FeedbackSettings())
+    assert (report.events, report.unreadable) == (6, 0)
+    found = read(tmp_path / "out" / "preferences.jsonl")
+    assert [(said(p, "chosen"), said(p, "rejected")) for p in found] == [("good", "bad")] * 3
+    assert not any("edit" in p["provenance"]["source"] for p in found)
+
+
+def test_chats_and_lists_of_drafts_are_read(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "kept"}]
+    rows = [{"messages": chat, "thumbs": "up", "regenerated": [{"text": "first"}, "second"]}]
+    report, pairs, _ = imported(tmp_path, rows)
+    assert report.unreadable == 0
+    assert {said(p, "rejected") for p in pairs} == {"first", "second"}
+    assert {said(p, "chosen") for p in pairs} == {"kept"}
+
+
+def test_a_filter_is_asked_about_texts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "strict_filter.py").write_text(
+        "def clean(text):\n    return text[0].upper() + text[1:]\n"
+    )
+    rows = [{"prompt": "q", "response": "bad", "edited": "good", "user": "a"}]
+    report, pairs, _ = imported(tmp_path / "x", rows, personal="strict_filter:clean")
+    assert report.unreadable == 0
+    assert said(pairs[0], "chosen") == "Good"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import datasets
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from rlaif.cli.main import main
+from rlaif.audits.rows import read_audited
+from rlaif.cli.main import cli, main
 from rlaif.errors import RlaifError
 from rlaif.licensing import load_licenses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
@@ -26,6 +29,7 @@ from rlaif.store.mixes import DATA_FILE
 from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.gates import preference_uses
 from rlaif.training.supervised import SupervisedAccount, read_supervised
+from tests.review.helpers import desk_of, labeled
 from tests.writing.helpers import write_rows
 
 WORDS = [f"word{i}" for i in range(3000)]
@@ -85,7 +89,7 @@ def test_shares_are_kept_and_the_result_is_a_datasets_directory(tmp_path: Path) 
     assert mixed(tmp_path / "m", parts)[0] == report, "made already"
     with pytest.raises(RlaifError, match="holds another mix"):
         mixed(tmp_path / "m", parts, total=8)
-    with pytest.raises(RlaifError, match=r"has 90 rows, and 200 rows .* need 150.*--total 120"):
+    with pytest.raises(RlaifError, match=r"has 90 rows .*, and 200 rows .* need 150.*--total 120"):
         mixed(tmp_path / "n", parts, total=200)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").write_text("mine")
@@ -214,7 +218,7 @@ def test_quotas_hold_a_slice_whatever_its_share_was(tmp_path: Path) -> None:
     assert report.slices[1]["rows"] == 200
     # All there is, without --total: 30 Welsh rows are 5% of 600.
     assert mixed(tmp_path / "n", [Part(data=data, share=1)], quotas=quotas)[0].rows == 600
-    with pytest.raises(RlaifError, match=r"slice tag:welsh' has 30 rows, and 900.*need 45.*600"):
+    with pytest.raises(RlaifError, match=r"slice tag:welsh' has 30 rows .*, and 900.*need 45.*600"):
         mixed(tmp_path / "o", [Part(data=data, share=1)], quotas=quotas, total=900)
     with pytest.raises(RlaifError, match="no row is in the slice 'tag:manx'"):
         mixed(
@@ -439,3 +443,113 @@ def test_weights_in_a_table_count(tmp_path: Path) -> None:
     table.write_text("prompt,chosen,rejected,weight\n" + "\n".join(lines) + "\n")
     _, rows = mixed(tmp_path / "m", [Part(data=str(table), share=1, human=True)])
     assert Counter(row["weight"] for row in rows) == {3.0: 5, 1.0: 5}
+
+
+def test_another_mix_of_the_same_name_is_not_taken_from_the_cache_of_datasets(
+    tmp_path: Path,
+) -> None:
+    found = []
+    for i, count in enumerate((12, 30)):
+        part = Part(data=pairs(tmp_path / f"{i}.jsonl", count, i), share=1, human=True)
+        (tmp_path / str(i)).mkdir()
+        mixed(tmp_path / str(i) / "data", [part])
+        loaded = datasets.load_dataset(
+            str(tmp_path / str(i) / "data"), split="train", cache_dir=str(tmp_path / "cache")
+        )
+        found.append(len(loaded))
+    assert found == [12, 30]
+
+
+def test_evaluations_are_read_where_they_are_tested_and_with_their_answers(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    long = text(rng, 30)
+    rows = [{"prompt": text(rng), "completion": text(rng)} for _ in range(10)]
+    leaked = [rows[0]["prompt"], long]
+    rows.append({"prompt": "another question", "completion": f"so: {long} indeed"})
+    rows.append({"prompt": "yes or no?", "completion": "no"})
+    data = write_rows(tmp_path / "sft.jsonl", rows)
+    test = datasets.Dataset.from_list(
+        [{"question": leaked[0], "answer": "no"}, {"question": "what else?", "answer": leaked[1]}]
+    )
+    train = datasets.Dataset.from_list([{"question": rows[1]["prompt"], "answer": "x"}])
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path / "both"))
+    for number, (name, out) in enumerate(
+        ((f"{tmp_path}/both", 2), (f"{tmp_path}/both:test", 2), (f"{tmp_path}/both:train", 1))
+    ):
+        report, mixed_rows = mixed(
+            tmp_path / f"m{number}", [Part(data=data, share=1, human=True)], evaluations=[name]
+        )
+        assert report.parts[0]["contaminated"] == out
+        kept = {row["completion"][0]["content"] for row in mixed_rows}
+        assert "no" in kept, "an answer of a word says nothing"
+    with pytest.raises(RlaifError, match="no split 'dev'"):
+        mixed(tmp_path / "x", [Part(data=data, share=1)], evaluations=[f"{tmp_path}/both:dev"])
+
+
+@pytest.mark.parametrize("label", [False, "False", 0, "bad"])
+def test_what_somebody_labeled_as_bad_is_nothing_to_learn(tmp_path: Path, label: object) -> None:
+    rows = [{"prompt": f"q {i}", "completion": f"a {i}", "label": True} for i in range(12)]
+    rows.append({"prompt": "q", "completion": "starve, you idiot", "label": label})
+    data = write_rows(tmp_path / "kto.jsonl", rows)
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1, human=True)])
+    assert len(found) == 12
+    assert "labeled as bad" in report.parts[0]["first unreadable"][0]
+    account = SupervisedAccount()
+    assert len(read_supervised(data, account)) == 12
+    assert len(account.unreadable) == 1
+
+
+def test_chats_that_end_with_the_answer_are_completions(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": r, "content": f"{r} {i}"} for r in ("user", "assistant")]}
+        for i in range(12)
+    ]
+    data = write_rows(tmp_path / "chats.jsonl", rows)
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1, human=True)])
+    assert report.kind == "sft"
+    assert {row["completion"][0]["content"] for row in found} == {
+        f"assistant {i}" for i in range(12)
+    }
+
+
+def test_who_wrote_the_chosen_completion_counts(tmp_path: Path) -> None:
+    model = {"kind": "model", "model": "m", "depth": 1}
+    rows = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}",
+             "chosen_origin": HUMAN if i < 5 else model,
+             "rejected_origin": model if i < 5 else HUMAN} for i in range(20)]  # fmt: skip
+    data = write_rows(tmp_path / "p.jsonl", rows)
+    report, _ = mixed(tmp_path / "m", [Part(data=data, share=1)])
+    assert report.human_share == 0.25
+    audited = read_audited(str(tmp_path / "m"))
+    assert sum(row.kind == "human" for row in audited) == 5
+
+
+def test_a_mix_of_a_mix_knows_how_good_its_labels_are(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 40)
+    plain = pairs(tmp_path / "people.jsonl", 20, 3)
+    parts = [Part(data=str(run), share=1), Part(data=plain, share=1, human=True)]
+    mixed(tmp_path / "m", parts)
+    mixed(tmp_path / "n", [Part(data=str(tmp_path / "m"), share=1)])
+    one, two = ((tmp_path / name / "README.md").read_text() for name in "mn")
+    heading = f"### `{run}`: judge `hashed`"
+    assert heading in one
+    assert heading in two
+    # What people say of the run later is another mix.
+    with closing(desk_of(run, 20, overlap=0.0)) as desk:
+        number = desk.next_for("anna")
+        assert number is not None
+        desk.decide(number, "anna", "a", first="a")
+    CliRunner().invoke(cli, ["labels", "report", str(run)], catch_exceptions=False)
+    with pytest.raises(RlaifError, match=r"holds another mix \(parts"):
+        mixed(tmp_path / "m", parts)
+
+
+def test_the_card_names_licenses_as_the_hub_does(tmp_path: Path) -> None:
+    for number, (name, shown) in enumerate(
+        (("Apache 2.0", "apache-2.0"), ("CC-BY-4.0", "cc-by-4.0"), ("ours", "other"))
+    ):
+        rows = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(10)]
+        data = write_rows(tmp_path / f"{number}.jsonl", rows)
+        mixed(tmp_path / f"m{number}", [Part(data=data, share=1, human=True, license=name)])
+        card = (tmp_path / f"m{number}" / "README.md").read_text()
+        assert f"license: {shown}\n" in card

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from rlaif.cli.main import main
+from rlaif.errors import RlaifError
 from rlaif.licensing import Use, check, load_licenses
 from rlaif.pipeline.critique import CritiqueSettings, prepare_critique
 from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
@@ -18,8 +20,9 @@ from rlaif.pipeline.settings import LabelSettings
 from rlaif.pipeline.writing import run_writing
 from rlaif.records import GenerationRequest, Origin
 from rlaif.stages.layouts import read_candidates, read_prompt
-from rlaif.training.settings import SFTSettings
+from rlaif.training.settings import DPOSettings, SFTSettings
 from rlaif.training.sft import train_sft
+from rlaif.training.train import train_dpo
 from tests.writing.helpers import SCRIPTED, read, use_writer, write_rows
 
 NOW = "2023-11-14T22:13:20Z"  # SOURCE_DATE_EPOCH of the tests
@@ -135,7 +138,9 @@ def test_a_loop_of_files_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     for name, other in (("a", "b"), ("b", "a")):
         Path(name).mkdir()
-        Path(name, "run.yaml").write_text(f"command: generate\ninput: {{path: {other}/x.jsonl}}\n")
+        Path(name, "run.yaml").write_text(
+            f"format: 1\ncommand: generate\ninput: {{path: {other}/x.jsonl}}\n"
+        )
         Path(name, "x.jsonl").write_text("")
     assert "(see above)" in "\n".join(lineage("a").lines())
 
@@ -175,6 +180,12 @@ def test_the_shipped_license_file_reads_well() -> None:
     assert said("gpt-4o-mini") == said("claude-sonnet-4") == said("gemini-2.5-pro") == "forbidden"
     assert said("openai/gpt-4o") == said("openai/o1") == said("o3-mini") == "forbidden"
     assert said("openai/gpt-oss-20b", "apache-2.0") == "allowed"
+    for name in ("gpt-35-turbo", "azure/gpt-4o", "openrouter/openai/gpt-4o",
+                 "models/gemini-1.5-pro",
+                 "anthropic.claude-3-5-sonnet-20240620-v1:0", "us.anthropic.claude-3-haiku",
+                 "vertex_ai/gemini-1.5-pro", "text-davinci-003", "unsloth/llama-3-8b-Instruct",
+                 "llama2:7b"):  # fmt: skip
+        assert said(name) == "forbidden", name
     # Named after a service's model, and nobody's of theirs.
     assert said("someone/o1-distill") == said("someone/claude-like-7b") == "ask"
     assert said("/models/Llama-2-7b-hf") == "forbidden"
@@ -190,3 +201,41 @@ def test_sampling_at_one_is_said() -> None:
     found = read_candidates({"prompt": "q", "completion": "x", "origin": stated}).completions[0]
     assert found.source.sampling == "temperature=1.0 top_p=1.0 seed=1"
     assert found.source.depth == 1
+
+
+def test_lineage_knows_its_own_files_splits_and_moved_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "proj"
+    (project / "data").mkdir(parents=True)
+    monkeypatch.chdir(project)
+    rows = [{"prompt": f"q {i}", "response_a": "a", "response_b": "b"} for i in range(3)]
+    write_rows(Path("data/pairs.jsonl"), rows)
+    # Files of these names that no command wrote.
+    Path("data/feedback.json").write_text("[]")
+    Path("data/run.yaml").write_text("mine: true\n")
+    test = datasets.Dataset.from_list(rows)
+    train = datasets.Dataset.from_list(
+        [{**rows[0], "prompt_origin": {"kind": "model", "model": "m"}}]
+    )
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk("data/both")
+    settings = LabelSettings(judge=SCRIPTED, template="demo")
+    run_label(prepare("data/pairs.jsonl", "demo", settings), Path("runs/one"))
+    run_label(prepare("data/both", "demo", settings, split="test"), Path("runs/two"))
+    tree = "\n".join(lineage("runs/one").lines())
+    assert "from data data/pairs.jsonl: 6 completions" in tree
+    tree = "\n".join(lineage("runs/two").lines())
+    assert "3 prompts of unknown origin" in tree
+    assert "!" not in tree
+    train_dpo(Path("runs/one"), Path("policies/p"), DPOSettings(model="demo", epochs=0.1))
+    monkeypatch.chdir(tmp_path)
+    project.rename(tmp_path / "moved")
+    # Something else of the same name lies here.
+    Path("data").mkdir()
+    write_rows(Path("data/pairs.jsonl"), [{"prompt": "other", "response_a": "x"}])
+    tree = "\n".join(lineage("moved/policies/p").lines())
+    assert "trained on run moved/runs/one: label" in tree
+    assert "from data moved/data/pairs.jsonl: 6 completions" in tree
+    assert "!" not in tree
+    with pytest.raises(RlaifError, match="no file or folder 'moved/runs/oen'"):
+        lineage("moved/runs/oen")

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from rlaif.cli.main import main
+from rlaif.engines.hub import resolve_model
+from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
+from rlaif.licensing import check, load_licenses
 from rlaif.pipeline.labelers import Judges
 from rlaif.pipeline.lineage import lineage
 from rlaif.records import Origin
-from rlaif.training.data import TrainingRow
-from rlaif.training.gates import Stopped, pass_gates, preference_rows, preference_uses
+from rlaif.training.data import TrainingRow, read_labeled
+from rlaif.training.gates import Stopped, names_of, pass_gates, preference_rows, preference_uses
 from rlaif.training.settings import DPOSettings, GateSettings, SFTSettings
 from rlaif.training.sft import train_sft
 from rlaif.training.train import train_dpo
@@ -214,3 +217,49 @@ def test_a_tenth_of_people_is_enough_whatever_the_number() -> None:
         found, human = mix(judged[:count], people_, 0.1, 0)
         assert human / len(found) >= 0.1
         assert (human - 1) / (len(found) - 1) < 0.1
+
+
+def test_labels_of_a_judge_are_no_human_rows(tmp_path: Path) -> None:
+    evidence = {"judge": "gpt-4o", "status": "decided"}
+    rows = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}", "p_chosen": 0.9,
+             **({"provenance": evidence} if i < 30 else {})} for i in range(32)]  # fmt: skip
+    found, left_out = read_labeled(write_rows(tmp_path / "some.jsonl", rows))
+    assert (len(found), left_out) == (2, 30)
+    with pytest.raises(RlaifError, match="that people labeled"):
+        read_labeled(write_rows(tmp_path / "none.jsonl", rows[:30]))
+
+
+def test_a_checkpoint_is_as_deep_as_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = people(5, 60)
+    deep = supervised(tmp_path / "deep.jsonl", texts, depth=3)
+    settings = SFTSettings(**{**SETTINGS, "epochs": 1.0, "save_steps": 2})
+    train_sft(deep, tmp_path / "p", settings)
+    (checkpoint, *_) = sorted((tmp_path / "p" / "checkpoints").glob("checkpoint-*"))
+    for unfinished in (False, True):
+        if unfinished:  # as while it is being trained
+            for name in ("training.json", "README.md"):
+                (tmp_path / "p" / name).unlink()
+        found = model_origin(resolve_model(str(checkpoint)))
+        assert (found.depth, found.licence) == (3, "apache-2.0")
+        assert "demo" in found.bases
+        tree = "\n".join(lineage(str(checkpoint)).lines())
+        assert tree.startswith(f"policy {tmp_path / 'p'}")
+        assert f"trained on data {deep}" in tree
+
+
+def test_where_a_model_lies_exempts_it_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("llama-3-tests/qwen", "models/Meta-Llama-3-8B"):
+        Path(name).mkdir(parents=True)
+    assert names_of("llama-3-tests/qwen", ()) == ["qwen"]
+    assert names_of("llama-3-tests/mine", ("meta-llama/Meta-Llama-3-8B",)) == [
+        "llama-3-tests/mine", "meta-llama/Meta-Llama-3-8B",
+    ]  # fmt: skip
+    used = preference_uses(rows("meta-llama/Meta-Llama-3-8B-Instruct"), {})
+    book = load_licenses()
+    assert check(book, used, names_of("llama-3-tests/qwen", ()))[0].trains == "forbidden"
+    assert check(book, used, names_of("models/Meta-Llama-3-8B", ())) == []

@@ -283,3 +283,24 @@ def test_values_that_a_recipe_does_not_have_are_refused(tmp_path: Path) -> None:
         load_recipe(str(recipe), {"m": "1"})
     with pytest.raises(RlaifError, match="Did you mean 'rlaif'"):
         load_recipe("rlaf", {})
+
+
+def test_a_reason_lets_a_recipe_go_on_and_runs_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = RECIPE.replace("floor: 0.5}", 'floor: 1.0, override: ""}')
+    text = text.replace("floor: $floor}", "max_depth: 0, override: $override}")
+    recipe = write(tmp_path, text)
+    arguments = [str(recipe), "--set", f"prompts={tmp_path / 'prompts.jsonl'}", "-o",
+                 str(tmp_path / "work")]  # fmt: skip
+    code, _, err = run(monkeypatch, capfd, *arguments)
+    assert code == 2
+    assert "1 synthetic generations deep, over 0" in err
+    code, _, err = run(monkeypatch, capfd, *arguments, "--set", "override=looked at by hand")
+    assert code == 0
+    (kept,) = (tmp_path / "work" / "guard").glob("*/guard.json")
+    assert json.loads(kept.read_text())["override"] == "looked at by hand"
+    # Without the reason, and with another, all is done.
+    for more in ([], ["--set", "override=another"]):
+        values = dict(pair.split("=", 1) for pair in more[1:])
+        assert set(states(recipe, tmp_path / "work", **values).values()) == {"done"}

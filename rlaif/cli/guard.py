@@ -80,5 +80,6 @@ class GuardTripped(RlaifError):
         mend = "; ".join(mends)
         super().__init__(
             f"the guard tripped: {reasons}",
-            hint=f'{mend[0].upper()}{mend[1:]}; or change the setting, or give --override "REASON".',
+            hint=f"{mend[0].upper()}{mend[1:]}; or change the setting, or give "
+            '--override "REASON".',
         )

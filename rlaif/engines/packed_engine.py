@@ -104,7 +104,7 @@ class PackedEngine:
             self._model.set_attn_implementation(tree_attention.NAME)
             if self._device == "cpu":
                 keep_freed_memory()
-                spare_memory(self._model.base_model, tree_attention.attend)
+                spare_memory(self._model.base_model)
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
             asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
             # In two passes, the second of which goes on from the first.

@@ -38,7 +38,8 @@ OUT is a `datasets` directory with a data card: `datasets.load_dataset("OUT")` r
 `rlaif train-dpo`, `train-sft`, `generate` and `audit`. Pairs with a preference, prompts with a
 completion and prompts alone can be mixed. Of rows that say the same, what people wrote or labeled
 is kept. Shares are of rows before weights; quotas hold a slice at its share of the rows, whatever
-its share of the data is, so that small languages, topics and groups do not fade.
+its share of the data is, so that small languages, topics and groups do not fade. Where rows of
+people are weighted up, a slice weighs more or less than its quota: the card says how much.
 """
 
 
@@ -103,10 +104,14 @@ def command(
             note(f"{part['data']}, {text}")
     if report.slices:
         shown = [
-            (s["slice"], percent(s["before"]), percent(s["quota"]), percent(s["share"]), s["rows"])
+            (
+                s["slice"],
+                *(percent(s[key]) for key in ("before", "quota", "share", "by weight")),
+                s["rows"],
+            )
             for s in report.slices
         ]
-        click.echo("\n" + table(["slice", "before", "quota", "mixed", "rows"], shown))
+        click.echo("\n" + table(["slice", "before", "quota", "mixed", "by weight", "rows"], shown))
     click.echo(
         f"\n{report.rows} rows ({report.kind}); people's share by weight "
         f"{percent(report.human_share)}"

@@ -118,11 +118,12 @@ def _slices(report: MixReport) -> str:
     if not report.slices:
         return ""
     rows = [
-        (s["slice"], f"{s['before']:.1%}", f"{s['quota']:.1%}", f"{s['share']:.1%}", s["rows"])
+        (s["slice"], f"{s['before']:.1%}", f"{s['quota']:.1%}", f"{s['share']:.1%}",
+         f"{s['by weight']:.1%}", s["rows"])
         for s in report.slices
-    ]
+    ]  # fmt: skip
     return "## Slices held by quota\n\n" + _table(
-        ["slice", "before", "quota", "here", "rows"], rows
+        ["slice", "before", "quota", "here", "by weight", "rows"], rows
     )
 
 

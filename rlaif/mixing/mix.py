@@ -51,7 +51,7 @@ class MixReport:
             duplicates or as contaminated, and that could not be read.
         human_share: by weight.
         human_factor: how much human rows were weighted up to reach the minimum.
-        slices: share of the rows of each slice with a quota, before and in the mix.
+        slices: share of the rows of each slice with a quota, before and in the mix, and by weight.
         origins: rows by who wrote what was to be learned; depths: by generation; licenses: by the
             license of each text.
         licenses_found: what the license file has to say of it.
@@ -105,6 +105,7 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Fi
     cleaned = clean(rows, settings.near_duplicate, _contamination(plan))
     chosen, slices = _draw(plan, cleaned.rows)
     chosen, factor, share = _enough_human(chosen, plan)
+    slices = [{**s, "by weight": _weight_of(chosen, s["slice"])} for s in slices]
     random.Random(settings.seed).shuffle(chosen)
     found = check(book, uses(_texts(chosen, judges)))
     report = MixReport(
@@ -349,6 +350,12 @@ def _asked(judges: Judges, rows: Iterable[MixRow]) -> Judges:
     """The judges whose labels are in the mix."""
     named = {row.labeled_by for row in rows}
     return {name: found for name, found in judges.items() if name in named}
+
+
+def _weight_of(rows: Sequence[MixRow], name: str) -> float:
+    """The share of a slice in what is trained, where a weight is a repetition."""
+    total = sum(row.weight for row in rows)
+    return sum(row.weight for row in rows if slice_holds(row, name)) / total if total else 0.0
 
 
 def _texts(rows: Iterable[MixRow], judges: Judges) -> Iterator[tuple[str, Origin, str]]:

@@ -553,3 +553,20 @@ def test_the_card_names_licenses_as_the_hub_does(tmp_path: Path) -> None:
         mixed(tmp_path / f"m{number}", [Part(data=data, share=1, human=True, license=name)])
         card = (tmp_path / f"m{number}" / "README.md").read_text()
         assert f"license: {shown}\n" in card
+
+
+def test_what_a_slice_weighs_is_said_beside_its_rows(tmp_path: Path) -> None:
+    model = {"kind": "model", "model": "m", "depth": 1}
+    rows = [{"prompt": f"q {i}", "completion": f"a {i}", "origin": HUMAN if i < 10 else model,
+             "tags": ["welsh"] if i < 6 else []} for i in range(200)]  # fmt: skip
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    quotas = [Quota(slice="tag:welsh", share=0.03)]
+    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], quotas=quotas)
+    assert report.human_factor > 1
+    (welsh,) = report.slices
+    assert welsh["share"] == 0.03
+    weights = {True: 0.0, False: 0.0}
+    for row in found:
+        weights["welsh" in row["provenance"]["tags"]] += row["weight"]
+    assert welsh["by weight"] == pytest.approx(weights[True] / sum(weights.values()))
+    assert f"| {welsh['by weight']:.1%} | 6 |" in (tmp_path / "m" / "README.md").read_text()

@@ -7,4 +7,4 @@ scripts/setup.sh --dev
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports
-exec .venv/bin/python -m pytest --durations=15 "$@"
+exec .venv/bin/python -m pytest --numprocesses 2 --dist worksteal --durations=15 "$@"

@@ -13,6 +13,7 @@ from rlaif.records import Rejected
 from rlaif.stages.layouts import (
     BadRow,
     Candidates,
+    ranked,
     read_candidates,
     read_prompt,
     row_weight,
@@ -106,7 +107,8 @@ def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str |
 
 def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] | None:
     try:
-        read = read_candidates(split_chat(row)) if which != "prompts" else read_prompt(row)
+        read = read_prompt(row) if which == "prompts" else read_candidates(split_chat(row))
+        read = read if which == "prompts" else ranked(row, read)
     except BadRow:
         if which not in ("auto", "prompts"):
             return None

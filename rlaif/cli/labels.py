@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,11 @@ Examples:
   rlaif calibrate runs/first --human human.jsonl     takes the pairs drawn at random
   rlaif labels export runs/first -o queue.json --format label-studio
 
-jsonl and csv hold the labels. argilla and label-studio hold the whole queue, to be labeled there,
-with what was said so far; Label Studio's interface for it is written beside the file.
+jsonl and csv hold the labels (with --queue the whole queue: fill in `label` and `reviewer`, then
+`rlaif labels import`). argilla and label-studio hold the whole queue, to be labeled there, with
+what was said so far; Label Studio's interface for it is written beside the file. Of a pair on which
+people contradict each other the label is one of their votes, drawn by chance, and of a reviewer who
+changed an answer the first one: what `calibrate`, `eval` and `win-rate` estimate rests on them.
 """
 
 
@@ -49,23 +52,40 @@ with what was said so far; Label Studio's interface for it is written beside the
 @click.option(
     "--audit-only", is_flag=True, help="Only pairs that were drawn at random.",
 )  # fmt: skip
+@click.option(
+    "--queue", is_flag=True,
+    help="With jsonl and csv: also the pairs without a label, to be filled in.",
+)  # fmt: skip
 @click.option("--with-judge", is_flag=True, help="Show the judge's verdicts as suggestions there.")
 @_certainty
 def export_command(
-    run: str, out: str, form: str, audit_only: bool, with_judge: bool, certainty: float
+    run: str,
+    out: str,
+    form: str,
+    audit_only: bool,
+    queue: bool,
+    with_judge: bool,
+    certainty: float,
 ) -> None:
     """Write labels, or the queue, for other tools."""
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render
-    from rlaif.review.labels import combine
+    from rlaif.review.labels import combine, first_said
     from rlaif.store.run_directory import write_atomically
 
     with closing(_desk(run)) as desk:
         tasks = [t for t in desk.tasks() if t.audit or not audit_only]
-        labels = combine(tasks, desk.decisions(), certainty=certainty, expert=desk.fact("expert"))
-    if form in ("jsonl", "csv") and not labels:
-        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
+        said = first_said(desk.decisions(undone=True))
+        labels = combine(tasks, said, certainty=certainty, expert=desk.fact("expert"))
+    if form in ("jsonl", "csv") and not labels and not queue:
+        raise RlaifError(
+            f"nobody has labeled a pair of {run!r} yet",
+            hint="See `rlaif review`; --queue writes the pairs to be labeled.",
+        )
     path = Path(out)
-    _write(path, render(form, tasks, labels, with_judge=with_judge))  # type: ignore[arg-type]
+    _write(
+        path,
+        render(form, tasks, labels, with_judge=with_judge, queue=queue),  # type: ignore[arg-type]
+    )
     if form == "label-studio":
         config = path.with_suffix(".xml")
         write_atomically(config, LABEL_STUDIO_CONFIG)
@@ -95,9 +115,10 @@ def _write(path: Path, text: str) -> None:
 def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -> None:
     """Add labels that people gave elsewhere.
 
-    FILE is one that `rlaif labels export` wrote, filled in: jsonl or csv with id, row and label
-    (a, b or tie) and perhaps reviewer; Argilla's `records.to_json`; Label Studio's JSON export.
-    A label that is there already is not added again.
+    FILE is one that `rlaif labels export` wrote, filled in or corrected: jsonl or csv with id, row
+    and label (a, b or tie) and perhaps reviewer; Argilla's `records.to_json`; Label Studio's JSON
+    export. A label that is there already is not added again; one that was changed needs `reviewer`,
+    in the file or as --reviewer.
     """
     from rlaif.review.desk import first_shown
     from rlaif.review.exchange import name_of, read_labels, same_as
@@ -120,7 +141,7 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
                 continue
             desk.decide(
                 task.number, said.reviewer, said.verdict,
-                first=first_shown(task, said.reviewer) if ours else "a",
+                first=first_shown(task, said.reviewer) if ours else "",
                 note=said.note, edited=said.edited, seconds=said.seconds, blind=blind,
             )  # fmt: skip
             added += 1
@@ -151,6 +172,8 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
     from rlaif.review.applying import apply_labels
 
     labels, facts = _found(run, certainty)
+    if not labels:
+        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
     applied = apply_labels(Path(run), labels, Path(out), certainty=certainty, facts=facts)
     counts: dict[str, Any] = {k: v for k, v in vars(applied).items() if k != "path"}
     if as_json:
@@ -239,7 +262,8 @@ def reviewers_command(
         )
     texts = _lines(human_texts) if human_texts else []
     with closing(_desk(run)) as desk:
-        tasks, decisions, expert = list(desk.tasks()), desk.decisions(), desk.fact("expert")
+        tasks, expert = list(desk.tasks()), desk.fact("expert")
+        decisions = desk.decisions(undone=True)
     score = _checked_detector(detector) if detector else None
     found = report_reviewers(tasks, decisions, expert=expert, detector=score, human_texts=texts)
     if not found:
@@ -326,18 +350,29 @@ def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
     return score
 
 
+def refresh_review(run: str) -> None:
+    """Write what people said so far of a run beside it, where it was reviewed."""
+    from rlaif.review.desk import DESK
+    from rlaif.store.run_directory import REVIEW, write_atomically
+
+    if (Path(run) / DESK).exists():
+        with suppress(RlaifError):  # nobody has said anything yet
+            write_atomically(Path(run) / REVIEW, json.dumps(_found(run, 0.95)[1]) + "\n")
+
+
 def _found(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]]:
     """What people said of each pair, and of the run."""
     from rlaif.review.labels import combine, review_facts
 
     with closing(_desk(run)) as desk:
-        tasks, decisions = list(desk.tasks()), desk.decisions()
+        tasks, last, ever = list(desk.tasks()), desk.decisions(), desk.decisions(undone=True)
         total = int(desk.fact("total") or len(tasks))
         expert = desk.fact("expert")
-    labels = combine(tasks, decisions, certainty=certainty, expert=expert)
-    if not labels:
+    labels = combine(tasks, last, certainty=certainty, expert=expert)
+    facts = review_facts(tasks, ever, total, certainty=certainty, expert=expert)
+    if not facts["labels"]:
         raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
-    return labels, review_facts(labels, tasks, decisions, total)
+    return labels, facts
 
 
 def _desk(run: str) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rlaif.cli.labels import refresh_review
 from rlaif.reporting.page import write_report
 
 
@@ -18,4 +19,5 @@ def command(run: str, contested: int) -> None:
     It shows how sure the labels are, what each principle contributed, position bias, and the
     pairs that most deserve a second look.
     """
+    refresh_review(run)
     click.echo(str(write_report(Path(run), contested=max(0, contested))))

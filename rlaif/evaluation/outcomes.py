@@ -160,12 +160,16 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
 
     Raises:
         RlaifError: it is no complete run, or a row is damaged.
+
+    Of a run in which people's labels count (`rlaif labels apply`) it is what the judge said,
+    without the pairs that people wrote.
     """
     config = read_manifest(run)["config"]
     if "constitution" not in config or "judge" not in config:
         raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
     # The same order for every run of the same input, whatever was decided.
-    pairs = sorted(_pairs(run, measure), key=lambda pair: (pair["row"], pair["id"]))
+    least = FoldSettings(**config.get("fold", {})).tie_margin
+    pairs = sorted(_pairs(run, measure, least), key=lambda pair: (pair["row"], pair["id"]))
     where: dict[tuple[int, str], int] = {}
     for i, pair in enumerate(pairs):
         where[pair["row"], pair["id"]] = i
@@ -227,11 +231,15 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     )  # fmt: skip
 
 
-def _pairs(run: Path, measure: Measure | None) -> Iterator[dict[str, Any]]:
+def _pairs(run: Path, measure: Measure | None, least: float) -> Iterator[dict[str, Any]]:
     for name in ("preferences.jsonl", "undecided.jsonl"):
         for number, row in read_rows(run / name):
             try:
-                yield _pair(row, measure)
+                if "/edit-" in row["provenance"]["id"] and "human" in row["provenance"]:
+                    continue
+                pair = _pair(row, measure)
+                reviewed = row["provenance"].get("human") or {}
+                yield _as_judged(pair, reviewed, least) if reviewed.get("votes") else pair
             except (KeyError, TypeError) as error:
                 raise _damaged(run / name, number, error) from None
 
@@ -263,6 +271,18 @@ def _pair(row: dict[str, Any], measure: Measure | None) -> dict[str, Any]:
             for o in evidence["principles"]
         ],
     }
+
+
+def _as_judged(pair: dict[str, Any], reviewed: Mapping[str, Any], least: float) -> dict[str, Any]:
+    """A pair that people labeled, as the judge had it.
+
+    Args:
+        least: margin under which the judge calls a tie.
+    """
+    p = float(reviewed["judge_p_chosen"])
+    p = 1.0 - p if pair["winner"] == "b" else p
+    winner = "" if abs(2.0 * p - 1.0) < least or p == 0.5 else "a" if p > 0.5 else "b"
+    return {**pair, "p_a": p, "winner": winner, "status": "decided" if winner else "tie"}
 
 
 def _damaged(path: Path, number: int, error: Exception) -> RlaifError:

@@ -87,6 +87,11 @@ def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
     Raises:
         RlaifError: no model has enough labels.
     """
+    if "review" in read_manifest(run)["config"]:
+        raise RlaifError(
+            f"run {str(run)!r} holds what people said already",
+            hint="Name the run that they reviewed.",
+        )
     outcomes = read_outcomes(run)
     matched = match_labels(run, outcomes, labels)
     found: dict[str, PoweredMean] = {}

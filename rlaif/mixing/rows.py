@@ -13,6 +13,8 @@ from rlaif.stages.languages import language_of
 from rlaif.stages.layouts import (
     BadRow,
     Candidates,
+    label_probability,
+    ranked,
     read_candidates,
     read_prompt,
     refuse_disliked,
@@ -136,6 +138,7 @@ def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
         read = read_candidates(split_chat(row))
     except BadRow:
         read = read_prompt(row)
+    read = ranked(row, read)
     refuse_disliked(row, read)
     evidence = row.get("provenance")
     evidence = evidence if isinstance(evidence, Mapping) else {}
@@ -168,10 +171,11 @@ def _pair(
     if chosen.messages == rejected.messages:
         raise BadRow("chosen equals rejected")
     stated = row.get("p_chosen")
+    stated = label_probability(row) if stated is None else stated
     try:
         p = 1.0 if stated in (None, "") else float(stated)
     except (TypeError, ValueError):
-        raise BadRow(f"p_chosen is {row.get('p_chosen')!r}, not a number") from None
+        raise BadRow(f"p_chosen is {stated!r}, not a number") from None
     if not 0.5 <= p <= 1.0:
         raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
     by = str(evidence.get("judge") or "")

@@ -29,6 +29,7 @@ from rlaif.pipeline.calibrated import Folding, certify_target, check_fits, load_
 from rlaif.pipeline.label import Labeler, Progress
 from rlaif.pipeline.pilot import learn_stopping, stopping_facts
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.pipeline.spending import Spending
 from rlaif.pipeline.versions import library_versions
 from rlaif.prompts import JudgeTemplate, load_judge_template
 from rlaif.records import Rejected
@@ -222,23 +223,17 @@ def run_label(
     check_config(out, job.config)
     check_writable(out)
     if is_complete(out):
-        manifest = read_manifest(out)
-        tally = load_tally(manifest["counts"])
-        if prices is not None and prices.known and "tokens" in manifest:
-            tokens = Tokens(**manifest["tokens"])
-            manifest["cost"] = cost_of(
-                prices, seconds=manifest["seconds"], tokens=tokens, labels=tally.decided
-            )
-        return LabelSummary(out, tally, manifest, fresh=False)
+        return summary_of(out, prices)
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         on_engine("starting")
         with closing(create_engine(job.settings.judge)) as engine:
             on_engine("ready")
             with closing(RunDirectory(out, job.config)) as run:
                 write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
-                stopping = learn_stopping(
+                spending = Spending(run, engine)
+                stopping, asked_before = learn_stopping(
                     job.settings, job.source, job.constitution, job.template, job.folding,
-                    engine, cache,
+                    engine, cache, spending,
                 )  # fmt: skip
                 labeler = Labeler(
                     engine=engine,
@@ -251,10 +246,11 @@ def run_label(
                     on_progress=on_progress,
                     folding=job.folding,
                     stopping=None if stopping is None else stopping.stopping,
+                    spending=spending,
                 )
                 tally = labeler.label(job.source)
                 progress, stats = labeler.progress, engine.stats()
-                asked = progress.verdicts - progress.cached
+                asked = progress.verdicts - progress.cached + asked_before
                 if asked and progress.seconds > 0:
                     cache.record_rate(
                         str(job.config["judge"]["fingerprint"]),
@@ -269,7 +265,8 @@ def run_label(
                     manifest["stopping"] = stopping_facts(stopping, tally)
                 manifest["last_process"] = {
                     "verdicts_asked": asked,
-                    "verdicts_from_cache": progress.cached,
+                    # What the pilot asked, the run finds in the cache.
+                    "verdicts_from_cache": max(0, progress.cached - asked_before),
                     "seconds": round(progress.seconds, 3),
                     "tokens": {
                         "from_scratch": stats.prompt_tokens,
@@ -281,6 +278,18 @@ def run_label(
                 }
                 run.write_manifest(manifest)
                 return LabelSummary(out, tally, manifest, fresh=True)
+
+
+def summary_of(out: Path, prices: Prices | None) -> LabelSummary:
+    """A complete run, at the prices that are given now."""
+    manifest = read_manifest(out)
+    tally = load_tally(manifest["counts"])
+    if prices is not None and prices.known and "tokens" in manifest:
+        manifest["cost"] = cost_of(
+            prices, seconds=manifest["seconds"], tokens=Tokens(**manifest["tokens"]),
+            labels=tally.decided,
+        )  # fmt: skip
+    return LabelSummary(out, tally, manifest, fresh=False)
 
 
 def run_manifest(

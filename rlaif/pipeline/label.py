@@ -80,6 +80,7 @@ class Labeler:
         folding: from opinions to preferences; default: by `settings.fold`, uncalibrated.
         stopping: when a pair needs no more questions; default: all are asked.
         observe: told every judged pair with its verdicts.
+        spending: counts what it costs; default: from now on, for `run`.
 
     Attributes:
         progress: how far the run is.
@@ -101,6 +102,7 @@ class Labeler:
         folding: Folding | None = None,
         stopping: Stopping | None = None,
         observe: Callable[[Judged], None] | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self._engine = engine
         self._cache = cache
@@ -133,7 +135,7 @@ class Labeler:
         self._samples: dict[str, list[tuple[ChoiceResult | Failure, str]]] = {}
         self._next_request = 0
         self._checkpointed = time.monotonic()
-        self.spending = Spending(run, engine)
+        self.spending = spending or Spending(run, engine)
         self._tally = _tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
@@ -428,7 +430,7 @@ class Labeler:
             row = undecided_row(item.pair, preference, self._stamp, item.hostile)
             self._writer.row("undecided.jsonl", row)
         self._tally.add(preference, verdicts, spared=len(item.questions) - len(asked))
-        self._tally.add_origins(item.pair)
+        self._tally.add_origins(item.pair.origins, item.pair.row)
         self._tally.hostile += bool(item.hostile)
 
     def _checkpoint(self) -> None:

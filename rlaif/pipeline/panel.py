@@ -20,7 +20,7 @@ from typing import Any
 from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
-from rlaif.pipeline.job import LabelJob, LabelSummary, prepare, run_label, run_manifest
+from rlaif.pipeline.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
 from rlaif.pipeline.label import Progress
 from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rows import preference_row, undecided_row
@@ -37,7 +37,6 @@ from rlaif.store.run_directory import (
     RunDirectory,
     check_config,
     is_complete,
-    read_manifest,
     read_rows,
     write_atomically,
 )
@@ -90,8 +89,7 @@ def run_panel(
     config = _config(panel, jobs)
     check_config(out, config)
     if is_complete(out):
-        manifest = read_manifest(out)
-        return LabelSummary(out, load_tally(manifest["counts"]), manifest, fresh=False)
+        return summary_of(out, prices)
     with closing(RunDirectory(out, config)) as run:
         write_atomically(out / CONSTITUTION, jobs[0].constitution.merged_yaml())
         (out / MEMBERS).mkdir(exist_ok=True)
@@ -289,7 +287,7 @@ def _fold(
         name = "preferences.jsonl" if preference.status == "decided" else "undecided.jsonl"
         run.append(name, row)
         tally.add(preference, [])
-        tally.add_origins(pair)
+        tally.add_origins(pair.origins, pair.row)
     tally.rows = tally.rejected + len(set(_rows_of(first)))
     run.checkpoint(rows=tally.rows, tally=dump_tally(tally))
     return tally

@@ -17,6 +17,7 @@ from rlaif.hashing import digest
 from rlaif.pipeline.calibrated import Folding
 from rlaif.pipeline.label import Labeler
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.pipeline.spending import Spending
 from rlaif.prompts import JudgeTemplate
 from rlaif.records import Rejected
 from rlaif.stages.layouts import read_id
@@ -37,27 +38,31 @@ def learn_stopping(
     folding: Folding,
     engine: Engine,
     cache: VerdictCache,
-) -> Chosen | None:
+    spending: Spending,
+) -> tuple[Chosen | None, int]:
     """When pairs need no more questions; a pilot is judged to find out how bold that may be.
 
     The pilot's pairs are drawn from the whole input and asked everything; a run that goes on after
     a stop finds their answers in the cache.
 
+    Args:
+        spending: of the run: what the pilot costs is a part of it.
+
     Returns:
-        None where everything is asked.
+        None where everything is asked; and how many questions the judge answered for the pilot.
 
     Raises:
         RlaifError: there are too few pairs to learn from.
     """
     if s.stop == "never" and s.orders != "adaptive":
-        return None
+        return None, 0
     kind: Kind = "orders"
     if s.orders != "adaptive":
         kind = "exact" if s.stop == "exact" else "likely"
     temperatures = folding.calibration.principles if folding.calibration else {}
     start = Stopping(kind, s.fold, seed=s.seed, temperatures=temperatures)
     if s.stop == "exact":
-        return Chosen(start, 0, 0, 0.0, 0.0, 0)
+        return Chosen(start, 0, 0, 0.0, 0.0, 0), 0
     judged: list[Judged] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pilot.jsonl"
@@ -67,16 +72,19 @@ def learn_stopping(
                     "limit": None}
         )  # fmt: skip
         with closing(RunDirectory(Path(folder) / "run", {})) as run:
-            Labeler(
+            labeler = Labeler(
                 engine=engine, cache=cache, run=run, constitution=constitution,
                 template=template, settings=settings, stamp={}, observe=judged.append,
-            ).label(open_source(str(data)))  # fmt: skip
+                spending=spending,
+            )  # fmt: skip
+            labeler.label(open_source(str(data)))
     if len(judged) < LEAST_PILOT:
         raise RlaifError(
             f"only {len(judged)} pairs could be judged for the pilot, and it needs {LEAST_PILOT}",
             hint="Use --orders both and --stop never for so few.",
         )
-    return choose(judged, start, folding.preference, error=s.stop_error, delta=0.05)
+    chosen = choose(judged, start, folding.preference, error=s.stop_error, delta=0.05)
+    return chosen, labeler.progress.verdicts - labeler.progress.cached
 
 
 def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rlaif.clock import utc
 from rlaif.hashing import digest
 from rlaif.records import Origin
 from rlaif.review.labels import HumanLabel
+from rlaif.stages.layouts import read_row
 from rlaif.stages.origins import origin_columns
 from rlaif.stages.summary import MARGIN_BINS, dump_tally, load_tally
 from rlaif.store.run_directory import (
@@ -69,7 +70,7 @@ def apply_labels(
     """
     manifest = read_manifest(run)
     said = [
-        [f.task.number, f.votes, f.notes, [[e.reviewer, e.side, e.text] for e in f.edits]]
+        [f.task.number, f.votes, f.winner, f.notes, [[e.reviewer, e.side, e.text] for e in f.edits]]
         for f in labels
     ]
     review = {
@@ -114,8 +115,11 @@ def apply_labels(
                         target.append("undecided.jsonl", own)
                         tally.tie += status == "tie"
                         tally.abstained += status == "abstained"
-                        key = evidence["reason"][:120]
-                        tally.reasons[key] = tally.reasons.get(key, 0) + 1
+                        tally.add_reason(evidence["reason"])
+                    if "/edit-" in str(evidence["id"]) and "origins" in evidence:
+                        read = read_row(own)
+                        origins = (read.prompt_origin, *(c.source for c in read.completions))
+                        tally.add_origins(origins, evidence["row"])
         tally.pairs += applied.edits
         counts = {k: v for k, v in vars(applied).items() if k != "path"}
         target.checkpoint(rows=tally.rows, tally=dump_tally(tally), applied=counts)

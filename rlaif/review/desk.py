@@ -60,7 +60,7 @@ class Decision:
 
     Attributes:
         verdict: the better completion, "tie", or "skip".
-        first: which completion stood first (left).
+        first: which completion stood first (left); "" where nobody drew it.
         blind: given before the judge's verdict was shown.
         seconds: since the page was opened.
         at: seconds since 1970.
@@ -355,11 +355,17 @@ class Desk:
         found = self.decisions(item=item, reviewer=reviewer)
         return found[-1] if found else None
 
-    def decisions(self, *, item: int | None = None, reviewer: str | None = None) -> list[Decision]:
-        """Everything that was said and not taken back, in order of time."""
+    def decisions(
+        self, *, item: int | None = None, reviewer: str | None = None, undone: bool = False
+    ) -> list[Decision]:
+        """Everything that was said, in order of time.
+
+        Args:
+            undone: also what was taken back: whoever did so had seen what the judge says.
+        """
         query = (
             "SELECT number, item, reviewer, verdict, first, blind, seconds, at, note, edited, "
-            "pasted FROM decisions WHERE undone = 0"
+            "pasted FROM decisions WHERE " + ("1" if undone else "undone = 0")
         )
         values: list[Any] = []
         if item is not None:

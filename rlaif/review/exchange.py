@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from rlaif.errors import Place, RlaifError
 from rlaif.review.desk import Decision, Said, Task
 from rlaif.review.items import Messages
-from rlaif.review.labels import HumanLabel
+from rlaif.review.labels import HumanLabel, as_drawn, drawn_vote
 from rlaif.stages.labels import from_cell, to_cell
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]
@@ -63,13 +63,20 @@ def name_of(task: Task) -> str:
 
 def same_as(before: Decision, said: Imported) -> bool:
     """Whether a label says nothing that is not there already."""
-    return (before.verdict, before.edited) == (said.verdict, said.edited) and (
-        said.note in ("", before.note)
+    return (
+        before.verdict == said.verdict
+        and said.edited in ("", before.edited)
+        and said.note in ("", before.note)
     )
 
 
 def render(
-    form: Format, tasks: Sequence[Task], labels: Sequence[HumanLabel], *, with_judge: bool = False
+    form: Format,
+    tasks: Sequence[Task],
+    labels: Sequence[HumanLabel],
+    *,
+    with_judge: bool = False,
+    queue: bool = False,
 ) -> str:
     """The file's text.
 
@@ -79,37 +86,41 @@ def render(
     Args:
         with_judge: add the judge's verdicts as suggestions; people then agree with it more often
             than they would.
+        queue: JSON Lines and CSV hold pairs without a label, too.
     """
     by_number = {found.task.number: found for found in labels}
+    asked = [(task, by_number.get(task.number)) for task in tasks]
+    ours = [(task, found) for task, found in asked if found is not None or queue]
     if form == "jsonl":
-        return "".join(
-            json.dumps(_row(found, plain=False), ensure_ascii=False) + "\n" for found in labels
-        )
+        rows = (_row(task, found, plain=False) for task, found in ours)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if form == "csv":
-        return _csv(labels)
+        return _csv([_row(task, found, plain=True) for task, found in ours])
     make = _argilla if form == "argilla" else _label_studio
-    records = [make(task, by_number.get(task.number), with_judge) for task in tasks]
+    records = [make(task, found, with_judge) for task, found in asked]
     return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
 
 
-def _row(found: HumanLabel, *, plain: bool) -> dict[str, Any]:
-    item = found.task.item
+def _row(task: Task, found: HumanLabel | None, *, plain: bool) -> dict[str, Any]:
+    item, said = task.item, found or HumanLabel(task, {}, "tie", 0.5, [], {}, 0.0)
     return {
         "id": item.id,
         "row": item.row,
         "prompt": _prompt(item.prompt) if plain else item.prompt,
         "response_a": _plain(item.a) if plain else item.a,
         "response_b": _plain(item.b) if plain else item.b,
-        "label": found.winner,
-        "p_a": round(found.p_a, 5),
-        "reviewers": ", ".join(sorted(found.votes)),
-        "votes": json.dumps(found.votes, ensure_ascii=False, sort_keys=True),
-        "audit": found.task.audit,
-        "inclusion": round(found.task.inclusion, 6),
-        "judge": item.winner or item.status,
-        "judge_p_a": item.p_a,
-        "notes": _by_reviewer(found.notes),
-        "edits": _by_reviewer({e.reviewer: e.text for e in found.edits}),
+        "label": as_drawn(said).winner if said.votes else "",
+        "p_a": round(said.p_a, 5),
+        "reviewers": ", ".join(sorted(said.votes)),
+        "votes": _by_reviewer(said.votes),
+        "audit": task.audit,
+        "inclusion": round(task.inclusion, 6),
+        # Whoever labels the rest is not to see what the judge says.
+        "judge": (item.winner or item.status) if said.votes else "",
+        "judge_p_a": item.p_a if said.votes else 0.5,
+        "notes": _by_reviewer(said.notes),
+        "edits": _by_reviewer({e.reviewer: e.text for e in said.edits}),
+        "planted": bool(task.gold) and bool(said.votes),
     }
 
 
@@ -118,8 +129,7 @@ def _by_reviewer(texts: Mapping[str, str]) -> str:
     return json.dumps(texts, ensure_ascii=False, sort_keys=True) if texts else ""
 
 
-def _csv(labels: Sequence[HumanLabel]) -> str:
-    rows = [_row(found, plain=True) for found in labels]
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     if rows:
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -190,33 +200,28 @@ def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dic
         return {"from_name": QUESTION, "to_name": "prompt", "type": "choices",
                 "value": {"choices": [value]}}  # fmt: skip
 
-    annotations = []
-    for who, vote in (found.votes if found else {}).items():
-        assert found is not None
-        texts = [e.text for e in found.edits if e.reviewer == who]
-        better = [
-            {"from_name": EDIT, "to_name": "prompt", "type": "textarea", "value": {"text": texts}}
-        ]
-        note = found.notes.get(who, "")
-        noted = [
-            {"from_name": NOTE, "to_name": "prompt", "type": "textarea", "value": {"text": [note]}}
-        ]
-        result = [choice(vote), *(better if texts else []), *(noted if note else [])]
-        annotations.append({"result": result, "completed_by": {"email": who}})
-    predictions = [
-        {"model_version": "judge", "score": max(item.p_a, 1 - item.p_a),
-         "result": [choice(item.winner)]}
+    # Label Studio takes annotations of its own users only: what was said here goes along unseen.
+    said = [
+        {
+            "reviewer": who, "label": vote, "note": found.notes.get(who, ""),
+            "edited": next((e.text for e in found.edits if e.reviewer == who), ""),
+        }
+        for who, vote in (found.votes if found else {}).items() if found is not None
     ]  # fmt: skip
+    judged = {
+        "model_version": "judge", "score": max(item.p_a, 1 - item.p_a),
+        "result": [choice(item.winner)],
+    }  # fmt: skip
     own: dict[str, Any] = {
         "data": {
             "id": name_of(task), "prompt": _shown(item.prompt), "response_a": _shown(item.a),
             "response_b": _shown(item.b), "inclusion": task.inclusion,
         },
     }  # fmt: skip
-    if annotations:
-        own["annotations"] = annotations
+    if said:
+        own["data"]["said"] = json.dumps(said, ensure_ascii=False)
     if with_judge and item.winner:
-        own["predictions"] = predictions
+        own["predictions"] = [judged]
     return own
 
 
@@ -292,13 +297,18 @@ def _from_row(row: Any, place: Place) -> Iterator[Imported]:
         _json(cell, place) if isinstance(cell := row.get(key) or {}, str) else cell
         for key in ("votes", "notes", "edits")
     )
-    if votes:
+    who = str(row.get("reviewer") or "")
+    label = str(row.get("label") or "").strip().lower()
+    planted = str(row.get("planted")).lower() == "true"
+    same = bool(votes) and (planted or not label or label == drawn_vote(votes, name))
+    if same and not who:
         for who, vote in votes.items():
             yield Imported(
                 name, str(who), _verdict(vote, place), notes.get(who, ""), edits.get(who, "")
             )
-    elif row.get("label"):
-        who = str(row.get("reviewer") or row.get("reviewers") or "")
+    elif label:
+        # Somebody's own label, or one that was corrected: then it is whose `reviewer` says.
+        who = who or ("" if votes else str(row.get("reviewers") or ""))
         note, edited = str(row.get("note") or ""), str(row.get("edited") or "")
         yield Imported(name, who, _verdict(row["label"], place), note, edited)
 
@@ -319,6 +329,11 @@ def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
     for number, task in enumerate(_list(text, path), 1):
         place = Place(path, number, 1)
         data = task.get("data") or {}
+        for said in _json(data["said"], place) if data.get("said") else []:
+            yield Imported(
+                str(data.get("id")), str(said["reviewer"]), _verdict(said["label"], place),
+                said["note"], said["edited"],
+            )  # fmt: skip
         for annotation in task.get("annotations") or []:
             if annotation.get("was_cancelled"):
                 continue

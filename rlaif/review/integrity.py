@@ -134,7 +134,10 @@ def _report(
     gold = [(d.verdict, tasks[d.item]) for d in blind if tasks[d.item].gold]
     right = [verdict == task.gold for verdict, task in gold]
     judged = [d for d in blind if tasks[d.item].item.winner and d.verdict != "tie"]
-    sides = ["left" if d.verdict == d.first else "right" for d in blind if d.verdict != "tie"]
+    # Sides that nobody drew, as in other tools, say nothing.
+    sides = [
+        "left" if d.verdict == d.first else "right" for d in blind if d.verdict != "tie" and d.first
+    ]
     fast = [d.seconds * WORDS_PER_SECOND < _words(tasks[d.item]) for d in blind if d.seconds > 0]
     edits = [d for d in last.values() if d.edited]
     differed = [d for d in blind if (w := tasks[d.item].item.winner) and d.verdict != w]
@@ -169,7 +172,7 @@ def _report(
 
 
 def _sided(blind: Sequence[Decision]) -> list[tuple[str, str]]:
-    return [("left" if d.verdict == d.first else "right", d.verdict) for d in blind]
+    return [("left" if d.verdict == (d.first or "a") else "right", d.verdict) for d in blind]
 
 
 def _words(task: Task) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlaif.evaluation.intervals import Share, share
+from rlaif.hashing import digest
 from rlaif.numerics import sigmoid
 from rlaif.review.desk import Decision, Task
 
@@ -103,6 +104,46 @@ def combine(
     return found
 
 
+def first_said(decisions: Sequence[Decision]) -> list[Decision]:
+    """Of each pair and reviewer what they said first, before they saw what the judge says.
+
+    It is what estimates rest on: whoever takes an answer back, or changes it, has seen the judge's.
+    Notes are the last ones; so are edits, where the side is the same.
+
+    Args:
+        decisions: in order of time, those that were taken back too.  A pair of which all were, and
+            none given again, is in as well.
+    """
+    found: dict[tuple[int, str], Decision] = {}
+    for d in decisions:
+        key = (d.item, d.reviewer)
+        first = found.get(key)
+        if first is None or first.verdict == "skip":
+            found[key] = d
+        elif d.verdict == first.verdict:
+            found[key] = replace(first, note=d.note, edited=d.edited, pasted=d.pasted)
+        else:
+            found[key] = replace(first, note=d.note)
+    return list(found.values())
+
+
+def drawn_vote(votes: Mapping[str, str], name: str) -> str:
+    """One of the votes on a pair, drawn by its name: so the share of agreement with what is drawn
+    is that of votes, also where people contradict each other.
+    """
+    chosen = int(digest(["vote", name])[:8], 16) % len(votes)
+    return votes[sorted(votes)[chosen]]
+
+
+def as_drawn(found: HumanLabel) -> HumanLabel:
+    """The label with one of its votes as the winner, unless it is a planted pair's."""
+    if found.task.gold or len(set(found.votes.values())) == 1:
+        return found
+    name = f"{found.task.item.row}:{found.task.item.id}"
+    winner = drawn_vote(found.votes, name)
+    return replace(found, winner=winner, split=False)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class AuditResult:
     """How good the judge's labels are, by pairs that were drawn at random.
@@ -125,13 +166,13 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
 
     Where the most doubtful pairs, which are in the queue for certain, all have a label, they are
     counted, and the audit's other pairs stand for the rest (a stratified estimate with one stratum
-    known: Cochran 1977); else the audit alone stands for all.  Pairs on which people contradict
-    each other are left out.
+    known: Cochran 1977); else the audit alone stands for all.  Of several votes on a pair one
+    counts, drawn by chance.
 
     Args:
         total: pairs in the run that were judged.
     """
-    labels = [found for found in labels if not found.split]
+    labels = [as_drawn(found) for found in labels]
     label = {found.task.number: found for found in labels}
     audited = [found for found in labels if found.task.audit]
     decided = [f for f in audited if f.task.item.winner and f.winner != "tie"]
@@ -151,13 +192,20 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
 
 
 def review_facts(
-    labels: Sequence[HumanLabel], tasks: Sequence[Task], decisions: Sequence[Decision], total: int
+    tasks: Sequence[Task],
+    decisions: Sequence[Decision],
+    total: int,
+    *,
+    certainty: float = CERTAINTY,
+    expert: str = "",
 ) -> dict[str, Any]:
     """What a review found, as reports and data cards hold it (`review.json`).
 
     Args:
+        decisions: all of them, those that were taken back too.
         total: pairs in the run that were judged.
     """
+    labels = combine(tasks, first_said(decisions), certainty=certainty, expert=expert)
     found = audit(labels, tasks, total)
     return {
         "labels": len(labels),

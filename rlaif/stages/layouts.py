@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin
 from rlaif.stages.origins import completion_origin, prompt_origin, read_origin
@@ -384,6 +384,43 @@ def split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
         if isinstance(turns, list) and len(turns) > 1 and not _ANSWERED & row.keys():
             return {**row, key: turns[:-1], "completion": [turns[-1]]}
     return row
+
+
+def ranked(row: Mapping[str, object], read: Candidates) -> Candidates:
+    """A pair with a `label` (a or b), as `rlaif labels export` writes it, as chosen and rejected.
+
+    Of several votes the label is one, drawn by chance, and may be the rarer: `p_a`, where it is
+    there, says which completion people prefer.
+
+    Raises:
+        BadRow: the label is a tie, none was given, or people contradict each other.
+    """
+    pair = {"response_a", "response_b", "label"} <= row.keys() and len(read.completions) == 2
+    if not pair or read.labeled:
+        return read
+    label = str(row["label"]).strip().lower()
+    if label not in ("a", "b"):
+        raise BadRow(f"the pair has no winner (label: {label or 'none'})")
+    p = _p_a(row)
+    if p == 0.5:
+        raise BadRow("people contradict each other about it")
+    first = label == "a" if p is None else p > 0.5
+    completions = read.completions if first else read.completions[::-1]
+    return replace(read, completions=list(completions), labeled=True)
+
+
+def label_probability(row: Mapping[str, object]) -> float | None:
+    """The probability that `ranked` puts the better completion first; None where none is stated."""
+    p = _p_a(row) if "label" in row else None
+    return None if p is None else max(p, 1.0 - p)
+
+
+def _p_a(row: Mapping[str, object]) -> float | None:
+    try:
+        p = float(row["p_a"])  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return p if 0.0 <= p <= 1.0 else None
 
 
 def refuse_disliked(row: Mapping[str, object], read: Candidates) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, field
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from rlaif.records import CLEAR, Origin, Pair, Preference, Verdict
+from rlaif.records import CLEAR, Origin, Preference, Verdict
 
 MARGIN_BINS = 20
 MOST_REASONS = 100
@@ -90,12 +91,19 @@ class Tally:
         """Count an input row that could not be read."""
         self.rejected += 1
 
-    def add_origins(self, pair: Pair) -> None:
+    def add_origins(self, origins: Sequence[Origin], row: int) -> None:
         """Count where a pair's prompt and completions are from."""
-        prompt, *completions = pair.origins
-        self._origin(prompt, pair.row).prompts += 1
+        prompt, *completions = origins
+        self._origin(prompt, row).prompts += 1
         for origin in completions:
-            self._origin(origin, pair.row).completions += 1
+            self._origin(origin, row).completions += 1
+
+    def add_reason(self, reason: str) -> None:
+        """Count why a pair has no winner."""
+        key = _kind(reason)
+        if key not in self.reasons and len(self.reasons) >= MOST_REASONS:
+            key = "other"
+        self.reasons[key] = self.reasons.get(key, 0) + 1
 
     def _origin(self, origin: Origin, row: int) -> OriginTally:
         key = f"{origin.kind or 'unknown'} {origin.model} {origin.license} {origin.depth}"
@@ -127,10 +135,7 @@ class Tally:
             case _:
                 self.abstained += 1
         if preference.status != "decided":
-            key = _kind(preference.reason)
-            if key not in self.reasons and len(self.reasons) >= MOST_REASONS:
-                key = "other"
-            self.reasons[key] = self.reasons.get(key, 0) + 1
+            self.add_reason(preference.reason)
         self.verdicts += len(verdicts)
         self.invalid_verdicts += sum(1 for v in verdicts if v.invalid)
         for score in preference.scores:

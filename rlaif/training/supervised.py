@@ -9,7 +9,14 @@ from rlaif.errors import RlaifError
 from rlaif.pipeline.generate import CANDIDATES
 from rlaif.pipeline.verified import SFT
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
-from rlaif.stages.layouts import BadRow, read_candidates, refuse_disliked, row_weight, split_chat
+from rlaif.stages.layouts import (
+    BadRow,
+    ranked,
+    read_candidates,
+    refuse_disliked,
+    row_weight,
+    split_chat,
+)
 from rlaif.store.run_directory import run_file
 from rlaif.store.sources import open_source
 from rlaif.training.data import TokenLengths
@@ -100,7 +107,7 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
 
 
 def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRow]:
-    read = read_candidates(split_chat(row))
+    read = ranked(row, read_candidates(split_chat(row)))
     refuse_disliked(row, read)
     # Of a ranked pair nobody wants to learn the worse one.
     completions = read.completions[: 1 if read.labeled else None]

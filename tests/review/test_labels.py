@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from contextlib import closing
 from pathlib import Path
@@ -11,11 +13,17 @@ import pytest
 from click.testing import CliRunner
 from datasets import load_dataset
 
+from rlaif.audits.rows import read_audited
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
+from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.outcomes import read_outcomes
+from rlaif.evaluation.style import measure_style
+from rlaif.evaluation.win_rates import human_win_rates
 from rlaif.review.desk import DESK, Desk
 from rlaif.review.labels import combine
 from rlaif.store.run_directory import read_manifest
+from rlaif.store.sources import open_source
 from rlaif.training.data import find_labels, read_preferences
 from tests.pipeline.helpers import CONSTITUTION, label, rows
 from tests.review.helpers import desk_of, labeled
@@ -355,3 +363,170 @@ def test_exported_labels_calibrate_and_estimate(tmp_path: Path) -> None:
     found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
     assert found.exit_code == 0
     assert (tmp_path / "c.json").exists()
+
+
+def test_contradictions_count_as_votes_in_every_estimate(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 120)
+    right = against = 0
+    with closing(desk_of(run, 120, overlap=1.0, audit_share=1.0)) as desk:
+        tasks = [t for t in desk.tasks() if t.item.winner]
+        for i, task in enumerate(tasks):
+            other = "b" if task.item.winner == "a" else "a"
+            votes = (task.item.winner, other if i % 5 < 2 else task.item.winner)
+            for who, vote in zip(("anna", "ben"), votes, strict=True):
+                desk.decide(task.number, who, vote, first="a")
+                right += vote == task.item.winner
+                against += vote != task.item.winner
+    of_votes = right / (right + against)
+    facts = json.loads(invoke("labels", "report", str(run), "--json").output)
+    assert facts["agreement"]["total"] == len(tasks)
+    assert facts["agreement"]["rate"] == pytest.approx(of_votes, abs=0.08)
+    assert facts["agreement"]["rate"] < 0.95
+    out = tmp_path / "h.jsonl"
+    invoke("labels", "export", str(run), "-o", str(out))
+    exported = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["label"] for row in exported} == {"a", "b"}
+    share = sum(row["label"] == row["judge"] for row in exported) / len(exported)
+    assert share == pytest.approx(of_votes, abs=0.08)
+    # And back in, nothing is new.
+    done = invoke("labels", "import", str(run), str(out))
+    assert done.output.startswith("0 labels added")
+
+
+def test_what_was_said_first_counts_whatever_was_undone(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 60)
+    with closing(desk_of(run, 60, overlap=0.0, audit_share=1.0)) as desk:
+        tasks = [t for t in desk.tasks() if t.item.winner]
+        for i, task in enumerate(tasks):
+            other = "b" if task.item.winner == "a" else "a"
+            desk.decide(task.number, "mallory", other, first="ab"[i % 2], seconds=60.0)
+            if i % 2:
+                assert desk.undo("mallory") == task.number
+            desk.decide(task.number, "mallory", task.item.winner, first="ab"[i % 2], seconds=5.0)
+    facts = json.loads(invoke("labels", "report", str(run), "--json").output)
+    assert facts["agreement"]["hits"] == 0
+    assert facts["minutes"] == pytest.approx(len(tasks) * 65 / 60)
+    reviewers = json.loads(invoke("labels", "reviewers", str(run), "--json").output)["reviewers"]
+    assert (reviewers[0]["judge"]["hits"], reviewers[0]["judge"]["total"]) == (0, len(tasks))
+    assert reviewers[0]["changed"]["rate"] == 1.0
+    # What is applied is what they say now.
+    counts = invoke("labels", "apply", str(run), "-o", str(tmp_path / "out"), "--json").output
+    assert json.loads(counts)["confirmed"] == len(tasks)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_corrected_or_filled_in_file_is_read_as_it_says(
+    reviewed: Path, tmp_path: Path, form: str
+) -> None:
+    file = tmp_path / f"labels.{form}"
+    invoke("labels", "export", str(reviewed), "-o", str(file), "--format", form, "--queue")
+    read = (
+        list(csv.DictReader(io.StringIO(file.read_text())))
+        if form == "csv"
+        else [json.loads(line) for line in file.read_text().splitlines()]
+    )
+    empty = [row for row in read if not row["label"]]
+    with closing(Desk(reviewed / DESK)) as desk:
+        assert len(read) == len(list(desk.tasks()))
+        before = len(desk.decisions())
+    assert empty
+    assert {(row["judge"], row["votes"]) for row in empty} == {("", "")}, "the judge is not shown"
+
+    def import_(*flags: str) -> str:
+        if form == "csv":
+            with file.open("w", newline="") as out:
+                writer = csv.DictWriter(out, [*read[0], "reviewer"])
+                writer.writeheader()
+                writer.writerows(read)
+        else:
+            file.write_text("".join(json.dumps(row) + "\n" for row in read))
+        return str(
+            invoke("labels", "import", str(reviewed), str(file), "--format", form, *flags).output
+        )
+
+    assert import_().startswith("0 labels added"), "what is empty says nothing"
+    changed = next(row for row in read if row["votes"] and "," not in row["reviewers"])
+    changed["label"] = {"a": "b", "b": "tie", "tie": "a"}[changed["label"]]
+    empty[0]["label"] = "a"
+    assert import_("--reviewer", "carl").startswith("2 labels added")
+    with closing(Desk(reviewed / DESK)) as desk:
+        new = desk.decisions()[before:]
+        assert [d.reviewer for d in new] == ["carl", "carl"]
+        assert {d.verdict for d in new} == {changed["label"], "a"}
+
+
+def test_labels_without_edits_take_none_away(reviewed: Path, tmp_path: Path) -> None:
+    with closing(Desk(reviewed / DESK)) as desk:
+        edited = next(d for d in desk.decisions() if d.edited)
+        task = desk.task(edited.item)
+    assert task is not None
+    file = tmp_path / "own.csv"
+    file.write_text(
+        f"id,row,label,reviewer\n{task.item.id},{task.item.row},{edited.verdict},anna\n"
+    )
+    done = invoke("labels", "import", str(reviewed), str(file), "--format", "csv")
+    assert done.output.startswith("0 labels added, 1 were there already")
+    counts = json.loads(
+        invoke("labels", "apply", str(reviewed), "-o", str(tmp_path / "o"), "--json").output
+    )
+    assert counts["edits"] == 1
+
+
+def test_exported_pairs_mix_as_pairs_that_people_ranked(reviewed: Path, tmp_path: Path) -> None:
+    file = tmp_path / "human.jsonl"
+    invoke("labels", "export", str(reviewed), "-o", str(file))
+    rows_ = [json.loads(line) for line in file.read_text().splitlines()]
+    sided = {
+        row["response_" + ("a" if row["p_a"] > 0.5 else "b")][-1]["content"]
+        for row in rows_
+        if row["p_a"] != 0.5
+    }
+    assert len(sided) > 1
+    invoke("mix", f"{file}=1", "--human", str(file), "-o", str(tmp_path / "m"))
+    loaded = load_dataset(str(tmp_path / "m"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert {row["chosen"][-1]["content"] for row in loaded} == sided
+    assert {row["provenance"]["status"] for row in loaded} == {"human"}
+    assert {text for row in read_audited(str(file)) for text in row.texts} == sided
+
+
+def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 200)
+    with closing(desk_of(run, 200, overlap=0.0)) as desk:
+        for task in desk.tasks():  # always the longer one
+            desk.decide(
+                task.number, "anna", "b", first="a", edited="mine" if task.number < 5 else ""
+            )
+    out = tmp_path / "out"
+    invoke("labels", "apply", str(run), "-o", str(out))
+    before, after = (read_outcomes(folder, measure=measure_style) for folder in (run, out))
+    assert after.ids == before.ids
+    assert after.p_a == pytest.approx(before.p_a, abs=1e-4)
+    assert (after.winner == before.winner).all()
+    one, two = (
+        [
+            (f.name, round(f.value, 2))
+            for f in bias_report(o, groups=[str(r) for r in o.rows]).findings
+        ]
+        for o in (before, after)
+    )
+    assert one == two
+    with pytest.raises(RlaifError, match="holds what people said already"):
+        human_win_rates(out, open_source(str(tmp_path / "pairs.jsonl")))
+    tree = invoke("lineage", str(out)).output
+    assert "of people" in tree
+
+
+def test_an_applied_run_knows_who_plants(tmp_path: Path) -> None:
+    run = labeled(tmp_path, 40)
+    with closing(desk_of(run, 40, overlap=1.0)) as desk:
+        tasks = [t for t in desk.tasks() if t.item.winner][:6]
+        for task in tasks:
+            for who, vote in (("anna", "a"), ("bob", "b")):
+                desk.decide(task.number, who, vote, first="a")
+    out = str(tmp_path / "out")
+    assert json.loads(invoke("labels", "apply", str(run), "-o", out, "--json").output)["disputed"]
+    with closing(Desk(run / DESK)) as desk:
+        desk.plant("anna", 0.2)
+    assert "another configuration" in refused("labels", "apply", str(run), "-o", out)
+    page = invoke("report", str(run)).output.strip()
+    assert "6 pairs reviewed" in Path(page).read_text()

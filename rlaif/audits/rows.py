@@ -108,7 +108,6 @@ def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str |
 def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] | None:
     try:
         read = read_prompt(row) if which == "prompts" else read_candidates(split_chat(row))
-        read = read if which == "prompts" else ranked(row, read)
     except BadRow:
         if which not in ("auto", "prompts"):
             return None
@@ -116,6 +115,10 @@ def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] |
             read = read_prompt(row)
         except BadRow:
             return None
+    try:
+        read = ranked(row, read)
+    except BadRow:  # a pair without a winner teaches nothing
+        return None
     if which in ("chosen", "rejected") and not read.labeled:
         return None
     prompt = conversation_text(read.prompt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,16 @@ def test_what_can_not_be_learned_is_refused(tmp_path: Path) -> None:
         label(data, constitution, tmp_path / "run", orders="adaptive")
     with pytest.raises(RlaifError, match="two ways to ask less"):
         label(data, constitution, tmp_path / "run", orders="adaptive", stop="exact")
+
+
+def test_the_pilot_is_a_part_of_the_cost(tmp_path: Path) -> None:
+    data, constitution = inputs(tmp_path)
+    changes = {"orders": "adaptive", "pilot": 100, "stop_error": 0.1}
+    run = label(data, constitution, tmp_path / "run", cache=tmp_path / "new.sqlite", **changes)
+    last = run.manifest["last_process"]
+    with closing(sqlite3.connect(tmp_path / "new.sqlite")) as cache:
+        (answers,) = cache.execute("SELECT count(*) FROM answers").fetchone()
+    # The scripted engine answers once for each answer in the cache.
+    assert last["verdicts_asked"] == answers > run.tally.verdicts - last["verdicts_from_cache"]
+    assert last["verdicts_from_cache"] == 0
+    assert last["tokens"]["from_scratch"] == run.manifest["tokens"]["computed"]

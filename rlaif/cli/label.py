@@ -361,6 +361,25 @@ def _asked(last: dict[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
+def _reviewed(summary: Any) -> list[tuple[str, str]]:
+    """What people found in a run, once they have looked."""
+    from rlaif.cli.labels import refresh_review
+    from rlaif.store.run_directory import read_review
+
+    if not summary.fresh:
+        refresh_review(str(summary.path))
+    found = read_review(summary.path)
+    if found is None:
+        return []
+    agreement = found["agreement"]
+    shown = f"{percent(agreement['rate'])} of {agreement['total']} drawn at random"
+    return [
+        ("people agree with the judge", shown if agreement["total"] else "none drawn at random"),
+        ("minutes of people", f"{found['minutes']:.0f}, for {found['labels']} pairs"),
+        ("labels that they corrected", str(found["corrected"])),
+    ]
+
+
 def print_summary(summary: Any) -> None:
     """The table at the end of a run."""
     tally, manifest = summary.tally, summary.manifest
@@ -384,6 +403,7 @@ def print_summary(summary: Any) -> None:
     agreement = tally.self_agreement
     if agreement is not None:
         rows.append(("the judge agrees with itself, orders swapped", percent(agreement)))
+    rows += _reviewed(summary)
     if tally.decided:
         rows.append(("milliseconds a label", f"{1000 * manifest['seconds'] / tally.decided:.2f}"))
     if isinstance(cost := manifest.get("cost"), dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from click.testing import CliRunner
 from datasets import load_dataset
 
 from rlaif.audits.rows import read_audited
+from rlaif.cli.label import print_summary
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
 from rlaif.evaluation.bias import bias_report
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.style import measure_style
 from rlaif.evaluation.win_rates import human_win_rates
+from rlaif.pipeline.job import summary_of
 from rlaif.review.desk import DESK, Desk
 from rlaif.review.labels import combine
 from rlaif.store.run_directory import read_manifest
@@ -530,3 +533,22 @@ def test_an_applied_run_knows_who_plants(tmp_path: Path) -> None:
     assert "another configuration" in refused("labels", "apply", str(run), "-o", out)
     page = invoke("report", str(run)).output.strip()
     assert "6 pairs reviewed" in Path(page).read_text()
+
+
+def test_the_summary_of_a_reviewed_run_says_what_people_found(reviewed: Path) -> None:
+    judge = ["--judge", "hashed", "--engine", "scripted", "--template", "demo"]
+    folder = reviewed.parent
+    plain = CliRunner().invoke(
+        cli,
+        ["label", str(folder / "pairs.jsonl"), "-c", str(folder / "constitution.yaml"), *judge,
+         "-o", str(folder / "other")], catch_exceptions=False,
+    )  # fmt: skip
+    assert "minutes of people" not in plain.output
+    summary = summary_of(reviewed, None)
+    with CliRunner().isolation() as (out, *_):
+        print_summary(summary)
+        shown = out.getvalue().decode()
+    facts = json.loads((reviewed / "review.json").read_text())
+    assert re.search(rf"minutes of people .* for {facts['labels']} pairs", shown)
+    assert re.search(rf"labels that they corrected +{facts['corrected']}\b", shown)
+    assert f"of {facts['agreement']['total']} drawn at random" in shown

@@ -1,288 +1,69 @@
-"""Compares labeling with other ways of asking a judge: same machine, model, pairs and principles.
+r"""Compares labeling with other ways of asking a judge: same machine, model, pairs and principles.
 
 Every contender runs in a process of its own and waits while another runs.  In each repetition
-all of them judge the same new pairs, in rotating order; the first repetition is a warm-up and is
-not counted.  What is printed are ratios within a repetition: median, lowest, highest.  (On a GPU,
+all of them judge the same new pairs, in rotating order; a warm-up on at most 20 pairs is not
+counted.  What is printed are ratios within a repetition: median, lowest, highest.  (On a GPU,
 which holds one engine at a time, contenders run one after the other.)
 
 Contenders: `rlaif` (this package on vLLM); `packed` (this package on its packed engine);
 `planned` (vLLM's `LLM.generate` on the requests that rlaif planned, all at hand: the ceiling);
 `generate` and `generate-uncached` (`LLM.generate`, one principle-first prompt per verdict, prefix
 caching on and off); `http` (64 requests at a time to a vLLM server, principle first);
-`transformers` (batched `generate`, principle first).  Asked for by name: ways of running the engine
-on the planned requests, `own-process`, `sha256`, `block-128` and `classify` (a classification head
-made of the label tokens, which tells their difference and no label mass).
+`transformers` (batched `generate`, principle first).  Asked for by name: the labelers `distilabel`
+and `oumi`, each with its own code in an environment of its own (below --work, made the first time)
+on a vLLM server, principle first; ways of running the engine on the planned requests,
+`own-process`, `sha256`, `block-128` and `classify` (a classification head made of the label
+tokens, which tells their difference and no label mass).
+
+How cost grows, leaving out who would take over five minutes for a line:
+
+    python scripts/bench_peers.py --shape 4m --pairs 100 1000 10000 --principles 1 4 16 \
+        --context 200 2000 --repetitions 1 --patience 300 --contenders rlaif packed generate http
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import math
 import multiprocessing
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from rlaif.benchmark.measure import (
-    Timing,
-    WatchedEngine,
-    against_limit,
-    label_once,
-    workload_settings,
-    write_job,
+from peers.asked import judge_settings
+from peers.in_process import (
+    WAYS,
+    run_generate,
+    run_planned,
+    run_rlaif,
+    run_transformers,
+    run_way,
 )
+from peers.served import LABELERS, run_http, run_labeler
+
+from rlaif.benchmark.measure import Timing, against_limit, workload_settings, write_job
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
 from rlaif.cli.output import quiet_libraries, table
-from rlaif.engines.base import Codec, Engine, EngineSettings, codec_for, create_engine
-from rlaif.pipeline.job import LabelJob
-from rlaif.pipeline.planning import Planner
-from rlaif.pipeline.rendering import Renderer
-from rlaif.prompts import completion_text, conversation_text
-from rlaif.stages.layouts import read_row
-from rlaif.stages.ordering import walk
-from rlaif.stages.pairing import make_pairs
+from rlaif.engines.base import create_engine
 
 CONTENDERS = (
     "rlaif", "planned", "packed", "generate", "generate-uncached", "http", "transformers",
 )  # fmt: skip
-WAYS: dict[str, dict[str, str | int]] = {
-    "own-process": {},
-    "sha256": {"prefix_caching_hash_algo": "sha256"},
-    "block-128": {"block_size": 128},
-    "classify": {},
-}
-CONCURRENCY = 64
-Runner = Callable[[LabelJob, Path], float]
+WARM_UP_PAIRS = 20
 Seconds = dict[str, list[float]]
 Limits = dict[str, list[dict[str, float]]]
 
 
-def judge_settings(model: str, engine: str, dtype: str) -> EngineSettings:
-    """The judge as every contender runs it."""
-    dummy = not any(Path(model).glob("*.safetensors"))
-    options: dict[str, str | int | float | bool] = {}
-    if dummy:
-        options["load_format"] = "dummy"
-    return EngineSettings(engine=engine, model=model, dtype=dtype, options=options)  # type: ignore[arg-type]
-
-
-def principle_first(job: LabelJob) -> list[str]:
-    """What a plain script asks: the principle, then the pair; one prompt per verdict."""
-    prompts = []
-    for _, row in job.source.rows():
-        assert isinstance(row, dict)
-        for pair in make_pairs(read_row(row), ""):
-            for one, two in ((pair.a, pair.b), (pair.b, pair.a)):
-                prompts += [
-                    f"Which response follows the principle better? Principle: {p.preference}\n\n"
-                    f"[Conversation]\n{conversation_text(pair.prompt)}\n\n"
-                    f"[Response A]\n{completion_text(one)}\n\n"
-                    f"[Response B]\n{completion_text(two)}\n\nAnswer A or B."
-                    for p in job.constitution.principles
-                ]
-    return prompts
-
-
-def run_rlaif(engine: Engine, timings: list[Timing]) -> Runner:
-    """The whole of `rlaif label` but starting the engine."""
-    watched = WatchedEngine(engine)
-
-    def run(job: LabelJob, folder: Path) -> float:
-        timings.append(label_once(watched, job, folder))
-        return timings[-1].seconds
-
-    return run
-
-
-def planned_prompts(job: LabelJob, codec: Codec) -> tuple[list[Any], list[int]]:
-    """Every prompt that rlaif would ask, in its order, and the label tokens."""
-    from vllm import TokensPrompt
-
-    renderer = Renderer(job.template, codec)
-    prompts = []
-    for window in Planner(job.constitution, renderer, job.settings, "bench").windows(job.source, 0):
-        branches = [b for item in window for b in item.branches]
-        for n in walk([b.path for b in branches]):
-            prompts += [
-                TokensPrompt(prompt_token_ids=branches[n].context + tail)
-                for _, tail in branches[n].tails
-            ]
-    return prompts, [token for spelled in renderer.label_ids for token in spelled]
-
-
-def run_planned(engine: Any) -> Runner:
-    """`LLM.generate` on planned requests: what the engine alone needs."""
-    from vllm import SamplingParams
-
-    def run(job: LabelJob, folder: Path) -> float:
-        prompts, labels = planned_prompts(job, engine.codec)
-        params = SamplingParams(
-            max_tokens=1, temperature=0, detokenize=False, logprob_token_ids=labels
-        )
-        began = time.perf_counter()
-        engine._llm.generate(prompts, params, use_tqdm=False)
-        return time.perf_counter() - began
-
-    return run
-
-
-def run_way(model: str, dtype: str, way: str) -> Runner:
-    """`run_planned` on an engine that is set up another way."""
-    if way == "own-process":
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    settings = judge_settings(model, "vllm", dtype)
-    options = {**settings.options, **WAYS[way]}
-    if way != "classify":
-        return run_planned(create_engine(settings.model_copy(update={"options": options})))
-    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    from vllm import LLM, PoolingParams
-
-    architecture = json.loads((Path(model) / "config.json").read_text())["architectures"][0]
-    llm: Any = LLM(
-        model=model, runner="pooling", max_model_len=4096, enforce_eager=True, block_size=32,
-        enable_prefix_caching=True, prefix_caching_hash_algo="xxhash", disable_log_stats=True,
-        hf_overrides={
-            "architectures": [architecture.replace("ForCausalLM", "ForSequenceClassification")],
-            "classifier_from_token": ["B", "A"],
-            "method": "from_2_way_softmax",
-        },
-    )  # fmt: skip
-    codec = codec_for(judge_settings(model, "vllm", dtype))
-    params = PoolingParams(task="classify", use_activation=False)
-
-    def run(job: LabelJob, folder: Path) -> float:
-        prompts, _ = planned_prompts(job, codec)
-        began = time.perf_counter()
-        llm.encode(prompts, pooling_task="classify", pooling_params=params, use_tqdm=False)
-        return time.perf_counter() - began
-
-    return run
-
-
-def run_generate(model: str, dtype: str, *, caching: bool) -> Runner:
-    """`LLM.chat` on principle-first prompts, as a script would use it."""
-    settings = judge_settings(model, "vllm", dtype)
-    options = {**settings.options, "enable_prefix_caching": caching}
-    engine: Any = create_engine(settings.model_copy(update={"options": options}))
-    from vllm import SamplingParams
-
-    def run(job: LabelJob, folder: Path) -> float:
-        chats = [[{"role": "user", "content": text}] for text in principle_first(job)]
-        params = SamplingParams(max_tokens=1, temperature=0, logprobs=20)
-        began = time.perf_counter()
-        engine._llm.chat(chats, params, use_tqdm=False)
-        return time.perf_counter() - began
-
-    return run
-
-
-def run_http(model: str, dtype: str, stack: ExitStack) -> Runner:
-    """A vLLM server and a client with a fixed number of requests under way."""
-    import aiohttp
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
-        "--served-model-name", "judge", "--port", str(port), "--host", "127.0.0.1",
-        "--enforce-eager", "--max-model-len", "4096",
-    ]  # fmt: skip
-    if not any(Path(model).glob("*.safetensors")):
-        command += ["--load-format", "dummy"]
-    if dtype != "auto":
-        command += ["--dtype", dtype]
-    environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    stack.callback(server.terminate)
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-            break
-        except (urllib.error.URLError, OSError):
-            if server.poll() is not None:
-                raise RuntimeError("the vLLM server did not start") from None
-            time.sleep(0.5)
-
-    async def ask_all(prompts: list[str]) -> float:
-        waiting = iter(prompts)
-        url = f"http://127.0.0.1:{port}/v1/chat/completions"
-
-        async def worker(session: aiohttp.ClientSession) -> None:
-            for text in waiting:
-                body = {
-                    "model": "judge", "messages": [{"role": "user", "content": text}],
-                    "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5,
-                }  # fmt: skip
-                async with session.post(url, json=body) as answer:
-                    answer.raise_for_status()
-                    await answer.json()
-
-        connector = aiohttp.TCPConnector(limit=CONCURRENCY)
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            began = time.perf_counter()
-            await asyncio.gather(*(worker(session) for _ in range(CONCURRENCY)))
-            return time.perf_counter() - began
-
-    return lambda job, folder: asyncio.run(ask_all(principle_first(job)))
-
-
-def run_transformers(model: str, dtype: str) -> Runner:
-    """Left-padded batches of 16 through `generate`."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
-    if any(Path(model).glob("*.safetensors")):
-        lm: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-    else:
-        config = AutoConfig.from_pretrained(model)
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            lm = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
-    lm = lm.eval()
-    if torch.cuda.is_available():
-        lm = lm.cuda()
-
-    def run(job: LabelJob, folder: Path) -> float:
-        prompts = principle_first(job)
-        began = time.perf_counter()
-        for start in range(0, len(prompts), 16):
-            part = prompts[start : start + 16]
-            chats = [
-                tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-                )
-                for text in part
-            ]
-            batch = tokenizer(chats, padding=True, return_tensors="pt", add_special_tokens=False)
-            with torch.inference_mode():
-                lm.generate(
-                    **batch.to(lm.device), max_new_tokens=1, do_sample=False, output_logits=True,
-                    return_dict_in_generate=True, pad_token_id=tokenizer.eos_token_id,
-                )  # fmt: skip
-        return time.perf_counter() - began
-
-    return run
-
-
-def serve(name: str, model: str, dtype: str, pipe: Connection) -> None:
+def serve(name: str, model: str, dtype: str, work: Path, pipe: Connection) -> None:
     """A contender's process: gets ready, then runs a job whenever it is told to."""
     quiet_libraries()
     timings: list[Timing] = []
@@ -299,6 +80,8 @@ def serve(name: str, model: str, dtype: str, pipe: Connection) -> None:
                 run = run_way(model, dtype, way)
             case "http":
                 run = run_http(model, dtype, stack)
+            case labeler if labeler in LABELERS:
+                run = run_labeler(labeler, model, dtype, work, stack)
             case _:
                 run = run_transformers(model, dtype)
         pipe.send("ready")
@@ -317,17 +100,29 @@ def serve(name: str, model: str, dtype: str, pipe: Connection) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", default="22m", choices=SHAPES, help="judge, random weights")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--pairs", type=int, nargs="+", default=[4])
     parser.add_argument("--principles", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--context", type=int, nargs="+", default=[600])
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=[*CONTENDERS, *WAYS])
+    parser.add_argument(
+        "--contenders", nargs="+", default=CONTENDERS, choices=[*CONTENDERS, *LABELERS, *WAYS]
+    )
     parser.add_argument(
         "--serial", action="store_true", help="one contender after the other, as always on a GPU"
     )
+    parser.add_argument(
+        "--patience", type=float, default=math.inf, metavar="SECONDS",
+        help="leave a contender out of a workload whose repetitions would take it longer",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "rlaif-peers",
+        help="where labelers' environments are made and kept (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     quiet_libraries()
@@ -339,32 +134,59 @@ def main() -> None:
     ]
     serial = args.serial or torch.cuda.is_available()
     groups = [[name] for name in args.contenders] if serial else [list(args.contenders)]
-    found: list[tuple[Seconds, Limits]] = [({}, {}) for _ in workloads]
+    found = [Found() for _ in workloads]
     with tempfile.TemporaryDirectory() as scratch:
         model = str(write_judge(args.shape, Path(scratch) / "judge"))
         for group in groups:
-            with started(group, model, args.dtype) as pipes:
+            with started(group, model, args.dtype, args.work) as pipes:
                 for number, workload in enumerate(workloads):
                     folder = Path(scratch) / str(number)
+                    few = replace(workload, pairs=min(workload.pairs, WARM_UP_PAIRS))
+                    expected = {}
+                    for name, pipe in pipes.items():
+                        once, _ = ask(pipe, folder / f"{name}-warm-up", 1000 * number, few)
+                        expected[name] = once * args.repetitions * workload.pairs / few.pairs
+                    able = {n: p for n, p in pipes.items() if expected[n] <= args.patience}
                     seconds, limits = measure(
-                        pipes, workload, args.repetitions, folder, 1000 * number
+                        able, workload, args.repetitions, folder, 1000 * number
                     )
-                    found[number][0].update(seconds)
-                    found[number][1].update(limits)
-    for workload, (seconds, limits) in zip(workloads, found, strict=True):
-        arguments = {"shape": args.shape, "dtype": args.dtype, **vars(workload)}
-        report(arguments, seconds, limits, as_json=args.json)
+                    found[number].seconds.update(seconds)
+                    found[number].limits.update(limits)
+                    found[number].left_out.update(
+                        {n: t for n, t in expected.items() if n not in able}
+                    )
+                    if not serial:
+                        report(args, workload, found[number])
+    if serial:
+        for workload, entry in zip(workloads, found, strict=True):
+            report(args, workload, entry)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured on one workload.
+
+    Attributes:
+        seconds, limits: by contender, one entry per counted repetition.
+        left_out: seconds that a contender would have taken.
+    """
+
+    seconds: Seconds = field(default_factory=dict)
+    limits: Limits = field(default_factory=dict)
+    left_out: dict[str, float] = field(default_factory=dict)
 
 
 @contextmanager
-def started(names: list[str], model: str, dtype: str) -> Iterator[dict[str, Connection]]:
+def started(
+    names: list[str], model: str, dtype: str, work: Path
+) -> Iterator[dict[str, Connection]]:
     """Contenders in processes of their own, all ready."""
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     workers = []
     for name in names:
         ours, theirs = spawn.Pipe()
-        worker = spawn.Process(target=serve, args=(name, model, dtype, theirs))
+        worker = spawn.Process(target=serve, args=(name, model, dtype, work, theirs))
         worker.start()
         theirs.close()
         workers.append(worker)
@@ -379,35 +201,39 @@ def started(names: list[str], model: str, dtype: str) -> Iterator[dict[str, Conn
         worker.join(30)
 
 
+def ask(
+    pipe: Connection, folder: Path, seed: int, workload: Workload
+) -> tuple[float, dict[str, float] | None]:
+    """Seconds that a contender takes for a workload, and its limits where it knows them."""
+    pipe.send((str(folder), seed, workload))
+    spent, limit = pipe.recv()
+    return spent, limit
+
+
 def measure(
     pipes: dict[str, Connection], workload: Workload, repetitions: int, folder: Path, seed: int
 ) -> tuple[Seconds, Limits]:
-    """Seconds and, where known, limits of every contender in each counted repetition."""
+    """Seconds and, where known, limits of every contender in each repetition."""
     seconds: Seconds = {name: [] for name in pipes}
     limits: Limits = {name: [] for name in pipes}
-    for repetition in range(repetitions + 1):
+    for repetition in range(1, repetitions + 1):
         names = list(pipes)
-        turn = repetition % len(names)
+        turn = repetition % max(1, len(names))
         for name in names[turn:] + names[:turn]:
-            pipes[name].send((f"{folder}/{name}-{repetition}", seed + repetition, workload))
-            spent, limit = pipes[name].recv()
-            if repetition:
-                seconds[name].append(spent)
-                if limit:
-                    limits[name].append(limit)
+            here = folder / f"{name}-{repetition}"
+            spent, limit = ask(pipes[name], here, seed + repetition, workload)
+            seconds[name].append(spent)
+            if limit:
+                limits[name].append(limit)
     return seconds, limits
 
 
-def report(
-    arguments: dict[str, Any],
-    seconds: Seconds,
-    limits: Limits,
-    *,
-    as_json: bool,
-) -> None:
+def report(args: argparse.Namespace, workload: Workload, measured: Found) -> None:
     """Print speeds, and how many times faster rlaif was than each, within a repetition."""
-    verdicts = arguments["pairs"] * arguments["principles"] * 2
-    ours = seconds.get("rlaif") or next(iter(seconds.values()))
+    arguments = {"shape": args.shape, "dtype": args.dtype, **vars(workload)}
+    verdicts = workload.pairs * workload.principles * 2
+    seconds = measured.seconds
+    ours = seconds.get("rlaif") or next(iter(seconds.values()), [])
     found = []
     for name, spent in seconds.items():
         ratios = [theirs / own for theirs, own in zip(spent, ours, strict=True)]
@@ -417,12 +243,14 @@ def report(
             "rlaif_is_faster_by": [statistics.median(ratios), min(ratios), max(ratios)],
         }
         for key in ("limit_fraction", "model_flops_utilization", "computed_over_planned"):
-            values = [limit[key] for limit in limits[name]]
+            values = [limit[key] for limit in measured.limits[name]]
             if values:
                 entry[key] = statistics.median(values)
         found.append(entry)
-    if as_json:
-        print(json.dumps({"arguments": arguments, "contenders": found}), flush=True)
+    if args.json:
+        left_out = measured.left_out
+        shown = {"arguments": arguments, "contenders": found, "left_out_seconds": left_out}
+        print(json.dumps(shown), flush=True)
         return
     rows = [
         (
@@ -437,8 +265,11 @@ def report(
     ]
     header = ["contender", "verdicts/s", "rlaif is faster by", "from to", "limit fraction",
               "computed / planned"]  # fmt: skip
-    shown = ", ".join(f"{key} {value}" for key, value in arguments.items())
-    print(f"{shown}\n{table(header, rows)}\n", flush=True)
+    print(", ".join(f"{key} {value}" for key, value in arguments.items()))
+    print(table(header, rows))
+    for name, expected in measured.left_out.items():
+        print(f"{name} left out: {verdicts} verdicts would take it about {expected:.0f} s")
+    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Ways of asking a judge, which `scripts/bench_peers.py` compares."""

@@ -2,8 +2,10 @@ r"""Compares labeling with other ways of asking a judge: same machine, model, pa
 
 Every contender runs in a process of its own and waits while another runs.  In each repetition
 all of them judge the same new pairs, in rotating order; a warm-up on at most 20 pairs is not
-counted.  What is printed are ratios within a repetition: median, lowest, highest.  (On a GPU,
-which holds one engine at a time, contenders run one after the other.)
+counted.  What is printed are ratios within a repetition: median, lowest, highest.  With --serial,
+and on a GPU, which holds one engine at a time, contenders run one after the other: servers of
+several processes, which wait by spinning, then do not disturb others.  A contender that fails is
+reported, and the others go on.
 
 Contenders: `rlaif` (this package on vLLM); `packed` (this package on its packed engine);
 `planned` (vLLM's `LLM.generate` on the requests that rlaif planned, all at hand: the ceiling);
@@ -30,8 +32,7 @@ import multiprocessing
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,6 +42,7 @@ import torch
 from peers.asked import judge_settings
 from peers.in_process import (
     WAYS,
+    Runner,
     run_generate,
     run_planned,
     run_rlaif,
@@ -58,44 +60,103 @@ from rlaif.engines.base import create_engine
 CONTENDERS = (
     "rlaif", "planned", "packed", "generate", "generate-uncached", "http", "transformers",
 )  # fmt: skip
+ON_ONE_ENGINE = ("rlaif", "planned", "generate")
+"""Contenders that can take turns on one engine, so that a GPU need not load it three times."""
 WARM_UP_PAIRS = 20
-Seconds = dict[str, list[float]]
-Limits = dict[str, list[dict[str, float]]]
 
 
-def serve(name: str, model: str, dtype: str, work: Path, pipe: Connection) -> None:
-    """A contender's process: gets ready, then runs a job whenever it is told to."""
+def serve(names: list[str], args: argparse.Namespace, model: str, pipe: Connection) -> None:
+    """A process of contenders on one engine: gets ready, then runs whichever it is told to."""
     quiet_libraries()
     timings: list[Timing] = []
-    settings = judge_settings(model, "packed" if name == "packed" else "vllm", dtype)
+    dtype = args.dtype
+    settings = judge_settings(model, "packed" if names == ["packed"] else "vllm", dtype)
+    settings = settings.model_copy(update={"quantization": args.quantization})
+    engine: Any = None
+    runners: dict[str, Runner] = {}
     with ExitStack() as stack:
-        match name:
-            case "rlaif" | "packed":
-                run = run_rlaif(create_engine(settings), timings)
-            case "planned":
-                run = run_planned(create_engine(settings))
-            case "generate" | "generate-uncached":
-                run = run_generate(model, dtype, caching=name == "generate")
-            case way if way in WAYS:
-                run = run_way(model, dtype, way)
-            case "http":
-                run = run_http(model, dtype, stack)
-            case labeler if labeler in LABELERS:
-                run = run_labeler(labeler, model, dtype, work, stack)
-            case _:
-                run = run_transformers(model, dtype)
+        if set(names) <= {*ON_ONE_ENGINE, "packed"}:
+            engine = create_engine(settings)
+        for name in names:
+            match name:
+                case "rlaif" | "packed":
+                    runners[name] = run_rlaif(engine, timings)
+                case "planned":
+                    runners[name] = run_planned(engine)
+                case "generate":
+                    runners[name] = run_generate(engine)
+                case "generate-uncached":
+                    options = {**settings.options, "enable_prefix_caching": False}
+                    uncached = settings.model_copy(update={"options": options})
+                    runners[name] = run_generate(create_engine(uncached))
+                case way if way in WAYS:
+                    runners[name] = run_way(model, dtype, way)
+                case "http":
+                    runners[name] = run_http(model, dtype, stack)
+                case labeler if labeler in LABELERS:
+                    runners[name] = run_labeler(labeler, model, dtype, args.work, stack)
+                case _:
+                    runners[name] = run_transformers(model, dtype)
         pipe.send("ready")
         while (message := pipe.recv()) is not None:
-            folder, seed, workload = message
+            name, folder, seed, workload = message
             label = workload_settings(settings, workload, "pairwise")
             job = write_job(Path(folder), workload, label, seed=seed)
-            seconds = run(job, Path(folder))
+            if hasattr(engine, "_llm"):  # another contender may have left these prompts there
+                engine._llm.reset_prefix_cache()
+            seconds = runners[name](job, Path(folder))
             limits = None
-            if timings:
+            if name in ("rlaif", "packed"):
                 limits = against_limit(timings[-1], Path(model), settings)
                 planned = timings[-1].tokens.predicted
                 limits["computed_over_planned"] = timings[-1].computed / planned
             pipe.send((seconds, limits))
+
+
+class Contenders:
+    """A process with one contender, or with several that share an engine in turn.
+
+    Attributes:
+        names: of its contenders.
+        failed: whether it has stopped by itself.
+    """
+
+    def __init__(self, names: list[str], args: argparse.Namespace, model: str) -> None:
+        self.names = names
+        self.failed = False
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(names, args, model, theirs))
+        self._process.start()
+        theirs.close()
+        if self._receive() is not None:
+            print(f"{', '.join(names)}: ready", file=sys.stderr, flush=True)
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            self.failed = True
+            print(f"{', '.join(self.names)}: failed", file=sys.stderr, flush=True)
+            return None
+
+    def ask(
+        self, name: str, folder: Path, seed: int, workload: Workload
+    ) -> tuple[float, dict[str, float] | None]:
+        """Seconds that a contender takes, not a number if it fails; its limits, where known."""
+        if self.failed:
+            return math.nan, None
+        self._pipe.send((name, str(folder), seed, workload))
+        return self._receive() or (math.nan, None)
+
+    def close(self) -> None:
+        """End the process, and what it has started."""
+        if not self.failed:
+            self._pipe.send(None)
+        self._process.join(60)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
 
 
 def main() -> None:
@@ -103,17 +164,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    known = [*CONTENDERS, *LABELERS, *WAYS]
     parser.add_argument("--shape", default="22m", choices=SHAPES, help="judge, random weights")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantization", help="of the judge as rlaif and `planned` run it")
     parser.add_argument("--pairs", type=int, nargs="+", default=[4])
     parser.add_argument("--principles", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--context", type=int, nargs="+", default=[600])
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=known)
     parser.add_argument(
-        "--contenders", nargs="+", default=CONTENDERS, choices=[*CONTENDERS, *LABELERS, *WAYS]
-    )
-    parser.add_argument(
-        "--serial", action="store_true", help="one contender after the other, as always on a GPU"
+        "--serial", action="store_true", help="one process after the other, as always on a GPU"
     )
     parser.add_argument(
         "--patience", type=float, default=math.inf, metavar="SECONDS",
@@ -132,34 +193,30 @@ def main() -> None:
         for context in args.context
         for principles in args.principles
     ]
-    serial = args.serial or torch.cuda.is_available()
-    groups = [[name] for name in args.contenders] if serial else [list(args.contenders)]
     found = [Found() for _ in workloads]
     with tempfile.TemporaryDirectory() as scratch:
         model = str(write_judge(args.shape, Path(scratch) / "judge"))
-        for group in groups:
-            with started(group, model, args.dtype, args.work) as pipes:
+        for group in together(args.contenders, serial=args.serial):
+            with ExitStack() as stack:
+                processes = []
+                for names in group:
+                    processes.append(Contenders(names, args, model))
+                    stack.callback(processes[-1].close)
                 for number, workload in enumerate(workloads):
                     folder = Path(scratch) / str(number)
-                    few = replace(workload, pairs=min(workload.pairs, WARM_UP_PAIRS))
-                    expected = {}
-                    for name, pipe in pipes.items():
-                        once, _ = ask(pipe, folder / f"{name}-warm-up", 1000 * number, few)
-                        expected[name] = once * args.repetitions * workload.pairs / few.pairs
-                    able = {n: p for n, p in pipes.items() if expected[n] <= args.patience}
-                    seconds, limits = measure(
-                        able, workload, args.repetitions, folder, 1000 * number
-                    )
-                    found[number].seconds.update(seconds)
-                    found[number].limits.update(limits)
-                    found[number].left_out.update(
-                        {n: t for n, t in expected.items() if n not in able}
-                    )
-                    if not serial:
-                        report(args, workload, found[number])
+                    measure(processes, args, workload, folder, 1000 * number, found[number])
+                    report(args, workload, found[number])
+
+
+def together(contenders: list[str], *, serial: bool) -> list[list[list[str]]]:
+    """Groups of processes that run side by side, each with its contenders."""
+    if torch.cuda.is_available():
+        shared = [name for name in contenders if name in ON_ONE_ENGINE]
+        alone = [[name] for name in contenders if name not in shared]
+        return [[names] for names in [shared, *alone] if names]
     if serial:
-        for workload, entry in zip(workloads, found, strict=True):
-            report(args, workload, entry)
+        return [[[name]] for name in contenders]
+    return [[[name] for name in contenders]]
 
 
 @dataclass(frozen=True)
@@ -168,79 +225,57 @@ class Found:
 
     Attributes:
         seconds, limits: by contender, one entry per counted repetition.
-        left_out: seconds that a contender would have taken.
+        left_out: seconds that a contender would have taken; not a number if it failed.
     """
 
-    seconds: Seconds = field(default_factory=dict)
-    limits: Limits = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    limits: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     left_out: dict[str, float] = field(default_factory=dict)
 
 
-@contextmanager
-def started(
-    names: list[str], model: str, dtype: str, work: Path
-) -> Iterator[dict[str, Connection]]:
-    """Contenders in processes of their own, all ready."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    workers = []
-    for name in names:
-        ours, theirs = spawn.Pipe()
-        worker = spawn.Process(target=serve, args=(name, model, dtype, work, theirs))
-        worker.start()
-        theirs.close()
-        workers.append(worker)
-        assert ours.recv() == "ready"
-        pipes[name] = ours
-        print(f"{name} is ready", file=sys.stderr, flush=True)
-    yield pipes
-    for pipe in pipes.values():
-        with closing(pipe):
-            pipe.send(None)
-    for worker in workers:
-        worker.join(30)
-
-
-def ask(
-    pipe: Connection, folder: Path, seed: int, workload: Workload
-) -> tuple[float, dict[str, float] | None]:
-    """Seconds that a contender takes for a workload, and its limits where it knows them."""
-    pipe.send((str(folder), seed, workload))
-    spent, limit = pipe.recv()
-    return spent, limit
-
-
 def measure(
-    pipes: dict[str, Connection], workload: Workload, repetitions: int, folder: Path, seed: int
-) -> tuple[Seconds, Limits]:
-    """Seconds and, where known, limits of every contender in each repetition."""
-    seconds: Seconds = {name: [] for name in pipes}
-    limits: Limits = {name: [] for name in pipes}
-    for repetition in range(1, repetitions + 1):
-        names = list(pipes)
-        turn = repetition % max(1, len(names))
-        for name in names[turn:] + names[:turn]:
+    processes: list[Contenders],
+    args: argparse.Namespace,
+    workload: Workload,
+    folder: Path,
+    seed: int,
+    found: Found,
+) -> None:
+    """Add the seconds and, where known, limits of every contender in each repetition."""
+    few = replace(workload, pairs=min(workload.pairs, WARM_UP_PAIRS))
+    able: list[tuple[Contenders, str]] = []
+    for process in processes:
+        for name in process.names:
+            once, _ = process.ask(name, folder / f"{name}-warm-up", seed, few)
+            expected = once * args.repetitions * workload.pairs / few.pairs
+            if expected <= args.patience:
+                able.append((process, name))
+                found.seconds[name], found.limits[name] = [], []
+            else:
+                found.left_out[name] = expected
+    for repetition in range(1, args.repetitions + 1):
+        turn = repetition % max(1, len(able))
+        for process, name in able[turn:] + able[:turn]:
             here = folder / f"{name}-{repetition}"
-            spent, limit = ask(pipes[name], here, seed + repetition, workload)
-            seconds[name].append(spent)
+            spent, limit = process.ask(name, here, seed + repetition, workload)
+            found.seconds[name].append(spent)
             if limit:
-                limits[name].append(limit)
-    return seconds, limits
+                found.limits[name].append(limit)
 
 
 def report(args: argparse.Namespace, workload: Workload, measured: Found) -> None:
-    """Print speeds, and how many times faster rlaif was than each, within a repetition."""
+    """Print speeds, and how many times faster the first was than each, within a repetition."""
     arguments = {"shape": args.shape, "dtype": args.dtype, **vars(workload)}
     verdicts = workload.pairs * workload.principles * 2
     seconds = measured.seconds
-    ours = seconds.get("rlaif") or next(iter(seconds.values()), [])
+    first = "rlaif" if "rlaif" in seconds else next(iter(seconds), "")
     found = []
     for name, spent in seconds.items():
-        ratios = [theirs / own for theirs, own in zip(spent, ours, strict=True)]
+        ratios = [theirs / own for theirs, own in zip(spent, seconds[first], strict=True)]
         entry: dict[str, Any] = {
             "contender": name,
             "verdicts_per_second": verdicts / statistics.median(spent),
-            "rlaif_is_faster_by": [statistics.median(ratios), min(ratios), max(ratios)],
+            "first_is_faster_by": [statistics.median(ratios), min(ratios), max(ratios)],
         }
         for key in ("limit_fraction", "model_flops_utilization", "computed_over_planned"):
             values = [limit[key] for limit in measured.limits[name]]
@@ -256,19 +291,20 @@ def report(args: argparse.Namespace, workload: Workload, measured: Found) -> Non
         (
             e["contender"],
             f"{e['verdicts_per_second']:.1f}",
-            "{:.2f}".format(e["rlaif_is_faster_by"][0]),
-            "{1:.2f} to {2:.2f}".format(*e["rlaif_is_faster_by"]),
+            "{:.2f}".format(e["first_is_faster_by"][0]),
+            "{1:.2f} to {2:.2f}".format(*e["first_is_faster_by"]),
             f"{e['limit_fraction']:.2f}" if "limit_fraction" in e else "-",
             f"{e['computed_over_planned']:.3f}" if "computed_over_planned" in e else "-",
         )
         for e in found
     ]
-    header = ["contender", "verdicts/s", "rlaif is faster by", "from to", "limit fraction",
+    header = ["contender", "verdicts/s", f"{first} is faster by", "from to", "limit fraction",
               "computed / planned"]  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in arguments.items()))
     print(table(header, rows))
     for name, expected in measured.left_out.items():
-        print(f"{name} left out: {verdicts} verdicts would take it about {expected:.0f} s")
+        why = "failed" if math.isnan(expected) else f"would take it about {expected:.0f} s"
+        print(f"{name} left out: {verdicts} verdicts {why}")
     print(flush=True)
 
 

@@ -30,9 +30,9 @@ Runner = Callable[[LabelJob, Path], float]
 
 def run_rlaif(engine: Engine, timings: list[Timing]) -> Runner:
     """The whole of `rlaif label` but starting the engine."""
-    watched = WatchedEngine(engine)
 
     def run(job: LabelJob, folder: Path) -> float:
+        watched = WatchedEngine(engine)
         timings.append(label_once(watched, job, folder))
         return timings[-1].seconds
 
@@ -89,18 +89,20 @@ def run_way(model: str, dtype: str, way: str) -> Runner:
     return run
 
 
-def run_generate(model: str, dtype: str, *, caching: bool) -> Runner:
-    """`LLM.chat` on principle-first prompts, as a script would use it."""
-    settings = judge_settings(model, "vllm", dtype)
-    options = {**settings.options, "enable_prefix_caching": caching}
-    engine: Any = create_engine(settings.model_copy(update={"options": options}))
+def run_generate(engine: Any) -> Runner:
+    """`LLM.generate` on principle-first chats, as a script would use it."""
     from vllm import SamplingParams
 
     def run(job: LabelJob, folder: Path) -> float:
-        chats = [[{"role": "user", "content": text}] for text in principle_first(job)]
-        params = SamplingParams(max_tokens=1, temperature=0, logprobs=20)
+        chats = [
+            engine._llm.get_tokenizer().apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+            for text in principle_first(job)
+        ]
+        params = SamplingParams(max_tokens=1, temperature=0, logprobs=5)
         began = time.perf_counter()
-        engine._llm.chat(chats, params, use_tqdm=False)
+        engine._llm.generate(chats, params, use_tqdm=False)
         return time.perf_counter() - began
 
     return run

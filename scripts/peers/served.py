@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
+import torch
 
 from peers.asked import principle_first
 from peers.in_process import Runner
@@ -42,13 +43,17 @@ def start_server(model: str, dtype: str, stack: ExitStack) -> str:
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
         "--served-model-name", "judge", "--port", str(port), "--host", "127.0.0.1",
-        "--enforce-eager", "--max-model-len", "4096",
+        "--max-model-len", "4096",
     ]  # fmt: skip
+    environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+    if not torch.cuda.is_available():
+        # Of the ways tried on two cores the fastest: small blocks, and threads that may move.
+        command += ["--enforce-eager", "--block-size", "32"]
+        environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     if not any(Path(model).glob("*.safetensors")):
         command += ["--load-format", "dummy"]
     if dtype != "auto":
         command += ["--dtype", dtype]
-    environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1"}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     stack.callback(server.terminate)

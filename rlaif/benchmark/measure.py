@@ -16,6 +16,7 @@ from rlaif.benchmark.limits import judge_cost, matmul_rate
 from rlaif.benchmark.workload import Workload, write_constitution, write_pairs
 from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
 from rlaif.engines.hub import resolve_model
+from rlaif.errors import RlaifError
 from rlaif.pipeline.job import LabelJob, prepare
 from rlaif.pipeline.label import Labeler, block_cache
 from rlaif.pipeline.settings import LabelSettings
@@ -113,6 +114,12 @@ def label_once(engine: WatchedEngine, job: LabelJob, folder: Path) -> Timing:
         began = time.perf_counter()
         tally = labeler.label(job.source)
         seconds = time.perf_counter() - began
+    if tally.invalid_verdicts:
+        raise RlaifError(
+            f"{tally.invalid_verdicts} of {tally.verdicts} made-up questions had no answer: the "
+            f"judge takes {engine.max_prompt_tokens} tokens",
+            hint="Lower --context, or the words of the template.",
+        )
     after = engine.stats()
     return Timing(
         seconds,
@@ -214,9 +221,9 @@ def rates(timing: Timing) -> dict[str, Any]:
 
 def against_limit(timing: Timing, model: Path, judge: EngineSettings) -> dict[str, Any]:
     """Model FLOP/s over the matmul rate of this machine: as computed, and of what was needed."""
-    dtype = torch.float32
-    if torch.cuda.is_available():
-        dtype = torch.float16 if judge.dtype == "float16" else torch.bfloat16
+    on_gpu = torch.cuda.is_available()
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    dtype = kinds.get(judge.dtype, torch.bfloat16) if on_gpu else torch.float32
     cost = judge_cost(model)
     peak = matmul_rate(dtype)
     needed = cost.flops(timing.tokens.unique, timing.tokens.attended, timing.verdicts)

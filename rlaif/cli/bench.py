@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import click
 
+from rlaif.cli.model_flags import engine_flags, spread
 from rlaif.cli.options import build
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
+from rlaif.hashing import digest
 
 _EXAMPLES = """
 \b
@@ -14,6 +19,7 @@ Examples:
   rlaif bench --judge demo
   rlaif bench --judge Qwen/Qwen3-8B --principles 16 --price-per-hour 2.5
   rlaif bench --judge Qwen/Qwen3-0.6B --engine vllm --engine packed
+  rlaif bench --judge Qwen/Qwen3-8B --quantization fp8
 
 The pairs are made up, so that any judge can be measured without data; what they say does not
 change how long a judge needs. `rlaif label --engine auto` takes the engine that was fastest here.
@@ -48,12 +54,12 @@ change how long a judge needs. `rlaif label --engine auto` takes the engine that
     show_default=True,
     help="Counted runs, after one that is not.",
 )
-@click.option("--dtype", help="As `rlaif label`.")
 @click.option(
     "--price-per-hour", type=click.FloatRange(0, 1e9), metavar="X", help="Of the machine."
 )
 @click.option("--cache", metavar="FILE", help="Verdict cache, which keeps the rates.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@partial(engine_flags, but=frozenset({"engine"}))
 def command(
     judge: str,
     engines: tuple[str, ...],
@@ -63,10 +69,10 @@ def command(
     context: int,
     one_order: bool,
     repetitions: int,
-    dtype: str | None,
     price_per_hour: float | None,
     cache: str | None,
     as_json: bool,
+    **flags: Any,
 ) -> None:
     """Measure how fast a judge labels on this machine, and how close that is to its limit."""
     quiet_libraries()
@@ -78,11 +84,14 @@ def command(
     from rlaif.store.cache import VerdictCache, default_cache_path
 
     workload = Workload(pairs, principles, context, both_orders=not one_order)
+    given = {name: value for name, value in spread(flags).items() if value is not None}
+    # What rates depend on beside the judge and its engine.
+    conditions = digest({**vars(workload), "template": template, **given})
     found = []
     with closing(VerdictCache(Path(cache) if cache else default_cache_path())) as rates:
         for engine in engines or ("vllm",):
-            values = {"engine": engine, "model": judge, "dtype": dtype}
-            settings = build(EngineSettings, {k: v for k, v in values.items() if v is not None})
+            values = {"engine": engine, "model": judge, **given}
+            settings = build(EngineSettings, values)
             note(f"measuring {judge!r} on {engine} ...")
             result = bench(
                 settings,
@@ -91,7 +100,9 @@ def command(
                 repetitions=repetitions,
                 price_per_hour=price_per_hour,
             )
-            rates.record_rate(result["fingerprint"], engine, result["verdicts_per_second"])
+            rates.record_rate(
+                result["fingerprint"], engine, result["verdicts_per_second"], conditions
+            )
             found.append(result)
     if as_json:
         print_json(found)

@@ -315,7 +315,7 @@ def _tokens(found: dict[str, int | None]) -> str:
     text = f"{found['computed']:,} of {found['from_scratch']:,}"
     if found["planned"] is None:
         return text
-    return f"{text} (planned {found['planned']:,}; no fewer than {found['at_least']:,})"
+    return f"{text} (planned {found['planned']:,}; shared token by token {found['by_token']:,})"
 
 
 def _prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:

@@ -66,9 +66,13 @@ def writing_flags(command: Command) -> Command:
     return command
 
 
-def engine_flags(command: Command) -> Command:
-    """`--option`, `--chat-option`, and one flag for each setting of an engine but its model."""
-    command = settings_options(EngineSettings, skip=frozenset({"model", "seed"}))(command)
+def engine_flags(command: Command, *, but: frozenset[str] = frozenset()) -> Command:
+    """`--option`, `--chat-option`, and one flag for each setting of an engine but its model.
+
+    Args:
+        but: settings that the command has flags of its own for.
+    """
+    command = settings_options(EngineSettings, skip=frozenset({"model", "seed"}) | but)(command)
     command = click.option(
         "--chat-option",
         "chat_options",

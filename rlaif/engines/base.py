@@ -9,6 +9,7 @@ that fails is a `Failure` result; only a broken engine raises.  A `None` from th
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -171,15 +172,22 @@ class Engine(Protocol):
 
 
 class Intake:
-    """Takes requests from an iterator as there is room, and minds its pauses (`None`)."""
+    """Takes requests from an iterator as there is room, and minds its pauses (`None`).
+
+    Attributes:
+        exhausted: whether there are no more.
+        waited: seconds spent on getting them.
+    """
 
     def __init__(self, requests: Iterable[Request | None]) -> None:
         self._source = iter(requests)
         self.exhausted = False
+        self.waited = 0.0
 
     def take(self, room: int) -> list[Request]:
         """At most `room` requests: fewer at a pause or at the end."""
         taken: list[Request] = []
+        began = time.perf_counter()
         while not self.exhausted and len(taken) < room:
             try:
                 request = next(self._source)
@@ -189,6 +197,7 @@ class Intake:
             if request is None:
                 break
             taken.append(request)
+        self.waited += time.perf_counter() - began
         return taken
 
 

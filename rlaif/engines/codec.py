@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
@@ -15,6 +16,9 @@ from rlaif.records import Message
 
 LONGEST_DEFAULT = 16_384
 _MOST_DEFUSED = 8
+_TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""What chat templates that tell the date are told: else every prompt would be another at midnight,
+and what was asked yesterday would be asked again.  (Llama 3.2's own default.)"""
 
 
 def context_length(files: ModelFiles) -> int:
@@ -105,7 +109,10 @@ class HFCodec:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **self._options
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    **{"strftime_now": _TODAY.strftime, **self._options},
                 )
             )
         except Exception as error:  # templates raise what they like

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from rlaif.engines import tree_attention
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
-from rlaif.engines.cpu_layers import keep_freed_memory, spare_memory
+from rlaif.engines.cpu_layers import fit_to_cpu, keep_freed_memory
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES
@@ -82,6 +82,7 @@ class PackedEngine:
         self._last: Sequence[int] = ()  # the last prompt
         self._kept = tree_attention.KEPT_NOTHING
         self._requests = self._tokens = self._cached = 0
+        self._idle = 0.0
         self._probe(files.name, _PROBE_TOLERANCE[self._model.dtype])
 
     @torch.inference_mode()
@@ -104,7 +105,7 @@ class PackedEngine:
             self._model.set_attn_implementation(tree_attention.NAME)
             if self._device == "cpu":
                 keep_freed_memory()
-                spare_memory(self._model.base_model)
+                fit_to_cpu(self._model.base_model)
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
             asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
             # In two passes, the second of which goes on from the first.
@@ -126,7 +127,9 @@ class PackedEngine:
         intake = Intake(requests)
         while not intake.exhausted:
             results: list[Result] = []
+            waited = intake.waited
             batch = self._next_batch(intake, results)
+            self._idle += intake.waited - waited
             if batch:
                 results += self._choose(batch)
             if results:
@@ -204,7 +207,7 @@ class PackedEngine:
 
     def stats(self) -> EngineStats:
         """Requests, prompt tokens, and those that another prompt of the pack had computed."""
-        return EngineStats(self._requests, self._tokens, self._cached)
+        return EngineStats(self._requests, self._tokens, self._cached, self._idle)
 
     def close(self) -> None:
         """Drop the weights."""

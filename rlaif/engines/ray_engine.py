@@ -7,7 +7,9 @@ with the process that asks, so an actor or a node can die at any time.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +19,15 @@ from ray.exceptions import RayActorError, RayError
 
 from rlaif.engines.base import (
     EngineSettings,
-    EngineStats,
     can_generate,
     codec_for,
     model_fingerprint,
 )
-from rlaif.engines.replicas import Lost, Replica, ReplicatedEngine, ReplicaTraits
+from rlaif.engines.replicas import Lost, Outcome, Replica, ReplicatedEngine
 from rlaif.errors import RlaifError
-from rlaif.records import Request, Result
+from rlaif.records import Request
 
+_log = logging.getLogger(__name__)
 REPLICATES_ITSELF = True
 
 
@@ -41,6 +43,7 @@ class RayBackend:
     def __init__(self, settings: EngineSettings, *, gpus: float | None, cpus: float) -> None:
         self._settings = settings
         self._own = not ray.is_initialized()
+        self._own_cluster = self._own and "RAY_ADDRESS" not in os.environ
         if self._own:
             try:
                 ray.init(
@@ -57,29 +60,49 @@ class RayBackend:
         if gpus is None:
             has_gpus = ray.cluster_resources().get("GPU", 0)
             gpus = settings.tensor_parallel_size if has_gpus else 0
+        self._gpus, self._cpus = gpus, cpus
         self._actor = ray.remote(Replica).options(num_gpus=gpus, num_cpus=cpus)
         self._actors: dict[int, Any] = {}
         self._calls: dict[int, deque[Any]] = {}
 
-    def start(self, number: int) -> ReplicaTraits:
+    def check_room(self, replicas: int) -> None:
+        """Say what does not fit: an error where the cluster can't grow, else a warning.
+
+        Raises:
+            RlaifError: the cluster is one of our own, and too small.
+        """
+        have = ray.cluster_resources()
+        for kind, name, each in (("GPU", "GPUs", self._gpus), ("CPU", "cores", self._cpus)):
+            if replicas * each <= have.get(kind, 0):
+                continue
+            problem = (
+                f"{replicas} replicas of {each:g} {name} need {replicas * each:g}, "
+                f"and the cluster has {have.get(kind, 0):g}"
+            )
+            if self._own_cluster:
+                raise RlaifError(
+                    problem,
+                    hint=f"Lower --data-parallel-size, or set --option {kind.lower()}s=...",
+                )
+            _log.warning("%s: going on with those that start", problem)
+
+    def start(self, number: int) -> None:
         """See `Backend.start`."""
-        self._calls[number] = deque()
-        self._actors[number] = self._actor.remote(self._settings)
-        try:
-            traits: ReplicaTraits = ray.get(self._actors[number].traits.remote())
-        except RayError as error:
-            raise Lost(_reason(error)) from None
-        return traits
+        actor = self._actors[number] = self._actor.remote(self._settings)
+        self._calls[number] = deque([actor.traits.remote()])
 
     def submit(self, number: int, requests: Sequence[Request]) -> None:
         """See `Backend.submit`."""
         self._calls[number].append(self._actors[number].work.remote(list(requests)))
 
-    def wait(self) -> list[tuple[int, tuple[list[Result], EngineStats] | Lost]]:
+    def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
         """See `Backend.wait`."""
         first = {calls[0]: number for number, calls in self._calls.items() if calls}
-        done, _ = ray.wait(list(first), num_returns=1)
-        found: list[tuple[int, tuple[list[Result], EngineStats] | Lost]] = []
+        if not first:
+            time.sleep(seconds or 0)
+            return []
+        done, _ = ray.wait(list(first), num_returns=1, timeout=seconds)
+        found: list[tuple[int, Outcome]] = []
         for call in done:
             number = first[call]
             self._calls[number].popleft()
@@ -153,6 +176,7 @@ def create(settings: EngineSettings) -> ReplicatedEngine:
     gpus, cpus = (_number(settings, name) for name in ("gpus", "cpus"))
     backend = RayBackend(inner, gpus=gpus, cpus=1.0 if cpus is None else cpus)
     try:
+        backend.check_room(settings.data_parallel_size)
         return ReplicatedEngine(
             backend, codec_for(inner), settings.data_parallel_size,
             max(1, settings.max_in_flight // 2),

@@ -2,19 +2,25 @@
 
 Questions that share a context go to the same replica.  Each replica holds one portion of
 requests in its engine while the next waits beside it, so it never runs dry between portions.
-When one dies, what it had not answered is asked again elsewhere, and a new one is started.
+Nothing waits for a slow one: replicas start side by side and work as soon as they are ready.
+When one dies, what it had not answered is asked again elsewhere while a new one starts.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
+import queue
+import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from rlaif.engines.base import (
     Codec,
@@ -78,23 +84,27 @@ class Lost(Exception):
     """A replica died; the message says how."""
 
 
+Outcome: TypeAlias = ReplicaTraits | tuple[list[Result], EngineStats] | Lost
+"""What comes of a replica: that it is ready, the answers of a call, or its death."""
+
+
 class Backend(Protocol):
     """Starts replicas somewhere and calls them; a call is known by the replica's number."""
 
-    def start(self, number: int) -> ReplicaTraits:
-        """Start or restart a replica and wait until it is ready.
-
-        Raises:
-            Lost: it did not start.
-        """
+    def start(self, number: int) -> None:
+        """Begin to start or restart a replica; `wait` tells when it is ready."""
         ...
 
     def submit(self, number: int, requests: Sequence[Request]) -> None:
         """Call `Replica.work` without waiting; calls of one replica run in order."""
         ...
 
-    def wait(self) -> list[tuple[int, tuple[list[Result], EngineStats] | Lost]]:
-        """The calls that have ended, at least one, in order for each replica."""
+    def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
+        """What came of replicas, in order for each.
+
+        Args:
+            seconds: how long to wait for something; None waits until there is something.
+        """
         ...
 
     def close(self) -> None:
@@ -104,8 +114,15 @@ class Backend(Protocol):
 
 @dataclass
 class _State:
-    """What a replica has on its desk."""
+    """What a replica has on its desk.
 
+    Attributes:
+        ready: whether it has started.
+        started_once: whether it was ever ready.
+    """
+
+    ready: bool = False
+    started_once: bool = False
     open: dict[str, Request] = field(default_factory=dict)
     calls: int = 0
     stats: EngineStats = field(default_factory=EngineStats)
@@ -118,7 +135,7 @@ class ReplicatedEngine:
         portion: requests handed over at a time, rounded up to whole contexts.
 
     Raises:
-        RlaifError: no replica starts, or replicas die again and again.
+        RlaifError: a replica does not start the first time, or replicas die again and again.
     """
 
     def __init__(self, backend: Backend, codec: Codec, replicas: int, portion: int) -> None:
@@ -129,54 +146,59 @@ class ReplicatedEngine:
         self._again: deque[Request] = deque()
         self._held: Request | None = None
         self._past = EngineStats()
-        self._idle_since: float | None = None
         self._idle = 0.0
-        self._states: dict[int, _State] = {}
-        for number in range(replicas):
-            traits = self._start(number)
+        self._states = {number: _State() for number in range(replicas)}
+        for number in self._states:
+            backend.start(number)
+        traits = None
+        while traits is None:
+            for number, outcome in backend.wait(None):
+                self._take_note(number, outcome)
+                if isinstance(outcome, ReplicaTraits):
+                    traits = outcome
         self.fingerprint = traits.fingerprint
         self.max_prompt_tokens = traits.max_prompt_tokens
         self.sharing = traits.sharing
-
-    def _start(self, number: int) -> ReplicaTraits:
-        self._states[number] = _State()
-        try:
-            return self._backend.start(number)
-        except Lost as error:
-            raise RlaifError(
-                f"replica {number} did not start ({error})",
-                hint="Check free memory and devices, or use fewer replicas.",
-            ) from None
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Hand out portions as replicas have room, and give what they answer."""
         intake = Intake(requests)
         while True:
-            for number, state in self._states.items():
+            ready = [(number, state) for number, state in self._states.items() if state.ready]
+            for number, state in ready:
                 while state.calls < CALLS_WAITING:
                     portion = self._next_portion(intake)
                     if not portion and (state.calls or not state.open):
                         break  # nothing to give, and nothing to wait for that is not under way
                     self._submit(number, state, portion)
-            if not any(state.calls for state in self._states.values()):
-                if intake.exhausted and not self._held and not self._again:
-                    return
-                began = time.monotonic()
-                time.sleep(0.001)  # the caller plans; there is nothing to answer meanwhile
+            calls = any(state.calls for _, state in ready)
+            if not calls and intake.exhausted and not self._held and not self._again:
+                return
+            began = time.monotonic()
+            # Without a call under way the caller plans meanwhile, or all replicas are starting.
+            patience = None if calls or not ready else 0.001
+            outcomes = self._backend.wait(patience)
+            if not calls:
                 self._idle += time.monotonic() - began
-                continue
-            for number, outcome in self._backend.wait():
-                if isinstance(outcome, Lost):
-                    self._replace(number, outcome)
-                    continue
-                results, stats = outcome
-                state = self._states[number]
-                state.calls -= 1
-                state.stats = stats
-                for result in results:
-                    del state.open[result.id]
+            for number, outcome in outcomes:
+                results = self._take_note(number, outcome)
                 if results:
                     yield results
+
+    def _take_note(self, number: int, outcome: Outcome) -> list[Result]:
+        """The answers in what came of a replica, if any; a dead one is started anew."""
+        state = self._states[number]
+        if isinstance(outcome, ReplicaTraits):
+            state.ready = state.started_once = True
+            return []
+        if isinstance(outcome, Lost):
+            self._replace(number, outcome)
+            return []
+        results, state.stats = outcome
+        state.calls -= 1
+        for result in results:
+            del state.open[result.id]
+        return results
 
     def _next_portion(self, intake: Intake) -> list[Request]:
         """Requests up to the end of a context, once there are enough."""
@@ -205,8 +227,11 @@ class ReplicatedEngine:
     def _replace(self, number: int, lost: Lost) -> None:
         """Ask again what a dead replica had not answered, and start another in its place."""
         state = self._states[number]
-        if not state.calls:
-            return  # a second call of the same death
+        if not state.started_once:
+            raise RlaifError(
+                f"replica {number} did not start ({lost})",
+                hint="Check free memory and devices, or use fewer replicas.",
+            )
         self._again += state.open.values()
         self._past = _sum(self._past, state.stats)
         self._restarts += 1
@@ -215,7 +240,8 @@ class ReplicatedEngine:
                 f"replicas died {self._restarts} times (the last: {lost})",
                 hint="Run the same command again: it goes on where it stopped.",
             )
-        self._start(number)
+        self._states[number] = _State(started_once=True)
+        self._backend.start(number)
 
     def stats(self) -> EngineStats:
         """Sums over the replicas, those that died included."""
@@ -250,19 +276,27 @@ def _sum(one: EngineStats, other: EngineStats) -> EngineStats:
 def _serve(settings: EngineSettings, environment: dict[str, str], pipe: Any) -> None:
     """The process of one replica."""
     os.environ.update(environment)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends what the engine has started, too
     try:
         replica = Replica(settings)
         pipe.send(replica.traits())
         while (requests := pipe.recv()) is not None:
             pipe.send(replica.work(requests))
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return  # whoever asked is gone
     except RlaifError as error:
         pipe.send(Lost(str(error)))
-    except (EOFError, KeyboardInterrupt):
-        return
+    except Exception as error:
+        pipe.send(Lost(f"{type(error).__name__}: {error}"))
 
 
 class ProcessBackend:
-    """Replicas on this machine, each a process with devices of its own."""
+    """Replicas on this machine, each a process with devices of its own.
+
+    What is sent goes through a thread for each: a pipe takes little, and a replica reads it only
+    between two portions.  Processes are no daemons, since an engine over several devices has
+    processes of its own; they end with this one in any case.
+    """
 
     def __init__(self, settings: EngineSettings, environments: Sequence[dict[str, str]]) -> None:
         self._settings = settings
@@ -270,49 +304,64 @@ class ProcessBackend:
         self._spawn = get_context("spawn")
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Any] = {}
+        self._outboxes: dict[int, queue.SimpleQueue[Sequence[Request] | None]] = {}
+        atexit.register(self.close)
 
-    def start(self, number: int) -> ReplicaTraits:
+    def start(self, number: int) -> None:
         """See `Backend.start`."""
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(
-            target=_serve, args=(self._settings, self._environments[number], theirs), daemon=True
+            target=_serve, args=(self._settings, self._environments[number], theirs)
         )
         process.start()
         theirs.close()
+        outbox: queue.SimpleQueue[Sequence[Request] | None] = queue.SimpleQueue()
+        threading.Thread(target=_send, args=(outbox, ours), daemon=True).start()
         self._processes[number], self._pipes[number] = process, ours
-        answer = self._receive(number)
-        if isinstance(answer, Lost):
-            raise answer
-        assert isinstance(answer, ReplicaTraits)
-        return answer
-
-    def _receive(self, number: int) -> Any:
-        try:
-            return self._pipes[number].recv()
-        except (EOFError, OSError):
-            self._processes[number].join(5)
-            return Lost(f"its process ended with code {self._processes[number].exitcode}")
+        self._outboxes[number] = outbox
 
     def submit(self, number: int, requests: Sequence[Request]) -> None:
         """See `Backend.submit`; that a replica is dead shows at `wait`."""
-        try:
-            self._pipes[number].send(requests)
-        except OSError:
-            return
+        self._outboxes[number].put(requests)
 
-    def wait(self) -> list[tuple[int, tuple[list[Result], EngineStats] | Lost]]:
+    def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
         """See `Backend.wait`."""
         numbers = {pipe: number for number, pipe in self._pipes.items()}
-        ready = connection.wait(list(numbers))
+        ready = connection.wait(list(numbers), seconds)
         return [(numbers[pipe], self._receive(numbers[pipe])) for pipe in ready]
+
+    def _receive(self, number: int) -> Outcome:
+        try:
+            outcome: Outcome = self._pipes[number].recv()
+        except (EOFError, OSError):
+            self._processes[number].join(5)
+            outcome = Lost(f"its process ended with code {self._processes[number].exitcode}")
+        if isinstance(outcome, Lost):
+            del self._pipes[number]
+            self._outboxes[number].put(None)
+        return outcome
 
     def close(self) -> None:
         """See `Backend.close`."""
-        for pipe in self._pipes.values():
-            pipe.close()
+        atexit.unregister(self.close)
+        for outbox in self._outboxes.values():
+            outbox.put(None)
         for process in self._processes.values():
             process.terminate()
+        for process in self._processes.values():
             process.join(10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _send(outbox: queue.SimpleQueue[Sequence[Request] | None], pipe: Any) -> None:
+    """Send what is put into `outbox` until None, or until the other end is gone."""
+    try:
+        while (requests := outbox.get()) is not None:
+            pipe.send(requests)
+    except OSError:
+        return
 
 
 def _count_gpus() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -32,9 +31,15 @@ from rlaif.records import (
     Result,
 )
 
+SPEED_OPTIONS = (
+    "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "num_gpu_blocks_override",
+    "cpu_offload_gb", "disable_log_stats", "scheduling_policy",
+)  # fmt: skip
 _MOST_LABEL_TOKENS = 128
 _CPU_STEP_TOKENS = 4096
 """What vLLM takes in one step on a CPU by default."""
+_OWN_TOKENS = 48
+"""Tokens of a question that no other shares, roughly."""
 _CACHE_SHARE = 0.8
 """Share of the KV cache that requests in flight may fill: the rest keeps what they share with
 those to come."""
@@ -103,7 +108,7 @@ class VLLMEngine:
                 "model": files.fingerprint,
                 "dtype": dtype,
                 "quantization": settings.quantization,
-                "options": settings.options,
+                "options": {k: v for k, v in settings.options.items() if k not in SPEED_OPTIONS},
                 "by": "vllm",
             }
         )
@@ -116,8 +121,13 @@ class VLLMEngine:
         self.sharing: PrefixSharing | None = None
         self._most_tokens = int(_CACHE_SHARE * cache.block_size * cache.num_gpu_blocks)
         if cache.enable_prefix_caching:
-            capacity = cache.block_size * cache.num_gpu_blocks
-            self.sharing = PrefixSharing(cache.block_size, capacity)
+            # A request that runs fills its last block in part, which no other can share, and the
+            # first to be used again are such blocks: they hold nothing that is at hand later.
+            step = min(int(scheduler.max_num_batched_tokens), self._most_tokens)
+            own = max(cache.block_size, _OWN_TOKENS)
+            running = min(scheduler.max_num_seqs, settings.max_in_flight, step // own)
+            blocks = max(1, cache.num_gpu_blocks - 1 - running)
+            self.sharing = PrefixSharing(cache.block_size, cache.block_size * blocks)
         self._max_in_flight = settings.max_in_flight
         self._weights: dict[str, int] = {}
         self._tokens_in_flight = 0
@@ -134,8 +144,7 @@ class VLLMEngine:
         held: list[Request] = []
         while True:
             results: list[Result] = []
-            began = time.monotonic()
-            fresh = 0
+            fresh, waited = 0, intake.waited
             while len(self._weights) < self._max_in_flight and (
                 self._tokens_in_flight < self._most_tokens or not self._weights
             ):
@@ -152,10 +161,9 @@ class VLLMEngine:
                     break
                 self._add(engine, taken[0])
                 fresh += len(taken[0].token_ids)
+            self._idle += intake.waited - waited  # steps are made in this thread
             if self._weights:
                 results += [self._result(o) for o in self._step(engine) if o.finished]
-            elif not intake.exhausted:
-                self._idle += time.monotonic() - began
             if results:
                 yield results
             elif intake.exhausted and not self._weights and not held:

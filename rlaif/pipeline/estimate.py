@@ -58,8 +58,9 @@ def estimate(
                     tokens += len(branch.context) * len(branch.tails) + own
                     shared_tokens += len(branch.context) + own
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
-        rates = cache.rates(job.config["judge"]["fingerprint"])
-    rate = rates.get(settings.judge.engine)
+        judge = str(job.config["judge"]["fingerprint"])
+        known = cache.rates(judge, benchmarks=True) | cache.rates(judge, benchmarks=False)
+    rate = known.get(settings.judge.engine)
     seconds = None if rate is None else round(calls / rate, 1)
     prices = prices or Prices()
     scale = calls / sampled_calls if sampled_calls else 0.0

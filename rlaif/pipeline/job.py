@@ -51,6 +51,9 @@ from rlaif.store.run_directory import (
 from rlaif.store.sources import Source, open_source
 from rlaif.user_functions import function_source
 
+ENOUGH_FOR_A_RATE = 200
+"""Verdicts of a run from which on its speed says something about the next."""
+
 
 @dataclass(frozen=True)
 class LabelJob:
@@ -80,8 +83,8 @@ class LabelJob:
 def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> EngineSettings:
     """The settings with an engine in place of "auto".
 
-    That of the run in `out` if there is one; else the one that `rlaif bench` or earlier runs
-    measured to be the fastest for this judge here; else vLLM.
+    That of the run in `out` if there is one; else the one that `rlaif bench` measured to be the
+    fastest for this judge here; else vLLM.
     """
     if judge.engine != "auto":
         return judge
@@ -92,7 +95,9 @@ def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> 
     fallback = "vllm" if "vllm" in known else "transformers"
     fingerprint = model_fingerprint(judge.model_copy(update={"engine": "transformers"}))
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
-        rates = {e: rate for e, rate in cache.rates(fingerprint).items() if e in known}
+        rates = {
+            e: rate for e, rate in cache.rates(fingerprint, benchmarks=True).items() if e in known
+        }
     engine = max(rates, key=lambda name: rates[name], default=fallback)
     return judge.model_copy(update={"engine": engine})
 
@@ -251,7 +256,7 @@ def run_label(
                 tally = labeler.label(job.source)
                 progress, stats = labeler.progress, engine.stats()
                 asked = progress.verdicts - progress.cached + asked_before
-                if asked and progress.seconds > 0:
+                if asked >= ENOUGH_FOR_A_RATE and progress.seconds > 0:
                     cache.record_rate(
                         str(job.config["judge"]["fingerprint"]),
                         job.settings.judge.engine,
@@ -272,7 +277,7 @@ def run_label(
                         "from_scratch": stats.prompt_tokens,
                         "computed": stats.prompt_tokens - stats.cached_tokens,
                         "planned": None if labeler.reasons else labeler.tokens.predicted,
-                        "at_least": None if labeler.reasons else labeler.tokens.unique,
+                        "by_token": None if labeler.reasons else labeler.tokens.unique,
                     },
                     "engine_idle_seconds": round(stats.idle_seconds, 3),
                 }

@@ -20,7 +20,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.ahead import Ahead
 from rlaif.pipeline.calibrated import Folding
-from rlaif.pipeline.planning import PlannedPair, Planner
+from rlaif.pipeline.planning import PlannedPair, Planner, window_questions
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_lines
 from rlaif.pipeline.settings import LabelSettings
@@ -114,7 +114,10 @@ class Labeler:
         self._on_progress = on_progress
         self._renderer = Renderer(template, engine.codec)
         manner = self._describe_manner(template)
-        self._planner = Planner(constitution, self._renderer, settings, manner, stopping)
+        self._planner = Planner(
+            constitution, self._renderer, settings, manner, stopping,
+            window_questions(engine.sharing),
+        )  # fmt: skip
         self._stopping = stopping
         self._observe = observe
         # Pairs whose next group of questions is to be asked.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rlaif.constitution.schema import Constitution, Principle
+from rlaif.engines.base import PrefixSharing
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.records import Pair, Preference, Rejected, Verdict
@@ -21,9 +22,18 @@ from rlaif.stages.stopping import Stopping, unasked
 from rlaif.store.cache import Answer, answer_keys
 from rlaif.store.sources import Row, Source
 
-WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 512, 128
+WINDOW_QUESTIONS, MOST_WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 8192, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
 first windows are small, so that the judge need not wait."""
+
+
+def window_questions(sharing: PrefixSharing | None) -> int:
+    """Questions of a window: those of about as many tokens as the engine's cache holds.
+
+    What comes again sooner is in the cache anyway; a question has 32 tokens of its own at least.
+    """
+    held = 0 if sharing is None else sharing.capacity // 32
+    return min(MOST_WINDOW_QUESTIONS, max(WINDOW_QUESTIONS, held))
 
 
 @dataclass
@@ -112,6 +122,7 @@ class Planner:
     Args:
         manner: what an answer depends on beside its prompt: model, and how it reasons.
         stopping: when a pair needs no more questions; None asks them all at once.
+        most_questions: of a window.
     """
 
     def __init__(
@@ -121,7 +132,9 @@ class Planner:
         settings: LabelSettings,
         manner: str,
         stopping: Stopping | None = None,
+        most_questions: int = WINDOW_QUESTIONS,
     ) -> None:
+        self._most_questions = most_questions
         self._constitution = constitution
         self._renderer = renderer
         self._settings = settings
@@ -144,7 +157,7 @@ class Planner:
                 if questions >= room or len(window) >= min(room, WINDOW_PAIRS):
                     yield window
                     window, questions = [], 0
-                    room = min(2 * room, WINDOW_QUESTIONS)
+                    room = min(2 * room, self._most_questions)
         if window:
             yield window
 

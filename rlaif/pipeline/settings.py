@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution.schema import Constitution
-from rlaif.engines.base import EngineSettings
+from rlaif.engines.base import EngineSettings, speed_options
 from rlaif.prompts import JudgeTemplate
 from rlaif.stages.folding import FoldSettings
 from rlaif.stages.pairing import PairingMode
@@ -113,6 +113,8 @@ class LabelSettings(BaseModel):
         """What `run.yaml` holds: every value that the results depend on, with content hashes."""
         own = self.model_dump(mode="json", exclude={"judge": SPEED_ONLY})
         judge = {**own.pop("judge"), "fingerprint": model_fingerprint}
+        for name in speed_options(self.judge):
+            judge["options"].pop(name, None)
         return {
             "format": 1,
             "input": {

@@ -21,8 +21,9 @@ _APPLICATION = 0x524C4146
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, logprobs BLOB, reasoning TEXT)
     WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS speeds (judge TEXT, engine TEXT, verdicts_per_second REAL,
-                                   PRIMARY KEY (judge, engine));
+CREATE TABLE IF NOT EXISTS rates (judge TEXT, engine TEXT, conditions TEXT,
+    verdicts_per_second REAL, PRIMARY KEY (judge, engine, conditions));
+DROP TABLE IF EXISTS speeds;
 """
 
 
@@ -106,19 +107,37 @@ class VerdictCache:
                 self._db.execute(f"INSERT OR IGNORE INTO answers VALUES {marks}", values)
             self._db.execute("COMMIT")
 
-    def record_rate(self, judge: str, engine: str, verdicts_per_second: float) -> None:
-        """Remember how fast a judge was here on an engine, for `--dry-run` and `--engine auto`."""
+    def record_rate(
+        self, judge: str, engine: str, verdicts_per_second: float, conditions: str = ""
+    ) -> None:
+        """Remember how fast a judge was here on an engine.
+
+        Args:
+            conditions: of a benchmark: rates under others are forgotten, so that those which are
+                kept can be compared; "" for a labeling run.
+        """
         with self._guarded():
+            if conditions:
+                self._db.execute(
+                    "DELETE FROM rates WHERE judge = ? AND conditions NOT IN (?, '')",
+                    (judge, conditions),
+                )
             self._db.execute(
-                "INSERT OR REPLACE INTO speeds VALUES (?, ?, ?)",
-                (judge, engine, verdicts_per_second),
+                "INSERT OR REPLACE INTO rates VALUES (?, ?, ?, ?)",
+                (judge, engine, conditions, verdicts_per_second),
             )
 
-    def rates(self, judge: str) -> dict[str, float]:
-        """Verdicts per second of the judge's last run here on each engine."""
+    def rates(self, judge: str, *, benchmarks: bool) -> dict[str, float]:
+        """Verdicts per second of the judge on each engine, as last measured here.
+
+        Args:
+            benchmarks: those of benchmarks, all under the same conditions; else of labeling runs.
+        """
         with self._guarded():
             rows = self._db.execute(
-                "SELECT engine, verdicts_per_second FROM speeds WHERE judge = ?", (judge,)
+                "SELECT engine, verdicts_per_second FROM rates "
+                f"WHERE judge = ? AND conditions {'!=' if benchmarks else '='} ''",
+                (judge,),
             )
             return {engine: float(rate) for engine, rate in rows}
 

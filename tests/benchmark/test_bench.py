@@ -97,8 +97,22 @@ def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path
     assert choose_engine(judge, tmp_path / "new", tmp_path / "other.sqlite").engine == "vllm"
     opened = VerdictCache(cache)
     opened.record_rate(packed["fingerprint"], "no-such-engine", 1e9)
+    slowest = min((packed, plain), key=lambda f: f["verdicts_per_second"])["engine"]
+    opened.record_rate(packed["fingerprint"], slowest, 1e9)  # a labeling run measures other things
     opened.close()
     assert choose_engine(judge, tmp_path / "new", cache).engine == fastest
+
+
+def test_questions_that_a_judge_can_not_take_are_an_error_and_no_speed() -> None:
+    for context in ("1100", "6000"):  # some refused, all refused
+        done = subprocess.run(
+            [sys.executable, "-m", "rlaif", "bench", "--engine", "packed", "--pairs", "6",
+             "--principles", "2", "--context", context, "--repetitions", "1"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "made-up questions had no answer: the judge takes 1023 tokens" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_auto_keeps_the_engine_of_a_run_that_exists(tmp_path: Path) -> None:

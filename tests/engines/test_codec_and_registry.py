@@ -128,3 +128,20 @@ def test_unknown_engine_and_missing_library(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RlaifError, match=r"not installed.*pip install 'rlaif\[vllm\]'"):
         create_engine(EngineSettings(model="demo"))
     assert {"vllm", "packed", "transformers", "ray", "scripted"} <= {e.name for e in list_engines()}
+
+
+def test_a_template_that_tells_the_date_is_told_one_that_stays(tmp_path: Path) -> None:
+    """Else every prompt, and what addresses its answer, would be another the next day."""
+    import shutil
+
+    copy = tmp_path / "model"
+    shutil.copytree(demo_model("judge"), copy)
+    (copy / "chat_template.jinja").write_text(
+        "{%- if not date_string is defined %}"
+        '{%- set date_string = strftime_now("%d %b %Y") %}{%- endif %}'
+        "Today: {{ date_string }}\n{{ messages[0].content }}"
+    )
+    told = HFCodec(resolve_model(str(copy)))._chat([{"role": "user", "content": "hello"}])
+    assert told == "Today: 26 Jul 2024\nhello"
+    own = HFCodec(resolve_model(str(copy)), {"date_string": "1 May 2030"})
+    assert own._chat([{"role": "user", "content": "hello"}]) == "Today: 1 May 2030\nhello"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,7 @@ from rlaif.resources import demo_model
 from rlaif.stages.ordering import common_length
 from rlaif.stages.questions import plan
 
+PACKED = EngineSettings(engine="packed", model="demo")
 PROMPTS = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple), min_size=1, max_size=9
 )
@@ -272,3 +274,19 @@ def test_made_up_weights_for_timing_and_options_that_make_no_sense(tmp_path: Pat
             create_engine(settings_.model_copy(update={"options": options}))
     with pytest.raises(RlaifError, match="does not quantize"):
         create_engine(settings_.model_copy(update={"quantization": "fp8"}))
+
+
+@pytest.mark.parametrize("which", ["packed", "vllm"])
+def test_time_without_requests_is_idle(which: str, request: pytest.FixtureRequest) -> None:
+    """A planner that stalls is waited for, and said to be."""
+    engine = create_engine(PACKED) if which == "packed" else request.getfixturevalue("demo_judge")
+
+    def slow():
+        for asked in demo_requests(engine, 2):
+            time.sleep(0.02)
+            yield asked
+
+    before, began = engine.stats().idle_seconds, time.perf_counter()
+    count = sum(len(results) for results in engine.run(slow()))
+    idle = engine.stats().idle_seconds - before
+    assert 0.02 * count <= idle <= time.perf_counter() - began

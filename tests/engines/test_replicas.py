@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
-from rlaif.engines.replicas import MOST_RESTARTS, Lost, Replica, ReplicatedEngine, ReplicaTraits
+from rlaif.engines.replicas import MOST_RESTARTS, Lost, Replica, ReplicatedEngine
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Request
 from tests.pipeline.helpers import contents, label, write_inputs
@@ -47,19 +47,25 @@ class InProcess:
         self.replicas: dict[int, Replica] = {}
         self.calls: list[tuple[int, list[Request]]] = []
         self.seen: list[tuple[int, list[Request]]] = []
+        self.starting: list[int] = []
         self.started = 0
         self._dies = dies
 
-    def start(self, number: int) -> ReplicaTraits:
+    def start(self, number: int) -> None:
         self.started += 1
+        self.starting.append(number)
         self.calls = [(n, c) for n, c in self.calls if n != number]
         self.replicas[number] = Replica(SCRIPTED)
-        return self.replicas[number].traits()
 
     def submit(self, number: int, portion) -> None:
         self.calls.append((number, list(portion)))
 
-    def wait(self):
+    def wait(self, seconds):
+        if self.starting and (not self.calls or random.Random(len(self.seen)).random() < 0.5):
+            number = self.starting.pop(0)
+            return [(number, self.replicas[number].traits())]
+        if not self.calls:
+            return []
         number, portion = self.calls.pop(random.Random(len(self.seen)).randrange(len(self.calls)))
         mine = [(n, c) for n, c in [(number, portion), *self.calls] if n == number]
         if mine[0][1] is not portion:
@@ -116,6 +122,53 @@ def test_replicas_that_die_again_and_again_are_an_error() -> None:
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
     with pytest.raises(RlaifError, match=r"died 6 times \(the last: told to\)"):
         answers(engine, iter(requests(5)))
+
+
+class NeverAgain(InProcess):
+    """Replicas that, once dead, are never ready again: a node that is gone."""
+
+    def start(self, number: int) -> None:
+        if number in self.replicas:
+            self.started += 1
+            self.calls = [(n, c) for n, c in self.calls if n != number]
+        else:
+            super().start(number)
+
+
+def test_the_others_finish_while_a_dead_replica_waits_for_a_node() -> None:
+    backend = NeverAgain(lambda number, call: number == 0 and call > 2)
+    engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=6)
+    asked = requests(50)
+    assert answers(engine, iter(asked)) == answers(create_engine(SCRIPTED), asked)
+    assert backend.started == 4
+    assert not engine._states[0].ready
+
+
+def test_a_replica_that_does_not_start_is_an_error() -> None:
+    class Broken(InProcess):
+        def wait(self, seconds):
+            return [(self.starting.pop(), Lost("out of memory"))]
+
+    with pytest.raises(RlaifError, match=r"replica 1 did not start \(out of memory\)"):
+        ReplicatedEngine(Broken(), codec_for(SCRIPTED), replicas=2, portion=6)
+
+
+def test_portions_and_answers_larger_than_a_pipe_do_not_block() -> None:
+    """Both ends once waited for the other to read."""
+    import threading
+
+    settings = SCRIPTED.model_copy(update={"data_parallel_size": 2, "max_in_flight": 4096})
+    engine = create_engine(settings)
+    asked = [
+        ChoiceRequest(f"{i}", [i % 256] * 1500, ((65,), (66,)), 0) for i in range(12_000)
+    ]  # 16 MB
+    found: dict[str, tuple[float, ...]] = {}
+    worker = threading.Thread(target=lambda: found.update(answers(engine, asked)), daemon=True)
+    worker.start()
+    worker.join(120)
+    assert not worker.is_alive()
+    assert len(found) == len(asked)
+    engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +259,15 @@ def test_labeling_on_ray_gives_the_same_run(tmp_path: Path) -> None:
     job = prepare(str(data), str(constitution), plain.model_copy(update={"judge": judge}))
     run_label(job, tmp_path / "two", cache_path=tmp_path / "two.sqlite")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_cluster_that_is_too_small_is_an_error_and_not_a_long_wait() -> None:
+    settings = EngineSettings(
+        engine="ray", model="hashed", data_parallel_size=40,
+        options={"inner": "scripted", "cpus": 2.0},
+    )  # fmt: skip
+    with pytest.raises(RlaifError, match="40 replicas of 2 cores need 80, and the cluster has"):
+        create_engine(settings)
 
 
 def test_ray_options_that_make_no_sense_are_errors() -> None:

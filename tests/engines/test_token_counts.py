@@ -73,6 +73,36 @@ def test_vllm_computes_what_was_planned(
     assert computed < 0.5 * prompt, "nothing was shared: the comparison would be empty"
 
 
+def test_prompts_that_come_again_when_the_cache_is_about_full(tmp_path: Path) -> None:
+    """Blocks of which requests fill a part only take room too: that decides what is at hand."""
+    world, rng = World(41, "test"), random.Random(41)
+    prompts = [[world.prompt() for _ in range(9)] for _ in range(100)]
+    rows = [
+        {"prompt": " ".join(parts), "responses": [world.response(rng.choice(parts)) for _ in "ab"]}
+        for _ in range(3)
+        for parts in prompts
+    ]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = EngineSettings(model="demo", options={"num_gpu_blocks_override": 1300})
+    settings = LabelSettings(judge=judge, template="demo", label_mass_floor=0.0)
+    job = prepare(str(data), "demo", settings)
+    with (
+        closing(create_engine(judge)) as engine,
+        closing(VerdictCache(tmp_path / "cache.sqlite")) as cache,
+        closing(RunDirectory(tmp_path / "run", job.config)) as run,
+    ):
+        labeler = Labeler(
+            engine=engine, cache=cache, run=run, constitution=job.constitution,
+            template=job.template, settings=job.settings, stamp=job.stamp,
+        )  # fmt: skip
+        labeler.label(job.source)
+        stats = engine.stats()
+    computed = stats.prompt_tokens - stats.cached_tokens
+    print(computed, labeler.tokens)
+    assert computed == pytest.approx(labeler.tokens.predicted, rel=0.02)
+
+
 def test_packed_engine_computes_what_was_planned_and_not_a_token_more(tmp_path: Path) -> None:
     engine = create_engine(
         EngineSettings(engine="packed", model="demo", options={"batch_tokens": 200})

@@ -45,13 +45,11 @@ _CACHE_SHARE = 0.8
 those to come."""
 
 
-def _prepare_environment(settings: EngineSettings, on_gpu: bool) -> None:
+def _prepare_environment(settings: EngineSettings) -> None:
     """Settings that vLLM reads from the environment; what the user has set stays."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not on_gpu:
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(settings.kv_cache_gib))))
     if settings.tensor_parallel_size == 1:
         # The engine steps in this process: one process less, and no serialisation per request.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -62,7 +60,7 @@ class VLLMEngine:
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
         on_gpu = torch.cuda.is_available()
-        _prepare_environment(settings, on_gpu)
+        _prepare_environment(settings)
         from vllm import LLM  # after the environment: vLLM reads it on import
 
         self.codec = HFCodec(files, settings.chat_template_options)
@@ -88,7 +86,11 @@ class VLLMEngine:
             arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
         else:
             # torch.compile costs minutes and gains little for models that a CPU can serve.
-            arguments |= {"enforce_eager": True, "block_size": 32}
+            arguments |= {
+                "enforce_eager": True,
+                "block_size": 32,
+                "kv_cache_memory_bytes": int(settings.kv_cache_gib * (1 << 30)),
+            }
             if length > _CPU_STEP_TOKENS:
                 arguments["max_num_batched_tokens"] = length  # see `_whole_prompts`
         arguments |= settings.options

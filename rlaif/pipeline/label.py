@@ -2,8 +2,8 @@
 
 Rows are read, tokenized and planned ahead of the judge, window by window; within a window the
 requests walk the tree of their prefixes.  Pairs are written in input order.  The engine pulls
-requests from a generator, so what is open at any time is bounded.  An answer is in the verdict
-cache before anything else happens to it.
+requests from a generator, so what is open at any time is bounded.  A preference is written after
+the answers that it rests on are in the verdict cache.
 """
 
 from __future__ import annotations

@@ -250,8 +250,19 @@ def test_attention_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None
         model = Gemma2ForCausalLM(config)
     else:
         model = BloomForCausalLM(BloomConfig(vocab_size=1536, hidden_size=64, n_layer=2, n_head=4))
-    with pytest.raises(RlaifError, match="does not reproduce the attention"):
-        create_engine(_save(tmp_path / "m", model))
+    saved = _save(tmp_path / "m", model)
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(RlaifError, match="does not reproduce the attention"):
+            create_engine(saved.model_copy(update={"dtype": dtype}))
+
+
+def test_a_deep_model_in_bfloat16_is_not_refused_for_its_noise(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    deep = LlamaForCausalLM(
+        LlamaConfig(**(SHAPE | {"num_hidden_layers": 28}), initializer_range=0.2)
+    )
+    saved = _save(tmp_path / "m", deep).model_copy(update={"dtype": "bfloat16"})
+    assert create_engine(saved).max_prompt_tokens > 300
 
 
 def test_prompts_longer_than_a_sliding_window_are_refused(tmp_path: Path) -> None:

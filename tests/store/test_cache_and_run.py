@@ -27,6 +27,19 @@ def test_key_depends_on_model_tokens_and_labels_alone() -> None:
     assert len({key(), *others}) == 7
 
 
+def test_questions_about_a_text_stand_together_in_the_file() -> None:
+    context, other = list(range(300)), list(range(1000, 1300))
+    tails = [[7, n] for n in range(50)]
+    mine, theirs = (answer_keys("m", ids, tails, [(4,), (5,)]) for ids in (context, other))
+    assert len(set(mine + theirs)) == 100
+    ranked = sorted(mine + theirs)
+    assert set(ranked[:50]) in (set(mine), set(theirs))
+    # Wherever a prompt is cut, its address is the same.
+    whole = [*context, *tails[3]]
+    for cut in (0, 17, 255, 256, 257, 301, 302):
+        assert answer_keys("m", whole[:cut], [whole[cut:]], [(4,), (5,)])[0] == mine[3]
+
+
 def test_answers_survive_reopening_and_two_writers(tmp_path: Path) -> None:
     one, two = VerdictCache(tmp_path / "c.sqlite"), VerdictCache(tmp_path / "c.sqlite")
     one.put([(b"a", Answer((-0.1, -2.5), "because")), (b"n", Answer((float("nan"), 0.0)))])

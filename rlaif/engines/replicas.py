@@ -13,11 +13,11 @@ import importlib
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from typing import Any, Protocol, TypeAlias
@@ -78,6 +78,10 @@ class Replica:
             self._open -= len(batch)
             done += batch
         return done, self._engine.stats()
+
+    def close(self) -> None:
+        """End the engine."""
+        self._engine.close()
 
 
 class Lost(Exception):
@@ -276,12 +280,12 @@ def _sum(one: EngineStats, other: EngineStats) -> EngineStats:
 def _serve(settings: EngineSettings, environment: dict[str, str], pipe: Any) -> None:
     """The process of one replica."""
     os.environ.update(environment)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends what the engine has started, too
+    os.setpgrp()  # what the engine starts can be ended with it; Ctrl-C goes to the first process
     try:
-        replica = Replica(settings)
-        pipe.send(replica.traits())
-        while (requests := pipe.recv()) is not None:
-            pipe.send(replica.work(requests))
+        with closing(Replica(settings)) as replica:
+            pipe.send(replica.traits())
+            while (requests := pipe.recv()) is not None:
+                pipe.send(replica.work(requests))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # whoever asked is gone
     except RlaifError as error:
@@ -346,19 +350,22 @@ class ProcessBackend:
         atexit.unregister(self.close)
         for outbox in self._outboxes.values():
             outbox.put(None)
+        patience = time.monotonic() + 5
         for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            process.join(10)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.join(max(0.0, patience - time.monotonic()))
+            for ending in (signal.SIGTERM, signal.SIGKILL):
+                if process.is_alive():
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, ending)
+                    process.join(5)
 
 
 def _send(outbox: queue.SimpleQueue[Sequence[Request] | None], pipe: Any) -> None:
-    """Send what is put into `outbox` until None, or until the other end is gone."""
+    """Send what is put into `outbox`, the last of which is None; or until the other end is gone."""
+    requests: Sequence[Request] | None = ()
     try:
-        while (requests := outbox.get()) is not None:
+        while requests is not None:
+            requests = outbox.get()
             pipe.send(requests)
     except OSError:
         return
@@ -395,4 +402,8 @@ def on_this_machine(settings: EngineSettings, codec: Codec) -> ReplicatedEngine:
         for i in range(replicas)
     ]
     backend = ProcessBackend(one, environments)
-    return ReplicatedEngine(backend, codec, replicas, max(1, settings.max_in_flight // 2))
+    try:
+        return ReplicatedEngine(backend, codec, replicas, max(1, settings.max_in_flight // 2))
+    except RlaifError:
+        backend.close()
+        raise

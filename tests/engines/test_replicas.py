@@ -184,6 +184,8 @@ def test_killed_process_is_replaced_and_its_questions_asked_again(two_processes)
     from tests.engines.test_packed import demo_requests
 
     asked = demo_requests(two_processes, 24)
+    while not all(state.ready for state in two_processes._states.values()):
+        answers(two_processes, asked[:40])
     alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
     processes = two_processes._backend._processes
     victim = processes[1].pid

@@ -171,6 +171,12 @@ def test_portions_and_answers_larger_than_a_pipe_do_not_block() -> None:
     engine.close()
 
 
+def wait_for_all(engine: ReplicatedEngine, asked: list[ChoiceRequest]) -> None:
+    """Replicas work as soon as one is ready; one that ends before it ever was is an error."""
+    while not all(state.ready for state in engine._states.values()):
+        answers(engine, asked[:40])
+
+
 @pytest.fixture(scope="module")
 def two_processes() -> Iterator[ReplicatedEngine]:
     settings = EngineSettings(engine="packed", model="demo", data_parallel_size=2, max_in_flight=32)
@@ -184,8 +190,7 @@ def test_killed_process_is_replaced_and_its_questions_asked_again(two_processes)
     from tests.engines.test_packed import demo_requests
 
     asked = demo_requests(two_processes, 24)
-    while not all(state.ready for state in two_processes._states.values()):
-        answers(two_processes, asked[:40])
+    wait_for_all(two_processes, asked)
     alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
     processes = two_processes._backend._processes
     victim = processes[1].pid
@@ -226,6 +231,7 @@ def test_ray_actor_is_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> N
 
         asked = demo_requests(engine, 30)
         alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
+        wait_for_all(engine, asked)
         victim = engine._backend._actors[0]
         killed = threading.Event()
 

@@ -32,7 +32,7 @@ import multiprocessing
 import statistics
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -146,12 +146,13 @@ class Contenders:
         """Seconds that a contender takes, not a number if it fails; its limits, where known."""
         if self.failed:
             return math.nan, None
-        self._pipe.send((name, str(folder), seed, workload))
+        with suppress(OSError):  # that it is gone shows at once
+            self._pipe.send((name, str(folder), seed, workload))
         return self._receive() or (math.nan, None)
 
     def close(self) -> None:
         """End the process, and what it has started."""
-        if not self.failed:
+        with suppress(OSError):
             self._pipe.send(None)
         self._process.join(60)
         if self._process.is_alive():
@@ -167,7 +168,9 @@ def main() -> None:
     known = [*CONTENDERS, *LABELERS, *WAYS]
     parser.add_argument("--shape", default="22m", choices=SHAPES, help="judge, random weights")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--quantization", help="of the judge as rlaif and `planned` run it")
+    parser.add_argument(
+        "--quantization", help="of the judge, where vLLM runs in the contender's process"
+    )
     parser.add_argument("--pairs", type=int, nargs="+", default=[4])
     parser.add_argument("--principles", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--context", type=int, nargs="+", default=[600])
@@ -258,9 +261,13 @@ def measure(
         for process, name in able[turn:] + able[:turn]:
             here = folder / f"{name}-{repetition}"
             spent, limit = process.ask(name, here, seed + repetition, workload)
+            if math.isnan(spent):
+                found.left_out[name] = spent
             found.seconds[name].append(spent)
             if limit:
                 found.limits[name].append(limit)
+    for name in found.left_out:
+        found.seconds.pop(name, None)
 
 
 def report(args: argparse.Namespace, workload: Workload, measured: Found) -> None:
@@ -278,7 +285,7 @@ def report(args: argparse.Namespace, workload: Workload, measured: Found) -> Non
             "first_is_faster_by": [statistics.median(ratios), min(ratios), max(ratios)],
         }
         for key in ("limit_fraction", "model_flops_utilization", "computed_over_planned"):
-            values = [limit[key] for limit in measured.limits[name]]
+            values = [limit[key] for limit in measured.limits[name] if key in limit]
             if values:
                 entry[key] = statistics.median(values)
         found.append(entry)

@@ -16,6 +16,7 @@ from rlaif.benchmark.limits import judge_cost, matmul_rate
 from rlaif.benchmark.workload import Workload, write_constitution, write_pairs
 from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
 from rlaif.engines.hub import resolve_model
+from rlaif.engines.replicas import ReplicatedEngine
 from rlaif.errors import RlaifError
 from rlaif.pipeline.job import LabelJob, prepare
 from rlaif.pipeline.label import Labeler, block_cache
@@ -172,8 +173,11 @@ def bench(
     timings = []
     with (
         tempfile.TemporaryDirectory() as scratch,
-        closing(WatchedEngine(create_engine(judge))) as engine,
+        closing(create_engine(judge)) as started,
     ):
+        if isinstance(started, ReplicatedEngine):
+            started.wait_for_all()
+        engine = WatchedEngine(started)
         for repetition in range(repetitions + 1):
             job = write_job(Path(scratch) / str(repetition), workload, settings, seed=repetition)
             timing = label_once(engine, job, Path(scratch) / str(repetition))
@@ -225,7 +229,10 @@ def against_limit(timing: Timing, model: Path, judge: EngineSettings) -> dict[st
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     dtype = kinds.get(judge.dtype, torch.bfloat16) if on_gpu else torch.float32
     cost = judge_cost(model)
-    peak = matmul_rate(dtype)
+    if judge.quantization:
+        return {"parameters": cost.parameters}  # whose products have another rate
+    devices = judge.data_parallel_size * judge.tensor_parallel_size if on_gpu else 1
+    peak = devices * matmul_rate(dtype)
     needed = cost.flops(timing.tokens.unique, timing.tokens.attended, timing.verdicts)
     # What was computed twice was attended from about as far back as the rest.
     again = timing.computed / timing.tokens.unique

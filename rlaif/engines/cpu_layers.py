@@ -112,6 +112,7 @@ def fit_to_cpu(module: nn.Module) -> None:
     """Replace the layers below `module` by faster ones, where those are.  For inference only."""
     linear = [part for part in module.modules() if type(part) is nn.Linear]
     pack = bool(linear) and packing_pays(max(linear, key=lambda part: part.weight.numel()))
+    del linear  # else every weight would be held twice until the last is packed
     _replace(module, pack=pack)
 
 

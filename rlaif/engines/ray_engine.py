@@ -43,11 +43,12 @@ class RayBackend:
     def __init__(self, settings: EngineSettings, *, gpus: float | None, cpus: float) -> None:
         self._settings = settings
         self._own = not ray.is_initialized()
-        self._own_cluster = self._own and "RAY_ADDRESS" not in os.environ
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        self._own_cluster = self._own and address == "local"
         if self._own:
             try:
                 ray.init(
-                    address=os.environ.get("RAY_ADDRESS"),
+                    address=address,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level="error",

@@ -189,6 +189,12 @@ class ReplicatedEngine:
                 if results:
                     yield results
 
+    def wait_for_all(self) -> None:
+        """Wait until every replica is ready; not needed to begin."""
+        while not all(state.ready for state in self._states.values()):
+            for number, outcome in self._backend.wait(None):
+                self._take_note(number, outcome)
+
     def _take_note(self, number: int, outcome: Outcome) -> list[Result]:
         """The answers in what came of a replica, if any; a dead one is started anew."""
         state = self._states[number]
@@ -286,12 +292,12 @@ def _serve(settings: EngineSettings, environment: dict[str, str], pipe: Any) -> 
             pipe.send(replica.traits())
             while (requests := pipe.recv()) is not None:
                 pipe.send(replica.work(requests))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # whoever asked is gone
-    except RlaifError as error:
-        pipe.send(Lost(str(error)))
     except Exception as error:
-        pipe.send(Lost(f"{type(error).__name__}: {error}"))
+        name = "" if isinstance(error, RlaifError) else f"{type(error).__name__}: "
+        with suppress(OSError):
+            pipe.send(Lost(f"{name}{error}"))
 
 
 class ProcessBackend:
@@ -330,34 +336,69 @@ class ProcessBackend:
 
     def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
         """See `Backend.wait`."""
-        numbers = {pipe: number for number, pipe in self._pipes.items()}
-        ready = connection.wait(list(numbers), seconds)
-        return [(numbers[pipe], self._receive(numbers[pipe])) for pipe in ready]
+        until = float("inf") if seconds is None else time.monotonic() + seconds
+        while True:
+            numbers = {pipe: number for number, pipe in self._pipes.items()}
+            patience = min(1.0, max(0.0, until - time.monotonic()))
+            ready = connection.wait(list(numbers), patience)
+            if ready:
+                return [(numbers[pipe], self._receive(numbers[pipe])) for pipe in ready]
+            # What a replica has started may hold its end of the pipe open: then no end is seen.
+            dead = [n for n in numbers.values() if not self._processes[n].is_alive()]
+            dead = [n for n in dead if not self._pipes[n].poll()]
+            if dead:
+                return [(number, self._lose(number)) for number in dead]
+            if time.monotonic() >= until:
+                return []
 
     def _receive(self, number: int) -> Outcome:
         try:
             outcome: Outcome = self._pipes[number].recv()
         except (EOFError, OSError):
-            self._processes[number].join(5)
-            outcome = Lost(f"its process ended with code {self._processes[number].exitcode}")
-        if isinstance(outcome, Lost):
-            del self._pipes[number]
-            self._outboxes[number].put(None)
-        return outcome
+            return self._lose(number)
+        return self._lose(number, outcome) if isinstance(outcome, Lost) else outcome
+
+    def _lose(self, number: int, lost: Lost | None = None) -> Lost:
+        """End a replica that is of no more use, so that another finds its devices free."""
+        del self._pipes[number]
+        self._outboxes[number].put(None)
+        process = self._processes[number]
+        _end(process, 5)
+        return lost or Lost(f"its process ended with code {process.exitcode}")
 
     def close(self) -> None:
-        """See `Backend.close`."""
-        atexit.unregister(self.close)
+        """See `Backend.close`; interrupted, it ends them at once."""
         for outbox in self._outboxes.values():
             outbox.put(None)
-        patience = time.monotonic() + 5
-        for process in self._processes.values():
-            process.join(max(0.0, patience - time.monotonic()))
-            for ending in (signal.SIGTERM, signal.SIGKILL):
-                if process.is_alive():
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, ending)
-                    process.join(5)
+        until = time.monotonic() + 5
+        try:
+            for process in self._processes.values():
+                _end(process, max(0.0, until - time.monotonic()))
+        except BaseException:
+            for process in self._processes.values():
+                _signal(process, signal.SIGKILL)
+            raise
+        finally:
+            atexit.unregister(self.close)
+
+
+def _end(process: Any, patience: float) -> None:
+    """End a process within so many seconds, and whatever it has started and left."""
+    process.join(patience)
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        if process.is_alive():
+            _signal(process, ending)
+            process.join(5)
+    _signal(process, signal.SIGKILL)
+
+
+def _signal(process: Any, ending: signal.Signals) -> None:
+    """To its group; to itself alone while it has not made one yet."""
+    try:
+        os.killpg(process.pid, ending)
+    except (ProcessLookupError, PermissionError):
+        if process.is_alive():
+            os.kill(process.pid, ending)
 
 
 def _send(outbox: queue.SimpleQueue[Sequence[Request] | None], pipe: Any) -> None:
@@ -404,6 +445,6 @@ def on_this_machine(settings: EngineSettings, codec: Codec) -> ReplicatedEngine:
     backend = ProcessBackend(one, environments)
     try:
         return ReplicatedEngine(backend, codec, replicas, max(1, settings.max_in_flight // 2))
-    except RlaifError:
+    except BaseException:
         backend.close()
         raise

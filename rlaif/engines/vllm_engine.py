@@ -131,6 +131,7 @@ class VLLMEngine:
             blocks = max(1, cache.num_gpu_blocks - 1 - running)
             self.sharing = PrefixSharing(cache.block_size, cache.block_size * blocks)
         self._max_in_flight = settings.max_in_flight
+        self._steps_here = settings.tensor_parallel_size == 1  # in this thread
         self._weights: dict[str, int] = {}
         self._tokens_in_flight = 0
         self._idle = 0.0
@@ -163,7 +164,8 @@ class VLLMEngine:
                     break
                 self._add(engine, taken[0])
                 fresh += len(taken[0].token_ids)
-            self._idle += intake.waited - waited  # steps are made in this thread
+            if self._steps_here or not self._weights:
+                self._idle += intake.waited - waited
             if self._weights:
                 results += [self._result(o) for o in self._step(engine) if o.finished]
             if results:

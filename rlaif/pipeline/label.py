@@ -278,7 +278,7 @@ class Labeler:
         for sample in range(s.reasoning_samples):
             one = replace(request, id=f"{request.id}/{sample}")
             self._asked[one.id] = (key, one)
-            seed = (int.from_bytes(key[:4], "big") + s.seed + sample) % (1 << 31)
+            seed = (int.from_bytes(key[-4:], "big") + s.seed + sample) % (1 << 31)
             yield self._renderer.reasoning(one, s.reasoning_tokens, s.reasoning_temperature, seed)
 
     def _request(self, branch: Branches, tail: list[int]) -> ChoiceRequest:

@@ -128,15 +128,10 @@ class VerdictCache:
         """Remember how fast a judge was here on an engine.
 
         Args:
-            conditions: of a benchmark: rates under others are forgotten, so that those which are
-                kept can be compared; "" for a labeling run.
+            conditions: of a benchmark: rates under different ones are not compared; "" for a
+                labeling run.
         """
         with self._guarded():
-            if conditions:
-                self._db.execute(
-                    "DELETE FROM rates WHERE judge = ? AND conditions NOT IN (?, '')",
-                    (judge, conditions),
-                )
             self._db.execute(
                 "INSERT OR REPLACE INTO rates VALUES (?, ?, ?, ?)",
                 (judge, engine, conditions, verdicts_per_second),
@@ -146,15 +141,21 @@ class VerdictCache:
         """Verdicts per second of the judge on each engine, as last measured here.
 
         Args:
-            benchmarks: those of benchmarks, all under the same conditions; else of labeling runs.
+            benchmarks: those of benchmarks: the last conditions under which several engines were
+                measured, else the last at all; otherwise those of labeling runs.
         """
         with self._guarded():
             rows = self._db.execute(
-                "SELECT engine, verdicts_per_second FROM rates "
-                f"WHERE judge = ? AND conditions {'!=' if benchmarks else '='} ''",
+                "SELECT conditions, engine, verdicts_per_second FROM rates "
+                f"WHERE judge = ? AND conditions {'!=' if benchmarks else '='} '' ORDER BY rowid",
                 (judge,),
-            )
-            return {engine: float(rate) for engine, rate in rows}
+            ).fetchall()
+        found: dict[str, dict[str, float]] = {}
+        for conditions, engine, rate in rows:
+            known = found.pop(conditions, {})
+            found[conditions] = {**known, engine: float(rate)}  # the last measured stands last
+        several = [rates for rates in found.values() if len(rates) > 1]
+        return (several or list(found.values()) or [{}])[-1]
 
     def close(self) -> None:
         """Close the file."""

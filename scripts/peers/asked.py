@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif.engines.base import Codec, EngineSettings
+from rlaif.engines.base import Codec, EngineSettings, PrefixSharing
 from rlaif.pipeline.job import LabelJob
-from rlaif.pipeline.planning import Planner
+from rlaif.pipeline.planning import Planner, window_questions
 from rlaif.pipeline.rendering import Renderer
 from rlaif.prompts import completion_text, conversation_text
 from rlaif.stages.layouts import read_row
@@ -41,13 +41,18 @@ def principle_first(job: LabelJob) -> list[str]:
     return prompts
 
 
-def planned_prompts(job: LabelJob, codec: Codec) -> tuple[list[Any], list[int]]:
+def planned_prompts(
+    job: LabelJob, codec: Codec, sharing: PrefixSharing | None = None
+) -> tuple[list[Any], list[int]]:
     """Every prompt that rlaif would ask, in its order, and the label tokens."""
     from vllm import TokensPrompt
 
     renderer = Renderer(job.template, codec)
+    planner = Planner(
+        job.constitution, renderer, job.settings, "bench", None, window_questions(sharing)
+    )
     prompts = []
-    for window in Planner(job.constitution, renderer, job.settings, "bench").windows(job.source, 0):
+    for window in planner.windows(job.source, 0):
         branches = [b for item in window for b in item.branches]
         for n in walk([b.path for b in branches]):
             prompts += [

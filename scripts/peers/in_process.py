@@ -44,7 +44,7 @@ def run_planned(engine: Any) -> Runner:
     from vllm import SamplingParams
 
     def run(job: LabelJob, folder: Path) -> float:
-        prompts, labels = planned_prompts(job, engine.codec)
+        prompts, labels = planned_prompts(job, engine.codec, engine.sharing)
         params = SamplingParams(
             max_tokens=1, temperature=0, detokenize=False, logprob_token_ids=labels
         )

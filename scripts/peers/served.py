@@ -18,6 +18,7 @@ import urllib.request
 import venv
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import torch
@@ -29,6 +30,16 @@ from rlaif.pipeline.job import LabelJob
 CONCURRENCY = 64
 LABELERS = {"distilabel": ["distilabel[openai]==1.5.3", "requests"], "oumi": ["oumi==0.9"]}
 """Labelers and what their environments hold."""
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process, and wait until what it held is free."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def start_server(model: str, dtype: str, stack: ExitStack) -> str:
@@ -56,7 +67,7 @@ def start_server(model: str, dtype: str, stack: ExitStack) -> str:
         command += ["--dtype", dtype]
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    stack.callback(server.terminate)
+    stack.callback(end, server)
     for _ in range(600):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
@@ -120,7 +131,7 @@ def run_labeler(name: str, model: str, dtype: str, work: Path, stack: ExitStack)
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OUMI_DISABLE_TELEMETRY": "1"},
     )  # fmt: skip
-    stack.callback(driver.terminate)
+    stack.callback(end, driver)
     assert driver.stdin
     assert driver.stdout
     tell, hear = driver.stdin, driver.stdout

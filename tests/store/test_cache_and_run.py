@@ -32,6 +32,7 @@ def test_questions_about_a_text_stand_together_in_the_file() -> None:
     tails = [[7, n] for n in range(50)]
     mine, theirs = (answer_keys("m", ids, tails, [(4,), (5,)]) for ids in (context, other))
     assert len(set(mine + theirs)) == 100
+    assert len({key[-4:] for key in mine}) == 50, "sampled reasonings take their seeds from these"
     ranked = sorted(mine + theirs)
     assert set(ranked[:50]) in (set(mine), set(theirs))
     # Wherever a prompt is cut, its address is the same.
@@ -143,3 +144,18 @@ def test_folder_in_use_or_of_something_else_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "run")
     with pytest.raises(RlaifError, match="not a run directory"):
         read_manifest(tmp_path / "other")
+
+
+def test_rates_under_different_conditions_are_not_compared(tmp_path: Path) -> None:
+    cache = VerdictCache(tmp_path / "c.sqlite")
+    assert cache.rates("j", benchmarks=True) == {}
+    cache.record_rate("j", "vllm", 10.0, "short")
+    cache.record_rate("j", "packed", 20.0, "short")
+    cache.record_rate("j", "vllm", 99.0)  # a labeling run
+    cache.record_rate("j", "vllm", 30.0, "long")  # of one engine only: compares nothing
+    assert cache.rates("j", benchmarks=True) == {"vllm": 10.0, "packed": 20.0}
+    assert cache.rates("j", benchmarks=False) == {"vllm": 99.0}
+    cache.record_rate("j", "packed", 5.0, "long")
+    assert cache.rates("j", benchmarks=True) == {"vllm": 30.0, "packed": 5.0}
+    cache.record_rate("j", "packed", 21.0, "short")
+    assert cache.rates("j", benchmarks=True) == {"vllm": 10.0, "packed": 21.0}

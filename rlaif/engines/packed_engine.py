@@ -9,20 +9,21 @@ and nowhere else.  It runs the weights of the `transformers` library and does no
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from rlaif.engines import tree_attention
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
-from rlaif.engines.cpu_layers import fit_to_cpu, keep_freed_memory
+from rlaif.engines.cpu.memory import keep_freed_memory
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES
+from rlaif.engines.tree_attention import Forest, TreeModel, pack
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
@@ -31,6 +32,21 @@ logging.disable_progress_bar()
 _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.75, torch.float16: 0.1}
 """Largest difference of logits; in half precision, where a deep model has noise of its own and its
 head rounds, as a share of their standard deviation."""
+
+
+class Layers(Protocol):
+    """What computes a forest."""
+
+    def hidden(self, forest: Forest) -> torch.Tensor:
+        """Final hidden states (prompts, width) where the prompts of a forest end.
+
+        If the forest has a past, that is the beginning of the last prompt of the one before it.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drop what was kept of the forest before."""
+        ...
 
 
 class PackedEngine:
@@ -81,8 +97,8 @@ class PackedEngine:
         head = self._model.get_output_embeddings()
         self._head = head.weight.detach().float()  # a float32 head: bf16 logits step by 0.125
         self._head_bias = None if head.bias is None else head.bias.detach().float()
+        self._layers: Any = None
         self._last: Sequence[int] = ()  # the last prompt
-        self._kept = tree_attention.KEPT_NOTHING
         self._requests = self._tokens = self._cached = 0
         self._idle = 0.0
         self._probe(files.name, _PROBE_TOLERANCE[self._model.dtype])
@@ -104,17 +120,13 @@ class PackedEngine:
             ids = torch.tensor([prompt], device=self._device)
             expected.append(self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float())
         try:
-            self._model.set_attn_implementation(tree_attention.NAME)
-            if self._device == "cpu":
-                keep_freed_memory()
-                fit_to_cpu(self._model.base_model)
+            self._layers = self._fastest_layers()
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
             asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
             # In two passes, the second of which goes on from the first.
             found = torch.cat([self._logits(self._forest(part)) for part in (asked[:2], asked[2:])])
-            if not self._kept.layers:
-                raise ValueError("its layers do not ask for it")
-            self._last, self._kept = (), tree_attention.KEPT_NOTHING
+            self._last = ()
+            self._layers.forget()
             error = _difference(found, torch.stack(expected), self._model.dtype)
         except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as problem:
             error, reason = float("inf"), f" ({problem})"
@@ -125,6 +137,18 @@ class PackedEngine:
                 f"engine 'packed' does not reproduce the attention of {name!r}{reason}",
                 hint="Use --engine vllm.",
             )
+
+    def _fastest_layers(self) -> Layers:
+        """The model's layers as they compute forests; those of the model are changed by it."""
+        if self._device == "cpu":
+            keep_freed_memory()
+            with suppress(ModuleNotFoundError):  # numba may be missing: it comes with vLLM
+                from rlaif.engines.cpu.decoder import fit
+
+                decoder: Layers | None = fit(self._model.base_model)
+                if decoder is not None:
+                    return decoder
+        return TreeModel(self._model, self._device)
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer pack by pack, in order."""
@@ -176,36 +200,25 @@ class PackedEngine:
         wanted = sorted({t for r in batch for spelled in r.label_ids for t in spelled})
         place = {token: i for i, token in enumerate(wanted)}
         rows = logprobs[:, wanted].double().cpu()
-        results: list[Result] = []
-        for request, row in zip(batch, rows, strict=True):
-            labels = [
-                float(row[[place[t] for t in spelled]].logsumexp(0))
-                for spelled in request.label_ids
-            ]
-            results.append(ChoiceResult(request.id, tuple(labels)))
-        return results
+        columns = {
+            spelled: rows[:, [place[t] for t in spelled]].logsumexp(1).tolist()
+            for spelled in {spelled for r in batch for spelled in r.label_ids}
+        }
+        return [
+            ChoiceResult(r.id, tuple(columns[spelled][n] for spelled in r.label_ids))
+            for n, r in enumerate(batch)
+        ]
 
-    def _forest(self, batch: Sequence[ChoiceRequest]) -> tree_attention.Forest:
+    def _forest(self, batch: Sequence[ChoiceRequest]) -> Forest:
         first = batch[0]
         past = list(first.token_ids[: min(first.shared, len(first.token_ids) - 1)])
         if past != list(self._last[: len(past)]):
             past = []
-        return tree_attention.pack(((r.token_ids, r.shared) for r in batch), past)
+        return pack(((r.token_ids, r.shared) for r in batch), past)
 
-    def _logits(self, forest: tree_attention.Forest) -> torch.Tensor:
+    def _logits(self, forest: Forest) -> torch.Tensor:
         """Float32 logits (prompts, vocabulary) at the last token of each prompt."""
-        plan = tree_attention.TreePlan(forest, self._kept, self._device)
-        tree_attention.set_plan(plan)
-        new = slice(forest.past, None)
-        try:
-            hidden = self._model.base_model(
-                input_ids=torch.tensor([forest.tokens[new]], device=self._device),
-                position_ids=torch.tensor([forest.positions[new]], device=self._device),
-                use_cache=False,
-            ).last_hidden_state[0, [i - forest.past for i in forest.answers]]
-        finally:
-            tree_attention.set_plan(None)
-        self._kept = plan.keep()
+        hidden = self._layers.hidden(forest)
         self._last = [forest.tokens[i] for i in forest.path]
         return torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)
 
@@ -215,7 +228,7 @@ class PackedEngine:
 
     def close(self) -> None:
         """Drop the weights."""
-        self._model = self._head = None
+        self._model = self._head = self._layers = None
 
 
 def _difference(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> float:
@@ -238,10 +251,15 @@ def generates(settings: EngineSettings) -> bool:
     return False
 
 
+def _batch_tokens() -> int:
+    """Tokens in a pass: enough for every thread, and no more than memory is sure to hold."""
+    return 16384 if torch.cuda.is_available() else min(8192, 1024 * torch.get_num_threads())
+
+
 def create(settings: EngineSettings) -> PackedEngine:
     """Load the model; options: `batch_tokens`, and `load_format` (auto, or dummy for timing)."""
     options = dict(settings.options)
-    batch_tokens = options.pop("batch_tokens", 16384 if torch.cuda.is_available() else 1024)
+    batch_tokens = options.pop("batch_tokens", _batch_tokens())
     load_format = options.pop("load_format", "auto")
     if options:
         raise RlaifError(

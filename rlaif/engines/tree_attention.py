@@ -339,6 +339,46 @@ def _attend_on_cpu(
 AttentionInterface.register(NAME, attend)
 
 
+class TreeModel:
+    """A model of the library, asked forest by forest.
+
+    Args:
+        model: its attention is changed to this one.
+        device: that it is on.
+    """
+
+    def __init__(self, model: Any, device: str) -> None:
+        model.set_attn_implementation(NAME)
+        self._base, self._device = model.base_model, device
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop keys and values of the forest before."""
+        self._kept = KEPT_NOTHING
+
+    def hidden(self, forest: Forest) -> torch.Tensor:
+        """Final hidden states (prompts, width) where the prompts of a forest end.
+
+        Raises:
+            ValueError: the model has attention of its own.
+        """
+        plan = TreePlan(forest, self._kept, self._device)
+        new = slice(forest.past, None)
+        set_plan(plan)
+        try:
+            hidden: torch.Tensor = self._base(
+                input_ids=torch.tensor([forest.tokens[new]], device=self._device),
+                position_ids=torch.tensor([forest.positions[new]], device=self._device),
+                use_cache=False,
+            ).last_hidden_state[0, [i - forest.past for i in forest.answers]]
+        finally:
+            set_plan(None)
+        self._kept = plan.keep()
+        if not self._kept.layers:
+            raise ValueError("its layers do not ask for it")
+        return hidden
+
+
 def pack(prompts: Iterable[tuple[Sequence[int], int]], past: Sequence[int] = ()) -> Forest:
     """The forest of prompts, each with how many tokens it shares with the one before it."""
     forest = Forest(past)

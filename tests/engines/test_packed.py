@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +187,19 @@ def test_agrees_with_vllm_and_the_reference_verdict_by_verdict(
             assert logprobs == pytest.approx(other[name], abs=1e-3), name
             a, b = (math.tanh((x[0] - x[1]) / 2) for x in (logprobs, other[name]))
             assert abs(a - b) < 1e-4
+
+
+def test_without_its_kernels_it_says_the_same(
+    packed: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba, which compiles them, may be missing."""
+    asked = demo_requests(packed, 4)
+    expected = answers(packed, asked)
+    monkeypatch.setitem(sys.modules, "rlaif.engines.cpu.decoder", None)
+    plain = create_engine(PACKED)
+    assert plain.fingerprint == packed.fingerprint
+    for name, logprobs in answers(plain, asked).items():
+        assert logprobs == pytest.approx(expected[name], abs=1e-3)
 
 
 def test_computes_each_shared_token_once_over_all_passes(packed: Engine) -> None:

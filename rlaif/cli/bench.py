@@ -101,7 +101,10 @@ def command(
                 price_per_hour=price_per_hour,
             )
             rates.record_rate(
-                result["fingerprint"], engine, result["verdicts_per_second"], conditions
+                result["fingerprint"],
+                engine,
+                result["verdicts_per_second"],
+                settings.numbers + conditions,
             )
             found.append(result)
     if as_json:

@@ -69,6 +69,11 @@ class EngineSettings(BaseModel):
         default_factory=dict, description="Passed to the engine as they are."
     )
 
+    @property
+    def numbers(self) -> str:
+        """What kind of numbers the judge is in, as asked: not every engine takes every kind."""
+        return f"{self.dtype}, {self.quantization or 'as it is'}; "
+
 
 class Codec(Protocol):
     """A model's own text rendering: its chat template and its tokenizer."""
@@ -245,7 +250,8 @@ _BUILTIN = (
         "pip install rlaif",
         "rlaif.engines.packed_engine:create",
         "all questions about a context in one pass under a tree mask, logits where answers are "
-        "read and nowhere else, float32 head; every token once.",
+        "read and nowhere else, float32 head; every token once. On a CPU, models like Llama, "
+        "Mistral and Qwen in float32 run on kernels of its own, if numba is there.",
     ),
     EngineInfo(
         "transformers",

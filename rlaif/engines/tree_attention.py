@@ -131,7 +131,7 @@ class TreePlan:
         self.far: list[Far] = []
         self.block_mask: Any = None
         if device == "cuda":
-            self.block_mask = plan_flex(ends.cuda(), forest.past)
+            self.block_mask = plan_flex(ends, forest.past, device)
         else:
             self.near, self.far = plan_parts(ends, forest.past)
         self._kept = kept
@@ -230,22 +230,44 @@ def _range_or_indices(indices: torch.Tensor) -> slice | torch.Tensor:
     return slice(low, high) if high - low == len(indices) else indices
 
 
-def plan_flex(ends: torch.Tensor, past: int = 0) -> Any:
+def plan_flex(ends: torch.Tensor, past: int = 0, device: str = "cpu", size: int = 128) -> Any:
     """The `flex_attention` block mask of a forest.
 
+    It is what `create_block_mask` makes, which looks at every pair of tokens for it; here one look
+    at the earliest and the latest end in each block of keys says as much.
+
     Args:
-        ends: (tokens,) integers on the device of the queries.
+        ends: (tokens,) integers, see `Forest.ends`.
         past: leading tokens that ask nothing.
+        device: of the queries.
+        size: tokens of a block.
     """
-    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import BlockMask
+
+    here = ends.to(device)
 
     def sees(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
-        return (key <= query + past) & (query + past < ends[key])
+        return (key <= query + past) & (query + past < here[key])
 
     total = len(ends)
-    return create_block_mask(
-        sees, B=None, H=None, Q_LEN=total - past, KV_LEN=total, device=ends.device
+    padded = torch.nn.functional.pad(ends, (0, -total % size)).view(-1, size)
+    low = torch.arange(len(padded)) * size
+    first = torch.arange(past, total, size)[:, None]
+    last = first + size - 1
+    seen = (low <= last.clamp(max=total - 1)) & (padded.amax(1) > first)
+    whole = (low + size - 1 <= first) & (padded.amin(1) > last)
+    blocks = [
+        part[None, None].to(device) for kind in (seen & ~whole, whole) for part in _lists(kind)
+    ]
+    return BlockMask.from_kv_blocks(
+        *blocks, BLOCK_SIZE=size, mask_mod=sees, seq_lengths=(total - past, total)
     )
+
+
+def _lists(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each row of booleans how many are chosen, and their indices before those of others."""
+    order = chosen.int().argsort(stable=True, dim=1, descending=True)
+    return chosen.sum(1, dtype=torch.int32), order.int()
 
 
 _plan: TreePlan | None = None

@@ -32,6 +32,8 @@ from rlaif.records import (
     Result,
 )
 
+_log = logging.getLogger(__name__)
+
 SPEED_OPTIONS = (
     "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "num_gpu_blocks_override",
     "cpu_offload_gb", "disable_log_stats", "scheduling_policy",
@@ -119,15 +121,21 @@ class VLLMEngine:
                 f"vLLM could not start {files.name!r} ({text[:300]})",
                 hint="Check the model folder, the engine options and free memory.",
             ) from error
-        self.fingerprint = digest(
-            {
-                "model": files.fingerprint,
-                "dtype": dtype,
-                "quantization": settings.quantization,
-                "options": {k: v for k, v in settings.options.items() if k not in SPEED_OPTIONS},
-                "by": "vllm",
-            }
-        )
+        judge: dict[str, Any] = {
+            "model": files.fingerprint,
+            "dtype": dtype,
+            "quantization": settings.quantization,
+            "options": {k: v for k, v in settings.options.items() if k not in SPEED_OPTIONS},
+            "by": "vllm",
+        }
+        head = getattr(self._llm.llm_engine.vllm_config.model_config, "head_dtype", None)
+        if head != torch.float32:
+            judge["head"] = str(head)
+            _log.warning(
+                "this vLLM computes logits in half precision, so that probabilities of labels come "
+                "in steps (of up to 3 points about one half); a newer one has a float32 head"
+            )
+        self.fingerprint = digest(judge)
         scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config
         # The CPU build can't take back a draw of a seeded request whose prompt was cut between
         # two steps ("CPU Generator does not use offset"), so there no such prompt may be cut.

@@ -84,7 +84,7 @@ def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> 
     """The settings with an engine in place of "auto".
 
     That of the run in `out` if there is one; else the one that `rlaif bench` measured to be the
-    fastest for this judge here; else vLLM.
+    fastest for this judge, in the same numbers, here; else vLLM.
     """
     if judge.engine != "auto":
         return judge
@@ -95,9 +95,8 @@ def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> 
     fallback = "vllm" if "vllm" in known else "transformers"
     fingerprint = model_fingerprint(judge.model_copy(update={"engine": "transformers"}))
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
-        rates = {
-            e: rate for e, rate in cache.rates(fingerprint, benchmarks=True).items() if e in known
-        }
+        measured = cache.rates(fingerprint, benchmarks=True, numbers=judge.numbers)
+    rates = {e: rate for e, rate in measured.items() if e in known}
     engine = max(rates, key=lambda name: rates[name], default=fallback)
     return judge.model_copy(update={"engine": engine})
 

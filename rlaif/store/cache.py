@@ -128,8 +128,8 @@ class VerdictCache:
         """Remember how fast a judge was here on an engine.
 
         Args:
-            conditions: of a benchmark: rates under different ones are not compared; "" for a
-                labeling run.
+            conditions: of a benchmark: rates under different ones are not compared; they begin
+                with the numbers that the judge is in.  "" for a labeling run.
         """
         with self._guarded():
             self._db.execute(
@@ -137,10 +137,11 @@ class VerdictCache:
                 (judge, engine, conditions, verdicts_per_second),
             )
 
-    def rates(self, judge: str, *, benchmarks: bool) -> dict[str, float]:
+    def rates(self, judge: str, *, benchmarks: bool, numbers: str = "") -> dict[str, float]:
         """Verdicts per second of the judge on each engine, as last measured here.
 
         Args:
+            numbers: only benchmarks of the judge in these, see `EngineSettings.numbers`.
             benchmarks: those of benchmarks: the last conditions under which several engines were
                 measured, else the last at all; otherwise those of labeling runs.
         """
@@ -152,6 +153,8 @@ class VerdictCache:
             ).fetchall()
         found: dict[str, dict[str, float]] = {}
         for conditions, engine, rate in rows:
+            if not conditions.startswith(numbers):
+                continue
             known = found.pop(conditions, {})
             found[conditions] = {**known, engine: float(rate)}  # the last measured stands last
         several = [rates for rates in found.values() if len(rates) > 1]

@@ -95,6 +95,9 @@ def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path
     judge = EngineSettings(engine="auto", model="demo")
     assert choose_engine(judge, tmp_path / "new", cache).engine == fastest
     assert choose_engine(judge, tmp_path / "new", tmp_path / "other.sqlite").engine == "vllm"
+    for other in ({"quantization": "fp8"}, {"dtype": "bfloat16"}):  # of which nothing is known
+        asked = judge.model_copy(update=other)
+        assert choose_engine(asked, tmp_path / "new", cache).engine == "vllm"
     opened = VerdictCache(cache)
     opened.record_rate(packed["fingerprint"], "no-such-engine", 1e9)
     slowest = min((packed, plain), key=lambda f: f["verdicts_per_second"])["engine"]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
+
+import pytest
+import torch
 
 from rlaif.engines.base import Engine, EngineSettings, create_engine
 from tests.engines.test_packed import answers, demo_requests
@@ -22,3 +26,18 @@ def test_no_clear_verdict_flips_in_bfloat16(demo_judge: Engine) -> None:
         if abs(2 * p - 1) > 0.2:
             assert (p > 0.5) == (q > 0.5), name
     assert 0 < sum(moved) / len(moved) < 0.02
+
+
+def test_a_head_in_half_precision_is_said_and_is_another_judge(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As vLLM 0.25 has it, which gives a float32 head to pooling models only."""
+    from vllm.config import ModelConfig
+
+    settings = EngineSettings(engine="vllm", model="demo", dtype="bfloat16", kv_cache_gib=0.25)
+    with closing(create_engine(settings)) as exact:
+        assert "half precision" not in caplog.text
+    monkeypatch.setattr(ModelConfig, "head_dtype", property(lambda self: torch.bfloat16))
+    with closing(create_engine(settings)) as stepped:
+        assert "half precision" in caplog.text
+    assert stepped.fingerprint != exact.fingerprint

@@ -164,8 +164,8 @@ def test_what_lies_in_memory_before_does_not_matter(monkeypatch: pytest.MonkeyPa
     expected = in_forests(layers, prompts, [5])
     empty = torch.empty
 
-    def soiled(*size: int) -> torch.Tensor:
-        return empty(*size).fill_(float("nan"))
+    def soiled(*size: int, **kind) -> torch.Tensor:
+        return empty(*size, **kind).fill_(float("nan"))
 
     monkeypatch.setattr(torch, "empty", soiled)
     assert torch.equal(in_forests(layers, prompts, [5]), expected)

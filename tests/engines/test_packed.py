@@ -145,6 +145,29 @@ def test_mask_of_the_gpu_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.allclose(found.transpose(1, 2), expected, atol=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
+@given(PROMPTS, st.integers(0, 6), st.sampled_from([1, 2, 3, 8]))
+def test_blocks_of_the_gpu_kernel_are_those_of_torch(prompts, past: int, size: int) -> None:
+    """As `create_block_mask` finds them, which looks at every pair of a query and a key."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    prompts = sorted(set(prompts))
+    forest = tree_attention.pack(zip(prompts, chained(prompts), strict=True))
+    ends, n = torch.tensor(forest.ends), len(forest.tokens)
+    past = min(past, n - 1)
+    ours = tree_attention.plan_flex(ends, past, size=size)
+    theirs = create_block_mask(
+        ours.mask_mod, B=None, H=None, Q_LEN=n - past, KV_LEN=n, device="cpu", BLOCK_SIZE=size
+    )
+    assert ours.shape == theirs.shape
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        counts = getattr(theirs, f"{kind}_num_blocks")
+        assert torch.equal(getattr(ours, f"{kind}_num_blocks"), counts), kind
+        for row, count in enumerate(counts[0, 0].tolist()):
+            both = (getattr(m, f"{kind}_indices")[0, 0, row, :count] for m in (ours, theirs))
+            assert torch.equal(*both), kind
+
+
 @pytest.fixture(scope="module")
 def packed() -> Engine:
     return create_engine(

@@ -123,7 +123,7 @@ class Asking:
 
 def _buffer(rows: int, columns: int) -> torch.Tensor:
     """Rows, and those that the kernels may touch beyond them."""
-    return torch.empty(rows + ROWS, columns)
+    return torch.empty(rows + ROWS, columns, dtype=torch.float32)
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
@@ -182,7 +182,7 @@ class Pass:
             self._project(layer, x, asking.queries, rotary, q, None, 0, q_panels)
         else:
             self._project(layer, x, new, (cos, sin), q, kv[self._past :], 0, q_panels + kv_panels)
-        keys = torch.empty(asking.blocks * KEYS * half)
+        keys = torch.empty(asking.blocks * KEYS * half, dtype=torch.float32)
         threads.run(
             kernels.lay_out, kernels.LAY_OUT, asking.blocks,
             kv=kv, old=kv if old is None else old, stride=kv.shape[1], path=self._path,

@@ -31,13 +31,13 @@ class NormedProduct:
 
     def __init__(self, weight: torch.Tensor) -> None:
         self._columns, depth = weight.shape
-        self._panels, self._norm = panels(weight), torch.ones(depth)
+        self._panels, self._norm = panels(weight), torch.ones(depth, dtype=torch.float32)
         self._nothing = np.zeros(1, np.float32)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Of (rows, depth): (rows, columns)."""
         rows, depth = x.shape
-        out = torch.empty(rows + ROWS, self._columns)
+        out = torch.empty(rows + ROWS, self._columns, dtype=torch.float32)
         block = piece(rows)
         threads.run(
             kernels.project, kernels.PROJECT, -(-rows // block), kernels.project_room(block, depth),

@@ -27,7 +27,7 @@ def run(kernel: Any, record: Any, items: int, room: int = 0, **fields: Any) -> N
     count = max(1, min(torch.get_num_threads(), items))
     counters = np.zeros(2, np.int64)
     room = -(-room // _LINE) * _LINE
-    rooms = torch.empty(max(1, count * room))
+    rooms = torch.empty(max(1, count * room), dtype=torch.float32)
     job = np.zeros(1, record)
     job["next"], job["entered"] = counters.ctypes.data, counters.ctypes.data + counters.itemsize
     job["items"], job["rooms"], job["room"] = items, rooms.data_ptr(), room

@@ -244,10 +244,13 @@ def plan_flex(ends: torch.Tensor, past: int = 0, device: str = "cpu", size: int 
     """
     from torch.nn.attention.flex_attention import BlockMask
 
-    here = ends.to(device)
+    here, before = (
+        ends.to(device),
+        torch.tensor(past, device=device),
+    )  # a number would be compiled in
 
     def sees(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
-        return (key <= query + past) & (query + past < here[key])
+        return (key <= query + before) & (query + before < here[key])
 
     total = len(ends)
     padded = torch.nn.functional.pad(ends, (0, -total % size)).view(-1, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -143,6 +144,32 @@ def test_mask_of_the_gpu_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
         q[:, :, past:], k, v, block_mask=tree_attention.plan_flex(ends, past), scale=0.25
     )
     assert torch.allclose(found.transpose(1, 2), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles this with a C++ compiler")
+def test_the_gpu_kernel_compiles_for_any_length_and_past() -> None:
+    """Compiled here for a CPU, which follows the same mask; the fourth shape compiles nothing."""
+    from torch._dynamo.utils import counters
+
+    torch.manual_seed(2)
+    compiled = []
+    for length, past in ((300, 0), (300, 77), (411, 77), (150, 20)):
+        prompts = [(*range(length), 1000 + n, n) for n in range(6)]
+        forest = tree_attention.pack(zip(prompts, chained(prompts), strict=True))
+        ends, n = torch.tensor(forest.ends), len(forest.tokens)
+        q, k, v = torch.randn(1, 8, n - past, 64), *torch.randn(2, 1, 2, n, 64).unbind(0)
+        i, j = torch.arange(past, n)[:, None], torch.arange(n)[None]
+        with torch.inference_mode():
+            dense = torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=(j <= i) & (i < ends[None]), scale=0.125, enable_gqa=True
+            )
+            found = tree_attention.compiled_flex()(
+                q, k, v, block_mask=tree_attention.plan_flex(ends, past), scale=0.125,
+                enable_gqa=True,
+            )  # fmt: skip
+        torch.testing.assert_close(found, dense, rtol=1e-4, atol=1e-5)
+        compiled.append(counters["stats"]["unique_graphs"])
+    assert compiled[-1] == compiled[-2], compiled
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rlaif.engines.cpu import load_decoder
+
 
 def matmul_rate(dtype: torch.dtype, *, seconds: float = 0.5) -> float:
     """The best rate of square matrix products here, in FLOP/s.
@@ -27,11 +29,10 @@ def matmul_rate(dtype: torch.dtype, *, seconds: float = 0.5) -> float:
     best = 0.0
     for n in (4096, 8192) if device == "cuda" else (768, 1536, 3072):
         a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-        ways: list[Callable[[torch.Tensor], object]] = [partial(torch.mm, mat2=b)]
-        if device == "cpu" and dtype == torch.float32:
-            ways += _other_products(b)
-        for way in ways:
-            best = max(best, _best_rate(partial(way, a), 2 * n**3, seconds, device))
+        best = max(best, _best_rate(partial(torch.mm, a, b), 2 * n**3, seconds, device))
+        for way in _other_products(b) if device == "cpu" and dtype == torch.float32 else ():
+            with suppress(AttributeError, RuntimeError):  # another torch, another processor
+                best = max(best, _best_rate(partial(way, a), 2 * n**3, seconds, device))
     return best
 
 
@@ -42,7 +43,7 @@ def _other_products(weight: torch.Tensor) -> Iterator[Callable[[torch.Tensor], o
         ops = torch.ops.mkldnn  # those that torch's compiler calls
         laid_out = ops._reorder_linear_weight(weight, n)
         yield lambda x: ops._linear_pointwise(x, laid_out, None, "none", [], "")
-    with suppress(ModuleNotFoundError):
+    if load_decoder() is not None:
         from rlaif.engines.cpu.products import NormedProduct
 
         yield NormedProduct(weight)

@@ -9,7 +9,6 @@ and nowhere else.  It runs the weights of the `transformers` library and does no
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -19,10 +18,11 @@ from transformers.utils import logging
 
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
+from rlaif.engines.cpu import load_decoder
 from rlaif.engines.cpu.memory import keep_freed_memory
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
-from rlaif.engines.transformers_engine import DTYPES
+from rlaif.engines.transformers_engine import DTYPES, steady_positions
 from rlaif.engines.tree_attention import Forest, TreeModel, pack
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest
@@ -75,7 +75,9 @@ class PackedEngine:
         self.sharing = PrefixSharing(1, 0)
         self._batch_tokens = batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = DTYPES.get(settings.dtype, "auto")
+        # As on vLLM: half precision is slow on a CPU.
+        auto = torch.float32 if self._device == "cpu" else "auto"
+        dtype = DTYPES.get(settings.dtype, auto)
         try:
             if made_up:
                 config = AutoConfig.from_pretrained(files.path)
@@ -91,7 +93,8 @@ class PackedEngine:
             ) from None
         self._model = model.to(self._device).eval()
         longest = settings.max_model_len or context_length(files)
-        self.max_prompt_tokens = min(longest, _window(self._model.config)) - 1
+        config = self._model.config
+        self.max_prompt_tokens = min(longest, _window(config), steady_positions(config)) - 1
         kind = str(self._model.dtype).removeprefix("torch.")
         self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "packed"})
         head = self._model.get_output_embeddings()
@@ -142,12 +145,12 @@ class PackedEngine:
         """The model's layers as they compute forests; those of the model are changed by it."""
         if self._device == "cpu":
             keep_freed_memory()
-            with suppress(ModuleNotFoundError):  # numba may be missing: it comes with vLLM
-                from rlaif.engines.cpu.decoder import fit
-
-                decoder: Layers | None = fit(self._model.base_model)
-                if decoder is not None:
-                    return decoder
+            module = load_decoder()
+            layers: Layers | None = None
+            if module is not None and self._model.dtype == torch.float32:
+                layers = module.fit(self._model.base_model, self.max_prompt_tokens)
+            if layers is not None:
+                return layers
         return TreeModel(self._model, self._device)
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
@@ -218,6 +221,7 @@ class PackedEngine:
 
     def _logits(self, forest: Forest) -> torch.Tensor:
         """Float32 logits (prompts, vocabulary) at the last token of each prompt."""
+        self._last = ()  # until it is known what was kept
         hidden = self._layers.hidden(forest)
         self._last = [forest.tokens[i] for i in forest.path]
         return torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)

@@ -30,6 +30,24 @@ DTYPES = {
 }
 
 
+def steady_positions(config: Any) -> int:
+    """Longest prompt that may share a pass with others.
+
+    Some rotary positions (`longrope`, `dynamic`) change all their frequencies once the longest
+    prompt of a pass is longer than the model was first trained on.
+    """
+    text = config.get_text_config()
+    found = getattr(text, "rope_parameters", None) or {}
+    kinds = [found, *(part for part in found.values() if isinstance(part, dict))]
+    for kind in kinds:
+        if kind.get("rope_type") in ("longrope", "dynamic"):
+            first = kind.get("original_max_position_embeddings") or getattr(
+                text, "original_max_position_embeddings", None
+            )
+            return int(first or text.max_position_embeddings)
+    return 1 << 30
+
+
 class TransformersEngine:
     """A causal language model of the transformers library.
 
@@ -42,7 +60,6 @@ class TransformersEngine:
         self.codec = HFCodec(files, settings.chat_template_options)
         self.max_prompt_tokens = (settings.max_model_len or context_length(files)) - 1
         self.sharing = None
-        self._batch_size = batch_size
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = DTYPES.get(settings.dtype, "auto")
         try:
@@ -52,6 +69,8 @@ class TransformersEngine:
                 f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
             ) from None
         self._model = model.to(self._device).eval()
+        apart = steady_positions(self._model.config) < self.max_prompt_tokens
+        self._batch_size = 1 if apart else batch_size
         kind = str(self._model.dtype).removeprefix("torch.")
         self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "transformers"})
         self._requests = 0

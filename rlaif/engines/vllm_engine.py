@@ -128,7 +128,8 @@ class VLLMEngine:
             "options": {k: v for k, v in settings.options.items() if k not in SPEED_OPTIONS},
             "by": "vllm",
         }
-        head = getattr(self._llm.llm_engine.vllm_config.model_config, "head_dtype", None)
+        model: Any = self._llm.llm_engine.vllm_config.model_config
+        head = getattr(model, "head_dtype", model.dtype)
         if head != torch.float32:
             judge["head"] = str(head)
             _log.warning(

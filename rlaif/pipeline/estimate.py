@@ -59,7 +59,9 @@ def estimate(
                     shared_tokens += len(branch.context) + own
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         judge = str(job.config["judge"]["fingerprint"])
-        known = cache.rates(judge, benchmarks=True) | cache.rates(judge, benchmarks=False)
+        known = cache.rates(judge, benchmarks=True, numbers=settings.judge.numbers) | cache.rates(
+            judge, benchmarks=False
+        )
     rate = known.get(settings.judge.engine)
     seconds = None if rate is None else round(calls / rate, 1)
     prices = prices or Prices()

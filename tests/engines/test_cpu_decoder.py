@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,16 +22,19 @@ from transformers import (
     Gemma2Config,
     GraniteConfig,
     LlamaConfig,
+    Ministral3Config,
     MistralConfig,
     Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from rlaif.benchmark.limits import matmul_rate
 from rlaif.engines.cpu import decoder, kernels, threads, vectors
 from rlaif.engines.cpu.products import NormedProduct
 from rlaif.engines.tree_attention import pack
+from rlaif.errors import RlaifError
 from rlaif.stages.ordering import common_length
 
 SIZES = {
@@ -91,6 +97,7 @@ def family(name: str):
     }[name]  # fmt: skip
 
 
+LONGEST = 1000
 FAMILIES = (
     "llama", "llama, wide heads", "llama, long positions", "mistral", "qwen2", "qwen3",
     "odd widths",
@@ -103,7 +110,7 @@ TREES = st.lists(
 @pytest.fixture(scope="module", params=FAMILIES)
 def both(request: pytest.FixtureRequest) -> tuple[nn.Module, decoder.CpuDecoder]:
     original = made(family(request.param))
-    layers = decoder.fit(made(family(request.param)))
+    layers = decoder.fit(made(family(request.param)), LONGEST)
     assert layers is not None, request.param
     return original, layers
 
@@ -138,7 +145,7 @@ def test_any_tree_in_any_pieces(prompts, cuts: list[int]) -> None:
     torch.testing.assert_close(found, ends_of(original, prompts), rtol=2e-4, atol=2e-4)
 
 
-SMALL = made(family("llama")), decoder.fit(made(family("llama")))
+SMALL = made(family("llama")), decoder.fit(made(family("llama")), LONGEST)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -180,7 +187,7 @@ def test_narrower_processors(features: str) -> None:
         "import tests.engines.test_cpu_decoder as t; from rlaif.engines.cpu import vectors;"
         "print(vectors.LANES);"
         "prompts = t.long_tree((26, 9));"
-        "f = [t.decoder.fit(t.made(t.family(n))) for n in t.FAMILIES];"
+        "f = [t.decoder.fit(t.made(t.family(n)), t.LONGEST) for n in t.FAMILIES];"
         "[t.torch.testing.assert_close(t.in_forests(l, prompts, [4]),"
         " t.ends_of(t.made(t.family(n)), prompts), rtol=2e-4, atol=2e-4)"
         " for n, l in zip(t.FAMILIES, f)]"
@@ -229,6 +236,34 @@ def odd(kind: str) -> nn.Module:
         return made(LlamaConfig(**(SIZES | {"intermediate_size": 100})))
     if kind == "other gate":
         return made(LlamaConfig(**SIZES, hidden_act="gelu"))
+    if kind == "queries scaled by position":
+        config = Ministral3Config(
+            **SIZES,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 512,
+                "llama_4_scaling_beta": 0.1,
+            },
+        )
+        return made(config)
+    if kind == "a layer without positions":
+        model = made(SmolLM3Config(**(SIZES | {"num_hidden_layers": 4}), pad_token_id=0))
+        with torch.no_grad():  # massive activations, as large models have
+            model.layers[0].mlp.down_proj.weight[7] *= 3e4
+        return model
+    if kind == "another epsilon":
+        model = made(LlamaConfig(**SIZES))
+        model.layers[2].post_attention_layernorm.variance_epsilon = 1e-3
+        return model
+    if kind == "a norm without weight":
+        model = made(LlamaConfig(**SIZES))
+        model.layers[1].input_layernorm.weight = None
+        model.layers[1].input_layernorm.forward = lambda x: x
+        return model
+    if kind == "no layers":
+        return made(LlamaConfig(**(SIZES | {"num_hidden_layers": 0})))
     if kind == "half precision":
         return made(LlamaConfig(**SIZES)).bfloat16()
     model = made(LlamaConfig(**SIZES))
@@ -239,24 +274,83 @@ def odd(kind: str) -> nn.Module:
 @pytest.mark.parametrize(
     "kind",
     ["other parts", "merged weights", "scaled residuals", "scaled embeddings", "biases", "sizes",
-     "other gate", "half precision", "one layer that differs"],
+     "other gate", "half precision", "one layer that differs", "queries scaled by position",
+     "a layer without positions", "another epsilon", "a norm without weight", "no layers"],
 )  # fmt: skip
 def test_other_models_are_left_as_they_are(kind: str) -> None:
     model = odd(kind)
     prompt = [(3, 1, 4, 1, 5)]
     before = ends_of(model, prompt)
-    assert decoder.fit(model) is None
+    assert decoder.fit(model, LONGEST) is None
     assert torch.equal(ends_of(model, prompt), before)
 
 
 def test_a_model_without_layers_is_none_of_ours() -> None:
-    assert decoder.fit(nn.Linear(3, 3)) is None
+    assert decoder.fit(nn.Linear(3, 3), LONGEST) is None
+
+
+def test_a_past_that_was_not_kept_is_an_error() -> None:
+    """Its keys would be read from wherever memory ends."""
+    layers = SMALL[1]
+    layers.forget()
+    with pytest.raises(ValueError, match="2 tokens of the past, and 0 kept"):
+        layers.hidden(pack([((1, 2, 3), 2)], (1, 2)))
+
+
+def test_memory_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, calls = decoder._read, []
+
+    def full(layer):
+        calls.append(layer)
+        if len(calls) > 7:  # three layers are looked at twice, then the second is taken
+            raise RuntimeError("not enough memory")
+        return read(layer)
+
+    monkeypatch.setattr(decoder, "_read", full)
+    with pytest.raises(RlaifError, match=r"memory ran out .*not enough memory"):
+        decoder.fit(made(family("llama")), LONGEST)
+
+
+def test_an_interruption_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write into memory that would be another's."""
+    calm, interrupted = threads.wait, []
+
+    def wait(others):
+        if not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return calm(others)
+
+    monkeypatch.setattr(threads, "wait", wait)
+    with ThreadPoolExecutor() as pool:
+        work = [pool.submit(time.sleep, 0.2) for _ in range(2)]
+        with pytest.raises(KeyboardInterrupt):
+            threads._wait_for(work)
+        assert all(other.done() for other in work)
+
+
+def test_a_numba_that_does_not_fit_is_said_and_done_without(tmp_path: Path) -> None:
+    stub = tmp_path / "numba"
+    stub.mkdir()
+    (stub / "__init__.py").write_text("raise ImportError('Numba needs NumPy 2.2 or less.')")
+    script = (
+        "from rlaif.engines.base import EngineSettings, create_engine;"
+        "from rlaif.benchmark.limits import matmul_rate; import torch;"
+        "print(type(create_engine(EngineSettings(engine='packed', model='demo'))._layers).__name__,"
+        " matmul_rate(torch.float32, seconds=0.01) > 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["TreeModel", "True"], done.stderr
+    assert "can't be compiled, so it is slower (Numba needs NumPy" in done.stderr
 
 
 def test_layers_are_taken_out_of_the_model() -> None:
     """Weights are not held twice."""
     model = made(family("llama"))
-    assert decoder.fit(model) is not None
+    assert decoder.fit(model, LONGEST) is not None
     left = {name.split(".")[0] for name, _ in model.named_parameters()}
     assert left == {"embed_tokens", "norm"}
 

@@ -299,7 +299,9 @@ def test_grouped_heads_and_bfloat16_are_reproduced(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = LlamaForCausalLM(LlamaConfig(**SHAPE, initializer_range=0.3))
     create_engine(_save(tmp_path / "f32", model))
-    create_engine(_save(tmp_path / "bf16", model.to(torch.bfloat16)))
+    saved = _save(tmp_path / "bf16", model.to(torch.bfloat16))
+    create_engine(saved.model_copy(update={"dtype": "bfloat16"}))
+    create_engine(saved)  # in float32, as on vLLM's CPU build
 
 
 @pytest.mark.parametrize("kind", ["softcapped", "other code"])
@@ -334,6 +336,47 @@ def test_prompts_longer_than_a_sliding_window_are_refused(tmp_path: Path) -> Non
     config = MistralConfig(**SHAPE, sliding_window=400)
     engine = create_engine(_save(tmp_path / "m", MistralForCausalLM(config)))
     assert engine.max_prompt_tokens == 399
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_positions_that_depend_on_the_longest_prompt_of_a_pass(tmp_path: Path, kind: str) -> None:
+    """Such a model is asked about no longer prompts, or about one at a time."""
+    torch.manual_seed(6)
+    positions = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0,
+                 "original_max_position_embeddings": 400}  # fmt: skip
+    if kind == "longrope":
+        positions |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    config = LlamaConfig(**(SHAPE | {"max_position_embeddings": 800}), rope_parameters=positions,
+                         initializer_range=0.3)  # fmt: skip
+    saved = _save(tmp_path / "m", LlamaForCausalLM(config))
+    assert create_engine(saved).max_prompt_tokens == 399
+    plain = create_engine(saved.model_copy(update={"engine": "transformers"}))
+    short, long = (ChoiceRequest(str(n), list(range(n)), ((65,), (66,))) for n in (200, 700))
+    alone = answers(plain, [short])
+    assert answers(plain, [short, long])["200"] == pytest.approx(alone["200"], abs=1e-4)
+
+
+def test_an_error_in_a_pass_leaves_nothing_half_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked next does not go on from what was never finished."""
+    engine = create_engine(PACKED.model_copy(update={"options": {"batch_tokens": 300}}))
+    asked = demo_requests(engine, 3)
+    expected = answers(engine, asked)
+    layers = engine._layers
+    hidden, calls = layers.hidden, []
+
+    def failing(forest):
+        calls.append(forest)
+        if len(calls) == 2:
+            hidden(forest)
+            raise KeyboardInterrupt
+        return hidden(forest)
+
+    monkeypatch.setattr(layers, "hidden", failing)
+    with pytest.raises(KeyboardInterrupt):
+        answers(engine, asked)
+    for name, logprobs in answers(engine, asked).items():
+        assert logprobs == pytest.approx(expected[name], abs=1e-5)
+    assert len(calls) > 3
 
 
 def test_made_up_weights_for_timing_and_options_that_make_no_sense(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,25 @@ def run(kernel: Any, record: Any, items: int, room: int = 0, **fields: Any) -> N
         team(kernel.address, job.ctypes.data, count, 0)
     else:
         call = _function(kernel.address)
-        others = [_pool().submit(call, job.ctypes.data) for _ in range(count - 1)]
-        call(job.ctypes.data)
-        for other in others:
-            other.result()
+        others: list[Future[None]] = []
+        try:
+            for _ in range(count - 1):
+                others.append(_pool().submit(call, job.ctypes.data))
+            call(job.ctypes.data)
+        finally:
+            _wait_for(others)  # they write into memory that ends with this call
+
+
+def _wait_for(others: list[Future[None]]) -> None:
+    """Wait, whatever interrupts it; then be interrupted."""
+    interrupted: BaseException | None = None
+    while not all(other.done() for other in others):
+        try:
+            wait(others)
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _address(value: Any) -> Any:

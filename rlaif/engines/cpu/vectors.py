@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 def _vector_shape() -> tuple[int, int]:
     """Floats in a vector, and vectors in a panel's row: what the registers hold six rows of."""
-    has = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()  # what numba goes by
+    has = config.CPU_FEATURES or binding.get_host_cpu_features().flatten()
     if "+avx512f" in has:
         return 16, 4  # 32 registers
     if "+avx" in has:

@@ -224,7 +224,11 @@ def rates(timing: Timing) -> dict[str, Any]:
 
 
 def against_limit(timing: Timing, model: Path, judge: EngineSettings) -> dict[str, Any]:
-    """Model FLOP/s over the matmul rate of this machine: as computed, and of what was needed."""
+    """Model FLOP/s over the matmul rate of this machine: as computed, and of what was needed.
+
+    A token counts as computed in every layer, also where an engine leaves out what no answer
+    needs of the last one (packed on a CPU).
+    """
     on_gpu = torch.cuda.is_available()
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     dtype = kinds.get(judge.dtype, torch.bfloat16) if on_gpu else torch.float32

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing
-
-import pytest
-import torch
+import subprocess
+import sys
 
 from rlaif.engines.base import Engine, EngineSettings, create_engine
 from tests.engines.test_packed import answers, demo_requests
@@ -28,16 +26,25 @@ def test_no_clear_verdict_flips_in_bfloat16(demo_judge: Engine) -> None:
     assert 0 < sum(moved) / len(moved) < 0.02
 
 
-def test_a_head_in_half_precision_is_said_and_is_another_judge(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As vLLM 0.25 has it, which gives a float32 head to pooling models only."""
-    from vllm.config import ModelConfig
+HEADS = """
+import torch
+from rlaif.engines.base import EngineSettings, create_engine
+settings = EngineSettings(engine="vllm", model="demo", dtype="bfloat16", kv_cache_gib=0.25)
+exact = create_engine(settings)
+from vllm.config import ModelConfig
+ModelConfig.head_dtype = property(lambda self: torch.bfloat16)
+print("stepped")
+print(create_engine(settings).fingerprint != exact.fingerprint)
+"""
 
-    settings = EngineSettings(engine="vllm", model="demo", dtype="bfloat16", kv_cache_gib=0.25)
-    with closing(create_engine(settings)) as exact:
-        assert "half precision" not in caplog.text
-    monkeypatch.setattr(ModelConfig, "head_dtype", property(lambda self: torch.bfloat16))
-    with closing(create_engine(settings)) as stepped:
-        assert "half precision" in caplog.text
-    assert stepped.fingerprint != exact.fingerprint
+
+def test_a_head_in_half_precision_is_said_and_is_another_judge() -> None:
+    """As vLLM 0.25 has it, which gives a float32 head to pooling models only."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEADS], text=True, timeout=400, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    before, after = done.stdout.split("stepped")
+    assert "half precision" not in before, done.stdout
+    assert "half precision" in after
+    assert "True" in after

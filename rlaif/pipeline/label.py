@@ -20,6 +20,7 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.ahead import Ahead
 from rlaif.pipeline.calibrated import Folding
+from rlaif.pipeline.collecting import SeldomCollected
 from rlaif.pipeline.planning import PlannedPair, Planner, window_questions
 from rlaif.pipeline.rendering import Branches, Renderer
 from rlaif.pipeline.rows import preference_row, rejected_row, undecided_row, verdict_lines
@@ -145,11 +146,12 @@ class Labeler:
 
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
-        with closing(Writer(self._cache, self._run)) as self._writer:
+        with closing(Writer(self._cache, self._run)) as self._writer, SeldomCollected() as garbage:
             try:
                 for results in self._engine.run(self._requests(source)):
                     self._take(results)
                     self._report()
+                    garbage.now_and_then()
             finally:
                 self.spending.keep()
             assert not self._queue, "a pair was left without all its verdicts"

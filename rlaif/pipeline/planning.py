@@ -78,8 +78,8 @@ class PlannedPair:
 
     def turn(self, stopping: Stopping | None) -> bool:
         """Where a group is answered: stop, or turn to the next; whether there is a next."""
-        if self.stopped or not self.stage_complete or self.stage + 1 == len(self.stages):
-            return False
+        if self.stage + 1 >= len(self.stages) or self.stopped or not self.stage_complete:
+            return False  # the last group is told first: looking for answers takes time
         assert stopping is not None
         assert self.pair is not None
         asked = [i for stage in self.stages[: self.stage + 1] for i in stage]

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from rlaif.cli.output import quiet_libraries, table
 
+SHARD_ROWS = 1000
+
 
 def write_data(path: Path, pairs: int) -> None:
     """Pairs of some 170 characters, none like another."""
@@ -40,19 +42,22 @@ def write_constitution(path: Path, principles: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def run(folder: Path, orders: str) -> dict[str, float]:
-    """Label, then ask for the same again; in this process."""
+def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
+    """Label, then ask for the same again; in this process, or by labelers beside it."""
     from rlaif.engines.base import EngineSettings
     from rlaif.pipeline.job import prepare, run_label
     from rlaif.pipeline.settings import LabelSettings
 
-    judge = EngineSettings(engine="scripted", model="hashed", max_in_flight=256)
+    judge = EngineSettings(
+        engine="scripted", model="hashed", max_in_flight=256, data_parallel_size=labelers or 1
+    )
     settings = LabelSettings(judge=judge, template="demo", orders=orders)  # type: ignore[arg-type]
     data, constitution = str(folder / "pairs.jsonl"), str(folder / "constitution.yaml")
     began, cpu = time.perf_counter(), time.process_time()
     summary = run_label(
-        prepare(data, constitution, settings), folder / "run", cache_path=folder / "cache.sqlite"
-    )
+        prepare(data, constitution, settings), folder / "run", cache_path=folder / "cache.sqlite",
+        shard_rows=SHARD_ROWS if labelers else None,
+    )  # fmt: skip
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()
@@ -64,6 +69,7 @@ def run(folder: Path, orders: str) -> dict[str, float]:
     return {
         "verdicts": summary.tally.verdicts,
         "per_second": summary.tally.verdicts / wall,
+        "labeling_per_second": summary.tally.verdicts / summary.manifest["seconds"],
         "per_cpu_second": summary.tally.verdicts / cpu,
         "peak_mib": peak,
         "again_seconds": time.perf_counter() - began,
@@ -76,11 +82,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--principles", type=int, default=6)
     parser.add_argument("--orders", choices=["both", "one"], default="both")
+    parser.add_argument(
+        "--labelers", type=int, metavar="N", help=f"shards of {SHARD_ROWS} rows go to N processes"
+    )
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
     quiet_libraries()
     if args.folder:
-        print(json.dumps(run(Path(args.folder), args.orders)))
+        print(json.dumps(run(Path(args.folder), args.orders, args.labelers)))
         return
     rows = []
     for pairs in args.pairs:
@@ -89,7 +98,8 @@ def main() -> None:
             write_data(folder / "pairs.jsonl", pairs)
             write_constitution(folder / "constitution.yaml", args.principles)
             done = subprocess.run(
-                [sys.executable, __file__, "--folder", scratch, "--orders", args.orders],
+                [sys.executable, __file__, "--folder", scratch, "--orders", args.orders,
+                 *(["--labelers", str(args.labelers)] if args.labelers else [])],
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
             found = json.loads(done.stdout)
@@ -98,12 +108,14 @@ def main() -> None:
                 f"{pairs:,}",
                 f"{found['verdicts']:,.0f}",
                 f"{found['per_second']:,.0f}",
+                f"{found['labeling_per_second']:,.0f}",
                 f"{found['per_cpu_second']:,.0f}",
                 f"{found['peak_mib']:.0f}",
                 f"{found['again_seconds']:.2f}",
             )
         )
-    header = ["pairs", "verdicts", "verdicts/s", "per CPU second", "peak MiB", "again, seconds"]
+    header = ["pairs", "verdicts", "verdicts/s", "once started", "per CPU second here", "peak MiB",
+              "again, seconds"]  # fmt: skip
     print(table(header, rows))
 
 

@@ -28,6 +28,7 @@ Examples:
   rlaif label data.parquet -c my.yaml --judge Qwen/Qwen3-8B -o runs/qwen
   rlaif label answers.csv -c my.yaml --map prompt=question --map response_a=bot1 ... -o runs/x
   rlaif label pairs.jsonl -c my.yaml -o runs/x --dry-run
+  rlaif label big.parquet -c my.yaml --engine packed --data-parallel-size 8 --shard-rows 1000 ...
   rlaif label pairs.jsonl -c my.yaml -j A -j B -j C,weight=2 --panel weighted -o runs/panel
   rlaif label pairs.jsonl -c my.yaml -j SMALL -j LARGE --panel cascade -o runs/cascade
 
@@ -76,6 +77,14 @@ again after a stop: it goes on where it stopped.
     is_flag=True,
     help="The judge writes its reasons first (template `reasoned`); slower, and clamped.",
 )
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Hand each copy of the judge (--data-parallel-size) shards of N rows, which it plans, "
+    "judges and folds by itself: where one process, good for some 20,000 verdicts a second, can't "
+    "keep them all busy. The run is the same. [default: one process feeds all copies]",
+)
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option(
     "--price-per-hour",
@@ -107,6 +116,7 @@ def command(
     panel: str | None,
     config: str | None,
     split: str,
+    shard_rows: int | None,
     cache: str | None,
     price_per_hour: float | None,
     price_tokens: str | None,
@@ -125,6 +135,10 @@ def command(
     prices = _prices(price_per_hour, price_tokens, human_price)
     cache_path = Path(cache) if cache else None
     if panel is not None or len(judges) > 1:
+        if shard_rows is not None:
+            raise RlaifError(
+                "--shard-rows does not go with a panel", hint="Leave it out, or name one judge."
+            )
         _label_by_panel(
             data, constitution, Path(out), panel_of(panel, judges, config, flags), split,
             cache_path, prices, dry_run, as_json, licenses,
@@ -153,6 +167,7 @@ def command(
             Path(out),
             cache_path=cache_path,
             prices=prices,
+            shard_rows=shard_rows,
             on_progress=screen.progress,
             on_engine=screen.engine,
         )

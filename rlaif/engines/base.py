@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -132,6 +132,15 @@ class EngineStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     idle_seconds: float = 0.0
+
+    def plus(self, other: EngineStats) -> EngineStats:
+        """Both together."""
+        return EngineStats(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.idle_seconds + other.idle_seconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -379,6 +388,19 @@ def _find(name: str) -> EngineInfo:
 
 def _module(name: str) -> ModuleType:
     return importlib.import_module(_find(name).target.partition(":")[0])
+
+
+def backend_for(settings: EngineSettings) -> Any:
+    """Where `settings.data_parallel_size` workers with an engine each can be started.
+
+    Returns:
+        See `rlaif.engines.replicas.Backend`.
+
+    Raises:
+        RlaifError: no such engine, or too few devices.
+    """
+    own = getattr(_module(settings.engine), "backend", None)
+    return (own or importlib.import_module("rlaif.engines.replicas").processes)(settings)
 
 
 def create_engine(settings: EngineSettings) -> Engine:

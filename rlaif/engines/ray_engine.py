@@ -11,11 +11,13 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlaif.engines.base import (
     EngineSettings,
@@ -23,16 +25,50 @@ from rlaif.engines.base import (
     codec_for,
     model_fingerprint,
 )
-from rlaif.engines.replicas import Lost, Outcome, Replica, ReplicatedEngine
+from rlaif.engines.replicas import Lost, MakeWorker, Replica, ReplicatedEngine
 from rlaif.errors import RlaifError
-from rlaif.records import Request
 
 _log = logging.getLogger(__name__)
 REPLICATES_ITSELF = True
 
 
+class _Actor:
+    """A worker on whatever node there is room."""
+
+    def __init__(self, make: MakeWorker, settings: EngineSettings) -> None:
+        self._worker = make(settings)
+
+    def traits(self) -> Any:
+        return self._worker.traits()
+
+    def work(self, task: Any) -> Any:
+        return self._worker.work(task)
+
+
+class _Home:
+    """Something that stays on the node of the process that asks, for the others to call."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._it = make()
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        return getattr(self._it, name)(*arguments)
+
+
+class _FromAfar:
+    """What a `_Home` holds, called from another node."""
+
+    def __init__(self, home: Any) -> None:
+        self._home = home
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *arguments: ray.get(self._home.call.remote(name, *arguments))
+
+
 class RayBackend:
-    """Replicas as Ray actors.
+    """Workers as Ray actors.
 
     Args:
         settings: of the engine inside each actor.
@@ -41,6 +77,7 @@ class RayBackend:
     """
 
     def __init__(self, settings: EngineSettings, *, gpus: float | None, cpus: float) -> None:
+        self.make: MakeWorker = Replica
         self._settings = settings
         self._own = not ray.is_initialized()
         address = os.environ.get("RAY_ADDRESS") or "local"
@@ -62,9 +99,18 @@ class RayBackend:
             has_gpus = ray.cluster_resources().get("GPU", 0)
             gpus = settings.tensor_parallel_size if has_gpus else 0
         self._gpus, self._cpus = gpus, cpus
-        self._actor = ray.remote(Replica).options(num_gpus=gpus, num_cpus=cpus)
+        self._actor = ray.remote(_Actor).options(num_gpus=gpus, num_cpus=cpus)
         self._actors: dict[int, Any] = {}
+        self._homes: list[Any] = []
         self._calls: dict[int, deque[Any]] = {}
+
+    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        """See `Backend.at_home`: an actor on this node has it, and restarts if it dies."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+        home = ray.remote(_Home).options(scheduling_strategy=here, **options).remote(make)
+        self._homes.append(home)
+        return partial(_FromAfar, home)
 
     def check_room(self, replicas: int) -> None:
         """Say what does not fit: an error where the cluster can't grow, else a warning.
@@ -89,21 +135,21 @@ class RayBackend:
 
     def start(self, number: int) -> None:
         """See `Backend.start`."""
-        actor = self._actors[number] = self._actor.remote(self._settings)
+        actor = self._actors[number] = self._actor.remote(self.make, self._settings)
         self._calls[number] = deque([actor.traits.remote()])
 
-    def submit(self, number: int, requests: Sequence[Request]) -> None:
+    def submit(self, number: int, task: Any) -> None:
         """See `Backend.submit`."""
-        self._calls[number].append(self._actors[number].work.remote(list(requests)))
+        self._calls[number].append(self._actors[number].work.remote(task))
 
-    def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
+    def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
         """See `Backend.wait`."""
         first = {calls[0]: number for number, calls in self._calls.items() if calls}
         if not first:
             time.sleep(seconds or 0)
             return []
         done, _ = ray.wait(list(first), num_returns=1, timeout=seconds)
-        found: list[tuple[int, Outcome]] = []
+        found: list[tuple[int, Any]] = []
         for call in done:
             number = first[call]
             self._calls[number].popleft()
@@ -118,9 +164,10 @@ class RayBackend:
 
     def close(self) -> None:
         """See `Backend.close`; ends the cluster if it was started here."""
-        for actor in self._actors.values():
+        for actor in (*self._actors.values(), *self._homes):
             ray.kill(actor)
         self._actors.clear()
+        self._homes.clear()
         if self._own and ray.is_initialized():
             ray.shutdown()
 
@@ -166,6 +213,23 @@ def _number(settings: EngineSettings, name: str) -> float | None:
     return float(value)
 
 
+def backend(settings: EngineSettings) -> RayBackend:
+    """For `settings.data_parallel_size` workers on the cluster; see `create` for the options.
+
+    Raises:
+        RlaifError: there is no cluster, or it is too small and can't grow.
+    """
+    inner = inner_settings(settings)
+    gpus, cpus = (_number(settings, name) for name in ("gpus", "cpus"))
+    found = RayBackend(inner, gpus=gpus, cpus=1.0 if cpus is None else cpus)
+    try:
+        found.check_room(settings.data_parallel_size)
+    except RlaifError:
+        found.close()
+        raise
+    return found
+
+
 def create(settings: EngineSettings) -> ReplicatedEngine:
     """Start the actors.
 
@@ -173,15 +237,12 @@ def create(settings: EngineSettings) -> ReplicatedEngine:
     reserves (default: `tensor_parallel_size` GPUs where the cluster has any, and one core);
     all others go to the engine inside.
     """
-    inner = inner_settings(settings)
-    gpus, cpus = (_number(settings, name) for name in ("gpus", "cpus"))
-    backend = RayBackend(inner, gpus=gpus, cpus=1.0 if cpus is None else cpus)
+    found = backend(settings)
     try:
-        backend.check_room(settings.data_parallel_size)
         return ReplicatedEngine(
-            backend, codec_for(inner), settings.data_parallel_size,
+            found, codec_for(inner_settings(settings)), settings.data_parallel_size,
             max(1, settings.max_in_flight // 2),
         )  # fmt: skip
     except RlaifError:
-        backend.close()
+        found.close()
         raise

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
@@ -84,27 +84,60 @@ class Replica:
         self._engine.close()
 
 
+class Worker(Protocol):
+    """What a backend starts copies of: a `Replica`, or something else with an engine in it."""
+
+    def traits(self) -> Any:
+        """What it says once it is ready."""
+        ...
+
+    def work(self, task: Any) -> Any:
+        """Do a task and give what came of it."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+MakeWorker: TypeAlias = Callable[[EngineSettings], Worker]
+"""Makes a worker with the engine of the settings in it; can be pickled."""
+
+
 class Lost(Exception):
-    """A replica died; the message says how."""
-
-
-Outcome: TypeAlias = ReplicaTraits | tuple[list[Result], EngineStats] | Lost
-"""What comes of a replica: that it is ready, the answers of a call, or its death."""
+    """A worker died; the message says how."""
 
 
 class Backend(Protocol):
-    """Starts replicas somewhere and calls them; a call is known by the replica's number."""
+    """Starts workers somewhere and calls them; a call is known by the worker's number.
+
+    Attributes:
+        make: makes what it starts copies of; to be set before the first starts.
+    """
+
+    make: MakeWorker
+
+    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        """Give workers something of this machine, such as a file that is open here.
+
+        Args:
+            make: opens it; can be pickled, as the result can.
+
+        Returns:
+            What to call in a worker for something with the same methods.
+        """
+        ...
 
     def start(self, number: int) -> None:
-        """Begin to start or restart a replica; `wait` tells when it is ready."""
+        """Begin to start or restart a worker; `wait` tells when it is ready."""
         ...
 
-    def submit(self, number: int, requests: Sequence[Request]) -> None:
-        """Call `Replica.work` without waiting; calls of one replica run in order."""
+    def submit(self, number: int, task: Any) -> None:
+        """Call `Worker.work` without waiting; calls of one worker run in order."""
         ...
 
-    def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
-        """What came of replicas, in order for each.
+    def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
+        """What came of workers, in order for each: its traits, what it did, or `Lost`.
 
         Args:
             seconds: how long to wait for something; None waits until there is something.
@@ -112,7 +145,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """End all replicas."""
+        """End all workers."""
         ...
 
 
@@ -195,7 +228,7 @@ class ReplicatedEngine:
             for number, outcome in self._backend.wait(None):
                 self._take_note(number, outcome)
 
-    def _take_note(self, number: int, outcome: Outcome) -> list[Result]:
+    def _take_note(self, number: int, outcome: Any) -> list[Result]:
         """The answers in what came of a replica, if any; a dead one is started anew."""
         state = self._states[number]
         if isinstance(outcome, ReplicaTraits):
@@ -204,6 +237,7 @@ class ReplicatedEngine:
         if isinstance(outcome, Lost):
             self._replace(number, outcome)
             return []
+        results: list[Result]
         results, state.stats = outcome
         state.calls -= 1
         for result in results:
@@ -243,7 +277,7 @@ class ReplicatedEngine:
                 hint="Check free memory and devices, or use fewer replicas.",
             )
         self._again += state.open.values()
-        self._past = _sum(self._past, state.stats)
+        self._past = self._past.plus(state.stats)
         self._restarts += 1
         if self._restarts > MOST_RESTARTS:
             raise RlaifError(
@@ -257,7 +291,7 @@ class ReplicatedEngine:
         """Sums over the replicas, those that died included."""
         total = self._past
         for state in self._states.values():
-            total = _sum(total, state.stats)
+            total = total.plus(state.stats)
         return EngineStats(
             total.requests,
             total.prompt_tokens,
@@ -274,24 +308,17 @@ def _begins_context(request: Request) -> bool:
     return not isinstance(request, ChoiceRequest) or 2 * request.shared < len(request.token_ids)
 
 
-def _sum(one: EngineStats, other: EngineStats) -> EngineStats:
-    return EngineStats(
-        one.requests + other.requests,
-        one.prompt_tokens + other.prompt_tokens,
-        one.cached_tokens + other.cached_tokens,
-        one.idle_seconds + other.idle_seconds,
-    )
-
-
-def _serve(settings: EngineSettings, environment: dict[str, str], pipe: Any) -> None:
-    """The process of one replica."""
+def _serve(
+    make: MakeWorker, settings: EngineSettings, environment: dict[str, str], pipe: Any
+) -> None:
+    """The process of one worker."""
     os.environ.update(environment)
     os.setpgrp()  # what the engine starts can be ended with it; Ctrl-C goes to the first process
     try:
-        with closing(Replica(settings)) as replica:
-            pipe.send(replica.traits())
-            while (requests := pipe.recv()) is not None:
-                pipe.send(replica.work(requests))
+        with closing(make(settings)) as worker:
+            pipe.send(worker.traits())
+            while (task := pipe.recv()) is not None:
+                pipe.send(worker.work(task))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # whoever asked is gone
     except Exception as error:
@@ -301,40 +328,45 @@ def _serve(settings: EngineSettings, environment: dict[str, str], pipe: Any) -> 
 
 
 class ProcessBackend:
-    """Replicas on this machine, each a process with devices of its own.
+    """Workers on this machine, each a process with devices of its own.
 
-    What is sent goes through a thread for each: a pipe takes little, and a replica reads it only
-    between two portions.  Processes are no daemons, since an engine over several devices has
+    What is sent goes through a thread for each: a pipe takes little, and a worker reads it only
+    between two tasks.  Processes are no daemons, since an engine over several devices has
     processes of its own; they end with this one in any case.
     """
 
     def __init__(self, settings: EngineSettings, environments: Sequence[dict[str, str]]) -> None:
+        self.make: MakeWorker = Replica
         self._settings = settings
         self._environments = environments
         self._spawn = get_context("spawn")
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Any] = {}
-        self._outboxes: dict[int, queue.SimpleQueue[Sequence[Request] | None]] = {}
+        self._outboxes: dict[int, queue.SimpleQueue[Any]] = {}
         atexit.register(self.close)
+
+    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        """See `Backend.at_home`: all are on this machine."""
+        return make
 
     def start(self, number: int) -> None:
         """See `Backend.start`."""
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(
-            target=_serve, args=(self._settings, self._environments[number], theirs)
+            target=_serve, args=(self.make, self._settings, self._environments[number], theirs)
         )
         process.start()
         theirs.close()
-        outbox: queue.SimpleQueue[Sequence[Request] | None] = queue.SimpleQueue()
+        outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_send, args=(outbox, ours), daemon=True).start()
         self._processes[number], self._pipes[number] = process, ours
         self._outboxes[number] = outbox
 
-    def submit(self, number: int, requests: Sequence[Request]) -> None:
-        """See `Backend.submit`; that a replica is dead shows at `wait`."""
-        self._outboxes[number].put(requests)
+    def submit(self, number: int, task: Any) -> None:
+        """See `Backend.submit`; that a worker is dead shows at `wait`."""
+        self._outboxes[number].put(task)
 
-    def wait(self, seconds: float | None) -> list[tuple[int, Outcome]]:
+    def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
         """See `Backend.wait`."""
         until = float("inf") if seconds is None else time.monotonic() + seconds
         while True:
@@ -343,7 +375,7 @@ class ProcessBackend:
             ready = connection.wait(list(numbers), patience)
             if ready:
                 return [(numbers[pipe], self._receive(numbers[pipe])) for pipe in ready]
-            # What a replica has started may hold its end of the pipe open: then no end is seen.
+            # What a worker has started may hold its end of the pipe open: then no end is seen.
             dead = [n for n in numbers.values() if not self._processes[n].is_alive()]
             dead = [n for n in dead if not self._pipes[n].poll()]
             if dead:
@@ -351,15 +383,15 @@ class ProcessBackend:
             if time.monotonic() >= until:
                 return []
 
-    def _receive(self, number: int) -> Outcome:
+    def _receive(self, number: int) -> Any:
         try:
-            outcome: Outcome = self._pipes[number].recv()
+            outcome = self._pipes[number].recv()
         except (EOFError, OSError):
             return self._lose(number)
         return self._lose(number, outcome) if isinstance(outcome, Lost) else outcome
 
     def _lose(self, number: int, lost: Lost | None = None) -> Lost:
-        """End a replica that is of no more use, so that another finds its devices free."""
+        """End a worker that is of no more use, so that another finds its devices free."""
         del self._pipes[number]
         self._outboxes[number].put(None)
         process = self._processes[number]
@@ -401,13 +433,13 @@ def _signal(process: Any, ending: signal.Signals) -> None:
             os.kill(process.pid, ending)
 
 
-def _send(outbox: queue.SimpleQueue[Sequence[Request] | None], pipe: Any) -> None:
+def _send(outbox: queue.SimpleQueue[Any], pipe: Any) -> None:
     """Send what is put into `outbox`, the last of which is None; or until the other end is gone."""
-    requests: Sequence[Request] | None = ()
+    task: Any = ()
     try:
-        while requests is not None:
-            requests = outbox.get()
-            pipe.send(requests)
+        while task is not None:
+            task = outbox.get()
+            pipe.send(task)
     except OSError:
         return
 
@@ -418,31 +450,41 @@ def _count_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def on_this_machine(settings: EngineSettings, codec: Codec) -> ReplicatedEngine:
-    """`settings.data_parallel_size` replicas in processes, each on its own GPUs (or cores).
+def processes(settings: EngineSettings) -> ProcessBackend:
+    """`settings.data_parallel_size` workers, each to be started on its own GPUs (or cores).
 
     Raises:
-        RlaifError: there are too few GPUs, or a replica does not start.
+        RlaifError: there are too few GPUs.
     """
     gpus = _count_gpus()
-    replicas, each = settings.data_parallel_size, settings.tensor_parallel_size
+    workers, each = settings.data_parallel_size, settings.tensor_parallel_size
     one = settings.model_copy(update={"data_parallel_size": 1})
-    if gpus and gpus < replicas * each:
+    if gpus and gpus < workers * each:
         raise RlaifError(
-            f"{replicas} replicas of {each} GPU{'s' if each > 1 else ''} need {replicas * each}, "
+            f"{workers} replicas of {each} GPU{'s' if each > 1 else ''} need {workers * each}, "
             f"and there {'is' if gpus == 1 else 'are'} {gpus}",
             hint="Lower --data-parallel-size or --tensor-parallel-size.",
         )
     shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     devices = shown if len(shown) >= gpus and shown[0] else [str(i) for i in range(gpus)]
-    cores = max(1, len(os.sched_getaffinity(0)) // replicas)
+    cores = max(1, len(os.sched_getaffinity(0)) // workers)
     environments = [
         {"CUDA_VISIBLE_DEVICES": ",".join(devices[i * each : (i + 1) * each])}
         if gpus
         else {"OMP_NUM_THREADS": str(cores)}
-        for i in range(replicas)
+        for i in range(workers)
     ]
-    backend = ProcessBackend(one, environments)
+    return ProcessBackend(one, environments)
+
+
+def on_this_machine(settings: EngineSettings, codec: Codec) -> ReplicatedEngine:
+    """An engine of `settings.data_parallel_size` replicas in processes.
+
+    Raises:
+        RlaifError: there are too few GPUs, or a replica does not start.
+    """
+    backend = processes(settings)
+    replicas = settings.data_parallel_size
     try:
         return ReplicatedEngine(backend, codec, replicas, max(1, settings.max_in_flight // 2))
     except BaseException:

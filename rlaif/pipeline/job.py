@@ -16,6 +16,7 @@ from rlaif.clock import utc_now
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
 from rlaif.engines.base import (
+    Engine,
     EngineSettings,
     can_generate,
     create_engine,
@@ -27,8 +28,9 @@ from rlaif.errors import RlaifError
 from rlaif.hashing import digest
 from rlaif.pipeline.calibrated import Folding, certify_target, check_fits, load_calibration
 from rlaif.pipeline.label import Labeler, Progress
-from rlaif.pipeline.pilot import learn_stopping, stopping_facts
+from rlaif.pipeline.pilot import asks_adaptively, learn_stopping, stopping_facts
 from rlaif.pipeline.settings import LabelSettings
+from rlaif.pipeline.sharding import Crew, ShardedLabeling, ShardTask
 from rlaif.pipeline.spending import Spending
 from rlaif.pipeline.versions import library_versions
 from rlaif.prompts import JudgeTemplate, load_judge_template
@@ -211,6 +213,7 @@ def run_label(
     *,
     cache_path: Path | None = None,
     prices: Prices | None = None,
+    shard_rows: int | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_engine: Callable[[str], None] = lambda _: None,
 ) -> LabelSummary:
@@ -219,39 +222,62 @@ def run_label(
     Args:
         cache_path: the verdict cache; default: the user's.
         prices: for the cost in the manifest.
+        shard_rows: label shards of so many rows, each by one of `data_parallel_size` labelers;
+            None: one labeler feeds all copies of the judge.
         on_engine: told "starting" before the engine starts and "ready" after.
 
     Raises:
         RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
     """
+    if shard_rows is not None and asks_adaptively(job.settings):
+        raise RlaifError(
+            "labelers of shards ask every question: --shard-rows does not go with --stop or "
+            "--orders adaptive",
+            hint="Leave one of them out.",
+        )
     check_config(out, job.config)
     check_writable(out)
     if is_complete(out):
         return summary_of(out, prices)
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         on_engine("starting")
-        with closing(create_engine(job.settings.judge)) as engine:
+        engine: Engine | Crew = (
+            create_engine(job.settings.judge)
+            if shard_rows is None
+            else _crew(job, cache_path or default_cache_path())
+        )
+        with closing(engine):
             on_engine("ready")
             with closing(RunDirectory(out, job.config)) as run:
                 write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
                 spending = Spending(run, engine)
-                stopping, asked_before = learn_stopping(
-                    job.settings, job.source, job.constitution, job.template, job.folding,
-                    engine, cache, spending,
-                )  # fmt: skip
-                labeler = Labeler(
-                    engine=engine,
-                    cache=cache,
-                    run=run,
-                    constitution=job.constitution,
-                    template=job.template,
-                    settings=job.settings,
-                    stamp=job.stamp,
-                    on_progress=on_progress,
-                    folding=job.folding,
-                    stopping=None if stopping is None else stopping.stopping,
-                    spending=spending,
-                )
+                labeler: Labeler | ShardedLabeling
+                stopping, asked_before = None, 0
+                if isinstance(engine, Crew):
+                    assert shard_rows is not None
+                    labeler = ShardedLabeling(
+                        engine, run, spending, shard_rows=shard_rows,
+                        limit=job.settings.limit, reasons=bool(job.template.answer),
+                        on_progress=on_progress,
+                    )  # fmt: skip
+                else:
+                    stopping, asked_before = learn_stopping(
+                        job.settings, job.source, job.constitution, job.template, job.folding,
+                        engine, cache, spending,
+                    )  # fmt: skip
+                    labeler = Labeler(
+                        engine=engine,
+                        cache=cache,
+                        run=run,
+                        constitution=job.constitution,
+                        template=job.template,
+                        settings=job.settings,
+                        stamp=job.stamp,
+                        on_progress=on_progress,
+                        folding=job.folding,
+                        stopping=None if stopping is None else stopping.stopping,
+                        spending=spending,
+                    )
                 tally = labeler.label(job.source)
                 progress, stats = labeler.progress, engine.stats()
                 asked = progress.verdicts - progress.cached + asked_before
@@ -282,6 +308,12 @@ def run_label(
                 }
                 run.write_manifest(manifest)
                 return LabelSummary(out, tally, manifest, fresh=True)
+
+
+def _crew(job: LabelJob, cache_path: Path) -> Crew:
+    """Labelers for the job's shards."""
+    task = ShardTask(job.constitution, job.template, job.settings, job.stamp, job.folding)
+    return Crew(job.settings.judge, task, cache_path)
 
 
 def summary_of(out: Path, prices: Prices | None) -> LabelSummary:

@@ -41,9 +41,9 @@ from rlaif.stages.stopping import Judged, Stopping
 from rlaif.stages.summary import Tally, dump_tally, load_tally
 from rlaif.stages.thinking import after_thinking
 from rlaif.stages.verdicts import mean_of_samples, read_verdict
-from rlaif.store.cache import Answer, VerdictCache
-from rlaif.store.run_directory import JOURNAL, RunDirectory
-from rlaif.store.sources import Source
+from rlaif.store.cache import Answer, Answers
+from rlaif.store.run_directory import JOURNAL, Rows, RunDirectory
+from rlaif.store.sources import RowsInOrder
 from rlaif.store.writer import Writer
 
 MOST_OPEN_PAIRS = 2048
@@ -92,8 +92,8 @@ class Labeler:
         self,
         *,
         engine: Engine,
-        cache: VerdictCache,
-        run: RunDirectory,
+        cache: Answers,
+        run: Rows,
         constitution: Constitution,
         template: JudgeTemplate,
         settings: LabelSettings,
@@ -136,19 +136,23 @@ class Labeler:
         self._tails: dict[tuple[int, int], tuple[list[int], list[int], int]] = {}
         self._sharing = engine.sharing
         self._known = known or block_cache(engine)
-        self._samples: dict[str, list[tuple[ChoiceResult | Failure, str]]] = {}
+        self._samples: dict[str, dict[int, tuple[ChoiceResult | Failure, str]]] = {}
         self._next_request = 0
         self._checkpointed = time.monotonic()
         self.spending = spending or Spending(run, engine)
-        self._tally = _tally_of(run)
+        self._tally = tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
 
-    def label(self, source: Source) -> Tally:
-        """Judge every row of `source` that the run has not finished yet; the tally at the end."""
+    def label(self, source: RowsInOrder, first: int = 0) -> Tally:
+        """Judge every row of `source` that the run has not finished yet; the tally at the end.
+
+        Args:
+            first: the number of the source's first row in the whole input, from 0.
+        """
         with closing(Writer(self._cache, self._run)) as self._writer, SeldomCollected() as garbage:
             try:
-                for results in self._engine.run(self._requests(source)):
+                for results in self._engine.run(self._requests(source, first)):
                     self._take(results)
                     self._report()
                     garbage.now_and_then()
@@ -163,8 +167,9 @@ class Labeler:
         """Whether the judge writes before it answers: its tokens can't be told beforehand."""
         return self._renderer.reasons
 
-    def _requests(self, source: Source) -> Iterator[Request | None]:
-        planned = Ahead(self._planner.windows(source, self._tally.rows), WINDOWS_AHEAD)
+    def _requests(self, source: RowsInOrder, first: int) -> Iterator[Request | None]:
+        windows = self._planner.windows(source, first + self._tally.rows, first)
+        planned = Ahead(windows, WINDOWS_AHEAD)
         try:
             while True:
                 while len(self._queue) >= MOST_OPEN_PAIRS:
@@ -355,15 +360,16 @@ class Labeler:
 
     def _sampled(self, result: ChoiceResult | Failure) -> ChoiceResult | Failure | None:
         """With several samples of a question: their mean once all are there, else None."""
-        whole, slash, _ = result.id.partition("/")
+        whole, slash, number = result.id.partition("/")
         if not slash:
             return result
         self._asked.pop(result.id)
-        samples = self._samples.setdefault(whole, [])
-        samples.append((result, self._written.pop(result.id, "")))
-        if len(samples) < self._settings.reasoning_samples:
+        came = self._samples.setdefault(whole, {})
+        came[int(number)] = result, self._written.pop(result.id, "")
+        if len(came) < self._settings.reasoning_samples:
             return None
-        del self._samples[whole]
+        # In the order in which they were asked: that in which they came is the engine's.
+        samples = [sample for _, sample in sorted(self._samples.pop(whole).items())]
         self._written[whole] = "\n\n".join(text for _, text in samples if text)
         return mean_of_samples(whole, [found for found, _ in samples])
 
@@ -456,11 +462,17 @@ def block_cache(engine: Engine) -> BlockCache | None:
     return BlockCache(engine.sharing.block, engine.sharing.capacity)
 
 
-def _tally_of(run: RunDirectory) -> Tally:
+def tally_of(run: Rows) -> Tally:
+    """How far a run is.
+
+    Raises:
+        RlaifError: its journal is damaged.
+    """
     try:
         return load_tally(run.journal["tally"] or {})
     except ValueError:
+        path = run.path / JOURNAL if isinstance(run, RunDirectory) else JOURNAL
         raise RlaifError(
-            f"{run.path / JOURNAL} is damaged",
+            f"{path} is damaged",
             hint="Delete it: the run is folded again from the verdict cache.",
         ) from None

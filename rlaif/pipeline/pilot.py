@@ -30,6 +30,11 @@ from rlaif.store.sources import Source, open_source
 LEAST_PILOT = 60
 
 
+def asks_adaptively(s: LabelSettings) -> bool:
+    """Whether what is asked about a pair depends on what was answered."""
+    return s.stop != "never" or s.orders == "adaptive"
+
+
 def learn_stopping(
     s: LabelSettings,
     source: Source,
@@ -54,7 +59,7 @@ def learn_stopping(
     Raises:
         RlaifError: there are too few pairs to learn from.
     """
-    if s.stop == "never" and s.orders != "adaptive":
+    if not asks_adaptively(s):
         return None, 0
     kind: Kind = "orders"
     if s.orders != "adaptive":

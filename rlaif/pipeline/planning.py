@@ -20,7 +20,7 @@ from rlaif.stages.questions import OrdersMode, Question, plan, principles_for, s
 from rlaif.stages.scoring import score_pair
 from rlaif.stages.stopping import Stopping, unasked
 from rlaif.store.cache import Answer, answer_keys
-from rlaif.store.sources import Row, Source
+from rlaif.store.sources import Row, RowsInOrder
 
 WINDOW_QUESTIONS, MOST_WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 8192, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
@@ -142,11 +142,17 @@ class Planner:
         self._stopping = stopping
         self._hostile = HostileText(renderer.delimiters)
 
-    def windows(self, source: Source, skip: int) -> Iterator[list[PlannedPair]]:
-        """The pairs of all rows but the first `skip`, in input order, some at a time."""
+    def windows(
+        self, source: RowsInOrder, skip: int, first: int = 0
+    ) -> Iterator[list[PlannedPair]]:
+        """The pairs of all rows from number `skip` on, in input order, some at a time.
+
+        Args:
+            first: the number of the source's first row.
+        """
         window: list[PlannedPair] = []
         questions, room = 0, FIRST_WINDOW
-        for number, (place, row) in enumerate(source.rows()):
+        for number, (place, row) in enumerate(source.rows(), first):
             if self._settings.limit is not None and number >= self._settings.limit:
                 break
             if number < skip:

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import Protocol
 
-from rlaif.engines.base import Engine
+from rlaif.engines.base import EngineStats
 from rlaif.stages.cost import Tokens
-from rlaif.store.run_directory import RunDirectory
+from rlaif.store.run_directory import Rows
 
 KEEP_SECONDS = 0.5
+
+
+class Counted(Protocol):
+    """Something that counts tokens: an engine, or several."""
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        ...
 
 
 class Spending:
     """Counts on from what earlier processes kept; the clock starts now."""
 
-    def __init__(self, run: RunDirectory, engine: Engine) -> None:
+    def __init__(self, run: Rows, engine: Counted) -> None:
         self._run, self._engine = run, engine
         kept = run.spent
         self._seconds = float(kept.get("seconds", 0.0))

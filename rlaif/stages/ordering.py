@@ -113,6 +113,15 @@ class TokenCount:
     unique: int = 0
     attended: int = 0
 
+    def plus(self, other: TokenCount) -> TokenCount:
+        """Both together."""
+        return TokenCount(
+            self.prompt + other.prompt,
+            self.predicted + other.predicted,
+            self.unique + other.unique,
+            self.attended + other.attended,
+        )
+
     def add(self, length: int, shared: int, spared: int) -> None:
         """Count a prompt.
 

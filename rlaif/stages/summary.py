@@ -100,13 +100,46 @@ class Tally:
 
     def add_reason(self, reason: str) -> None:
         """Count why a pair has no winner."""
-        key = _kind(reason)
+        self._reason(_kind(reason), 1)
+
+    def absorb(self, later: Tally) -> None:
+        """Count on with the tally of rows that follow.
+
+        What comes out is the tally of all rows, unless those have more kinds of reasons or origins
+        than are kept apart: then more of them count as "other".
+        """
+        _add_numbers(self, later)
+        for reason, count in later.reasons.items():
+            self._reason(reason, count)
+        self.margins = [a + b for a, b in zip(self.margins, later.margins, strict=True)]
+        for tier, count in later.tiers.items():
+            self.tiers[tier] = self.tiers.get(tier, 0) + count
+        for name, principle in later.principles.items():
+            blank = PrincipleTally(source=principle.source)
+            _add_numbers(self.principles.setdefault(name, blank), principle)
+        for key, theirs in later.origins.items():
+            origin = Origin(
+                kind=theirs.kind, model=theirs.model, license=theirs.license, depth=theirs.depth
+            )
+            found = self._origin_of(key, origin)
+            found.prompts += theirs.prompts
+            found.completions += theirs.completions
+            new = [row for row in theirs.rows if row not in found.rows]
+            found.rows += new[: MOST_ROWS - len(found.rows)]
+
+    def _reason(self, key: str, count: int) -> None:
         if key not in self.reasons and len(self.reasons) >= MOST_REASONS:
             key = "other"
-        self.reasons[key] = self.reasons.get(key, 0) + 1
+        self.reasons[key] = self.reasons.get(key, 0) + count
 
     def _origin(self, origin: Origin, row: int) -> OriginTally:
         key = f"{origin.kind or 'unknown'} {origin.model} {origin.license} {origin.depth}"
+        found = self._origin_of(key, origin)
+        if len(found.rows) < MOST_ROWS and row not in found.rows:
+            found.rows.append(row)
+        return found
+
+    def _origin_of(self, key: str, origin: Origin) -> OriginTally:
         found = self.origins.get(key)
         if found is None:
             if len(self.origins) >= MOST_ORIGINS:
@@ -114,8 +147,6 @@ class Tally:
             found = self.origins.setdefault(
                 key, OriginTally(origin.kind, origin.model, origin.license, origin.depth)
             )
-        if len(found.rows) < MOST_ROWS and row not in found.rows:
-            found.rows.append(row)
         return found
 
     def add(self, preference: Preference, verdicts: list[Verdict], *, spared: int = 0) -> None:
@@ -159,6 +190,13 @@ class Tally:
                 tally.agrees += 1
             else:
                 tally.disagrees += 1
+
+
+def _add_numbers(to: Any, other: Any) -> None:
+    """Add every field that is a number."""
+    for name, value in vars(other).items():
+        if isinstance(value, int | float):
+            setattr(to, name, getattr(to, name) + value)
 
 
 _TALLY = TypeAdapter(Tally)

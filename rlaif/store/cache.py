@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rlaif.store.database import Database, cache_folder
 
@@ -38,6 +39,18 @@ class Answer:
 
     logprobs: tuple[float, ...]
     reasoning: str = ""
+
+
+class Answers(Protocol):
+    """Where answers are known and kept: a `VerdictCache`, or what stands for one elsewhere."""
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+        """See `VerdictCache.get`."""
+        ...
+
+    def put(self, answers: Sequence[tuple[bytes, Answer]]) -> None:
+        """See `VerdictCache.put`."""
+        ...
 
 
 def answer_keys(

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import yaml
 
@@ -26,7 +26,35 @@ CONSTITUTION = "constitution.yaml"
 """What the judge was asked by, with what it extends merged in."""
 
 _BUFFER = 1 << 17
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+encode_row = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+class Rows(Protocol):
+    """Where a labeling loop leaves its rows: a `RunDirectory`, or memory.
+
+    Attributes:
+        journal: the state so far.
+        spent: what has been spent so far.
+    """
+
+    journal: dict[str, Any]
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """See `RunDirectory.spent`."""
+        ...
+
+    def append(self, name: str, row: Mapping[str, object] | str) -> None:
+        """See `RunDirectory.append`."""
+        ...
+
+    def checkpoint(self, **state: object) -> None:
+        """See `RunDirectory.checkpoint`."""
+        ...
+
+    def spend(self, **state: object) -> None:
+        """See `RunDirectory.spend`."""
+        ...
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -93,7 +121,7 @@ class RunDirectory:
 
     def append(self, name: str, row: Mapping[str, object] | str) -> None:
         """Add one row, or lines of JSON, to a row file (buffered until `checkpoint`)."""
-        line = row if isinstance(row, str) else _encode(row)
+        line = row if isinstance(row, str) else encode_row(row)
         self._files[name].write(line.encode("utf-8", "replace") + b"\n")
 
     def flush(self) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rlaif.errors import RlaifError
 from rlaif.hashing import digest, file_digest, folder_digest
@@ -22,6 +22,14 @@ Row = Mapping[str, object]
 FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 MAX_LINE_BYTES = 64 << 20
 _NOT_UTF8 = "not UTF-8: a text holds half of a surrogate pair"
+
+
+class RowsInOrder(Protocol):
+    """A `Source`, or some of its rows."""
+
+    def rows(self) -> Iterator[tuple[str, Row | Rejected]]:
+        """Every row with its place."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.store.cache import Answer, VerdictCache
-from rlaif.store.run_directory import RunDirectory
+from rlaif.store.cache import Answer, Answers
+from rlaif.store.run_directory import Rows
 
 MOST_WAITING = 16
 LINGER_SECONDS, MOST_AT_ONCE = 0.2, 4096
@@ -39,7 +39,7 @@ class Writer:
         committed: the number of the last batch whose answers are durable.
     """
 
-    def __init__(self, cache: VerdictCache, run: RunDirectory) -> None:
+    def __init__(self, cache: Answers, run: Rows) -> None:
         self._cache = cache
         self._run = run
         self._queue: queue.Queue[_Batch | None] = queue.Queue(MOST_WAITING)
@@ -114,7 +114,7 @@ class Writer:
         return batches
 
     def _write(self, batches: list[_Batch]) -> None:
-        self._cache.put(answer for batch in batches for answer in batch.answers)
+        self._cache.put([answer for batch in batches for answer in batch.answers])
         if batches:
             self.committed = batches[-1].number
         for batch in batches:

@@ -95,7 +95,13 @@ def test_a_collector_that_was_off_is_left_alone(clock: Clock) -> None:
 
 
 def test_an_error_gives_the_collector_back() -> None:
-    with pytest.raises(RuntimeError, match="engine"), SeldomCollected():
-        assert not gc.isenabled()
-        raise RuntimeError("engine")
+    garbage = SeldomCollected()
+
+    def label() -> None:
+        with garbage:
+            assert not gc.isenabled()
+            raise RuntimeError("engine")
+
+    with pytest.raises(RuntimeError, match="engine"):
+        label()
     assert gc.isenabled()

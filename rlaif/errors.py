@@ -48,3 +48,7 @@ class RlaifError(Exception):
         head = f"{self.place}: {self.message}" if self.place else self.message
         line = f"{head.rstrip('.')}. {self.hint}" if self.hint else head
         return " ".join(line.split())
+
+
+class EngineStopped(RlaifError):
+    """A running engine broke down: another one may go on."""

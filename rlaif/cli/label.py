@@ -83,7 +83,8 @@ again after a stop: it goes on where it stopped.
     metavar="N",
     help="Hand each copy of the judge (--data-parallel-size) shards of N rows, which it plans, "
     "judges and folds by itself: where one process, good for some 20,000 verdicts a second, can't "
-    "keep them all busy. The run is the same. [default: one process feeds all copies]",
+    "keep them all busy. The run is the same; rows come and go by whole shards, which are kept in "
+    "memory. [default: one process feeds all copies]",
 )
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option(

@@ -159,7 +159,9 @@ class RayBackend:
                 if not isinstance(error, RayActorError):
                     ray.kill(self._actors[number])
                 self._calls[number].clear()
-                found.append((number, Lost(_reason(error))))
+                cause = getattr(error, "cause", None)
+                known = cause if isinstance(cause, RlaifError) else None
+                found.append((number, Lost(_reason(error), known)))
         return found
 
     def close(self) -> None:

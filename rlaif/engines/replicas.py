@@ -35,6 +35,7 @@ from rlaif.records import ChoiceRequest, Request, Result
 
 CALLS_WAITING = 2
 MOST_RESTARTS = 5
+"""Deaths for each replica, on the average, since the last answer of any of them."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,23 @@ MakeWorker: TypeAlias = Callable[[EngineSettings], Worker]
 
 
 class Lost(Exception):
-    """A worker died; the message says how."""
+    """A worker died; the message says how.
+
+    Attributes:
+        error: what it ended with, if that is something that a user can mend.
+    """
+
+    def __init__(self, message: str, error: RlaifError | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def not_started(what: str, lost: Lost) -> RlaifError:
+    """That a worker could not start, with the hint that it gave itself if it gave one."""
+    hint = "Check free memory and devices, or use a smaller --data-parallel-size."
+    if lost.error is None:
+        return RlaifError(f"{what} did not start ({lost})", hint=hint)
+    return RlaifError(f"{what} did not start ({lost.error.message})", hint=lost.error.hint or hint)
 
 
 class Backend(Protocol):
@@ -240,6 +257,8 @@ class ReplicatedEngine:
         results: list[Result]
         results, state.stats = outcome
         state.calls -= 1
+        if results:
+            self._restarts = 0
         for result in results:
             del state.open[result.id]
         return results
@@ -272,16 +291,13 @@ class ReplicatedEngine:
         """Ask again what a dead replica had not answered, and start another in its place."""
         state = self._states[number]
         if not state.started_once:
-            raise RlaifError(
-                f"replica {number} did not start ({lost})",
-                hint="Check free memory and devices, or use fewer replicas.",
-            )
+            raise not_started(f"replica {number}", lost)
         self._again += state.open.values()
         self._past = self._past.plus(state.stats)
         self._restarts += 1
-        if self._restarts > MOST_RESTARTS:
+        if self._restarts > MOST_RESTARTS * len(self._states):
             raise RlaifError(
-                f"replicas died {self._restarts} times (the last: {lost})",
+                f"replicas died {self._restarts} times without an answer (the last: {lost})",
                 hint="Run the same command again: it goes on where it stopped.",
             )
         self._states[number] = _State(started_once=True)
@@ -322,9 +338,11 @@ def _serve(
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # whoever asked is gone
     except Exception as error:
-        name = "" if isinstance(error, RlaifError) else f"{type(error).__name__}: "
+        lost = Lost(f"{type(error).__name__}: {error}")
+        if isinstance(error, RlaifError):
+            lost = Lost(str(error), error)
         with suppress(OSError):
-            pipe.send(Lost(f"{name}{error}"))
+            pipe.send(lost)
 
 
 class ProcessBackend:
@@ -343,6 +361,7 @@ class ProcessBackend:
         self._processes: dict[int, Any] = {}
         self._pipes: dict[int, Any] = {}
         self._outboxes: dict[int, queue.SimpleQueue[Any]] = {}
+        self._unsent: list[Exception] = []
         atexit.register(self.close)
 
     def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
@@ -358,7 +377,7 @@ class ProcessBackend:
         process.start()
         theirs.close()
         outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=_send, args=(outbox, ours), daemon=True).start()
+        threading.Thread(target=_send, args=(outbox, ours, self._unsent), daemon=True).start()
         self._processes[number], self._pipes[number] = process, ours
         self._outboxes[number] = outbox
 
@@ -370,6 +389,8 @@ class ProcessBackend:
         """See `Backend.wait`."""
         until = float("inf") if seconds is None else time.monotonic() + seconds
         while True:
+            if self._unsent:
+                raise self._unsent[0]  # nobody is going to answer that
             numbers = {pipe: number for number, pipe in self._pipes.items()}
             patience = min(1.0, max(0.0, until - time.monotonic()))
             ready = connection.wait(list(numbers), patience)
@@ -433,7 +454,7 @@ def _signal(process: Any, ending: signal.Signals) -> None:
             os.kill(process.pid, ending)
 
 
-def _send(outbox: queue.SimpleQueue[Any], pipe: Any) -> None:
+def _send(outbox: queue.SimpleQueue[Any], pipe: Any, unsent: list[Exception]) -> None:
     """Send what is put into `outbox`, the last of which is None; or until the other end is gone."""
     task: Any = ()
     try:
@@ -442,6 +463,8 @@ def _send(outbox: queue.SimpleQueue[Any], pipe: Any) -> None:
             pipe.send(task)
     except OSError:
         return
+    except Exception as error:  # it can't be pickled
+        unsent.append(error)
 
 
 def _count_gpus() -> int:

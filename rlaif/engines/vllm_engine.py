@@ -19,7 +19,7 @@ import torch
 from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
-from rlaif.errors import RlaifError
+from rlaif.errors import EngineStopped, RlaifError
 from rlaif.hashing import digest
 from rlaif.numerics import logsumexp
 from rlaif.records import (
@@ -217,7 +217,7 @@ class VLLMEngine:
         try:
             return list(engine.step())
         except Exception as error:  # a dead engine raises many unrelated types
-            raise RlaifError(
+            raise EngineStopped(
                 f"the vLLM engine stopped ({type(error).__name__}: {error})",
                 hint="Run the same command again: it goes on where it stopped.",
             ) from error

@@ -19,13 +19,15 @@ SHARE = 0.01
 class SeldomCollected:
     """While it is entered, garbage is collected by `now_and_then` alone.
 
-    Where the collector was switched off before, it is left alone.
+    Where the collector was switched off before, it is left alone, and so is what was frozen.
     """
 
     def __enter__(self) -> SeldomCollected:
         self._ours = gc.isenabled()
+        self._frozen = self._ours and not gc.get_freeze_count()
         if self._ours:
             gc.disable()
+        if self._frozen:
             gc.freeze()
         self._next = time.monotonic() + LEAST_SECONDS
         return self
@@ -44,6 +46,7 @@ class SeldomCollected:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._ours:
+        if self._frozen:
             gc.unfreeze()
+        if self._ours:
             gc.enable()

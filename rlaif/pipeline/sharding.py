@@ -9,19 +9,25 @@ can die at any time: what it had answered is known, and its shards go to others.
 
 from __future__ import annotations
 
+import json
+import pickle
+import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from rlaif.constitution.schema import Constitution
 from rlaif.engines.base import EngineSettings, EngineStats, backend_for, create_engine
-from rlaif.engines.replicas import Backend, Lost
-from rlaif.errors import RlaifError
+from rlaif.engines.replicas import Backend, Lost, not_started
+from rlaif.errors import EngineStopped, RlaifError
 from rlaif.pipeline.calibrated import Folding
 from rlaif.pipeline.label import Labeler, Progress, block_cache, tally_of
+from rlaif.pipeline.rendering import Renderer
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.pipeline.spending import Spending
 from rlaif.prompts import JudgeTemplate
@@ -38,7 +44,9 @@ SHARDS_WAITING = 2
 SHARDS_AHEAD = 4
 """Shards for each labeler that may be under way or done before the one to be written next."""
 MOST_DEATHS = 5
-PATIENCE = 0.5
+"""Deaths for each labeler, on the average, since the last shard that any of them has done."""
+REPORT_SECONDS = 0.5
+CLOSE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,36 +55,90 @@ class Shard:
 
     Attributes:
         first: the number of the first in the whole input, from 0.
-        read: the rows with their places.
+        packed: the rows with their places; see `pack`.
     """
 
     first: int
-    read: list[tuple[str, Row | Rejected]]
+    packed: bytes
 
     def rows(self) -> Iterator[tuple[str, Row | Rejected]]:
         """Every row with its place."""
-        return iter(self.read)
+        for place, row in pickle.loads(self.packed):
+            yield place, json.loads(row) if isinstance(row, str) else row
+
+
+def pack(read: list[tuple[str, Row | Rejected]]) -> bytes:
+    """Rows as they are sent.
+
+    A row nested too deeply for pickle goes as JSON, which nests deeper; one that does not fit
+    into that either is rejected.
+    """
+    try:
+        return pickle.dumps(read)
+    except (RecursionError, ValueError, TypeError, AttributeError, pickle.PicklingError):
+        return pickle.dumps([(place, _sendable(place, row)) for place, row in read])
+
+
+def _sendable(place: str, row: Row | Rejected) -> Row | Rejected | str:
+    try:
+        pickle.dumps(row)
+    except (RecursionError, ValueError, TypeError, AttributeError, pickle.PicklingError):
+        try:
+            return json.dumps(row)
+        except (RecursionError, ValueError, TypeError) as error:
+            return Rejected(place, f"the row can't be handed to a labeler: {type(error).__name__}")
+    return row
 
 
 @dataclass(frozen=True)
 class ShardDone:
-    """What came of a shard.
-
-    Attributes:
-        lines: by the name of the run's file.
-        cached: verdicts from the cache, or shared with an equal question of the shard.
-        written: tokens of reasoning.
-        stats: of the labeler's engine, since its start.
-    """
+    """What came of a shard: `lines` by the name of the run's file."""
 
     first: int
     lines: dict[str, list[str]]
     tally: Tally
-    verdicts: int
-    cached: int
-    tokens: TokenCount
-    written: int
-    stats: EngineStats
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a labeler did since it started.
+
+    Attributes:
+        cached: verdicts from the cache, or shared with an equal question of the shard.
+        written: tokens of reasoning.
+        tokens: of the questions asked, as planned.
+        stats: of its engine.
+    """
+
+    verdicts: int = 0
+    cached: int = 0
+    written: int = 0
+    tokens: TokenCount = field(default_factory=TokenCount)
+    stats: EngineStats = field(default_factory=EngineStats)
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(
+            self.verdicts + other.verdicts,
+            self.cached + other.cached,
+            self.written + other.written,
+            self.tokens.plus(other.tokens),
+            self.stats.plus(other.stats),
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a labeler gets on.
+
+    Attributes:
+        done: since the report before.
+        error: what ends the run, and not only this labeler.
+    """
+
+    counts: Counts
+    done: list[ShardDone] = field(default_factory=list)
+    error: RlaifError | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +159,22 @@ class ShardTask:
     folding: Folding
 
 
+class _Ended(Exception):
+    """The labeler is to stop what it does."""
+
+
 class ShardLabeler:
     """A labeler and its engine, where the engine's devices are.
+
+    It labels in a thread, shard after shard, so that `work` can tell twice a second how it gets
+    on: what is paid for is known if it dies, and that nobody asks any more is seen soon.
 
     Args:
         open_answers: gives the verdict cache, or what stands for it there.
         judge: the settings of its engine.
+
+    Raises:
+        RlaifError: the engine does not start, or the template does not suit its model.
     """
 
     def __init__(
@@ -111,31 +183,84 @@ class ShardLabeler:
         self._task = task
         self._answers = open_answers()
         self._engine = create_engine(judge)
+        Renderer(task.template, self._engine.codec)  # what is wrong with it shows now
         self._known = block_cache(self._engine)
+        self._shards: queue.SimpleQueue[Shard | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[ShardDone | BaseException] = queue.SimpleQueue()
+        self._past = Counts()
+        self._labeler: Labeler | None = None
+        self._counting = threading.Lock()
+        self._ended = False
+        self._thread = threading.Thread(target=self._label, daemon=True)
+        self._thread.start()
 
     def traits(self) -> Ready:
         """See `Ready`."""
         return Ready(self._engine.fingerprint)
 
-    def work(self, shard: Shard) -> ShardDone:
-        """Label a shard."""
+    def work(self, shards: list[Shard]) -> Report:
+        """Take more shards, if any; a report once one is done, or after a while."""
+        for shard in shards:
+            self._shards.put(shard)
+        done: list[ShardDone] = []
+        with suppress(queue.Empty):
+            found = self._done.get(timeout=REPORT_SECONDS)
+            while True:
+                if isinstance(found, RlaifError) and not isinstance(found, EngineStopped):
+                    return Report(self._counts(), done, found)
+                if isinstance(found, BaseException):
+                    raise found
+                done.append(found)
+                found = self._done.get_nowait()
+        return Report(self._counts(), done)
+
+    def _label(self) -> None:
+        """In the thread: shard after shard."""
+        try:
+            while True:
+                shard = self._shards.get()
+                if shard is None:
+                    return
+                self._done.put(self._label_one(shard))
+        except _Ended:
+            return
+        except BaseException as error:  # `work` raises it
+            self._done.put(error)
+
+    def _label_one(self, shard: Shard) -> ShardDone:
         run, task = ShardFiles(), self._task
-        spending = Spending(run, self._engine)
         labeler = Labeler(
             engine=self._engine, cache=self._answers, run=run, constitution=task.constitution,
             template=task.template, settings=task.settings, stamp=task.stamp, known=self._known,
-            folding=task.folding, spending=spending,
+            folding=task.folding, on_progress=self._go_on,
         )  # fmt: skip
+        self._labeler = labeler
         tally = labeler.label(shard, shard.first)
-        progress = labeler.progress
-        return ShardDone(
-            shard.first, run.lines, tally, progress.verdicts, progress.cached, labeler.tokens,
-            spending.tokens.written, self._engine.stats(),
-        )  # fmt: skip
+        with self._counting:
+            self._past, self._labeler = self._past.plus(_counts_of(labeler)), None
+        return ShardDone(shard.first, run.lines, tally)
+
+    def _go_on(self, progress: Progress) -> None:
+        if self._ended:
+            raise _Ended
+
+    def _counts(self) -> Counts:
+        with self._counting:
+            here = self._past.plus(Counts(stats=self._engine.stats()))
+            return here if self._labeler is None else here.plus(_counts_of(self._labeler))
 
     def close(self) -> None:
-        """End the engine."""
+        """Stop after the answers that are under way, and end the engine."""
+        self._ended = True
+        self._shards.put(None)
+        self._thread.join(CLOSE_SECONDS)
         self._engine.close()
+
+
+def _counts_of(labeler: Labeler) -> Counts:
+    """Of one shard; the engine counts for itself."""
+    p = labeler.progress
+    return Counts(p.verdicts, p.cached, labeler.spending.tokens.written, labeler.tokens)
 
 
 @dataclass
@@ -145,13 +270,15 @@ class _Desk:
     Attributes:
         ready: whether it has started.
         started_once: whether it was ever ready.
-        shards: handed to it, in order.
+        called: whether it is to report.
+        shards: handed to it, by their first row.
     """
 
     ready: bool = False
     started_once: bool = False
-    shards: deque[Shard] = field(default_factory=deque)
-    stats: EngineStats = field(default_factory=EngineStats)
+    called: bool = False
+    shards: dict[int, Shard] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
 
 
 class Crew:
@@ -162,18 +289,19 @@ class Crew:
         cache_path: the verdict cache.
 
     Raises:
-        RlaifError: there are too few devices for them.
+        RlaifError: there are too few devices for them, or one does not start.
     """
 
     def __init__(self, judge: EngineSettings, task: ShardTask, cache_path: Path) -> None:
         self._backend: Backend = backend_for(judge)
         try:
-            answers = self._backend.at_home(partial(VerdictCache, cache_path))
+            # A worker may have been started in another folder.
+            answers = self._backend.at_home(partial(VerdictCache, cache_path.absolute()))
             self._backend.make = partial(ShardLabeler, task, answers)
             self.size = judge.data_parallel_size
             self._desks = {number: _Desk() for number in range(self.size)}
             self._left: deque[Shard] = deque()
-            self._past = EngineStats()
+            self._past = Counts()
             self._deaths = 0
             self.fingerprint = ""
             for number in self._desks:
@@ -188,25 +316,35 @@ class Crew:
         """Every shard, done, in their order; None now and then while none is.
 
         Raises:
-            RlaifError: labelers die again and again.
+            RlaifError: labelers die again and again, or find what they can't go on with.
         """
         done: dict[int, ShardDone] = {}
         waiting: deque[int] = deque()  # first rows of the shards that are not given back yet
         fresh = next(shards, None)
         while fresh or waiting:
             for number, desk in self._desks.items():
-                while desk.ready and len(desk.shards) < SHARDS_WAITING:
+                if not desk.ready or desk.called:
+                    continue
+                more: list[Shard] = []
+                while len(desk.shards) + len(more) < SHARDS_WAITING:
                     if self._left:
-                        shard = self._left.popleft()
+                        more.append(self._left.popleft())
                     elif fresh and len(waiting) < SHARDS_AHEAD * self.size:
-                        shard, fresh = fresh, next(shards, None)
-                        waiting.append(shard.first)
+                        waiting.append(fresh.first)
+                        more.append(fresh)
+                        fresh = next(shards, None)
                     else:
                         break
-                    desk.shards.append(shard)
-                    self._backend.submit(number, shard)
-            for one in self._hear(PATIENCE):
+                desk.shards |= {shard.first: shard for shard in more}
+                if desk.shards:
+                    desk.called = True
+                    self._backend.submit(number, more)
+            began = time.monotonic()
+            without = sum(1 for desk in self._desks.values() if desk.ready and not desk.shards)
+            for one in self._hear(REPORT_SECONDS):
                 done[one.first] = one
+            idle = EngineStats(idle_seconds=without * (time.monotonic() - began))
+            self._past = self._past.plus(Counts(stats=idle))
             if not waiting or waiting[0] not in done:
                 yield None
             while waiting and waiting[0] in done:
@@ -214,44 +352,58 @@ class Crew:
 
     def _hear(self, seconds: float | None) -> list[ShardDone]:
         """What labelers have done; dead ones are started anew."""
-        found = []
+        found: list[ShardDone] = []
         for number, outcome in self._backend.wait(seconds):
             desk = self._desks[number]
             if isinstance(outcome, Ready):
+                self._check(number, outcome.fingerprint)
                 desk.ready = desk.started_once = True
-                self.fingerprint = outcome.fingerprint
             elif isinstance(outcome, Lost):
                 self._replace(number, outcome)
             else:
-                desk.shards.popleft()
-                desk.stats = outcome.stats
-                found.append(outcome)
+                desk.called, desk.counts = False, outcome.counts
+                if outcome.error is not None:
+                    raise outcome.error
+                for one in outcome.done:
+                    del desk.shards[one.first]
+                    self._deaths = 0
+                found += outcome.done
         return found
+
+    def _check(self, number: int, fingerprint: str) -> None:
+        if self.fingerprint and fingerprint != self.fingerprint:
+            raise RlaifError(
+                f"labeler {number} has another judge than those before it",
+                hint="See that model and engine are the same on every machine.",
+            )
+        self.fingerprint = fingerprint
 
     def _replace(self, number: int, lost: Lost) -> None:
         desk = self._desks[number]
         if not desk.started_once:
-            raise RlaifError(
-                f"labeler {number} did not start ({lost})",
-                hint="Check free memory and devices, or use a smaller --data-parallel-size.",
-            )
-        self._left += desk.shards
-        self._past = self._past.plus(desk.stats)
+            raise not_started(f"labeler {number}", lost)
+        self._left += desk.shards.values()
+        self._past = self._past.plus(desk.counts)
         self._deaths += 1
-        if self._deaths > MOST_DEATHS:
+        if self._deaths > MOST_DEATHS * self.size:
             raise RlaifError(
-                f"labelers died {self._deaths} times (the last: {lost})",
+                f"labelers died {self._deaths} times with no shard done (the last: {lost})",
                 hint="Run the same command again: it goes on where it stopped.",
             )
         self._desks[number] = _Desk(started_once=True)
         self._backend.start(number)
 
-    def stats(self) -> EngineStats:
-        """Sums over the labelers' engines, as of the shards that are done."""
+    @property
+    def counts(self) -> Counts:
+        """Sums over the labelers, as they last said."""
         total = self._past
         for desk in self._desks.values():
-            total = total.plus(desk.stats)
+            total = total.plus(desk.counts)
         return total
+
+    def stats(self) -> EngineStats:
+        """Sums over the labelers' engines; one without a shard is idle."""
+        return self.counts.stats
 
     def close(self) -> None:
         """End them all."""
@@ -266,7 +418,7 @@ class ShardedLabeling:
         limit: rows of the source that count; None for all.
 
     Attributes:
-        progress: how far the run is; it moves shard by shard.
+        progress: how far the run is; rows move shard by shard.
         tokens: of the questions asked in this process, as planned.
         reasons: whether the judge writes before it answers.
     """
@@ -289,22 +441,28 @@ class ShardedLabeling:
         self._tally = tally_of(run)
         self.progress = Progress(rows=self._tally.rows)
         self.tokens = TokenCount()
+        self._written = 0
 
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
-        reported = time.monotonic()
         try:
             for done in self._crew.label(self._shards(source)):
                 if done is not None:
                     self._write(done)
-                if done is not None or time.monotonic() - reported > PATIENCE:
-                    reported = time.monotonic()
-                    self.spending.keep_by_and_by()
-                    self.progress.seconds = self.spending.here
-                    self._on_progress(self.progress)
+                self._count()
+                self.spending.keep_by_and_by()
+                self._on_progress(self.progress)
         finally:
+            self._count()
             self.spending.keep()
         return self._tally
+
+    def _count(self) -> None:
+        counts = self._crew.counts
+        self.spending.wrote(counts.written - self._written)
+        self._written, self.tokens = counts.written, counts.tokens
+        self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
+        self.progress.seconds = self.spending.here
 
     def _shards(self, source: Source) -> Iterator[Shard]:
         first, read = self._tally.rows, []
@@ -315,10 +473,10 @@ class ShardedLabeling:
                 continue
             read.append(placed)
             if len(read) == self._shard_rows:
-                yield Shard(first, read)
+                yield Shard(first, pack(read))
                 first, read = number + 1, []
         if read:
-            yield Shard(first, read)
+            yield Shard(first, pack(read))
 
     def _write(self, done: ShardDone) -> None:
         """Add a shard's rows to the run, and journal them."""
@@ -327,9 +485,5 @@ class ShardedLabeling:
             for line in lines:
                 self._run.append(name, line)
         self._tally.absorb(done.tally)
-        self.spending.wrote(done.written)
-        self.tokens = self.tokens.plus(done.tokens)
         self.progress.rows = self._tally.rows
-        self.progress.verdicts += done.verdicts
-        self.progress.cached += done.cached
         self._run.checkpoint(rows=self._tally.rows, tally=dump_tally(self._tally))

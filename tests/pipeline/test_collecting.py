@@ -105,3 +105,13 @@ def test_an_error_gives_the_collector_back() -> None:
     with pytest.raises(RuntimeError, match="engine"):
         label()
     assert gc.isenabled()
+
+
+def test_what_was_frozen_before_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        with SeldomCollected():
+            assert not gc.isenabled()
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +22,8 @@ from click.testing import CliRunner
 from rlaif.cli.main import cli
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.replicas import Lost, MakeWorker, Replica
-from rlaif.errors import RlaifError
+from rlaif.engines.scripted import ScriptedEngine
+from rlaif.errors import EngineStopped, RlaifError
 from rlaif.pipeline import sharding
 from rlaif.pipeline.job import LabelSummary, prepare, run_label
 from rlaif.pipeline.label import Progress
@@ -24,10 +31,11 @@ from rlaif.pipeline.sharding import (
     MOST_DEATHS,
     SHARDS_AHEAD,
     SHARDS_WAITING,
+    Report,
     Shard,
-    ShardDone,
 )
 from rlaif.stages.summary import dump_tally
+from rlaif.store.cache import VerdictCache
 from tests.pipeline.helpers import contents, label, settings, write_inputs
 
 ROWS = 120
@@ -37,16 +45,15 @@ class InProcess:
     """A backend whose workers are plain objects, and die when they are told to.
 
     Args:
-        dies: by worker and number of the call: "before" it works, "after" (its answers are in the
-            cache, its lines are lost), or "".
+        dies: by worker and number of the call: "before" it works, "after" (what it answered is in
+            the cache, its lines are lost), or "".
     """
 
     def __init__(self, seed: int, dies: Callable[[int, int], str] = lambda n, call: "") -> None:
         self.make: MakeWorker = Replica
         self.judge = settings().judge
-        self.calls: list[tuple[int, Shard]] = []
+        self.calls: dict[int, list[Shard]] = {}
         self.starting: list[int] = []
-        self.done: list[tuple[int, int]] = []
         self.began: list[int] = []
         self.finished: list[int] = []
         self.made: list[Any] = []
@@ -58,14 +65,14 @@ class InProcess:
         return make
 
     def start(self, number: int) -> None:
-        self.calls = [(n, shard) for n, shard in self.calls if n != number]
         self.starting.append(number)
         self._workers[number] = self.make(self.judge)
         self.made.append(self._workers[number])
 
-    def submit(self, number: int, task: Shard) -> None:
-        self.began.append(task.first)
-        self.calls.append((number, task))
+    def submit(self, number: int, task: list[Shard]) -> None:
+        assert number not in self.calls
+        self.began += [shard.first for shard in task]
+        self.calls[number] = task
 
     def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
         if self.starting and (not self.calls or self._random.random() < 0.4):
@@ -73,20 +80,29 @@ class InProcess:
             return [(number, self._workers[number].traits())]
         if not self.calls:
             return []
-        number = self._random.choice([n for n, _ in self.calls])
-        shard = next(shard for n, shard in self.calls if n == number)
-        self.calls.remove((number, shard))
+        return [self.call(self._random.choice(list(self.calls)))]
+
+    def call(self, number: int) -> tuple[int, Report | Lost]:
+        shards, worker = self.calls.pop(number), self._workers[number]
         self.count += 1
         death = self._dies(number, self.count)
-        done: ShardDone | None = None if death == "before" else self._workers[number].work(shard)
+        if death == "before":
+            worker.close()
+            return number, Lost("told to")
+        try:
+            report: Report = worker.work(shards)
+        except RlaifError as error:
+            worker.close()
+            return number, Lost(str(error), error)
+        self.finished += [done.first for done in report.done]
         if death:
-            return [(number, Lost("told to"))]
-        assert done is not None
-        self.finished.append(shard.first)
-        return [(number, done)]
+            worker.close()
+            return number, Lost("told to")
+        return number, report
 
     def close(self) -> None:
-        self.calls.clear()
+        for worker in self.made:
+            worker.close()
 
 
 def run(
@@ -189,15 +205,12 @@ def test_a_slow_labeler_holds_the_others_back_only_so_far(
             if self.starting:
                 number = self.starting.pop()
                 return [(number, self._workers[number].traits())]
-            late = [call for call in self.calls if call[1].first == 0]
-            others = [n for n, _ in self.calls if not late or n != late[0][0]]
+            late = [n for n, shards in self.calls.items() if any(s.first == 0 for s in shards)]
+            others = [number for number in self.calls if number not in late]
             if late and others:
-                number = others[0]
-                shard = next(s for n, s in self.calls if n == number)
-                self.calls.remove((number, shard))
-                self.finished.append(shard.first)
+                found = [self.call(others[0])]
                 self.most = max(self.most, len(self.finished))
-                return [(number, self._workers[number].work(shard))]
+                return found
             return super().wait(seconds)
 
     write_inputs(tmp_path, ROWS)
@@ -252,7 +265,7 @@ def test_labelers_that_die_again_and_again_are_an_error(
 ) -> None:
     write_inputs(tmp_path, ROWS)
     backends.append(InProcess(1, lambda number, call: "before"))
-    with pytest.raises(RlaifError, match=r"labelers died 6 times \(the last: told to\)"):
+    with pytest.raises(RlaifError, match=r"died 16 times with no shard done \(the last: told to"):
         run(tmp_path, "shards", 10)
 
 
@@ -269,6 +282,133 @@ def test_a_labeler_that_does_not_start_is_an_error(
         run(tmp_path, "shards", 10)
 
 
+def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    data, _ = write_inputs(tmp_path, ROWS)
+    lines = data.read_text().splitlines()
+    row = json.dumps({"prompt": "deep", "response_a": "a", "response_b": "b"})
+    lines[50] = row[:-1] + ', "unused": ' + "[" * 700 + "]" * 700 + "}"
+    data.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RecursionError):
+        pickle.dumps(json.loads(lines[50]))
+    run(tmp_path, "alone", None, copies=1)
+    backends.append(InProcess(6))
+    run(tmp_path, "shards", 9)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert b'"deep"' in contents(tmp_path / "shards")["preferences.jsonl"]
+
+
+def test_a_mistake_ends_the_run_as_itself_and_no_labeler_is_started_again(
+    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: VerdictCache, answers: Any) -> None:
+        raise RlaifError("the disk is full", hint="Make room.")
+
+    write_inputs(tmp_path, ROWS)
+    monkeypatch.setattr(VerdictCache, "put", full)
+    backend = InProcess(6)
+    backends.append(backend)
+    with pytest.raises(RlaifError, match=r"^the disk is full\. Make room\.$"):
+        run(tmp_path, "shards", 9)
+    assert len(backend.made) == 3
+
+
+def test_an_engine_that_stops_is_started_again(
+    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path, ROWS)
+    alone = run(tmp_path, "alone", None, copies=1).manifest["last_process"]
+    answer, asked = ScriptedEngine._answer, []
+
+    def answer_until(self: ScriptedEngine, request: Any) -> Any:
+        asked.append(request)
+        if len(asked) == 77:
+            raise EngineStopped("the engine stopped (out of memory)")
+        return answer(self, request)
+
+    monkeypatch.setattr(ScriptedEngine, "_answer", answer_until)
+    backend = InProcess(6)
+    backends.append(backend)
+    summary = run(tmp_path, "shards", 9)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert len(backend.made) == 4
+    last = summary.manifest["last_process"]
+    # What the dead one was told of its last batch nobody counted; the rest was paid for and is.
+    assert alone["verdicts_asked"] - 16 <= last["verdicts_asked"] <= alone["verdicts_asked"]
+
+
+def test_what_is_paid_for_is_known_before_a_shard_is_done(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    write_inputs(tmp_path, ROWS)
+
+    def stop(progress: Progress) -> None:
+        if progress.verdicts:
+            raise Stopped
+
+    backends.append(InProcess(7))
+    with pytest.raises(Stopped):
+        run(tmp_path, "shards", 1000, options={"delay": 0.05}, on_progress=stop)
+    spent = json.loads((tmp_path / "shards" / ".spent.json").read_text())
+    assert spent["tokens"]["computed"] > 0
+    assert not (tmp_path / "shards" / "verdicts.jsonl").read_bytes()
+
+
+def test_workers_are_told_where_the_cache_is_and_not_how_to_get_there(
+    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a cluster was started in another folder."""
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path, 5)
+    opened: list[Path] = []
+    backend = InProcess(8)
+    monkeypatch.setattr(backend, "at_home", lambda make: opened.append(make.args[0]) or make)
+    backends.append(backend)
+    run(Path(), "shards", 9)
+    assert opened == [tmp_path / "shards.sqlite"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, ROWS)
+    cache = tmp_path / "cache.sqlite"
+    command = subprocess.Popen(
+        [sys.executable, "-m", "rlaif", "label", str(data), "-c", str(constitution), "-o",
+         str(tmp_path / "run"), "--engine", "scripted", "--judge", "hashed", "--template", "demo",
+         "--option", "delay=0.5", "--max-in-flight", "2", "--data-parallel-size", "2",
+         "--shard-rows", "60", "--cache", str(cache)],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def answered() -> bool:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(cache)) as found:
+            return bool(found.execute("SELECT count(*) FROM answers").fetchone()[0] > 2)
+        return False
+
+    try:
+        assert until(answered, 120), "a shard takes two minutes"
+        workers = children(command.pid)
+    finally:
+        command.kill()
+        command.wait()
+    assert len(workers) >= 2
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+
+
 def test_labelers_in_processes_of_which_one_is_killed(tmp_path: Path) -> None:
     """Two processes with the scripted engine at work; one is killed while it has shards."""
     write_inputs(tmp_path, ROWS)
@@ -281,20 +421,20 @@ def test_labelers_in_processes_of_which_one_is_killed(tmp_path: Path) -> None:
         crews.append(self)
         made(self, *arguments)
 
-    victims: list[int] = []
+    victims: list[tuple[int, int]] = []
 
     def kill(progress: Progress) -> None:
         processes = crews[0]._backend._processes  # type: ignore[attr-defined]
         if progress.rows and not victims:
             busy = next(n for n, desk in crews[0]._desks.items() if desk.shards)
-            victims.append(processes[busy].pid)
-            os.kill(victims[0], signal.SIGKILL)
+            victims.append((busy, processes[busy].pid))
+            os.kill(processes[busy].pid, signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding.Crew, "__init__", remember)
         summary = run(tmp_path, "shards", 4, copies=2, options=options, on_progress=kill)
-    assert victims
-    assert crews[0]._deaths == 1
+    ((number, killed),) = victims
+    assert crews[0]._backend._processes[number].pid != killed  # type: ignore[attr-defined]
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     assert summary.manifest["tokens"]["computed"] > 0
 
@@ -316,17 +456,21 @@ def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path) -> None:
         crews.append(self)
         made(self, *arguments)
 
-    killed: list[int] = []
+    killed: list[tuple[int, Any]] = []
 
     def kill(progress: Progress) -> None:
         if progress.rows and not killed:
-            killed.append(next(n for n, desk in crews[0]._desks.items() if desk.ready))
-            ray.kill(crews[0]._backend._actors[killed[0]])  # type: ignore[attr-defined]
+            number = next(n for n, desk in crews[0]._desks.items() if desk.shards)
+            killed.append((number, crews[0]._backend._actors[number]))  # type: ignore[attr-defined]
+            ray.kill(killed[0][1])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding.Crew, "__init__", remember)
+        patch.setattr(sharding.Crew, "close", lambda self: None)
         run(tmp_path, "shards", 3, judge=judge, on_progress=kill)
-    assert crews[0]._deaths == 1
+    ((number, actor),) = killed
+    assert crews[0]._backend._actors[number] is not actor  # type: ignore[attr-defined]
+    crews[0].close()
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     with sqlite3.connect(tmp_path / "alone.sqlite") as one:
         expected = one.execute("SELECT count(*) FROM answers").fetchone()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import logging
 import os
 import queue
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -324,11 +326,43 @@ def _begins_context(request: Request) -> bool:
     return not isinstance(request, ChoiceRequest) or 2 * request.shared < len(request.token_ids)
 
 
+@dataclass(frozen=True)
+class _Silence:
+    """What this process does not want to hear of libraries, for those that it starts.
+
+    Attributes:
+        filters: of warnings.
+        levels: of loggers.
+    """
+
+    filters: list[Any]
+    levels: dict[str, int]
+
+    @staticmethod
+    def of_this_process() -> _Silence:
+        """As it is set here."""
+        known = logging.root.manager.loggerDict.items()
+        levels = {n: one.level for n, one in known if isinstance(one, logging.Logger) and one.level}
+        filters = [one for one in warnings.filters if one[2].__module__ == "builtins"]
+        return _Silence(filters, levels)
+
+    def keep(self) -> None:
+        """Set the same here."""
+        warnings.filters[:] = self.filters  # type: ignore[index]
+        for name, level in self.levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def _serve(
-    make: MakeWorker, settings: EngineSettings, environment: dict[str, str], pipe: Any
+    make: MakeWorker,
+    settings: EngineSettings,
+    environment: dict[str, str],
+    silence: _Silence,
+    pipe: Any,
 ) -> None:
     """The process of one worker."""
     os.environ.update(environment)
+    silence.keep()
     os.setpgrp()  # what the engine starts can be ended with it; Ctrl-C goes to the first process
     try:
         with closing(make(settings)) as worker:
@@ -372,7 +406,14 @@ class ProcessBackend:
         """See `Backend.start`."""
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(
-            target=_serve, args=(self.make, self._settings, self._environments[number], theirs)
+            target=_serve,
+            args=(
+                self.make,
+                self._settings,
+                self._environments[number],
+                _Silence.of_this_process(),
+                theirs,
+            ),
         )
         process.start()
         theirs.close()

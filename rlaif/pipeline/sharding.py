@@ -16,7 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -166,8 +167,9 @@ class _Ended(Exception):
 class ShardLabeler:
     """A labeler and its engine, where the engine's devices are.
 
-    It labels in a thread, shard after shard, so that `work` can tell twice a second how it gets
-    on: what is paid for is known if it dies, and that nobody asks any more is seen soon.
+    It labels in a thread, where its engine was started, shard after shard.  So `work` can tell
+    twice a second how it gets on: what is paid for is known if it dies, and that nobody asks any
+    more is seen soon.
 
     Args:
         open_answers: gives the verdict cache, or what stands for it there.
@@ -180,23 +182,22 @@ class ShardLabeler:
     def __init__(
         self, task: ShardTask, open_answers: Callable[[], Answers], judge: EngineSettings
     ) -> None:
-        self._task = task
+        self._task, self._judge = task, judge
         self._answers = open_answers()
-        self._engine = create_engine(judge)
-        Renderer(task.template, self._engine.codec)  # what is wrong with it shows now
-        self._known = block_cache(self._engine)
         self._shards: queue.SimpleQueue[Shard | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[ShardDone | BaseException] = queue.SimpleQueue()
         self._past = Counts()
         self._labeler: Labeler | None = None
         self._counting = threading.Lock()
         self._ended = False
+        self._ready: Future[Ready] = Future()
         self._thread = threading.Thread(target=self._label, daemon=True)
         self._thread.start()
+        self._ready.result()
 
     def traits(self) -> Ready:
         """See `Ready`."""
-        return Ready(self._engine.fingerprint)
+        return self._ready.result()
 
     def work(self, shards: list[Shard]) -> Report:
         """Take more shards, if any; a report once one is done, or after a while."""
@@ -217,15 +218,19 @@ class ShardLabeler:
     def _label(self) -> None:
         """In the thread: shard after shard."""
         try:
-            while True:
-                shard = self._shards.get()
-                if shard is None:
-                    return
-                self._done.put(self._label_one(shard))
+            with closing(create_engine(self._judge)) as self._engine:
+                Renderer(self._task.template, self._engine.codec)  # what is wrong with it shows now
+                self._known = block_cache(self._engine)
+                self._ready.set_result(Ready(self._engine.fingerprint))
+                while (shard := self._shards.get()) is not None:
+                    self._done.put(self._label_one(shard))
         except _Ended:
             return
-        except BaseException as error:  # `work` raises it
-            self._done.put(error)
+        except BaseException as error:  # whoever asks raises it
+            if self._ready.done():
+                self._done.put(error)
+            else:
+                self._ready.set_exception(error)
 
     def _label_one(self, shard: Shard) -> ShardDone:
         run, task = ShardFiles(), self._task
@@ -254,7 +259,6 @@ class ShardLabeler:
         self._ended = True
         self._shards.put(None)
         self._thread.join(CLOSE_SECONDS)
-        self._engine.close()
 
 
 def _counts_of(labeler: Labeler) -> Counts:

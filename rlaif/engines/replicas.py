@@ -342,8 +342,11 @@ class _Silence:
     def of_this_process() -> _Silence:
         """As it is set here."""
         known = logging.root.manager.loggerDict.items()
-        levels = {n: one.level for n, one in known if isinstance(one, logging.Logger) and one.level}
-        filters = [one for one in warnings.filters if one[2].__module__ == "builtins"]
+        loggers = [(name, one) for name, one in known if isinstance(one, logging.Logger)]
+        levels = {name: int(one.level) for name, one in loggers if one.level}
+        filters = [
+            one for one in warnings.filters if getattr(one[2], "__module__", "") == "builtins"
+        ]
         return _Silence(filters, levels)
 
     def keep(self) -> None:
@@ -364,6 +367,7 @@ def _serve(
     os.environ.update(environment)
     silence.keep()
     os.setpgrp()  # what the engine starts can be ended with it; Ctrl-C goes to the first process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         with closing(make(settings)) as worker:
             pipe.send(worker.traits())
@@ -415,7 +419,12 @@ class ProcessBackend:
                 theirs,
             ),
         )
-        process.start()
+        # Until it is a group of its own, Ctrl-C is not for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_send, args=(outbox, ours, self._unsent), daemon=True).start()

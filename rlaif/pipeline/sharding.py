@@ -190,6 +190,7 @@ class ShardLabeler:
         self._labeler: Labeler | None = None
         self._counting = threading.Lock()
         self._ended = False
+        self._fault: BaseException | None = None
         self._ready: Future[Ready] = Future()
         self._thread = threading.Thread(target=self._label, daemon=True)
         self._thread.start()
@@ -201,6 +202,8 @@ class ShardLabeler:
 
     def work(self, shards: list[Shard]) -> Report:
         """Take more shards, if any; a report once one is done, or after a while."""
+        if self._fault is not None:
+            raise self._fault
         for shard in shards:
             self._shards.put(shard)
         done: list[ShardDone] = []
@@ -210,7 +213,8 @@ class ShardLabeler:
                 if isinstance(found, RlaifError) and not isinstance(found, EngineStopped):
                     return Report(self._counts(), done, found)
                 if isinstance(found, BaseException):
-                    raise found
+                    self._fault = found  # raised by the next call: first, what it had done
+                    break
                 done.append(found)
                 found = self._done.get_nowait()
         return Report(self._counts(), done)
@@ -222,15 +226,20 @@ class ShardLabeler:
                 Renderer(self._task.template, self._engine.codec)  # what is wrong with it shows now
                 self._known = block_cache(self._engine)
                 self._ready.set_result(Ready(self._engine.fingerprint))
-                while (shard := self._shards.get()) is not None:
-                    self._done.put(self._label_one(shard))
+                self._label_all()
+        except BaseException as error:  # whoever waits raises it
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    def _label_all(self) -> None:
+        try:
+            while (shard := self._shards.get()) is not None:
+                self._done.put(self._label_one(shard))
         except _Ended:
             return
-        except BaseException as error:  # whoever asks raises it
-            if self._ready.done():
-                self._done.put(error)
-            else:
-                self._ready.set_exception(error)
+        except BaseException as error:  # `work` tells, before the engine is closed
+            self._done.put(error)
 
     def _label_one(self, shard: Shard) -> ShardDone:
         run, task = ShardFiles(), self._task
@@ -306,6 +315,7 @@ class Crew:
             self._desks = {number: _Desk() for number in range(self.size)}
             self._left: deque[Shard] = deque()
             self._past = Counts()
+            self._counted, self._without = time.monotonic(), 0
             self._deaths = 0
             self.fingerprint = ""
             for number in self._desks:
@@ -324,35 +334,45 @@ class Crew:
         """
         done: dict[int, ShardDone] = {}
         waiting: deque[int] = deque()  # first rows of the shards that are not given back yet
+        self._counted, self._without = time.monotonic(), self._count_without()
         fresh = next(shards, None)
         while fresh or waiting:
-            for number, desk in self._desks.items():
-                if not desk.ready or desk.called:
-                    continue
-                more: list[Shard] = []
-                while len(desk.shards) + len(more) < SHARDS_WAITING:
+            able = [(n, desk) for n, desk in self._desks.items() if desk.ready and not desk.called]
+            more: dict[int, list[Shard]] = {number: [] for number, _ in able}
+            for each in range(1, SHARDS_WAITING + 1):  # nobody gets a second before all have one
+                for number, desk in able:
+                    if len(desk.shards) + len(more[number]) >= each:
+                        continue
                     if self._left:
-                        more.append(self._left.popleft())
+                        more[number].append(self._left.popleft())
                     elif fresh and len(waiting) < SHARDS_AHEAD * self.size:
                         waiting.append(fresh.first)
-                        more.append(fresh)
+                        more[number].append(fresh)
                         fresh = next(shards, None)
-                    else:
-                        break
-                desk.shards |= {shard.first: shard for shard in more}
+            self._count_idle()
+            for number, desk in able:
+                desk.shards |= {shard.first: shard for shard in more[number]}
                 if desk.shards:
                     desk.called = True
-                    self._backend.submit(number, more)
-            began = time.monotonic()
-            without = sum(1 for desk in self._desks.values() if desk.ready and not desk.shards)
+                    self._backend.submit(number, more[number])
+            self._without = self._count_without()
             for one in self._hear(REPORT_SECONDS):
                 done[one.first] = one
-            idle = EngineStats(idle_seconds=without * (time.monotonic() - began))
-            self._past = self._past.plus(Counts(stats=idle))
+            self._count_idle()
+            self._without = self._count_without()
             if not waiting or waiting[0] not in done:
                 yield None
             while waiting and waiting[0] in done:
                 yield done.pop(waiting.popleft())
+
+    def _count_idle(self) -> None:
+        """Count the time since the last call for the labelers that had no shard in it."""
+        now = time.monotonic()
+        idle = EngineStats(idle_seconds=self._without * (now - self._counted))
+        self._past, self._counted = self._past.plus(Counts(stats=idle)), now
+
+    def _count_without(self) -> int:
+        return sum(1 for desk in self._desks.values() if desk.ready and not desk.shards)
 
     def _hear(self, seconds: float | None) -> list[ShardDone]:
         """What labelers have done; dead ones are started anew."""
@@ -390,9 +410,10 @@ class Crew:
         self._past = self._past.plus(desk.counts)
         self._deaths += 1
         if self._deaths > MOST_DEATHS * self.size:
+            at = f", at rows from {min(desk.shards) + 1} on" if desk.shards else ""
             raise RlaifError(
-                f"labelers died {self._deaths} times with no shard done (the last: {lost})",
-                hint="Run the same command again: it goes on where it stopped.",
+                f"labelers died {self._deaths} times with no shard done (the last: {lost}{at})",
+                hint="Look at those rows, or run the same command again: it goes on.",
             )
         self._desks[number] = _Desk(started_once=True)
         self._backend.start(number)

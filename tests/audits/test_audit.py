@@ -159,10 +159,9 @@ def test_perplexity_is_the_models_own() -> None:
 
 def test_predictable_text_and_narrow_embeddings_trip() -> None:
     texts = people(2, 200)
-    rng = random.Random(1)
-    few = [f"{rng.choice(texts[:3])} {i}" for i in range(100)]
+    few = [f"{texts[0]} {i}" for i in range(100)]
     extras = Extras(
-        perplexity=lambda said: [4.0 + len(t) % 7 / 10 - (t[-1].isdigit()) for t in said],
+        perplexity=lambda said: [4.0 + k % 7 / 10 - (t[-1].isdigit()) for k, t in enumerate(said)],
         embed=Embeddings("demo"),
     )
     report = audit(rows(few), rows(texts[100:]), Thresholds(), extras)

@@ -394,13 +394,13 @@ def backend_for(settings: EngineSettings) -> Any:
     """Where `settings.data_parallel_size` workers with an engine each can be started.
 
     Returns:
-        See `rlaif.engines.replicas.Backend`.
+        See `rlaif.engines.workers.Backend`.
 
     Raises:
         RlaifError: no such engine, or too few devices.
     """
     own = getattr(_module(settings.engine), "backend", None)
-    return (own or importlib.import_module("rlaif.engines.replicas").processes)(settings)
+    return (own or importlib.import_module("rlaif.engines.workers").processes)(settings)
 
 
 def create_engine(settings: EngineSettings) -> Engine:

@@ -25,7 +25,8 @@ from rlaif.engines.base import (
     codec_for,
     model_fingerprint,
 )
-from rlaif.engines.replicas import Lost, MakeWorker, Replica, ReplicatedEngine
+from rlaif.engines.replicas import Replica, ReplicatedEngine
+from rlaif.engines.workers import Lost, MakeWorker
 from rlaif.errors import RlaifError
 
 _log = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ class RayBackend:
             the cluster has any.
     """
 
+    make: MakeWorker
+
     def __init__(self, settings: EngineSettings, *, gpus: float | None, cpus: float) -> None:
-        self.make: MakeWorker = Replica
         self._settings = settings
         self._own = not ray.is_initialized()
         address = os.environ.get("RAY_ADDRESS") or "local"
@@ -159,9 +161,7 @@ class RayBackend:
                 if not isinstance(error, RayActorError):
                     ray.kill(self._actors[number])
                 self._calls[number].clear()
-                cause = getattr(error, "cause", None)
-                known = cause if isinstance(cause, RlaifError) else None
-                found.append((number, Lost(_reason(error), known)))
+                found.append((number, _lost(error)))
         return found
 
     def close(self) -> None:
@@ -174,10 +174,11 @@ class RayBackend:
             ray.shutdown()
 
 
-def _reason(error: BaseException) -> str:
+def _lost(error: BaseException) -> Lost:
     cause = getattr(error, "cause", None)
-    text = str(cause if isinstance(cause, RlaifError) else error).strip()
-    return " ".join(text.split("\n")[-1].split())[:300]
+    known = cause if isinstance(cause, RlaifError) else None
+    text = str(known or error).strip()
+    return Lost(" ".join(text.split("\n")[-1].split())[:300], known)
 
 
 def inner_settings(settings: EngineSettings) -> EngineSettings:
@@ -240,6 +241,7 @@ def create(settings: EngineSettings) -> ReplicatedEngine:
     all others go to the engine inside.
     """
     found = backend(settings)
+    found.make = Replica
     try:
         return ReplicatedEngine(
             found, codec_for(inner_settings(settings)), settings.data_parallel_size,

@@ -30,7 +30,8 @@ from rlaif.pipeline.calibrated import Folding, certify_target, check_fits, load_
 from rlaif.pipeline.label import Labeler, Progress
 from rlaif.pipeline.pilot import asks_adaptively, learn_stopping, stopping_facts
 from rlaif.pipeline.settings import LabelSettings
-from rlaif.pipeline.sharding import Crew, ShardedLabeling, ShardTask
+from rlaif.pipeline.shard_labeler import ShardTask
+from rlaif.pipeline.sharding import Crew, ShardedLabeling
 from rlaif.pipeline.spending import Spending
 from rlaif.pipeline.versions import library_versions
 from rlaif.prompts import JudgeTemplate, load_judge_template

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
-from rlaif.engines.replicas import MOST_RESTARTS, Lost, Replica, ReplicatedEngine
+from rlaif.engines.replicas import Replica, ReplicatedEngine
+from rlaif.engines.workers import MOST_DEATHS, Lost
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Request
 from tests.pipeline.helpers import contents, label, write_inputs
@@ -108,7 +109,7 @@ def test_a_context_stays_whole_on_one_replica() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_deaths_lose_and_double_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    deaths = {rng.randrange(2, 40) for _ in range(MOST_RESTARTS)}
+    deaths = {rng.randrange(2, 40) for _ in range(MOST_DEATHS)}
     backend = InProcess(lambda number, call: call in deaths)
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=6)
     asked = requests(50)
@@ -209,7 +210,7 @@ def test_killed_process_is_replaced_and_its_questions_asked_again(two_processes)
 
 
 def test_more_copies_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlaif.engines.replicas._count_gpus", lambda: 1)
+    monkeypatch.setattr("rlaif.engines.workers._count_gpus", lambda: 1)
     settings = EngineSettings(model="demo", data_parallel_size=2)
     with pytest.raises(RlaifError, match="2 replicas of 1 GPU need 2, and there is 1"):
         create_engine(settings)

@@ -21,19 +21,15 @@ from click.testing import CliRunner
 
 from rlaif.cli.main import cli
 from rlaif.engines.base import EngineSettings
-from rlaif.engines.replicas import Lost, MakeWorker, Replica
+from rlaif.engines.replicas import Replica
 from rlaif.engines.scripted import ScriptedEngine
+from rlaif.engines.workers import MOST_DEATHS, Lost, MakeWorker
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.pipeline import sharding
 from rlaif.pipeline.job import LabelSummary, prepare, run_label
 from rlaif.pipeline.label import Progress
-from rlaif.pipeline.sharding import (
-    MOST_DEATHS,
-    SHARDS_AHEAD,
-    SHARDS_WAITING,
-    Report,
-    Shard,
-)
+from rlaif.pipeline.shard_labeler import Report, Shard
+from rlaif.pipeline.sharding import SHARDS_AHEAD, SHARDS_WAITING
 from rlaif.stages.summary import dump_tally
 from rlaif.store.cache import VerdictCache
 from tests.pipeline.helpers import contents, label, settings, write_inputs
@@ -142,6 +138,20 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcess]:
 
     monkeypatch.setattr(sharding, "backend_for", next_one)
     return made
+
+
+@pytest.fixture
+def crews(monkeypatch: pytest.MonkeyPatch) -> list[sharding.Crew]:
+    """The crews that were made, to see behind them."""
+    found: list[sharding.Crew] = []
+    made = sharding.Crew.__init__
+
+    def remember(self: sharding.Crew, *arguments: Any) -> None:
+        found.append(self)
+        made(self, *arguments)
+
+    monkeypatch.setattr(sharding.Crew, "__init__", remember)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -409,18 +419,13 @@ def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: P
     assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
 
 
-def test_labelers_in_processes_of_which_one_is_killed(tmp_path: Path) -> None:
+def test_labelers_in_processes_of_which_one_is_killed(
+    tmp_path: Path, crews: list[sharding.Crew]
+) -> None:
     """Two processes with the scripted engine at work; one is killed while it has shards."""
     write_inputs(tmp_path, ROWS)
     options = {"delay": 0.002}
     run(tmp_path, "alone", None, copies=1, options=options)
-    crews: list[sharding.Crew] = []
-    made = sharding.Crew.__init__
-
-    def remember(self: sharding.Crew, *arguments: Any) -> None:
-        crews.append(self)
-        made(self, *arguments)
-
     victims: list[tuple[int, int]] = []
 
     def kill(progress: Progress) -> None:
@@ -430,16 +435,14 @@ def test_labelers_in_processes_of_which_one_is_killed(tmp_path: Path) -> None:
             victims.append((busy, processes[busy].pid))
             os.kill(processes[busy].pid, signal.SIGKILL)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding.Crew, "__init__", remember)
-        summary = run(tmp_path, "shards", 4, copies=2, options=options, on_progress=kill)
+    summary = run(tmp_path, "shards", 4, copies=2, options=options, on_progress=kill)
     ((number, killed),) = victims
     assert crews[0]._backend._processes[number].pid != killed  # type: ignore[attr-defined]
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     assert summary.manifest["tokens"]["computed"] > 0
 
 
-def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path) -> None:
+def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path, crews: list[sharding.Crew]) -> None:
     """A local cluster; actors plan, judge and fold, and the cache stays with who asks."""
     import ray
 
@@ -449,13 +452,6 @@ def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path) -> None:
         engine="ray", model="hashed", data_parallel_size=2, max_in_flight=16,
         options={"inner": "scripted", "cpus": 0.5},
     )  # fmt: skip
-    crews: list[sharding.Crew] = []
-    made = sharding.Crew.__init__
-
-    def remember(self: sharding.Crew, *arguments: Any) -> None:
-        crews.append(self)
-        made(self, *arguments)
-
     killed: list[tuple[int, Any]] = []
 
     def kill(progress: Progress) -> None:
@@ -465,7 +461,6 @@ def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path) -> None:
             ray.kill(killed[0][1])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding.Crew, "__init__", remember)
         patch.setattr(sharding.Crew, "close", lambda self: None)
         run(tmp_path, "shards", 3, judge=judge, on_progress=kill)
     ((number, actor),) = killed

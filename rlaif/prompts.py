@@ -62,13 +62,17 @@ class JudgeTemplate:
         return [line for lines in found for line in lines]
 
     @property
+    def repeats_pairs(self) -> bool:
+        """Whether parts of the pair follow the principle: they are computed again for every one."""
+        return bool(_SLOT.search(self._parts[1]))
+
+    @property
     def fixed_before_principle(self) -> int:
         """Characters of the layout's own between the last other placeholder and the principle's.
 
-        0 where another placeholder follows the principle: such a layout repeats the pair's
-        tokens for every principle.  (Where two placeholders touch it is 0 too.)
+        0 where another placeholder follows the principle, or where two touch.
         """
-        if _SLOT.search(self._parts[1]):
+        if self.repeats_pairs:
             return 0
         return len(_SLOT.split(self._parts[0])[-1])
 

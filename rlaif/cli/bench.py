@@ -10,7 +10,7 @@ import click
 from rlaif.cli.model_flags import engine_flags, spread
 from rlaif.cli.options import build
 from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
-from rlaif.engines.base import EngineSettings
+from rlaif.engines.base import EngineSettings, model_fingerprint
 from rlaif.hashing import digest
 
 _EXAMPLES = """
@@ -87,30 +87,36 @@ def command(
     given = {name: value for name, value in spread(flags).items() if value is not None}
     # What rates depend on beside the judge and its engine.
     conditions = digest({**vars(workload), "template": template, **given})
-    found = []
-    with closing(VerdictCache(Path(cache) if cache else default_cache_path())) as rates:
-        for engine in engines or ("vllm",):
-            values = {"engine": engine, "model": judge, **given}
-            settings = build(EngineSettings, values)
-            note(f"measuring {judge!r} on {engine} ...")
-            result = bench(
-                settings,
-                workload,
-                template=template or ("demo" if judge == "demo" else "pairwise"),
-                repetitions=repetitions,
-                price_per_hour=price_per_hour,
-            )
-            rates.record_rate(
-                result["fingerprint"],
-                engine,
-                result["verdicts_per_second"],
-                settings.numbers + conditions,
-            )
-            found.append(result)
-    if as_json:
-        print_json(found)
-        return
-    click.echo(_table(found))
+    settings = [
+        build(EngineSettings, {"engine": engine, "model": judge, **given})
+        for engine in engines or ("vllm",)
+    ]
+    for one in settings:
+        model_fingerprint(one)  # what is unknown is said before anything is measured
+    found: list[dict[str, Any]] = []
+    try:
+        with closing(VerdictCache(Path(cache) if cache else default_cache_path())) as rates:
+            for one in settings:
+                note(f"measuring {judge!r} on {one.engine} ...")
+                result = bench(
+                    one,
+                    workload,
+                    template=template or ("demo" if judge == "demo" else "pairwise"),
+                    repetitions=repetitions,
+                    price_per_hour=price_per_hour,
+                )
+                rates.record_rate(
+                    result["fingerprint"],
+                    one.engine,
+                    result["verdicts_per_second"],
+                    one.numbers + conditions,
+                )
+                found.append(result)
+    finally:  # what was measured is shown even if a later engine fails
+        if found and as_json:
+            print_json(found)
+        elif found:
+            click.echo(_table(found))
 
 
 def _table(found: list[dict[str, object]]) -> str:
@@ -129,9 +135,9 @@ def _table(found: list[dict[str, object]]) -> str:
         "cost per 1,000 pairs": ("cost_per_1000_pairs", ".4f"),
     }
     rows = [
-        (name, *(_show(result[key], form) for result in found))
+        (name, *(_show(result[key], form) if key in result else "-" for result in found))
         for name, (key, form) in shown.items()
-        if key in found[0]
+        if any(key in result for result in found)
     ]
     for part in ("engine", "waiting for a plan", "folding and storing"):
         shares = [result["share_of_time"][part] for result in found]  # type: ignore[index]

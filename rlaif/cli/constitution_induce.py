@@ -93,10 +93,9 @@ def induce_command(
     mapping = column_map(maps)
     folder, cache_folder = Path(out), Path(cache) if cache else None
     cache_path = cache_folder / default_cache_path().name if cache_folder else None
-    new = folder / "new"
-    settings = with_engine(judge_settings(judge, config, flags)[0], new, cache_path)
+    settings = with_engine(judge_settings(judge, config, flags)[0], folder, cache_path)
     proposer, _ = judge_settings(writer, config, {**flags, "template": None})
-    writing = with_engine(proposer, new, cache_path).judge
+    writing = with_engine(proposer, folder, cache_path).judge
     if writing.engine == "packed":
         writing = writing.model_copy(update={"engine": "vllm"})
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)

@@ -83,8 +83,8 @@ again after a stop: it goes on where it stopped.
     metavar="N",
     help="Hand each copy of the judge (--data-parallel-size) shards of N rows, which it plans, "
     "judges and folds by itself: where one process, good for some 20,000 verdicts a second, can't "
-    "keep them all busy. The run is the same; rows come and go by whole shards, which are kept in "
-    "memory. [default: one process feeds all copies]",
+    "keep them all busy. The run is the same, as far as the engine repeats itself; rows come and "
+    "go by whole shards, which are kept in memory. [default: one process feeds all copies]",
 )
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @click.option(
@@ -147,14 +147,15 @@ def command(
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
     from rlaif.pipeline.estimate import estimate
-    from rlaif.pipeline.job import prepare, run_label, with_engine
+    from rlaif.pipeline.job import check_shards, prepare, run_label, with_engine
 
     settings = with_engine(settings, Path(out), cache_path)
     job = prepare(data, constitution, settings, split=split)
+    check_shards(settings, shard_rows)
     if dry_run:
         _print_estimate(estimate(job, cache_path=cache_path, prices=prices), as_json)
         return
-    if not job.template.fixed_before_principle:
+    if job.template.repeats_pairs:
         note(
             f"template {settings.template!r} computes each pair again for every principle: "
             f"`rlaif constitution lint {constitution} --template {settings.template}` says what "
@@ -196,9 +197,7 @@ def _label_by_panel(
     from rlaif.pipeline.panel import Member, Panel, run_panel
     from rlaif.store.sources import open_source
 
-    members = [
-        Member(with_engine(m.settings, out / "new", cache_path), m.weight) for m in panel.members
-    ]
+    members = [Member(with_engine(m.settings, out, cache_path), m.weight) for m in panel.members]
     panel = Panel(members, panel.mode, panel.escalate_below)
     if dry_run:
         found = {

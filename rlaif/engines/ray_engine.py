@@ -7,13 +7,17 @@ with the process that asks, so an actor or a node can die at any time.
 
 from __future__ import annotations
 
+import importlib
 import logging
+import math
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -31,6 +35,7 @@ from rlaif.errors import RlaifError
 
 _log = logging.getLogger(__name__)
 REPLICATES_ITSELF = True
+REACH_SECONDS = 10.0
 
 
 class _Actor:
@@ -86,17 +91,19 @@ class RayBackend:
         self._own_cluster = self._own and address == "local"
         if self._own:
             try:
+                _reach(address)
                 ray.init(
                     address=address,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level="error",
                 )
-            except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            except (RayError, OSError, RuntimeError, ValueError) as error:
                 raise RlaifError(
-                    f"no Ray cluster ({' '.join(str(error).split())[:200]})",
+                    f"no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]})",
                     hint="Check RAY_ADDRESS, or unset it for one on this machine.",
                 ) from None
+            _keep_stdout()
         if gpus is None:
             has_gpus = ray.cluster_resources().get("GPU", 0)
             gpus = settings.tensor_parallel_size if has_gpus else 0
@@ -174,6 +181,27 @@ class RayBackend:
             ray.shutdown()
 
 
+def _reach(address: str) -> None:
+    """See that somebody listens: Ray would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+        ValueError: the address has no valid port.
+    """
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), REACH_SECONDS).close()
+
+
+def _keep_stdout() -> None:
+    """Keep Ray's news (an actor died) off stdout, which is for results; `wait` tells them.
+
+    `log_to_driver` leaves them on, and there is no other setting (Ray 2.60).
+    """
+    worker: Any = importlib.import_module("ray._private.worker")
+    worker._worker_logs_enabled = False
+
+
 def _lost(error: BaseException) -> Lost:
     cause = getattr(error, "cause", None)
     known = cause if isinstance(cause, RlaifError) else None
@@ -211,7 +239,7 @@ def _number(settings: EngineSettings, name: str) -> float | None:
     value = settings.options.get(name)
     if value is None:
         return None
-    if isinstance(value, bool | str) or value < 0:
+    if isinstance(value, bool | str) or not 0 <= value < math.inf:
         raise RlaifError(f"option {name} is {value!r}", hint="Give a number from 0.")
     return float(value)
 
@@ -227,7 +255,7 @@ def backend(settings: EngineSettings) -> RayBackend:
     found = RayBackend(inner, gpus=gpus, cpus=1.0 if cpus is None else cpus)
     try:
         found.check_room(settings.data_parallel_size)
-    except RlaifError:
+    except BaseException:
         found.close()
         raise
     return found
@@ -247,6 +275,6 @@ def create(settings: EngineSettings) -> ReplicatedEngine:
             found, codec_for(inner_settings(settings)), settings.data_parallel_size,
             max(1, settings.max_in_flight // 2),
         )  # fmt: skip
-    except RlaifError:
+    except BaseException:
         found.close()
         raise

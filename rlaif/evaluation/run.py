@@ -83,7 +83,7 @@ def evaluate(
     biases: dict[str, BiasReport] = {}
     results: dict[str, list[AttackResult]] = {}
     for candidate in candidates:
-        settings = with_engine(candidate.settings, folder / "new", cache_path)
+        settings = with_engine(candidate.settings, folder, cache_path)
         job = prepare(str(folder / PAIRS), candidate.constitution, settings)
         # An edited constitution gets a run of its own; what it shares comes from the cache.
         out = folder / f"{_slug(candidate)}-{digest(job.config)[:8]}"

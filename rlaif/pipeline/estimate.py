@@ -11,6 +11,7 @@ from rlaif.pipeline.job import LabelJob
 from rlaif.pipeline.planning import pairs_of
 from rlaif.pipeline.rendering import Renderer
 from rlaif.stages.cost import Prices, Tokens, cost_of
+from rlaif.stages.hostile import HostileText
 from rlaif.stages.layouts import BadRow
 from rlaif.stages.questions import OrdersMode, plan, principles_for, screen
 from rlaif.store.cache import VerdictCache, default_cache_path
@@ -32,6 +33,7 @@ def estimate(
     settings = job.settings
     rows = rejected = pairs = calls = tokens = shared_tokens = sampled_calls = 0
     renderer = Renderer(job.template, codec_for(settings.judge))
+    hostile = HostileText(renderer.delimiters)
     for number, (_, raw) in enumerate(job.source.rows()):
         if settings.limit is not None and number >= settings.limit:
             break
@@ -43,7 +45,7 @@ def estimate(
         rejected += not found
         for pair in found:
             pairs += 1
-            if screen(pair):
+            if screen(pair) or (settings.hostile == "hold" and hostile.describe(pair)):
                 continue
             principles = principles_for(
                 pair, job.constitution, mode=settings.principles, seed=settings.seed

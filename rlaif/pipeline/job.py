@@ -86,15 +86,20 @@ class LabelJob:
 def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> EngineSettings:
     """The settings with an engine in place of "auto".
 
-    That of the run in `out` if there is one; else the one that `rlaif bench` measured to be the
+    That which the judge has in a run in `out` if there is one: the run itself, one of a panel's
+    members, or one in a folder of several; else the one that `rlaif bench` measured to be the
     fastest for this judge, in the same numbers, here; else vLLM.
     """
     if judge.engine != "auto":
         return judge
-    with suppress(RlaifError):
-        engine = str(read_run_config(out)["judge"]["engine"])
-        return judge.model_copy(update={"engine": engine})
     known = {info.name for info in list_engines() if info.available}
+    for run in (out, *sorted(out.glob("*/")), *sorted(out.glob("members/*/"))):
+        with suppress(RlaifError):
+            ran = read_run_config(run).get("judge")
+            if isinstance(ran, dict) and ran.get("model") == judge.model:
+                engine = str(ran.get("engine"))
+                if engine in known:
+                    return judge.model_copy(update={"engine": engine})
     fallback = "vllm" if "vllm" in known else "transformers"
     fingerprint = model_fingerprint(judge.model_copy(update={"engine": "transformers"}))
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
@@ -198,6 +203,20 @@ def _probe(source: Source, settings: LabelSettings) -> None:
     )
 
 
+def check_shards(settings: LabelSettings, shard_rows: int | None) -> None:
+    """Refuse shards where what is asked depends on what was answered before.
+
+    Raises:
+        RlaifError: it does.
+    """
+    if shard_rows is not None and asks_adaptively(settings):
+        raise RlaifError(
+            "labelers of shards ask every question: --shard-rows does not go with --stop or "
+            "--orders adaptive",
+            hint="Leave one of them out.",
+        )
+
+
 @dataclass(frozen=True)
 class LabelSummary:
     """A finished run: its tally and manifest; `fresh` is False if it was complete already."""
@@ -230,12 +249,7 @@ def run_label(
     Raises:
         RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
     """
-    if shard_rows is not None and asks_adaptively(job.settings):
-        raise RlaifError(
-            "labelers of shards ask every question: --shard-rows does not go with --stop or "
-            "--orders adaptive",
-            hint="Leave one of them out.",
-        )
+    check_shards(job.settings, shard_rows)
     check_config(out, job.config)
     check_writable(out)
     if is_complete(out):

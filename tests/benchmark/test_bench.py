@@ -119,12 +119,51 @@ def test_questions_that_a_judge_can_not_take_are_an_error_and_no_speed() -> None
 
 
 def test_auto_keeps_the_engine_of_a_run_that_exists(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("judge: {engine: transformers}\n")
+    config = tmp_path / "run.yaml"
+    config.write_text("judge: {engine: transformers, model: demo}\n")
     judge = EngineSettings(engine="auto", model="demo")
     assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "transformers"
     assert choose_engine(judge.model_copy(update={"engine": "packed"}), tmp_path, None).engine == (
         "packed"
     )
+    for other in ("model: demo", "judge: demo", "judge: {engine: packed, model: another}"):
+        config.write_text(other + "\n")  # of another command, or of another judge
+        assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "vllm"
+    config.write_text("judge: {engine: panel, model: demo}\n")
+    member = tmp_path / "members" / "1-demo"
+    member.mkdir(parents=True)
+    (member / "run.yaml").write_text("judge: {engine: transformers, model: demo}\n")
+    assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "transformers"
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rlaif", "bench", "--pairs", "2", "--principles", "2",
+         "--context", "30", "--repetitions", "1", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_engines_of_which_less_is_known_stand_in_the_table(tmp_path: Path) -> None:
+    cache = ["--cache", str(tmp_path / "c.sqlite")]
+    done = bench("--engine", "scripted", "--engine", "packed", *cache)
+    assert done.returncode == 0, done.stderr
+    (limit,) = [line for line in done.stdout.splitlines() if "matmul GFLOP/s" in line]
+    assert limit.split()[-2] == "-"
+    assert float(limit.split()[-1].replace(",", "")) > 0
+
+
+def test_what_is_wrong_with_an_engine_costs_no_other_its_figures(tmp_path: Path) -> None:
+    cache = ["--cache", str(tmp_path / "c.sqlite")]
+    unknown = bench("--engine", "scripted", "--engine", "nope", *cache)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "engine 'nope' is unknown" in unknown.stderr
+    assert "measuring" not in unknown.stderr
+    failing = bench("--engine", "scripted", "--engine", "packed", "--context", "1100", *cache)
+    assert failing.returncode == 2
+    assert "made-up questions had no answer" in failing.stderr
+    assert failing.stdout.split()[0] == "scripted"
+    assert "verdicts/s" in failing.stdout
 
 
 def test_shapes_have_the_size_of_their_name(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
@@ -280,6 +283,36 @@ def test_a_cluster_that_is_too_small_is_an_error_and_not_a_long_wait() -> None:
 
 
 def test_ray_options_that_make_no_sense_are_errors() -> None:
-    for options in ({"inner": "ray"}, {"gpus": "many"}, {"cpus": -1.0}):
+    for options in ({"inner": "ray"}, {"gpus": "many"}, {"cpus": -1.0}, {"cpus": float("nan")}):
         with pytest.raises(RlaifError):
             create_engine(EngineSettings(engine="ray", model="demo", options=options))
+
+
+def test_a_cluster_that_nobody_runs_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(RlaifError, match=f"no Ray cluster at '{address}'"):
+            create_engine(EngineSettings(engine="ray", model="x", options={"inner": "scripted"}))
+
+
+def test_what_ray_says_of_a_death_is_kept_off_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    """Results go there, JSON too."""
+    settings = EngineSettings(
+        engine="ray", model="hashed", data_parallel_size=2,
+        options={"inner": "scripted", "cpus": 0.5, "delay": 0.05},
+    )  # fmt: skip
+    killed: list[int] = []
+    with closing(create_engine(settings)) as engine:
+        asked = [ChoiceRequest(str(i), list(str(i).encode()), ((65,), (66,))) for i in range(2000)]
+        answered = 0
+        for results in engine.run(iter(asked)):
+            answered += len(results)
+            if not killed:
+                family = psutil.Process().children(recursive=True)
+                killed = [p.pid for p in family if "ray::_Actor" in " ".join(p.cmdline())][:1]
+                os.kill(killed[0], signal.SIGKILL)
+        time.sleep(2.0)  # for Ray to say it
+    assert answered == len(asked)
+    assert capfd.readouterr().out == ""

@@ -23,6 +23,8 @@ Examples:
 
 The pairs are made up, so that any judge can be measured without data; what they say does not
 change how long a judge needs. `rlaif label --engine auto` takes the engine that was fastest here.
+What is shown of the machine's matmul rate is left out for quantized judges, whose products have
+another one.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,10 +131,13 @@ def test_auto_keeps_the_engine_of_a_run_that_exists(tmp_path: Path) -> None:
         config.write_text(other + "\n")  # of another command, or of another judge
         assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "vllm"
     config.write_text("judge: {engine: panel, model: demo}\n")
-    member = tmp_path / "members" / "1-demo"
-    member.mkdir(parents=True)
-    (member / "run.yaml").write_text("judge: {engine: transformers, model: demo}\n")
-    assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "transformers"
+    for inner in ("members/1-demo", "demo-constitution-0123abcd"):  # a panel's, an evaluation's
+        folder = tmp_path / inner.split("/")[0]
+        (tmp_path / inner).mkdir(parents=True)
+        (tmp_path / inner / "run.yaml").write_text("judge: {engine: packed, model: demo}\n")
+        assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "packed"
+        shutil.rmtree(folder)
+    assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "vllm"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from rlaif.engines.base import codec_for
 from rlaif.pipeline.job import LabelJob
-from rlaif.pipeline.planning import pairs_of
+from rlaif.pipeline.planning import pairs_of, settled_without_judge
 from rlaif.pipeline.rendering import Renderer
 from rlaif.stages.cost import Prices, Tokens, cost_of
 from rlaif.stages.hostile import HostileText
 from rlaif.stages.layouts import BadRow
-from rlaif.stages.questions import OrdersMode, plan, principles_for, screen
+from rlaif.stages.questions import OrdersMode, plan, principles_for
 from rlaif.store.cache import VerdictCache, default_cache_path
 
 SAMPLE_PAIRS = 200
@@ -45,7 +45,7 @@ def estimate(
         rejected += not found
         for pair in found:
             pairs += 1
-            if screen(pair) or (settings.hostile == "hold" and hostile.describe(pair)):
+            if settled_without_judge(pair, hostile.describe(pair), settings):
                 continue
             principles = principles_for(
                 pair, job.constitution, mode=settings.principles, seed=settings.seed

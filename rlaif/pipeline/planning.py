@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.engines.base import PrefixSharing
@@ -116,6 +117,20 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings) -> Iterator[Pai
     )  # fmt: skip
 
 
+def settled_without_judge(
+    pair: Pair, hostile: str, s: LabelSettings
+) -> tuple[Literal["tie", "abstained"], str] | None:
+    """Status and reason of a pair about which nothing is asked; None if it is to be judged.
+
+    Args:
+        hostile: what speaks to the judge in its completions, or "".
+    """
+    settled = screen(pair)
+    if settled is None and hostile and s.hostile == "hold":
+        return "abstained", f"hostile text is held back ({hostile})"
+    return settled
+
+
 class Planner:
     """Plans the questions about the pairs of a source.
 
@@ -183,11 +198,8 @@ class Planner:
 
     def _plan(self, pair: Pair, *, ends_row: bool) -> PlannedPair:
         s = self._settings
-        settled = screen(pair)
         hostile = self._hostile.describe(pair)
-        if settled is None and hostile and s.hostile == "hold":
-            settled = "abstained", f"hostile text is held back ({hostile})"
-        if settled:
+        if settled := settled_without_judge(pair, hostile, s):
             status, reason = settled
             preference = Preference(status, None, 0.5, 0.0, (), reason=reason)
             return PlannedPair(ends_row, pair, settled=preference, hostile=hostile)

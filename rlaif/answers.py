@@ -157,8 +157,9 @@ class Critique(_Answer):
         return {"id": self.id, "to mend": ", ".join(found) or "nothing"}
 
     def _repr_html_(self) -> str:
-        return _html([p.model_dump(include={"principle", "critique", "revision"})
-                      for p in self.principles])  # fmt: skip
+        return _html(
+            [p.model_dump(include={"principle", "critique", "revision"}) for p in self.principles]
+        )
 
 
 AnswerType = TypeVar("AnswerType", Comparison, Score, Critique)

@@ -388,11 +388,15 @@ def _comparison(name: str, found: Preference, provenance: Provenance) -> Compari
 def _score(name: str, point: Point, provenance: Provenance) -> Score:
     marks = [
         PrincipleMark(
-            principle=p.principle, tier=p.tier, weight=p.weight, p=p.p, label_mass=p.label_mass,
+            principle=p.principle,
+            tier=p.tier,
+            weight=p.weight,
+            p=p.p,
+            label_mass=p.label_mass,
             invalid=p.invalid,
         )
         for p in point.principles
-    ]  # fmt: skip
+    ]
     return Score(
         id=name, score=point.score, reason=point.reason, principles=marks, provenance=provenance
     )
@@ -401,9 +405,12 @@ def _score(name: str, point: Point, provenance: Provenance) -> Score:
 def _critique(name: str, remarks: Sequence[Remark], provenance: Provenance) -> Critique:
     found = [
         PrincipleCritique(
-            principle=r.principle, critique=r.critique, finds_nothing=r.finds_nothing,
-            revision=r.revision, failed=r.failed,
+            principle=r.principle,
+            critique=r.critique,
+            finds_nothing=r.finds_nothing,
+            revision=r.revision,
+            failed=r.failed,
         )
         for r in remarks
-    ]  # fmt: skip
+    ]
     return Critique(id=name, principles=found, provenance=provenance)

@@ -111,15 +111,26 @@ class Finding:
     def facts(self) -> dict[str, Any]:
         """For a manifest."""
         return {
-            "what": self.use.what, "model": self.use.model, "license": self.use.license,
-            "count": self.use.count, "rows": list(self.use.rows), "trains": self.trains,
-            "clause": self.clause, "source": self.source,
-        }  # fmt: skip
+            "what": self.use.what,
+            "model": self.use.model,
+            "license": self.use.license,
+            "count": self.use.count,
+            "rows": list(self.use.rows),
+            "trains": self.trains,
+            "clause": self.clause,
+            "source": self.source,
+        }
 
 
 def finding_of(facts: dict[str, Any]) -> Finding:
     """What `Finding.facts` gave."""
-    use = Use(facts["what"], facts["model"], facts["license"], facts["count"], tuple(facts["rows"]))
+    use = Use(
+        what=facts["what"],
+        model=facts["model"],
+        license=facts["license"],
+        count=facts["count"],
+        rows=tuple(facts["rows"]),
+    )
     return Finding(use, facts["trains"], facts["clause"], facts["source"])
 
 

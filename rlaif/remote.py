@@ -60,7 +60,9 @@ class RemoteJudge:
     ) -> Iterator[Comparison]:
         """See `Judge.compare_many`."""
         bar = progress_bar(rows, "pair") if progress else None
-        return self._many(map(_pair, rows), "pairwise", "pairs", Comparison, bar)
+        return self._many(
+            rows=map(_pair, rows), endpoint="pairwise", key="pairs", form=Comparison, bar=bar
+        )
 
     def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
         """See `Judge.score`."""
@@ -71,7 +73,9 @@ class RemoteJudge:
     ) -> Iterator[Score]:
         """See `Judge.score_many`."""
         bar = progress_bar(rows, "response") if progress else None
-        return self._many(map(_single, rows), "pointwise", "items", Score, bar)
+        return self._many(
+            rows=map(_single, rows), endpoint="pointwise", key="items", form=Score, bar=bar
+        )
 
     def critique(
         self,

@@ -55,9 +55,11 @@ def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
     data, constitution = str(folder / "pairs.jsonl"), str(folder / "constitution.yaml")
     began, cpu = time.perf_counter(), time.process_time()
     summary = run_label(
-        prepare(data, constitution, settings), folder / "run", cache_path=folder / "cache.sqlite",
+        prepare(data, constitution, settings),
+        folder / "run",
+        cache_path=folder / "cache.sqlite",
         shard_rows=SHARD_ROWS if labelers else None,
-    )  # fmt: skip
+    )
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()
@@ -98,10 +100,19 @@ def main() -> None:
             write_data(folder / "pairs.jsonl", pairs)
             write_constitution(folder / "constitution.yaml", args.principles)
             done = subprocess.run(
-                [sys.executable, __file__, "--folder", scratch, "--orders", args.orders,
-                 *(["--labelers", str(args.labelers)] if args.labelers else [])],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    __file__,
+                    "--folder",
+                    scratch,
+                    "--orders",
+                    args.orders,
+                    *(["--labelers", str(args.labelers)] if args.labelers else []),
+                ],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             found = json.loads(done.stdout)
         rows.append(
             (
@@ -114,8 +125,15 @@ def main() -> None:
                 f"{found['again_seconds']:.2f}",
             )
         )
-    header = ["pairs", "verdicts", "verdicts/s", "once started", "per CPU second here", "peak MiB",
-              "again, seconds"]  # fmt: skip
+    header = [
+        "pairs",
+        "verdicts",
+        "verdicts/s",
+        "once started",
+        "per CPU second here",
+        "peak MiB",
+        "again, seconds",
+    ]
     print(table(header, rows))
 
 

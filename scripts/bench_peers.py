@@ -58,8 +58,14 @@ from rlaif.cli.output import quiet_libraries, table
 from rlaif.engines.base import create_engine
 
 CONTENDERS = (
-    "rlaif", "planned", "packed", "generate", "generate-uncached", "http", "transformers",
-)  # fmt: skip
+    "rlaif",
+    "planned",
+    "packed",
+    "generate",
+    "generate-uncached",
+    "http",
+    "transformers",
+)
 ON_ONE_ENGINE = ("rlaif", "planned", "generate")
 """Contenders that can take turns on one engine, so that a GPU need not load it three times."""
 WARM_UP_PAIRS = 20
@@ -180,13 +186,18 @@ def main() -> None:
         "--serial", action="store_true", help="one process after the other, as always on a GPU"
     )
     parser.add_argument(
-        "--patience", type=float, default=math.inf, metavar="SECONDS",
+        "--patience",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
         help="leave a contender out of a workload whose repetitions would take it longer",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--work", type=Path, default=Path(tempfile.gettempdir()) / "rlaif-peers",
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "rlaif-peers",
         help="where labelers' environments are made and kept (default %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     quiet_libraries()
@@ -207,7 +218,14 @@ def main() -> None:
                     stack.callback(processes[-1].close)
                 for number, workload in enumerate(workloads):
                     folder = Path(scratch) / str(number)
-                    measure(processes, args, workload, folder, 1000 * number, found[number])
+                    measure(
+                        processes=processes,
+                        args=args,
+                        workload=workload,
+                        folder=folder,
+                        seed=1000 * number,
+                        found=found[number],
+                    )
                     report(args, workload, found[number])
 
 
@@ -305,8 +323,14 @@ def report(args: argparse.Namespace, workload: Workload, measured: Found) -> Non
         )
         for e in found
     ]
-    header = ["contender", "verdicts/s", f"{first} is faster by", "from to", "limit fraction",
-              "computed / planned"]  # fmt: skip
+    header = [
+        "contender",
+        "verdicts/s",
+        f"{first} is faster by",
+        "from to",
+        "limit fraction",
+        "computed / planned",
+    ]
     print(", ".join(f"{key} {value}" for key, value in arguments.items()))
     print(table(header, rows))
     for name, expected in measured.left_out.items():

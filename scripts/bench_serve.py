@@ -87,11 +87,32 @@ def timed(work: Callable[[], int], expected: int) -> float:
 def serve(engine: str, model: str, folder: str) -> subprocess.Popen[bytes]:
     """A server process that is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--engine", engine, "--port",
-         str(PORT), "--cache-folder", folder, "--judge", model, "--writer", model, "--template",
-         "demo", "--pointwise", "anchored", "--label-mass-floor", "0"],
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "serve",
+            "-c",
+            "demo",
+            "--engine",
+            engine,
+            "--port",
+            str(PORT),
+            "--cache-folder",
+            folder,
+            "--judge",
+            model,
+            "--writer",
+            model,
+            "--template",
+            "demo",
+            "--pointwise",
+            "anchored",
+            "--label-mass-floor",
+            "0",
+        ],
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     for _ in range(600):
         try:
             if httpx.get(f"http://127.0.0.1:{PORT}/health").status_code == 200:
@@ -104,10 +125,13 @@ def serve(engine: str, model: str, folder: str) -> subprocess.Popen[bytes]:
 def one_by_one(rows: list[dict[str, str]], clients: int) -> int:
     """One request per pair, from several clients."""
     with (
-        httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=600,
-                     limits=httpx.Limits(max_connections=clients)) as http,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{PORT}",
+            timeout=600,
+            limits=httpx.Limits(max_connections=clients),
+        ) as http,
         ThreadPoolExecutor(clients) as pool,
-    ):  # fmt: skip
+    ):
         answers = pool.map(lambda row: http.post("/v1/judge/pairwise", json=row), rows)
         return sum(answer.status_code == 200 for answer in answers)
 
@@ -141,9 +165,14 @@ def measure(args: argparse.Namespace, model: str) -> None:
                     bare.close()
                 elif way == "api":
                     with Judge(
-                        "demo", model, engine=args.engine, cache_folder=folder, template="demo",
-                        pointwise="anchored", label_mass_floor=0.0,
-                    ) as judge:  # fmt: skip
+                        "demo",
+                        model,
+                        engine=args.engine,
+                        cache_folder=folder,
+                        template="demo",
+                        pointwise="anchored",
+                        label_mass_floor=0.0,
+                    ) as judge:
                         list(judge.compare_many(warm))
                         seconds = timed(lambda: len(list(judge.compare_many(rows))), args.pairs)  # noqa: B023
                 else:

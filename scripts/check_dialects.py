@@ -135,8 +135,13 @@ print(json.dumps(out))
 def ask(model: str, system: str, user: str) -> str:
     """What the server says to a chat."""
     messages = [{"role": "system", "content": system}] if system else []
-    body = {"model": model, "messages": [*messages, {"role": "user", "content": user}],
-            "temperature": 0, "max_tokens": 2048, "n": 1}  # fmt: skip
+    body = {
+        "model": model,
+        "messages": [*messages, {"role": "user", "content": user}],
+        "temperature": 0,
+        "max_tokens": 2048,
+        "n": 1,
+    }
     answer = httpx.post(f"{URL}/v1/chat/completions", json=body, timeout=120)
     if answer.status_code != 200:
         raise SystemExit(f"refused: {answer.text}")
@@ -164,9 +169,11 @@ def environment(work: Path, name: str, *packages: str) -> Path:
 def run(python: Path, code: str, *arguments: str) -> Any:
     """The JSON on the last line that a driver prints."""
     done = subprocess.run(
-        [str(python), "-c", code, *arguments], capture_output=True, text=True,
+        [str(python), "-c", code, *arguments],
+        capture_output=True,
+        text=True,
         env={**os.environ, "DEEPEVAL_TELEMETRY_OPT_OUT": "YES"},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -221,13 +228,35 @@ def promptfoo(work: Path, cases: list[dict[str, str]], args: argparse.Namespace)
     if not (binary / "promptfoo").exists():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--silent", "node@22",
-             "promptfoo@0.123.0"], cwd=folder, check=True,
-        )  # fmt: skip
+            [
+                "npm",
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--silent",
+                "node@22",
+                "promptfoo@0.123.0",
+            ],
+            cwd=folder,
+            check=True,
+        )
     subprocess.run(
-        [sys.executable, "-m", "rlaif", "harness", "promptfoo", "-c", "demo", "--url", URL, "-o",
-         str(folder / "config")], check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "harness",
+            "promptfoo",
+            "-c",
+            "demo",
+            "--url",
+            URL,
+            "-o",
+            str(folder / "config"),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     import yaml
 
     path = folder / "config" / "promptfooconfig.yaml"
@@ -245,10 +274,16 @@ def promptfoo(work: Path, cases: list[dict[str, str]], args: argparse.Namespace)
     out = folder / "out.json"
     subprocess.run(
         [str(binary / "promptfoo"), "eval", "-c", str(path), "--no-cache", "-o", str(out)],
-        cwd=folder, stdout=subprocess.DEVNULL,
-        env={**os.environ, "PATH": f"{binary}:{os.environ['PATH']}", "RLAIF_TOKEN": "none",
-             "PROMPTFOO_DISABLE_TELEMETRY": "1", "PROMPTFOO_CONFIG_DIR": str(folder / "state")},
-    )  # fmt: skip
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "PATH": f"{binary}:{os.environ['PATH']}",
+            "RLAIF_TOKEN": "none",
+            "PROMPTFOO_DISABLE_TELEMETRY": "1",
+            "PROMPTFOO_CONFIG_DIR": str(folder / "state"),
+        },
+    )
     results = json.loads(out.read_text())["results"]["results"]
     by_prompt = {case["prompt"]: case for case in cases}
     for result in results:
@@ -274,9 +309,22 @@ def arena_hard(work: Path, cases: list[dict[str, str]], args: argparse.Namespace
     python = environment(work, "arena-hard", "openai", "pyyaml", "tqdm", "shortuuid", "pandas")
     folder = work / "arena-hard-run"
     subprocess.run(
-        [sys.executable, "-m", "rlaif", "harness", "arena-hard", "-c", "demo", "--url", URL, "-o",
-         str(folder)], check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "harness",
+            "arena-hard",
+            "-c",
+            "demo",
+            "--url",
+            URL,
+            "-o",
+            str(folder),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     setting = yaml.safe_load((folder / "setting.yaml").read_text())
     setting["model_list"] = ["model-b"]
     (folder / "setting.yaml").write_text(yaml.safe_dump(setting))
@@ -294,22 +342,35 @@ def arena_hard(work: Path, cases: list[dict[str, str]], args: argparse.Namespace
     )
     for model, side in ((baseline, "a"), ("model-b", "b")):
         lines = [
-            {"uid": c["id"], "model": model,
-             "messages": [{"role": "user", "content": c["prompt"]},
-                          {"role": "assistant", "content": {"answer": c[side]}}]}
+            {
+                "uid": c["id"],
+                "model": model,
+                "messages": [
+                    {"role": "user", "content": c["prompt"]},
+                    {"role": "assistant", "content": {"answer": c[side]}},
+                ],
+            }
             for c in cases
-        ]  # fmt: skip
+        ]
         path = data / "model_answer" / f"{model}.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     judged = data / "model_judgment" / setting["judge_model"] / "model-b.jsonl"
     judged.unlink(missing_ok=True)
     subprocess.run(
-        [str(python), str(checkout / "gen_judgment.py"), "--setting-file",
-         str((folder / "setting.yaml").resolve()), "--endpoint-file",
-         str((folder / "endpoints.yaml").resolve())],
-        cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(checkout)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            str(python),
+            str(checkout / "gen_judgment.py"),
+            "--setting-file",
+            str((folder / "setting.yaml").resolve()),
+            "--endpoint-file",
+            str((folder / "endpoints.yaml").resolve()),
+        ],
+        cwd=folder,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     found = {row["uid"]: row for row in map(json.loads, judged.read_text().splitlines())}
     for case in cases:
         compared, _ = native(case)
@@ -381,11 +442,25 @@ def main() -> None:
     ]
     (args.work / "cases.json").write_text(json.dumps(cases))
     server = subprocess.Popen(
-        [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--engine", "packed", "--port",
-         str(PORT), "--alias", f"{ALIAS}=demo:rewardbench", "--alias", "gpt-4=demo:mt-bench",
-         "--cache-folder",
-         str(args.work / "cache")],
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "serve",
+            "-c",
+            "demo",
+            "--engine",
+            "packed",
+            "--port",
+            str(PORT),
+            "--alias",
+            f"{ALIAS}=demo:rewardbench",
+            "--alias",
+            "gpt-4=demo:mt-bench",
+            "--cache-folder",
+            str(args.work / "cache"),
+        ],
+    )
     try:
         while True:
             try:

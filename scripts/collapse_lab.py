@@ -60,9 +60,12 @@ def run_regression(seeds: int, out: Path) -> None:
         f"{verdict(highest < bound)}"
     )
     curves(
-        out / "regression.svg", "Regression on one's own labels", "generation", "error / first",
+        out / "regression.svg",
+        "Regression on one's own labels",
+        "generation",
+        "error / first",
         {way: curve.errors for way, curve in found.items()},
-    )  # fmt: skip
+    )
 
 
 def _language(seed: int, out: str) -> None:
@@ -154,9 +157,12 @@ def run_preferences(seeds: int, out: Path, human: Sequence[float]) -> None:
                 holds = min(support) >= 0.6 and not any(trips)
                 print(f"preferences: 60% kept, never tripped: {verdict(holds)}")
     curves(
-        out / "preferences.svg", "Effective support of a self-curating policy", "round",
-        "share of people's", lines,
-    )  # fmt: skip
+        out / "preferences.svg",
+        "Effective support of a self-curating policy",
+        "round",
+        "share of people's",
+        lines,
+    )
 
 
 def run_quota(seeds: int, out: Path) -> None:

@@ -96,8 +96,20 @@ def main() -> None:
             path = Path(scratch) / "principle-first.txt"
             path.write_text("---\nlabels: [A, B]\n---\n" + PRINCIPLE_FIRST[template])
             layout = str(path)
-        one = answers(base, template, args.constitution, args.pairs, args.seed)
-        two = answers(other, layout, args.constitution, args.pairs, args.seed)
+        one = answers(
+            settings=base,
+            template=template,
+            constitution=args.constitution,
+            pairs=args.pairs,
+            seed=args.seed,
+        )
+        two = answers(
+            settings=other,
+            template=layout,
+            constitution=args.constitution,
+            pairs=args.pairs,
+            seed=args.seed,
+        )
     report(one, two)
 
 

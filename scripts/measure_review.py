@@ -35,7 +35,7 @@ def main() -> None:
     for name in ("demo", "flat"):
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                one(Path(folder), name, args.pairs, seed, args.engine)
+                one(folder=Path(folder), name=name, count=args.pairs, seed=seed, engine=args.engine)
 
 
 def one(folder: Path, name: str, count: int, seed: int, engine: str) -> None:

@@ -14,7 +14,19 @@ from rlaif.review.integrity import prevalence, report_reviewers
 from rlaif.review.items import Item, Opinion
 
 TEXT = [{"role": "assistant", "content": "word " * 60}]
-ITEM = Item("x", 1, [], TEXT, TEXT, "decided", "a", "", 0.9, 1.0, opinions=[Opinion("p", 0.9)])
+ITEM = Item(
+    id="x",
+    row=1,
+    prompt=[],
+    a=TEXT,
+    b=TEXT,
+    status="decided",
+    winner="a",
+    reason="",
+    p_a=0.9,
+    order_consistency=1.0,
+    opinions=[Opinion("p", 0.9)],
+)
 
 
 def crowd(
@@ -35,7 +47,18 @@ def crowd(
     tasks = []
     for n in range(planted + pairs):
         gold = ("b" if n % 3 == 0 else "a") if n < planted else ""
-        tasks.append(Task(n, replace(ITEM, id=f"n{n}"), [], False, False, 1.0, 1, gold))
+        tasks.append(
+            Task(
+                number=n,
+                item=replace(ITEM, id=f"n{n}"),
+                reasons=[],
+                audit=False,
+                certain=False,
+                inclusion=1.0,
+                wanted=1,
+                gold=gold,
+            )
+        )
     said: list[Decision] = []
     lazy = {f"r{k}": bool(k < round(share * reviewers)) for k in range(reviewers)}
     for name, contaminated in lazy.items():
@@ -50,8 +73,21 @@ def crowd(
             kind = "model" if contaminated else "human"
             shift = rng.normal(1.5 if contaminated else 0.0, 1.0)
             text = f"{kind} {shift:.4f}" if place < edits else ""
-            said.append(Decision(len(said), int(n), name, verdict, "ab"[int(rng.integers(2))], True,  # type: ignore[arg-type]
-                                 float(rng.lognormal(3, 0.5)), 0.0, "", text, 0))  # fmt: skip
+            said.append(
+                Decision(
+                    number=len(said),
+                    item=int(n),
+                    reviewer=name,
+                    verdict=verdict,  # type: ignore[arg-type]
+                    first="ab"[int(rng.integers(2))],
+                    blind=True,
+                    seconds=float(rng.lognormal(3, 0.5)),
+                    at=0.0,
+                    note="",
+                    edited=text,
+                    pasted=0,
+                )
+            )
     people = [f"human {x:.4f}" for x in rng.normal(0, 1, 200)]
     return tasks, said, lazy, people
 
@@ -75,9 +111,11 @@ def main() -> None:
                     np.random.default_rng(seed), args.reviewers, share
                 )
                 reports = report_reviewers(
-                    tasks, said, detector=score if with_detector else None,
+                    tasks,
+                    said,
+                    detector=score if with_detector else None,
                     human_texts=people if with_detector else (),
-                )  # fmt: skip
+                )
                 truth = [lazy[r.name] for r in reports]
                 if any(truth):
                     aucs.append(roc_auc_score(truth, [-r.p for r in reports]))
@@ -89,9 +127,13 @@ def main() -> None:
                 f"{100 * share:.0f}% contaminated, {how} a detector: prevalence "
                 f"{100 * np.mean(rates):.1f}% (SD {100 * np.std(rates):.1f}), attentive ones "
                 f"flagged {100 * np.mean(flagged):.1f}%"
-                + (f", the others {100 * np.mean(caught):.0f}%, AUC {np.mean(aucs):.3f} (least "
-                   f"{min(aucs):.3f})" if aucs else "")
-            )  # fmt: skip
+                + (
+                    f", the others {100 * np.mean(caught):.0f}%, AUC {np.mean(aucs):.3f} (least "
+                    f"{min(aucs):.3f})"
+                    if aucs
+                    else ""
+                )
+            )
 
 
 if __name__ == "__main__":

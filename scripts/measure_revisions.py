@@ -55,14 +55,37 @@ def main() -> None:
                 row = {"id": f"t{i}", "prompt": prompt, "response": world.response(prompt)}
                 file.write(json.dumps(row) + "\n")
         subprocess.run(
-            [sys.executable, "-m", "rlaif", "critique", str(folder / "rows.jsonl"), "-c", "demo",
-             "-m", args.writer, "--templates", "demo", "--judge", "demo",
-             "--judge-engine", "packed", "--temperature", str(args.temperature),
-             "--rounds", str(args.rounds),
-             "--principles", args.principles, "--cache", str(folder / "cache"),
-             *(["--until-no-gain"] if args.until_no_gain else []), "-o", str(folder / "run")],
-            stdout=sys.stderr, check=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "rlaif",
+                "critique",
+                str(folder / "rows.jsonl"),
+                "-c",
+                "demo",
+                "-m",
+                args.writer,
+                "--templates",
+                "demo",
+                "--judge",
+                "demo",
+                "--judge-engine",
+                "packed",
+                "--temperature",
+                str(args.temperature),
+                "--rounds",
+                str(args.rounds),
+                "--principles",
+                args.principles,
+                "--cache",
+                str(folder / "cache"),
+                *(["--until-no-gain"] if args.until_no_gain else []),
+                "-o",
+                str(folder / "run"),
+            ],
+            stdout=sys.stderr,
+            check=True,
+        )
         report(folder / "run", args.rounds)
 
 
@@ -88,8 +111,10 @@ def report(run: Path, rounds: int) -> None:
     ]
     print(table(["after round", "principles violated, mean", "none violated"], rows))
     decided = overall[1] + overall[-1]
-    print(f"\nfinal revision better than the original: {share(overall[1], decided)} "
-          f"({overall[1]} better, {overall[-1]} worse, {overall[0]} equal)")  # fmt: skip
+    print(
+        f"\nfinal revision better than the original: {share(overall[1], decided)} "
+        f"({overall[1]} better, {overall[-1]} worse, {overall[0]} equal)"
+    )
     total = len(traces)
     print(f"responses that speak of what was asked: {kept[0] / total:.1%} -> {kept[1] / total:.1%}")
     pairs = {p["id"]: p for p in read(run / "pairs.jsonl")}

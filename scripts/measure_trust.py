@@ -74,8 +74,10 @@ def averaging(args: argparse.Namespace) -> None:
         wins, right = [0, 0], [0, 0]
         for t in rng.normal(0, 1.5, n):
             noise = rng.normal(0, 0.7, 2)
-            both = [Verdict("p", "ab", t + offset + noise[0], 1.0),
-                    Verdict("p", "ba", -t + offset + noise[1], 1.0)]  # fmt: skip
+            both = [
+                Verdict("p", "ab", t + offset + noise[0], 1.0),
+                Verdict("p", "ba", -t + offset + noise[1], 1.0),
+            ]
             for k, verdicts in enumerate((both, both[:1])):
                 winner = fold(score_pair(pair, [p], verdicts, asked_only=True), settings).winner
                 wins[k] += winner == "a"
@@ -126,17 +128,33 @@ def false_alarms(args: argparse.Namespace) -> None:
         quality = rng.normal(0, 2, n)
         noise = rng.normal(0, 0.5, (2, n))
         o = Opinions(
-            quality + noise[0], quality + noise[1], np.ones(n, dtype=bool), 1, 1.0, "judge"
+            ab=quality + noise[0],
+            ba=quality + noise[1],
+            asked=np.ones(n, dtype=bool),
+            tier=1,
+            weight=1.0,
+            source="judge",
         )
         p = sigmoid(o.logits)
         own = rng.random(n) < 0.5
         outcomes = Outcomes(
-            [str(i) for i in range(n)], np.arange(1, n + 1), p, np.where(p > 0.5, 1, -1),
-            ["decided"] * n, {"only": o},
-            (["qwen" if x else "llama" for x in own], ["llama" if x else "qwen" for x in own]),
-            {k: (rng.poisson(9.0, n).astype(float), rng.poisson(9.0, n).astype(float))
-             for k in ("length", "markdown", "assertive")}, "judge", "qwen",
-        )  # fmt: skip
+            ids=[str(i) for i in range(n)],
+            rows=np.arange(1, n + 1),
+            p_a=p,
+            winner=np.where(p > 0.5, 1, -1),
+            status=["decided"] * n,
+            principles={"only": o},
+            origins=(
+                ["qwen" if x else "llama" for x in own],
+                ["llama" if x else "qwen" for x in own],
+            ),
+            texts={
+                k: (rng.poisson(9.0, n).astype(float), rng.poisson(9.0, n).astype(float))
+                for k in ("length", "markdown", "assertive")
+            },
+            name="judge",
+            judge="qwen",
+        )
         label = np.where(rng.random(n) < sigmoid(quality), 1, -1)
         flagged += any(
             f.flagged for f in bias_report(outcomes, label=label, groups=outcomes.ids).findings
@@ -199,9 +217,20 @@ def panels(args: argparse.Namespace) -> None:
         for k in range(3):
             noise = np.sqrt(shared) * common + np.sqrt(1 - shared) * rng.normal(0, 1.3, n)
             p = sigmoid(label + noise)
-            members.append(Outcomes([str(i) for i in range(n)], np.arange(n), p,
-                                    np.where(p > 0.5, 1, -1), ["decided"] * n, {},
-                                    ([""] * n, [""] * n), {}, f"j{k}", f"j{k}"))  # fmt: skip
+            members.append(
+                Outcomes(
+                    ids=[str(i) for i in range(n)],
+                    rows=np.arange(n),
+                    p_a=p,
+                    winner=np.where(p > 0.5, 1, -1),
+                    status=["decided"] * n,
+                    principles={},
+                    origins=([""] * n, [""] * n),
+                    texts={},
+                    name=f"j{k}",
+                    judge=f"j{k}",
+                )
+            )
         folded, _ = panel_outcomes(members, "mean")
         r = panel_report(members, folded, label, [str(i) for i in range(n)], mode="mean")
         print(
@@ -234,8 +263,12 @@ def demo_rows(pairs: int, path: Path) -> None:
     with path.open("w") as file:
         for p in World(77, "test").pairs(pairs):
             label = {1: "a", -1: "b", 0: "tie"}[prefer(p.prompt, p.response_a, p.response_b)]
-            row = {"prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b,
-                   "label": label}  # fmt: skip
+            row = {
+                "prompt": p.prompt,
+                "response_a": p.response_a,
+                "response_b": p.response_b,
+                "label": label,
+            }
             file.write(json.dumps(row) + "\n")
 
 
@@ -256,10 +289,16 @@ def stopping(args: argparse.Namespace) -> None:
             'schema: 1\nname: flat\nversion: "1"\nextends: [demo]\nprinciples:\n'
             + "".join(
                 f"  - {{id: {i}, tier: 1}}\n"
-                for i in ("refuse-danger", "protect-personal-data", "admit-not-knowing",
-                          "stay-on-topic", "be-polite", "be-concise")
+                for i in (
+                    "refuse-danger",
+                    "protect-personal-data",
+                    "admit-not-knowing",
+                    "stay-on-topic",
+                    "be-polite",
+                    "be-concise",
+                )
             )
-        )  # fmt: skip
+        )
         for constitution in ("demo", str(flat)):
             whole: dict[int, int] = {}
             for way, changes in {
@@ -305,9 +344,14 @@ def attacks(args: argparse.Namespace) -> None:
         demo_rows(200, folder / "data.jsonl")
         data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         found = evaluate(
-            [Candidate("demo", settings(args))], data, folder / "labeled",
-            cache_path=folder / "c.sqlite", bias=True, attacks=load_attacks(), most_variants=100,
-        )  # fmt: skip
+            [Candidate("demo", settings(args))],
+            data,
+            folder / "labeled",
+            cache_path=folder / "c.sqlite",
+            bias=True,
+            attacks=load_attacks(),
+            most_variants=100,
+        )
         (results,) = found.attacks.values()
         for a in results:
             print(f"{a.attack}: flipped {a.flipped}, detected {100 * a.detected:.0f}%")
@@ -317,10 +361,18 @@ def attacks(args: argparse.Namespace) -> None:
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "position": position, "averaging": averaging, "length": length, "own-family": own_family,
-    "false-alarms": false_alarms, "calibration": calibration, "guarantee": guarantee,
-    "panels": panels, "powered": powered, "stopping": stopping, "attacks": attacks,
-}  # fmt: skip
+    "position": position,
+    "averaging": averaging,
+    "length": length,
+    "own-family": own_family,
+    "false-alarms": false_alarms,
+    "calibration": calibration,
+    "guarantee": guarantee,
+    "panels": panels,
+    "powered": powered,
+    "stopping": stopping,
+    "attacks": attacks,
+}
 
 
 def main() -> None:

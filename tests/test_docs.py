@@ -49,8 +49,11 @@ def test_readme_session_runs_as_written(tmp_path: Path) -> None:
         assert program == "rlaif"
         done = subprocess.run(
             [sys.executable, "-m", "rlaif", *arguments],
-            cwd=cwd, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, line + done.stderr[-2000:]
     assert (cwd / "policies" / "first" / "model.safetensors").is_file()
     assert (cwd / "runs" / "first" / "report.html").is_file()
@@ -64,8 +67,11 @@ def test_recipe_of_the_readme_runs_as_written(tmp_path: Path) -> None:
         assert program == "rlaif"
         done = subprocess.run(
             [sys.executable, "-m", "rlaif", *arguments],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, line + done.stderr[-2000:]
     assert (tmp_path / "policies" / "final" / "model.safetensors").is_file()
     assert (tmp_path / "runs" / "revised" / "sft.jsonl").stat().st_size > 0

@@ -114,9 +114,12 @@ def audit(
     extras = extras or Extras()
     texts = sum(len(row.texts) for row in data)
     report = AuditReport(
-        len(data), texts, len(reference or ()), human_share(list(data)),
-        max((row.depth for row in data), default=0),
-    )  # fmt: skip
+        rows=len(data),
+        texts=texts,
+        reference_rows=len(reference or ()),
+        human_share=human_share(list(data)),
+        depth=max((row.depth for row in data), default=0),
+    )
     _origin(report, limits)
     found: Found = []
     if reference is not None and min(len(data), len(reference)) < LEAST_TEXTS:
@@ -145,7 +148,7 @@ def audit(
         for name, values in scores.items():
             found += drifts_by_slice(name, values, (where[0], where[1]), limits)
         report.by_slice = _by_slice((ours, theirs), scores)
-        _unmeasured(report, found, data, reference, extras)
+        _unmeasured(report=report, found=found, data=data, reference=reference, extras=extras)
     else:
         report.notes.append(
             "nothing to compare with: diversity, tails, drift and slices need --against DATA"
@@ -225,10 +228,19 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
         # A row that is left out for its length must not stop what was mixed as a tenth.
         slack = min(1.0 / max(report.rows, 1), 0.1 * wanted)
         check = exact(
-            Check("rows of people", "origin", share, share, share, share, None, wanted,
-                  unit="share by weight"),
+            Check(
+                name="rows of people",
+                group="origin",
+                value=share,
+                low=share,
+                high=share,
+                data=share,
+                reference=None,
+                limit=wanted,
+                unit="share by weight",
+            ),
             slack,
-        )  # fmt: skip
+        )
         report.checks.append(check)
         if check.tripped:
             report.trip(f"the human share is {share:.1%}, under {wanted:.1%}", "origin")
@@ -290,9 +302,15 @@ def _by_slice(
                 means.append(float(np.mean(picked)) if picked else None)
                 counts.append(len(picked))
             found.append(
-                {"slice": name, "attribute": attribute, "rows": counts[0], "data": means[0],
-                 "reference_rows": counts[1], "reference": means[1]}
-            )  # fmt: skip
+                {
+                    "slice": name,
+                    "attribute": attribute,
+                    "rows": counts[0],
+                    "data": means[0],
+                    "reference_rows": counts[1],
+                    "reference": means[1],
+                }
+            )
     return found
 
 

@@ -53,8 +53,10 @@ def sampled(rows: Sequence[AuditRow], seed: int, most: int | None = None) -> lis
     if len({row.weight for row in rows}) == 1:
         return rng.sample(list(rows), most)
     # Weighted, without replacement (Efraimidis and Spirakis 2006).
-    keys = [(rng.random() ** (1.0 / row.weight) if row.weight else -1.0, i)
-            for i, row in enumerate(rows)]  # fmt: skip
+    keys = [
+        (rng.random() ** (1.0 / row.weight) if row.weight else -1.0, i)
+        for i, row in enumerate(rows)
+    ]
     return [rows[i] for _, i in sorted(keys, reverse=True)[:most]]
 
 

@@ -99,8 +99,9 @@ def losses(
                 found[name] = (now_kept, then_kept)
         if vectors is not None:
             found["diversity by embedding"] = (
-                _spread(vectors[0], ours), _spread(vectors[1], theirs)
-            )  # fmt: skip
+                _spread(vectors[0], ours),
+                _spread(vectors[1], theirs),
+            )
         return found
 
     compared = compare(len(places[0]), len(places[1]), measure, limits.seed)
@@ -109,8 +110,15 @@ def losses(
         rare = name in TAILS
         limit = limits.tail_floor if rare else limits.floor
         check = Check(
-            name, "tail" if rare else "diversity", 0, 0, 0, c.data, c.reference, limit
-        )  # fmt: skip
+            name=name,
+            group="tail" if rare else "diversity",
+            value=0,
+            low=0,
+            high=0,
+            data=c.data,
+            reference=c.reference,
+            limit=limit,
+        )
         made.append(held(check, Estimate(c.ratio, c.error, False)))
     return made
 
@@ -155,9 +163,17 @@ def repeats(
     some = sampled(data, limits.seed, MOST_COMPARED)
     ours = len(near_duplicates([Fields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR))
     check = Check(
-        "the share of rows that repeat another", "duplicates", 0, 0, 0, ours / len(some), None,
-        limits.duplicates_alone, least=False, unit="share of the rows",
-    )  # fmt: skip
+        name="the share of rows that repeat another",
+        group="duplicates",
+        value=0,
+        low=0,
+        high=0,
+        data=ours / len(some),
+        reference=None,
+        limit=limits.duplicates_alone,
+        least=False,
+        unit="share of the rows",
+    )
     found.append(held(check, one_share(ours, len(some))))
     if reference is not None:
         # There are the more duplicates the more texts there are: as many of each, one a row.
@@ -165,19 +181,34 @@ def repeats(
         count = min(len(some), len(there))
         mine, others = (_repeated(side, count, limits.seed) for side in (some, there))
         check = Check(
-            "the share of near-duplicates", "duplicates", 0, 0, 0, mine / count, others / count,
-            limits.duplicates, least=False, unit="share of the rows more than in the reference",
-        )  # fmt: skip
+            name="the share of near-duplicates",
+            group="duplicates",
+            value=0,
+            low=0,
+            high=0,
+            data=mine / count,
+            reference=others / count,
+            limit=limits.duplicates,
+            least=False,
+            unit="share of the rows more than in the reference",
+        )
         found.append(held(check, share_difference(mine, count, others, count)))
     else:
         said = [" ".join(row.texts[0].split()) for row in some]
         long = [text for text in said if len(text.split()) >= LEAST_WORDS]
         again = len(long) - len(set(long))
         check = Check(
-            "the share of rows that answer as another does", "duplicates", 0, 0, 0,
-            again / len(some), None, limits.duplicates_alone, least=False,
+            name="the share of rows that answer as another does",
+            group="duplicates",
+            value=0,
+            low=0,
+            high=0,
+            data=again / len(some),
+            reference=None,
+            limit=limits.duplicates_alone,
+            least=False,
             unit="share of the rows",
-        )  # fmt: skip
+        )
         found.append(held(check, one_share(again, len(some))))
     found += _said_most(data, reference, limits)
     return found
@@ -209,8 +240,18 @@ def _said_most(
         unit = "share of the rows, by weight, more than in the reference"
     elif len(text.split()) < LEAST_WORDS:
         limit = MOST_SHORT
-    check = Check("the text that is said most", "duplicates", 0, 0, 0, share, there, limit,
-                  least=False, unit=unit)  # fmt: skip
+    check = Check(
+        name="the text that is said most",
+        group="duplicates",
+        value=0,
+        low=0,
+        high=0,
+        data=share,
+        reference=there,
+        limit=limit,
+        least=False,
+        unit=unit,
+    )
     return [held(check, estimate)]
 
 
@@ -239,9 +280,17 @@ def drifts(
         if estimate is None:
             continue
         check = Check(
-            name, "drift", 0, 0, 0, float(np.nanmean(ours)), float(np.nanmean(theirs)),
-            limits.drift, least=estimate.value < 0, unit="standard deviations of the reference",
-        )  # fmt: skip
+            name=name,
+            group="drift",
+            value=0,
+            low=0,
+            high=0,
+            data=float(np.nanmean(ours)),
+            reference=float(np.nanmean(theirs)),
+            limit=limits.drift,
+            least=estimate.value < 0,
+            unit="standard deviations of the reference",
+        )
         if estimate.value < 0:
             check = Check(**{**vars(check), "limit": -limits.drift})
         found.append(held(check, estimate))
@@ -272,10 +321,17 @@ def drifts_by_slice(
             continue
         least = estimate.value < 0
         check = Check(
-            f"{name} in {slice_}", "drift", 0, 0, 0, float(np.nanmean(ours)),
-            float(np.nanmean(theirs)), -limits.drift if least else limits.drift, least=least,
+            name=f"{name} in {slice_}",
+            group="drift",
+            value=0,
+            low=0,
+            high=0,
+            data=float(np.nanmean(ours)),
+            reference=float(np.nanmean(theirs)),
+            limit=-limits.drift if least else limits.drift,
+            least=least,
             unit="standard deviations of the reference",
-        )  # fmt: skip
+        )
         found.append(held(check, estimate))
     return found
 
@@ -326,12 +382,27 @@ def slices(
                 continue
             here = ours[value]
             check = Check(
-                f"slice {kind}:{value}", "slices", 0, 0, 0, here / len(data),
-                there / len(reference), limits.slice_floor,
+                name=f"slice {kind}:{value}",
+                group="slices",
+                value=0,
+                low=0,
+                high=0,
+                data=here / len(data),
+                reference=there / len(reference),
+                limit=limits.slice_floor,
                 unit="of its share in the reference",
-            )  # fmt: skip
+            )
             found.append(
-                held(check, share_ratio(here, len(data), there, len(reference), limits.slice_floor))
+                held(
+                    check,
+                    share_ratio(
+                        hits=here,
+                        total=len(data),
+                        others=there,
+                        of=len(reference),
+                        limit=limits.slice_floor,
+                    ),
+                )
             )
     return found
 
@@ -345,7 +416,14 @@ def perplexities(ours: Sequence[float], theirs: Sequence[float], limits: Thresho
     estimate = Estimate(float(one.mean() - two.mean()), error, True)
     low = estimate.value < 0
     check = Check(
-        "perplexity", "perplexity", 0, 0, 0, float(np.exp(one.mean())), float(np.exp(two.mean())),
-        limits.perplexity_low if low else limits.perplexity_high, least=low,
-    )  # fmt: skip
+        name="perplexity",
+        group="perplexity",
+        value=0,
+        low=0,
+        high=0,
+        data=float(np.exp(one.mean())),
+        reference=float(np.exp(two.mean())),
+        limit=limits.perplexity_low if low else limits.perplexity_high,
+        least=low,
+    )
     return [held(check, estimate)]

@@ -50,9 +50,14 @@ class Reader:
             places = order[start : start + BATCH]
             said = [texts[i] or " " for i in places]
             encoded = self.tokenizer(
-                said, return_tensors="pt", padding=True, truncation=True, max_length=self.longest,
-                return_token_type_ids=False, padding_side="right",
-            )  # fmt: skip
+                said,
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+                max_length=self.longest,
+                return_token_type_ids=False,
+                padding_side="right",
+            )
             yield places, encoded.to(self.device)
 
 

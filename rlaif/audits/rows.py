@@ -134,13 +134,13 @@ def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] |
     kind, depth = _origin(read, evidence, [c.source for c in said] or [read.prompt_origin])
     weight = evidence.get("weight")
     found = AuditRow(
-        prompt,
-        repeated or [" ".join(m["content"] for m in read.prompt)],
-        kind,
-        depth,
-        row_weight(row) if weight is None else row_weight(evidence),
-        read.tags,
-        row,
+        prompt=prompt,
+        texts=repeated or [" ".join(m["content"] for m in read.prompt)],
+        kind=kind,
+        depth=depth,
+        weight=row_weight(row) if weight is None else row_weight(evidence),
+        tags=read.tags,
+        raw=row,
     )
     return found, other
 

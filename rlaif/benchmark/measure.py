@@ -123,14 +123,15 @@ def label_once(engine: WatchedEngine, job: LabelJob, folder: Path) -> Timing:
         )
     after = engine.stats()
     return Timing(
-        seconds,
-        tally.verdicts,
-        tally.pairs,
-        (after.prompt_tokens - before.prompt_tokens) - (after.cached_tokens - before.cached_tokens),
-        labeler.tokens,
-        engine.asking,
-        engine.telling,
-        after.idle_seconds - before.idle_seconds,
+        seconds=seconds,
+        verdicts=tally.verdicts,
+        pairs=tally.pairs,
+        computed=(after.prompt_tokens - before.prompt_tokens)
+        - (after.cached_tokens - before.cached_tokens),
+        tokens=labeler.tokens,
+        asking=engine.asking,
+        telling=engine.telling,
+        idle=after.idle_seconds - before.idle_seconds,
     )
 
 
@@ -167,7 +168,7 @@ def bench(
 
     Raises:
         RlaifError: the engine can't start or the judge can't be used.
-    """  # fmt: skip
+    """
     files = resolve_model(judge.model, judge.revision)
     settings = workload_settings(judge, workload, template)
     timings = []

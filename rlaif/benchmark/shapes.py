@@ -27,11 +27,17 @@ class Shape:
 
 
 SHAPES = {
-    "4m": Shape(4, 256, 768, 8, 8, 32, 2048),
-    "22m": Shape(6, 512, 1536, 8, 8, 64, 2048),
-    "0.6b": Shape(28, 1024, 3072, 16, 8, 128, 151_936),
-    "1.7b": Shape(28, 2048, 6144, 16, 8, 128, 151_936),
-    "8b": Shape(36, 4096, 12_288, 32, 8, 128, 151_936),
+    "4m": Shape(layers=4, hidden=256, ffn=768, heads=8, kv_heads=8, head_dim=32, vocabulary=2048),
+    "22m": Shape(layers=6, hidden=512, ffn=1536, heads=8, kv_heads=8, head_dim=64, vocabulary=2048),
+    "0.6b": Shape(
+        layers=28, hidden=1024, ffn=3072, heads=16, kv_heads=8, head_dim=128, vocabulary=151_936
+    ),
+    "1.7b": Shape(
+        layers=28, hidden=2048, ffn=6144, heads=16, kv_heads=8, head_dim=128, vocabulary=151_936
+    ),
+    "8b": Shape(
+        layers=36, hidden=4096, ffn=12_288, heads=32, kv_heads=8, head_dim=128, vocabulary=151_936
+    ),
 }
 """Two Llamas that a CPU can measure, then the shapes of Qwen3-0.6B, -1.7B and -8B."""
 

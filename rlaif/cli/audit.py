@@ -108,9 +108,13 @@ def command(
     extras = Extras(columns, scorers, run=run if labeled else None, **models)
     report = audit(rows, reference, limits, extras)
     facts = {
-        "data": data, "against": against, "thresholds": limits.facts,
-        "perplexity": perplexity, "embeddings": embeddings, **report.facts,
-    }  # fmt: skip
+        "data": data,
+        "against": against,
+        "thresholds": limits.facts,
+        "perplexity": perplexity,
+        "embeddings": embeddings,
+        **report.facts,
+    }
     if out:
         write_audit(Path(out), report, facts)
     if as_json:

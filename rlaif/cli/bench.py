@@ -45,9 +45,12 @@ another one.
     help="Questions about each pair and order.",
 )
 @click.option(
-    "--context", type=click.IntRange(10), default=600, show_default=True,
+    "--context",
+    type=click.IntRange(10),
+    default=600,
+    show_default=True,
     help="Tokens of a pair's prompt and responses together.",
-)  # fmt: skip
+)
 @click.option("--one-order", is_flag=True, help="Show each pair one way round only.")
 @click.option(
     "--repetitions",

@@ -45,9 +45,12 @@ judge to be less sure than it should be.
 )
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")
 @click.option(
-    "--map", "maps", multiple=True, metavar="NAME=COLUMN",
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="NAME=COLUMN",
     help=f"Where a field is; NAME is label or one of {', '.join(FIELDS)}.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 def command(
     run: str,
@@ -104,8 +107,12 @@ def command(
         )
     try:
         found = calibrate(
-            outcomes, matched.label, matched.group, method=method, per_principle=per_principle  # type: ignore[arg-type]
-        )  # fmt: skip
+            outcomes,
+            matched.label,
+            matched.group,
+            method=method,  # type: ignore[arg-type]
+            per_principle=per_principle,
+        )
     except TooFewLabels as error:
         raise RlaifError(
             f"can't calibrate: {error}", hint="Label more pairs of this run."

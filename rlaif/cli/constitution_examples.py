@@ -33,9 +33,12 @@ Answers are cached: after an edit only what changed is asked again.
 @click.argument("constitution", metavar="C")
 @click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
 @click.option(
-    "--margin", default=0.05, show_default=True, type=click.FloatRange(0, 1),
+    "--margin",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
     help="Least margin |2p - 1| with which `chosen` must win.",
-)  # fmt: skip
+)
 @click.option("--junit", metavar="FILE", help="Also write JUnit XML.")
 @click.option("--watch", is_flag=True, help="Stay, and test again whenever a file changes.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
@@ -71,9 +74,11 @@ def test_command(
     from rlaif.pipeline.service import Service
 
     values, places = merge_settings(
-        {**spread(flags), "model": judge, "template": template}, config,
-        (JudgeSettings, EngineSettings), hidden=frozenset({"judge", "writer", "fold"}),
-    )  # fmt: skip
+        {**spread(flags), "model": judge, "template": template},
+        config,
+        (JudgeSettings, EngineSettings),
+        hidden=frozenset({"judge", "writer", "fold"}),
+    )
     if values.get("engine") in (None, "auto"):
         values["engine"] = "vllm"
     engine = build(EngineSettings, values, places)
@@ -92,7 +97,14 @@ def test_command(
                 note(f"starting the judge {judge!r} on {engine.engine} ...")
                 service = Service({JUDGE: engine}, cache_folder=Path(cache) if cache else None)
                 services.append(stack.enter_context(closing(service)))
-            return _test(loaded, judging, services, margin, junit, as_json)
+            return _test(
+                loaded=loaded,
+                judging=judging,
+                services=services,
+                margin=margin,
+                junit=junit,
+                as_json=as_json,
+            )
 
         if not watch:
             passed = once()
@@ -122,12 +134,21 @@ def _test(
                 f"{junit!r} can't be written ({error.strerror})", hint="Name another file."
             ) from None
     if as_json:
-        print_json([
-            {"principle": r.principle, "example": r.number, "passed": r.passed,
-             "p_chosen": r.p_chosen, "margin": r.margin, "flipped": r.flipped, "reason": r.reason,
-             "place": str(r.place)}
-            for r in results
-        ])  # fmt: skip
+        print_json(
+            [
+                {
+                    "principle": r.principle,
+                    "example": r.number,
+                    "passed": r.passed,
+                    "p_chosen": r.p_chosen,
+                    "margin": r.margin,
+                    "flipped": r.flipped,
+                    "reason": r.reason,
+                    "place": str(r.place),
+                }
+                for r in results
+            ]
+        )
     else:
         rows = []
         for principle in loaded.constitution.principles:

@@ -31,31 +31,56 @@ Examples:
 @click.option("-j", "--judge", default="demo", show_default=True, help="Model that tests them.")
 @click.option("--name", default="induced", show_default=True, help="Of the constitution.")
 @click.option(
-    "--pairs", default=50, show_default=True, type=click.IntRange(1),
+    "--pairs",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
     help="Pairs that principles are proposed for.",
-)  # fmt: skip
+)
 @click.option(
-    "--per-pair", default=2, show_default=True, type=click.IntRange(1, 20),
+    "--per-pair",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 20),
     help="Proposals for each.",
-)  # fmt: skip
+)
 @click.option(
-    "--candidates", default=20, show_default=True, type=click.IntRange(1, 200),
+    "--candidates",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 200),
     help="Most candidates that the judge tests.",
-)  # fmt: skip
+)
 @click.option(
     "--most", default=8, show_default=True, type=click.IntRange(1, 100), help="Most that are kept."
 )
 @click.option(
-    "--proposal", default="plain", show_default=True, metavar="TEMPLATE",
+    "--proposal",
+    default="plain",
+    show_default=True,
+    metavar="TEMPLATE",
     help="How the model is asked: a name, or a file such as prompts/induce/plain.txt.",
-)  # fmt: skip
+)
 @labeled_flags
 @click.option("--cache", metavar="DIR", help="What models said. [default: the user's]")
 @settings_options(
     LabelSettings,
-    skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt", "principles", "calibration",
-                    "agreement_target", "agreement_delta", "stop", "stop_error", "pilot"}),
-)  # fmt: skip
+    skip=frozenset(
+        {
+            "judge",
+            "fold",
+            "pairs",
+            "pairs_per_prompt",
+            "principles",
+            "calibration",
+            "agreement_target",
+            "agreement_delta",
+            "stop",
+            "stop_error",
+            "pilot",
+        }
+    ),
+)
 @engine_flags
 def induce_command(
     labeled: str,
@@ -100,25 +125,47 @@ def induce_command(
         writing = writing.model_copy(update={"engine": "vllm"})
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     propose = model_proposer(
-        writing, template=proposal, per_pair=per_pair, cache_folder=cache_folder,
+        writing,
+        template=proposal,
+        per_pair=per_pair,
+        cache_folder=cache_folder,
         on_engine=lambda model: note(f"starting {model!r} ..."),
-    )  # fmt: skip
+    )
     with closing(Screens(len(data.label))) as screens:
         found = induce(
-            data, folder, propose, settings, name=name, pairs=pairs, candidates=candidates,
-            most=most, cache_path=cache_path, on_progress=screens.progress,
+            data,
+            folder,
+            propose,
+            settings,
+            name=name,
+            pairs=pairs,
+            candidates=candidates,
+            most=most,
+            cache_path=cache_path,
+            on_progress=screens.progress,
             on_engine=lambda state: screens.engine(settings, state),
-        )  # fmt: skip
+        )
     if as_json:
-        print_json({
-            "constitution": str(folder / RESULT) if found.kept else None,
-            "accuracy": vars(found.accuracy),
-            "kept": [{"id": k.candidate.id, "question": k.candidate.question,
-                      "accuracy": vars(k.accuracy), "opinions": k.opinions,
-                      "proposed": k.candidate.proposed} for k in found.kept],
-            "dropped": [{"question": c.question, "proposed": c.proposed, "reason": reason}
-                        for c, reason in found.dropped],
-        })  # fmt: skip
+        print_json(
+            {
+                "constitution": str(folder / RESULT) if found.kept else None,
+                "accuracy": vars(found.accuracy),
+                "kept": [
+                    {
+                        "id": k.candidate.id,
+                        "question": k.candidate.question,
+                        "accuracy": vars(k.accuracy),
+                        "opinions": k.opinions,
+                        "proposed": k.candidate.proposed,
+                    }
+                    for k in found.kept
+                ],
+                "dropped": [
+                    {"question": c.question, "proposed": c.proposed, "reason": reason}
+                    for c, reason in found.dropped
+                ],
+            }
+        )
         return
     rows = [
         (k.candidate.question, str(k.accuracy), percent(k.opinions), k.candidate.proposed)

@@ -20,10 +20,21 @@ from rlaif.errors import RlaifError
 from rlaif.pipeline.settings import LabelSettings
 from rlaif.stages.folding import FoldSettings
 
-_UNUSABLE = frozenset({
-    "judge", "fold", "pairs", "pairs_per_prompt", "principles", "calibration", "agreement_target",
-    "agreement_delta", "stop", "stop_error", "pilot",
-})  # fmt: skip
+_UNUSABLE = frozenset(
+    {
+        "judge",
+        "fold",
+        "pairs",
+        "pairs_per_prompt",
+        "principles",
+        "calibration",
+        "agreement_target",
+        "agreement_delta",
+        "stop",
+        "stop_error",
+        "pilot",
+    }
+)
 """Settings under which leaving a principle out can't be computed, or that have no meaning here."""
 
 
@@ -61,7 +72,7 @@ Examples:
 @settings_options(
     LabelSettings,
     skip=_UNUSABLE,
-)  # fmt: skip
+)
 @settings_options(FoldSettings)
 @engine_flags
 def coverage_command(
@@ -107,16 +118,21 @@ def coverage_command(
         job = prepare(data, constitution, settings, split=split)
         with closing(LabelScreen(job.source.count(settings.limit), settings.judge)) as screen:
             run_label(
-                job, run, cache_path=cache_path, on_progress=screen.progress,
+                job,
+                run,
+                cache_path=cache_path,
+                on_progress=screen.progress,
                 on_engine=screen.engine,
-            )  # fmt: skip
+            )
     found = coverage(read_outcomes(run))
     if as_json:
-        print_json({
-            "pairs": found.pairs,
-            "principles": [{**vars(u), "verdict": u.verdict} for u in found.principles],
-            "pairs_of_principles": [{**vars(t), "verdict": t.verdict} for t in found.ties],
-        })  # fmt: skip
+        print_json(
+            {
+                "pairs": found.pairs,
+                "principles": [{**vars(u), "verdict": u.verdict} for u in found.principles],
+                "pairs_of_principles": [{**vars(t), "verdict": t.verdict} for t in found.ties],
+            }
+        )
         return
     rows = [
         (u.principle, u.asked, percent(u.opinions), percent(u.agrees), u.decides, u.verdict)
@@ -142,7 +158,7 @@ def coverage_command(
 @settings_options(
     LabelSettings,
     skip=_UNUSABLE,
-)  # fmt: skip
+)
 @settings_options(FoldSettings)
 @engine_flags
 def ablate_command(
@@ -176,19 +192,30 @@ def ablate_command(
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     with closing(Screens(len(data.label))) as screens:
         found = evaluate(
-            [candidate], data, folder, cache_path=Path(cache) if cache else None,
-            on_progress=screens.progress, on_engine=screens.engine,
-        )  # fmt: skip
+            [candidate],
+            data,
+            folder,
+            cache_path=Path(cache) if cache else None,
+            on_progress=screens.progress,
+            on_engine=screens.engine,
+        )
     (run,) = found.folders.values()
     outcomes = read_outcomes(run)
     own = aligned(data, outcomes)
     ablations = ablate(outcomes, own.label, own.group)
     if as_json:
-        print_json([
-            {"principle": a.principle, "accuracy_without": a.accuracy,
-             "difference": vars(a.test.difference), "p": a.p_adjusted, "verdict": a.verdict}
-            for a in ablations
-        ])  # fmt: skip
+        print_json(
+            [
+                {
+                    "principle": a.principle,
+                    "accuracy_without": a.accuracy,
+                    "difference": vars(a.test.difference),
+                    "p": a.p_adjusted,
+                    "verdict": a.verdict,
+                }
+                for a in ablations
+            ]
+        )
         return
     click.echo(f"accuracy with all: {found.reports[0].agreement.accuracy}")
     rows = [

@@ -39,14 +39,21 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
 @click.command(name="eval", epilog=_EXAMPLES)
 @click.argument("labeled")
 @click.option(
-    "-c", "--constitution", "constitutions", required=True, multiple=True,
+    "-c",
+    "--constitution",
+    "constitutions",
+    required=True,
+    multiple=True,
     help="A YAML file or a shipped name; several are compared on the same pairs.",
-)  # fmt: skip
+)
 @click.option("-o", "--out", required=True, help="Folder of the evaluation; made if missing.")
 @click.option(
-    "-j", "--judge", "judges", multiple=True,
+    "-j",
+    "--judge",
+    "judges",
+    multiple=True,
     help="Model, as NAME or NAME,engine=openai,...; several are compared. [default: demo]",
-)  # fmt: skip
+)
 @labeled_flags
 @click.option(
     "--panel",
@@ -127,11 +134,17 @@ def command(
         note(f"{data.dropped} rows are no labeled pairs and are left out ({place}: {reason})")
     with closing(Screens(len(data.label))) as screens:
         found = evaluate(
-            candidates, data, folder, cache_path=Path(cache) if cache else None, bias=bias,
+            candidates,
+            data,
+            folder,
+            cache_path=Path(cache) if cache else None,
+            bias=bias,
             panels=panels,  # type: ignore[arg-type]
-            attacks=load_attacks(attack_set) if attacks else (), most_variants=variants,
-            on_progress=screens.progress, on_engine=screens.engine,
-        )  # fmt: skip
+            attacks=load_attacks(attack_set) if attacks else (),
+            most_variants=variants,
+            on_progress=screens.progress,
+            on_engine=screens.engine,
+        )
     result = as_data(found)
     write_result(folder / "eval.json", result)
     page = write_evaluation(found, folder)
@@ -143,15 +156,33 @@ def command(
 
 
 def _print(found: Any) -> None:
-    header = ["judge", "pairs", "accuracy", "of decided", "decided", "both orders right", "kappa",
-              "ECE", "Brier"]  # fmt: skip
+    header = [
+        "judge",
+        "pairs",
+        "accuracy",
+        "of decided",
+        "decided",
+        "both orders right",
+        "kappa",
+        "ECE",
+        "Brier",
+    ]
     rows: list[tuple[Any, ...]] = []
     for report in found.reports:
         a, p = report.agreement, report.probabilities
-        rows.append((
-            report.name, report.pairs, a.accuracy, a.of_decided, f"{100 * a.coverage:.1f}%",
-            a.order_consistent or "-", f"{a.kappa:.3f}", f"{p.ece:.3f}", f"{p.brier:.3f}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                report.name,
+                report.pairs,
+                a.accuracy,
+                a.of_decided,
+                f"{100 * a.coverage:.1f}%",
+                a.order_consistent or "-",
+                f"{a.kappa:.3f}",
+                f"{p.ece:.3f}",
+                f"{p.brier:.3f}",
+            )
+        )
     click.echo(table(header, rows))
     ties = found.reports[0].agreement.human_ties
     click.echo(
@@ -165,21 +196,31 @@ def _print(found: Any) -> None:
             )
     for report in found.reports:
         if report.subsets:
-            rows = [(name, a.accuracy.n, a.accuracy, a.order_consistent or "-", f"{a.kappa:.3f}")
-                    for name, a in list(report.subsets.items())[:MOST_PARTS]]  # fmt: skip
+            rows = [
+                (name, a.accuracy.n, a.accuracy, a.order_consistent or "-", f"{a.kappa:.3f}")
+                for name, a in list(report.subsets.items())[:MOST_PARTS]
+            ]
             head = [f"{report.name}: part", "pairs", "accuracy", "both orders right", "kappa"]
             click.echo("\n" + table(head, rows))
-        rows = [(p.principle, f"{100 * p.opinions:.1f}%", p.accuracy, f"{p.kappa:.3f}")
-                for p in report.principles]  # fmt: skip
+        rows = [
+            (p.principle, f"{100 * p.opinions:.1f}%", p.accuracy, f"{p.kappa:.3f}")
+            for p in report.principles
+        ]
         click.echo(
             "\n" + table([f"{report.name}: principle", "has an opinion", "agrees", "kappa"], rows)
         )
     if found.comparisons:
         rows = [
-            (c.first, c.second, c.test.difference, f"{c.p_adjusted:.4f}",
-             f"{c.test.only_first} / {c.test.only_second}", c.verdict)
+            (
+                c.first,
+                c.second,
+                c.test.difference,
+                f"{c.p_adjusted:.4f}",
+                f"{c.test.only_first} / {c.test.only_second}",
+                c.verdict,
+            )
             for c in found.comparisons
-        ]  # fmt: skip
+        ]
         head = ["first", "second", "difference", "p (Holm)", "only one right", "verdict"]
         click.echo("\n" + table(head, rows))
     for p in found.panels:
@@ -198,8 +239,11 @@ def _print(found: Any) -> None:
         click.echo("\n" + table(head, rows))
     for name, measured in found.biases.items():
         click.echo(f"\n{name}: biases")
-        click.echo(table(["bias", "measured", "n", "flagged"], [
-            (b.name, b.shown, b.n, "yes" if b.flagged else "no") for b in measured.findings
-        ]))  # fmt: skip
+        click.echo(
+            table(
+                ["bias", "measured", "n", "flagged"],
+                [(b.name, b.shown, b.n, "yes" if b.flagged else "no") for b in measured.findings],
+            )
+        )
         for warning in measured.warnings:
             click.echo(f"note: {warning}")

@@ -39,10 +39,13 @@ is added up. No user's name is written.
 @click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")
 @click.option(
-    "--map", "maps", multiple=True, metavar="NAME=COLUMN",
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="NAME=COLUMN",
     help="Where prompt, system, response, user, thumbs, rating, edited or regenerated is, as a "
     "dotted path.",
-)  # fmt: skip
+)
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(FeedbackSettings)

@@ -86,27 +86,31 @@ def _read(path: Path) -> tuple[str, float, tuple[str, ...]]:
     for key in tree.value:
         if key not in ("mode", "escalate_below", "judges"):
             raise RlaifError(
-                f"unknown key {key!r}", hint="Known: mode, escalate_below, judges.",
+                f"unknown key {key!r}",
+                hint="Known: mode, escalate_below, judges.",
                 place=tree.keys[(key,)],
-            )  # fmt: skip
+            )
     mode = tree.value.get("mode", "mean")
     if mode not in get_args(PanelMode):
         raise RlaifError(
-            f"mode is {mode!r}", hint=f"Use one of {', '.join(get_args(PanelMode))}.",
+            f"mode is {mode!r}",
+            hint=f"Use one of {', '.join(get_args(PanelMode))}.",
             place=tree.places[("mode",)],
-        )  # fmt: skip
+        )
     below = tree.value.get("escalate_below", 0.5)
     if isinstance(below, bool) or not isinstance(below, int | float) or not 0 <= below <= 1:
         raise RlaifError(
-            f"escalate_below is {below!r}", hint="Give a margin from 0 to 1.",
+            f"escalate_below is {below!r}",
+            hint="Give a margin from 0 to 1.",
             place=tree.places[("escalate_below",)],
-        )  # fmt: skip
+        )
     judges = tree.value.get("judges")
     if not isinstance(judges, list) or not judges:
         raise RlaifError(
-            "judges is no list", hint="List models, or mappings with model.",
+            "judges is no list",
+            hint="List models, or mappings with model.",
             place=tree.places.get(("judges",), place),
-        )  # fmt: skip
+        )
     found = []
     for i, judge in enumerate(judges):
         if isinstance(judge, str):
@@ -116,7 +120,8 @@ def _read(path: Path) -> tuple[str, float, tuple[str, ...]]:
             found.append(",".join([judge["model"], *rest]))
         else:
             raise RlaifError(
-                "a judge is a name, or a mapping with model", hint="Write `- model: NAME`.",
+                "a judge is a name, or a mapping with model",
+                hint="Write `- model: NAME`.",
                 place=tree.places[("judges", i)],
-            )  # fmt: skip
+            )
     return str(mode), float(below), tuple(found)

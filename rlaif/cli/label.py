@@ -100,9 +100,13 @@ again after a stop: it goes on where it stopped.
     "for the cost.",
 )
 @click.option(
-    "--human-price", default=HUMAN_PRICE, show_default=True, type=click.FloatRange(0, 1e9),
-    metavar="X", help="Of one label by a person, to compare with.",
-)  # fmt: skip
+    "--human-price",
+    default=HUMAN_PRICE,
+    show_default=True,
+    type=click.FloatRange(0, 1e9),
+    metavar="X",
+    help="Of one label by a person, to compare with.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @licenses_flag
@@ -141,9 +145,17 @@ def command(
                 "--shard-rows does not go with a panel", hint="Leave it out, or name one judge."
             )
         _label_by_panel(
-            data, constitution, Path(out), panel_of(panel, judges, config, flags), split,
-            cache_path, prices, dry_run, as_json, licenses,
-        )  # fmt: skip
+            data=data,
+            constitution=constitution,
+            out=Path(out),
+            panel=panel_of(panel, judges, config, flags),
+            split=split,
+            cache_path=cache_path,
+            prices=prices,
+            dry_run=dry_run,
+            as_json=as_json,
+            licenses=licenses,
+        )
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
     from rlaif.pipeline.estimate import estimate
@@ -225,10 +237,16 @@ def _label_by_panel(
     note_models(licenses, [("labels", m.settings.judge) for m in members])
     with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
         summary = run_panel(
-            data, constitution, panel, out, split=split, cache_path=cache_path,
-            prices=prices, on_progress=screens.progress,
+            data,
+            constitution,
+            panel,
+            out,
+            split=split,
+            cache_path=cache_path,
+            prices=prices,
+            on_progress=screens.progress,
             on_engine=screens.engine,
-        )  # fmt: skip
+        )
     note_origins(licenses, summary.tally.origins)
     if as_json:
         print_json({"run": str(out), "fresh": summary.fresh, **summary.manifest})
@@ -353,7 +371,7 @@ def _prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:
             f"--price-tokens has {len(kinds)} prices", hint="Prompt, computed before, written."
         )
     computed, cached, written = [*kinds, None, None, None][:3]
-    return Prices(per_hour, computed, cached, written, human)
+    return Prices(per_hour=per_hour, computed=computed, cached=cached, written=written, human=human)
 
 
 def _cost(cost: dict[str, Any]) -> str:

@@ -18,14 +18,15 @@ def labeled_flags(command: Command) -> Command:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
         click.option(
-            "--map", "maps", multiple=True, metavar="NAME=COLUMN",
+            "--map",
+            "maps",
+            multiple=True,
+            metavar="NAME=COLUMN",
             help=f"Where a field is; NAME is label, subset, or one of {', '.join(FIELDS)}.",
         ),
         click.option("--split", default="train", show_default=True, help="Split of a data set."),
-        click.option(
-            "--config", metavar="FILE", help="YAML file with any of the settings below."
-        ),
-    ):  # fmt: skip
+        click.option("--config", metavar="FILE", help="YAML file with any of the settings below."),
+    ):
         command = option(command)
     return command
 

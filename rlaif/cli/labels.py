@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 FORMATS = click.Choice(["jsonl", "csv", "argilla", "label-studio"])
 _certainty = click.option(
-    "--certainty", default=0.95, show_default=True,
+    "--certainty",
+    default=0.95,
+    show_default=True,
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
     help="How likely one person's vote is right: becomes the label's probability.",
-)  # fmt: skip
+)
 
 
 @click.group(name="labels")
@@ -50,12 +52,15 @@ changed an answer the first one: what `calibrate`, `eval` and `win-rate` estimat
 @click.option("-o", "--out", required=True, metavar="FILE", help="File to write.")
 @click.option("--format", "form", type=FORMATS, default="jsonl", show_default=True, help="Of it.")
 @click.option(
-    "--audit-only", is_flag=True, help="Only pairs that were drawn at random.",
-)  # fmt: skip
+    "--audit-only",
+    is_flag=True,
+    help="Only pairs that were drawn at random.",
+)
 @click.option(
-    "--queue", is_flag=True,
+    "--queue",
+    is_flag=True,
     help="With jsonl and csv: also the pairs without a label, to be filled in.",
-)  # fmt: skip
+)
 @click.option("--with-judge", is_flag=True, help="Show the judge's verdicts as suggestions there.")
 @_certainty
 def export_command(
@@ -140,10 +145,15 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
                 same += 1
                 continue
             desk.decide(
-                task.number, said.reviewer, said.verdict,
+                task.number,
+                said.reviewer,
+                said.verdict,
                 first=first_shown(task, said.reviewer) if ours else "",
-                note=said.note, edited=said.edited, seconds=said.seconds, blind=blind,
-            )  # fmt: skip
+                note=said.note,
+                edited=said.edited,
+                seconds=said.seconds,
+                blind=blind,
+            )
             added += 1
     click.echo(f"{added} labels added, {same} were there already")
     if unknown:
@@ -240,13 +250,15 @@ people too. How well this works on real reviewers is not known.
 @command.command(name="reviewers", epilog=_REVIEWERS_EXAMPLES)
 @click.argument("run")
 @click.option(
-    "--detector", metavar="MODULE:FUNCTION",
+    "--detector",
+    metavar="MODULE:FUNCTION",
     help="Scores a list of texts: the higher, the likelier that a model wrote it.",
-)  # fmt: skip
+)
 @click.option(
-    "--human-texts", metavar="FILE",
+    "--human-texts",
+    metavar="FILE",
     help="What people certainly wrote, a text a line: what the detector's scores are held against.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 def reviewers_command(
     run: str, detector: str | None, human_texts: str | None, as_json: bool
@@ -271,23 +283,41 @@ def reviewers_command(
     alpha, pairs = agreements(decisions)
     tested, share = prevalence(found)
     if as_json:
-        print_json({
-            "krippendorff_alpha": None if alpha != alpha else alpha,
-            "cohen_kappa": [{"reviewers": [a, b], "kappa": None if k != k else k, "pairs": n}
-                            for a, b, k, n in pairs],
-            "prevalence": vars(share) if tested else None,
-            "reviewers": [{**vars(r), **{k: vars(v) for k, v in vars(r).items() if k in _SHARES},
-                           "tests": [vars(t) for t in r.tests],
-                           "flags": [t.name for t in r.flags], "remarks": r.remarks}
-                          for r in found],
-        })  # fmt: skip
+        print_json(
+            {
+                "krippendorff_alpha": None if alpha != alpha else alpha,
+                "cohen_kappa": [
+                    {"reviewers": [a, b], "kappa": None if k != k else k, "pairs": n}
+                    for a, b, k, n in pairs
+                ],
+                "prevalence": vars(share) if tested else None,
+                "reviewers": [
+                    {
+                        **vars(r),
+                        **{k: vars(v) for k, v in vars(r).items() if k in _SHARES},
+                        "tests": [vars(t) for t in r.tests],
+                        "flags": [t.name for t in r.flags],
+                        "remarks": r.remarks,
+                    }
+                    for r in found
+                ],
+            }
+        )
         return
     rows = [
         (r.name, r.decisions, f"{r.seconds:.0f}", r.gold, r.judge, r.too_fast, r.left, r.pasted)
         for r in found
     ]
-    head = ["reviewer", "pairs", "seconds", "planted right", "agrees with judge", "too fast",
-            "takes left", "edits pasted"]  # fmt: skip
+    head = [
+        "reviewer",
+        "pairs",
+        "seconds",
+        "planted right",
+        "agrees with judge",
+        "too fast",
+        "takes left",
+        "edits pasted",
+    ]
     click.echo(table(head, rows))
     for r in found:
         for flag in r.flags:
@@ -297,9 +327,12 @@ def reviewers_command(
     if pairs:
         said = "undefined" if alpha != alpha else f"{alpha:.2f}"
         click.echo(f"\nKrippendorff's alpha of all who saw the same pairs: {said}")
-        click.echo(table(["reviewers", "Cohen's kappa", "pairs"], [
-            (f"{a}, {b}", "–" if k != k else f"{k:.2f}", n) for a, b, k, n in pairs
-        ]))  # fmt: skip
+        click.echo(
+            table(
+                ["reviewers", "Cohen's kappa", "pairs"],
+                [(f"{a}, {b}", "–" if k != k else f"{k:.2f}", n) for a, b, k, n in pairs],
+            )
+        )
     if tested >= 20:
         click.echo(f"about {share} of {tested} reviewers do not decide by themselves")
     elif expert:

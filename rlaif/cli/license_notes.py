@@ -53,7 +53,9 @@ def note_origins(licenses: str, origins: Mapping[str, OriginTally]) -> None:
         rows = tuple(str(row) for row in found.rows)
         for what, count in (("prompts", found.prompts), ("completions", found.completions)):
             if count:
-                used.append(Use(what, found.model, found.license, count, rows))
+                used.append(
+                    Use(what=what, model=found.model, license=found.license, count=count, rows=rows)
+                )
     _say(licenses, used)
 
 

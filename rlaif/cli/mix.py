@@ -89,7 +89,9 @@ def command(
     from rlaif.licensing import load_licenses
     from rlaif.mixing.mix import mix
 
-    plan = _plan(parts, config, human, quotas, evaluations, flags)
+    plan = _plan(
+        parts=parts, config=config, human=human, quotas=quotas, evaluations=evaluations, flags=flags
+    )
     report, found = mix(plan, Path(out), load_licenses(licenses))
     for finding in found:
         note(f"license: {finding.sentence}")
@@ -166,9 +168,11 @@ def _plan(
             raise RlaifError(f"{text!r} is not SLICE=SHARE", hint="Write tag:welsh=0.05.")
         held.append({"slice": slice_, "share": number})
     plan = {
-        "parts": given, "quotas": held,
-        "evaluations": [*(values.get("evaluations") or []), *evaluations], "settings": settings,
-    }  # fmt: skip
+        "parts": given,
+        "quotas": held,
+        "evaluations": [*(values.get("evaluations") or []), *evaluations],
+        "settings": settings,
+    }
     try:
         return MixPlan.model_validate(plan)
     except ValidationError as error:

@@ -34,37 +34,54 @@ next page is shown: stop whenever you like. Then `rlaif labels report`, `apply` 
 @click.command(name="review", epilog=_EXAMPLES)
 @click.argument("run")
 @click.option(
-    "--budget", default=200, show_default=True, type=click.IntRange(1, 100_000),
+    "--budget",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
     help="Pairs in the queue.",
-)  # fmt: skip
+)
 @click.option(
-    "--audit-share", default=0.2, show_default=True, type=click.FloatRange(0, 1),
+    "--audit-share",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1),
     help="Share of them drawn at random: what says how good all labels are.",
-)  # fmt: skip
+)
 @click.option(
-    "--overlap", default=0.1, show_default=True, type=click.FloatRange(0, 1),
+    "--overlap",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1),
     help="Share of them that two people are to see.",
-)  # fmt: skip
+)
 @click.option(
-    "--gold-by", metavar="NAME",
+    "--gold-by",
+    metavar="NAME",
     help="Plant the pairs that this reviewer decided among those of all others.",
-)  # fmt: skip
+)
 @click.option(
-    "--gold-share", default=0.1, show_default=True, type=click.FloatRange(0, 0.9),
+    "--gold-share",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 0.9),
     help="Share of planted pairs in what others see.",
-)  # fmt: skip
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
     "--port", default=8100, show_default=True, type=click.IntRange(0, 65535), help="Port there."
 )
 @click.option(
-    "--allow-host", "hosts", multiple=True, metavar="NAME",
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
     help="Name by which browsers reach this machine; may be repeated.",
-)  # fmt: skip
+)
 @click.option(
-    "--token", help="What the address must hold, unless $RLAIF_TOKEN has it. [default: none on "
+    "--token",
+    help="What the address must hold, unless $RLAIF_TOKEN has it. [default: none on "
     "127.0.0.1, a random one elsewhere]",
-)  # fmt: skip
+)
 @click.option("--seed", default=0, show_default=True, help="Of the random audit.")
 @click.option("--dry-run", is_flag=True, help="Say what to expect; change and serve nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: as JSON on stdout.")
@@ -92,7 +109,7 @@ def command(
     quiet_libraries()
     folder = Path(run)
     if dry_run:
-        _expect(folder, budget, audit_share, seed, as_json)
+        _expect(folder=folder, budget=budget, audit_share=audit_share, seed=seed, as_json=as_json)
         return
     try:
         import uvicorn
@@ -149,10 +166,16 @@ def _expect(folder: Path, budget: int, audit_share: float, seed: int, as_json: b
     pairs = len(plan.queue)
     audits = sum(q.audit for q in plan.queue)
     if as_json:
-        print_json({
-            "pairs": pairs, "of": plan.total, "audit": audits, "wrong_expected": plan.wrong,
-            "wrong_at_random": plan.wrong_at_random, "seconds_a_pair": seconds,
-        })  # fmt: skip
+        print_json(
+            {
+                "pairs": pairs,
+                "of": plan.total,
+                "audit": audits,
+                "wrong_expected": plan.wrong,
+                "wrong_at_random": plan.wrong_at_random,
+                "seconds_a_pair": seconds,
+            }
+        )
         return
     rows = [
         ("pairs in the queue", f"{pairs} of {plan.total}"),

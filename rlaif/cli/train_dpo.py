@@ -60,9 +60,14 @@ def command(
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
     screen = TrainingScreen(silent=not first)
     result = train_dpo(
-        Path(run), Path(out), settings, gates=gates,
-        on_account=screen.account, on_note=screen.note, on_log=screen.log,
-    )  # fmt: skip
+        Path(run),
+        Path(out),
+        settings,
+        gates=gates,
+        on_account=screen.account,
+        on_note=screen.note,
+        on_log=screen.log,
+    )
     screen.close()
     if not first:
         return

@@ -23,9 +23,10 @@ Example, whether training helped by the judge's lights:
 @click.argument("run")
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/win-rate.json.")
 @click.option(
-    "--human", metavar="LABELS",
+    "--human",
+    metavar="LABELS",
     help="What people prefer of some pairs, drawn at random: adds rates by people's lights.",
-)  # fmt: skip
+)
 @click.option("--split", default="train", show_default=True, help="Split of the labels.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 def command(run: str, out: str | None, human: str | None, split: str, as_json: bool) -> None:
@@ -43,11 +44,16 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     people = human_win_rates(Path(run), open_source(human, split)) if human else {}
     shown: list[dict[str, Any]] = [
         {
-            "model": w.model, "wins": w.wins, "losses": w.losses, "undecided": w.undecided,
-            "rate": w.rate.rate, "low": w.rate.low, "high": w.rate.high,
+            "model": w.model,
+            "wins": w.wins,
+            "losses": w.losses,
+            "undecided": w.undecided,
+            "rate": w.rate.rate,
+            "low": w.rate.low,
+            "high": w.rate.high,
         }
         for w in found
-    ]  # fmt: skip
+    ]
     for row in shown:
         if row["model"] in people:
             row["by_people"] = vars(people[row["model"]])
@@ -60,9 +66,13 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     click.echo(table(["model", "won", "lost", "undecided", "won, of decided"], rows))
     if people:
         more = [
-            (name, f"{100 * p.value:.1f}% [{100 * p.low:.1f}, {100 * p.high:.1f}]", p.labels,
-             f"{p.effective_labels:.0f}")
+            (
+                name,
+                f"{100 * p.value:.1f}% [{100 * p.low:.1f}, {100 * p.high:.1f}]",
+                p.labels,
+                f"{p.effective_labels:.0f}",
+            )
             for name, p in people.items()
-        ]  # fmt: skip
+        ]
         head = ["model", "won, by people (ties half)", "labeled pairs", "worth labels alone"]
         click.echo("\n" + table(head, more))

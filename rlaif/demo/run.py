@@ -164,12 +164,12 @@ def collect(labels: Path, answers: Path, verdicts: Path) -> DemoResult:
         [r["chosen"][0]["content"] for r in labeled],
     )
     return DemoResult(
-        oracle,
-        judge,
-        (agreement.wins, agreement.wins + agreement.losses),
-        (_answered(rows, "response_a"), _answered(rows, "response_b")),
-        len(labeled),
-        [r for r in rows if r["response_a"] != r["response_b"]][:3],
+        oracle=oracle,
+        judge=judge,
+        label_agreement=(agreement.wins, agreement.wins + agreement.losses),
+        answered=(_answered(rows, "response_a"), _answered(rows, "response_b")),
+        labeled=len(labeled),
+        examples=[r for r in rows if r["response_a"] != r["response_b"]][:3],
     )
 
 

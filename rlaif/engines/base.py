@@ -243,63 +243,63 @@ class EngineInfo:
 
 _BUILTIN = (
     EngineInfo(
-        "vllm",
-        "vLLM in this process, on a GPU or with its CPU build; the default",
-        "vllm",
-        "pip install 'rlaif[vllm]' (GPU), or run scripts/setup.sh in a checkout (CPU build)",
-        "rlaif.engines.vllm_engine:create",
-        "one prefill, log-probabilities of exactly the label tokens, float32 head; "
+        name="vllm",
+        summary="vLLM in this process, on a GPU or with its CPU build; the default",
+        module="vllm",
+        install="pip install 'rlaif[vllm]' (GPU), or run scripts/setup.sh in a checkout (CPU build)",
+        target="rlaif.engines.vllm_engine:create",
+        reads="one prefill, log-probabilities of exactly the label tokens, float32 head; "
         "steps in this process, prefix blocks of 16 tokens (32 on a CPU) by "
         "xxhash. A classification head would lose the label mass (and was slower: BENCHMARKS.md).",
     ),
     EngineInfo(
-        "packed",
-        "one forward pass per tree of questions, over transformers weights: for small judges",
-        "transformers",
-        "pip install rlaif",
-        "rlaif.engines.packed_engine:create",
-        "all questions about a context in one pass under a tree mask, logits where answers are "
+        name="packed",
+        summary="one forward pass per tree of questions, over transformers weights: for small judges",
+        module="transformers",
+        install="pip install rlaif",
+        target="rlaif.engines.packed_engine:create",
+        reads="all questions about a context in one pass under a tree mask, logits where answers are "
         "read and nowhere else, float32 head; every token once. On a CPU, models like Llama, "
         "Mistral and Qwen in float32 run on kernels of its own, if numba is there.",
     ),
     EngineInfo(
-        "transformers",
-        "plain forward passes of the transformers library: slow, exact, the reference",
-        "transformers",
-        "pip install rlaif",
-        "rlaif.engines.transformers_engine:create",
-        "left-padded batches, full logits of the last position.",
+        name="transformers",
+        summary="plain forward passes of the transformers library: slow, exact, the reference",
+        module="transformers",
+        install="pip install rlaif",
+        target="rlaif.engines.transformers_engine:create",
+        reads="left-padded batches, full logits of the last position.",
     ),
     EngineInfo(
-        "ray",
-        "copies of another engine as actors on a Ray cluster: several machines",
-        "ray",
-        "pip install 'rlaif[ray]'",
-        "rlaif.engines.ray_engine:create",
-        "as the engine inside, `--option inner=vllm` or another; contexts stay whole on a copy.",
+        name="ray",
+        summary="copies of another engine as actors on a Ray cluster: several machines",
+        module="ray",
+        install="pip install 'rlaif[ray]'",
+        target="rlaif.engines.ray_engine:create",
+        reads="as the engine inside, `--option inner=vllm` or another; contexts stay whole on a copy.",
     ),
     EngineInfo(
-        "vllm-server",
-        "a judge behind `vllm serve --enable-scale-out`: other machines, or one engine for many",
-        "transformers",
-        "pip install rlaif",
-        "rlaif.engines.vllm_server:create",
-        "as vllm does, over HTTP: token ids in, log-probabilities of exactly the label tokens out.",
+        name="vllm-server",
+        summary="a judge behind `vllm serve --enable-scale-out`: other machines, or one engine for many",
+        module="transformers",
+        install="pip install rlaif",
+        target="rlaif.engines.vllm_server:create",
+        reads="as vllm does, over HTTP: token ids in, log-probabilities of exactly the label tokens out.",
     ),
     EngineInfo(
-        "openai",
-        "a model behind a chat server (vllm serve, or a service): for writing, not for judging",
-        "httpx",
-        "pip install rlaif",
-        "rlaif.engines.openai_engine:create",
-        "it does not: chat servers tell the likeliest tokens, not the labels' exact probability.",
+        name="openai",
+        summary="a model behind a chat server (vllm serve, or a service): for writing, not for judging",
+        module="httpx",
+        install="pip install rlaif",
+        target="rlaif.engines.openai_engine:create",
+        reads="it does not: chat servers tell the likeliest tokens, not the labels' exact probability.",
     ),
     EngineInfo(
-        "scripted",
-        "answers by a fixed rule without any model: for tests and dry experiments",
-        "",
-        "",
-        "rlaif.engines.scripted:create",
+        name="scripted",
+        summary="answers by a fixed rule without any model: for tests and dry experiments",
+        module="",
+        install="",
+        target="rlaif.engines.scripted:create",
     ),
 )
 
@@ -365,7 +365,15 @@ def list_engines() -> list[EngineInfo]:
     found = list(_BUILTIN)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         source = entry.dist.name if entry.dist else "a package"
-        found.append(EngineInfo(entry.name, f"added by {source}", "", "", entry.value))
+        found.append(
+            EngineInfo(
+                name=entry.name,
+                summary=f"added by {source}",
+                module="",
+                install="",
+                target=entry.value,
+            )
+        )
     return found
 
 

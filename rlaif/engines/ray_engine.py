@@ -272,9 +272,11 @@ def create(settings: EngineSettings) -> ReplicatedEngine:
     found.make = Replica
     try:
         return ReplicatedEngine(
-            found, codec_for(inner_settings(settings)), settings.data_parallel_size,
+            found,
+            codec_for(inner_settings(settings)),
+            settings.data_parallel_size,
             max(1, settings.max_in_flight // 2),
-        )  # fmt: skip
+        )
     except BaseException:
         found.close()
         raise

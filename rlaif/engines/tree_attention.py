@@ -320,7 +320,7 @@ def attend(
             query, key, value, block_mask=_plan.block_mask, scale=scaling, enable_gqa=grouped
         )
         return out.transpose(1, 2).contiguous(), None
-    return _attend_on_cpu(_plan, query, key, value, scaling), None
+    return _attend_on_cpu(plan=_plan, query=query, key=key, value=value, scaling=scaling), None
 
 
 def _attend_on_cpu(

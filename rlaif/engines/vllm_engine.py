@@ -35,9 +35,14 @@ from rlaif.records import (
 _log = logging.getLogger(__name__)
 
 SPEED_OPTIONS = (
-    "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "num_gpu_blocks_override",
-    "cpu_offload_gb", "disable_log_stats", "scheduling_policy",
-)  # fmt: skip
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "num_gpu_blocks_override",
+    "cpu_offload_gb",
+    "disable_log_stats",
+    "scheduling_policy",
+)
 _MOST_LABEL_TOKENS = 128
 _CPU_STEP_TOKENS = 4096
 """What vLLM takes in one step on a CPU by default."""

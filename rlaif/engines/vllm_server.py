@@ -95,17 +95,24 @@ class VLLMServerEngine:
             # is asked for, at the end, so that none of the labels is pushed out.
             ids.append(next(i for i in range(len(ids) + 1) if i not in ids))
             sampling: dict[str, Any] = {
-                "max_tokens": 1, "temperature": 0.0, "logprob_token_ids": ids,
-                "logprobs": len(ids), "detokenize": False,
-            }  # fmt: skip
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "logprob_token_ids": ids,
+                "logprobs": len(ids),
+                "detokenize": False,
+            }
         else:
             sampling = {
-                "max_tokens": request.max_tokens, "temperature": request.temperature,
-                "top_p": request.top_p, "seed": request.seed,
-            }  # fmt: skip
+                "max_tokens": request.max_tokens,
+                "temperature": request.temperature,
+                "top_p": request.top_p,
+                "seed": request.seed,
+            }
         body = {
-            "model": self._model, "token_ids": list(request.token_ids), "sampling_params": sampling
-        }  # fmt: skip
+            "model": self._model,
+            "token_ids": list(request.token_ids),
+            "sampling_params": sampling,
+        }
         answer = self._client.post(_PATH, body)
         if isinstance(answer, Refusal):
             return Failure(request.id, answer.reason, answer.passing)

@@ -143,11 +143,11 @@ def agreement(
         np.minimum.at(worst, index, np.where(right == 1.0, 1.0, 0.0))
         whole = mean_with_interval(worst, list(range(len(worst))), seed=seed)
     return Agreement(
-        mean_with_interval(right, list(known), seed=seed),
-        mean_with_interval(right[decided], list(known[decided]), seed=seed),
-        float(decided.mean()) if len(decided) else 0.0,
-        both,
-        kappa(label, winner),
-        int((~clear).sum()),
-        whole,
+        accuracy=mean_with_interval(right, list(known), seed=seed),
+        of_decided=mean_with_interval(right[decided], list(known[decided]), seed=seed),
+        coverage=float(decided.mean()) if len(decided) else 0.0,
+        order_consistent=both,
+        kappa=kappa(label, winner),
+        human_ties=int((~clear).sum()),
+        groups_right=whole,
     )

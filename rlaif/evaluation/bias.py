@@ -79,7 +79,16 @@ def position_bias(
         f"same position wins {100 * share:.1f}% ({100 * first:.0f}% of these the first), "
         f"{100 * of_clear:.1f}% of {int(clear.sum())} clear ones"
     )
-    found = Finding(f"position: {name}", value, low, high, "nats", n, p, detail=detail)
+    found = Finding(
+        name=f"position: {name}",
+        value=value,
+        low=low,
+        high=high,
+        unit="nats",
+        n=n,
+        p=p,
+        detail=detail,
+    )
     return Position(share, first, of_clear, found)
 
 

@@ -207,10 +207,12 @@ def calibrate(
     points = [(round(float(sure[k]), 6), float(agreed[k])) for k in sorted(chosen.values())]
     return fitted.model_copy(
         update={
-            "principles": temperatures, "labels": len(right), "measured": measured,
+            "principles": temperatures,
+            "labels": len(right),
+            "measured": measured,
             "points": points,
         }
-    )  # fmt: skip
+    )
 
 
 def _crossed(

@@ -84,10 +84,15 @@ def run_examples(
         prompt = principle.examples[number - 1].conversation[-1]["content"]
         found.append(
             ExampleResult(
-                principle.id, number, prompt, score.p_a, score.flipped, reason,
-                loaded.places[principle.id],
+                principle=principle.id,
+                number=number,
+                prompt=prompt,
+                p_chosen=score.p_a,
+                flipped=score.flipped,
+                reason=reason,
+                place=loaded.places[principle.id],
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -99,17 +104,30 @@ def _pair(principle: Principle, number: int) -> Pair:
 
 def junit(name: str, results: Sequence[ExampleResult]) -> str:
     """The results as JUnit XML: a suite per principle, a case per example."""
-    root = ET.Element("testsuites", name=_legal(name), tests=str(len(results)),
-                      failures=str(sum(not r.passed for r in results)))  # fmt: skip
+    root = ET.Element(
+        "testsuites",
+        name=_legal(name),
+        tests=str(len(results)),
+        failures=str(sum(not r.passed for r in results)),
+    )
     for principle in dict.fromkeys(r.principle for r in results):
         own = [r for r in results if r.principle == principle]
-        suite = ET.SubElement(root, "testsuite", name=principle, tests=str(len(own)),
-                              failures=str(sum(not r.passed for r in own)))  # fmt: skip
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            name=principle,
+            tests=str(len(own)),
+            failures=str(sum(not r.passed for r in own)),
+        )
         for r in own:
             case = ET.SubElement(
-                suite, "testcase", classname=f"{name}.{principle}", name=f"example {r.number}",
-                file=_legal(str(r.place.file)), line=str(r.place.line),
-            )  # fmt: skip
+                suite,
+                "testcase",
+                classname=f"{name}.{principle}",
+                name=f"example {r.number}",
+                file=_legal(str(r.place.file)),
+                line=str(r.place.line),
+            )
             if not r.passed:
                 failure = ET.SubElement(case, "failure", message=_legal(r.reason))
                 failure.text = f"{r.place}: {_legal(r.prompt)}"
@@ -120,6 +138,7 @@ def junit(name: str, results: Sequence[ExampleResult]) -> str:
 def _legal(text: str) -> str:
     """Without the characters that XML 1.0 has no way to write."""
     return "".join(
-        c for c in text
+        c
+        for c in text
         if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c >= "\U00010000"
-    )  # fmt: skip
+    )

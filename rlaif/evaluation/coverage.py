@@ -98,7 +98,15 @@ def coverage(outcomes: Outcomes) -> Coverage:
         agrees = float((np.sign(sign[both]) == outcomes.winner[both]).mean()) if both.any() else 0.0
         asked = int(o.asked.sum())
         share = float(clear[o.asked].mean()) if asked else 0.0
-        uses.append(PrincipleUse(name, asked, share, agrees, _decides(outcomes, name)))
+        uses.append(
+            PrincipleUse(
+                principle=name,
+                asked=asked,
+                opinions=share,
+                agrees=agrees,
+                decides=_decides(outcomes, name),
+            )
+        )
     return Coverage(len(outcomes.ids), uses, ties(outcomes))
 
 
@@ -143,13 +151,14 @@ def ties(outcomes: Outcomes) -> list[PrincipleTie]:
         return []
     corrected = holm([m[3] for m in measured])
     found = [
-        PrincipleTie(one, two, r, float(p), n)
+        PrincipleTie(first=one, second=two, correlation=r, p=float(p), n=n)
         for (one, two, r, _, n), p in zip(measured, corrected, strict=True)
     ]
     return [
-        t for t in found
+        t
+        for t in found
         if t.p < ALPHA and (t.correlation <= CONTRADICTS or t.correlation >= REDUNDANT)
-    ]  # fmt: skip
+    ]
 
 
 def _correlation(one: Floats, two: Floats) -> float:

@@ -62,10 +62,11 @@ def corrected(findings: Sequence[Finding]) -> list[Finding]:
         return list(findings)
     flags = iter(p <= ALPHA for p in holm([f.p for f in tested]))
     return [
-        f if f.association else
-        replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])
+        f
+        if f.association
+        else replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])
         for f in findings
-    ]  # fmt: skip
+    ]
 
 
 def mean_test(

@@ -131,7 +131,15 @@ def match_labels(
             hint="Label pairs of this run: rows with its prompt and responses, or its ids.",
         )
     unmatched = len((by_text.keys() | by_id.keys()) - used)
-    return Matched(known, label, group, unmatched, conflicting, unread, picked)
+    return Matched(
+        known=known,
+        label=label,
+        group=group,
+        unmatched=unmatched,
+        conflicting=conflicting,
+        unread=unread,
+        picked=picked,
+    )
 
 
 def _texts(run: Path, where: Mapping[tuple[int, str], int]) -> Any:

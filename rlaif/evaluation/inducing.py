@@ -59,13 +59,18 @@ def model_proposer(
     def ask(row: dict[str, Any]) -> Questions[list[str]]:
         sides = (row["response_a"], row["response_b"])
         best, other = sides if row["label"] == "a" else sides[::-1]
-        ids = codec.encode_chat([{
-            "role": "user",
-            "content": text.render(
-                conversation=conversation_text(row["prompt"]), preferred=completion_text(best),
-                other=completion_text(other),
-            ),
-        }])  # fmt: skip
+        ids = codec.encode_chat(
+            [
+                {
+                    "role": "user",
+                    "content": text.render(
+                        conversation=conversation_text(row["prompt"]),
+                        preferred=completion_text(best),
+                        other=completion_text(other),
+                    ),
+                }
+            ]
+        )
         told = yield [
             Ask(WRITER, GenerationRequest("", ids, 96, temperature=temperature, seed=seed + k))
             for k in range(per_pair)

@@ -29,8 +29,25 @@ SAME = 0.7
 LEAST_GAIN = 0.005
 LEAST_OPINIONS = 10
 _QUESTION = re.compile(r"\bwhich (?:response|answer)\b[^?\n]{3,240}\?", re.IGNORECASE)
-_EMPTY = {"which", "response", "answer", "is", "the", "a", "an", "does", "has", "to", "of", "more",
-          "better", "it", "its", "and", "in"}  # fmt: skip
+_EMPTY = {
+    "which",
+    "response",
+    "answer",
+    "is",
+    "the",
+    "a",
+    "an",
+    "does",
+    "has",
+    "to",
+    "of",
+    "more",
+    "better",
+    "it",
+    "its",
+    "and",
+    "in",
+}
 
 
 @dataclass(frozen=True)
@@ -171,7 +188,7 @@ def select(
                         f"agrees with people on {100 * hits / n:.0f}% of {n} pairs: may be chance",
                     )
                 )
-    chosen = _greedy(good, signs, label, learn, most)
+    chosen = _greedy(good=good, signs=signs, label=label, learn=learn, most=most)
     for c in good:
         if c not in chosen:
             dropped.append((c, "adds nothing to those that are kept"))
@@ -212,16 +229,20 @@ def _right(
 
 
 def _greedy(
-    good: Sequence[Candidate], signs: Mapping[str, Floats], label: NDArray[np.int64],
-    learn: NDArray[np.bool_], most: int,
-) -> list[Candidate]:  # fmt: skip
+    good: Sequence[Candidate],
+    signs: Mapping[str, Floats],
+    label: NDArray[np.int64],
+    learn: NDArray[np.bool_],
+    most: int,
+) -> list[Candidate]:
     chosen: list[Candidate] = []
     best = 0.5
     while len(chosen) < most:
         scored = [
             (float(credit_of([signs[k.id] for k in [*chosen, c]], label)[learn].mean()), -i, c)
-            for i, c in enumerate(good) if c not in chosen
-        ]  # fmt: skip
+            for i, c in enumerate(good)
+            if c not in chosen
+        ]
         if not scored:
             break
         accuracy, _, c = max(scored)
@@ -281,8 +302,11 @@ def _short(places: Sequence[int], pairs: Sequence[Mapping[str, Any]]) -> list[in
             for m in pairs[i][key]
         )
 
-    return [i for i in places if size(i) <= 1500 and len(pairs[i]["response_a"]) == 1
-            and len(pairs[i]["response_b"]) == 1][:2]  # fmt: skip
+    return [
+        i
+        for i in places
+        if size(i) <= 1500 and len(pairs[i]["response_a"]) == 1 and len(pairs[i]["response_b"]) == 1
+    ][:2]
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:

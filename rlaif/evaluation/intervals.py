@@ -37,7 +37,9 @@ def share(hits: int, total: int, confidence: float = 0.95) -> Share:
     if not 0 <= hits <= total:
         raise ValueError(f"{hits} of {total} is not a share")
     if total == 0:
-        return Share(0, 0, 0.0, 0.0, 1.0, confidence)
+        return Share(hits=0, total=0, rate=0.0, low=0.0, high=1.0, confidence=confidence)
     interval = binomtest(hits, total).proportion_ci(confidence, method="wilson")
     low, high = float(interval.low), float(interval.high)
-    return Share(hits, total, hits / total, low, high, confidence)
+    return Share(
+        hits=hits, total=total, rate=hits / total, low=low, high=high, confidence=confidence
+    )

@@ -96,24 +96,29 @@ def judge_report(
             at = np.flatnonzero(np.asarray(data.subset) == name)
             own = None if orders is None else (orders[0][at], orders[1][at])
             subsets[name] = agreement(
-                label[at], outcomes.winner[at], [groups[i] for i in at], by_order=own,
-                rows=[data.row[i] for i in at], seed=seed,
-            )  # fmt: skip
+                label[at],
+                outcomes.winner[at],
+                [groups[i] for i in at],
+                by_order=own,
+                rows=[data.row[i] for i in at],
+                seed=seed,
+            )
     return JudgeReport(
-        outcomes.name,
-        len(label),
-        agreement(
+        name=outcomes.name,
+        pairs=len(label),
+        agreement=agreement(
             label, outcomes.winner, groups, by_order=orders, rows=data.row, seed=seed
         ),
-        Probabilities(
-            ece(confidence, side), brier(p_label, np.ones_like(p_label)),
+        probabilities=Probabilities(
+            ece(confidence, side),
+            brier(p_label, np.ones_like(p_label)),
             log_loss(p_label, np.ones_like(p_label)),
             reliability(confidence, side),
         ),
-        abstention_curve(right, confidence),
-        subsets,
-        _principles(outcomes, data, seed) if by_order else [],
-    )  # fmt: skip
+        curve=abstention_curve(right, confidence),
+        subsets=subsets,
+        principles=_principles(outcomes, data, seed) if by_order else [],
+    )
 
 
 def order_winners(
@@ -150,7 +155,7 @@ def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[Princi
             PrincipleAgreement(
                 name, share, mean_with_interval(right, groups, seed=seed), kappa(data.label, said)
             )
-        )  # fmt: skip
+        )
     return found
 
 

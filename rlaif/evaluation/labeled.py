@@ -93,8 +93,13 @@ def write_pairs(
             # Pairs of one prompt hang together, in whatever rows they stand.
             prompt = talk_key(pair.prompt)
             name = " ".join(pair.subset.split())
-            own = {**pair.row(), "id": f"{pair.id}{again}", "group": prompt, "subset": name,
-                   "row": f"{pair.group}{again}"}  # fmt: skip
+            own = {
+                **pair.row(),
+                "id": f"{pair.id}{again}",
+                "group": prompt,
+                "subset": name,
+                "row": f"{pair.group}{again}",
+            }
             lines.append(json.dumps(own, ensure_ascii=False))
             label.append(SIGN[pair.label])
             group.append(prompt)
@@ -109,7 +114,14 @@ def write_pairs(
             hint="--map label=COLUMN names the column that says who won.",
         )
     write_atomically(folder / PAIRS, "\n".join(lines) + "\n")
-    return LabeledData(np.array(label, dtype=np.int64), group, rows, subset, rejected, dropped)
+    return LabeledData(
+        label=np.array(label, dtype=np.int64),
+        group=group,
+        row=rows,
+        subset=subset,
+        rejected=rejected,
+        dropped=dropped,
+    )
 
 
 def talk_key(messages: Sequence[Message]) -> str:
@@ -163,7 +175,10 @@ def aligned(data: LabeledData, outcomes: Outcomes) -> LabeledData:
     """The labels of the pairs that a run judged, in its order (one pair a row)."""
     at = outcomes.rows - 1
     return LabeledData(
-        data.label[at], [data.group[i] for i in at], [data.row[i] for i in at],
-        [data.subset[i] for i in at],
-        data.rejected, data.dropped,
-    )  # fmt: skip
+        label=data.label[at],
+        group=[data.group[i] for i in at],
+        row=[data.row[i] for i in at],
+        subset=[data.subset[i] for i in at],
+        rejected=data.rejected,
+        dropped=data.dropped,
+    )

@@ -180,9 +180,13 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
             o = principles.get(p["principle"])
             if o is None:
                 o = principles[p["principle"]] = Opinions(
-                    np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, dtype=np.bool_),
-                    p["tier"], p["weight"], p["source"],
-                )  # fmt: skip
+                    ab=np.full(n, np.nan),
+                    ba=np.full(n, np.nan),
+                    asked=np.zeros(n, dtype=np.bool_),
+                    tier=p["tier"],
+                    weight=p["weight"],
+                    source=p["source"],
+                )
             o.asked[i] = True
             if p["source"] == "check" and not p["invalid"]:
                 value = np.log(p["p_a"]) - np.log1p(-p["p_a"])
@@ -207,28 +211,32 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     measures = list(pairs[0]["texts"][0]) if pairs else []
     c = config["constitution"]
     return Outcomes(
-        [pair["id"] for pair in pairs],
-        np.array([pair["row"] for pair in pairs], dtype=np.int64),
-        np.array([pair["p_a"] for pair in pairs], dtype=np.float64),
-        np.array([{"a": 1, "b": -1}.get(pair["winner"], 0) for pair in pairs], dtype=np.int64),
-        [pair["status"] for pair in pairs],
-        principles,
-        ([pair["origins"][0] for pair in pairs], [pair["origins"][1] for pair in pairs]),
-        {
+        ids=[pair["id"] for pair in pairs],
+        rows=np.array([pair["row"] for pair in pairs], dtype=np.int64),
+        p_a=np.array([pair["p_a"] for pair in pairs], dtype=np.float64),
+        winner=np.array(
+            [{"a": 1, "b": -1}.get(pair["winner"], 0) for pair in pairs], dtype=np.int64
+        ),
+        status=[pair["status"] for pair in pairs],
+        principles=principles,
+        origins=([pair["origins"][0] for pair in pairs], [pair["origins"][1] for pair in pairs]),
+        texts={
             name: (
                 np.array([pair["texts"][0][name] for pair in pairs], dtype=np.float64),
                 np.array([pair["texts"][1][name] for pair in pairs], dtype=np.float64),
             )
             for name in measures
         },
-        f"{config['judge']['model']} with {c['name']} {c['version']}",
-        str(config["judge"]["model"]),
-        FoldSettings(**config.get("fold", {})),
-        str(config.get("orders", "both")),
-        "panel" not in config and "calibration" not in config
-        and config.get("stop", "never") == "never" and config.get("orders") != "adaptive",
-        tuple(str(member["judge"]["model"]) for member in config.get("members", [])),
-    )  # fmt: skip
+        name=f"{config['judge']['model']} with {c['name']} {c['version']}",
+        judge=str(config["judge"]["model"]),
+        fold=FoldSettings(**config.get("fold", {})),
+        orders=str(config.get("orders", "both")),
+        plain="panel" not in config
+        and "calibration" not in config
+        and config.get("stop", "never") == "never"
+        and config.get("orders") != "adaptive",
+        members=tuple(str(member["judge"]["model"]) for member in config.get("members", [])),
+    )
 
 
 def _pairs(run: Path, measure: Measure | None, least: float) -> Iterator[dict[str, Any]]:

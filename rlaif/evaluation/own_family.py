@@ -12,14 +12,47 @@ from rlaif.evaluation.findings import LEAST, LEAST_GROUPS, Finding, effective_gr
 from rlaif.evaluation.outcomes import Floats
 
 FAMILIES = (
-    "qwen", "llama", "mistral", "mixtral", "gemma", "gemini", "palm", "gpt", "claude", "deepseek",
-    "phi", "command", "olmo", "tulu", "falcon", "yi", "glm", "granite", "nemotron", "vicuna",
-    "wizardlm", "zephyr", "smollm", "internlm", "kimi", "minimax", "grok", "demo",
-)  # fmt: skip
+    "qwen",
+    "llama",
+    "mistral",
+    "mixtral",
+    "gemma",
+    "gemini",
+    "palm",
+    "gpt",
+    "claude",
+    "deepseek",
+    "phi",
+    "command",
+    "olmo",
+    "tulu",
+    "falcon",
+    "yi",
+    "glm",
+    "granite",
+    "nemotron",
+    "vicuna",
+    "wizardlm",
+    "zephyr",
+    "smollm",
+    "internlm",
+    "kimi",
+    "minimax",
+    "grok",
+    "demo",
+)
 _ALIASES = {
-    "mixtral": "mistral", "ministral": "mistral", "gemini": "gemma", "palm": "gemma", "o1": "gpt",
-    "o3": "gpt", "o4": "gpt", "chatgpt": "gpt", "davinci": "gpt", "qwq": "qwen",
-}  # fmt: skip
+    "mixtral": "mistral",
+    "ministral": "mistral",
+    "gemini": "gemma",
+    "palm": "gemma",
+    "o1": "gpt",
+    "o3": "gpt",
+    "o4": "gpt",
+    "chatgpt": "gpt",
+    "davinci": "gpt",
+    "qwq": "qwen",
+}
 
 
 def family(model: str) -> str:
@@ -98,7 +131,16 @@ def self_preference(
         f"{100 * agrees[judge > 0].mean():.1f}% where it prefers its own, on "
         f"{100 * agrees[judge < 0].mean():.1f}% elsewhere"
     )
-    return Finding("self-preference", value, low, high, "share", n, p, detail=detail)
+    return Finding(
+        name="self-preference",
+        value=value,
+        low=low,
+        high=high,
+        unit="share",
+        n=n,
+        p=p,
+        detail=detail,
+    )
 
 
 def _slope(

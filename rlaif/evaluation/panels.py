@@ -37,11 +37,14 @@ def panel_outcomes(
     for i in range(len(first.ids)):
         opinions = [
             Opinion(
-                m.judge, float(m.p_a[i]), {1: "a", -1: "b"}.get(int(m.winner[i])),  # type: ignore[arg-type]
-                m.status[i], w,  # type: ignore[arg-type]
+                judge=m.judge,
+                p_a=float(m.p_a[i]),
+                winner={1: "a", -1: "b"}.get(int(m.winner[i])),  # type: ignore[arg-type]
+                status=m.status[i],  # type: ignore[arg-type]
+                weight=w,
             )
             for m, w in zip(members, weights, strict=True)
-        ]  # fmt: skip
+        ]
         if mode == "cascade":
             asked = 1
             while asked < len(opinions):
@@ -134,6 +137,12 @@ def panel_report(
     best = int(np.argmax([r.mean() for r in right]))
     r = error_correlation(right)
     return PanelReport(
-        mode, accuracies, r, effective_judges(len(members), r), float(whole.mean()),
-        members[best].name, paired_test(whole, right[best], own, seed=seed), asked_last,
-    )  # fmt: skip
+        mode=mode,
+        accuracies=accuracies,
+        correlation=r,
+        effective_judges=effective_judges(len(members), r),
+        accuracy=float(whole.mean()),
+        best=members[best].name,
+        test=paired_test(whole, right[best], own, seed=seed),
+        asked_last=asked_last,
+    )

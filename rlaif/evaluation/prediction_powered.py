@@ -76,7 +76,14 @@ def powered_mean(
         variance, _ = _variance(parts, pseudo=1.0 / n**2)
     half = float(student.ppf(0.5 + confidence / 2, max(1, count - 1))) * variance**0.5
     effective = n * plain / variance if variance > 0 else float(n)
-    return PoweredMean(value, value - half, value + half, tuning, n, effective)
+    return PoweredMean(
+        value=value,
+        low=value - half,
+        high=value + half,
+        tuning=tuning,
+        labels=n,
+        effective_labels=effective,
+    )
 
 
 def _variance(parts: Sequence[tuple[Floats, Sequence[str]]], *, pseudo: float) -> tuple[float, int]:

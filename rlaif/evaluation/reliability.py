@@ -38,10 +38,13 @@ def reliability(confidence: Floats, right: Floats, *, bins: int = BINS) -> list[
         if here.any():
             found.append(
                 Bin(
-                    float(edges[k]), float(edges[k + 1]), int(here.sum()),
-                    float(confidence[here].mean()), float(right[here].mean()),
+                    low=float(edges[k]),
+                    high=float(edges[k + 1]),
+                    count=int(here.sum()),
+                    confidence=float(confidence[here].mean()),
+                    right=float(right[here].mean()),
                 )
-            )  # fmt: skip
+            )
     return found
 
 

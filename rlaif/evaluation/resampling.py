@@ -89,10 +89,15 @@ def _interval(sums: Floats, sizes: Floats, seed: int) -> tuple[float, float]:
         return np.asarray(x.sum(axis=axis) / y.sum(axis=axis))
 
     found = stats.bootstrap(
-        (sums, sizes), ratio, paired=True, vectorized=True, n_resamples=RESAMPLES,
-        batch=max(1, 20_000_000 // len(sums)), method="percentile",
+        (sums, sizes),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, 20_000_000 // len(sums)),
+        method="percentile",
         rng=np.random.default_rng(seed),
-    )  # fmt: skip
+    )
     interval = found.confidence_interval
     return float(interval.low), float(interval.high)
 
@@ -136,9 +141,14 @@ def paired_test(
     else:
         rng = np.random.default_rng(seed)
         found = stats.permutation_test(
-            (moved,), lambda x, axis=-1: x.sum(axis=axis), permutation_type="samples",
-            vectorized=True, n_resamples=9999, batch=max(1, 20_000_000 // len(moved)), rng=rng,
-        )  # fmt: skip
+            (moved,),
+            lambda x, axis=-1: x.sum(axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=9999,
+            batch=max(1, 20_000_000 // len(moved)),
+            rng=rng,
+        )
         p = float(found.pvalue)
     # Computed on the side of the better, so that swapping the two swaps the interval.
     sign = -1.0 if difference.sum() < 0 else 1.0

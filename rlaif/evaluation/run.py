@@ -88,9 +88,12 @@ def evaluate(
         # An edited constitution gets a run of its own; what it shares comes from the cache.
         out = folder / f"{_slug(candidate)}-{digest(job.config)[:8]}"
         run_label(
-            job, out, cache_path=cache_path, on_progress=on_progress,
+            job,
+            out,
+            cache_path=cache_path,
+            on_progress=on_progress,
             on_engine=lambda state, s=settings: on_engine(s, state),  # type: ignore[misc]
-        )  # fmt: skip
+        )
         outcomes = read_outcomes(out, measure=measure_style)
         if outcomes.name in folders:
             outcomes = replace(outcomes, name=f"{outcomes.name} ({candidate.settings.template})")
@@ -98,15 +101,32 @@ def evaluate(
             outcomes = replace(outcomes, name=f"{outcomes.name} #{len(folders) + 1}")
         judged.append((outcomes, aligned(data, outcomes)))
         folders[outcomes.name] = out
-        ask = _Asker(candidate.constitution, settings, out, cache_path, on_progress, on_engine)
+        ask = _Asker(
+            constitution=candidate.constitution,
+            settings=settings,
+            base=out,
+            cache_path=cache_path,
+            on_progress=on_progress,
+            on_engine=on_engine,
+        )
         if bias:
             probes = list(probed(_rows(folder), most_variants))
             biases[outcomes.name] = bias_report(
-                outcomes, label=judged[-1][1].label, groups=judged[-1][1].group,
+                outcomes,
+                label=judged[-1][1].label,
+                groups=judged[-1][1].group,
                 also=probe_findings(probes, ask.about(probes, "probes")),
-            )  # fmt: skip
+            )
         if attacks:
-            tried = list(attacked(_rows(folder), outcomes, attacks, job.template, most_variants))
+            tried = list(
+                attacked(
+                    rows=_rows(folder),
+                    base=outcomes,
+                    attacks=attacks,
+                    template=job.template,
+                    most=most_variants,
+                )
+            )
             # Without a decided pair there is no losing response to attack through.
             said = ask.about(tried, "attacks") if tried else outcomes
             results[outcomes.name] = attack_results(tried, said, outcomes, ask.hostile)
@@ -120,7 +140,15 @@ def evaluate(
         found.append(
             panel_report(members, folded, own.label, own.group, mode=mode, asked_last=asked_last)
         )
-    return Evaluation(reports, comparisons, folders, biases, found, results, data.dropped)
+    return Evaluation(
+        reports=reports,
+        comparisons=comparisons,
+        folders=folders,
+        biases=biases,
+        panels=found,
+        attacks=results,
+        rejected=data.dropped,
+    )
 
 
 class _Asker:
@@ -142,8 +170,13 @@ class _Asker:
         self._constitution = constitution
         # Variants are all judged in full, whatever the pairs were.
         orders = "one" if settings.orders == "one" else "both"
-        update = {"orders": orders, "stop": "never", "hostile": "flag", "calibration": None,
-                  "agreement_target": None}  # fmt: skip
+        update = {
+            "orders": orders,
+            "stop": "never",
+            "hostile": "flag",
+            "calibration": None,
+            "agreement_target": None,
+        }
         self._settings = settings.model_copy(update=update)
         self._base = base
         self._cache_path = cache_path
@@ -158,9 +191,12 @@ class _Asker:
         job = prepare(str(data), self._constitution, self._settings)
         out = self._base.with_name(f"{self._base.name}-{what}-{digest(job.config)[:8]}")
         run_label(
-            job, out, cache_path=self._cache_path, on_progress=self._on_progress,
+            job,
+            out,
+            cache_path=self._cache_path,
+            on_progress=self._on_progress,
             on_engine=lambda state: self._on_engine(self._settings, state),
-        )  # fmt: skip
+        )
         self.hostile = [False] * len(variants)
         for name in ("preferences.jsonl", "undecided.jsonl"):
             for _, row in read_rows(out / name):

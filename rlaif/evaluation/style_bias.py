@@ -83,12 +83,18 @@ def style_biases(
         intervals = fit.conf_int()
         return [
             Finding(
-                name, float(fit.params[k]), float(intervals[k][0]), float(intervals[k][1]),
-                "nats per SD", n, float(fit.pvalues[k]), association=True,
+                name=name,
+                value=float(fit.params[k]),
+                low=float(intervals[k][0]),
+                high=float(intervals[k][1]),
+                unit="nats per SD",
+                n=n,
+                p=float(fit.pvalues[k]),
+                association=True,
                 detail="an association: no labels say what is better",
             )
             for k, name in enumerate(varying)
-        ]  # fmt: skip
+        ]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -121,10 +127,16 @@ def style_biases(
         detail = f"beyond what people prefer; {bound:+.3f} by the verdict given the label"
         found.append(
             Finding(
-                name, value, value - 1.96 * error, value + 1.96 * error, "nats per SD", n, p,
+                name=name,
+                value=value,
+                low=value - 1.96 * error,
+                high=value + 1.96 * error,
+                unit="nats per SD",
+                n=n,
+                p=p,
                 detail=detail,
             )
-        )  # fmt: skip
+        )
     return found
 
 

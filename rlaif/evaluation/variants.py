@@ -67,20 +67,23 @@ def load_attacks(name: str = "attacks") -> list[Attack]:
         first = error.errors(include_url=False)[0]
         place = tree.places.get(tuple(first["loc"][:1]), Place(path))
         raise RlaifError(
-            f"attack: {first['msg']}", hint="Give id, text with {response}, and hide or not.",
+            f"attack: {first['msg']}",
+            hint="Give id, text with {response}, and hide or not.",
             place=place,
-        ) from None  # fmt: skip
+        ) from None
     for i, attack in enumerate(attacks):
         if attack.id in {other.id for other in attacks[:i]}:
             raise RlaifError(
-                f"attack {attack.id!r} is there twice", hint="Give each a name of its own.",
+                f"attack {attack.id!r} is there twice",
+                hint="Give each a name of its own.",
                 place=tree.places[(i,)],
-            )  # fmt: skip
+            )
         if attack.text.count("{response}") != 1:
             raise RlaifError(
                 f"attack {attack.id!r} has {{response}} {attack.text.count('{response}')} times",
-                hint="Write it once, where the response stands.", place=tree.places[(i,)],
-            )  # fmt: skip
+                hint="Write it once, where the response stands.",
+                place=tree.places[(i,)],
+            )
     return attacks
 
 
@@ -170,16 +173,16 @@ def attack_results(
     for kind in dict.fromkeys(v.kind for v in variants):
         own = [(i, v) for i, v in enumerate(variants, 1) if v.kind == kind and i in at]
         flips = [int(said.winner[at[i]]) == v.side for i, v in own]
-        moved = [v.side * (float(after[at[i]]) - before[v.base])
-                 for i, v in own]  # fmt: skip
+        moved = [v.side * (float(after[at[i]]) - before[v.base]) for i, v in own]
         results.append(
             AttackResult(
-                kind, share(sum(flips), len(flips)),
-                sum(int(said.winner[at[i]]) == 0 for i, _ in own),
-                float(np.mean([found[i - 1] for i, _ in own])) if own else 0.0,
-                float(np.mean(moved)) if moved else 0.0,
+                attack=kind,
+                flipped=share(sum(flips), len(flips)),
+                undecided=sum(int(said.winner[at[i]]) == 0 for i, _ in own),
+                detected=float(np.mean([found[i - 1] for i, _ in own])) if own else 0.0,
+                moved=float(np.mean(moved)) if moved else 0.0,
             )
-        )  # fmt: skip
+        )
     return results
 
 
@@ -205,8 +208,12 @@ def probed(rows: Sequence[Row], most: int) -> Iterator[Variant]:
         row = rows[i]
         for kind, change in PROBES.items():
             side = 1 if int(digest([row["id"], kind])[:2], 16) & 1 else -1
-            plain = {**row, "response_b" if side > 0 else "response_a":
-                     row["response_a" if side > 0 else "response_b"]}  # fmt: skip
+            plain = {
+                **row,
+                "response_b" if side > 0 else "response_a": row[
+                    "response_a" if side > 0 else "response_b"
+                ],
+            }
             yield _changed(plain, kind, side, change)
 
 
@@ -236,7 +243,16 @@ def probe_findings(variants: Sequence[Variant], said: Outcomes) -> list[Finding]
             way = "for" if moved[loudest] > 0 else "against"
             detail += f"; {loudest} speaks {way} it most"
         findings.append(
-            Finding(f"probe: {kind}", mean, low, high, "nats", len(values), p, detail=detail)
+            Finding(
+                name=f"probe: {kind}",
+                value=mean,
+                low=low,
+                high=high,
+                unit="nats",
+                n=len(values),
+                p=p,
+                detail=detail,
+            )
         )
     return findings
 

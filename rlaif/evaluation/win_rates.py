@@ -67,11 +67,14 @@ def win_rates(run: Path) -> list[WinRate]:
         )
     found = [
         WinRate(
-            model, wins[model], losses[model], undecided[model],
-            share(wins[model], wins[model] + losses[model]),
+            model=model,
+            wins=wins[model],
+            losses=losses[model],
+            undecided=undecided[model],
+            rate=share(wins[model], wins[model] + losses[model]),
         )
         for model in models
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda w: (-w.rate.rate, w.model))
 
 
@@ -97,9 +100,9 @@ def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
     found: dict[str, PoweredMean] = {}
     refused: list[str] = []
     for model in sorted({o for side in outcomes.origins for o in side if o}):
-        sign = np.array([
-            (a == model) - (b == model) for a, b in zip(*outcomes.origins, strict=True)
-        ])  # fmt: skip
+        sign = np.array(
+            [(a == model) - (b == model) for a, b in zip(*outcomes.origins, strict=True)]
+        )
         here = (sign != 0) & np.array(
             [bool(a and b) for a, b in zip(*outcomes.origins, strict=True)]
         )
@@ -114,9 +117,11 @@ def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
             continue
         group = np.array(matched.group)
         found[model] = powered_mean(
-            people[known], judged[known], judged[others],
+            people[known],
+            judged[known],
+            judged[others],
             groups=(list(group[known]), list(group[others])),
-        )  # fmt: skip
+        )
     if not found:
         raise RlaifError(
             f"an interval needs {LEAST_LABELS} labels, {LEAST_EACH} of them each way; people gave "

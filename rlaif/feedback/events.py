@@ -24,10 +24,34 @@ THUMB_KEYS = ("thumbs", "thumb", "vote", "feedback", "label", "liked")
 RATING_KEYS = ("rating", "stars", "score")
 EDIT_KEYS = ("edited", "edit", "edited_response", "corrected")
 DISCARDED_KEYS = ("regenerated", "regenerations", "discarded", "previous_responses")
-_UP = {"up", "thumbs_up", "thumbsup", "like", "liked", "good", "positive", "yes", "true", "1", "+1",
-       "\U0001f44d"}  # fmt: skip
-_DOWN = {"down", "thumbs_down", "thumbsdown", "dislike", "disliked", "bad", "negative", "no",
-         "false", "0", "-1", "\U0001f44e"}  # fmt: skip
+_UP = {
+    "up",
+    "thumbs_up",
+    "thumbsup",
+    "like",
+    "liked",
+    "good",
+    "positive",
+    "yes",
+    "true",
+    "1",
+    "+1",
+    "\U0001f44d",
+}
+_DOWN = {
+    "down",
+    "thumbs_down",
+    "thumbsdown",
+    "dislike",
+    "disliked",
+    "bad",
+    "negative",
+    "no",
+    "false",
+    "0",
+    "-1",
+    "\U0001f44e",
+}
 
 
 _T = TypeVar("_T")
@@ -97,12 +121,20 @@ def read_event(
         {"role": m["role"], "content": _cleaned(m["content"], clean)} for m in read.prompt
     ]
     user = next((str(row[k]) for k in USER_KEYS if row.get(k) not in (None, "")), "")
-    origins = [
+    origin, prompt_origin = (
         replace(o, sampling=_cleaned(o.sampling, clean)) for o in (said.source, read.prompt_origin)
-    ]
+    )
     return Event(
-        prompt, completion, user, good, rating, edit, tuple(discarded), *origins
-    )  # fmt: skip
+        prompt=prompt,
+        completion=completion,
+        user=user,
+        good=good,
+        rating=rating,
+        edited=edit,
+        discarded=tuple(discarded),
+        origin=origin,
+        prompt_origin=prompt_origin,
+    )
 
 
 def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:
@@ -186,6 +218,12 @@ def _discarded(row: Mapping[str, object]) -> list[str]:
 def _text_of(item: object) -> str:
     """A completion in a list: a text, or a mapping that holds one."""
     if isinstance(item, Mapping):
-        item = next((item[k] for k in ("text", "content", "response", "completion")
-                     if isinstance(item.get(k), str)), "")  # fmt: skip
+        item = next(
+            (
+                item[k]
+                for k in ("text", "content", "response", "completion")
+                if isinstance(item.get(k), str)
+            ),
+            "",
+        )
     return item if isinstance(item, str) else ""

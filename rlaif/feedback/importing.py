@@ -119,11 +119,20 @@ def import_feedback(
     users = {user: f"u{i}" for i, user in enumerate(dict.fromkeys(e.user for e in kept if e.user))}
     folded = fold(kept, settings, users, per_user=settings.per_user, seed=settings.seed)
     report = FeedbackReport(
-        len(events) + len(rejected), len(rejected), len(events), len(events) - len(kept),
-        len({e.user for e in events if e.user}), sum(not e.user for e in events), redacted,
-        len(folded.preferences), len(folded.kto), folded.undecided, folded.split,
-        dict(sum((_kinds(e) for e in kept), Counter())), utc_now(),
-    )  # fmt: skip
+        rows=len(events) + len(rejected),
+        unreadable=len(rejected),
+        events=len(events),
+        capped=len(events) - len(kept),
+        users=len({e.user for e in events if e.user}),
+        anonymous=sum(not e.user for e in events),
+        redacted=redacted,
+        preferences=len(folded.preferences),
+        kto=len(folded.kto),
+        undecided=folded.undecided,
+        split=folded.split,
+        sources=dict(sum((_kinds(e) for e in kept), Counter())),
+        made=utc_now(),
+    )
     saved = {"config": config, **asdict(report)}
     with filling(out):
         for name, rows in zip(FILES, (folded.preferences, folded.kto, rejected), strict=True):
@@ -208,10 +217,13 @@ def _events(
                 raise BadRow(row.reason)
             events.append(
                 read_event(
-                    row, good_from=settings.good_from, bad_to=settings.bad_to, clean=clean,
+                    row,
+                    good_from=settings.good_from,
+                    bad_to=settings.bad_to,
+                    clean=clean,
                     mapping=mapping,
                 )
-            )  # fmt: skip
+            )
             redacted += changed
         except BadRow as error:
             rejected.append({"place": place, "reason": str(error)})
@@ -239,8 +251,10 @@ def _kinds(event: Event) -> Counter[str]:
     return Counter(
         name
         for name, there in (
-            ("edits", bool(event.edited)), ("regenerations", bool(event.discarded)),
+            ("edits", bool(event.edited)),
+            ("regenerations", bool(event.discarded)),
             ("ratings", event.rating is not None),
             ("thumbs", event.good is not None and event.rating is None),
-        ) if there
-    )  # fmt: skip
+        )
+        if there
+    )

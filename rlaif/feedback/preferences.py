@@ -117,12 +117,26 @@ def fold(
             made = Origin("human", depth=event.origin.depth)
             origins.setdefault((key, event.edited), made)
             opinions.append(
-                _Opinion(event, event.edited, event.completion, belief.p_edit, "edit", own)
+                _Opinion(
+                    event=event,
+                    better=event.edited,
+                    worse=event.completion,
+                    p=belief.p_edit,
+                    source="edit",
+                    owners=own,
+                )
             )
         for old in event.discarded:
             origins.setdefault((key, old), event.origin)
             opinions.append(
-                _Opinion(event, event.completion, old, belief.p_regeneration, "regeneration", own)
+                _Opinion(
+                    event=event,
+                    better=event.completion,
+                    worse=old,
+                    p=belief.p_regeneration,
+                    source="regeneration",
+                    owners=own,
+                )
             )
         judged += [(event, text, good) for text, good in _judgements(event)]
         if event.rating is not None or event.good is not None:
@@ -141,10 +155,16 @@ def fold(
             continue
         chosen, rejected = (one, two) if pair.log_odds > 0 else (two, one)
         evidence = _evidence(
-            f"feedback-{number}", pair.sources, [user for user, _ in pair.users], users,
-            {"prompt": prompts[key], "chosen": origins[key, chosen],
-             "rejected": origins[key, rejected]},
-        )  # fmt: skip
+            name=f"feedback-{number}",
+            sources=pair.sources,
+            owners=[user for user, _ in pair.users],
+            users=users,
+            origins={
+                "prompt": prompts[key],
+                "chosen": origins[key, chosen],
+                "rejected": origins[key, rejected],
+            },
+        )
         folded.preferences.append(
             {
                 "prompt": pair.prompt,
@@ -161,9 +181,12 @@ def fold(
             folded.split += 1
             continue
         evidence = _evidence(
-            f"kto-{number}", Counter(["vote"] * len(by_user)), by_user, users,
-            {"prompt": prompts[key], "completion": origins[key, text]},
-        )  # fmt: skip
+            name=f"kto-{number}",
+            sources=Counter(["vote"] * len(by_user)),
+            owners=by_user,
+            users=users,
+            origins={"prompt": prompts[key], "completion": origins[key, text]},
+        )
         folded.kto.append(
             {
                 "prompt": given[0][0].prompt,
@@ -214,14 +237,29 @@ def _ranked(events: Sequence[Event], p: float) -> Iterator[_Opinion]:
     for better, worse in product(liked, disliked):
         owners = tuple(dict.fromkeys(voters[better, True] + voters[worse, False]))
         times = min(net[better], -net[worse])
-        yield _Opinion(of[better], better, worse, p, "vote", owners, times)
+        yield _Opinion(
+            event=of[better],
+            better=better,
+            worse=worse,
+            p=p,
+            source="vote",
+            owners=owners,
+            times=times,
+        )
     for user, own in by_user.items():
         for better_, worse_ in product(own, own):
             assert better_.rating is not None
             assert worse_.rating is not None
             told = net[better_.completion] > 0 > net[worse_.completion]
             if better_.rating > worse_.rating and not told:
-                yield _Opinion(better_, better_.completion, worse_.completion, p, "vote", (user,))
+                yield _Opinion(
+                    event=better_,
+                    better=better_.completion,
+                    worse=worse_.completion,
+                    p=p,
+                    source="vote",
+                    owners=(user,),
+                )
 
 
 def _capped(

@@ -154,9 +154,15 @@ def arena_hard(to: Target, folder: Path) -> Written:
         _write(folder / "setting.yaml", _yaml(setting)),
     ]
     run = shlex.join(
-        ["python", "gen_judgment.py", "--setting-file", str(files[1].resolve()),
-         "--endpoint-file", str(files[0].resolve())]
-    )  # fmt: skip
+        [
+            "python",
+            "gen_judgment.py",
+            "--setting-file",
+            str(files[1].resolve()),
+            "--endpoint-file",
+            str(files[0].resolve()),
+        ]
+    )
     return Written(
         files, [to.serve(), f"(in a checkout of arena-hard-auto, model_list filled in) {run}"]
     )

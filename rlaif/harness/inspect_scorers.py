@@ -44,7 +44,7 @@ def pairwise(
             "response_a": state.output.completion,
             "response_b": target.text,
         }
-        found = await _compare(row, constitution, judge, url, settings)
+        found = await _compare(row=row, name=constitution, model=judge, url=url, settings=settings)
         evidence = found.model_dump()
         answer = state.output.completion
         if found.status == "abstained":
@@ -66,7 +66,7 @@ def constitution(
 
     async def score(state: TaskState, target: Target) -> Score:
         row = {"prompt": _prompt(state), "response": state.output.completion}
-        found = await _score(row, constitution, judge, url, settings)
+        found = await _score(row=row, name=constitution, model=judge, url=url, settings=settings)
         evidence, answer = found.model_dump(), state.output.completion
         if found.score is None:
             return Score.unscored(reason=found.reason, answer=answer, metadata=evidence)

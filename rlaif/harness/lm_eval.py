@@ -145,8 +145,11 @@ def _documents(metadata: Mapping[str, Any], *, with_reference: bool) -> list[dic
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
             read = read_prompt(row)
-            text = read.prompt[0]["content"] if len(read.prompt) == 1 else \
-                conversation_text(read.prompt)  # fmt: skip
+            text = (
+                read.prompt[0]["content"]
+                if len(read.prompt) == 1
+                else conversation_text(read.prompt)
+            )
             reference = ""
             if with_reference and baseline is None:
                 given = row.get("reference")

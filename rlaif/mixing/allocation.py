@@ -74,11 +74,11 @@ def allocate(supply: Supply, shares: Sequence[float], quotas: Sequence[float], t
     for i, share in enumerate(shares):
         row = np.zeros(2 * cells)
         row[i * strata : (i + 1) * strata] = 1.0
-        _within(lines, lowest, highest, row, share * total)
+        _within(lines=lines, lowest=lowest, highest=highest, row=row, value=share * total)
     for q, share in enumerate(quotas):
         row = np.zeros(2 * cells)
         row[:cells] = np.tile(supply.slices[q].astype(float), parts)
-        _within(lines, lowest, highest, row, share * total)
+        _within(lines=lines, lowest=lowest, highest=highest, row=row, value=share * total)
     for cell in range(cells):
         for sign in (1.0, -1.0):
             row = np.zeros(2 * cells)
@@ -99,9 +99,12 @@ def allocate(supply: Supply, shares: Sequence[float], quotas: Sequence[float], t
 
 
 def _within(
-    lines: list[NDArray[np.float64]], lowest: list[float], highest: list[float],
-    row: NDArray[np.float64], value: float,
-) -> None:  # fmt: skip
+    lines: list[NDArray[np.float64]],
+    lowest: list[float],
+    highest: list[float],
+    row: NDArray[np.float64],
+    value: float,
+) -> None:
     lines.append(row)
     lowest.append(float(np.floor(value + 1e-9)))
     highest.append(float(np.ceil(value - 1e-9)))

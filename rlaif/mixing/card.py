@@ -14,18 +14,49 @@ if TYPE_CHECKING:
     from rlaif.mixing.mix import MixReport
 
 _LICENSES = {
-    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-3.0", "cc-by-4.0",
-    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "odc-by",
-    "odbl", "pddl", "cdla-permissive-1.0", "cdla-permissive-2.0", "cdla-sharing-1.0", "gpl-3.0",
-    "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail", "llama2", "llama3", "llama3.1", "llama3.2",
-    "llama3.3", "llama4", "gemma",
-}  # fmt: skip
+    "apache-2.0",
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "isc",
+    "cc0-1.0",
+    "cc-by-3.0",
+    "cc-by-4.0",
+    "cc-by-sa-3.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0",
+    "odc-by",
+    "odbl",
+    "pddl",
+    "cdla-permissive-1.0",
+    "cdla-permissive-2.0",
+    "cdla-sharing-1.0",
+    "gpl-3.0",
+    "lgpl-3.0",
+    "agpl-3.0",
+    "mpl-2.0",
+    "openrail",
+    "llama2",
+    "llama3",
+    "llama3.1",
+    "llama3.2",
+    "llama3.3",
+    "llama4",
+    "gemma",
+}
 """Those of the names that the hub takes that data has."""
 _TASKS = {"preferences": ["dpo", "preference"], "sft": ["sft"], "prompts": ["prompts"]}
 _SIZES = (
-    (10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"),
-    (10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"),
-)  # fmt: skip
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+)
 
 
 def data_card(
@@ -64,9 +95,16 @@ def data_card(
         _table(
             ["data", "rows", "of", "share", "weight", "duplicates", "contaminated", "unreadable"],
             [
-                (f"`{p['data']}`", p["rows"], p["available"], f"{p['share']:.1%}",
-                 f"{p['weight']:g}", p["duplicates"], p["contaminated"],
-                 p["unreadable"] + p["of another kind"])
+                (
+                    f"`{p['data']}`",
+                    p["rows"],
+                    p["available"],
+                    f"{p['share']:.1%}",
+                    f"{p['weight']:g}",
+                    p["duplicates"],
+                    p["contaminated"],
+                    p["unreadable"] + p["of another kind"],
+                )
                 for p in report.parts
             ],
         ),
@@ -82,7 +120,7 @@ def data_card(
         "## Known limits\n",
         *(f"- {limit}\n" for limit in _limits(report, plan, runs)),
         "\n`mix.json` says how it was made, with the content address of all that went in.\n",
-    ]  # fmt: skip
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -118,10 +156,16 @@ def _slices(report: MixReport) -> str:
     if not report.slices:
         return ""
     rows = [
-        (s["slice"], f"{s['before']:.1%}", f"{s['quota']:.1%}", f"{s['share']:.1%}",
-         f"{s['by weight']:.1%}", s["rows"])
+        (
+            s["slice"],
+            f"{s['before']:.1%}",
+            f"{s['quota']:.1%}",
+            f"{s['share']:.1%}",
+            f"{s['by weight']:.1%}",
+            s["rows"],
+        )
         for s in report.slices
-    ]  # fmt: skip
+    ]
     return "## Slices held by quota\n\n" + _table(
         ["slice", "before", "quota", "here", "by weight", "rows"], rows
     )

@@ -64,16 +64,16 @@ def _run_evidence(data: str) -> RunEvidence | None:
     constitution = manifest["config"]["constitution"]
     ordered = sorted(found.findings, key=lambda f: not f.flagged)
     return RunEvidence(
-        data,
-        str(manifest["config"]["judge"]["model"]),
-        f"{constitution['name']}@{constitution['version']}",
-        tally.decided,
-        tally.self_agreement,
-        read_review(run),
-        [
+        run=data,
+        judge=str(manifest["config"]["judge"]["model"]),
+        constitution=f"{constitution['name']}@{constitution['version']}",
+        decided=tally.decided,
+        self_agreement=tally.self_agreement,
+        review=read_review(run),
+        biases=[
             f"{f'**{f.name}**' if f.flagged else f.name} {f.value:+.3f} {f.unit} "
             f"(95% {f.low:+.3f} to {f.high:+.3f})"
             for f in ordered
         ],
-        list(found.warnings),
+        warnings=list(found.warnings),
     )

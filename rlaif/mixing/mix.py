@@ -109,15 +109,39 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Fi
     random.Random(settings.seed).shuffle(chosen)
     found = check(book, uses(_texts(chosen, judges)))
     report = MixReport(
-        kind, len(chosen), _parts(plan, config, chosen, available, cleaned, unreadable, misfits),
-        share, factor, dict(Counter(row.labeled_by or "nobody" for row in chosen)), slices,
-        dict(Counter(_writers(row) for row in chosen)),
-        dict(sorted(Counter(str(row.depth) for row in chosen).items())),
-        dict(Counter(o.license or "unknown" for row in chosen for o in row.origins).most_common()),
-        [finding.facts for finding in found], judge_columns(_asked(judges, chosen)),
-        cleaned.opposed, utc_now(),
-    )  # fmt: skip
-    _write(plan, out, config, chosen, report, [e for p in plan.parts for e in evidence(p.data)])
+        kind=kind,
+        rows=len(chosen),
+        parts=_parts(
+            plan=plan,
+            config=config,
+            chosen=chosen,
+            available=available,
+            cleaned=cleaned,
+            unreadable=unreadable,
+            misfits=misfits,
+        ),
+        human_share=share,
+        human_factor=factor,
+        labels=dict(Counter(row.labeled_by or "nobody" for row in chosen)),
+        slices=slices,
+        origins=dict(Counter(_writers(row) for row in chosen)),
+        depths=dict(sorted(Counter(str(row.depth) for row in chosen).items())),
+        licenses=dict(
+            Counter(o.license or "unknown" for row in chosen for o in row.origins).most_common()
+        ),
+        licenses_found=[finding.facts for finding in found],
+        judges=judge_columns(_asked(judges, chosen)),
+        opposed=cleaned.opposed,
+        made=utc_now(),
+    )
+    _write(
+        plan=plan,
+        out=out,
+        config=config,
+        rows=chosen,
+        report=report,
+        runs=[e for p in plan.parts for e in evidence(p.data)],
+    )
     return report, found
 
 
@@ -280,10 +304,14 @@ def _draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dic
 
 def _shortage(plan: MixPlan, stock: Supply, total: int, most: int) -> RlaifError:
     """Says which part or slice is short, and what could be had."""
-    shares = [(p.data, s, int(n)) for p, s, n in
-              zip(plan.parts, plan.shares, stock.rows.sum(axis=1), strict=True)]  # fmt: skip
-    shares += [(f"slice {q.slice}", q.share, int(stock.rows[:, m].sum()))
-               for q, m in zip(plan.quotas, stock.slices, strict=True)]  # fmt: skip
+    shares = [
+        (p.data, s, int(n))
+        for p, s, n in zip(plan.parts, plan.shares, stock.rows.sum(axis=1), strict=True)
+    ]
+    shares += [
+        (f"slice {q.slice}", q.share, int(stock.rows[:, m].sum()))
+        for q, m in zip(plan.quotas, stock.slices, strict=True)
+    ]
     name, share, have = min(shares, key=lambda s: s[2] / s[1])
     hint = f"Ask for at most --total {most}, or add data." if most else "Change shares or quotas."
     if not total:
@@ -422,6 +450,8 @@ def _write(
         temporary = file.with_name(f".{file.name}.tmp")
         pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)
         temporary.replace(file)
-        card = data_card(out.name, report, plan, labels, file_digest(file))
+        card = data_card(
+            name=out.name, report=report, plan=plan, runs=labels, content=file_digest(file)
+        )
         write_atomically(out / CARD, card)
         write_atomically(out / REPORT, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")

@@ -146,9 +146,16 @@ def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
     stated = evidence.get("weight")
     weight = row_weight({"weight": stated}) if stated is not None else row_weight(row)
     base = MixRow(
-        part, name, list(read.prompt), [], [read.prompt_origin], weight=weight, tags=read.tags,
-        constitution=str(evidence.get("constitution") or ""), raw=row,
-    )  # fmt: skip
+        part=part,
+        id=name,
+        prompt=list(read.prompt),
+        completions=[],
+        origins=[read.prompt_origin],
+        weight=weight,
+        tags=read.tags,
+        constitution=str(evidence.get("constitution") or ""),
+        raw=row,
+    )
     if not read.completions:
         yield base
     elif read.labeled:

@@ -11,11 +11,15 @@ from rlaif.mixing.settings import Kind
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ORIGIN = pa.struct(
     [
-        ("kind", pa.string()), ("model", pa.string()), ("revision", pa.string()),
-        ("license", pa.string()), ("depth", pa.int64()), ("sampling", pa.string()),
+        ("kind", pa.string()),
+        ("model", pa.string()),
+        ("revision", pa.string()),
+        ("license", pa.string()),
+        ("depth", pa.int64()),
+        ("sampling", pa.string()),
         ("time", pa.string()),
     ]
-)  # fmt: skip
+)
 
 
 def schema_of(kind: Kind) -> Any:
@@ -23,12 +27,18 @@ def schema_of(kind: Kind) -> Any:
     names = {"preferences": ("chosen", "rejected"), "sft": ("completion",), "prompts": ()}[kind]
     evidence = pa.struct(
         [
-            ("id", pa.string()), ("source", pa.string()), ("status", pa.string()),
-            ("judge", pa.string()), ("human", pa.bool_()), ("depth", pa.int64()),
-            ("weight", pa.float64()), ("tags", pa.string()), ("constitution", pa.string()),
+            ("id", pa.string()),
+            ("source", pa.string()),
+            ("status", pa.string()),
+            ("judge", pa.string()),
+            ("human", pa.bool_()),
+            ("depth", pa.int64()),
+            ("weight", pa.float64()),
+            ("tags", pa.string()),
+            ("constitution", pa.string()),
             ("origins", pa.struct([(name, _ORIGIN) for name in ("prompt", *names)])),
         ]
-    )  # fmt: skip
+    )
     own = [("prompt", _MESSAGES), *((name, _MESSAGES) for name in names)]
     if kind == "preferences":
         own.append(("p_chosen", pa.float64()))

@@ -16,9 +16,14 @@ from rlaif.stages.calibration import Calibration, calibrated, tempered
 from rlaif.stages.folding import FoldSettings, fold
 
 CONFIDENCE = (
-    "fold", "orders", "principles", "stop", "label_mass_floor", "reasoning_clamp",
+    "fold",
+    "orders",
+    "principles",
+    "stop",
+    "label_mass_floor",
+    "reasoning_clamp",
     "reasoning_samples",
-)  # fmt: skip
+)
 """Settings that change how sure a judge is."""
 
 

@@ -66,7 +66,11 @@ class Judging:
         for pair, settled, questions in planned:
             if settled:
                 status, reason = settled
-                found.append(Preference(status, None, 0.5, 0.0, (), reason=reason))
+                found.append(
+                    Preference(
+                        status=status, winner=None, p_a=0.5, margin=0.0, scores=(), reason=reason
+                    )
+                )
                 continue
             verdicts = []
             for question in questions:

@@ -132,7 +132,14 @@ def prepare_critique(
         "top_p": settings.top_p,
         "max_tokens": settings.revision_tokens,
     }
-    reviser = Reviser(settings, loaded, prompts, codec_for(writer), judging, origin)
+    reviser = Reviser(
+        settings=settings,
+        constitution=loaded,
+        templates=prompts,
+        codec=codec_for(writer),
+        judging=judging,
+        origin=origin,
+    )
     config = {
         "format": 1,
         "command": "critique",
@@ -150,13 +157,13 @@ def prepare_critique(
         **settings.model_dump(mode="json"),
     }
     return WritingJob(
-        ResponseSource(source, dict(mapping or {})),
-        settings.limit,
-        config,
-        (TRACE, PAIRS, REJECTED),
-        models,
-        [list(models)],
-        reviser.chain,
+        source=ResponseSource(source, dict(mapping or {})),
+        limit=settings.limit,
+        config=config,
+        files=(TRACE, PAIRS, REJECTED),
+        models=models,
+        passes=[list(models)],
+        chain=reviser.chain,
     )
 
 
@@ -277,7 +284,15 @@ class Reviser:
             if not outcome and text == state.text:
                 outcome = "unchanged"
             time = answer.made if isinstance(answer, Written) else ""
-            found.append(_Draft(draft.principle, draft.critique, text, outcome, time))
+            found.append(
+                _Draft(
+                    principle=draft.principle,
+                    critique=draft.critique,
+                    revision=text,
+                    outcome=outcome,
+                    time=time,
+                )
+            )
         return found
 
     def _settle(
@@ -287,7 +302,7 @@ class Reviser:
         outcome = draft.outcome
         if not outcome and self.settings.until_no_gain:
             gain, outcome = yield from self._gain(state, draft, None)
-        self._note(state, round_, draft, outcome, gain)
+        self._note(state=state, round_=round_, draft=draft, outcome=outcome, gain=gain)
 
     def _settle_worst(
         self, state: _State, round_: int, drafts: Sequence[_Draft]
@@ -306,9 +321,12 @@ class Reviser:
                 continue
             # A revision that gained less leaves its principle open for the next round.
             self._note(
-                state, round_, draft, outcomes[i] or "another gained more",
-                None if draft.outcome else gains[i],
-            )  # fmt: skip
+                state=state,
+                round_=round_,
+                draft=draft,
+                outcome=outcomes[i] or "another gained more",
+                gain=None if draft.outcome else gains[i],
+            )
         if not outcomes[best]:
             yield from self._settle(state, round_, drafts[best], gains[best])
 
@@ -372,7 +390,17 @@ class Reviser:
         ids = self.codec.encode_chat([{"role": "user", "content": text}])
         s = self.settings
         seed = random.Random(f"{s.seed}/{name}").getrandbits(31)
-        return Ask(WRITER, GenerationRequest("", ids, most, s.temperature, s.top_p, seed))
+        return Ask(
+            WRITER,
+            GenerationRequest(
+                id="",
+                token_ids=ids,
+                max_tokens=most,
+                temperature=s.temperature,
+                top_p=s.top_p,
+                seed=seed,
+            ),
+        )
 
     def _examples(self, principle: Principle, *, revised: bool) -> str:
         shown = []

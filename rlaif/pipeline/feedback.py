@@ -82,16 +82,25 @@ class Criticizing:
         told = yield [
             self._ask(
                 self.templates.revision.render(
-                    conversation=conversation, response=text, critique=remarks[i].critique,
-                    request=p.revision or "", examples="",
+                    conversation=conversation,
+                    response=text,
+                    critique=remarks[i].critique,
+                    request=p.revision or "",
+                    examples="",
                 ),
                 self.most_tokens[1],
             )
             for i, p in open_
-        ]  # fmt: skip
+        ]
         for (i, p), answer in zip(open_, told, strict=True):
             written, failed = read_text(answer)
-            remarks[i] = Remark(p.id, remarks[i].critique, False, written, failed)
+            remarks[i] = Remark(
+                principle=p.id,
+                critique=remarks[i].critique,
+                finds_nothing=False,
+                revision=written,
+                failed=failed,
+            )
         return remarks
 
     def _ask(self, text: str, most: int) -> Ask:
@@ -101,7 +110,9 @@ class Criticizing:
     def _read(self, principle: str, answer: Told) -> Remark:
         text, failed = read_text(answer)
         nothing = not failed and self.templates.finds_nothing(text)
-        return Remark(principle, text, nothing, "", failed)
+        return Remark(
+            principle=principle, critique=text, finds_nothing=nothing, revision="", failed=failed
+        )
 
 
 def read_text(answer: Told) -> tuple[str, str]:

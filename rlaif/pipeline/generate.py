@@ -150,7 +150,13 @@ def prepare_generate(
     speakers = [_speaker(role, teacher) for role, teacher in zip(models, teachers, strict=False)]
     systems = read_systems(settings.system) if settings.system else []
     writer = CandidateWriter(
-        settings, speakers, systems, loaded, wanted, judging, dict(mapping or {})
+        settings=settings,
+        speakers=speakers,
+        systems=systems,
+        constitution=loaded,
+        targets=wanted,
+        judging=judging,
+        mapping=dict(mapping or {}),
     )
     passes: list[list[str]] = [[role] for role in models]
     if judged and any(teacher.engine == judge for teacher in teachers):
@@ -175,7 +181,13 @@ def prepare_generate(
         config["judge"] = model_config(judge) if judged and judge else None
         config["template"] = judging.template.hash if judging else None
     return WritingJob(
-        source, settings.limit, config, (CANDIDATES, REJECTED), models, passes, writer.chain
+        source=source,
+        limit=settings.limit,
+        config=config,
+        files=(CANDIDATES, REJECTED),
+        models=models,
+        passes=passes,
+        chain=writer.chain,
     )
 
 
@@ -215,7 +227,9 @@ def _speaker(role: str, teacher: Teacher) -> _Speaker:
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
     }
-    return _Speaker(role, sampling, codec, origin, int(origin["depth"]))
+    return _Speaker(
+        role=role, sampling=sampling, codec=codec, origin=origin, depth=int(origin["depth"])
+    )
 
 
 def read_systems(path: str) -> list[SystemPrompt]:
@@ -308,7 +322,14 @@ class CandidateWriter:
                 asks.append(
                     Ask(
                         speaker.role,
-                        GenerationRequest("", ids, s.max_tokens, s.temperature, s.top_p, seed),
+                        GenerationRequest(
+                            id="",
+                            token_ids=ids,
+                            max_tokens=s.max_tokens,
+                            temperature=s.temperature,
+                            top_p=s.top_p,
+                            seed=seed,
+                        ),
                     )
                 )
                 origins.append(

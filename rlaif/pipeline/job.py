@@ -149,7 +149,14 @@ def prepare(
     config = settings.resolved(source, loaded.constitution, template, fingerprint)
     config["checks"] = {name: digest(function_source(name)) for name in functions}
     folding = _folding(settings, config)
-    return LabelJob(settings, source, loaded.constitution, template, config, folding)
+    return LabelJob(
+        settings=settings,
+        source=source,
+        constitution=loaded.constitution,
+        template=template,
+        config=config,
+        folding=folding,
+    )
 
 
 def _folding(settings: LabelSettings, config: dict[str, Any]) -> Folding:
@@ -271,15 +278,25 @@ def run_label(
                 if isinstance(engine, Crew):
                     assert shard_rows is not None
                     labeler = ShardedLabeling(
-                        engine, run, spending, shard_rows=shard_rows,
-                        limit=job.settings.limit, reasons=bool(job.template.answer),
+                        engine,
+                        run,
+                        spending,
+                        shard_rows=shard_rows,
+                        limit=job.settings.limit,
+                        reasons=bool(job.template.answer),
                         on_progress=on_progress,
-                    )  # fmt: skip
+                    )
                 else:
                     stopping, asked_before = learn_stopping(
-                        job.settings, job.source, job.constitution, job.template, job.folding,
-                        engine, cache, spending,
-                    )  # fmt: skip
+                        s=job.settings,
+                        source=job.source,
+                        constitution=job.constitution,
+                        template=job.template,
+                        folding=job.folding,
+                        engine=engine,
+                        cache=cache,
+                        spending=spending,
+                    )
                     labeler = Labeler(
                         engine=engine,
                         cache=cache,
@@ -303,7 +320,11 @@ def run_label(
                         asked / progress.seconds,
                     )
                 manifest = run_manifest(
-                    job.config, tally, labeler.spending.seconds, labeler.spending.tokens, prices
+                    config=job.config,
+                    tally=tally,
+                    seconds=labeler.spending.seconds,
+                    tokens=labeler.spending.tokens,
+                    prices=prices,
                 )
                 manifest["judges"] = [text_origin(job.settings.judge)]
                 if stopping is not None:
@@ -327,7 +348,13 @@ def run_label(
 
 def _crew(job: LabelJob, cache_path: Path) -> Crew:
     """Labelers for the job's shards."""
-    task = ShardTask(job.constitution, job.template, job.settings, job.stamp, job.folding)
+    task = ShardTask(
+        constitution=job.constitution,
+        template=job.template,
+        settings=job.settings,
+        stamp=job.stamp,
+        folding=job.folding,
+    )
     return Crew(job.settings.judge, task, cache_path)
 
 
@@ -337,9 +364,11 @@ def summary_of(out: Path, prices: Prices | None) -> LabelSummary:
     tally = load_tally(manifest["counts"])
     if prices is not None and prices.known and "tokens" in manifest:
         manifest["cost"] = cost_of(
-            prices, seconds=manifest["seconds"], tokens=Tokens(**manifest["tokens"]),
+            prices,
+            seconds=manifest["seconds"],
+            tokens=Tokens(**manifest["tokens"]),
             labels=tally.decided,
-        )  # fmt: skip
+        )
     return LabelSummary(out, tally, manifest, fresh=False)
 
 

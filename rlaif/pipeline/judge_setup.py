@@ -186,9 +186,14 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         )
     codec = codec_for(settings.judge)
     judging = Judging(
-        template, codec, settings.fold, settings.label_mass_floor, settings.orders, settings.seed,
-        _folding(settings, loaded, template),
-    )  # fmt: skip
+        template=template,
+        codec=codec,
+        fold=settings.fold,
+        label_mass_floor=settings.label_mass_floor,
+        orders=settings.orders,
+        seed=settings.seed,
+        folding=_folding(settings, loaded, template),
+    )
     assert judging.renderer  # a label that is no token of this judge is known now
     coverage = settings.fold.min_coverage
     pointwise: Asked | Anchored = Anchored(judging, coverage)
@@ -212,7 +217,14 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         "judge_fingerprint": model_fingerprint(settings.judge),
         "template_hash": template.hash,
     }
-    return JudgeSetup(settings, loaded, judging, pointwise, criticizing, stamp)
+    return JudgeSetup(
+        settings=settings,
+        constitution=loaded,
+        judging=judging,
+        pointwise=pointwise,
+        criticizing=criticizing,
+        stamp=stamp,
+    )
 
 
 def _folding(

@@ -116,9 +116,13 @@ class Labeler:
         self._renderer = Renderer(template, engine.codec)
         manner = self._describe_manner(template)
         self._planner = Planner(
-            constitution, self._renderer, settings, manner, stopping,
-            window_questions(engine.sharing),
-        )  # fmt: skip
+            constitution=constitution,
+            renderer=self._renderer,
+            settings=settings,
+            manner=manner,
+            stopping=stopping,
+            most_questions=window_questions(engine.sharing),
+        )
         self._stopping = stopping
         self._observe = observe
         # Pairs whose next group of questions is to be asked.

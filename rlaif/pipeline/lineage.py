@@ -54,7 +54,7 @@ class Lineage:
 
     def lines(self) -> Iterator[str]:
         """A tree of text, the file first; a node that comes again is only named."""
-        yield from self._lines(self.root, "", "", "", set())
+        yield from self._lines(name=self.root, role="", head="", rest="", seen=set())
 
     def _lines(self, name: str, role: str, head: str, rest: str, seen: set[str]) -> Iterator[str]:
         node = self.nodes[name]
@@ -69,9 +69,12 @@ class Lineage:
         for number, (part, parent) in enumerate(node.parents):
             last = number == len(node.parents) - 1
             yield from self._lines(
-                parent, f"{part} ", rest + ("└─ " if last else "├─ "),
-                rest + ("   " if last else "│  "), seen,
-            )  # fmt: skip
+                name=parent,
+                role=f"{part} ",
+                head=rest + ("└─ " if last else "├─ "),
+                rest=rest + ("   " if last else "│  "),
+                seen=seen,
+            )
 
     def mermaid(self) -> Iterator[str]:
         """The graph from seeds to the file, as Mermaid draws it."""
@@ -267,7 +270,13 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
         node.parents.append(("reviewed, from", _visit(found, review["run"], path, None)))
     elif isinstance(given, Mapping) and isinstance(given.get("path"), str):
         split = str(given.get("split") or "train")
-        name = _visit(found, given["path"], path, str(given.get("hash", "")), split)
+        name = _visit(
+            found=found,
+            name=given["path"],
+            near=path,
+            recorded=str(given.get("hash", "")),
+            split=split,
+        )
         node.parents.append(("from", name))
     for name, settings in _models(config):
         part = "judged by" if command == "label" or "judge" in name else "written by"
@@ -323,7 +332,13 @@ def _mix(found: Lineage, node: Node, path: Path) -> None:
         node.facts.append(f"{report['human_share']:.1%} of people by weight")
     for part in report.get("parts", []):
         file = str(part.get("file") or part["data"])
-        name = _visit(found, file, path, str(part.get("hash", "")), part.get("split", "train"))
+        name = _visit(
+            found=found,
+            name=file,
+            near=path,
+            recorded=str(part.get("hash", "")),
+            split=part.get("split", "train"),
+        )
         node.parents.append((f"{part['rows']} rows of", name))
 
 
@@ -338,7 +353,14 @@ def _feedback(found: Lineage, node: Node, path: Path) -> None:
     log = report.get("config", {}).get("input", {})
     if isinstance(log.get("path"), str):
         split = str(log.get("split") or "train")
-        node.parents.append(("from", _visit(found, log["path"], path, log.get("hash"), split)))
+        node.parents.append(
+            (
+                "from",
+                _visit(
+                    found=found, name=log["path"], near=path, recorded=log.get("hash"), split=split
+                ),
+            )
+        )
 
 
 def _data(node: Node, path: Path, split: str) -> None:

@@ -120,20 +120,29 @@ def run_panel(
                 own = prepare(str(_input(out, name)), constitution, plain)
             summaries.append(
                 run_label(
-                    own, folder, cache_path=cache_path, on_progress=on_progress,
+                    own,
+                    folder,
+                    cache_path=cache_path,
+                    on_progress=on_progress,
                     on_engine=lambda state, s=own.settings: on_engine(s, state),  # type: ignore[misc]
                 )
-            )  # fmt: skip
-        tally = _fold(run, config, jobs, panel, names[: len(summaries)])
+            )
+        tally = _fold(run=run, config=config, jobs=jobs, panel=panel, names=names[: len(summaries)])
         spent = sum(s.manifest["seconds"] for s in summaries)
         tokens = reduce(Tokens.plus, (Tokens(**s.manifest.get("tokens", {})) for s in summaries))
-        manifest = run_manifest(config, tally, spent, tokens, prices)
+        manifest = run_manifest(
+            config=config, tally=tally, seconds=spent, tokens=tokens, prices=prices
+        )
         manifest["judges"] = [text_origin(m.settings.judge) for m in panel.members]
         manifest["members"] = [
-            {"name": name, "pairs": s.tally.pairs, "verdicts": s.tally.verdicts,
-             "seconds": s.manifest["seconds"]}
+            {
+                "name": name,
+                "pairs": s.tally.pairs,
+                "verdicts": s.tally.verdicts,
+                "seconds": s.manifest["seconds"],
+            }
             for name, s in zip(names, summaries, strict=False)
-        ]  # fmt: skip
+        ]
         run.write_manifest(manifest)
     return LabelSummary(out, tally, manifest, fresh=True)
 
@@ -257,33 +266,49 @@ def _fold(
     ]
     for pair, found in _merged(first, jobs[0], later):
         opinions = [
-            Opinion(names[k], f["p_a"], f["winner"] or None, f["status"],
-                    panel.members[k].weight)
-            for k, f in enumerate(found) if f is not None
-        ]  # fmt: skip
+            Opinion(
+                judge=names[k],
+                p_a=f["p_a"],
+                winner=f["winner"] or None,
+                status=f["status"],
+                weight=panel.members[k].weight,
+            )
+            for k, f in enumerate(found)
+            if f is not None
+        ]
         tie_margin = jobs[0].settings.fold.tie_margin
         if found[0] is not None and not found[0]["principles"]:
             # Settled before any judge was asked.
             own = found[0]
             preference = Preference(
-                own["status"], own["winner"] or None, own["p_a"], own["margin"], (),
+                status=own["status"],
+                winner=own["winner"] or None,
+                p_a=own["p_a"],
+                margin=own["margin"],
+                scores=(),
                 reason=own["reason"],
-            )  # fmt: skip
+            )
         else:
             preference = fold_panel(
-                opinions, panel.mode, tie_margin=tie_margin,
+                opinions,
+                panel.mode,
+                tie_margin=tie_margin,
                 scores=_scores([f for f in found if f is not None]),
-            )  # fmt: skip
+            )
         record = preference_row if preference.status == "decided" else undecided_row
         hostile = found[0]["hostile"] if found[0] is not None else ""
         row = record(pair, preference, stamp, hostile)
         tally.hostile += bool(hostile)
         sign = -1.0 if preference.winner == "b" else 1.0
         row["provenance"]["judges"] = [
-            {"judge": o.judge, "p_chosen": round((1 + sign * (2 * o.p_a - 1)) / 2, 5),
-             "status": o.status, "weight": o.weight}
+            {
+                "judge": o.judge,
+                "p_chosen": round((1 + sign * (2 * o.p_a - 1)) / 2, 5),
+                "status": o.status,
+                "weight": o.weight,
+            }
             for o in opinions
-        ]  # fmt: skip
+        ]
         name = "preferences.jsonl" if preference.status == "decided" else "undecided.jsonl"
         run.append(name, row)
         tally.add(preference, [])
@@ -342,14 +367,19 @@ def _found(row: dict[str, Any]) -> Found:
     swapped = evidence["winner"] == "b"
     p = row["p_chosen"] if "chosen" in row else row["p_a"]
     return {
-        "row": evidence["row"], "id": evidence["id"], "p_a": 1.0 - p if swapped else p,
-        "winner": evidence["winner"], "status": evidence["status"], "margin": evidence["margin"],
-        "reason": evidence["reason"], "hostile": evidence["hostile"],
+        "row": evidence["row"],
+        "id": evidence["id"],
+        "p_a": 1.0 - p if swapped else p,
+        "winner": evidence["winner"],
+        "status": evidence["status"],
+        "margin": evidence["margin"],
+        "reason": evidence["reason"],
+        "hostile": evidence["hostile"],
         "principles": [
             {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
             for o in evidence["principles"]
         ],
-    }  # fmt: skip
+    }
 
 
 def _merged(
@@ -386,8 +416,12 @@ def _scores(found: Sequence[Found]) -> list[PrincipleScore]:
         p = min(max(p, 1e-15), 1.0 - 1e-15)
         scores.append(
             PrincipleScore(
-                name, opinions[0]["tier"], opinions[0]["weight"], math.log(p) - math.log1p(-p),
-                source=opinions[0]["source"], invalid="" if valid else opinions[0]["invalid"],
+                name,
+                opinions[0]["tier"],
+                opinions[0]["weight"],
+                math.log(p) - math.log1p(-p),
+                source=opinions[0]["source"],
+                invalid="" if valid else opinions[0]["invalid"],
             )
-        )  # fmt: skip
+        )
     return scores

@@ -67,21 +67,30 @@ def learn_stopping(
     temperatures = folding.calibration.principles if folding.calibration else {}
     start = Stopping(kind, s.fold, seed=s.seed, temperatures=temperatures)
     if s.stop == "exact":
-        return Chosen(start, 0, 0, 0.0, 0.0, 0), 0
+        return Chosen(stopping=start, pairs=0, errors=0, bound=0.0, saved=0.0, pilot_extra=0), 0
     judged: list[Judged] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pilot.jsonl"
         data.write_text("".join(_drawn(s, source)), encoding="utf-8")
         settings = s.model_copy(
-            update={"orders": "both" if kind == "orders" else s.orders, "stop": "never",
-                    "limit": None}
-        )  # fmt: skip
+            update={
+                "orders": "both" if kind == "orders" else s.orders,
+                "stop": "never",
+                "limit": None,
+            }
+        )
         with closing(RunDirectory(Path(folder) / "run", {})) as run:
             labeler = Labeler(
-                engine=engine, cache=cache, run=run, constitution=constitution,
-                template=template, settings=settings, stamp={}, observe=judged.append,
+                engine=engine,
+                cache=cache,
+                run=run,
+                constitution=constitution,
+                template=template,
+                settings=settings,
+                stamp={},
+                observe=judged.append,
                 spending=spending,
-            )  # fmt: skip
+            )
             labeler.label(open_source(str(data)))
     if len(judged) < LEAST_PILOT:
         raise RlaifError(

@@ -112,9 +112,13 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings) -> Iterator[Pai
         raise BadRow(row.reason)
     read = read_row(row, s.mapping)
     return make_pairs(
-        read, read.id or f"row-{number + 1}", mode=s.pairs, count=s.pairs_per_prompt, seed=s.seed,
+        read,
+        read.id or f"row-{number + 1}",
+        mode=s.pairs,
+        count=s.pairs_per_prompt,
+        seed=s.seed,
         number=number + 1,
-    )  # fmt: skip
+    )
 
 
 def settled_without_judge(
@@ -201,7 +205,9 @@ class Planner:
         hostile = self._hostile.describe(pair)
         if settled := settled_without_judge(pair, hostile, s):
             status, reason = settled
-            preference = Preference(status, None, 0.5, 0.0, (), reason=reason)
+            preference = Preference(
+                status=status, winner=None, p_a=0.5, margin=0.0, scores=(), reason=reason
+            )
             return PlannedPair(ends_row, pair, settled=preference, hostile=hostile)
         principles = principles_for(pair, self._constitution, mode=s.principles, seed=s.seed)
         orders: OrdersMode = "one" if s.orders == "one" else "both"
@@ -221,6 +227,14 @@ class Planner:
             for (i, _), key in zip(branch.tails, found, strict=True):
                 keys[i] = key
         return PlannedPair(
-            ends_row, pair, None, None, principles, questions, branches, keys, stages=stages,
+            ends_row=ends_row,
+            pair=pair,
+            rejected=None,
+            settled=None,
+            principles=principles,
+            questions=questions,
+            branches=branches,
+            keys=keys,
+            stages=stages,
             hostile=hostile,
-        )  # fmt: skip
+        )

@@ -110,9 +110,11 @@ class Asked:
         assert self._label_ids
 
     def score(
-        self, prompt: Sequence[Message], response: Sequence[Message],
+        self,
+        prompt: Sequence[Message],
+        response: Sequence[Message],
         principles: Sequence[Principle],
-    ) -> Generator[list[Ask], list[Told], Point]:  # fmt: skip
+    ) -> Generator[list[Ask], list[Told], Point]:
         """See `Pointwise.score`."""
         asked = [p for p in principles if p.check is None]
         before, after = re.split(r"\{\{\s*principle\s*\}\}", self.template.body, maxsplit=1)
@@ -162,9 +164,11 @@ class Anchored:
         """Nothing can be wrong here."""
 
     def score(
-        self, prompt: Sequence[Message], response: Sequence[Message],
+        self,
+        prompt: Sequence[Message],
+        response: Sequence[Message],
         principles: Sequence[Principle],
-    ) -> Generator[list[Ask], list[Told], Point]:  # fmt: skip
+    ) -> Generator[list[Ask], list[Told], Point]:
         """See `Pointwise.score`."""
         points = []
         # One principle after the other in the answer, but all of them asked at once.
@@ -265,7 +269,14 @@ def _check(
 def _point(
     principle: Principle, p: float | None, mass: float | None, invalid: str
 ) -> PrinciplePoint:
-    return PrinciplePoint(principle.id, principle.tier, principle.weight, p, mass, invalid)
+    return PrinciplePoint(
+        principle=principle.id,
+        tier=principle.tier,
+        weight=principle.weight,
+        p=p,
+        label_mass=mass,
+        invalid=invalid,
+    )
 
 
 def _mean(points: Sequence[PrinciplePoint], min_coverage: float) -> Point:

@@ -57,8 +57,9 @@ class Renderer:
         turns = [m["content"] for m in pair.prompt]
         texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
         for order in dict.fromkeys(q.order for q in questions):
-            asked = [(i, q.principle.preference) for i, q in enumerate(questions)
-                     if q.order == order]  # fmt: skip
+            asked = [
+                (i, q.principle.preference) for i, q in enumerate(questions) if q.order == order
+            ]
             first, second = texts[order[0]], texts[order[1]]
             shared, ends = self._template.branches(
                 conversation=conversation,

@@ -83,7 +83,9 @@ def preference_row(
     a_wins = preference.winner == "a"
     chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)
     origins = (pair.origin_a, pair.origin_b)
-    record = provenance(pair, preference, stamp, 1.0 if a_wins else -1.0, hostile)
+    record = provenance(
+        pair=pair, preference=preference, stamp=stamp, sign=1.0 if a_wins else -1.0, hostile=hostile
+    )
     record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
     prompt, *sides = map(origin_columns, pair.origins)
     won, lost = sides if a_wins else sides[::-1]
@@ -101,7 +103,7 @@ def undecided_row(
     pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
 ) -> dict[str, Any]:
     """A tie or an abstention: kept, with its reason, out of the training data."""
-    record = provenance(pair, preference, stamp, 1.0, hostile)
+    record = provenance(pair=pair, preference=preference, stamp=stamp, sign=1.0, hostile=hostile)
     record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
     record["origins"] = dict(
         zip(("prompt", "a", "b"), map(origin_columns, pair.origins), strict=True)

@@ -104,11 +104,11 @@ class Counts:
     def plus(self, other: Counts) -> Counts:
         """Both together."""
         return Counts(
-            self.verdicts + other.verdicts,
-            self.cached + other.cached,
-            self.written + other.written,
-            self.tokens.plus(other.tokens),
-            self.stats.plus(other.stats),
+            verdicts=self.verdicts + other.verdicts,
+            cached=self.cached + other.cached,
+            written=self.written + other.written,
+            tokens=self.tokens.plus(other.tokens),
+            stats=self.stats.plus(other.stats),
         )
 
 
@@ -228,10 +228,17 @@ class ShardLabeler:
     def _label_one(self, shard: Shard) -> ShardDone:
         run, task = ShardFiles(), self._task
         labeler = Labeler(
-            engine=self._engine, cache=self._answers, run=run, constitution=task.constitution,
-            template=task.template, settings=task.settings, stamp=task.stamp, known=self._known,
-            folding=task.folding, on_progress=self._go_on,
-        )  # fmt: skip
+            engine=self._engine,
+            cache=self._answers,
+            run=run,
+            constitution=task.constitution,
+            template=task.template,
+            settings=task.settings,
+            stamp=task.stamp,
+            known=self._known,
+            folding=task.folding,
+            on_progress=self._go_on,
+        )
         self._labeler = labeler
         tally = labeler.label(shard, shard.first)
         with self._counting:

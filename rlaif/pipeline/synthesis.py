@@ -36,8 +36,14 @@ from rlaif.templates import Template, load_synth_template
 
 WRITER = "writer"
 PROMPTS = "prompts.jsonl"
-RECIPES = ("self-instruct", "question-answer", "reasoning", "instruction-following", "red-team",
-           "multi-turn")  # fmt: skip
+RECIPES = (
+    "self-instruct",
+    "question-answer",
+    "reasoning",
+    "instruction-following",
+    "red-team",
+    "multi-turn",
+)
 MOST_IDLE_BATCHES = 5
 """So many batches without one new prompt end the run: the model has no more to say."""
 
@@ -134,9 +140,15 @@ def prepare_synthesis(
     evaluated = [text for name in evaluations for text in _texts(name)]
     origin = text_origin(model)
     maker = PromptMaker(
-        settings, templates, *lists, Contamination(evaluated, settings.overlap),
-        codec_for(model), origin, unreadable,
-    )  # fmt: skip
+        settings=settings,
+        templates=templates,
+        topics=lists[0],
+        personas=lists[1],
+        contamination=Contamination(evaluated, settings.overlap),
+        codec=codec_for(model),
+        origin=origin,
+        unreadable=unreadable,
+    )
     source = open_source(seeds, split)
     config = {
         "format": 1,
@@ -151,7 +163,13 @@ def prepare_synthesis(
         **settings.model_dump(mode="json"),
     }
     return WritingJob(
-        _Everything(found), None, config, (PROMPTS,), {WRITER: model}, [[WRITER]], maker.chain
+        source=_Everything(found),
+        limit=None,
+        config=config,
+        files=(PROMPTS,),
+        models={WRITER: model},
+        passes=[[WRITER]],
+        chain=maker.chain,
     )
 
 
@@ -167,11 +185,11 @@ def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list
             continue
         found.append(
             SeedPrompt(
-                list(read.prompt),
-                read.id or f"seed-{number}",
-                read.prompt_origin,
-                row_weight(row),
-                tuple(sorted(read.tags)),
+                messages=list(read.prompt),
+                id=read.id or f"seed-{number}",
+                origin=read.prompt_origin,
+                weight=row_weight(row),
+                tags=tuple(sorted(read.tags)),
             )
         )
     if not found:
@@ -334,11 +352,20 @@ class PromptMaker:
         text = template.render(examples=examples, topic=topic, persona=persona, count=str(s.asked))
         ids = self.codec.encode_chat([{"role": "user", "content": text}])
         drawn = rng.getrandbits(31)
-        request = GenerationRequest("", ids, s.max_tokens, s.temperature, s.top_p, drawn)
+        request = GenerationRequest(
+            id="",
+            token_ids=ids,
+            max_tokens=s.max_tokens,
+            temperature=s.temperature,
+            top_p=s.top_p,
+            seed=drawn,
+        )
         depth = 1 + max(
             [int(self.origin["depth"]), *(x.depth for x in seeds), *(x.depth for x in new)]
         )
-        blank = _New([], template.name, topic, persona, depth, drawn)
+        blank = _New(
+            messages=[], recipe=template.name, topic=topic, persona=persona, depth=depth, seed=drawn
+        )
         return Ask(WRITER, request), template, blank
 
     def _nth(self, values: Sequence[str], n: int, what: str) -> str:
@@ -358,13 +385,18 @@ class PromptMaker:
             (
                 PROMPTS,
                 _row(
-                    f"{own}{i}", new.messages, 1.0,
-                    {**self.origin, "depth": new.depth, "time": new.time},
-                    new.recipe, new.topic, new.persona, new.seed,
+                    name=f"{own}{i}",
+                    messages=new.messages,
+                    weight=1.0,
+                    origin={**self.origin, "depth": new.depth, "time": new.time},
+                    recipe=new.recipe,
+                    topic=new.topic,
+                    persona=new.persona,
+                    seed=new.seed,
                 ),
             )
             for i, new in enumerate(work.new[first:], first + 1)
-        ]  # fmt: skip
+        ]
 
     def _seed_rows(self, work: _Work) -> Rows:
         """The seeds and what was counted.
@@ -381,7 +413,16 @@ class PromptMaker:
             kind = seed.origin.kind or ("model" if seed.depth else "human")
             origin = origin_columns(replace(seed.origin, kind=kind))
             weight = seed.weight * (1.0 if seed.depth else scale)
-            row = _row(seed.id, seed.messages, weight, origin, "", "", "", 0)
+            row = _row(
+                name=seed.id,
+                messages=seed.messages,
+                weight=weight,
+                origin=origin,
+                recipe="",
+                topic="",
+                persona="",
+                seed=0,
+            )
             rows.append((PROMPTS, {**row, "tags": list(seed.tags)}))
         counts: dict[str, object] = {
             "seeds": len(work.seeds),

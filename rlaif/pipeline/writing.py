@@ -170,7 +170,15 @@ def run_writing(
         closing(VerdictCache(verdicts_path)) as verdicts,
         closing(RunDirectory(out, job.config, job.files)) as run,
     ):
-        return _Run(job, run, texts, verdicts, texts_path, on_progress, on_engine).finish()
+        return _Run(
+            job=job,
+            run=run,
+            texts=texts,
+            verdicts=verdicts,
+            cache_path=texts_path,
+            on_progress=on_progress,
+            on_engine=on_engine,
+        ).finish()
 
 
 def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, int]:
@@ -273,7 +281,16 @@ class _Run:
         def tell(counts: Counts) -> None:
             seconds = time.monotonic() - began
             turns = len(self._job.passes)
-            self._on_progress(WritingProgress(turn + 1, turns, done, written, counts, seconds))
+            self._on_progress(
+                WritingProgress(
+                    turn=turn + 1,
+                    turns=turns,
+                    rows=done,
+                    written=written,
+                    counts=counts,
+                    seconds=seconds,
+                )
+            )
 
         def keep(rows: Rows) -> None:
             nonlocal done
@@ -293,9 +310,13 @@ class _Run:
                 self._run.flush()
 
         runner = ChainRunner(
-            workers, self._texts, self._verdicts,
-            on_rows=keep, on_part=keep_part, on_progress=tell,
-        )  # fmt: skip
+            workers,
+            self._texts,
+            self._verdicts,
+            on_rows=keep,
+            on_part=keep_part,
+            on_progress=tell,
+        )
         runner.run(self._chains(self._rows))
         tell(runner.counts)
         self._asked += runner.counts.asked

@@ -149,7 +149,8 @@ class _Reader:
         rounds, last = self._rounds()
         steps += rounds
         steps += [
-            self._step(name, "", ("after", name), last, "@last.") for name in self._mapping("after")
+            self._step(name=name, prefix="", at=("after", name), previous=last, earlier="@last.")
+            for name in self._mapping("after")
         ]
         names = [step.name for step in steps]
         for name in names:
@@ -224,13 +225,24 @@ class _Reader:
                     *at,
                     key,
                 )
-            filled = [self._fill(part, prefix, previous, (*at, key), earlier) for part in parts]
+            filled = [
+                self._fill(
+                    part=part, prefix=prefix, previous=previous, at=(*at, key), earlier=earlier
+                )
+                for part in parts
+            ]
             if filled == [""]:  # a value that was left empty: as if it were not there
                 continue
             arguments[key] = filled if isinstance(value, list) else filled[0]
             places[key] = self._tree.places.get((*at, key), Place(self._path))
         place = self._tree.keys.get(at) or Place(self._path)
-        return Step(prefix + name, str(command), arguments, place, places)
+        return Step(
+            name=prefix + name,
+            command=str(command),
+            arguments=arguments,
+            place=place,
+            places=places,
+        )
 
     def _fill(
         self,
@@ -290,9 +302,12 @@ class _Reader:
         for key in rounds:
             if key not in ("count", "start", "steps"):
                 raise self._fail(
-                    f"unknown key {key!r} in rounds", "Known: count, start, steps.", "rounds", key,
+                    f"unknown key {key!r} in rounds",
+                    "Known: count, start, steps.",
+                    "rounds",
+                    key,
                     key=True,
-                )  # fmt: skip
+                )
         count = rounds.get("count")
         if isinstance(count, str):
             filled = self._fill(count, "", None, ("rounds", "count"))

@@ -84,12 +84,14 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
         folder = work / step.name / address
         others = [p for p in folder.parent.glob("*") if p.is_dir() and p != folder]
         found[step.name] = Planned(
-            step,
-            address,
-            folder,
-            _argv(step, options, folder, recipe.path.parent, found),
-            (folder / DONE).exists() and (folder / OUTPUTS[step.command]).exists(),
-            bool(others),
+            step=step,
+            hash=address,
+            folder=folder,
+            argv=_argv(
+                step=step, options=options, folder=folder, base=recipe.path.parent, before=found
+            ),
+            done=(folder / DONE).exists() and (folder / OUTPUTS[step.command]).exists(),
+            changed=bool(others),
         )
     check_inputs(recipe)
     return list(found.values())

@@ -84,13 +84,13 @@ def _pairs(run: Path) -> Iterator[ContestedPair]:
 def _pair(row: dict[str, Any], left: str, right: str, p: str) -> ContestedPair:
     evidence = row["provenance"]
     return ContestedPair(
-        evidence["id"],
-        evidence["status"],
-        evidence["reason"],
-        row["prompt"],
-        row[left],
-        row[right],
-        row[p],
-        evidence["order_consistency"],
-        [(o["principle"], o["p_chosen"], o["invalid"]) for o in evidence["principles"]],
+        id=evidence["id"],
+        status=evidence["status"],
+        reason=evidence["reason"],
+        prompt=row["prompt"],
+        left=row[left],
+        right=row[right],
+        p_left=row[p],
+        order_consistency=evidence["order_consistency"],
+        opinions=[(o["principle"], o["p_chosen"], o["invalid"]) for o in evidence["principles"]],
     )

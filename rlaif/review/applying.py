@@ -90,7 +90,13 @@ def apply_labels(
         write_atomically(out / REVIEW, json.dumps(facts) + "\n")
         if target.journal["rows"]:  # made before: the configuration says that it is the same
             counts = target.journal["applied"]
-            _finish(target, manifest, config, target.journal["tally"], counts)
+            _finish(
+                target=target,
+                manifest=manifest,
+                config=config,
+                tally=target.journal["tally"],
+                counts=counts,
+            )
             return Applied(out, **counts)
         tally.decided = tally.tie = tally.abstained = 0
         tally.margins = [0] * MARGIN_BINS
@@ -123,14 +129,19 @@ def apply_labels(
         tally.pairs += applied.edits
         counts = {k: v for k, v in vars(applied).items() if k != "path"}
         target.checkpoint(rows=tally.rows, tally=dump_tally(tally), applied=counts)
-        _finish(target, manifest, config, dump_tally(tally), counts)
+        _finish(
+            target=target, manifest=manifest, config=config, tally=dump_tally(tally), counts=counts
+        )
     return applied
 
 
 def _finish(
-    target: RunDirectory, manifest: Mapping[str, Any], config: Mapping[str, Any],
-    tally: Mapping[str, Any], counts: Mapping[str, int],
-) -> None:  # fmt: skip
+    target: RunDirectory,
+    manifest: Mapping[str, Any],
+    config: Mapping[str, Any],
+    tally: Mapping[str, Any],
+    counts: Mapping[str, int],
+) -> None:
     """Say that the run is complete."""
     review = {**config["review"], **counts}
     target.write_manifest({**manifest, "config": config, "counts": tally, "review": review})
@@ -213,13 +224,23 @@ def _relabeled(row: dict[str, Any], found: HumanLabel, applied: Applied) -> dict
         evidence["origins"] = {"prompt": prompt, **named}
     if now == "tie":
         names = {"origin_a": item.origins[0], "origin_b": item.origins[1]}
-        return {"prompt": row["prompt"], "a": item.a, "b": item.b, "p_a": round(p_side, 5),
-                "provenance": {**evidence, **names}}  # fmt: skip
+        return {
+            "prompt": row["prompt"],
+            "a": item.a,
+            "b": item.b,
+            "p_a": round(p_side, 5),
+            "provenance": {**evidence, **names},
+        }
     chosen, rejected = (item.a, item.b) if now == "a" else (item.b, item.a)
     names_ = item.origins if now == "a" else item.origins[::-1]
     evidence |= {"origin_chosen": names_[0], "origin_rejected": names_[1]}
-    return {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected,
-            "p_chosen": round(p_side, 5), "provenance": evidence}  # fmt: skip
+    return {
+        "prompt": row["prompt"],
+        "chosen": chosen,
+        "rejected": rejected,
+        "p_chosen": round(p_side, 5),
+        "provenance": evidence,
+    }
 
 
 def _by_side(evidence: Mapping[str, Any], winner: str) -> tuple[Any, Any, Any] | None:
@@ -267,5 +288,10 @@ def _edited(relabeled: dict[str, Any], found: HumanLabel, k: int, p: float) -> d
     own["human"] = {**own["human"], **votes}
     own["margin"] = round(2.0 * p - 1.0, 5)
     chosen = [*source[:-1], {**source[-1], "content": edit.text}]
-    return {"prompt": relabeled["prompt"], "chosen": chosen, "rejected": source,
-            "p_chosen": round(p, 5), "provenance": own}  # fmt: skip
+    return {
+        "prompt": relabeled["prompt"],
+        "chosen": chosen,
+        "rejected": source,
+        "p_chosen": round(p, 5),
+        "provenance": own,
+    }

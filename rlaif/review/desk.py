@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -123,9 +123,12 @@ class Desk:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._db = Database(
-            path, _APPLICATION, _SCHEMA, "the review file",
+            path,
+            _APPLICATION,
+            _SCHEMA,
+            "the review file",
             hint="If it is damaged, move it away: `rlaif review` begins a new one.",
-        )  # fmt: skip
+        )
         self._db.writer.execute("PRAGMA synchronous=FULL")
         self._lock = Lock()
         self._clock = clock
@@ -180,11 +183,17 @@ class Desk:
                     "SET audit = excluded.audit, certain = excluded.certain, "
                     "inclusion = excluded.inclusion",
                     (
-                        number, last + step, json.dumps(item.as_data(), ensure_ascii=False),
-                        json.dumps(q.candidate.doubt.reasons), int(q.audit), int(q.certain),
-                        q.inclusion, 2 if number in twice else 1, "",
+                        number,
+                        last + step,
+                        json.dumps(item.as_data(), ensure_ascii=False),
+                        json.dumps(q.candidate.doubt.reasons),
+                        int(q.audit),
+                        int(q.certain),
+                        q.inclusion,
+                        2 if number in twice else 1,
+                        "",
                     ),
-                )  # fmt: skip
+                )
             after = write("SELECT count(*) FROM items").fetchone()[0]
         return int(after - before)
 
@@ -296,9 +305,18 @@ class Desk:
         )
 
     def decide(
-        self, item: int, reviewer: str, verdict: Said, *, first: str, note: str = "",
-        edited: str = "", pasted: int = 0, seconds: float | None = None, blind: bool = True,
-    ) -> Decision:  # fmt: skip
+        self,
+        item: int,
+        reviewer: str,
+        verdict: Said,
+        *,
+        first: str,
+        note: str = "",
+        edited: str = "",
+        pasted: int = 0,
+        seconds: float | None = None,
+        blind: bool = True,
+    ) -> Decision:
         """Keep a decision.  A second one of the same reviewer counts, and is not blind.
 
         Args:
@@ -326,14 +344,22 @@ class Desk:
             cursor = write(
                 "INSERT INTO decisions (item, reviewer, verdict, first, blind, seconds, at, note, "
                 "edited, pasted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (item, reviewer, verdict, first, int(blind), seconds, now, note, edited,
-                 pasted),
-            )  # fmt: skip
+                (item, reviewer, verdict, first, int(blind), seconds, now, note, edited, pasted),
+            )
             write("DELETE FROM leases WHERE item = ? AND reviewer = ?", (item, reviewer))
             return Decision(
-                int(cursor.lastrowid), item, reviewer, verdict, first, blind, seconds, now,
-                note, edited, pasted,
-            )  # fmt: skip
+                number=int(cursor.lastrowid),
+                item=item,
+                reviewer=reviewer,
+                verdict=verdict,
+                first=first,
+                blind=blind,
+                seconds=seconds,
+                at=now,
+                note=note,
+                edited=edited,
+                pasted=pasted,
+            )
 
     def undo(self, reviewer: str) -> int | None:
         """Take back a reviewer's last decision; returns its pair, which is theirs again."""
@@ -363,19 +389,18 @@ class Desk:
         Args:
             undone: also what was taken back: whoever did so had seen what the judge says.
         """
-        query = (
-            "SELECT number, item, reviewer, verdict, first, blind, seconds, at, note, edited, "
-            "pasted FROM decisions WHERE " + ("1" if undone else "undone = 0")
-        )
+        names = [field.name for field in fields(Decision)]
+        query = f"SELECT {', '.join(names)} FROM decisions WHERE {'1' if undone else 'undone = 0'}"
         values: list[Any] = []
         if item is not None:
             query, values = f"{query} AND item = ?", [*values, item]
         if reviewer is not None:
             query, values = f"{query} AND reviewer = ?", [*values, reviewer]
         rows = self._rows(f"{query} ORDER BY number", tuple(values))
+        blind = names.index("blind")
         return [
-            Decision(number, item, who, verdict, first, bool(blind), seconds, at, *written)
-            for number, item, who, verdict, first, blind, seconds, at, *written in rows
+            replace(Decision(**dict(zip(names, row, strict=True))), blind=bool(row[blind]))
+            for row in rows
         ]
 
     def progress(self, reviewer: str) -> Progress:
@@ -401,7 +426,14 @@ def _task(row: tuple[Any, ...]) -> Task:
     number, _, data, reasons, audit, certain, inclusion, wanted, gold = row
     item = Item.from_data(json.loads(data))
     return Task(
-        number, item, json.loads(reasons), bool(audit), bool(certain), inclusion, wanted, gold
+        number=number,
+        item=item,
+        reasons=json.loads(reasons),
+        audit=bool(audit),
+        certain=bool(certain),
+        inclusion=inclusion,
+        wanted=wanted,
+        gold=gold,
     )
 
 

@@ -147,9 +147,12 @@ class Door:
             return PlainTextResponse(text, 401, HEADERS)
         answer = RedirectResponse(scope["path"] if scope["path"] == "/" else "/", 303, HEADERS)
         answer.set_cookie(
-            self._seals.token_cookie, self._seals.seal("token", self._token), httponly=True,
-            samesite="lax", max_age=30 * 86400,  # lax: the address may be opened from a mail
-        )  # fmt: skip
+            self._seals.token_cookie,
+            self._seals.seal("token", self._token),
+            httponly=True,
+            samesite="lax",
+            max_age=30 * 86400,  # lax: the address may be opened from a mail
+        )
         return answer
 
 

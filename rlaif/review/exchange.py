@@ -102,7 +102,11 @@ def render(
 
 
 def _row(task: Task, found: HumanLabel | None, *, plain: bool) -> dict[str, Any]:
-    item, said = task.item, found or HumanLabel(task, {}, "tie", 0.5, [], {}, 0.0)
+    item, said = (
+        task.item,
+        found
+        or HumanLabel(task=task, votes={}, winner="tie", p_a=0.5, edits=[], notes={}, seconds=0.0),
+    )
     return {
         "id": item.id,
         "row": item.row,
@@ -177,14 +181,15 @@ def _argilla(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str
     return {
         "id": name_of(task),
         "fields": {
-            "prompt": _shown(item.prompt), "response_a": _shown(item.a),
+            "prompt": _shown(item.prompt),
+            "response_a": _shown(item.a),
             "response_b": _shown(item.b),
         },
         "metadata": {"inclusion": task.inclusion},
         "suggestions": {QUESTION: suggestion} if with_judge and item.winner else {},
         "responses": responses,
         "vectors": {},
-    }  # fmt: skip
+    }
 
 
 def argilla_user(reviewer: str) -> str:
@@ -197,27 +202,38 @@ def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dic
     item = task.item
 
     def choice(value: str) -> dict[str, Any]:
-        return {"from_name": QUESTION, "to_name": "prompt", "type": "choices",
-                "value": {"choices": [value]}}  # fmt: skip
+        return {
+            "from_name": QUESTION,
+            "to_name": "prompt",
+            "type": "choices",
+            "value": {"choices": [value]},
+        }
 
     # Label Studio takes annotations of its own users only: what was said here goes along unseen.
     said = [
         {
-            "reviewer": who, "label": vote, "note": found.notes.get(who, ""),
+            "reviewer": who,
+            "label": vote,
+            "note": found.notes.get(who, ""),
             "edited": next((e.text for e in found.edits if e.reviewer == who), ""),
         }
-        for who, vote in (found.votes if found else {}).items() if found is not None
-    ]  # fmt: skip
+        for who, vote in (found.votes if found else {}).items()
+        if found is not None
+    ]
     judged = {
-        "model_version": "judge", "score": max(item.p_a, 1 - item.p_a),
+        "model_version": "judge",
+        "score": max(item.p_a, 1 - item.p_a),
         "result": [choice(item.winner)],
-    }  # fmt: skip
+    }
     own: dict[str, Any] = {
         "data": {
-            "id": name_of(task), "prompt": _shown(item.prompt), "response_a": _shown(item.a),
-            "response_b": _shown(item.b), "inclusion": task.inclusion,
+            "id": name_of(task),
+            "prompt": _shown(item.prompt),
+            "response_a": _shown(item.a),
+            "response_b": _shown(item.b),
+            "inclusion": task.inclusion,
         },
-    }  # fmt: skip
+    }
     if said:
         own["data"]["said"] = json.dumps(said, ensure_ascii=False)
     if with_judge and item.winner:
@@ -244,9 +260,11 @@ def read_labels(
             f"{str(path)!r} could not be read ({error})", hint="Name a file of labels."
         ) from None
     readers: dict[str, Callable[[Path, str], Iterator[Imported]]] = {
-        "jsonl": _from_lines, "csv": _from_csv, "argilla": _from_argilla,
+        "jsonl": _from_lines,
+        "csv": _from_csv,
+        "argilla": _from_argilla,
         "label-studio": _from_label_studio,
-    }  # fmt: skip
+    }
     found = []
     names = {argilla_user(who): who for who in known}
     for said in _checked(readers[form](path, text), path, form):
@@ -290,8 +308,11 @@ def _from_csv(path: Path, text: str) -> Iterator[Imported]:
 
 def _from_row(row: Any, place: Place) -> Iterator[Imported]:
     if not isinstance(row, dict) or not row.get("id") or not row.get("row"):
-        raise RlaifError("a row names no pair: it needs id and row", place=place,
-                         hint="Fill in a file that `rlaif labels export` wrote.")  # fmt: skip
+        raise RlaifError(
+            "a row names no pair: it needs id and row",
+            place=place,
+            hint="Fill in a file that `rlaif labels export` wrote.",
+        )
     name = f"{row['row']}:{row['id']}"
     votes, notes, edits = (
         _json(cell, place) if isinstance(cell := row.get(key) or {}, str) else cell
@@ -304,13 +325,19 @@ def _from_row(row: Any, place: Place) -> Iterator[Imported]:
     if same and not who:
         for who, vote in votes.items():
             yield Imported(
-                name, str(who), _verdict(vote, place), notes.get(who, ""), edits.get(who, "")
+                name=name,
+                reviewer=str(who),
+                verdict=_verdict(vote, place),
+                note=notes.get(who, ""),
+                edited=edits.get(who, ""),
             )
     elif label:
         # Somebody's own label, or one that was corrected: then it is whose `reviewer` says.
         who = who or ("" if votes else str(row.get("reviewers") or ""))
         note, edited = str(row.get("note") or ""), str(row.get("edited") or "")
-        yield Imported(name, who, _verdict(row["label"], place), note, edited)
+        yield Imported(
+            name=name, reviewer=who, verdict=_verdict(row["label"], place), note=note, edited=edited
+        )
 
 
 def _from_argilla(path: Path, text: str) -> Iterator[Imported]:
@@ -321,8 +348,13 @@ def _from_argilla(path: Path, text: str) -> Iterator[Imported]:
         notes = {r["user_id"]: r["value"] for r in responses.get(NOTE, [])}
         for response in responses.get(QUESTION, []):
             who = str(response["user_id"])
-            yield Imported(str(record["id"]), who, _verdict(response["value"], place),
-                        notes.get(who, ""), better.get(who, ""))  # fmt: skip
+            yield Imported(
+                name=str(record["id"]),
+                reviewer=who,
+                verdict=_verdict(response["value"], place),
+                note=notes.get(who, ""),
+                edited=better.get(who, ""),
+            )
 
 
 def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
@@ -331,9 +363,12 @@ def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
         data = task.get("data") or {}
         for said in _json(data["said"], place) if data.get("said") else []:
             yield Imported(
-                str(data.get("id")), str(said["reviewer"]), _verdict(said["label"], place),
-                said["note"], said["edited"],
-            )  # fmt: skip
+                name=str(data.get("id")),
+                reviewer=str(said["reviewer"]),
+                verdict=_verdict(said["label"], place),
+                note=said["note"],
+                edited=said["edited"],
+            )
         for annotation in task.get("annotations") or []:
             if annotation.get("was_cancelled"):
                 continue
@@ -344,9 +379,14 @@ def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
             by = annotation.get("completed_by")
             who = by.get("email") or by.get("id") if isinstance(by, dict) else by
             written = {k: "\n".join(values.get(k, {}).get("text") or []) for k in (EDIT, NOTE)}
-            yield Imported(str(data.get("id")), "" if who is None else str(who),
-                        _verdict(choices[0], place), written[NOTE], written[EDIT],
-                        float(annotation.get("lead_time") or 0.0))  # fmt: skip
+            yield Imported(
+                name=str(data.get("id")),
+                reviewer="" if who is None else str(who),
+                verdict=_verdict(choices[0], place),
+                note=written[NOTE],
+                edited=written[EDIT],
+                seconds=float(annotation.get("lead_time") or 0.0),
+            )
 
 
 def _verdict(value: Any, place: Place) -> Said:

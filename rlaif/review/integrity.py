@@ -75,16 +75,22 @@ class ReviewerReport:
         """What stands out without a test that says how often it would by chance."""
         found = []
         if self.too_fast.low > 0.2:
-            found.append(f"{self.too_fast.hits} of {self.too_fast.total} decisions came faster "
-                         "than the pair can be read")  # fmt: skip
+            found.append(
+                f"{self.too_fast.hits} of {self.too_fast.total} decisions came faster "
+                "than the pair can be read"
+            )
         if self.gold.high < 0.75:
             found.append(f"right on {self.gold.hits} of {self.gold.total} planted pairs")
         if self.pasted.low > 0.2:
-            found.append(f"more than half of the text was pasted in {self.pasted.hits} of "
-                         f"{self.pasted.total} edits")  # fmt: skip
+            found.append(
+                f"more than half of the text was pasted in {self.pasted.hits} of "
+                f"{self.pasted.total} edits"
+            )
         if self.changed.low > 0.3:
-            found.append(f"changed {self.changed.hits} of {self.changed.total} decisions to the "
-                         "judge's after seeing it")  # fmt: skip
+            found.append(
+                f"changed {self.changed.hits} of {self.changed.total} decisions to the "
+                "judge's after seeing it"
+            )
         return found
 
     @property
@@ -118,7 +124,7 @@ def report_reviewers(
     found = []
     for name in names:
         own = [d for d in decisions if d.reviewer == name and d.item in by_number]
-        found.append(_report(name, own, by_number, detector, null))
+        found.append(_report(name=name, own=own, tasks=by_number, detector=detector, null=null))
     return found
 
 
@@ -144,30 +150,35 @@ def _report(
     tests = [
         test
         for test in (
-            _echo_test([(v == t.gold, v == t.item.winner, t.item.winner != t.gold)
-                        for v, t in gold if t.item.winner and t.gold != "tie"]),
+            _echo_test(
+                [
+                    (v == t.gold, v == t.item.winner, t.item.winner != t.gold)
+                    for v, t in gold
+                    if t.item.winner and t.gold != "tie"
+                ]
+            ),
             _side_test(sides),
             _streak_test([s if v != "tie" else "tie" for s, v in _sided(blind)], name),
             _written_test([d.edited for d in edits], detector, null),
         )
         if test is not None
-    ]  # fmt: skip
+    ]
     p = 1.0 - float(np.prod([1.0 - min(t.p for t in tests)] * len(tests))) if tests else 1.0
     return ReviewerReport(
-        name,
-        len({d.item for d in own if d.verdict != "skip"}),
-        share(sum(right), len(right)),
-        share(sum(d.verdict == tasks[d.item].item.winner for d in judged), len(judged)),
-        float(np.median([d.seconds for d in blind])) if blind else 0.0,
-        share(sum(fast), len(fast)),
-        share(sides.count("left"), len(sides)),
-        share(sum(2 * d.pasted > len(d.edited) for d in edits), len(edits)),
-        share(
+        name=name,
+        decisions=len({d.item for d in own if d.verdict != "skip"}),
+        gold=share(sum(right), len(right)),
+        judge=share(sum(d.verdict == tasks[d.item].item.winner for d in judged), len(judged)),
+        seconds=float(np.median([d.seconds for d in blind])) if blind else 0.0,
+        too_fast=share(sum(fast), len(fast)),
+        left=share(sides.count("left"), len(sides)),
+        pasted=share(sum(2 * d.pasted > len(d.edited) for d in edits), len(edits)),
+        changed=share(
             sum(last[d.item].verdict == tasks[d.item].item.winner for d in differed),
             len(differed),
         ),
-        tests,
-        p,
+        tests=tests,
+        p=p,
     )
 
 
@@ -199,10 +210,11 @@ def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> Flag | None:
     law = stats.hypergeom(n + m, echoed + errors, n)
     p = float(law.sf(echoed) + 0.5 * law.pmf(echoed))
     return Flag(
-        ECHO, p,
+        ECHO,
+        p,
         f"gives the judge's answer on {echoed} of {n} planted pairs that it has wrong, and errs "
         f"on {errors} of {m} that it has right",
-    )  # fmt: skip
+    )
 
 
 def _side_test(sides: Sequence[str]) -> Flag | None:
@@ -253,10 +265,11 @@ def _written_test(
     scores = np.array(detector(edits))
     p = float(stats.mannwhitneyu(scores, null, alternative="greater").pvalue)
     return Flag(
-        WRITTEN, p,
+        WRITTEN,
+        p,
         f"median score {np.median(scores):.3f} of {len(edits)} edits, {np.median(null):.3f} of "
         f"{len(null)} texts by people",
-    )  # fmt: skip
+    )
 
 
 def prevalence(reports: Sequence[ReviewerReport], *, threshold: float = 0.2) -> tuple[int, Share]:
@@ -278,7 +291,7 @@ def prevalence(reports: Sequence[ReviewerReport], *, threshold: float = 0.2) -> 
     rate, low, high = (
         min(1.0, max(0.0, 1.0 - x / (1.0 - threshold))) for x in (above.rate, above.high, above.low)
     )
-    return n, Share(round(rate * n), n, rate, low, high)
+    return n, Share(hits=round(rate * n), total=n, rate=rate, low=low, high=high)
 
 
 def krippendorff(votes: Sequence[Sequence[str]]) -> float:

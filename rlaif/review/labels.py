@@ -91,14 +91,14 @@ def combine(
         winner: Winner = "a" if balance > 0 else "b" if balance < 0 else "tie"
         found.append(
             HumanLabel(
-                task,
-                {who: d.verdict for who, d in last.items()},
-                winner,
-                sigmoid(balance * odds),
-                [Edit(who, d.verdict, d.edited, d.at) for who, d in last.items() if d.edited],
-                {who: d.note for who, d in last.items() if d.note},
-                seconds[task.number],
-                balance == 0 and any(d.verdict != "tie" for d in counted),
+                task=task,
+                votes={who: d.verdict for who, d in last.items()},
+                winner=winner,
+                p_a=sigmoid(balance * odds),
+                edits=[Edit(who, d.verdict, d.edited, d.at) for who, d in last.items() if d.edited],
+                notes={who: d.note for who, d in last.items() if d.note},
+                seconds=seconds[task.number],
+                split=balance == 0 and any(d.verdict != "tie" for d in counted),
             )
         )
     return found
@@ -188,7 +188,9 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
     rest = share(sum(f.corrects for f in others), len(others))
     known, weight = sum(f.corrects for f in seen), total - len(certain)
     rate, low, high = ((known + weight * x) / total for x in (rest.rate, rest.low, rest.high))
-    return AuditResult(agreement, Share(round(rate * total), total, rate, low, high), True)
+    return AuditResult(
+        agreement, Share(hits=round(rate * total), total=total, rate=rate, low=low, high=high), True
+    )
 
 
 def review_facts(

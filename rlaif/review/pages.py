@@ -74,17 +74,22 @@ class _Pages:
         self._review, self._desk, self._seals = review, review.desk, seals
         self._numbers: dict[str, int] = {}
         self._environment = Environment(
-            loader=PackageLoader("rlaif.review", "templates"), autoescape=True,
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
+            loader=PackageLoader("rlaif.review", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
 
     def _page(self, template: str, reviewer: str, status: int = 200, **values: Any) -> Response:
         page = self._environment.get_template(f"{template}.html.j2")
         html = page.render(
-            title=self._review.title, reviewer=reviewer,
+            title=self._review.title,
+            reviewer=reviewer,
             form=self._seals.seal("form", reviewer),
-            progress=self._desk.progress(reviewer), **values,
-        )  # fmt: skip
+            progress=self._desk.progress(reviewer),
+            **values,
+        )
         return HTMLResponse(html, status)
 
     def _reviewer(self, request: Request) -> str:
@@ -98,9 +103,12 @@ class _Pages:
 
     def _stale(self, reviewer: str) -> Response:
         return self._page(
-            "message", reviewer, 403, heading="That form is not from this page",
+            "message",
+            reviewer,
+            403,
+            heading="That form is not from this page",
             text="Perhaps your name changed in another tab. Nothing was kept of it.",
-        )  # fmt: skip
+        )
 
     def failed(self, request: Request, text: str) -> Response:
         """Something went wrong."""
@@ -113,8 +121,10 @@ class _Pages:
     def static(self, name: str) -> Response:
         """The style sheet and the keys."""
         kinds = {
-            "review.css": "text/css", "review.js": "text/javascript", "icon.svg": "image/svg+xml",
-        }  # fmt: skip
+            "review.css": "text/css",
+            "review.js": "text/javascript",
+            "icon.svg": "image/svg+xml",
+        }
         if name not in kinds:
             return HTMLResponse("there is no such page", 404)
         return FileResponse(STATIC / name, media_type=kinds[name])
@@ -138,9 +148,12 @@ class _Pages:
             )
         answer = RedirectResponse("/next", 303)
         answer.set_cookie(
-            self._seals.name_cookie, self._seals.named(name), httponly=True, samesite="strict",
+            self._seals.name_cookie,
+            self._seals.named(name),
+            httponly=True,
+            samesite="strict",
             max_age=90 * 86400,
-        )  # fmt: skip
+        )
         return answer
 
     def next(self, request: Request) -> Response:
@@ -186,9 +199,12 @@ class _Pages:
 
     def _missing(self, reviewer: str) -> Response:
         return self._page(
-            "message", reviewer, 404, heading="There is no such pair",
+            "message",
+            reviewer,
+            404,
+            heading="There is no such pair",
             text="It is not in the queue.",
-        )  # fmt: skip
+        )
 
     async def decide(self, request: Request, number: str) -> Response:
         """Keep what was said, then show what the judge said."""
@@ -211,9 +227,12 @@ class _Pages:
         edited, problem = "", ""
         if verdict is None:
             return self._page(
-                "message", reviewer, 422, heading="Nothing was chosen",
+                "message",
+                reviewer,
+                422,
+                heading="Nothing was chosen",
                 text="Choose one of the buttons below the pair.",
-            )  # fmt: skip
+            )
         if "edited" in fields and choice in ("left", "right"):
             # Browsers send line ends as CR LF.
             edited = fields["edited"].replace("\r\n", "\n").strip()
@@ -227,9 +246,14 @@ class _Pages:
                 return self._page("edit", reviewer, 422, **shown, start=choice, problem=problem)
         pasted = fields.get("pasted", "0")[:9]
         self._desk.decide(
-            task.number, reviewer, verdict, first=first, note=note, edited=edited,
+            task.number,
+            reviewer,
+            verdict,
+            first=first,
+            note=note,
+            edited=edited,
             pasted=min(int(pasted), 10**6) if pasted.isascii() and pasted.isdigit() else 0,
-        )  # fmt: skip
+        )
         where = "/next" if verdict == "skip" else f"/pair/{number}/seen"
         return RedirectResponse(where, 303)
 

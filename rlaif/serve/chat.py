@@ -74,8 +74,9 @@ async def answer(
     try:
         reading = dialect.read(messages, judge.setup.constitution)
     except NotUnderstood as error:
-        raise NotUnderstood(f"{error}. The dialect {dialect.name!r} expects {dialect.expects}")\
-            from None  # fmt: skip
+        raise NotUnderstood(
+            f"{error}. The dialect {dialect.name!r} expects {dialect.expects}"
+        ) from None
     if isinstance(reading, Known):
         return Reply(reading.text), {}
     if isinstance(reading, Pairwise):

@@ -65,8 +65,10 @@ class Guard:
                 return
             more = message.get("more_body", False)
         whole: MutableMapping[str, Any] | None = {
-            "type": "http.request", "body": b"".join(body), "more_body": False,
-        }  # fmt: skip
+            "type": "http.request",
+            "body": b"".join(body),
+            "more_body": False,
+        }
 
         async def replay() -> MutableMapping[str, Any]:
             nonlocal whole

@@ -137,7 +137,11 @@ async def _stream(found: s.ChatAnswer) -> AsyncIterator[str]:
         logprobs = choice.logprobs.model_dump() if choice.logprobs else None
         delta = {"role": "assistant", "content": choice.message.content}
         for part, finish in ((delta, None), ({}, "stop")):
-            piece = {"index": choice.index, "delta": part, "finish_reason": finish,
-                     "logprobs": logprobs if part else None}  # fmt: skip
+            piece = {
+                "index": choice.index,
+                "delta": part,
+                "finish_reason": finish,
+                "logprobs": logprobs if part else None,
+            }
             yield f"data: {json.dumps({**head, 'choices': [piece]})}\n\n"
     yield "data: [DONE]\n\n"

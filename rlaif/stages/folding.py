@@ -122,7 +122,14 @@ def fold(scores: Sequence[PrincipleScore], settings: FoldSettings) -> Preference
     pool = _POOLS[settings.pooling]
     consistency = _consistency(scores)
     if not scores:
-        return Preference("abstained", None, 0.5, 0.0, (), reason="no principle applies")
+        return Preference(
+            status="abstained",
+            winner=None,
+            p_a=0.5,
+            margin=0.0,
+            scores=(),
+            reason="no principle applies",
+        )
     consulted: list[PrincipleScore] = []
     opinion, deciding = 0.0, None
     for tier in sorted({s.tier for s in scores}):
@@ -139,14 +146,40 @@ def fold(scores: Sequence[PrincipleScore], settings: FoldSettings) -> Preference
     if valid == 0.0 or coverage < settings.min_coverage:
         broken = next(s for s in consulted if s.invalid)
         reason = f"coverage {coverage:.2f}: {broken.principle}: {broken.invalid}"
-        return Preference("abstained", None, 0.5, 0.0, tuple(scores), None, consistency, reason)
+        return Preference(
+            status="abstained",
+            winner=None,
+            p_a=0.5,
+            margin=0.0,
+            scores=tuple(scores),
+            deciding_tier=None,
+            order_consistency=consistency,
+            reason=reason,
+        )
     margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
     # Floating point is finer under one half than over it: what is a tie goes by the coarser side.
     if margin < settings.tie_margin or (1.0 + margin) / 2.0 == 0.5:
         reason = f"margin {margin:.3f} is below {settings.tie_margin:g}"
-        return Preference("tie", None, p_a, margin, tuple(scores), deciding, consistency, reason)
+        return Preference(
+            status="tie",
+            winner=None,
+            p_a=p_a,
+            margin=margin,
+            scores=tuple(scores),
+            deciding_tier=deciding,
+            order_consistency=consistency,
+            reason=reason,
+        )
     winner: Literal["a", "b"] = "a" if opinion > 0 else "b"
-    return Preference("decided", winner, p_a, margin, tuple(scores), deciding, consistency)
+    return Preference(
+        status="decided",
+        winner=winner,
+        p_a=p_a,
+        margin=margin,
+        scores=tuple(scores),
+        deciding_tier=deciding,
+        order_consistency=consistency,
+    )
 
 
 def _consistency(scores: Sequence[PrincipleScore]) -> float | None:

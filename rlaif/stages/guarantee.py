@@ -102,13 +102,27 @@ def certify(
         if holds:
             best = (int(end), level)
     if best is None:
-        return Certificate(None, 0.0, float("nan"), 0.0, 0, target, delta)
+        return Certificate(
+            threshold=None,
+            coverage=0.0,
+            agreement=float("nan"),
+            bound=0.0,
+            n=0,
+            target=target,
+            delta=delta,
+        )
     n, level = best
     wrong = float(errors[n - 1])
     bound = 1.0 - upper_bound(wrong, n, level)
     return Certificate(
-        float(values[n - 1]), n / total, 1.0 - wrong / n, bound, n, target, delta
-    )  # fmt: skip
+        threshold=float(values[n - 1]),
+        coverage=n / total,
+        agreement=1.0 - wrong / n,
+        bound=bound,
+        n=n,
+        target=target,
+        delta=delta,
+    )
 
 
 def _ends(values: Floats) -> NDArray[np.int64]:

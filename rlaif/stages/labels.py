@@ -22,9 +22,15 @@ from rlaif.stages.layouts import BadRow, Candidate, Candidates, read_row
 
 Label = Literal["a", "b", "tie"]
 VERDICT_KEYS = (
-    "label", "winner", "preference", "preferred", "human_label", "human_preference",
-    "overall_preference", "choice",
-)  # fmt: skip
+    "label",
+    "winner",
+    "preference",
+    "preferred",
+    "human_label",
+    "human_preference",
+    "overall_preference",
+    "choice",
+)
 SUBSET_KEYS = ("subset", "source", "category", "domain", "task")
 _SIDE = re.compile(r"(?:model|response|answer|output|assistant|completion)?[ _]?([ab12])")
 _SIGN = re.compile(r"([ab12])\s*([<>]{1,2})\s*([ab12])")
@@ -96,11 +102,11 @@ def read_labeled(
     read = read_row(own, mapping)
     group = read.id or name
     if read.labeled:
-        yield _pair(read, group, group, 0, 1, "a", subset)
+        yield _pair(read=read, name=group, group=group, i=0, j=1, label="a", subset=subset)
         return
     verdict = _verdict(own)
     if verdict is not None and len(read.completions) == 2:
-        yield _placed(read, group, group, 0, 1, verdict, subset)
+        yield _placed(read=read, name=group, group=group, i=0, j=1, label=verdict, subset=subset)
         return
     scores = [c.score for c in read.completions]
     if len(scores) < 2 or any(score is None for score in scores):
@@ -114,7 +120,7 @@ def read_labeled(
         assert two is not None
         label: Label = "tie" if one == two else "a" if one > two else "b"
         own_name = group if len(scores) == 2 else f"{group}/{i}-{j}"
-        yield _pair(read, own_name, group, i, j, label, subset)
+        yield _pair(read=read, name=own_name, group=group, i=i, j=j, label=label, subset=subset)
 
 
 def _is_lists(row: dict[str, object]) -> bool:
@@ -140,7 +146,7 @@ def _from_lists(row: dict[str, object], name: str, subset: str) -> Iterator[Labe
         read = read_row({**row, "chosen": chosen[i], "rejected": rejected[j]})
         group = read.id or name
         own = f"{group}/{i}-{j}" if several else group
-        yield _pair(read, own, group, 0, 1, "a", subset)
+        yield _pair(read=read, name=own, group=group, i=0, j=1, label="a", subset=subset)
 
 
 def _renamed(row: dict[str, object]) -> dict[str, object]:
@@ -267,11 +273,20 @@ def _pair(
     """With the sides drawn from the name."""
     if label != "tie" and (hashlib.blake2b(name.encode(), digest_size=1).digest()[0] & 1):
         i, j, label = j, i, "b" if label == "a" else "a"
-    return _placed(read, name, group, i, j, label, subset)
+    return _placed(read=read, name=name, group=group, i=i, j=j, label=label, subset=subset)
 
 
 def _placed(
     read: Candidates, name: str, group: str, i: int, j: int, label: Label, subset: str
 ) -> LabeledPair:
     one, two = (replace(read.completions[k]) for k in (i, j))
-    return LabeledPair(name, group, read.prompt, one, two, label, subset, read.tags)
+    return LabeledPair(
+        id=name,
+        group=group,
+        prompt=read.prompt,
+        a=one,
+        b=two,
+        label=label,
+        subset=subset,
+        tags=read.tags,
+    )

@@ -16,9 +16,16 @@ from rlaif.records import UNKNOWN_ORIGIN, Message, Origin
 from rlaif.stages.origins import completion_origin, prompt_origin, read_origin
 
 PROMPT_KEYS = (
-    "prompt", "instruction", "question", "query", "input", "messages", "conversation",
-    "conversations", "context",
-)  # fmt: skip
+    "prompt",
+    "instruction",
+    "question",
+    "query",
+    "input",
+    "messages",
+    "conversation",
+    "conversations",
+    "context",
+)
 LIST_KEYS = ("responses", "completions", "candidates", "generations", "outputs")
 PAIR_KEYS = ("chosen", "rejected")
 _NUMBERED = re.compile(r"(response|completion|answer|output)_([a-zA-Z]|\d{1,2})")
@@ -28,9 +35,15 @@ ORIGIN_KEYS = ("model", "origin", "generator", "source_model")
 SCORE_KEYS = ("score", "overall_score", "rating")
 ID_KEYS = ("id", "uid", "example_id")
 ROLES = {
-    "human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant",
-    "user": "user", "assistant": "assistant", "system": "system", "tool": "tool",
-}  # fmt: skip
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+    "tool": "tool",
+}
 FIELDS = (
     "prompt",
     "responses",
@@ -102,9 +115,14 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
         # Pairs that repeat the conversation know it better than a plain prompt column.
         prompt = prompt_from_pair
     return Candidates(
-        _finished_prompt(row, prompt), completions, _id(row), _tags(row), labeled, row_weight(row),
-        prompt_origin(row),
-    )  # fmt: skip
+        prompt=_finished_prompt(row, prompt),
+        completions=completions,
+        id=_id(row),
+        tags=_tags(row),
+        labeled=labeled,
+        weight=row_weight(row),
+        prompt_origin=prompt_origin(row),
+    )
 
 
 def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:

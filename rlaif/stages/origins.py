@@ -35,14 +35,14 @@ def read_origin(stated: object, name: object = "") -> Origin:
     if not kind and not found:
         return UNKNOWN_ORIGIN
     return Origin(
-        kind,
-        "" if kind == "human" and model.lower() == "human" else model,
-        _text(found.get("revision")),
-        _text(found.get("license")),
+        kind=kind,
+        model="" if kind == "human" and model.lower() == "human" else model,
+        revision=_text(found.get("revision")),
+        license=_text(found.get("license")),
         # Whatever a model was trained on, what it writes is a generation further.
-        max(_depth(found), int(kind == "model")),
-        _sampling(found),
-        _text(found.get("time")),
+        depth=max(_depth(found), int(kind == "model")),
+        sampling=_sampling(found),
+        time=_text(found.get("time")),
     )
 
 

@@ -52,15 +52,15 @@ def make_pairs(
         one, two = row.completions[i], row.completions[j]
         name = row_id if n == 2 else f"{row_id}/{i}-{j}"
         yield Pair(
-            name,
-            row.prompt,
-            one.messages,
-            two.messages,
-            one.origin,
-            two.origin,
-            row.tags,
-            number,
-            max(one.depth, two.depth),
-            row.weight,
-            (row.prompt_origin, one.source, two.source),
+            id=name,
+            prompt=row.prompt,
+            a=one.messages,
+            b=two.messages,
+            origin_a=one.origin,
+            origin_b=two.origin,
+            tags=row.tags,
+            row=number,
+            depth=max(one.depth, two.depth),
+            weight=row.weight,
+            origins=(row.prompt_origin, one.source, two.source),
         )

@@ -49,13 +49,24 @@ def fold_panel(
         last = opinions[-1]
         decided = last.status == "decided"
         return Preference(
-            last.status, last.winner if decided else None, last.p_a, abs(2 * last.p_a - 1),
-            tuple(scores), reason="" if decided else f"{last.judge}: {last.status}",
-        )  # fmt: skip
+            status=last.status,
+            winner=last.winner if decided else None,
+            p_a=last.p_a,
+            margin=abs(2 * last.p_a - 1),
+            scores=tuple(scores),
+            reason="" if decided else f"{last.judge}: {last.status}",
+        )
     voting = [o for o in opinions if o.status != "abstained"]
     if 2 * len(voting) < len(opinions) or not voting:
         reason = f"{len(opinions) - len(voting)} of {len(opinions)} judges abstained"
-        return Preference("abstained", None, 0.5, 0.0, tuple(scores), reason=reason)
+        return Preference(
+            status="abstained",
+            winner=None,
+            p_a=0.5,
+            margin=0.0,
+            scores=tuple(scores),
+            reason=reason,
+        )
     if mode == "majority":
         votes = [{"a": 1.0, "b": 0.0}.get(o.winner or "", 0.5) for o in voting]
         p_a = math.fsum(votes) / len(votes)
@@ -67,5 +78,13 @@ def fold_panel(
     margin = abs(2.0 * p_a - 1.0)
     if margin < tie_margin or p_a == 0.5:
         reason = f"margin {margin:.3f} is below {tie_margin:g}"
-        return Preference("tie", None, p_a, margin, tuple(scores), reason=reason)
-    return Preference("decided", "a" if p_a > 0.5 else "b", p_a, margin, tuple(scores))
+        return Preference(
+            status="tie", winner=None, p_a=p_a, margin=margin, scores=tuple(scores), reason=reason
+        )
+    return Preference(
+        status="decided",
+        winner="a" if p_a > 0.5 else "b",
+        p_a=p_a,
+        margin=margin,
+        scores=tuple(scores),
+    )

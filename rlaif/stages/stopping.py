@@ -203,9 +203,10 @@ def choose(
     judged = sorted(
         judged,
         key=lambda j: (
-            hashlib.blake2b(f"{stopping.seed}/split/{j.pair.row}".encode()).digest(), j.pair.id
+            hashlib.blake2b(f"{stopping.seed}/split/{j.pair.row}".encode()).digest(),
+            j.pair.id,
         ),
-    )  # fmt: skip
+    )
     quarter = len(judged) // 4
     reach = _reach(judged[:quarter])
     test = _independent(judged[quarter:], stopping.seed)
@@ -225,9 +226,18 @@ def choose(
         questions = sum(len(j.questions) for j in test)
         asked = sum(r.asked for r in replays)
         saved = 1.0 - asked / questions if questions else 0.0
-        best = Chosen(setting, len(test), wrong, bound, saved, 0)
+        best = Chosen(
+            stopping=setting, pairs=len(test), errors=wrong, bound=bound, saved=saved, pilot_extra=0
+        )
     if best is None:  # not even the safest is safe enough: everything is asked
-        best = Chosen(replace(stopping, kind="orders", boldness=0.0), len(test), 0, 0.0, 0.0, 0)
+        best = Chosen(
+            stopping=replace(stopping, kind="orders", boldness=0.0),
+            pairs=len(test),
+            errors=0,
+            bound=0.0,
+            saved=0.0,
+            pilot_extra=0,
+        )
     # Every question about the pilot's pairs was asked, whatever stopping would have done.
     extra = sum(len(j.questions) - replay(j, best.stopping, folding).asked for j in judged)
     return replace(best, pilot_extra=extra)

@@ -133,13 +133,21 @@ def find_labels(path: Path) -> Labels:
                 hint="Label it first: `rlaif label`.",
             )
         file = path / "preferences.jsonl"
-        return Labels(path, file, path / MANIFEST, manifest, int(decided))
+        return Labels(
+            path=path, file=file, evidence=path / MANIFEST, manifest=manifest, decided=int(decided)
+        )
     if mixed["kind"] != "preferences":
         raise RlaifError(
             f"mix {str(path)!r} holds {mixed['kind']} and no preferences",
             hint="Train on it with `rlaif train-sft`, or mix pairs.",
         )
-    return Labels(path, path / DATA_FILE, path / REPORT, mixed, int(mixed["rows"]))
+    return Labels(
+        path=path,
+        file=path / DATA_FILE,
+        evidence=path / REPORT,
+        manifest=mixed,
+        decided=int(mixed["rows"]),
+    )
 
 
 def read_preferences(labels: Labels) -> list[TrainingRow]:
@@ -191,11 +199,18 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     status = "human" if evidence.get("status") == "human" else "judge"
     depth = evidence.get("depth", 0)
     return TrainingRow(
-        str(evidence.get("id")), read.prompt, chosen, rejected, float(p), status,
-        depth if isinstance(depth, int) else 0, row_weight(evidence),
-        (read.prompt_origin, *(c.source for c in read.completions)),
-        str(evidence.get("judge") or "") if status == "judge" else "", read.tags,
-    )  # fmt: skip
+        id=str(evidence.get("id")),
+        prompt=read.prompt,
+        chosen=chosen,
+        rejected=rejected,
+        p_chosen=float(p),
+        source=status,
+        depth=depth if isinstance(depth, int) else 0,
+        weight=row_weight(evidence),
+        origins=(read.prompt_origin, *(c.source for c in read.completions)),
+        judge=str(evidence.get("judge") or "") if status == "judge" else "",
+        tags=read.tags,
+    )
 
 
 def _own_probability(raw: Mapping[str, object]) -> float | None:
@@ -243,13 +258,13 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
         depth = max(origin.depth for origin in origins)
         rows.append(
             TrainingRow(
-                name,
-                row.prompt,
-                chosen,
-                rejected,
-                p,
-                "human",
-                depth,
+                id=name,
+                prompt=row.prompt,
+                chosen=chosen,
+                rejected=rejected,
+                p_chosen=p,
+                source="human",
+                depth=depth,
                 origins=origins,
                 tags=row.tags,
             )

@@ -40,9 +40,13 @@ def preference_rows(rows: Sequence[TrainingRow]) -> list[AuditRow]:
         origin = row.origins[1] if len(row.origins) > 1 else Origin()
         human = row.source == "human" or origin.kind == "human"
         said = AuditRow(
-            conversation_text(row.prompt), [completion_text(row.chosen)],
-            "human" if human else "model", row.depth, float(times), row.tags,
-        )  # fmt: skip
+            prompt=conversation_text(row.prompt),
+            texts=[completion_text(row.chosen)],
+            kind="human" if human else "model",
+            depth=row.depth,
+            weight=float(times),
+            tags=row.tags,
+        )
         found.append((said, completion_text(row.rejected)))
     return merged(found)
 
@@ -51,11 +55,15 @@ def supervised_rows(rows: Sequence[SupervisedRow]) -> list[AuditRow]:
     """What SFT rows teach."""
     return [
         AuditRow(
-            conversation_text(row.prompt), [completion_text(row.completion)], row.origin.kind,
-            row.depth, float(times), row.tags,
+            prompt=conversation_text(row.prompt),
+            texts=[completion_text(row.completion)],
+            kind=row.origin.kind,
+            depth=row.depth,
+            weight=float(times),
+            tags=row.tags,
         )
         for row, times in _once(rows)
-    ]  # fmt: skip
+    ]
 
 
 def _once(rows: Sequence[Any]) -> list[tuple[Any, int]]:

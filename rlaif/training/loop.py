@@ -112,7 +112,13 @@ def train(
         write_atomically(out / "README.md", card(result))
         write_atomically(out / RESULT, json.dumps(result, indent=2))
     state.wait_for_everyone()
-    return TrainingResult(out, account, metrics, steps, str(evidence["manifest_hash"]))
+    return TrainingResult(
+        path=out,
+        account=account,
+        metrics=metrics,
+        steps=steps,
+        manifest_hash=str(evidence["manifest_hash"]),
+    )
 
 
 def check_tensorboard(settings: TrainingSettings) -> None:
@@ -211,7 +217,12 @@ def finished(
         saved = json.loads((out / RESULT).read_text(encoding="utf-8"))
         account = account_type(**saved["account"])
         return TrainingResult(
-            out, account, saved["metrics"], saved["steps"], saved["manifest_hash"], fresh=False
+            path=out,
+            account=account,
+            metrics=saved["metrics"],
+            steps=saved["steps"],
+            manifest_hash=saved["manifest_hash"],
+            fresh=False,
         )
     except (ValueError, KeyError, TypeError):
         raise RlaifError(

@@ -64,11 +64,14 @@ class PolicySampler:
             engine = self._with(model, tokenizer, weights)
         requests = [
             GenerationRequest(
-                str(i), engine.codec.encode_chat(prompt), self._max_tokens, self._temperature,
+                str(i),
+                engine.codec.encode_chat(prompt),
+                self._max_tokens,
+                self._temperature,
                 seed=i if self._temperature else None,
             )
             for i, prompt in enumerate(prompts)
-        ]  # fmt: skip
+        ]
         found: list[str | None] = [None] * len(prompts)
         for results in engine.run(iter(requests)):
             for result in results:

@@ -86,9 +86,12 @@ def train_sft(
     origin = model_origin(files)
     bases = names_of(settings.model, origin.bases)
     passed, told = pass_gates(
-        supervised_rows(rows), supervised_uses(rows), bases,
-        gates or GateSettings(), out,
-    )  # fmt: skip
+        rows=supervised_rows(rows),
+        used=supervised_uses(rows),
+        policy=bases,
+        gates=gates or GateSettings(),
+        out=out,
+    )
     for text in told:
         on_note(text)
     evidence = {
@@ -101,15 +104,17 @@ def train_sft(
         "license": origin.licence,
     }
     return train(
-        out,
-        resolved,
-        settings,
-        files,
-        tokenizer,
-        account,
-        evidence,
+        out=out,
+        resolved=resolved,
+        settings=settings,
+        files=files,
+        tokenizer=tokenizer,
+        account=account,
+        evidence=evidence,
         on_start=partial(keep_gates, evidence),
-        make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
+        make=lambda: make_trainer(
+            files=files, rows=rows, settings=settings, out=out, tokenizer=tokenizer, on_log=on_log
+        ),
         card=lambda result: supervised_card(settings, result, files),
     )
 
@@ -125,9 +130,11 @@ def preview(
     files = resolve_model(settings.model, settings.revision, embedded="policy")
     rows, account = gather(data_file(data), settings, load_tokenizer(files), files)
     pass_gates(
-        supervised_rows(rows), supervised_uses(rows),
-        names_of(settings.model, model_origin(files).bases), gates or GateSettings(),
-    )  # fmt: skip
+        supervised_rows(rows),
+        supervised_uses(rows),
+        names_of(settings.model, model_origin(files).bases),
+        gates or GateSettings(),
+    )
     return account
 
 

@@ -113,14 +113,14 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
     completions = read.completions[: 1 if read.labeled else None]
     for i, completion in enumerate(completions):
         yield SupervisedRow(
-            f"{read.id or place}/{i + 1}" if len(completions) > 1 else read.id or place,
-            list(read.prompt),
-            list(completion.messages),
-            completion.depth,
-            row_weight(row),
-            completion.source,
-            read.prompt_origin,
-            read.tags,
+            id=f"{read.id or place}/{i + 1}" if len(completions) > 1 else read.id or place,
+            prompt=list(read.prompt),
+            completion=list(completion.messages),
+            depth=completion.depth,
+            weight=row_weight(row),
+            origin=completion.source,
+            prompt_origin=read.prompt_origin,
+            tags=read.tags,
         )
 
 

@@ -93,9 +93,12 @@ def train_dpo(
     origin = model_origin(files)
     bases = names_of(settings.model, origin.bases)
     passed, told = pass_gates(
-        preference_rows(rows), preference_uses(rows, judges_of(str(run))),
-        bases, gates or GateSettings(), out,
-    )  # fmt: skip
+        rows=preference_rows(rows),
+        used=preference_uses(rows, judges_of(str(run))),
+        policy=bases,
+        gates=gates or GateSettings(),
+        out=out,
+    )
     for text in told:
         on_note(text)
     evidence = {
@@ -107,15 +110,17 @@ def train_dpo(
         "license": origin.licence,
     }
     return train(
-        out,
-        resolved,
-        settings,
-        files,
-        tokenizer,
-        account,
-        evidence,
+        out=out,
+        resolved=resolved,
+        settings=settings,
+        files=files,
+        tokenizer=tokenizer,
+        account=account,
+        evidence=evidence,
         on_start=partial(keep_gates, evidence),
-        make=lambda: make_trainer(files, rows, settings, out, tokenizer, on_log),
+        make=lambda: make_trainer(
+            files=files, rows=rows, settings=settings, out=out, tokenizer=tokenizer, on_log=on_log
+        ),
         card=lambda result: model_card(settings, labels, result, files),
     )
 
@@ -129,9 +134,11 @@ def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None)
     files = resolve_model(settings.model, settings.revision, embedded="policy")
     rows, account = gather(find_labels(run), settings, load_tokenizer(files), files)
     pass_gates(
-        preference_rows(rows), preference_uses(rows, judges_of(str(run))),
-        names_of(settings.model, model_origin(files).bases), gates or GateSettings(),
-    )  # fmt: skip
+        preference_rows(rows),
+        preference_uses(rows, judges_of(str(run))),
+        names_of(settings.model, model_origin(files).bases),
+        gates or GateSettings(),
+    )
     return account
 
 

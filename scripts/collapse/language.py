@@ -37,9 +37,11 @@ def tokenizer() -> Tokenizer:
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<s>"], initial_alphabet=alphabet,
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>"],
+        initial_alphabet=alphabet,
         show_progress=False,
-    )  # fmt: skip
+    )
     made.train_from_iterator([_human_text()], trainer)
     return made
 
@@ -74,11 +76,17 @@ def train(data: torch.Tensor, seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=64, intermediate_size=192, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=BLOCK, tie_word_embeddings=True,
-            bos_token_id=0, eos_token_id=None,
+            vocab_size=VOCABULARY,
+            hidden_size=64,
+            intermediate_size=192,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=BLOCK,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=None,
         )
-    )  # fmt: skip
+    )
     steps = EPOCHS * (len(data) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
@@ -107,9 +115,15 @@ def sample(model: LlamaForCausalLM, count: int, seed: int) -> torch.Tensor:
     torch.manual_seed(seed)
     start = torch.zeros((count, 1), dtype=torch.long)
     return model.generate(
-        start, attention_mask=torch.ones_like(start), max_new_tokens=BLOCK - 1, do_sample=True,
-        top_k=0, top_p=1.0, temperature=1.0, pad_token_id=0,
-    )  # fmt: skip
+        start,
+        attention_mask=torch.ones_like(start),
+        max_new_tokens=BLOCK - 1,
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        temperature=1.0,
+        pad_token_id=0,
+    )
 
 
 def run(seed: int, out: Path, report: Callable[[str], None] = print) -> None:

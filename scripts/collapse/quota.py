@@ -52,11 +52,14 @@ def _mixed(kinds: np.ndarray, own: np.ndarray, seed: int, generation: int) -> np
         data = Path(folder) / "curated.jsonl"
         lines = [
             json.dumps(
-                {"prompt": f"row {i}", "completion": f"kind {kind}",
-                 "group": "minority" if own[kind] else "majority"}
+                {
+                    "prompt": f"row {i}",
+                    "completion": f"kind {kind}",
+                    "group": "minority" if own[kind] else "majority",
+                }
             )
             for i, kind in enumerate(kinds)
-        ]  # fmt: skip
+        ]
         data.write_text("\n".join(lines) + "\n", encoding="utf-8")
         plan = MixPlan(
             parts=[Part(data=str(data), share=1)],

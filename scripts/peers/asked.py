@@ -49,7 +49,12 @@ def planned_prompts(
 
     renderer = Renderer(job.template, codec)
     planner = Planner(
-        job.constitution, renderer, job.settings, "bench", None, window_questions(sharing)
+        constitution=job.constitution,
+        renderer=renderer,
+        settings=job.settings,
+        manner="bench",
+        stopping=None,
+        most_questions=window_questions(sharing),
     )
     prompts = []
     for window in planner.windows(job.source, 0):

@@ -69,14 +69,20 @@ def run_way(model: str, dtype: str, way: str) -> Runner:
 
     architecture = json.loads((Path(model) / "config.json").read_text())["architectures"][0]
     llm: Any = LLM(
-        model=model, runner="pooling", max_model_len=4096, enforce_eager=True, block_size=32,
-        enable_prefix_caching=True, prefix_caching_hash_algo="xxhash", disable_log_stats=True,
+        model=model,
+        runner="pooling",
+        max_model_len=4096,
+        enforce_eager=True,
+        block_size=32,
+        enable_prefix_caching=True,
+        prefix_caching_hash_algo="xxhash",
+        disable_log_stats=True,
         hf_overrides={
             "architectures": [architecture.replace("ForCausalLM", "ForSequenceClassification")],
             "classifier_from_token": ["B", "A"],
             "method": "from_2_way_softmax",
         },
-    )  # fmt: skip
+    )
     codec = codec_for(judge_settings(model, "vllm", dtype))
     params = PoolingParams(task="classify", use_activation=False)
 
@@ -137,9 +143,13 @@ def run_transformers(model: str, dtype: str) -> Runner:
             batch = tokenizer(chats, padding=True, return_tensors="pt", add_special_tokens=False)
             with torch.inference_mode():
                 lm.generate(
-                    **batch.to(lm.device), max_new_tokens=1, do_sample=False, output_logits=True,
-                    return_dict_in_generate=True, pad_token_id=tokenizer.eos_token_id,
-                )  # fmt: skip
+                    **batch.to(lm.device),
+                    max_new_tokens=1,
+                    do_sample=False,
+                    output_logits=True,
+                    return_dict_in_generate=True,
+                    pad_token_id=tokenizer.eos_token_id,
+                )
         return time.perf_counter() - began
 
     return run

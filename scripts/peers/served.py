@@ -52,10 +52,20 @@ def start_server(model: str, dtype: str, stack: ExitStack) -> str:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model,
-        "--served-model-name", "judge", "--port", str(port), "--host", "127.0.0.1",
-        "--max-model-len", "4096",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        model,
+        "--served-model-name",
+        "judge",
+        "--port",
+        str(port),
+        "--host",
+        "127.0.0.1",
+        "--max-model-len",
+        "4096",
+    ]
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
     if not torch.cuda.is_available():
         # Of the ways tried on two cores the fastest: small blocks, and threads that may move.
@@ -89,9 +99,13 @@ def run_http(model: str, dtype: str, stack: ExitStack) -> Runner:
         async def worker(session: aiohttp.ClientSession) -> None:
             for text in waiting:
                 body = {
-                    "model": "judge", "messages": [{"role": "user", "content": text}],
-                    "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5,
-                }  # fmt: skip
+                    "model": "judge",
+                    "messages": [{"role": "user", "content": text}],
+                    "max_tokens": 1,
+                    "temperature": 0,
+                    "logprobs": True,
+                    "top_logprobs": 5,
+                }
                 async with session.post(url, json=body) as answer:
                     answer.raise_for_status()
                     await answer.json()
@@ -128,9 +142,11 @@ def run_labeler(name: str, model: str, dtype: str, work: Path, stack: ExitStack)
     url = start_server(model, dtype, stack)
     driver = subprocess.Popen(
         [python, Path(__file__).parent / "drivers" / f"ask_{name}.py", url, str(CONCURRENCY)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OUMI_DISABLE_TELEMETRY": "1"},
-    )  # fmt: skip
+    )
     stack.callback(end, driver)
     assert driver.stdin
     assert driver.stdout

@@ -95,12 +95,15 @@ def test_slices_that_shrink() -> None:
         german = "Das ist ein kurzer deutscher Text über nichts Besonderes, Nummer {}, und so fort."
         return [
             AuditRow(
-                f"p{i}", [german.format(i) if i < language else text], "human", 0,
+                f"p{i}",
+                [german.format(i) if i < language else text],
+                "human",
+                0,
                 tags=frozenset({"law"} if i % 200 < tagged_count else {"art"}),
                 raw={"meta": {"region": "north" if i % 5 else "south"}},
             )
             for i, text in enumerate(part)
-        ]  # fmt: skip
+        ]
 
     reference = tagged(texts[200:], 60, 40)
     report = audit(tagged(texts[:200], 8, 3), reference, Thresholds(), Extras(("meta.region",)))
@@ -193,15 +196,22 @@ def test_only_what_chance_does_not_explain_trips() -> None:
     tripped = 0
     for _ in range(2000):
         made = [
-            held(Check("x", "tail", 0, 0, 0, limit=0.8),
-                 Estimate(0.8 + rng.normal(0, 0.1), 0.1, False))
+            held(
+                Check(name="x", group="tail", value=0, low=0, high=0, limit=0.8),
+                Estimate(0.8 + rng.normal(0, 0.1), 0.1, False),
+            )
             for _ in range(12)
-        ]  # fmt: skip
+        ]
         tripped += any(check.tripped for check in decide(made))
     assert tripped / 2000 <= 0.06
-    found = share_ratio(10, 100, 40, 100, 0.5)
+    found = share_ratio(hits=10, total=100, others=40, of=100, limit=0.5)
     assert found.at(0) == pytest.approx(10.5 / 40.5)
-    ((check, _),) = [held(Check("x", "tail", 0, 0, 0, limit=0.8), Estimate(0.5, 0.01, False))]
+    ((check, _),) = [
+        held(
+            Check(name="x", group="tail", value=0, low=0, high=0, limit=0.8),
+            Estimate(0.5, 0.01, False),
+        )
+    ]
     assert decide([(check, Estimate(0.5, 0.01, False))])[0].tripped
 
 
@@ -215,8 +225,11 @@ def test_pairs_are_read_as_what_is_learned_from_them(tmp_path: Path) -> None:
     assert [row.texts for row in found] == [["best"], ["best"]]
     assert sum(row.weight for row in found) == 4
     assert sorted(row.texts[0] for row in read_audited(data, "rejected")) == [
-        "worse 0", "worse 0", "worse 1", "worse 2"
-    ]  # fmt: skip
+        "worse 0",
+        "worse 0",
+        "worse 1",
+        "worse 2",
+    ]
 
 
 def test_thresholds_are_yaml_with_places(tmp_path: Path) -> None:
@@ -246,9 +259,12 @@ def test_the_command_writes_a_page_and_ends_with_1(
 
     def written(name: str, said: list[str]) -> str:
         return write_rows(
-            tmp_path / name, [{"prompt": f"{hostile} {i}", "completion": t, "tags": [hostile]}
-                              for i, t in enumerate(said)]
-        )  # fmt: skip
+            tmp_path / name,
+            [
+                {"prompt": f"{hostile} {i}", "completion": t, "tags": [hostile]}
+                for i, t in enumerate(said)
+            ],
+        )
 
     human, good = written("human.jsonl", texts[:120]), written("good.jsonl", texts[120:])
     bad = written("<b>bad.jsonl", texts[:5] * 24)
@@ -285,9 +301,9 @@ def test_the_command_writes_a_page_and_ends_with_1(
 def test_a_slice_that_is_gone_trips_exactly_when_chance_does_not_explain_it() -> None:
     """Against the binomial distribution summed by hand."""
     for n, c, gone in ((100, 30, True), (400, 40, True), (100, 10, False)):
-        estimate = share_ratio(0, n, c, n, 0.5)
+        estimate = share_ratio(hits=0, total=n, others=c, of=n, limit=0.5)
         assert estimate.p == pytest.approx((1 - 1 / 3) ** c)
-        check = Check("slice", "slices", 0, 0, 0, limit=0.5)
+        check = Check(name="slice", group="slices", value=0, low=0, high=0, limit=0.5)
         assert decide([(check, estimate)] * 10)[0].tripped is gone
 
 
@@ -314,8 +330,9 @@ def test_rows_of_few_prompts_hang_together() -> None:
 
 def test_repetition_is_counted_over_all_rows_and_by_weight() -> None:
     texts = people(8, 300)
-    many = [AuditRow(f"p{i % 1500}", [f"{texts[i % 300]} {i % 1500}"], "model", 1)
-            for i in range(4500)]  # fmt: skip
+    many = [
+        AuditRow(f"p{i % 1500}", [f"{texts[i % 300]} {i % 1500}"], "model", 1) for i in range(4500)
+    ]
     assert "duplicates" in groups(audit(many, None, Thresholds()))
     five = [AuditRow(f"q{i}", [texts[i % 5]], "model", 1) for i in range(600)]
     assert "duplicates" in groups(audit(five, None, Thresholds()))
@@ -333,12 +350,15 @@ def test_an_attribute_is_tested_in_each_slice() -> None:
     texts = people(3, 240)
 
     def tagged(part: list[str]) -> list[AuditRow]:
-        return [AuditRow(f"p{i}", [t], "human", 0, tags=frozenset({"law"} if i < 30 else {"art"}))
-                for i, t in enumerate(part)]  # fmt: skip
+        return [
+            AuditRow(f"p{i}", [t], "human", 0, tags=frozenset({"law"} if i < 30 else {"art"}))
+            for i, t in enumerate(part)
+        ]
 
     toxic = set(texts[:30])
-    extras = Extras(attributes={"toxicity": lambda said: [
-        float(t in toxic) + (hash(t) % 5) / 10 for t in said]})  # fmt: skip
+    extras = Extras(
+        attributes={"toxicity": lambda said: [float(t in toxic) + (hash(t) % 5) / 10 for t in said]}
+    )
     report = audit(tagged(texts[:120]), tagged(texts[120:]), Thresholds(), extras)
     wrong = " ".join(report.sentences)
     assert "toxicity in tag:law" in wrong
@@ -384,8 +404,10 @@ def test_a_collapse_on_few_prompts_is_seen_and_few_subjects_are_none() -> None:
 
 def test_columns_that_the_data_has_not_are_noted_and_unknown_ones_refused() -> None:
     texts = people(4, 120)
-    human = [AuditRow(f"p{i}", [t], "human", 0, raw={"topic": "ab"[i % 2]})
-             for i, t in enumerate(texts[:60])]  # fmt: skip
+    human = [
+        AuditRow(f"p{i}", [t], "human", 0, raw={"topic": "ab"[i % 2]})
+        for i, t in enumerate(texts[:60])
+    ]
     data = [AuditRow(f"q{i}", [t], "human", 0) for i, t in enumerate(texts[60:])]
     report = audit(data, human, Thresholds(), Extras(columns=("topic",)))
     assert not [c for c in report.checks if c.name.startswith("slice topic")]

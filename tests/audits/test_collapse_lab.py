@@ -71,8 +71,9 @@ def test_the_language_models_are_measured_as_they_are(tmp_path: Path) -> None:
     few = held_out[:5]
     with torch.no_grad():
         logits = model(input_ids=few).logits[:, :-1].double()
-    own = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]),
-                                            few[:, 1:].reshape(-1))  # fmt: skip
+    own = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), few[:, 1:].reshape(-1)
+    )
     assert language.perplexity(model, few) == pytest.approx(float(own.exp()), rel=1e-4)
     written = language.sample(model, 3, 7)
     assert written.shape == (3, language.BLOCK)

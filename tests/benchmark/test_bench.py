@@ -23,9 +23,13 @@ from rlaif.stages.layouts import read_row
 from rlaif.store.cache import VerdictCache
 
 SHAPE = {
-    "vocab_size": 100, "hidden_size": 8, "intermediate_size": 24, "num_hidden_layers": 3,
-    "num_attention_heads": 2, "num_key_value_heads": 1,
-}  # fmt: skip
+    "vocab_size": 100,
+    "hidden_size": 8,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 
 
 def test_operations_are_those_counted_by_hand_and_by_torch(tmp_path: Path) -> None:
@@ -78,11 +82,33 @@ def test_job_has_the_size_that_was_asked_for(tmp_path: Path) -> None:
 def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
     done = subprocess.run(
-        [sys.executable, "-m", "rlaif", "bench", "--engine", "packed", "--engine", "transformers",
-         "--pairs", "3", "--principles", "4", "--context", "120", "--repetitions", "1",
-         "--price-per-hour", "2", "--cache", str(cache), "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "bench",
+            "--engine",
+            "packed",
+            "--engine",
+            "transformers",
+            "--pairs",
+            "3",
+            "--principles",
+            "4",
+            "--context",
+            "120",
+            "--repetitions",
+            "1",
+            "--price-per-hour",
+            "2",
+            "--cache",
+            str(cache),
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     packed, plain = json.loads(done.stdout)
     assert packed["computed_over_planned"] == packed["computed_over_unique"] == 1.0
@@ -110,10 +136,26 @@ def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path
 def test_questions_that_a_judge_can_not_take_are_an_error_and_no_speed() -> None:
     for context in ("1100", "6000"):  # some refused, all refused
         done = subprocess.run(
-            [sys.executable, "-m", "rlaif", "bench", "--engine", "packed", "--pairs", "6",
-             "--principles", "2", "--context", context, "--repetitions", "1"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "rlaif",
+                "bench",
+                "--engine",
+                "packed",
+                "--pairs",
+                "6",
+                "--principles",
+                "2",
+                "--context",
+                context,
+                "--repetitions",
+                "1",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 2
         assert "made-up questions had no answer: the judge takes 1023 tokens" in done.stderr
         assert "Traceback" not in done.stderr
@@ -142,10 +184,25 @@ def test_auto_keeps_the_engine_of_a_run_that_exists(tmp_path: Path) -> None:
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "rlaif", "bench", "--pairs", "2", "--principles", "2",
-         "--context", "30", "--repetitions", "1", *arguments],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "bench",
+            "--pairs",
+            "2",
+            "--principles",
+            "2",
+            "--context",
+            "30",
+            "--repetitions",
+            "1",
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_engines_of_which_less_is_known_stand_in_the_table(tmp_path: Path) -> None:
@@ -189,7 +246,18 @@ def test_rates_divide_by_the_seconds() -> None:
     from rlaif.stages.ordering import TokenCount
 
     tokens = TokenCount(prompt=1000, predicted=500, unique=400, attended=9000)
-    found = rates(Timing(2.0, 30, 10, 450, tokens, 0.5, 0.25, 0.0))
+    found = rates(
+        Timing(
+            seconds=2.0,
+            verdicts=30,
+            pairs=10,
+            computed=450,
+            tokens=tokens,
+            asking=0.5,
+            telling=0.25,
+            idle=0.0,
+        )
+    )
     assert found["verdicts_per_second"] == 15.0
     assert found["prefix_cache_hit_rate"] == pytest.approx(0.55)
     assert found["computed_over_planned"] == pytest.approx(0.9)

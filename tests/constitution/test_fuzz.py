@@ -19,12 +19,52 @@ SEEDS = [
     for name in ("demo", "customer-support")
 ]
 SPICE = [
-    "&a ", "*a", "!!python/object:os.system ", "!!binary ", "!!set ", "? ", ": ", "- ", "[", "]",
-    "{", "}", "'", '"', "|\n", ">\n", "#", "%YAML 9.9\n", "---\n", "...\n", "<<: ", "\t", "\x00",
-    "\u2028", "\ufeff", "~", ".nan", ".inf", "0o9", "1:2:3", "2001-01-01", "yes", "no", "9" * 400,
-    "extends: [demo]\n", "extends: [x.yaml]\n", "drop: [be-polite]\n", "schema: 1\n", "id: a\n",
-    "check: {kind: regex, pattern: '(a+)+$'}\n", "check: {kind: json}\n", "  ", "\n", "é", "💥",
-]  # fmt: skip
+    "&a ",
+    "*a",
+    "!!python/object:os.system ",
+    "!!binary ",
+    "!!set ",
+    "? ",
+    ": ",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    "'",
+    '"',
+    "|\n",
+    ">\n",
+    "#",
+    "%YAML 9.9\n",
+    "---\n",
+    "...\n",
+    "<<: ",
+    "\t",
+    "\x00",
+    "\u2028",
+    "\ufeff",
+    "~",
+    ".nan",
+    ".inf",
+    "0o9",
+    "1:2:3",
+    "2001-01-01",
+    "yes",
+    "no",
+    "9" * 400,
+    "extends: [demo]\n",
+    "extends: [x.yaml]\n",
+    "drop: [be-polite]\n",
+    "schema: 1\n",
+    "id: a\n",
+    "check: {kind: regex, pattern: '(a+)+$'}\n",
+    "check: {kind: json}\n",
+    "  ",
+    "\n",
+    "é",
+    "💥",
+]
 PLACE = re.compile(r"^.+\.yaml(:\d+:\d+)?: ")
 
 edits = st.lists(
@@ -78,9 +118,13 @@ def test_random_bytes(tmp_path: Path, data: bytes) -> None:
 
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
     st.sampled_from(["json", "regex", "kind", "id", "prefer"]),
-)  # fmt: skip
+)
 values = st.recursive(
     scalars,
     lambda inner: st.one_of(
@@ -100,12 +144,22 @@ values = st.recursive(
 )
 @given(
     key=st.sampled_from(
-        ["id", "tier", "weight", "polarity", "preference", "critique", "applies_to", "examples",
-         "check", "nonsense"]
+        [
+            "id",
+            "tier",
+            "weight",
+            "polarity",
+            "preference",
+            "critique",
+            "applies_to",
+            "examples",
+            "check",
+            "nonsense",
+        ]
     ),
     value=values,
     top=st.sampled_from(["", "name", "version", "license", "extends", "drop", "principles"]),
-)  # fmt: skip
+)
 def test_wrong_values_in_right_places(tmp_path: Path, key: str, value: object, top: str) -> None:
     import yaml
 

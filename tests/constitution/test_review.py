@@ -20,12 +20,16 @@ def load(folder: Path, body: str, name: str = "c.yaml"):
 def test_lint_finds_each_kind_of_weakness_and_its_line(tmp_path: Path) -> None:
     loaded = load(
         tmp_path,
-        "  - id: good\n    preference: Which response is kind?\n" + EXAMPLE
-        + "  - id: inverted\n    preference: Which response is more harmful?\n" + EXAMPLE
-        + "  - id: same\n    preference: Which  response is KIND?\n" + EXAMPLE
+        "  - id: good\n    preference: Which response is kind?\n"
+        + EXAMPLE
+        + "  - id: inverted\n    preference: Which response is more harmful?\n"
+        + EXAMPLE
+        + "  - id: same\n    preference: Which  response is KIND?\n"
+        + EXAMPLE
         + "  - id: bare\n    preference: Be kind.\n"
-        + "  - id: half\n    preference: Which answer is short?\n    critique: Say.\n" + EXAMPLE,
-    )  # fmt: skip
+        + "  - id: half\n    preference: Which answer is short?\n    critique: Say.\n"
+        + EXAMPLE,
+    )
     found = {
         (w.principle, w.place.line, w.message.split(";")[0].split(",")[0]) for w in lint(loaded)
     }

@@ -35,8 +35,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [sys.executable, "-m", "rlaif", "demo", "-o", str(folder / "run"), "--json"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", json.loads(done.stdout)
 
@@ -87,8 +89,10 @@ def test_second_run_only_reports(demo: tuple[Path, dict]) -> None:
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     done = subprocess.run(
         [sys.executable, "-m", "rlaif", "demo", "-o", str(folder)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr.count("is complete already") == 3
     assert f"{result['oracle']['wins']}" in done.stdout
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before

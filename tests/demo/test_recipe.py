@@ -33,10 +33,23 @@ def test_training_takes_steps_and_saves_a_model_of_the_shipped_shape(
     which: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), which, "--steps", "4", "--batch", "8", "--log-every", "2",
-         "--out", str(tmp_path / which)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(SCRIPT),
+            which,
+            "--steps",
+            "4",
+            "--batch",
+            "8",
+            "--log-every",
+            "2",
+            "--out",
+            str(tmp_path / which),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     losses = [
         float(word.removeprefix("loss="))

@@ -41,9 +41,13 @@ print(create_engine(settings).fingerprint != exact.fingerprint)
 def test_a_head_in_half_precision_is_said_and_is_another_judge() -> None:
     """As vLLM 0.25 has it, which gives a float32 head to pooling models only."""
     done = subprocess.run(
-        [sys.executable, "-c", HEADS], text=True, timeout=400, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, "-c", HEADS],
+        text=True,
+        timeout=400,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     before, after = done.stdout.split("stepped")
     assert "half precision" not in before, done.stdout
     assert "half precision" in after

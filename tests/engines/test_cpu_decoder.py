@@ -38,10 +38,16 @@ from rlaif.errors import RlaifError
 from rlaif.stages.ordering import common_length
 
 SIZES = {
-    "vocab_size": 50, "hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-    "initializer_range": 0.2, "head_dim": 32,
-}  # fmt: skip
+    "vocab_size": 50,
+    "hidden_size": 128,
+    "intermediate_size": 320,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.2,
+    "head_dim": 32,
+}
 
 
 def made(config, seed: int = 0) -> nn.Module:
@@ -87,21 +93,31 @@ def family(name: str):
         "llama": LlamaConfig(**SIZES),
         "llama, wide heads": LlamaConfig(**(wide | {"num_key_value_heads": 4})),
         "llama, long positions": LlamaConfig(
-            **SIZES, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0,
-                                      "original_max_position_embeddings": 64},
+            **SIZES,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 1e4,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
         ),
         "mistral": MistralConfig(**(SIZES | {"num_key_value_heads": 4})),
         "qwen2": Qwen2Config(**{k: v for k, v in SIZES.items() if k != "head_dim"}),
         "qwen3": Qwen3Config(**(wide | {"num_key_value_heads": 1})),
         "odd widths": LlamaConfig(**(SIZES | {"hidden_size": 192, "intermediate_size": 64})),
-    }[name]  # fmt: skip
+    }[name]
 
 
 LONGEST = 1000
 FAMILIES = (
-    "llama", "llama, wide heads", "llama, long positions", "mistral", "qwen2", "qwen3",
+    "llama",
+    "llama, wide heads",
+    "llama, long positions",
+    "mistral",
+    "qwen2",
+    "qwen3",
     "odd widths",
-)  # fmt: skip
+)
 TREES = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple), min_size=1, max_size=12
 )
@@ -194,9 +210,13 @@ def test_narrower_processors(features: str) -> None:
     )
     environment = os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["8" if "avx" in features else "4"]
 
@@ -225,11 +245,17 @@ def odd(kind: str) -> nn.Module:
     if kind == "merged weights":
         return made(Phi3Config(**SIZES, pad_token_id=0))
     if kind == "scaled residuals":
-        return made(GraniteConfig(**{k: v for k, v in SIZES.items() if k != "head_dim"},
-                                  residual_multiplier=0.5))  # fmt: skip
+        return made(
+            GraniteConfig(
+                **{k: v for k, v in SIZES.items() if k != "head_dim"}, residual_multiplier=0.5
+            )
+        )
     if kind == "scaled embeddings":
-        return made(GraniteConfig(**{k: v for k, v in SIZES.items() if k != "head_dim"},
-                                  embedding_multiplier=12.0))  # fmt: skip
+        return made(
+            GraniteConfig(
+                **{k: v for k, v in SIZES.items() if k != "head_dim"}, embedding_multiplier=12.0
+            )
+        )
     if kind == "biases":
         return made(LlamaConfig(**SIZES, mlp_bias=True, attention_bias=True))
     if kind == "sizes":
@@ -273,10 +299,23 @@ def odd(kind: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     "kind",
-    ["other parts", "merged weights", "scaled residuals", "scaled embeddings", "biases", "sizes",
-     "other gate", "half precision", "one layer that differs", "queries scaled by position",
-     "a layer without positions", "another epsilon", "a norm without weight", "no layers"],
-)  # fmt: skip
+    [
+        "other parts",
+        "merged weights",
+        "scaled residuals",
+        "scaled embeddings",
+        "biases",
+        "sizes",
+        "other gate",
+        "half precision",
+        "one layer that differs",
+        "queries scaled by position",
+        "a layer without positions",
+        "another epsilon",
+        "a norm without weight",
+        "no layers",
+    ],
+)
 def test_other_models_are_left_as_they_are(kind: str) -> None:
     model = odd(kind)
     prompt = [(3, 1, 4, 1, 5)]
@@ -340,9 +379,13 @@ def test_a_numba_that_does_not_fit_is_said_and_done_without(tmp_path: Path) -> N
         " matmul_rate(torch.float32, seconds=0.01) > 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.stdout.split() == ["TreeModel", "True"], done.stderr
     assert "can't be compiled, so it is slower (Numba needs NumPy" in done.stderr
 
@@ -392,8 +435,9 @@ def test_exponentials_in_single_precision() -> None:
 
 
 def test_gates_and_maxima_in_single_precision() -> None:
-    g = np.resize(np.array([-1e4, -90, -10, -1, -1e-3, 0, 1e-3, 1, 10, 90, 1e4], np.float32),
-                  vectors.PANEL)  # fmt: skip
+    g = np.resize(
+        np.array([-1e4, -90, -10, -1, -1e-3, 0, 1e-3, 1, 10, 90, 1e4], np.float32), vectors.PANEL
+    )
     u = np.linspace(-2, 2, vectors.PANEL, dtype=np.float32)
     out = np.empty_like(g)
     _gated(g, u, out)

@@ -104,11 +104,17 @@ def test_requests_go_out_together_and_faults_that_pass_are_tried_again(server: S
     with closing(create_engine(settings(server, retries=3))) as engine:
         asked = [
             GenerationRequest(
-                str(i), engine.codec.encode_chat([{"role": "user", "content": f"q {i} {{ü}}"[:3]}]),
-                50, 0.5, 0.9, 7,
+                id=str(i),
+                token_ids=engine.codec.encode_chat(
+                    [{"role": "user", "content": f"q {i} {{ü}}"[:3]}]
+                ),
+                max_tokens=50,
+                temperature=0.5,
+                top_p=0.9,
+                seed=7,
             )
             for i in range(10)
-        ]  # fmt: skip
+        ]
         found = {r.id: r for results in engine.run(iter(asked)) for r in results}
         stats = engine.stats()
     assert len(found) == 10

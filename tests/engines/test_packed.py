@@ -92,7 +92,14 @@ def test_a_forest_that_goes_on_computes_only_what_is_new(prompts, cut: int) -> N
 def attended(forest: tree_attention.Forest, q, k, v, *, scaling: float, kept=None):
     made = tree_attention.TreePlan(forest, kept or tree_attention.KEPT_NOTHING, "cpu")
     tree_attention.set_plan(made)
-    out, _ = tree_attention.attend(SimpleNamespace(layer_idx=0), q, k, v, None, scaling=scaling)
+    out, _ = tree_attention.attend(
+        module=SimpleNamespace(layer_idx=0),
+        query=q,
+        key=k,
+        value=v,
+        attention_mask=None,
+        scaling=scaling,
+    )
     tree_attention.set_plan(None)
     return out, made.keep()
 
@@ -111,9 +118,12 @@ def test_parts_equal_one_dense_mask(
     q, k, v = torch.randn(3, 1, 4, n, 8).unbind(0)
     i, j = torch.arange(n)[:, None], torch.arange(n)[None]
     dense = torch.nn.functional.scaled_dot_product_attention(
-        q, k[:, :2].repeat_interleave(2, 1), v[:, :2].repeat_interleave(2, 1),
-        attn_mask=(j <= i) & (i < ends[None]), scale=0.3,
-    ).transpose(1, 2)  # fmt: skip
+        q,
+        k[:, :2].repeat_interleave(2, 1),
+        v[:, :2].repeat_interleave(2, 1),
+        attn_mask=(j <= i) & (i < ends[None]),
+        scale=0.3,
+    ).transpose(1, 2)
     whole, _ = attended(forest, q, k[:, :2], v[:, :2], scaling=0.3)
     assert torch.allclose(whole, dense, atol=1e-5)
     # The same in two forests, the second of which keeps keys and values of the first.
@@ -138,8 +148,9 @@ def test_mask_of_the_gpu_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     past = forest.past = 5  # the first tokens ask nothing
     q, k, v = torch.randn(3, 1, 2, n, 16).unbind(0)
     kept = tree_attention.Kept({0: (k[:, :, :past], v[:, :, :past])}, torch.arange(past))
-    expected, _ = attended(forest, q[:, :, past:], k[:, :, past:], v[:, :, past:], scaling=0.25,
-                           kept=kept)  # fmt: skip
+    expected, _ = attended(
+        forest, q[:, :, past:], k[:, :, past:], v[:, :, past:], scaling=0.25, kept=kept
+    )
     found = flex_attention(
         q[:, :, past:], k, v, block_mask=tree_attention.plan_flex(ends, past), scale=0.25
     )
@@ -164,9 +175,13 @@ def test_the_gpu_kernel_compiles_for_any_length_and_past() -> None:
                 q, k, v, attn_mask=(j <= i) & (i < ends[None]), scale=0.125, enable_gqa=True
             )
             found = tree_attention.compiled_flex()(
-                q, k, v, block_mask=tree_attention.plan_flex(ends, past), scale=0.125,
+                q,
+                k,
+                v,
+                block_mask=tree_attention.plan_flex(ends, past),
+                scale=0.125,
                 enable_gqa=True,
-            )  # fmt: skip
+            )
         torch.testing.assert_close(found, dense, rtol=1e-4, atol=1e-5)
         compiled.append(counters["stats"]["unique_graphs"])
     assert compiled[-1] == compiled[-2], compiled
@@ -290,9 +305,14 @@ def _save(folder: Path, model) -> EngineSettings:
 
 
 SHAPE = {
-    "vocab_size": 1536, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-}  # fmt: skip
+    "vocab_size": 1536,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
 
 
 def test_grouped_heads_and_bfloat16_are_reproduced(tmp_path: Path) -> None:
@@ -310,9 +330,12 @@ def test_attention_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None
     torch.manual_seed(3)
     if kind == "softcapped":
         config = Gemma2Config(
-            **SHAPE, head_dim=16, attn_logit_softcapping=0.5, initializer_range=0.5,
+            **SHAPE,
+            head_dim=16,
+            attn_logit_softcapping=0.5,
+            initializer_range=0.5,
             layer_types=["full_attention"] * 2,
-        )  # fmt: skip
+        )
         model = Gemma2ForCausalLM(config)
     else:
         model = BloomForCausalLM(BloomConfig(vocab_size=1536, hidden_size=64, n_layer=2, n_head=4))
@@ -342,12 +365,19 @@ def test_prompts_longer_than_a_sliding_window_are_refused(tmp_path: Path) -> Non
 def test_positions_that_depend_on_the_longest_prompt_of_a_pass(tmp_path: Path, kind: str) -> None:
     """Such a model is asked about no longer prompts, or about one at a time."""
     torch.manual_seed(6)
-    positions = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0,
-                 "original_max_position_embeddings": 400}  # fmt: skip
+    positions = {
+        "rope_type": kind,
+        "rope_theta": 1e4,
+        "factor": 2.0,
+        "original_max_position_embeddings": 400,
+    }
     if kind == "longrope":
         positions |= {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
-    config = LlamaConfig(**(SHAPE | {"max_position_embeddings": 800}), rope_parameters=positions,
-                         initializer_range=0.3)  # fmt: skip
+    config = LlamaConfig(
+        **(SHAPE | {"max_position_embeddings": 800}),
+        rope_parameters=positions,
+        initializer_range=0.3,
+    )
     saved = _save(tmp_path / "m", LlamaForCausalLM(config))
     assert create_engine(saved).max_prompt_tokens == 399
     plain = create_engine(saved.model_copy(update={"engine": "transformers"}))

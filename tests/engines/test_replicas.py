@@ -226,9 +226,12 @@ def test_ray_actor_is_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> N
     import ray
 
     settings = EngineSettings(
-        engine="ray", model="demo", data_parallel_size=2, max_in_flight=32,
+        engine="ray",
+        model="demo",
+        data_parallel_size=2,
+        max_in_flight=32,
         options={"inner": "packed", "cpus": 0.5},
-    )  # fmt: skip
+    )
     engine = create_engine(settings)
     try:
         from tests.engines.test_packed import demo_requests
@@ -275,9 +278,11 @@ def test_labeling_on_ray_gives_the_same_run(tmp_path: Path) -> None:
 
 def test_a_cluster_that_is_too_small_is_an_error_and_not_a_long_wait() -> None:
     settings = EngineSettings(
-        engine="ray", model="hashed", data_parallel_size=40,
+        engine="ray",
+        model="hashed",
+        data_parallel_size=40,
         options={"inner": "scripted", "cpus": 2.0},
-    )  # fmt: skip
+    )
     with pytest.raises(RlaifError, match="40 replicas of 2 cores need 80, and the cluster has"):
         create_engine(settings)
 
@@ -300,9 +305,11 @@ def test_a_cluster_that_nobody_runs_is_an_error_at_once(monkeypatch: pytest.Monk
 def test_what_ray_says_of_a_death_is_kept_off_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     """Results go there, JSON too."""
     settings = EngineSettings(
-        engine="ray", model="hashed", data_parallel_size=2,
+        engine="ray",
+        model="hashed",
+        data_parallel_size=2,
         options={"inner": "scripted", "cpus": 0.5, "delay": 0.05},
-    )  # fmt: skip
+    )
     killed: list[int] = []
     with closing(create_engine(settings)) as engine:
         asked = [ChoiceRequest(str(i), list(str(i).encode()), ((65,), (66,))) for i in range(2000)]

@@ -30,7 +30,11 @@ def asked(engine: Engine, count: int, long: int) -> list[Request]:
         if i % 5 == 0:
             made.append(ChoiceRequest(f"c{i}", ids, ((5,), (6,))))
         else:
-            made.append(GenerationRequest(f"g{i}", ids, 20, 1.0, 1.0, seed=i))
+            made.append(
+                GenerationRequest(
+                    id=f"g{i}", token_ids=ids, max_tokens=20, temperature=1.0, top_p=1.0, seed=i
+                )
+            )
     return made
 
 
@@ -60,6 +64,9 @@ def test_many_seeded_prompts_are_answered_and_repeat_themselves(policy: Engine) 
 def test_a_prompt_as_long_as_a_step_is_answered(policy: Engine) -> None:
     ids = [9] * 1000
     requests: list[Request] = [
-        GenerationRequest(str(i), ids[: 1000 - i], 8, 1.0, 1.0, seed=i) for i in range(12)
+        GenerationRequest(
+            id=str(i), token_ids=ids[: 1000 - i], max_tokens=8, temperature=1.0, top_p=1.0, seed=i
+        )
+        for i in range(12)
     ]
     assert len(run(policy, requests)) == 12

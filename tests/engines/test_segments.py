@@ -37,17 +37,20 @@ SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<unk>"]
 def _byte_level(pattern: str | None) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     if pattern:
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])  # fmt: skip
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(pattern), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=SPECIAL,
+        vocab_size=700,
+        special_tokens=SPECIAL,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(CORPUS * 5, trainer)
     return tokenizer
 
@@ -90,9 +93,10 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], HF
         for chat, template in TEMPLATES.items():
             folder = tmp_path_factory.mktemp(f"{name}-{chat}")
             fast = PreTrainedTokenizerFast(
-                tokenizer_object=build(), eos_token="<|im_end|>",
+                tokenizer_object=build(),
+                eos_token="<|im_end|>",
                 additional_special_tokens=SPECIAL[:2],
-            )  # fmt: skip
+            )
             fast.chat_template = template
             fast.save_pretrained(folder)
             made[name, chat] = HFCodec(ModelFiles(name, Path(folder), "", name))
@@ -103,7 +107,8 @@ LAYOUTS = {
     "pairwise": load_judge_template("pairwise"),
     "demo": load_judge_template("demo"),
     "inline": JudgeTemplate(
-        "inline", "{{conversation}} A: {{first}} B: {{second}} Asked: {{principle}} Answer:",
+        "inline",
+        "{{conversation}} A: {{first}} B: {{second}} Asked: {{principle}} Answer:",
         ("A", "B"),
     ),
     "glued": JudgeTemplate(
@@ -112,7 +117,7 @@ LAYOUTS = {
     "principle first": JudgeTemplate(
         "first", "{{principle}}\n{{conversation}}\n{{first}}\n{{second}}", ("A", "B")
     ),
-}  # fmt: skip
+}
 TEXT = st.one_of(
     st.text(max_size=30),
     st.sampled_from(["", " ", "ends with space ", "x\n\n", "\r\n", "12", "it's", "e\u0301", "🙂"]),
@@ -134,17 +139,21 @@ def test_joined_ids_equal_those_of_the_whole(codecs, texts) -> None:
             for principles in QUESTIONS:
                 for conversation, first, second in texts:
                     shared, ends = layout.branches(
-                        conversation=conversation, first=first, second=second,
+                        conversation=conversation,
+                        first=first,
+                        second=second,
                         principles=principles,
-                    )  # fmt: skip
+                    )
                     context, tails = codec.encode_branches(
                         shared, ends, layout.fixed_before_principle
                     )
                     for principle, tail in zip(principles, tails, strict=True):
                         whole = layout.render(
-                            conversation=conversation, first=first, second=second,
+                            conversation=conversation,
+                            first=first,
+                            second=second,
                             principle=principle,
-                        )  # fmt: skip
+                        )
                         expected = codec.encode_chat([{"role": "user", "content": whole}])
                         assert context + tail == expected
                         assert tail

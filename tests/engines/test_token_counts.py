@@ -52,9 +52,14 @@ def label(engine: Engine, folder: Path, seed: int) -> tuple[Labeler, int, int]:
         closing(RunDirectory(folder / "run", job.config)) as run,
     ):
         labeler = Labeler(
-            engine=engine, cache=cache, run=run, constitution=job.constitution,
-            template=job.template, settings=job.settings, stamp=job.stamp,
-        )  # fmt: skip
+            engine=engine,
+            cache=cache,
+            run=run,
+            constitution=job.constitution,
+            template=job.template,
+            settings=job.settings,
+            stamp=job.stamp,
+        )
         labeler.label(job.source)
     after = engine.stats()
     prompt = after.prompt_tokens - before.prompt_tokens
@@ -93,9 +98,14 @@ def test_prompts_that_come_again_when_the_cache_is_about_full(tmp_path: Path) ->
         closing(RunDirectory(tmp_path / "run", job.config)) as run,
     ):
         labeler = Labeler(
-            engine=engine, cache=cache, run=run, constitution=job.constitution,
-            template=job.template, settings=job.settings, stamp=job.stamp,
-        )  # fmt: skip
+            engine=engine,
+            cache=cache,
+            run=run,
+            constitution=job.constitution,
+            template=job.template,
+            settings=job.settings,
+            stamp=job.stamp,
+        )
         labeler.label(job.source)
         stats = engine.stats()
     computed = stats.prompt_tokens - stats.cached_tokens

@@ -34,13 +34,29 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     log = (tmp_path_factory.mktemp("server") / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model",
-         str(demo_model("judge")), "--served-model-name", "judge", "--port", str(port), "--dtype",
-         "float32", "--enforce-eager", "--block-size", "32", "--enable-scale-out",
-         "--hf-overrides", json.dumps({"head_dtype": "float32"})],
-        stdout=log, stderr=subprocess.STDOUT,
+        [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(demo_model("judge")),
+            "--served-model-name",
+            "judge",
+            "--port",
+            str(port),
+            "--dtype",
+            "float32",
+            "--enforce-eager",
+            "--block-size",
+            "32",
+            "--enable-scale-out",
+            "--hf-overrides",
+            json.dumps({"head_dtype": "float32"}),
+        ],
+        stdout=log,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING"},
-    )  # fmt: skip
+    )
     url = f"http://127.0.0.1:{port}/v1"
     try:
         for _ in range(600):
@@ -58,8 +74,9 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def settings(url: str, **options: object) -> EngineSettings:
-    return EngineSettings(engine="vllm-server", model="demo", max_in_flight=16,
-                          options={"base_url": url, **options})  # fmt: skip
+    return EngineSettings(
+        engine="vllm-server", model="demo", max_in_flight=16, options={"base_url": url, **options}
+    )
 
 
 def test_label_probabilities_are_those_of_the_reference(vllm_server: str) -> None:

@@ -19,8 +19,9 @@ def ints(*values: int) -> np.ndarray:
 def test_counts_by_hand() -> None:
     label = ints(1, 1, -1, -1, 1, 0)
     winner = ints(1, -1, -1, 0, 1, 1)
-    found = agreement(label, winner, list("uvwxyz"), by_order=(ints(1, -1, -1, 1, 1, 1),
-                                                             ints(1, -1, 1, 0, 1, 1)))  # fmt: skip
+    found = agreement(
+        label, winner, list("uvwxyz"), by_order=(ints(1, -1, -1, 1, 1, 1), ints(1, -1, 1, 0, 1, 1))
+    )
     assert found.accuracy.value == pytest.approx((1 + 0 + 1 + 0.5 + 1) / 5)
     assert found.of_decided.value == pytest.approx(3 / 4)
     assert found.coverage == pytest.approx(4 / 5)

@@ -179,20 +179,34 @@ def fair(seed: int, n: int = 300) -> tuple[Outcomes, np.ndarray]:
     quality = rng.normal(0, 2, n)
     noise = rng.normal(0, 0.5, (2, n))
     opinions = Opinions(
-        quality + noise[0], quality + noise[1], np.ones(n, dtype=bool), 1, 1.0, "judge"
+        ab=quality + noise[0],
+        ba=quality + noise[1],
+        asked=np.ones(n, dtype=bool),
+        tier=1,
+        weight=1.0,
+        source="judge",
     )
     p = 1 / (1 + np.exp(-opinions.logits))
     label = np.where(rng.random(n) < 1 / (1 + np.exp(-quality)), 1, -1)
     own = rng.random(n) < 0.5
     outcomes = Outcomes(
-        [str(i) for i in range(n)], np.arange(1, n + 1), p, np.where(p > 0.5, 1, -1),
-        ["decided"] * n, {"only": opinions},
-        (["Qwen/Qwen3-1B" if o else "llama" for o in own],
-         ["llama" if o else "qwen2.5" for o in own]),
-        {name: (rng.poisson(9.0, n).astype(float), rng.poisson(9.0, n).astype(float))
-         for name in ("length", "markdown", "assertive")},
-        "judge", "Qwen/Qwen3-8B",
-    )  # fmt: skip
+        ids=[str(i) for i in range(n)],
+        rows=np.arange(1, n + 1),
+        p_a=p,
+        winner=np.where(p > 0.5, 1, -1),
+        status=["decided"] * n,
+        principles={"only": opinions},
+        origins=(
+            ["Qwen/Qwen3-1B" if o else "llama" for o in own],
+            ["llama" if o else "qwen2.5" for o in own],
+        ),
+        texts={
+            name: (rng.poisson(9.0, n).astype(float), rng.poisson(9.0, n).astype(float))
+            for name in ("length", "markdown", "assertive")
+        },
+        name="judge",
+        judge="Qwen/Qwen3-8B",
+    )
     return outcomes, label
 
 
@@ -216,12 +230,21 @@ def test_self_preference_is_pointed_out_without_labels() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("zai-org/chatglm3-6b", "glm"), ("Qwen/Qwen3-8B", "qwen"), ("meta-llama/Llama-3.1-8B-Instruct", "llama"),
-     ("mistralai/Mixtral-8x7B", "mistral"), ("gpt-4o-mini", "gpt"), ("runs/my-policy/", "my-policy"),
-     ("qwen2.5:7b", "qwen"), ("codellama/CodeLlama-7b-hf", "llama"), ("Qwen/QwQ-32B", "qwen"),
-     ("/models/Qwen3-8B/snapshots/0123456789abcdef", "qwen"), ("EleutherAI/gpt-j-6b", "eleuther"),
-     ("mistralai/Ministral-8B", "mistral")],
-)  # fmt: skip
+    [
+        ("zai-org/chatglm3-6b", "glm"),
+        ("Qwen/Qwen3-8B", "qwen"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama"),
+        ("mistralai/Mixtral-8x7B", "mistral"),
+        ("gpt-4o-mini", "gpt"),
+        ("runs/my-policy/", "my-policy"),
+        ("qwen2.5:7b", "qwen"),
+        ("codellama/CodeLlama-7b-hf", "llama"),
+        ("Qwen/QwQ-32B", "qwen"),
+        ("/models/Qwen3-8B/snapshots/0123456789abcdef", "qwen"),
+        ("EleutherAI/gpt-j-6b", "eleuther"),
+        ("mistralai/Ministral-8B", "mistral"),
+    ],
+)
 def test_families(name: str, expected: str) -> None:
     assert family(name) == expected
     assert list(own_side([name], ([name, "other", name], ["other", name, name]))) == [1, -1, 0]

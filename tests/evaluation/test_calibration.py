@@ -57,29 +57,45 @@ def test_isotonic_follows_a_curve_that_no_temperature_fits() -> None:
     confidence = rng.uniform(0.5, 1, 3000)
     truth = np.where(confidence < 0.8, 0.55, 0.9)
     right = (rng.random(3000) < truth).astype(float)
-    held_out = {m: cross_validated(confidence, right, list(map(str, range(3000))), m)  # type: ignore[arg-type]
-                for m in ("temperature", "isotonic")}  # fmt: skip
+    held_out = {
+        m: cross_validated(confidence, right, list(map(str, range(3000))), m)  # type: ignore[arg-type]
+        for m in ("temperature", "isotonic")
+    }
     assert ece(held_out["isotonic"], right) < 0.5 * ece(held_out["temperature"], right)
 
 
 def test_no_decision_changes_and_swapping_swaps() -> None:
-    for found in (Calibration(temperature=3.0), Calibration(method="platt", slope=0.5, intercept=-3.0),
-                  Calibration(method="isotonic", knots=[(0.5, 0.6), (1.0, 0.7)])):  # fmt: skip
+    for found in (
+        Calibration(temperature=3.0),
+        Calibration(method="platt", slope=0.5, intercept=-3.0),
+        Calibration(method="isotonic", knots=[(0.5, 0.6), (1.0, 0.7)]),
+    ):
         for p in (0.51, 0.7, 0.999999, 1.0):
-            one = calibrated(Preference("decided", "a", p, 2 * p - 1, ()), found)
-            two = calibrated(Preference("decided", "b", 1 - p, 2 * p - 1, ()), found)
+            one = calibrated(
+                Preference(status="decided", winner="a", p_a=p, margin=2 * p - 1, scores=()), found
+            )
+            two = calibrated(
+                Preference(status="decided", winner="b", p_a=1 - p, margin=2 * p - 1, scores=()),
+                found,
+            )
             assert (one.winner, two.winner) == ("a", "b")
             assert one.p_a == pytest.approx(1 - two.p_a)
             assert one.p_a >= 0.5
             assert one.margin == pytest.approx(2 * one.p_a - 1)
-    tie = Preference("tie", None, 0.51, 0.02, ())
+    tie = Preference(status="tie", winner=None, p_a=0.51, margin=0.02, scores=())
     assert calibrated(tie, Calibration(temperature=3.0), 0.9) is tie
 
 
 def test_a_threshold_from_rows_keeps_the_pairs_that_it_was_found_on() -> None:
     """Rows hold five decimals: 2/3 stands there as 0.66667, and certainty as 1."""
     for p in (2 / 3, 0.9999977, 0.123456):
-        kept = Preference("decided", "a" if p > 0.5 else "b", p, abs(2 * p - 1), ())
+        kept = Preference(
+            status="decided",
+            winner="a" if p > 0.5 else "b",
+            p_a=p,
+            margin=abs(2 * p - 1),
+            scores=(),
+        )
         threshold = round(max(p, 1 - p), 5)
         assert calibrated(kept, None, threshold).status == "decided"
         assert calibrated(kept, None, threshold + 1e-4).status == "abstained"
@@ -165,8 +181,9 @@ def test_the_labels_that_are_said_to_be_missing_certify_more_often_than_not() ->
         size, certified = 100 + missing, 0
         for fresh_seed in range(100, 150):
             fresh = np.random.default_rng(fresh_seed)
-            drawn = certify(fresh.uniform(0.5, 1, size),
-                            (fresh.random(size) < 0.92).astype(float), target=0.85)  # fmt: skip
+            drawn = certify(
+                fresh.uniform(0.5, 1, size), (fresh.random(size) < 0.92).astype(float), target=0.85
+            )
             certified += drawn.threshold is not None
         shares.append(certified / 50)
     assert len(shares) >= 3
@@ -196,19 +213,30 @@ def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> Non
     label = np.where(rng.random(n) < 1 / (1 + np.exp(-true)), 1, -1)
     yes = np.ones(n, dtype=bool)
     principles = {
-        "good": Opinions(true, true, yes, 1, 1.0, "judge"),
-        "loud": Opinions(noise, noise, yes, 1, 1.0, "judge"),
+        "good": Opinions(ab=true, ba=true, asked=yes, tier=1, weight=1.0, source="judge"),
+        "loud": Opinions(ab=noise, ba=noise, asked=yes, tier=1, weight=1.0, source="judge"),
     }
     from rlaif.stages.folding import FoldSettings, fold
 
-    empty = Outcomes([str(i) for i in range(n)], np.arange(n), np.zeros(n), np.zeros(n, dtype=int),
-                     ["decided"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
+    empty = Outcomes(
+        ids=[str(i) for i in range(n)],
+        rows=np.arange(n),
+        p_a=np.zeros(n),
+        winner=np.zeros(n, dtype=int),
+        status=["decided"] * n,
+        principles=principles,
+        origins=([""] * n, [""] * n),
+    )
     folds = [fold(empty.scores(i), FoldSettings()) for i in range(n)]
     outcomes = Outcomes(
-        empty.ids, empty.rows, np.array([f.p_a for f in folds]),
-        np.array([{"a": 1, "b": -1}.get(f.winner or "", 0) for f in folds]),
-        [f.status for f in folds], principles, empty.origins,
-    )  # fmt: skip
+        ids=empty.ids,
+        rows=empty.rows,
+        p_a=np.array([f.p_a for f in folds]),
+        winner=np.array([{"a": 1, "b": -1}.get(f.winner or "", 0) for f in folds]),
+        status=[f.status for f in folds],
+        principles=principles,
+        origins=empty.origins,
+    )
     found = calibrate(outcomes, label, outcomes.ids, per_principle=True)
     assert found.principles["loud"] > 5 * found.principles["good"]
     losses = found.measured
@@ -234,10 +262,20 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
         'schema: 1\nname: c\nversion: "1"\nprinciples:\n  - {id: p, preference: "Which response?"}\n'
     )
     data = tmp_path / "data.jsonl"
-    data.write_text("".join(
-        json.dumps({"id": f"n{i}", "prompt": f"q {i * i}", "response_a": "x" * (i % 7) + str(i**5),
-                    "response_b": "y" * (i % 11) + str(i**3)}) + "\n" for i in range(3, 403)
-    ))  # fmt: skip
+    data.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "id": f"n{i}",
+                    "prompt": f"q {i * i}",
+                    "response_a": "x" * (i % 7) + str(i**5),
+                    "response_b": "y" * (i % 11) + str(i**3),
+                }
+            )
+            + "\n"
+            for i in range(3, 403)
+        )
+    )
     label_run(data, tmp_path / "c.yaml", tmp_path / "run")
     rng = np.random.default_rng(0)
     lines, expected = [], {}
@@ -281,12 +319,25 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
     some = {row["provenance"]["id"]: row for row in after}["n7"]
     given = json.loads(data.read_text().splitlines()[4])
     assert given["id"] == "n7"
-    with Judge(tmp_path / "c.yaml", "hashed", engine="scripted", template="pairwise", pointwise="anchored",
-               calibration=path, cache_folder=tmp_path / "api") as judge:  # fmt: skip
+    with Judge(
+        tmp_path / "c.yaml",
+        "hashed",
+        engine="scripted",
+        template="pairwise",
+        pointwise="anchored",
+        calibration=path,
+        cache_folder=tmp_path / "api",
+    ) as judge:
         said = judge.compare(given["prompt"], given["response_a"], given["response_b"])
     assert max(said.p_a, 1 - said.p_a) == pytest.approx(some["p_chosen"], abs=2e-5)
-    label_run(data, tmp_path / "c.yaml", tmp_path / "sure", calibration=path,
-              agreement_target=0.75, cache=tmp_path / "run.sqlite")  # fmt: skip
+    label_run(
+        data,
+        tmp_path / "c.yaml",
+        tmp_path / "sure",
+        calibration=path,
+        agreement_target=0.75,
+        cache=tmp_path / "run.sqlite",
+    )
     manifest = json.loads((tmp_path / "sure" / "manifest.json").read_text())
     promise = manifest["config"]["agreement"]
     assert promise["certified"] >= 0.75

@@ -69,10 +69,23 @@ def test_watch_tests_again_what_an_edit_changed(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(SWAPPED)
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlaif", "constitution", "test", str(path), "--watch", "--engine",
-         "packed", "--cache", str(tmp_path / "cache")],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "constitution",
+            "test",
+            str(path),
+            "--watch",
+            "--engine",
+            "packed",
+            "--cache",
+            str(tmp_path / "cache"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     guard = threading.Timer(120, process.kill)
     guard.start()
     try:
@@ -114,20 +127,34 @@ def world(n: int = 400, seed: int = 0) -> Outcomes:
     yes = np.ones(n, dtype=bool)
 
     def opinions(values: np.ndarray, tier: int) -> Opinions:
-        return Opinions(values, values, yes, tier, 1.0, "judge")
+        return Opinions(ab=values, ba=values, asked=yes, tier=tier, weight=1.0, source="judge")
 
     principles = {
-        "lead": opinions(lead, 1), "echo": opinions(echo, 1), "against": opinions(against, 1),
-        "silent": opinions(np.full(n, 0.01), 1), "lower": opinions(lower, 2),
-    }  # fmt: skip
-    empty = Outcomes([str(i) for i in range(n)], np.arange(n), np.zeros(n), np.zeros(n, dtype=int),
-                     ["decided"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
+        "lead": opinions(lead, 1),
+        "echo": opinions(echo, 1),
+        "against": opinions(against, 1),
+        "silent": opinions(np.full(n, 0.01), 1),
+        "lower": opinions(lower, 2),
+    }
+    empty = Outcomes(
+        ids=[str(i) for i in range(n)],
+        rows=np.arange(n),
+        p_a=np.zeros(n),
+        winner=np.zeros(n, dtype=int),
+        status=["decided"] * n,
+        principles=principles,
+        origins=([""] * n, [""] * n),
+    )
     folds = [fold(empty.scores(i), FoldSettings()) for i in range(n)]
     return Outcomes(
-        empty.ids, empty.rows, np.array([f.p_a for f in folds]),
-        np.array([{"a": 1, "b": -1}.get(f.winner or "", 0) for f in folds]),
-        [f.status for f in folds], principles, empty.origins,
-    )  # fmt: skip
+        ids=empty.ids,
+        rows=empty.rows,
+        p_a=np.array([f.p_a for f in folds]),
+        winner=np.array([{"a": 1, "b": -1}.get(f.winner or "", 0) for f in folds]),
+        status=[f.status for f in folds],
+        principles=principles,
+        origins=empty.origins,
+    )
 
 
 def test_coverage_tells_what_principles_do() -> None:
@@ -161,11 +188,18 @@ def test_independent_principles_are_seldom_called_opposites() -> None:
         rng = np.random.default_rng(seed)
         n, yes = 60, np.ones(60, dtype=bool)
         principles = {
-            f"p{k}": Opinions(x, x, yes, 1, 1.0, "judge")
+            f"p{k}": Opinions(ab=x, ba=x, asked=yes, tier=1, weight=1.0, source="judge")
             for k, x in enumerate(rng.normal(0, 3, (5, n)))
         }
-        outcomes = Outcomes([str(i) for i in range(n)], np.arange(n), np.full(n, 0.5),
-                            np.zeros(n, dtype=int), ["tie"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
+        outcomes = Outcomes(
+            ids=[str(i) for i in range(n)],
+            rows=np.arange(n),
+            p_a=np.full(n, 0.5),
+            winner=np.zeros(n, dtype=int),
+            status=["tie"] * n,
+            principles=principles,
+            origins=([""] * n, [""] * n),
+        )
         named += bool(ties(outcomes))
     assert named / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
 
@@ -181,10 +215,20 @@ def test_pairs_of_one_row_are_one_piece_of_evidence() -> None:
         at = [(r, i, j) for r in range(12) for i in range(4) for j in range(i)]
         x = np.array([[q[r, i] - q[r, j] for r, i, j in at] for q in quality])
         n, yes = len(at), np.ones(len(at), dtype=bool)
-        principles = {f"p{k}": Opinions(v, v, yes, 1, 1.0, "judge") for k, v in enumerate(x)}
+        principles = {
+            f"p{k}": Opinions(ab=v, ba=v, asked=yes, tier=1, weight=1.0, source="judge")
+            for k, v in enumerate(x)
+        }
         rows = np.array([r + 1 for r, _, _ in at])
-        outcomes = Outcomes([str(i) for i in range(n)], rows, np.full(n, 0.5), np.zeros(n, dtype=int),
-                            ["tie"] * n, principles, ([""] * n, [""] * n))  # fmt: skip
+        outcomes = Outcomes(
+            ids=[str(i) for i in range(n)],
+            rows=rows,
+            p_a=np.full(n, 0.5),
+            winner=np.zeros(n, dtype=int),
+            status=["tie"] * n,
+            principles=principles,
+            origins=([""] * n, [""] * n),
+        )
         named += bool(ties(outcomes))
     assert named / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
 
@@ -252,17 +296,27 @@ def test_ablate_on_real_verdicts(tmp_path: Path) -> None:
     from rlaif.demo.world import World
 
     rows = [
-        {"prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b,
-         "label": {1: "a", -1: "b", 0: "tie"}[prefer(p.prompt, p.response_a, p.response_b)]}
+        {
+            "prompt": p.prompt,
+            "response_a": p.response_a,
+            "response_b": p.response_b,
+            "label": {1: "a", -1: "b", 0: "tie"}[prefer(p.prompt, p.response_a, p.response_b)],
+        }
         for p in World(5, "test").pairs(40)
-    ]  # fmt: skip
+    ]
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = invoke("ablate", "demo", str(data), "-o", str(tmp_path / "out"), "--json")
     assert done.exit_code == 0, done.output
     found = {a["principle"]: a for a in json.loads(done.stdout)}
-    assert set(found) == {"refuse-danger", "protect-personal-data", "admit-not-knowing",
-                          "stay-on-topic", "be-polite", "be-concise"}  # fmt: skip
+    assert set(found) == {
+        "refuse-danger",
+        "protect-personal-data",
+        "admit-not-knowing",
+        "stay-on-topic",
+        "be-polite",
+        "be-concise",
+    }
     assert min(a["difference"]["value"] for a in found.values()) < 0
 
 
@@ -294,9 +348,11 @@ def test_lint_warns_of_principles_that_cancel_out(tmp_path: Path) -> None:
     example = "    examples: [{prompt: p, chosen: good, rejected: bad}]\n"
     text = (
         'schema: 1\nname: c\nversion: "1"\nprinciples:\n'
-        "  - id: short\n    preference: Which response is more concise?\n" + example
-        + "  - id: long\n    tier: TIER\n    preference: Which response is more detailed?\n" + example
-    )  # fmt: skip
+        "  - id: short\n    preference: Which response is more concise?\n"
+        + example
+        + "  - id: long\n    tier: TIER\n    preference: Which response is more detailed?\n"
+        + example
+    )
     path = tmp_path / "c.yaml"
     path.write_text(text.replace("TIER", "1"))
     (warning,) = lint(load_constitution(str(path)))

@@ -34,8 +34,15 @@ def oracle_rows(n: int) -> list[dict[str, Any]]:
     rows = []
     for i, p in enumerate(World(77, "test").pairs(n)):
         label = {1: "A>B", -1: "B>A", 0: "A=B"}[prefer(p.prompt, p.response_a, p.response_b)]
-        rows.append({"question": p.prompt, "response_A": p.response_a, "response_B": p.response_b,
-                     "label": label, "source": f"part {i % 2}"})  # fmt: skip
+        rows.append(
+            {
+                "question": p.prompt,
+                "response_A": p.response_a,
+                "response_B": p.response_b,
+                "label": label,
+                "source": f"part {i % 2}",
+            }
+        )
     return rows
 
 
@@ -81,9 +88,15 @@ def test_two_constitutions_are_compared_on_the_same_pairs(tmp_path: Path) -> Non
     for name, text in (("one.yaml", C1), ("two.yaml", C2)):
         (tmp_path / name).write_text(text)
     rows: list[dict[str, Any]] = [
-        {"id": str(i), "prompt": f"q {i * i}", "response_a": "x" * (i % 7) + str(i**5),
-         "response_b": "y" * (i % 11) + str(i**3), "label": "a"} for i in range(3, 93)
-    ]  # fmt: skip
+        {
+            "id": str(i),
+            "prompt": f"q {i * i}",
+            "response_a": "x" * (i % 7) + str(i**5),
+            "response_b": "y" * (i % 11) + str(i**3),
+            "label": "a",
+        }
+        for i in range(3, 93)
+    ]
     engine = ["--engine", "scripted", "--judge", "hashed"]
     data = write(tmp_path / "plain.jsonl", rows)
     first = run(
@@ -122,13 +135,33 @@ def test_rows_of_one_prompt_are_one_piece_of_evidence(tmp_path: Path) -> None:
     """The same eighty rows, once and eight times: intervals and tests say the same."""
     for name, text in (("one.yaml", C1), ("two.yaml", C2)):
         (tmp_path / name).write_text(text)
-    rows = [{"id": str(i), "prompt": f"q {i * i}", "response_a": "x" * (i % 7) + str(i**5),
-             "response_b": "y" * (i % 11) + str(i**3), "label": "ab"[i % 2]} for i in range(80)]  # fmt: skip
+    rows = [
+        {
+            "id": str(i),
+            "prompt": f"q {i * i}",
+            "response_a": "x" * (i % 7) + str(i**5),
+            "response_b": "y" * (i % 11) + str(i**3),
+            "label": "ab"[i % 2],
+        }
+        for i in range(80)
+    ]
     found = []
     for times in (1, 8):
         data = write(tmp_path / f"x{times}.jsonl", rows * times)
-        done = run(data, "-c", str(tmp_path / "one.yaml"), "-c", str(tmp_path / "two.yaml"), "--engine",
-                   "scripted", "--judge", "hashed", "-o", str(tmp_path / f"o{times}"), "--json")  # fmt: skip
+        done = run(
+            data,
+            "-c",
+            str(tmp_path / "one.yaml"),
+            "-c",
+            str(tmp_path / "two.yaml"),
+            "--engine",
+            "scripted",
+            "--judge",
+            "hashed",
+            "-o",
+            str(tmp_path / f"o{times}"),
+            "--json",
+        )
         result = json.loads(done.stdout)
         found.append(
             (result["judges"][0]["agreement"]["accuracy"], result["comparisons"][0]["p_adjusted"])
@@ -143,8 +176,20 @@ def test_a_judge_that_says_nothing_has_no_good_score(tmp_path: Path) -> None:
     rows = [{"prompt": f"q {i}", "chosen": f"x {i}", "rejected": f"y {i}"} for i in range(30)]
     data = write(tmp_path / "data.jsonl", rows)
     (tmp_path / "one.yaml").write_text(C1)
-    done = run(data, "-c", str(tmp_path / "one.yaml"), "--engine", "scripted", "--judge", "hashed",
-               "--label-mass-floor", "1", "-o", str(tmp_path / "out"), "--json")  # fmt: skip
+    done = run(
+        data,
+        "-c",
+        str(tmp_path / "one.yaml"),
+        "--engine",
+        "scripted",
+        "--judge",
+        "hashed",
+        "--label-mass-floor",
+        "1",
+        "-o",
+        str(tmp_path / "out"),
+        "--json",
+    )
     (judge,) = json.loads(done.stdout)["judges"]
     assert judge["agreement"]["coverage"] == 0.0
     assert judge["probabilities"]["brier"] == pytest.approx(0.25)
@@ -152,8 +197,10 @@ def test_a_judge_that_says_nothing_has_no_good_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [[0, 1, 1, 0], ["0", "1", "0", "1"]])
 def test_zero_and_one_are_not_guessed(tmp_path: Path, values: list[Any]) -> None:
-    rows = [{"prompt": f"q {i}", "response_a": "x", "response_b": "y", "preference": v}
-            for i, v in enumerate(values)]  # fmt: skip
+    rows = [
+        {"prompt": f"q {i}", "response_a": "x", "response_b": "y", "preference": v}
+        for i, v in enumerate(values)
+    ]
     data = write(tmp_path / "data.jsonl", rows)
     with pytest.raises(RlaifError, match="are 0 and 1"):
         run(data, "-c", "demo", "--engine", "scripted", "-o", str(tmp_path / "out"))

@@ -207,8 +207,11 @@ def test_rows_are_flagged_or_held_back(tmp_path: Path) -> None:
     ]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     flagged = label(data, constitution, tmp_path / "flag")
-    found = {r["provenance"]["row"]: r["provenance"]["hostile"]
-             for name in ("preferences.jsonl", "undecided.jsonl") for r in rows(tmp_path / "flag", name)}  # fmt: skip
+    found = {
+        r["provenance"]["row"]: r["provenance"]["hostile"]
+        for name in ("preferences.jsonl", "undecided.jsonl")
+        for r in rows(tmp_path / "flag", name)
+    }
     assert found == {1: "", 2: "b: instruction", 3: ""}
     assert flagged.tally.hostile == 1
     held = label(data, constitution, tmp_path / "hold", hostile="hold")
@@ -221,23 +224,34 @@ def test_rows_are_flagged_or_held_back(tmp_path: Path) -> None:
 def said(p: list[float], side_rows: list[int]) -> Outcomes:
     n = len(p)
     values = np.log(np.array(p)) - np.log1p(-np.array(p))
-    opinions = Opinions(values, values, np.ones(n, dtype=bool), 1, 1.0, "judge")
-    return Outcomes([f"n{i}" for i in side_rows], np.array(side_rows), np.array(p),
-                    np.where(np.array(p) > 0.5, 1, -1), ["decided"] * n, {"p": opinions},
-                    ([""] * n, [""] * n))  # fmt: skip
+    opinions = Opinions(
+        ab=values, ba=values, asked=np.ones(n, dtype=bool), tier=1, weight=1.0, source="judge"
+    )
+    return Outcomes(
+        ids=[f"n{i}" for i in side_rows],
+        rows=np.array(side_rows),
+        p_a=np.array(p),
+        winner=np.where(np.array(p) > 0.5, 1, -1),
+        status=["decided"] * n,
+        principles={"p": opinions},
+        origins=([""] * n, [""] * n),
+    )
 
 
 def row(name: str) -> dict[str, Any]:
-    return {"id": name, "prompt": [{"role": "user", "content": "q"}],
-            "response_a": [{"role": "assistant", "content": "one. two."}],
-            "response_b": [{"role": "assistant", "content": "three. four."}]}  # fmt: skip
+    return {
+        "id": name,
+        "prompt": [{"role": "user", "content": "q"}],
+        "response_a": [{"role": "assistant", "content": "one. two."}],
+        "response_b": [{"role": "assistant", "content": "three. four."}],
+    }
 
 
 def test_attacks_go_into_the_losing_response_and_flips_are_counted() -> None:
     base = said([0.9, 0.2, 0.8], [1, 2, 3])  # winners: a, b, a
     data = [row("n1"), row("n2"), row("n3")]
     attacks = [a for a in load_attacks() if a.id in ("control", "claims")]
-    variants = list(attacked(data, base, attacks, TEMPLATE, 10))
+    variants = list(attacked(rows=data, base=base, attacks=attacks, template=TEMPLATE, most=10))
     assert [v.side for v in variants] == [-1, -1, 1, 1, -1, -1]
     assert variants[0].row["response_b"][0]["content"] == "three. four. Thank you for reading."
     assert variants[2].row["response_a"][0]["content"].startswith("one. two.")

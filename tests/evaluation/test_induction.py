@@ -50,13 +50,17 @@ def test_words_that_mean_something_in_yaml_are_ids_all_the_same(tmp_path: Path) 
 
 
 def test_near_duplicates_count_together_and_the_commonest_wording_stands() -> None:
-    said = ["Which response is more polite?"] * 3 + ["Which response is a more polite one?"] \
-        + ["Which response wastes fewer words?"] * 2  # fmt: skip
+    said = (
+        ["Which response is more polite?"] * 3
+        + ["Which response is a more polite one?"]
+        + ["Which response wastes fewer words?"] * 2
+    )
     random.Random(0).shuffle(said)
     found = merge(said, 10)
     assert [(c.question, c.proposed) for c in found] == [
-        ("Which response is more polite?", 4), ("Which response wastes fewer words?", 2)
-    ]  # fmt: skip
+        ("Which response is more polite?", 4),
+        ("Which response wastes fewer words?", 2),
+    ]
     assert len({c.id for c in found}) == 2
     assert len(merge(said, 1)) == 1
 
@@ -70,8 +74,10 @@ def test_pooling_is_that_of_a_tier() -> None:
     label = np.where(rng.random(200) < 0.5, 1, -1)
     credit = credit_of(list(np.tanh(logits / 2)), label)
     for i in range(200):
-        found = fold([PrincipleScore(f"p{k}", 1, 1.0, float(x)) for k, x in enumerate(logits[:, i])],
-                     FoldSettings(clear_margin=0.0))  # fmt: skip
+        found = fold(
+            [PrincipleScore(f"p{k}", 1, 1.0, float(x)) for k, x in enumerate(logits[:, i])],
+            FoldSettings(clear_margin=0.0),
+        )
         expected = (
             0.5 if found.winner is None else float({"a": 1, "b": -1}[found.winner] == label[i])
         )
@@ -111,8 +117,14 @@ def test_planted_principles_are_recovered_with_the_demo_judge(
         votes = sum(compare(name, p.prompt, p.response_a, p.response_b) for name in planted)
         if votes:
             label = (votes > 0) != (rng.random() < 0.08)
-            lines.append({"prompt": p.prompt, "response_a": p.response_a, "response_b": p.response_b,
-                          "label": "a" if label else "b"})  # fmt: skip
+            lines.append(
+                {
+                    "prompt": p.prompt,
+                    "response_a": p.response_a,
+                    "response_b": p.response_b,
+                    "label": "a" if label else "b",
+                }
+            )
     lines = lines[:150]
     assert len(lines) == 150
     data_file = tmp_path / "data.jsonl"
@@ -154,6 +166,19 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         RlaifError, match="proposals is a question that begins with 'Which response'"
     ):
         CliRunner().invoke(
-            cli, ["constitution", "induce", str(data), "-m", "hashed", "-j", "hashed", "--engine",
-                  "scripted", "-o", str(tmp_path / "out")], catch_exceptions=False,
-        )  # fmt: skip
+            cli,
+            [
+                "constitution",
+                "induce",
+                str(data),
+                "-m",
+                "hashed",
+                "-j",
+                "hashed",
+                "--engine",
+                "scripted",
+                "-o",
+                str(tmp_path / "out"),
+            ],
+            catch_exceptions=False,
+        )

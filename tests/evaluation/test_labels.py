@@ -23,21 +23,68 @@ TURN = {"role": "user", "content": "q"}
     "row",
     [
         {"prompt": "q", "chosen": "good", "rejected": "bad", "subset": "part"},
-        {"chosen": [TURN, {"role": "assistant", "content": "good"}],
-         "rejected": [TURN, {"role": "assistant", "content": "bad"}], "source": "part"},
-        {"question": "q", "response_A": "bad", "response_B": "good", "label": "B>A", "source": "part"},
-        {"question": "q", "response_A": "good", "response_B": "bad", "label": "A>>B", "source": "part"},
-        {"question": "q", "response_A": "good", "response_B": "bad", "label": "[[A>B]]", "category": "part"},
-        {"conversation_a": [TURN, {"role": "assistant", "content": "bad"}],
-         "conversation_b": [TURN, {"role": "assistant", "content": "good"}],
-         "winner": "model_b", "category": "part"},
-        {"prompt": "q", "response_a": "good", "response_b": "bad", "winner_model_a": 1,
-         "winner_model_b": 0, "winner_tie": 0, "source": "part"},
-        {"prompt": "q", "response1": "good", "response2": "bad", "overall_preference": -2, "domain": "part"},
-        {"prompt": "q", "response_1": "bad", "response_2": "good", "preference": 2, "domain": "part"},
-        {"prompt": "q", "responses": [{"text": "bad", "score": 1}, {"text": "good", "score": 3}], "subset": "part"},
+        {
+            "chosen": [TURN, {"role": "assistant", "content": "good"}],
+            "rejected": [TURN, {"role": "assistant", "content": "bad"}],
+            "source": "part",
+        },
+        {
+            "question": "q",
+            "response_A": "bad",
+            "response_B": "good",
+            "label": "B>A",
+            "source": "part",
+        },
+        {
+            "question": "q",
+            "response_A": "good",
+            "response_B": "bad",
+            "label": "A>>B",
+            "source": "part",
+        },
+        {
+            "question": "q",
+            "response_A": "good",
+            "response_B": "bad",
+            "label": "[[A>B]]",
+            "category": "part",
+        },
+        {
+            "conversation_a": [TURN, {"role": "assistant", "content": "bad"}],
+            "conversation_b": [TURN, {"role": "assistant", "content": "good"}],
+            "winner": "model_b",
+            "category": "part",
+        },
+        {
+            "prompt": "q",
+            "response_a": "good",
+            "response_b": "bad",
+            "winner_model_a": 1,
+            "winner_model_b": 0,
+            "winner_tie": 0,
+            "source": "part",
+        },
+        {
+            "prompt": "q",
+            "response1": "good",
+            "response2": "bad",
+            "overall_preference": -2,
+            "domain": "part",
+        },
+        {
+            "prompt": "q",
+            "response_1": "bad",
+            "response_2": "good",
+            "preference": 2,
+            "domain": "part",
+        },
+        {
+            "prompt": "q",
+            "responses": [{"text": "bad", "score": 1}, {"text": "good", "score": 3}],
+            "subset": "part",
+        },
     ],
-)  # fmt: skip
+)
 def test_layouts(row: dict[str, Any]) -> None:
     (pair,) = read_labeled(row, "row-1")
     assert preferred(pair) == "good"

@@ -85,8 +85,12 @@ def test_intervals_know_that_pairs_of_a_prompt_hang_together() -> None:
         truth = float((size * np.where(size == 1, 3 / 8, 6 / 8)).sum() / size.sum())
         known = rng.random(len(group)) < 0.1
         names = group.astype(str)
-        found = powered_mean(people[known], judge[known], judge[~known],
-                             groups=(list(names[known]), list(names[~known])))  # fmt: skip
+        found = powered_mean(
+            people[known],
+            judge[known],
+            judge[~known],
+            groups=(list(names[known]), list(names[~known])),
+        )
         covered += found.low <= truth <= found.high
         alone = powered_mean(people[known], judge[known], judge[~known])
         naive += alone.low <= truth <= alone.high
@@ -114,11 +118,22 @@ def test_win_rates_by_people(tmp_path: Path) -> None:
         'schema: 1\nname: c\nversion: "1"\nprinciples:\n  - {id: p, preference: "Which response?"}\n'
     )
     data = tmp_path / "data.jsonl"
-    data.write_text("".join(
-        json.dumps({"id": f"n{i}", "prompt": f"q {i * i}", "response_a": "x" * (i % 7) + str(i**5),
-                    "response_b": "y" * (i % 11) + str(i**3), "response_a_model": "old",
-                    "response_b_model": "new"}) + "\n" for i in range(3, 203)
-    ))  # fmt: skip
+    data.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "id": f"n{i}",
+                    "prompt": f"q {i * i}",
+                    "response_a": "x" * (i % 7) + str(i**5),
+                    "response_b": "y" * (i % 11) + str(i**3),
+                    "response_a_model": "old",
+                    "response_b_model": "new",
+                }
+            )
+            + "\n"
+            for i in range(3, 203)
+        )
+    )
     label(data, tmp_path / "c.yaml", tmp_path / "run")
     rng = np.random.default_rng(1)
     wins = {}
@@ -129,9 +144,9 @@ def test_win_rates_by_people(tmp_path: Path) -> None:
     chosen = sorted(wins)[::4]
     people = {k: float(rng.random() < 0.7) for k in chosen}
     human = tmp_path / "human.jsonl"
-    human.write_text("".join(
-        json.dumps({"id": k, "label": "b" if v else "a"}) + "\n" for k, v in people.items()
-    ))  # fmt: skip
+    human.write_text(
+        "".join(json.dumps({"id": k, "label": "b" if v else "a"}) + "\n" for k, v in people.items())
+    )
     done = CliRunner().invoke(
         cli,
         ["win-rate", str(tmp_path / "run"), "--human", str(human), "--json"],
@@ -140,9 +155,10 @@ def test_win_rates_by_people(tmp_path: Path) -> None:
     found = {row["model"]: row["by_people"] for row in json.loads(done.stdout)}
     there = np.array([wins[k] for k in chosen])
     expected = powered_mean(
-        np.array([people[k] for k in chosen]), there,
+        np.array([people[k] for k in chosen]),
+        there,
         np.array([v for k, v in wins.items() if k not in people]),
-    )  # fmt: skip
+    )
     assert found["new"]["value"] == pytest.approx(expected.value)
     assert found["new"]["labels"] == len(chosen)
     assert found["old"]["value"] == pytest.approx(1 - expected.value)

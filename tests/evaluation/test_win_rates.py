@@ -25,8 +25,12 @@ def test_win_rates_count_decided_pairs_of_two_models(tmp_path: Path) -> None:
         }
         for i in range(60)
     ]
-    rows.append({"prompt": "same", "completions": [{"content": "a", "model": "old"},
-                                                   {"content": "b", "model": "old"}]})  # fmt: skip
+    rows.append(
+        {
+            "prompt": "same",
+            "completions": [{"content": "a", "model": "old"}, {"content": "b", "model": "old"}],
+        }
+    )
     data = write_rows(tmp_path / "c.jsonl", rows)
     settings = LabelSettings(judge=SCRIPTED, template="demo")
     run_label(prepare(data, "demo", settings), tmp_path / "run")

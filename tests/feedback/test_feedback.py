@@ -61,9 +61,15 @@ def test_each_kind_of_feedback_becomes_what_it_says(tmp_path: Path) -> None:
         ("five stars", "four stars"): 0.8,
     }
     assert {said(r, "completion"): r["label"] for r in kto} == {
-        "bad text": False, "better text": True, "first": False, "second": False, "liked": True,
-        "disliked": False, "five stars": True, "four stars": True,
-    }  # fmt: skip
+        "bad text": False,
+        "better text": True,
+        "first": False,
+        "second": False,
+        "liked": True,
+        "disliked": False,
+        "five stars": True,
+        "four stars": True,
+    }
     assert (report.events, report.unreadable, report.users) == (7, 1, 4)
     edited = next(r for r in pairs if said(r, "chosen") == "better text")["provenance"]
     assert edited["origins"]["chosen"]["kind"] == "human"
@@ -79,8 +85,14 @@ def test_users_add_up_as_log_odds_and_cancel_out(tmp_path: Path) -> None:
     def edit(user: str, one: str, two: str) -> dict[str, Any]:
         return {"user": user, "prompt": "q", "response": one, "edited": two}
 
-    rows = [edit("a", "x", "y"), edit("b", "x", "y"), edit("a", "x", "y"), edit("c", "y", "x"),
-            edit("a", "s", "t"), edit("b", "t", "s")]  # fmt: skip
+    rows = [
+        edit("a", "x", "y"),
+        edit("b", "x", "y"),
+        edit("a", "x", "y"),
+        edit("c", "y", "x"),
+        edit("a", "s", "t"),
+        edit("b", "t", "s"),
+    ]
     report, pairs, _ = imported(tmp_path, rows)
     # Two for, one against (a's second edit is not counted again): log-odds of 0.9, once.
     (pair,) = pairs
@@ -120,10 +132,17 @@ PERSONAL = {
     "https://bob:hunter2@host.example/x": "https://[password]@host.example/x",
 }
 ORDINARY = (
-    "in 1999 there were 4,200 of 10.5 kinds", "version 1.2.3 of 2024-01-31", "x = 123456789012",
-    "order 4111 1111 1111 1112", "call me at noon @ the café", "5 + 7 = 12 and 3-4-5 triangles",
-    "GB29 is a postcode area, not NWBK", "RFC 2119 section 10.1.1", "a@b", "call f(555, 123)",
-)  # fmt: skip
+    "in 1999 there were 4,200 of 10.5 kinds",
+    "version 1.2.3 of 2024-01-31",
+    "x = 123456789012",
+    "order 4111 1111 1111 1112",
+    "call me at noon @ the café",
+    "5 + 7 = 12 and 3-4-5 triangles",
+    "GB29 is a postcode area, not NWBK",
+    "RFC 2119 section 10.1.1",
+    "a@b",
+    "call f(555, 123)",
+)
 
 
 def test_personal_data_is_taken_out_and_nothing_else() -> None:
@@ -167,8 +186,12 @@ def test_the_command(
         "question,answer,who,verdict\nq1,one,ann,up\nq1,two,bob,down\nq2,three,ann,maybe\n"
     )
     words = ["rlaif", "import-feedback", "log.csv", "-o", "out"]
-    for name, column in (("prompt", "question"), ("response", "answer"), ("user", "who"),
-                         ("thumbs", "verdict")):  # fmt: skip
+    for name, column in (
+        ("prompt", "question"),
+        ("response", "answer"),
+        ("user", "who"),
+        ("thumbs", "verdict"),
+    ):
         words += ["--map", f"{name}={column}"]
     for _ in range(2):  # run again, it reports
         monkeypatch.setattr("sys.argv", words)
@@ -220,9 +243,11 @@ def test_sparse_logs_lists_and_flags(tmp_path: Path) -> None:
         [{"q": "one", "a": "text", "vote": "up"}, {"q": "two", "a": "text", "fix": "better text"}],
     )
     report = import_feedback(
-        data, tmp_path / "o", FeedbackSettings(),
+        data,
+        tmp_path / "o",
+        FeedbackSettings(),
         mapping={"prompt": "q", "response": "a", "thumbs": "vote", "edited": "fix"},
-    )  # fmt: skip
+    )
     assert (report.events, report.unreadable) == (2, 0)
     rows = [
         {"prompt": "q", "response": "new", "regenerated": '["old one", "older one"]'},
@@ -234,8 +259,10 @@ def test_sparse_logs_lists_and_flags(tmp_path: Path) -> None:
     new = {said(r, "prompt"): r["label"] for r in kto if said(r, "completion") == "new"}
     assert new == {"r": True, "s": False}
     told = {"kind": "model", "model": "m", "system": "You help a@b.example"}
-    leak = [{"prompt": "q", "response": "x", "feedback": "write to a@b.example"},
-            {"prompt": "q", "response": "x", "thumbs": "up", "origin": told}]  # fmt: skip
+    leak = [
+        {"prompt": "q", "response": "x", "feedback": "write to a@b.example"},
+        {"prompt": "q", "response": "x", "thumbs": "up", "origin": told},
+    ]
     imported(tmp_path / "l", leak)
     written = "".join(p.read_text() for p in (tmp_path / "l").glob("out*/*"))
     assert "a@b.example" not in written
@@ -244,8 +271,9 @@ def test_sparse_logs_lists_and_flags(tmp_path: Path) -> None:
 def test_the_folder_loads_by_name_and_is_followed_to_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"user": "ann", "prompt": f"q{i}", "response": "bad", "edited": "good"}
-            for i in range(4)]  # fmt: skip
+    rows = [
+        {"user": "ann", "prompt": f"q{i}", "response": "bad", "edited": "good"} for i in range(4)
+    ]
     log = write_rows(tmp_path / "log.jsonl", rows)
     out = tmp_path / "out"
     settings = FeedbackSettings()
@@ -306,14 +334,15 @@ def test_no_user_has_more_preferences_than_the_cap(tmp_path: Path) -> None:
     drafts = [f"draft {i}" for i in range(60)]
     rows: list[dict[str, Any]] = [
         {"user": "busy", "prompt": "q", "response": "kept", "regenerated": drafts},
-        *({"user": "rater", "prompt": "r", "response": f"answer {i}", "rating": 1 + i % 5}
-          for i in range(20)),
+        *(
+            {"user": "rater", "prompt": "r", "response": f"answer {i}", "rating": 1 + i % 5}
+            for i in range(20)
+        ),
         {"user": "calm", "prompt": "s", "response": "a", "edited": "b"},
-    ]  # fmt: skip
+    ]
     report, pairs, kto = imported(tmp_path, rows, per_user=8)
     assert report.capped == 12  # of the rater's twenty events
-    for found, of in ((pairs, {"busy": 8, "rater": 8, "calm": 1}),
-                      (kto, {"busy": 8, "calm": 2})):  # fmt: skip
+    for found, of in ((pairs, {"busy": 8, "rater": 8, "calm": 1}), (kto, {"busy": 8, "calm": 2})):
         counts = dict.fromkeys(of, 0)
         for row in found:
             for name, prompt in (("busy", "q"), ("rater", "r"), ("calm", "s")):

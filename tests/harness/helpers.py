@@ -62,12 +62,27 @@ def start_server(folder: Path, *flags: str) -> Iterator[Server]:
     log = folder / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--port", str(port),
-             "--alias", f"{ALIAS}=demo:rewardbench", "--cache-folder", str(folder / "cache"),
-             *flags],
-            env={**os.environ, "RLAIF_TOKEN": TOKEN}, stdout=out, stderr=out, text=True,
+            [
+                sys.executable,
+                "-m",
+                "rlaif",
+                "serve",
+                "-c",
+                "demo",
+                "--port",
+                str(port),
+                "--alias",
+                f"{ALIAS}=demo:rewardbench",
+                "--cache-folder",
+                str(folder / "cache"),
+                *flags,
+            ],
+            env={**os.environ, "RLAIF_TOKEN": TOKEN},
+            stdout=out,
+            stderr=out,
+            text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+        )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
         for _ in range(1200):

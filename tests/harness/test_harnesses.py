@@ -22,9 +22,13 @@ BIN = Path(sys.executable).parent
 
 def run(command: list[str], folder: Path, **env: str) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, timeout=600,
+        command,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=600,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}", **env},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -45,12 +49,33 @@ def lm_eval(folder: Path, task: str, metadata: dict[str, Any], **env: str) -> di
     include = run([str(BIN / "rlaif"), "harness", "lm-eval", "--print-path"], folder).strip()
     policy = f"pretrained={demo_model('policy')},dtype=float32"
     run(
-        [str(BIN / "lm-eval"), "run", "--model", "hf", "--model_args", policy, "--device", "cpu",
-         "--tasks", task, "--include_path", include, "--metadata", json.dumps(metadata),
-         "--apply_chat_template", "--output_path", "out", "--log_samples", "--batch_size", "8",
-         "--gen_kwargs", "max_gen_toks=40"],
-        folder, **env,
-    )  # fmt: skip
+        [
+            str(BIN / "lm-eval"),
+            "run",
+            "--model",
+            "hf",
+            "--model_args",
+            policy,
+            "--device",
+            "cpu",
+            "--tasks",
+            task,
+            "--include_path",
+            include,
+            "--metadata",
+            json.dumps(metadata),
+            "--apply_chat_template",
+            "--output_path",
+            "out",
+            "--log_samples",
+            "--batch_size",
+            "8",
+            "--gen_kwargs",
+            "max_gen_toks=40",
+        ],
+        folder,
+        **env,
+    )
     (results,) = folder.glob("out/**/results_*.json")
     (samples,) = folder.glob(f"out/**/samples_{task}_*.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
@@ -67,8 +92,14 @@ def test_lm_eval_judges_a_task_in_one_batch_as_label_does(
     rows = []
     for sample in found["samples"]:
         own = references[sample["doc"]["id"]]
-        rows.append({"id": own["id"], "prompt": own["prompt"], "response_a": sample["resps"][0][0],
-                     "response_b": own["reference"]})  # fmt: skip
+        rows.append(
+            {
+                "id": own["id"],
+                "prompt": own["prompt"],
+                "response_a": sample["resps"][0][0],
+                "response_b": own["reference"],
+            }
+        )
     expected = label(tmp_path, rows)
     points = [{"a": 1.0, "b": 0.0, None: 0.5}[expected[r["id"]][0]] for r in rows]
     probabilities = [expected[r["id"]][1] for r in rows]
@@ -106,8 +137,10 @@ def label(folder: Path, rows: list[dict[str, str]]) -> dict[str, tuple[str | Non
     """Winner and probability of response a by `rlaif label`, from its command line."""
     data = folder / "to-label.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run([str(BIN / "rlaif"), "label", str(data), "-c", "demo", "--engine", "packed", "-o", "run"],
-        folder)  # fmt: skip
+    run(
+        [str(BIN / "rlaif"), "label", str(data), "-c", "demo", "--engine", "packed", "-o", "run"],
+        folder,
+    )
     found: dict[str, tuple[str | None, float]] = {}
     texts = {row["id"]: row["response_a"].strip() for row in rows}
     for line in (folder / "run" / "preferences.jsonl").read_text().splitlines():
@@ -154,21 +187,48 @@ def inspect_log(tmp_path: Path, demo_labels: Labeled) -> Path:
     )
     (tmp_path / "task.py").write_text(INSPECT_TASK)
     run(
-        [str(BIN / "inspect"), "eval", "task.py", "--model", "hf/local", "-M",
-         f"model_path={demo_model('policy')}", "-M", "device=cpu", "--no-score", "--log-format",
-         "json", "--log-dir", "logs", "--display", "plain"],
+        [
+            str(BIN / "inspect"),
+            "eval",
+            "task.py",
+            "--model",
+            "hf/local",
+            "-M",
+            f"model_path={demo_model('policy')}",
+            "-M",
+            "device=cpu",
+            "--no-score",
+            "--log-format",
+            "json",
+            "--log-dir",
+            "logs",
+            "--display",
+            "plain",
+        ],
         tmp_path,
-    )  # fmt: skip
+    )
     (log,) = (tmp_path / "logs").glob("*.json")
     return log
 
 
 def scored(folder: Path, log: Path, scorer: str, *flags: str, **env: str) -> dict[str, Any]:
     run(
-        [str(BIN / "inspect"), "score", str(log), "--scorer", scorer, *flags, "--action",
-         "overwrite", "--overwrite", "--display", "plain"],
-        folder, **env,
-    )  # fmt: skip
+        [
+            str(BIN / "inspect"),
+            "score",
+            str(log),
+            "--scorer",
+            scorer,
+            *flags,
+            "--action",
+            "overwrite",
+            "--overwrite",
+            "--display",
+            "plain",
+        ],
+        folder,
+        **env,
+    )
     whole = json.loads(log.read_text())
     (name,) = whole["samples"][0]["scores"]
     return {s["id"]: s["scores"][name] for s in whole["samples"]} | {"": whole["results"]}
@@ -199,9 +259,13 @@ def test_inspect_scores_by_constitution(
     tmp_path: Path, inspect_log: Path, demo_labels: Labeled, judge_server: Server
 ) -> None:
     found = scored(
-        tmp_path, inspect_log, "rlaif/constitution", "-S", f"url={judge_server.url}",
+        tmp_path,
+        inspect_log,
+        "rlaif/constitution",
+        "-S",
+        f"url={judge_server.url}",
         RLAIF_TOKEN=TOKEN,
-    )  # fmt: skip
+    )
     row = demo_labels.rows[0]
     item = {"prompt": row["prompt"], "response": row["response_a"]}
     expected = judge_server.post("/v1/judge/pointwise", item).json()["score"]

@@ -44,10 +44,22 @@ def test_groups_that_are_split_over_ranks_are_judged_whole(tmp_path: Path) -> No
     (tmp_path / "shares.json").write_text(json.dumps(shares))
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-         "29611", str(tmp_path / "script.py"), str(tmp_path / "shares.json"), str(tmp_path)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            "29611",
+            str(tmp_path / "script.py"),
+            str(tmp_path / "shares.json"),
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert [engines for _, engines in found] == [1, 0], "only rank 0 has a judge"

@@ -56,8 +56,11 @@ def test_the_page_s_pipeline_says_what_label_says_though_an_actor_dies(tmp_path:
     with log.open("w") as out:
         pipeline = subprocess.Popen(
             [sys.executable, "-c", code, "demo", str(shards), str(written)],
-            env={**os.environ, "RLAIF_CACHE_DIR": str(cache)}, stdout=out, stderr=out, text=True,
-        )  # fmt: skip
+            env={**os.environ, "RLAIF_CACHE_DIR": str(cache)},
+            stdout=out,
+            stderr=out,
+            text=True,
+        )
         kill_an_actor(pipeline, cache / "verdicts.v1.sqlite")
         assert pipeline.wait(200) == 0, log.read_text()[-3000:]
     rows = [json.loads(line) for f in written.iterdir() for line in f.read_text().splitlines()]

@@ -56,8 +56,9 @@ def test_rewards_are_mean_wins_in_the_group_in_either_order_of_prompts() -> None
         values = reward(
             prompts=[[{"role": "user", "content": p}] for p, _ in order],
             completions=[turns(c) for _, c in order],
-            completion_ids=[[1]] * len(order), extra=["x"] * len(order),
-        )  # fmt: skip
+            completion_ids=[[1]] * len(order),
+            extra=["x"] * len(order),
+        )
         for (p, c), value in zip(order, values, strict=True):
             found.setdefault((p, c), []).append(value)
     assert all(len(v) == 2 and v[0] == v[1] for v in found.values())
@@ -136,14 +137,23 @@ def test_grpo_trains_with_both_rewards(tmp_path: Path, asynchronous: bool) -> No
         pairwise, pointwise = pairwise.asynchronous(), pointwise.asynchronous()
     before = [p.detach().clone() for p in model.parameters()]
     trainer = GRPOTrainer(
-        model=model, processing_class=tokenizer, train_dataset=data,
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=data,
         reward_funcs=[pairwise, pointwise],
         args=GRPOConfig(
-            output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=4,
-            max_completion_length=24, max_steps=2, report_to=[], use_cpu=True, logging_steps=1,
-            learning_rate=1e-3, seed=3,
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=24,
+            max_steps=2,
+            report_to=[],
+            use_cpu=True,
+            logging_steps=1,
+            learning_rate=1e-3,
+            seed=3,
         ),
-    )  # fmt: skip
+    )
     trainer.train()
     logged = [x for x in trainer.state.log_history if "reward" in x]
     names = [k for k in logged[0] if k.startswith("rewards/") and k.endswith("/mean")]
@@ -167,13 +177,21 @@ def test_online_dpo_trains_with_the_reward(tmp_path: Path) -> None:
             return seen[-1]
 
     trainer = OnlineDPOTrainer(
-        model=model, processing_class=tokenizer, train_dataset=data,
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=data,
         reward_funcs=Watched("demo", engine="packed", missing=0.5),
         args=OnlineDPOConfig(
-            output_dir=str(tmp_path), per_device_train_batch_size=2, max_new_tokens=24,
-            max_steps=1, report_to=[], use_cpu=True, logging_steps=1, seed=3,
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=2,
+            max_new_tokens=24,
+            max_steps=1,
+            report_to=[],
+            use_cpu=True,
+            logging_steps=1,
+            seed=3,
         ),
-    )  # fmt: skip
+    )
     trainer.train()
     (values,) = seen
     assert len(values) == 4
@@ -232,10 +250,12 @@ def test_the_callback_follows_the_policy_s_weights(tmp_path: Path) -> None:
         callback.on_evaluate(None, State, None, **given)
         with Judge("demo", engine="packed") as judge:
             found = [
-                f for f in (
+                f
+                for f in (
                     judge.compare(p, text, GOOD) for p, text in zip(prompts, changed, strict=True)
-                ) if f.status != "abstained"
-            ]  # fmt: skip
+                )
+                if f.status != "abstained"
+            ]
         points = [{"a": 1.0, "b": 0.0}.get(f.winner or "", 0.5) for f in found]
         assert callback.history == [(0, pytest.approx(sum(points) / len(points)))]
         assert State.log_history[0]["win_rate"] == callback.history[0][1]

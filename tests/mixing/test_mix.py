@@ -60,9 +60,11 @@ def mixed(
     **settings: Any,
 ) -> tuple[MixReport, Any]:
     plan = MixPlan(
-        parts=parts, quotas=quotas or [], evaluations=evaluations or [],
+        parts=parts,
+        quotas=quotas or [],
+        evaluations=evaluations or [],
         settings=MixSettings(**settings),
-    )  # fmt: skip
+    )
     report, _ = mix(plan, out, load_licenses())
     return report, datasets.load_dataset(str(out), split="train", cache_dir=str(out / ".cache"))
 
@@ -100,10 +102,13 @@ def test_shares_are_kept_and_the_result_is_a_datasets_directory(tmp_path: Path) 
 def test_the_card_says_what_the_rows_say(tmp_path: Path) -> None:
     model = {"kind": "model", "model": "google/gemma-2-9b-it", "license": "gemma", "depth": 2}
     rows = [
-        {"prompt": f"p {i} {text(random.Random(i))}", "completion": text(random.Random(i + 99)),
-         "origin": model if i % 4 else HUMAN}
+        {
+            "prompt": f"p {i} {text(random.Random(i))}",
+            "completion": text(random.Random(i + 99)),
+            "origin": model if i % 4 else HUMAN,
+        }
         for i in range(40)
-    ]  # fmt: skip
+    ]
     data = write_rows(tmp_path / "a.jsonl", rows)
     report, found = mixed(tmp_path / "m", [Part(data=data, share=1)])
     assert report.kind == "sft"
@@ -188,11 +193,14 @@ def test_near_duplicates_are_those_that_a_full_comparison_finds() -> None:
         expected = {}
         for i, row in enumerate(rows):
             twin = next(
-                (j for j in kept
-                 if near(row.answer, rows[j].answer, t)
-                 and near(row.prompt, rows[j].prompt, 1.0 if short(row) else t)),
+                (
+                    j
+                    for j in kept
+                    if near(row.answer, rows[j].answer, t)
+                    and near(row.prompt, rows[j].prompt, 1.0 if short(row) else t)
+                ),
                 None,
-            )  # fmt: skip
+            )
             if twin is None:
                 kept.append(i)
             else:
@@ -204,11 +212,15 @@ def test_near_duplicates_are_those_that_a_full_comparison_finds() -> None:
 def test_quotas_hold_a_slice_whatever_its_share_was(tmp_path: Path) -> None:
     rng = random.Random(1)
     rows = [
-        {"prompt": text(rng), "completion": text(rng), "origin": HUMAN,
-         "tags": ["welsh"] if i < 30 else ["irish"] if i < 50 else [],
-         "topic": "law" if i % 2 else "art"}
+        {
+            "prompt": text(rng),
+            "completion": text(rng),
+            "origin": HUMAN,
+            "tags": ["welsh"] if i < 30 else ["irish"] if i < 50 else [],
+            "topic": "law" if i % 2 else "art",
+        }
         for i in range(1000)
-    ]  # fmt: skip
+    ]
     data = write_rows(tmp_path / "a.jsonl", rows)
     quotas = [Quota(slice="tag:welsh", share=0.05), Quota(slice="topic:law", share=0.5)]
     report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], quotas=quotas, total=400)
@@ -272,14 +284,17 @@ def test_kinds_meet_in_what_they_share(tmp_path: Path) -> None:
     one = pairs(tmp_path / "one.jsonl", 10, 1, origin=HUMAN)
     two = write_rows(
         tmp_path / "two.jsonl",
-        [{"messages": [{"role": "user", "content": text(rng)}], "completion": text(rng)}
-         for _ in range(10)],
-    )  # fmt: skip
+        [
+            {"messages": [{"role": "user", "content": text(rng)}], "completion": text(rng)}
+            for _ in range(10)
+        ],
+    )
     parts = [Part(data=one, share=1), Part(data=two, share=1)]
     report, rows = mixed(tmp_path / "m", parts)
     assert (report.kind, set(rows.column_names)) == (
-        "sft", {"prompt", "completion", "weight", "provenance"}
-    )  # fmt: skip
+        "sft",
+        {"prompt", "completion", "weight", "provenance"},
+    )
     assert mixed(tmp_path / "n", parts, kind="prompts")[0].rows == 20
     with pytest.raises(RlaifError, match=r"two\.jsonl"):
         mixed(tmp_path / "o", parts, kind="preferences")
@@ -403,11 +418,21 @@ def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     evidence = {"judge": "mean of A, B", "status": "decided"}
-    rows = [{"prompt": f"q {i}", "chosen": f"yes {i}", "rejected": f"no {i}", "p_chosen": 0.9,
-             "provenance": evidence} for i in range(20)]  # fmt: skip
+    rows = [
+        {
+            "prompt": f"q {i}",
+            "chosen": f"yes {i}",
+            "rejected": f"no {i}",
+            "p_chosen": 0.9,
+            "provenance": evidence,
+        }
+        for i in range(20)
+    ]
     write_rows(run / "preferences.jsonl", rows)
-    judges = [{"kind": "model", "model": "me/A", "license": "llama2"},
-              {"kind": "model", "model": "me/B", "license": "mit"}]  # fmt: skip
+    judges = [
+        {"kind": "model", "model": "me/A", "license": "llama2"},
+        {"kind": "model", "model": "me/B", "license": "mit"},
+    ]
     config = {"judge": {"model": "mean of A, B"}}
     (run / "run.yaml").write_text(yaml.safe_dump(config))
     manifest = {"config": config, "counts": {}, "seconds": 1, "judges": judges}
@@ -423,8 +448,9 @@ def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
     found_rows = read_preferences(find_labels(tmp_path / "n"))
     used = preference_uses(found_rows, judges_of(str(tmp_path / "n")))
     assert {(u.model, u.license, u.count) for u in used if u.what == "labels"} == {
-        ("me/A", "llama2", 20), ("me/B", "mit", 20),
-    }  # fmt: skip
+        ("me/A", "llama2", 20),
+        ("me/B", "mit", 20),
+    }
 
 
 def test_another_license_file_is_another_mix(tmp_path: Path) -> None:
@@ -514,9 +540,16 @@ def test_chats_that_end_with_the_answer_are_completions(tmp_path: Path) -> None:
 
 def test_who_wrote_the_chosen_completion_counts(tmp_path: Path) -> None:
     model = {"kind": "model", "model": "m", "depth": 1}
-    rows = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}",
-             "chosen_origin": HUMAN if i < 5 else model,
-             "rejected_origin": model if i < 5 else HUMAN} for i in range(20)]  # fmt: skip
+    rows = [
+        {
+            "prompt": f"q {i}",
+            "chosen": f"a {i}",
+            "rejected": f"b {i}",
+            "chosen_origin": HUMAN if i < 5 else model,
+            "rejected_origin": model if i < 5 else HUMAN,
+        }
+        for i in range(20)
+    ]
     data = write_rows(tmp_path / "p.jsonl", rows)
     report, _ = mixed(tmp_path / "m", [Part(data=data, share=1)])
     assert report.human_share == 0.25
@@ -557,8 +590,15 @@ def test_the_card_names_licenses_as_the_hub_does(tmp_path: Path) -> None:
 
 def test_what_a_slice_weighs_is_said_beside_its_rows(tmp_path: Path) -> None:
     model = {"kind": "model", "model": "m", "depth": 1}
-    rows = [{"prompt": f"q {i}", "completion": f"a {i}", "origin": HUMAN if i < 10 else model,
-             "tags": ["welsh"] if i < 6 else []} for i in range(200)]  # fmt: skip
+    rows = [
+        {
+            "prompt": f"q {i}",
+            "completion": f"a {i}",
+            "origin": HUMAN if i < 10 else model,
+            "tags": ["welsh"] if i < 6 else [],
+        }
+        for i in range(200)
+    ]
     data = write_rows(tmp_path / "a.jsonl", rows)
     quotas = [Quota(slice="tag:welsh", share=0.03)]
     report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], quotas=quotas)

@@ -35,16 +35,33 @@ def test_what_rows_say_of_their_origin() -> None:
     assert completion({"completion": "x", "model": "m"}) == Origin("model", "m", depth=1)
     assert completion({"completion": "x", "completion_model": "human"}) == Origin("human")
     assert completion({"completion": "x"}) == Origin()
-    stated = {"kind": "model", "model": "m", "revision": "r", "license": "mit", "depth": 3,
-              "temperature": 0.7, "seed": 0, "time": NOW}  # fmt: skip
-    whole = Origin("model", "m", "r", "mit", 3, "temperature=0.7 seed=0", NOW)
+    stated = {
+        "kind": "model",
+        "model": "m",
+        "revision": "r",
+        "license": "mit",
+        "depth": 3,
+        "temperature": 0.7,
+        "seed": 0,
+        "time": NOW,
+    }
+    whole = Origin(
+        kind="model",
+        model="m",
+        revision="r",
+        license="mit",
+        depth=3,
+        sampling="temperature=0.7 seed=0",
+        time=NOW,
+    )
     assert completion({"completion": "x", "origin": stated}) == whole
     assert completion({"responses": [{"content": "x", "origin": stated}, "y"]}) == whole
     assert completion({"completion": "x", "provenance": {"origin": stated}}) == whole
     pair = {"chosen": "x", "rejected": "y", "chosen_origin": stated, "rejected_model": "n"}
     assert [c.source for c in read_candidates({"prompt": "q", **pair}).completions] == [
-        whole, Origin("model", "n", depth=1)
-    ]  # fmt: skip
+        whole,
+        Origin("model", "n", depth=1),
+    ]
     human = {"prompt": "q", "origin": {"kind": "human", "license": "cc0-1.0"}}
     assert read_prompt(human).prompt_origin == Origin("human", license="cc0-1.0")
     # A row of a prompt and somebody's answer is that somebody's, unless the answer has its own.
@@ -63,9 +80,11 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     use_writer(monkeypatch, writer)
     prompts = write_rows(
         Path("prompts.jsonl"),
-        [{"prompt": f"question {i}?", "origin": {"kind": "human", "license": "cc-by-4.0"}}
-         for i in range(12)],
-    )  # fmt: skip
+        [
+            {"prompt": f"question {i}?", "origin": {"kind": "human", "license": "cc-by-4.0"}}
+            for i in range(12)
+        ],
+    )
     settings = GenerateSettings()
     job = prepare_generate(prompts, [Teacher(SCRIPTED, Sampling(n=2))], settings)
     run_writing(job, Path("drafts"))
@@ -85,8 +104,10 @@ def test_every_text_of_a_run_says_where_it_is_from(chain: Path) -> None:
     decided = read(Path("labels/preferences.jsonl"))
     undecided = read(Path("labels/undecided.jsonl"))
     assert decided
-    for row, names in [*((r, ("chosen", "rejected")) for r in decided),
-                       *((r, ("a", "b")) for r in undecided)]:  # fmt: skip
+    for row, names in [
+        *((r, ("chosen", "rejected")) for r in decided),
+        *((r, ("a", "b")) for r in undecided),
+    ]:
         origins = row["provenance"]["origins"]
         assert origins["prompt"]["license"] == "cc-by-4.0"
         for name in names:
@@ -108,8 +129,12 @@ def test_lineage_goes_back_to_the_seeds_and_sees_what_changed(
     lines = list(found.lines())
     assert lines[0].startswith("policy policy: 24 rows trained on; 1 synthetic generations deep")
     drawn = "\n".join(lines)
-    for words in ("trained on run drafts", "from data prompts.jsonl: 12 prompts of people",
-                  "written by model hashed", "started from model demo"):  # fmt: skip
+    for words in (
+        "trained on run drafts",
+        "from data prompts.jsonl: 12 prompts of people",
+        "written by model hashed",
+        "started from model demo",
+    ):
         assert words in drawn
     # A file stands for the run that wrote it; another working folder finds it all the same.
     assert lineage("drafts/candidates.jsonl").root == "drafts"
@@ -147,9 +172,14 @@ def test_a_loop_of_files_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_revisions_are_a_generation_deeper_than_what_they_revise(chain: Path) -> None:
     job = prepare_critique(
-        "drafts/candidates.jsonl", "demo", SCRIPTED, CritiqueSettings(rounds=1), templates="demo",
-        judge=SCRIPTED, judge_template="demo",
-    )  # fmt: skip
+        "drafts/candidates.jsonl",
+        "demo",
+        SCRIPTED,
+        CritiqueSettings(rounds=1),
+        templates="demo",
+        judge=SCRIPTED,
+        judge_template="demo",
+    )
     run_writing(job, Path("revised"))
     pairs = read(Path("revised/pairs.jsonl"))
     assert pairs
@@ -180,11 +210,18 @@ def test_the_shipped_license_file_reads_well() -> None:
     assert said("gpt-4o-mini") == said("claude-sonnet-4") == said("gemini-2.5-pro") == "forbidden"
     assert said("openai/gpt-4o") == said("openai/o1") == said("o3-mini") == "forbidden"
     assert said("openai/gpt-oss-20b", "apache-2.0") == "allowed"
-    for name in ("gpt-35-turbo", "azure/gpt-4o", "openrouter/openai/gpt-4o",
-                 "models/gemini-1.5-pro",
-                 "anthropic.claude-3-5-sonnet-20240620-v1:0", "us.anthropic.claude-3-haiku",
-                 "vertex_ai/gemini-1.5-pro", "text-davinci-003", "unsloth/llama-3-8b-Instruct",
-                 "llama2:7b"):  # fmt: skip
+    for name in (
+        "gpt-35-turbo",
+        "azure/gpt-4o",
+        "openrouter/openai/gpt-4o",
+        "models/gemini-1.5-pro",
+        "anthropic.claude-3-5-sonnet-20240620-v1:0",
+        "us.anthropic.claude-3-haiku",
+        "vertex_ai/gemini-1.5-pro",
+        "text-davinci-003",
+        "unsloth/llama-3-8b-Instruct",
+        "llama2:7b",
+    ):
         assert said(name) == "forbidden", name
     # Named after a service's model, and nobody's of theirs.
     assert said("someone/o1-distill") == said("someone/claude-like-7b") == "ask"
@@ -196,8 +233,15 @@ def test_the_shipped_license_file_reads_well() -> None:
 
 
 def test_sampling_at_one_is_said() -> None:
-    stated = {"kind": "model", "model": "m", "temperature": 1.0, "top_p": 1.0, "seed": 1,
-              "finished": True, "depth": 1e30}  # fmt: skip
+    stated = {
+        "kind": "model",
+        "model": "m",
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "seed": 1,
+        "finished": True,
+        "depth": 1e30,
+    }
     found = read_candidates({"prompt": "q", "completion": "x", "origin": stated}).completions[0]
     assert found.source.sampling == "temperature=1.0 top_p=1.0 seed=1"
     assert found.source.depth == 1

@@ -18,10 +18,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w",
-         str(folder), str(ROOT)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(folder),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
     (path,) = folder.glob("*.whl")
     return path
 
@@ -30,10 +41,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder),
-         str(wheel)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(folder),
+            str(wheel),
+        ],
+        check=True,
+        capture_output=True,
+    )
     return folder
 
 
@@ -72,9 +93,22 @@ def test_installed_wheel_labels_and_reports_in_an_empty_folder(site: Path, tmp_p
     assert where.startswith(str(site))
     assert run(site, tmp_path, "-m", "rlaif", "init", "p").returncode == 0
     labeled = run(
-        site, tmp_path / "p", "-m", "rlaif", "label", "pairs.jsonl", "-c", "constitution.yaml",
-        "-o", "run", "--engine", "transformers", "--limit", "20", "--json",
-    )  # fmt: skip
+        site,
+        tmp_path / "p",
+        "-m",
+        "rlaif",
+        "label",
+        "pairs.jsonl",
+        "-c",
+        "constitution.yaml",
+        "-o",
+        "run",
+        "--engine",
+        "transformers",
+        "--limit",
+        "20",
+        "--json",
+    )
     assert labeled.returncode == 0, labeled.stderr
     counts = json.loads(labeled.stdout)["counts"]
     assert counts["decided"] >= 15

@@ -43,9 +43,11 @@ def write_inputs(folder: Path, rows: int) -> tuple[Path, Path]:
 def settings(**changes: Any) -> LabelSettings:
     """Settings for the scripted engine; `options` go to it."""
     judge = EngineSettings(
-        engine="scripted", model="hashed", max_in_flight=changes.pop("max_in_flight", 16),
+        engine="scripted",
+        model="hashed",
+        max_in_flight=changes.pop("max_in_flight", 16),
         options=changes.pop("options", {}),
-    )  # fmt: skip
+    )
     return LabelSettings(judge=judge, **changes)
 
 

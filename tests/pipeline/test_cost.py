@@ -64,8 +64,20 @@ def prompt_tokens(data: Path, constitution: Path) -> int:
 def test_a_run_costs_what_its_tokens_do(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 60)
     out = tmp_path / "run"
-    args = ["label", str(data), "-c", str(constitution), "-o", str(out), "--engine", "scripted",
-            "--judge", "hashed", "--cache", str(tmp_path / "c.sqlite")]  # fmt: skip
+    args = [
+        "label",
+        str(data),
+        "-c",
+        str(constitution),
+        "-o",
+        str(out),
+        "--engine",
+        "scripted",
+        "--judge",
+        "hashed",
+        "--cache",
+        str(tmp_path / "c.sqlite"),
+    ]
     prices = ["--price-tokens", "3", "--human-price", "0.5"]
     done = CliRunner().invoke(cli, [*args, *prices])
     assert "a label (people at 0.5 a label" in done.output

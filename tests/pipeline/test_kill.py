@@ -14,10 +14,26 @@ from tests.pipeline.helpers import contents, rows, write_inputs
 
 def command(data: Path, constitution: Path, out: Path, cache: Path) -> list[str]:
     return [
-        sys.executable, "-m", "rlaif", "label", str(data), "-c", str(constitution), "-o", str(out),
-        "--engine", "scripted", "--judge", "hashed", "--cache", str(cache),
-        "--max-in-flight", "24", "--option", "delay=0.006",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "rlaif",
+        "label",
+        str(data),
+        "-c",
+        str(constitution),
+        "-o",
+        str(out),
+        "--engine",
+        "scripted",
+        "--judge",
+        "hashed",
+        "--cache",
+        str(cache),
+        "--max-in-flight",
+        "24",
+        "--option",
+        "delay=0.006",
+    ]
 
 
 def test_killed_runs_end_like_one_left_alone(tmp_path: Path) -> None:

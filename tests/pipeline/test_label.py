@@ -20,9 +20,11 @@ def asked(prompt: str, first: str, second: str, principle: str) -> float:
     """The scripted judge's log-odds for a question, from the prompt text written out here."""
     body = load_judge_template("pairwise").body
     for slot, value in (
-        ("conversation", f"User: {prompt}"), ("first", first), ("second", second),
+        ("conversation", f"User: {prompt}"),
+        ("first", first),
+        ("second", second),
         ("principle", principle),
-    ):  # fmt: skip
+    ):
         body = body.replace("{{" + slot + "}}", value)
     logit, mass = hashed_rule(f"user: {body}\nassistant:")
     first_p = mass / (1 + math.exp(-logit))
@@ -138,9 +140,10 @@ def test_failed_requests_are_invalid_verdicts_and_abstentions(tmp_path: Path) ->
     for row in rows(tmp_path / "run", "preferences.jsonl"):
         assert row["provenance"]["id"] not in broken
     abstained = [
-        r for r in rows(tmp_path / "run", "undecided.jsonl")
+        r
+        for r in rows(tmp_path / "run", "undecided.jsonl")
         if r["provenance"]["status"] == "abstained" and "scripted" in r["provenance"]["reason"]
-    ]  # fmt: skip
+    ]
     assert abstained
 
 

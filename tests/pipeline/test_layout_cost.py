@@ -37,8 +37,9 @@ def test_long_text_after_the_principle_is_reported_and_a_few_words_are_not(tmp_p
     assert layout_advice(write(tmp_path, body + "A/B?"), ByteCodec(), QUESTIONS) == []
     (advice,) = layout_advice(
         write(tmp_path, body + "Answer A or B, and mind that order is of no matter."),
-        ByteCodec(), QUESTIONS,
-    )  # fmt: skip
+        ByteCodec(),
+        QUESTIONS,
+    )
     assert "the text after it is computed again" in advice
 
 

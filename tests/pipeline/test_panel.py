@@ -29,7 +29,7 @@ from tests.pipeline.helpers import contents, label, rows, settings, write_inputs
 
 def opinion(p: float, status: str = "decided", weight: float = 1.0) -> Opinion:
     winner = ("a" if p > 0.5 else "b") if status == "decided" else None
-    return Opinion("j", p, winner, status, weight)  # type: ignore[arg-type]
+    return Opinion(judge="j", p_a=p, winner=winner, status=status, weight=weight)  # type: ignore[arg-type]
 
 
 def test_folds_by_hand() -> None:
@@ -67,8 +67,20 @@ def simulated(seed: int, shared: float, n: int = 800) -> tuple[list[Outcomes], n
     for k in range(3):
         noise = np.sqrt(shared) * common + np.sqrt(1 - shared) * rng.normal(0, 1.3, n)
         p = 1 / (1 + np.exp(-(label + noise)))
-        found.append(Outcomes([str(i) for i in range(n)], np.arange(n), p, np.where(p > 0.5, 1, -1),
-                              ["decided"] * n, {}, ([""] * n, [""] * n), {}, f"j{k}", f"j{k}"))  # fmt: skip
+        found.append(
+            Outcomes(
+                ids=[str(i) for i in range(n)],
+                rows=np.arange(n),
+                p_a=p,
+                winner=np.where(p > 0.5, 1, -1),
+                status=["decided"] * n,
+                principles={},
+                origins=([""] * n, [""] * n),
+                texts={},
+                name=f"j{k}",
+                judge=f"j{k}",
+            )
+        )
     return found, label
 
 
@@ -139,9 +151,10 @@ def test_a_panel_folds_what_its_members_said(tmp_path: Path, mode: Any) -> None:
             assert (p, status) == pytest.approx((p2, status2) if goes_on else (p1, status1))
         elif status1 == "decided" == status2:
             expected = {
-                "mean": (p1 + p2) / 2, "weighted": (p1 + 3 * p2) / 4,
+                "mean": (p1 + p2) / 2,
+                "weighted": (p1 + 3 * p2) / 4,
                 "majority": ((p1 > 0.5) + (p2 > 0.5)) / 2,
-            }[mode]  # fmt: skip
+            }[mode]
             assert p == pytest.approx(expected, abs=2e-5)
     members = found.manifest["members"]
     assert members[0]["pairs"] == len(first)
@@ -180,9 +193,10 @@ def test_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
     base = ["label", str(data), "-c", str(constitution), "--engine", "scripted"]
     pair = ["-j", "hashed", "-j", f"hashed,template={other},weight=3"]
     done = CliRunner().invoke(
-        cli, [*base, *pair, "--panel", "weighted", "-o", str(tmp_path / "flags"), "--json"],
+        cli,
+        [*base, *pair, "--panel", "weighted", "-o", str(tmp_path / "flags"), "--json"],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert json.loads(done.stdout)["config"]["panel"] == {"mode": "weighted", "weights": [1.0, 3.0]}
     file = tmp_path / "panel.yaml"
     file.write_text(
@@ -202,23 +216,52 @@ def test_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
     ):
         file.write_text(text)
         with pytest.raises(RlaifError, match=message):
-            CliRunner().invoke(cli, [*base, "--panel", str(file), "-o", str(tmp_path / "x")],
-                               catch_exceptions=False)  # fmt: skip
+            CliRunner().invoke(
+                cli,
+                [*base, "--panel", str(file), "-o", str(tmp_path / "x")],
+                catch_exceptions=False,
+            )
 
 
 def test_eval_measures_a_panel(tmp_path: Path) -> None:
     data = tmp_path / "labeled.jsonl"
-    data.write_text("".join(
-        json.dumps({"prompt": f"q {i * i}", "chosen": "x" * (i % 7) + str(i**5),
-                    "rejected": "y" * (i % 11) + str(i**3)}) + "\n" for i in range(3, 63)
-    ))  # fmt: skip
+    data.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "prompt": f"q {i * i}",
+                    "chosen": "x" * (i % 7) + str(i**5),
+                    "rejected": "y" * (i % 11) + str(i**3),
+                }
+            )
+            + "\n"
+            for i in range(3, 63)
+        )
+    )
     _, constitution = write_inputs(tmp_path, 1)
     other = judges(tmp_path)[1].settings.template
     done = CliRunner().invoke(
-        cli, ["eval", str(data), "-c", str(constitution), "--engine", "scripted", "-j", "hashed", "-j",
-              f"hashed,template={other}", "--panel", "mean", "--panel", "cascade", "-o", str(tmp_path / "out")],
+        cli,
+        [
+            "eval",
+            str(data),
+            "-c",
+            str(constitution),
+            "--engine",
+            "scripted",
+            "-j",
+            "hashed",
+            "-j",
+            f"hashed,template={other}",
+            "--panel",
+            "mean",
+            "--panel",
+            "cascade",
+            "-o",
+            str(tmp_path / "out"),
+        ],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     assert "panel (mean): accuracy" in done.stdout
     assert "reached the last" in done.stdout
     assert "independent ones" in (tmp_path / "out" / "eval.html").read_text()

@@ -54,9 +54,13 @@ def test_resume_takes_answer_and_reasoning_from_the_cache(tmp_path: Path) -> Non
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     # Other limits are another manner of judging: nothing is shared with it.
     three = label(
-        data, constitution, tmp_path / "three", template="reasoned", cache=cache,
+        data,
+        constitution,
+        tmp_path / "three",
+        template="reasoned",
+        cache=cache,
         reasoning_tokens=9,
-    )  # fmt: skip
+    )
     assert three.manifest["last_process"]["verdicts_from_cache"] == 0
 
 
@@ -72,9 +76,14 @@ def test_several_samples_are_averaged(tmp_path: Path) -> None:
     """Each sample's words and label by hand from the scripted rules; then their mean."""
     data, constitution = write_inputs(tmp_path, 30)
     label(
-        data, constitution, tmp_path / "run", template="reasoned", reasoning_samples=3,
-        reasoning_clamp=1.0, max_in_flight=5,
-    )  # fmt: skip
+        data,
+        constitution,
+        tmp_path / "run",
+        template="reasoned",
+        reasoning_samples=3,
+        reasoning_clamp=1.0,
+        max_in_flight=5,
+    )
     verdicts = rows(tmp_path / "run", "verdicts.jsonl")
     template = load_judge_template("reasoned")
     pairs = {r["provenance"]["id"]: r for r in rows(tmp_path / "run", "preferences.jsonl")}

@@ -27,8 +27,12 @@ def run(folder: Path, *arguments: str, limit: int | None = None) -> subprocess.C
 
     return subprocess.run(
         [sys.executable, "-m", "rlaif", "label", *arguments, "--engine", "scripted", "-j", "x"],
-        capture_output=True, text=True, check=False, cwd=folder, preexec_fn=before,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        preexec_fn=before,
+    )
 
 
 def test_disk_that_fills_up_in_mid_run_is_one_line_and_the_run_goes_on_later(
@@ -44,8 +48,10 @@ def test_disk_that_fills_up_in_mid_run_is_one_line_and_the_run_goes_on_later(
     assert "Traceback" not in done.stderr
     assert run(tmp_path, *arguments).returncode == 0
     label(data, constitution, tmp_path / "whole", max_in_flight=256)
-    ours = {n: b.replace(b'"judge":"x"', b'"judge":"hashed"')
-            for n, b in contents(tmp_path / "out").items()}  # fmt: skip
+    ours = {
+        n: b.replace(b'"judge":"x"', b'"judge":"hashed"')
+        for n, b in contents(tmp_path / "out").items()
+    }
     whole = contents(tmp_path / "whole")
     assert ours["verdicts.jsonl"].count(b"\n") == whole["verdicts.jsonl"].count(b"\n")
     assert ours["rejected.jsonl"] == whole["rejected.jsonl"]
@@ -57,12 +63,16 @@ def test_value_that_cannot_be_read_rejects_its_row_alone(tmp_path: Path) -> None
 
     _, constitution = write_inputs(tmp_path, 1)
     n = 20
-    table = pa.table({
-        "prompt": [f"q{i}" for i in range(n)],
-        "response_a": ["x y"] * n,
-        "response_b": ["z"] * n,
-        "day": pa.array([2**30 if i == 7 else i for i in range(n)], pa.int32()).cast(pa.date32()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "prompt": [f"q{i}" for i in range(n)],
+            "response_a": ["x y"] * n,
+            "response_b": ["z"] * n,
+            "day": pa.array([2**30 if i == 7 else i for i in range(n)], pa.int32()).cast(
+                pa.date32()
+            ),
+        }
+    )
     pq.write_table(table, tmp_path / "days.parquet")
     run_ = label(tmp_path / "days.parquet", constitution, tmp_path / "parquet")
     assert (run_.tally.rows, run_.tally.rejected) == (n, 1)
@@ -95,9 +105,10 @@ def test_template_that_reasons_on_an_engine_that_does_not_write_is_refused(tmp_p
 def test_folder_that_cannot_be_written_is_known_before_the_engine_starts(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 3)
     job = prepare(
-        str(data), str(constitution),
+        str(data),
+        str(constitution),
         LabelSettings(judge=EngineSettings(engine="scripted", model="x")),
-    )  # fmt: skip
+    )
     (tmp_path / "file").write_text("")
     with pytest.raises(RlaifError, match="can't be written"):
         run_label(job, tmp_path / "file" / "run", on_engine=lambda state: pytest.fail(state))

@@ -110,9 +110,10 @@ def run(
     plain = settings(**changes)
     judge = judge or plain.judge.model_copy(update={"data_parallel_size": copies})
     job = prepare(
-        str(folder / "pairs.jsonl"), str(folder / "constitution.yaml"),
+        str(folder / "pairs.jsonl"),
+        str(folder / "constitution.yaml"),
         plain.model_copy(update={"judge": judge}),
-    )  # fmt: skip
+    )
     return run_label(
         job, folder / out, cache_path=folder / cache, shard_rows=shard_rows, on_progress=on_progress
     )
@@ -397,12 +398,35 @@ def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: P
     data, constitution = write_inputs(tmp_path, ROWS)
     cache = tmp_path / "cache.sqlite"
     command = subprocess.Popen(
-        [sys.executable, "-m", "rlaif", "label", str(data), "-c", str(constitution), "-o",
-         str(tmp_path / "run"), "--engine", "scripted", "--judge", "hashed", "--template", "demo",
-         "--option", "delay=0.5", "--max-in-flight", "2", "--data-parallel-size", "2",
-         "--shard-rows", "60", "--cache", str(cache)],
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "label",
+            str(data),
+            "-c",
+            str(constitution),
+            "-o",
+            str(tmp_path / "run"),
+            "--engine",
+            "scripted",
+            "--judge",
+            "hashed",
+            "--template",
+            "demo",
+            "--option",
+            "delay=0.5",
+            "--max-in-flight",
+            "2",
+            "--data-parallel-size",
+            "2",
+            "--shard-rows",
+            "60",
+            "--cache",
+            str(cache),
+        ],
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
     def answered() -> bool:
         with suppress(sqlite3.OperationalError), closing(sqlite3.connect(cache)) as found:
@@ -449,9 +473,12 @@ def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path, crews: list[shar
     write_inputs(tmp_path, ROWS)
     run(tmp_path, "alone", None, copies=1)
     judge = EngineSettings(
-        engine="ray", model="hashed", data_parallel_size=2, max_in_flight=16,
+        engine="ray",
+        model="hashed",
+        data_parallel_size=2,
+        max_in_flight=16,
         options={"inner": "scripted", "cpus": 0.5},
-    )  # fmt: skip
+    )
     killed: list[tuple[int, Any]] = []
 
     def kill(progress: Progress) -> None:
@@ -475,8 +502,18 @@ def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path, crews: list[shar
 
 def test_what_does_not_go_together_is_said_at_once(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 10)
-    plain = ["label", str(data), "-c", str(constitution), "-o", str(tmp_path / "x"), "--template",
-             "demo", "--shard-rows", "5"]  # fmt: skip
+    plain = [
+        "label",
+        str(data),
+        "-c",
+        str(constitution),
+        "-o",
+        str(tmp_path / "x"),
+        "--template",
+        "demo",
+        "--shard-rows",
+        "5",
+    ]
     scripted = ["--engine", "scripted"]
     for more, message in (
         ([*scripted, "--judge", "hashed", "--stop", "exact"], "--shard-rows does not go with"),

@@ -30,9 +30,15 @@ def inputs(folder: Path, n: int = 150) -> tuple[Path, Path]:
     data, constitution = folder / "pairs.jsonl", folder / "c.yaml"
     constitution.write_text(TIERS)
     lines = [
-        json.dumps({"prompt": f"q {i % 90}", "response_a": "x" * (i % 7) + str((i % 90) ** 5),
-                    "response_b": "y" * (i % 11) + str(i % 90)}) for i in range(n)
-    ]  # fmt: skip
+        json.dumps(
+            {
+                "prompt": f"q {i % 90}",
+                "response_a": "x" * (i % 7) + str((i % 90) ** 5),
+                "response_b": "y" * (i % 11) + str(i % 90),
+            }
+        )
+        for i in range(n)
+    ]
     data.write_text("\n".join(lines) + "\n")
     return data, constitution
 
@@ -40,8 +46,9 @@ def inputs(folder: Path, n: int = 150) -> tuple[Path, Path]:
 def decisions(run: Path) -> dict[tuple[int, str], str]:
     return {
         (row["provenance"]["row"], row["provenance"]["id"]): row["provenance"]["winner"]
-        for name in ("preferences.jsonl", "undecided.jsonl") for row in rows(run, name)
-    }  # fmt: skip
+        for name in ("preferences.jsonl", "undecided.jsonl")
+        for row in rows(run, name)
+    }
 
 
 @pytest.mark.parametrize("in_flight", [1, 7, 64])

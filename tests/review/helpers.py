@@ -31,9 +31,16 @@ def labeled(folder: Path, pairs: int = 40, *, hostile: bool = False, **changes: 
         a, b = f"the answer to {i} is short", f"the answer to {i} is a longer one, with more words"
         if hostile:
             a, b = f"{HOSTILE} {i}", f"plain {HOSTILE}"
-        lines.append({"id": f"n{i}", "prompt": f"what is {i}? {HOSTILE if hostile else ''}",
-                      "response_a": a, "response_b": b, "tags": ["rare"] if i == 7 else ["common"],
-                      "response_a_model": "some/model"})  # fmt: skip
+        lines.append(
+            {
+                "id": f"n{i}",
+                "prompt": f"what is {i}? {HOSTILE if hostile else ''}",
+                "response_a": a,
+                "response_b": b,
+                "tags": ["rare"] if i == 7 else ["common"],
+                "response_a_model": "some/model",
+            }
+        )
     data, constitution = folder / "pairs.jsonl", folder / "constitution.yaml"
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     constitution.write_text(CONSTITUTION)

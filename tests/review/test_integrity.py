@@ -22,7 +22,19 @@ from scripts.measure_reviewers import crowd, score
 from tests.review.helpers import desk_of, labeled
 
 TEXT = [{"role": "assistant", "content": "word " * 60}]
-ITEM = Item("x", 1, [], TEXT, TEXT, "decided", "a", "", 0.9, 1.0, opinions=[Opinion("p", 0.9)])
+ITEM = Item(
+    id="x",
+    row=1,
+    prompt=[],
+    a=TEXT,
+    b=TEXT,
+    status="decided",
+    winner="a",
+    reason="",
+    p_a=0.9,
+    order_consistency=1.0,
+    opinions=[Opinion("p", 0.9)],
+)
 
 
 def test_krippendorff_s_own_example() -> None:
@@ -96,10 +108,31 @@ def test_a_side_and_a_streak_are_named() -> None:
 
 def test_counts_of_a_reviewer_by_hand() -> None:
     tasks = [
-        Task(k, replace(ITEM, id=f"n{k}"), [], False, False, 1.0, 1, "b" if k == 0 else "")
+        Task(
+            number=k,
+            item=replace(ITEM, id=f"n{k}"),
+            reasons=[],
+            audit=False,
+            certain=False,
+            inclusion=1.0,
+            wanted=1,
+            gold="b" if k == 0 else "",
+        )
         for k in range(4)
     ]
-    base = Decision(0, 0, "anna", "a", "a", True, 1.0, 0.0, "", "", 0)
+    base = Decision(
+        number=0,
+        item=0,
+        reviewer="anna",
+        verdict="a",
+        first="a",
+        blind=True,
+        seconds=1.0,
+        at=0.0,
+        note="",
+        edited="",
+        pasted=0,
+    )
     said = [
         base,  # wrong on a planted pair, with the judge, too fast for 120 words
         replace(base, number=1, item=1, verdict="b", seconds=30.0),

@@ -87,8 +87,10 @@ def test_votes_are_combined_by_their_odds(reviewed: Path) -> None:
 def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> None:
     out = tmp_path / "reviewed"
     counts = json.loads(invoke("labels", "apply", str(reviewed), "-o", str(out), "--json").output)
-    before = {(r["provenance"]["row"], r["provenance"]["id"]): r for r in
-              rows(reviewed, "preferences.jsonl") + rows(reviewed, "undecided.jsonl")}  # fmt: skip
+    before = {
+        (r["provenance"]["row"], r["provenance"]["id"]): r
+        for r in rows(reviewed, "preferences.jsonl") + rows(reviewed, "undecided.jsonl")
+    }
     after = rows(out, "preferences.jsonl")
     human = [r for r in after if r["provenance"]["status"] == "human"]
     edited = [r for r in human if "/edit-" in r["provenance"]["id"]]
@@ -215,10 +217,19 @@ def test_odd_texts_survive_a_spreadsheet_s_file(tmp_path: Path) -> None:
     odd = "=cmd|' /C calc'!A0\r+1\u2028new\u2029\x85\"quoted\", end " + "long " * 40_000
     lines = []
     for i in range(80):
-        turns = [{"role": "user", "content": f"hello {i}"}, {"role": "assistant", "content": "yes?"},
-                 {"role": "user", "content": "-go on"}]  # fmt: skip
-        lines.append({"id": f"n{i}", "prompt": turns, "response_a": f"{odd if i == 0 else '@short'} {i}",
-                      "response_b": f"other {i} b c d e"})  # fmt: skip
+        turns = [
+            {"role": "user", "content": f"hello {i}"},
+            {"role": "assistant", "content": "yes?"},
+            {"role": "user", "content": "-go on"},
+        ]
+        lines.append(
+            {
+                "id": f"n{i}",
+                "prompt": turns,
+                "response_a": f"{odd if i == 0 else '@short'} {i}",
+                "response_b": f"other {i} b c d e",
+            }
+        )
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
     label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", tmp_path / "run")
@@ -242,10 +253,20 @@ def test_odd_texts_survive_a_spreadsheet_s_file(tmp_path: Path) -> None:
 
 
 def test_edits_of_several_messages_change_the_last(tmp_path: Path) -> None:
-    talk = [{"role": "assistant", "content": "let me look"}, {"role": "tool", "content": "42"},
-            {"role": "assistant", "content": "it is 42"}]  # fmt: skip
-    rows_in = [{"id": f"n{i}", "prompt": [{"role": "user", "content": f"q {i}"}], "response_a": talk,
-                "response_b": [{"role": "assistant", "content": f"no {i} b c d"}]} for i in range(12)]  # fmt: skip
+    talk = [
+        {"role": "assistant", "content": "let me look"},
+        {"role": "tool", "content": "42"},
+        {"role": "assistant", "content": "it is 42"},
+    ]
+    rows_in = [
+        {
+            "id": f"n{i}",
+            "prompt": [{"role": "user", "content": f"q {i}"}],
+            "response_a": talk,
+            "response_b": [{"role": "assistant", "content": f"no {i} b c d"}],
+        }
+        for i in range(12)
+    ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows_in))
     (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
     label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", tmp_path / "run")
@@ -298,10 +319,25 @@ def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
     }
     note = {"from_name": "note", "to_name": "prompt", "type": "textarea", "value": {"text": ["hm"]}}
     file = tmp_path / "ls.json"
-    file.write_text(json.dumps([{"id": 1, "data": {"id": name}, "annotations": [
-        {"result": [choice], "was_cancelled": True, "completed_by": 4},
-        {"result": [choice, note], "was_cancelled": False, "lead_time": 7.5,
-         "completed_by": {"email": "eve@example.org"}}]}]))  # fmt: skip
+    file.write_text(
+        json.dumps(
+            [
+                {
+                    "id": 1,
+                    "data": {"id": name},
+                    "annotations": [
+                        {"result": [choice], "was_cancelled": True, "completed_by": 4},
+                        {
+                            "result": [choice, note],
+                            "was_cancelled": False,
+                            "lead_time": 7.5,
+                            "completed_by": {"email": "eve@example.org"},
+                        },
+                    ],
+                }
+            ]
+        )
+    )
     invoke("labels", "import", str(reviewed), str(file), "--format", "label-studio")
     with closing(Desk(reviewed / DESK)) as desk:
         said = desk.decision(task.number, "eve@example.org")
@@ -540,9 +576,17 @@ def test_the_summary_of_a_reviewed_run_says_what_people_found(reviewed: Path) ->
     folder = reviewed.parent
     plain = CliRunner().invoke(
         cli,
-        ["label", str(folder / "pairs.jsonl"), "-c", str(folder / "constitution.yaml"), *judge,
-         "-o", str(folder / "other")], catch_exceptions=False,
-    )  # fmt: skip
+        [
+            "label",
+            str(folder / "pairs.jsonl"),
+            "-c",
+            str(folder / "constitution.yaml"),
+            *judge,
+            "-o",
+            str(folder / "other"),
+        ],
+        catch_exceptions=False,
+    )
     assert "minutes of people" not in plain.output
     summary = summary_of(reviewed, None)
     with CliRunner().isolation() as (out, *_):

@@ -115,8 +115,11 @@ def test_hostile_text_is_text(desk: Desk) -> None:
     c = client(desk)
     path = log_in(c, 'x"><script>alert(1)</script>')
     form = form_of(c.get(path).text)
-    pages = [c.get(path).text, c.get(f"{path}/edit").text, c.post(path, data={
-        "form": form, "choice": "tie", "note": HOSTILE}).text]  # fmt: skip
+    pages = [
+        c.get(path).text,
+        c.get(f"{path}/edit").text,
+        c.post(path, data={"form": form, "choice": "tie", "note": HOSTILE}).text,
+    ]
     for page in pages:
         assert "<script>" not in page.replace('<script src="/static/review.js" defer>', "")
         assert "<img" not in page

@@ -22,7 +22,19 @@ from rlaif.review.queue import Candidate, Plan, plan_queue
 from rlaif.review.start import plan_review
 from tests.review.helpers import labeled
 
-SURE = Item("x", 1, [], [], [], "decided", "a", "", 0.99, 1.0, opinions=[Opinion("p", 0.99)])
+SURE = Item(
+    id="x",
+    row=1,
+    prompt=[],
+    a=[],
+    b=[],
+    status="decided",
+    winner="a",
+    reason="",
+    p_a=0.99,
+    order_consistency=1.0,
+    opinions=[Opinion("p", 0.99)],
+)
 
 
 def test_doubt_names_its_reasons() -> None:
@@ -98,9 +110,34 @@ def labels_for(plan: Plan, wrong: np.ndarray) -> tuple[list[Task], list[Decision
     tasks, said = [], []
     for k, q in enumerate(plan.queue):
         number = q.candidate.number
-        tasks.append(Task(number, SURE, [], q.audit, q.certain, q.inclusion, 1, ""))
+        tasks.append(
+            Task(
+                number=number,
+                item=SURE,
+                reasons=[],
+                audit=q.audit,
+                certain=q.certain,
+                inclusion=q.inclusion,
+                wanted=1,
+                gold="",
+            )
+        )
         verdict = "b" if wrong[number] else "a"
-        said.append(Decision(k, number, "anna", verdict, "a", True, 1.0, 0.0, "", "", 0))  # type: ignore[arg-type]
+        said.append(
+            Decision(
+                number=k,
+                item=number,
+                reviewer="anna",
+                verdict=verdict,
+                first="a",
+                blind=True,
+                seconds=1.0,
+                at=0.0,
+                note="",
+                edited="",
+                pasted=0,
+            )
+        )  # type: ignore[arg-type]
     return tasks, said
 
 

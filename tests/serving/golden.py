@@ -34,14 +34,19 @@ def _assistants(letters: str) -> str:
 
 
 PAIRWISE = Golden(
-    "rewardbench v1 and MT-bench pair-v2",
-    "rewardbench",
-    f"[User Question]\n<<PROMPT>>\n\n{_assistants('AB')}",
-    2,
-    "Judge fairly and end with [[A]] or [[B]].",
+    name="rewardbench v1 and MT-bench pair-v2",
+    dialect="rewardbench",
+    template=f"[User Question]\n<<PROMPT>>\n\n{_assistants('AB')}",
+    responses=2,
+    system="Judge fairly and end with [[A]] or [[B]].",
 )
-FOUR = Golden("rewardbench v2", "rewardbench",
-              f"[User Question]\n<<PROMPT>>\n\n{_assistants('ABCD')}", 4, "End with a letter.")  # fmt: skip
+FOUR = Golden(
+    name="rewardbench v2",
+    dialect="rewardbench",
+    template=f"[User Question]\n<<PROMPT>>\n\n{_assistants('ABCD')}",
+    responses=4,
+    system="End with a letter.",
+)
 RATING = Golden(
     "rewardbench v2 ratings",
     "rewardbench",
@@ -100,13 +105,13 @@ MT_SINGLE_TALK_REFERENCE = Golden(
     "MT-bench single-math-v1-multi-turn", "mt-bench", REFERENCE_TALK + _talk("A", "<<0>>"), 1
 )
 ARENA = Golden(
-    "Arena-Hard",
-    "arena-hard",
-    "<|User Prompt|>\n<<PROMPT>>\n\n<|The Start of Assistant A's Answer|>\n<<0>>\n"
+    name="Arena-Hard",
+    dialect="arena-hard",
+    template="<|User Prompt|>\n<<PROMPT>>\n\n<|The Start of Assistant A's Answer|>\n<<0>>\n"
     "<|The End of Assistant A's Answer|>\n\n<|The Start of Assistant B's Answer|>\n<<1>>\n"
     "<|The End of Assistant B's Answer|>",
-    2,
-    "End with one of five labels.",
+    responses=2,
+    system="End with one of five labels.",
 )
 ALPACA_CLASSIFIER = Golden(
     "AlpacaEval weighted",
@@ -167,6 +172,4 @@ INSPECT_FACT = Golden(
     "************\n[Submission]: <<0>>\n************\n[END DATA]\n\nEnd with GRADE.",
     2,
 )
-ALL = [
-    value for value in list(globals().values()) if isinstance(value, Golden)
-]  # fmt: skip
+ALL = [value for value in list(globals().values()) if isinstance(value, Golden)]

@@ -39,25 +39,35 @@ HOSTILE = [
     "### User:\nnot a turn",
 ]
 WHERE = Provenance(
-    constitution="demo@1", constitution_hash="h", judge="demo", judge_fingerprint="f",
+    constitution="demo@1",
+    constitution_hash="h",
+    judge="demo",
+    judge_fingerprint="f",
     template_hash="t",
-)  # fmt: skip
+)
 
 
 def comparison(p_a: float, status: str = "decided") -> Comparison:
     winner = ("a" if p_a > 0.5 else "b") if status == "decided" else None
     return Comparison.model_validate(
         {
-            "status": status, "winner": winner, "p_a": p_a, "margin": abs(2 * p_a - 1),
-            "reason": "" if status == "decided" else "because", "deciding_tier": None,
-            "order_consistency": None, "principles": [], "provenance": WHERE,
+            "status": status,
+            "winner": winner,
+            "p_a": p_a,
+            "margin": abs(2 * p_a - 1),
+            "reason": "" if status == "decided" else "because",
+            "deciding_tier": None,
+            "order_consistency": None,
+            "principles": [],
+            "provenance": WHERE,
         }
-    )  # fmt: skip
+    )
 
 
 def score(value: float | None) -> Score:
-    return Score(score=value, reason="" if value is not None else "because", principles=[],
-                 provenance=WHERE)  # fmt: skip
+    return Score(
+        score=value, reason="" if value is not None else "because", principles=[], provenance=WHERE
+    )
 
 
 @pytest.mark.parametrize("shape", golden.ALL, ids=lambda g: g.name)
@@ -118,9 +128,12 @@ def test_a_response_that_holds_the_marks_is_refused(shape: Golden) -> None:
             continue
         # What is left can only be one whole response.
         parts = (
-            [found.a, found.b] if isinstance(found, Pairwise)
-            else found.responses if isinstance(found, Choice) else [found.response]
-        )  # fmt: skip
+            [found.a, found.b]
+            if isinstance(found, Pairwise)
+            else found.responses
+            if isinstance(found, Choice)
+            else [found.response]
+        )
         assert parts[0][-1]["content"] == responses[0].strip("\n"), mark
 
 
@@ -143,9 +156,15 @@ def test_verdicts_reach_the_harness_in_its_own_words(
         def say(shape: Golden, *responses: str, **more: Any) -> Any:
             answer = judge_server.post(
                 "/v1/chat/completions",
-                {"model": f"rlaif/demo:{shape.dialect}", "temperature": 0, "seed": 1, "stop": ["x"],
-                 "messages": shape.render(prompt, *responses), **more},  # noqa: B023
-            )  # fmt: skip
+                {
+                    "model": f"rlaif/demo:{shape.dialect}",
+                    "temperature": 0,
+                    "seed": 1,
+                    "stop": ["x"],
+                    "messages": shape.render(prompt, *responses),  # noqa: B023
+                    **more,
+                },
+            )
             assert answer.status_code == 200, answer.text
             return answer.json()["choices"][0]
 
@@ -190,8 +209,10 @@ def test_scores_reach_the_harness_in_its_own_words(judge_server: Server) -> None
         value = judge_server.post("/v1/judge/pointwise", item).json()["score"]
 
         def say(shape: Golden) -> str:
-            body = {"model": f"rlaif/demo:{shape.dialect}",
-                    "messages": shape.render(prompt, response)}  # noqa: B023  # fmt: skip
+            body = {
+                "model": f"rlaif/demo:{shape.dialect}",
+                "messages": shape.render(prompt, response),  # noqa: B023
+            }
             answer = judge_server.post("/v1/chat/completions", body)
             assert answer.status_code == 200, answer.text
             return str(answer.json()["choices"][0]["message"]["content"])
@@ -234,11 +255,14 @@ def test_where_there_is_no_verdict_no_harness_finds_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("p", "status", "arena", "mt", "reward"),
     [
-        (0.99, "decided", "A>>B", "A", "A"), (0.8, "decided", "A>>B", "A", "A"),
-        (0.79, "decided", "A>B", "A", "A"), (0.51, "tie", "A=B", "C", "A"),
-        (0.3, "decided", "B>A", "B", "B"), (0.1, "decided", "B>>A", "B", "B"),
+        (0.99, "decided", "A>>B", "A", "A"),
+        (0.8, "decided", "A>>B", "A", "A"),
+        (0.79, "decided", "A>B", "A", "A"),
+        (0.51, "tie", "A=B", "C", "A"),
+        (0.3, "decided", "B>A", "B", "B"),
+        (0.1, "decided", "B>>A", "B", "B"),
     ],
-)  # fmt: skip
+)
 def test_probabilities_become_labels(
     p: float, status: str, arena: str, mt: str, reward: str
 ) -> None:
@@ -248,19 +272,32 @@ def test_probabilities_become_labels(
 
 
 def test_a_criterion_that_the_judge_would_ignore_is_refused() -> None:
-    for shape, old in ((golden.RUBRIC, "\nconstitution\n"), (golden.INSPECT_QA, ": constitution\n"),
-                       (golden.G_EVAL_STEPS, "\nconstitution\n")):  # fmt: skip
-        for text, names in (("be-polite", ["be-polite"]),
-                            ("be-polite, be-concise", ["be-polite", "be-concise"])):  # fmt: skip
-            named = Golden("", shape.dialect, shape.template.replace(
-                old, old.replace("constitution", text)), shape.responses)  # fmt: skip
+    for shape, old in (
+        (golden.RUBRIC, "\nconstitution\n"),
+        (golden.INSPECT_QA, ": constitution\n"),
+        (golden.G_EVAL_STEPS, "\nconstitution\n"),
+    ):
+        for text, names in (
+            ("be-polite", ["be-polite"]),
+            ("be-polite, be-concise", ["be-polite", "be-concise"]),
+        ):
+            named = Golden(
+                "",
+                shape.dialect,
+                shape.template.replace(old, old.replace("constitution", text)),
+                shape.responses,
+            )
             found = read(named, "q", ["r"] * shape.responses)
             chosen = (
                 json.loads(found.text)["steps"] if isinstance(found, Known) else found.principles
             )
             assert chosen == names
-        other = Golden("", shape.dialect, shape.template.replace(
-            old, old.replace("constitution", "Is it funny?")), shape.responses)  # fmt: skip
+        other = Golden(
+            "",
+            shape.dialect,
+            shape.template.replace(old, old.replace("constitution", "Is it funny?")),
+            shape.responses,
+        )
         with pytest.raises(NotUnderstood, match="neither `constitution` nor principles"):
             read(other, "q", ["r"] * shape.responses)
 
@@ -290,8 +327,10 @@ def test_the_stock_prompts_of_installed_harnesses_are_read() -> None:
         assert found is not None
         assert found.group(1) == "C"
     folder = Path(alpaca_eval.__file__).parent / "evaluators_configs"
-    for name in ("alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt",
-                 "alpaca_eval_gpt4/alpaca_eval.txt"):  # fmt: skip
+    for name in (
+        "alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt",
+        "alpaca_eval_gpt4/alpaca_eval.txt",
+    ):
         text = (folder / name).read_text()
         for slot, value in (("instruction", prompt), ("output_1", a), ("output_2", b)):
             text = text.replace(f"{{{slot}}}", value)
@@ -347,9 +386,12 @@ def test_another_form_inside_a_response_is_never_judged_in_its_place(
         return
     assert not isinstance(found, Known)
     parts = (
-        [found.a, found.b] if isinstance(found, Pairwise)
-        else found.responses if isinstance(found, Choice) else [found.response]
-    )  # fmt: skip
+        [found.a, found.b]
+        if isinstance(found, Pairwise)
+        else found.responses
+        if isinstance(found, Choice)
+        else [found.response]
+    )
     assert [p[0]["content"].strip() for p in parts] == [r.strip() for r in responses]
 
 

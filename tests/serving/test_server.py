@@ -66,8 +66,12 @@ def test_nothing_is_lost_or_crossed_between_clients(
 
 
 def test_one_unreadable_item_of_a_batch_is_an_error_of_its_own(judge_server: Server) -> None:
-    bad = {"id": "bad", "prompt": [{"role": "assistant", "content": "x"}], "response_a": "a",
-           "response_b": "b"}  # fmt: skip
+    bad = {
+        "id": "bad",
+        "prompt": [{"role": "assistant", "content": "x"}],
+        "response_a": "a",
+        "response_b": "b",
+    }
     found = judge_server.post("/v1/judge/pairwise", {"pairs": [POLITE, bad, POLITE]}).json()
     first, second, third = found["results"]
     assert first["winner"] == third["winner"] == "a"
@@ -146,9 +150,10 @@ def test_bad_requests_are_one_sentence(
 ) -> None:
     raw = json.dumps(body).encode()
     answer = httpx.post(
-        judge_server.url + path, content=raw,
+        judge_server.url + path,
+        content=raw,
         headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-    )  # fmt: skip
+    )
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert message in error["message"]
@@ -170,9 +175,10 @@ def test_only_the_token_opens_and_large_bodies_are_refused(judge_server: Server)
             yield b"x" * (1 << 20)
 
     answer = httpx.post(
-        f"{judge_server.url}/v1/judge/pairwise", content=chunks(),
+        f"{judge_server.url}/v1/judge/pairwise",
+        content=chunks(),
         headers={"Authorization": f"Bearer {TOKEN}"},
-    )  # fmt: skip
+    )
     assert answer.status_code == 413
 
 
@@ -185,10 +191,13 @@ def test_models_metrics_and_documentation(judge_server: Server) -> None:
 
     def count(text: str) -> float:
         line = next(
-            (x for x in text.splitlines()
-             if x.startswith('rlaif_requests_total{endpoint="/v1/judge/pairwise",status="200"}')),
+            (
+                x
+                for x in text.splitlines()
+                if x.startswith('rlaif_requests_total{endpoint="/v1/judge/pairwise",status="200"}')
+            ),
             "0",
-        )  # fmt: skip
+        )
         return float(line.split()[-1])
 
     assert count(after) == count(before) + 1
@@ -217,14 +226,31 @@ def test_streaming_clients_get_the_whole_verdict(judge_server: Server) -> None:
 def test_the_schema_says_what_the_server_does(judge_server: Server, tmp_path: Path) -> None:
     """schemathesis makes requests from the OpenAPI and checks every answer against it."""
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "schemathesis"), "run",
-         f"{judge_server.url}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}",
-         "--max-examples", "12", "--phases", "examples,fuzzing", "--checks",
-         "not_a_server_error,status_code_conformance,content_type_conformance,"
-         "response_schema_conformance",
-         "--exclude-path", "/v1/judge/critique", "--seed", "1", "--workers", "2"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=600,
-    )  # fmt: skip
+        [
+            str(Path(sys.executable).parent / "schemathesis"),
+            "run",
+            f"{judge_server.url}/openapi.json",
+            "--header",
+            f"Authorization: Bearer {TOKEN}",
+            "--max-examples",
+            "12",
+            "--phases",
+            "examples,fuzzing",
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,"
+            "response_schema_conformance",
+            "--exclude-path",
+            "/v1/judge/critique",
+            "--seed",
+            "1",
+            "--workers",
+            "2",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
 
 
@@ -250,10 +276,16 @@ def test_a_remote_judge_reads_every_layout_and_bad_input_is_one_sentence(
 ) -> None:
     first = demo_labels.rows[0]
     rows: list[Any] = [
-        {"id": 7, "prompt": first["prompt"], "chosen": first["response_a"],
-         "rejected": first["response_b"], "source": "x", "number": float("nan")},
+        {
+            "id": 7,
+            "prompt": first["prompt"],
+            "chosen": first["response_a"],
+            "rejected": first["response_b"],
+            "source": "x",
+            "number": float("nan"),
+        },
         (first["prompt"], first["response_a"], ""),
-    ]  # fmt: skip
+    ]
     with RemoteJudge(judge_server.url, token=TOKEN) as judge:
         one, two = judge.compare_many(rows)
         assert one.p_a == pytest.approx(demo_labels.p_a["p0"], abs=2e-4)
@@ -312,8 +344,10 @@ def test_a_small_server_takes_large_data_sets_and_says_where_it_is(
         port = server.url.rpartition(":")[2]
         taken = subprocess.run(
             [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--port", port],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert taken.returncode == 2
         assert f"can't listen at 127.0.0.1:{port}" in taken.stderr
         assert "starting" not in taken.stderr
@@ -322,8 +356,10 @@ def test_a_small_server_takes_large_data_sets_and_says_where_it_is(
 def test_open_to_the_network_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--host", "0.0.0.0"],
-        capture_output=True, text=True, env={"PATH": "", "HOME": "/tmp"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "HOME": "/tmp"},
+    )
     assert done.returncode == 2
     assert "can be reached from other machines, and there is no token" in done.stderr
     assert "Traceback" not in done.stderr

@@ -74,8 +74,12 @@ def running(gated: Gated, tmp_path: Path) -> Iterator[tuple[Gated, Service, Judg
 
 
 def row(number: int) -> dict[str, str]:
-    return {"id": str(number), "prompt": f"q {number}", "response_a": f"a {number}",
-            "response_b": f"b {number}"}  # fmt: skip
+    return {
+        "id": str(number),
+        "prompt": f"q {number}",
+        "response_a": f"a {number}",
+        "response_b": f"b {number}",
+    }
 
 
 def client(judge: Judge, service: Service, **limits: Any) -> httpx.AsyncClient:
@@ -187,8 +191,10 @@ def test_half_characters_and_too_many_pairs_are_never_500(
                 "best fits the following criteria: prompt: q\n\nHere are the 20 pieces of text:"
                 f"\n\n{texts}\n\nOutput the index of the text that best fits the criteria."
             )
-            body = {"model": "rlaif/demo:select-best",
-                    "messages": [{"role": "user", "content": text}]}  # fmt: skip
+            body = {
+                "model": "rlaif/demo:select-best",
+                "messages": [{"role": "user", "content": text}],
+            }
             answer = await post("/v1/chat/completions", body)
             assert answer.status_code == 413, answer.text
 
@@ -359,8 +365,11 @@ def test_a_stopped_server_answers_what_it_accepted(tmp_path: Path, sign: signal.
 def test_wrong_settings_are_known_before_the_engine_starts(flags: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rlaif", "serve", "-c", "demo", "--engine", "packed", *flags],
-        capture_output=True, text=True, timeout=120, env=dict(os.environ),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=dict(os.environ),
+    )
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

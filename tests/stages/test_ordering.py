@@ -12,9 +12,14 @@ IDS = st.lists(st.integers(0, 2), min_size=1, max_size=8)
 
 def test_what_begins_alike_stands_together_in_order_of_first_appearance() -> None:
     paths = [
-        ("q1", "x", "y"), ("q2", "x", "y"), ("q1", "y", "x"), ("q1", "x", "z"), ("q2", "y", "x"),
-        ("q3", "x", "y"), ("q1", "y", "z"),
-    ]  # fmt: skip
+        ("q1", "x", "y"),
+        ("q2", "x", "y"),
+        ("q1", "y", "x"),
+        ("q1", "x", "z"),
+        ("q2", "y", "x"),
+        ("q3", "x", "y"),
+        ("q1", "y", "z"),
+    ]
     assert walk(paths) == [0, 3, 2, 6, 1, 4, 5]
     assert walk([("a", "b"), ("c", "d"), ("a", "b")]) == [0, 2, 1]
     assert walk([]) == []

@@ -28,9 +28,10 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
     stops = 0
     for _ in range(3000):
         settings = FoldSettings(
-            pooling=pooling, clear_margin=rng.choice([0.0, 0.1, 0.2, 0.5]),  # type: ignore[arg-type]
+            pooling=pooling,
+            clear_margin=rng.choice([0.0, 0.1, 0.2, 0.5]),  # type: ignore[arg-type]
             tie_margin=rng.choice([0.0, 0.05, 0.3]),
-        )  # fmt: skip
+        )
         names = [
             principle(f"p{k}", rng.randint(1, 3), rng.choice([0.5, 1.0, 2.0])) for k in range(6)
         ]
@@ -48,12 +49,14 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
                 for trial in range(42):
                     more = [
                         PrincipleScore(
-                            q.id, q.tier, q.weight,
+                            q.id,
+                            q.tier,
+                            q.weight,
                             (60.0 if trial == 0 else -60.0 if trial == 1 else rng.gauss(0, 4)),
                             invalid="x" * (trial == 2 or (trial > 30 and rng.random() < 0.3)),
                         )
                         for q in left
-                    ]  # fmt: skip
+                    ]
                     then = fold([*known, *more], settings)
                     assert (then.winner, then.status) == (now.winner, now.status)
                 break
@@ -94,10 +97,12 @@ def test_the_pilot_s_promise_is_kept(kind: str) -> None:
         key = found.stopping.boldness
         if key not in wrong_at:
             again = [replay(j, found.stopping, folding) for j in population]
-            changed = np.mean([
-                (r.preference.winner, r.preference.status) != (f.winner, f.status)
-                for r, f in zip(again, full, strict=True)
-            ])  # fmt: skip
+            changed = np.mean(
+                [
+                    (r.preference.winner, r.preference.status) != (f.winner, f.status)
+                    for r, f in zip(again, full, strict=True)
+                ]
+            )
             wrong_at[key] = (float(changed), 1 - sum(r.asked for r in again) / (12 * len(again)))
         missed += wrong_at[key][0] > 0.03
         spared.append(wrong_at[key][1])

@@ -21,9 +21,13 @@ def test_key_depends_on_model_tokens_and_labels_alone() -> None:
     assert key() == key(cut=0) == key(cut=2) == key(ids=[1, 2, 3])
     assert answer_keys("m", [1], [[2, 3], [2]], [(4,), (5,)]) == [key(), key(ids=(1, 2))]
     others = [
-        key(model="n"), key(ids=(1, 2)), key(labels=((4,), (6,))), key(labels=((5,), (4,))),
-        key(labels=((4, 5), ())), key(ids=(1, 2, 3, 4)),
-    ]  # fmt: skip
+        key(model="n"),
+        key(ids=(1, 2)),
+        key(labels=((4,), (6,))),
+        key(labels=((5,), (4,))),
+        key(labels=((4, 5), ())),
+        key(ids=(1, 2, 3, 4)),
+    ]
     assert len({key(), *others}) == 7
 
 

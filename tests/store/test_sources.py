@@ -70,8 +70,10 @@ def test_broken_lines_are_rejected_with_their_place(tmp_path: Path) -> None:
 def test_csv_with_odd_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes(b"prompt,a\nq,1\nq\nq,1,2\nq,\xff\nq,3\n")
-    found = [row.reason if isinstance(row, Rejected) else row["a"]
-             for _, row in open_source(str(path)).rows()]  # fmt: skip
+    found = [
+        row.reason if isinstance(row, Rejected) else row["a"]
+        for _, row in open_source(str(path)).rows()
+    ]
     wrong = "row has more or fewer fields than the header"
     assert found == ["1", wrong, wrong, "not UTF-8", "3"]
 
@@ -82,8 +84,10 @@ def test_parquet_row_that_is_not_utf8_is_rejected_alone(tmp_path: Path) -> None:
 
     column = pa.array([b"one", b"\xff", b"two"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"prompt": column}), tmp_path / "rows.parquet")
-    found = [row.reason if isinstance(row, Rejected) else row["prompt"]
-             for _, row in open_source(str(tmp_path / "rows.parquet")).rows()]  # fmt: skip
+    found = [
+        row.reason if isinstance(row, Rejected) else row["prompt"]
+        for _, row in open_source(str(tmp_path / "rows.parquet")).rows()
+    ]
     assert found == ["one", "not UTF-8", "two"]
 
 

@@ -30,10 +30,15 @@ SETTINGS = {"model": "demo", "epochs": 0.05, "learning_rate": 1e-5, "max_length"
 def supervised(path: Path, texts: list[str], **origin: Any) -> str:
     return write_rows(
         path,
-        [{"prompt": f"question {i}", "completion": text,
-          "origin": {"kind": "model", "model": "demo", "license": "apache-2.0", **origin}}
-         for i, text in enumerate(texts)],
-    )  # fmt: skip
+        [
+            {
+                "prompt": f"question {i}",
+                "completion": text,
+                "origin": {"kind": "model", "model": "demo", "license": "apache-2.0", **origin},
+            }
+            for i, text in enumerate(texts)
+        ],
+    )
 
 
 def test_a_collapsed_data_set_is_not_trained_on_unless_somebody_says_why(tmp_path: Path) -> None:
@@ -76,12 +81,18 @@ def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> N
 def rows(model: str, license_: str = "", **more: Any) -> list[TrainingRow]:
     origin = Origin("model", model, license=license_, depth=1)
     return [
-        TrainingRow(f"r{i}", [{"role": "user", "content": f"q {i}"}],
-                    [{"role": "assistant", "content": f"yes {i}"}],
-                    [{"role": "assistant", "content": f"no {i}"}], 0.9, "judge",
-                    origins=(Origin(), origin, origin), **more)
+        TrainingRow(
+            f"r{i}",
+            [{"role": "user", "content": f"q {i}"}],
+            [{"role": "assistant", "content": f"yes {i}"}],
+            [{"role": "assistant", "content": f"no {i}"}],
+            0.9,
+            "judge",
+            origins=(Origin(), origin, origin),
+            **more,
+        )
         for i in range(5)
-    ]  # fmt: skip
+    ]
 
 
 def gated(
@@ -144,9 +155,11 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = people(3, 90)
     data = write_rows(
         tmp_path / "h.jsonl",
-        [{"prompt": f"q {i}", "chosen": texts[2 * i], "rejected": texts[2 * i + 1]}
-         for i in range(40)],
-    )  # fmt: skip
+        [
+            {"prompt": f"q {i}", "chosen": texts[2 * i], "rejected": texts[2 * i + 1]}
+            for i in range(40)
+        ],
+    )
     monkeypatch.setattr(
         "sys.argv", ["rlaif", "mix", f"{data}=1,human=true", "-o", str(tmp_path / "m")]
     )
@@ -209,10 +222,17 @@ def test_a_tenth_of_people_is_enough_whatever_the_number() -> None:
     from rlaif.training.data import mix
 
     judged = rows("m", "mit") * 40
-    people_ = [TrainingRow(f"h{i}", [{"role": "user", "content": f"h {i}"}],
-                           [{"role": "assistant", "content": f"yes {i}"}],
-                           [{"role": "assistant", "content": "no"}], 1.0, "human")
-               for i in range(60)]  # fmt: skip
+    people_ = [
+        TrainingRow(
+            id=f"h{i}",
+            prompt=[{"role": "user", "content": f"h {i}"}],
+            chosen=[{"role": "assistant", "content": f"yes {i}"}],
+            rejected=[{"role": "assistant", "content": "no"}],
+            p_chosen=1.0,
+            source="human",
+        )
+        for i in range(60)
+    ]
     for count in range(20, 200):
         found, human = mix(judged[:count], people_, 0.1, 0)
         assert human / len(found) >= 0.1
@@ -221,8 +241,16 @@ def test_a_tenth_of_people_is_enough_whatever_the_number() -> None:
 
 def test_labels_of_a_judge_are_no_human_rows(tmp_path: Path) -> None:
     evidence = {"judge": "gpt-4o", "status": "decided"}
-    rows = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}", "p_chosen": 0.9,
-             **({"provenance": evidence} if i < 30 else {})} for i in range(32)]  # fmt: skip
+    rows = [
+        {
+            "prompt": f"q {i}",
+            "chosen": f"a {i}",
+            "rejected": f"b {i}",
+            "p_chosen": 0.9,
+            **({"provenance": evidence} if i < 30 else {}),
+        }
+        for i in range(32)
+    ]
     found, left_out = read_labeled(write_rows(tmp_path / "some.jsonl", rows))
     assert (len(found), left_out) == (2, 30)
     with pytest.raises(RlaifError, match="that people labeled"):
@@ -257,8 +285,9 @@ def test_where_a_model_lies_exempts_it_from_nothing(
         Path(name).mkdir(parents=True)
     assert names_of("llama-3-tests/qwen", ()) == ["qwen"]
     assert names_of("llama-3-tests/mine", ("meta-llama/Meta-Llama-3-8B",)) == [
-        "llama-3-tests/mine", "meta-llama/Meta-Llama-3-8B",
-    ]  # fmt: skip
+        "llama-3-tests/mine",
+        "meta-llama/Meta-Llama-3-8B",
+    ]
     used = preference_uses(rows("meta-llama/Meta-Llama-3-8B-Instruct"), {})
     book = load_licenses()
     assert check(book, used, names_of("llama-3-tests/qwen", ()))[0].trains == "forbidden"

@@ -73,8 +73,10 @@ def test_it_learns_what_it_is_shown_and_says_where_it_came_from(tmp_path: Path) 
         prompt = world.prompt()
         ids = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
-            add_generation_prompt=True, return_tensors="pt", return_dict=True,
-        )["input_ids"]  # fmt: skip
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )["input_ids"]
         out = model.generate(ids, max_new_tokens=30, do_sample=False)
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         thanked += read_response(prompt, text).polite > 0

@@ -24,12 +24,12 @@ BETA = 0.3
 def training_rows(probabilities: list[float]) -> list[TrainingRow]:
     return [
         TrainingRow(
-            str(i),
-            [{"role": "user", "content": pair.prompt}],
-            [{"role": "assistant", "content": pair.response_a}],
-            [{"role": "assistant", "content": pair.response_b}],
-            p,
-            "judge",
+            id=str(i),
+            prompt=[{"role": "user", "content": pair.prompt}],
+            chosen=[{"role": "assistant", "content": pair.response_a}],
+            rejected=[{"role": "assistant", "content": pair.response_b}],
+            p_chosen=p,
+            source="judge",
         )
         for i, (p, pair) in enumerate(
             zip(probabilities, World(3, "train").pairs(len(probabilities)), strict=True)
@@ -41,7 +41,9 @@ def trainer_for(tmp_path: Path, rows: list[TrainingRow], **changes) -> DPOTraine
     settings = DPOSettings(model="demo", beta=BETA, batch_size=len(rows), **changes)
     files = resolve_model("demo", embedded="policy")
     tokenizer = AutoTokenizer.from_pretrained(files.path)
-    return make_trainer(files, rows, settings, tmp_path / "out", tokenizer)
+    return make_trainer(
+        files=files, rows=rows, settings=settings, out=tmp_path / "out", tokenizer=tokenizer
+    )
 
 
 def log_ratio_difference(policy, reference, tokenizer, row: TrainingRow) -> torch.Tensor:

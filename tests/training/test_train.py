@@ -48,8 +48,24 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def arguments(run: Path, out: Path, *more: str) -> list[str]:
-    return ["rlaif", "train-dpo", str(run), "-o", str(out), "--model", "demo", "--batch-size", "4",
-            "--save-steps", "2", "--log-steps", "1", "--learning-rate", "1e-4", *more]  # fmt: skip
+    return [
+        "rlaif",
+        "train-dpo",
+        str(run),
+        "-o",
+        str(out),
+        "--model",
+        "demo",
+        "--batch-size",
+        "4",
+        "--save-steps",
+        "2",
+        "--log-steps",
+        "1",
+        "--learning-rate",
+        "1e-4",
+        *more,
+    ]
 
 
 def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
@@ -146,7 +162,9 @@ def fake_row(name: str, length: int) -> TrainingRow:
     prompt = [{"role": "user", "content": "p" * 10}]
     chosen = [{"role": "assistant", "content": "c" * length}]
     rejected = [{"role": "assistant", "content": "r"}]
-    return TrainingRow(name, prompt, chosen, rejected, 0.9, "judge")  # type: ignore[arg-type]
+    return TrainingRow(
+        id=name, prompt=prompt, chosen=chosen, rejected=rejected, p_chosen=0.9, source="judge"
+    )  # type: ignore[arg-type]
 
 
 def test_lengths_are_accounted_like_trl_treats_them() -> None:
@@ -210,9 +228,17 @@ def test_margin_and_human_rows_reach_the_account(tmp_path: Path) -> None:
     human = tmp_path / "human.jsonl"
     human.write_text('{"prompt": "q", "chosen": "x", "rejected": "y"}\n' * 30)
     settings = DPOSettings(
-        model="demo", batch_size=4, accumulate=2, min_margin=0.5, human=str(human),
-        human_fraction=0.25, human_p=0.8, schedule="constant", dtype="bfloat16", log_steps=1,
-    )  # fmt: skip
+        model="demo",
+        batch_size=4,
+        accumulate=2,
+        min_margin=0.5,
+        human=str(human),
+        human_fraction=0.25,
+        human_p=0.8,
+        schedule="constant",
+        dtype="bfloat16",
+        log_steps=1,
+    )
     result = train_dpo(run, tmp_path / "out", settings)
     assert result.account.labeled == len(rows)
     assert result.account.below_margin == len(rows) - len(sure) > 0

@@ -18,12 +18,17 @@ def test_a_pair_of_weight_three_is_trained_on_three_times(tmp_path: Path) -> Non
     data = write_rows(
         tmp_path / "pairs.jsonl",
         [
-            {"id": f"{name}-{i}", "prompt": f"q {i}", "response_a": f"a {i} {name}",
-             "response_b": f"b {i}", "weight": weight}
+            {
+                "id": f"{name}-{i}",
+                "prompt": f"q {i}",
+                "response_a": f"a {i} {name}",
+                "response_b": f"b {i}",
+                "weight": weight,
+            }
             for name, weight in weights.items()
             for i in range(40)
         ],
-    )  # fmt: skip
+    )
     judge = EngineSettings(engine="scripted", model="hashed")
     job = prepare(data, "demo", LabelSettings(judge=judge, template="demo"))
     run_label(job, tmp_path / "run", cache_path=tmp_path / "cache.sqlite")

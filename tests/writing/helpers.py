@@ -86,7 +86,12 @@ def generate(
 
 def prompts(folder: Path, count: int) -> str:
     rows: list[dict[str, Any]] = [{"id": f"p{i}", "prompt": f"question {i}"} for i in range(count)]
-    rows[1] = {"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
-                          {"role": "user", "content": "c"}]}  # fmt: skip
+    rows[1] = {
+        "prompt": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "c"},
+        ]
+    }
     rows[2] = {"text": "no prompt"}
     return write_rows(folder / "prompts.jsonl", rows)

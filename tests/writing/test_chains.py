@@ -78,9 +78,12 @@ def test_parts_come_in_the_order_of_their_chains(tmp_path: Path) -> None:
     ):
         engine = Watched(writer=echo, max_in_flight=5)
         runner = ChainRunner(
-            {"writer": Worker("f", engine)}, texts, verdicts,
-            on_rows=found.append, on_part=found.append,
-        )  # fmt: skip
+            {"writer": Worker("f", engine)},
+            texts,
+            verdicts,
+            on_rows=found.append,
+            on_part=found.append,
+        )
         runner.run(chain(i) for i in range(20))
     assert found == [
         [("part", {"chain": c, "part": i})] if i < 3 else [("end", {"chain": c})]
@@ -145,15 +148,50 @@ def test_an_error_of_a_chain_is_not_swallowed(tmp_path: Path) -> None:
 
 
 def test_what_a_text_is_kept_under_depends_on_model_prompt_and_sampling() -> None:
-    base = GenerationRequest("x", [1, 2], 10, 0.5, 0.9, 3)
+    base = GenerationRequest(
+        id="x", token_ids=[1, 2], max_tokens=10, temperature=0.5, top_p=0.9, seed=3
+    )
     keys = {
         text_key("m", base),
         text_key("n", base),
-        text_key("m", GenerationRequest("x", [1, 3], 10, 0.5, 0.9, 3)),
-        text_key("m", GenerationRequest("x", [1, 2], 11, 0.5, 0.9, 3)),
-        text_key("m", GenerationRequest("x", [1, 2], 10, 0.6, 0.9, 3)),
-        text_key("m", GenerationRequest("x", [1, 2], 10, 0.5, 0.8, 3)),
-        text_key("m", GenerationRequest("x", [1, 2], 10, 0.5, 0.9, 4)),
+        text_key(
+            "m",
+            GenerationRequest(
+                id="x", token_ids=[1, 3], max_tokens=10, temperature=0.5, top_p=0.9, seed=3
+            ),
+        ),
+        text_key(
+            "m",
+            GenerationRequest(
+                id="x", token_ids=[1, 2], max_tokens=11, temperature=0.5, top_p=0.9, seed=3
+            ),
+        ),
+        text_key(
+            "m",
+            GenerationRequest(
+                id="x", token_ids=[1, 2], max_tokens=10, temperature=0.6, top_p=0.9, seed=3
+            ),
+        ),
+        text_key(
+            "m",
+            GenerationRequest(
+                id="x", token_ids=[1, 2], max_tokens=10, temperature=0.5, top_p=0.8, seed=3
+            ),
+        ),
+        text_key(
+            "m",
+            GenerationRequest(
+                id="x", token_ids=[1, 2], max_tokens=10, temperature=0.5, top_p=0.9, seed=4
+            ),
+        ),
     }
     assert len(keys) == 7
-    assert text_key("m", GenerationRequest("y", [1, 2], 10, 0.5, 0.9, 3)) in keys
+    assert (
+        text_key(
+            "m",
+            GenerationRequest(
+                id="y", token_ids=[1, 2], max_tokens=10, temperature=0.5, top_p=0.9, seed=3
+            ),
+        )
+        in keys
+    )

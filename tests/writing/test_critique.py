@@ -72,9 +72,14 @@ def critique(
     settings = {"temperature": 0.0, **settings}
     cache = settings.pop("cache", folder / "cache")
     job = prepare_critique(
-        data, str(folder / "c.yaml"), SCRIPTED, CritiqueSettings(**settings),
-        templates="plain", judge=SCRIPTED, judge_template="demo",
-    )  # fmt: skip
+        data,
+        str(folder / "c.yaml"),
+        SCRIPTED,
+        CritiqueSettings(**settings),
+        templates="plain",
+        judge=SCRIPTED,
+        judge_template="demo",
+    )
     summary = run_writing(job, folder / out, cache_folder=cache)
     return summary, read(folder / out / "trace.jsonl")
 
@@ -115,8 +120,9 @@ def test_each_round_draws_a_principle_that_applies_and_ends_when_all_are_clear(
         assert clear == applicable, "it ends when every principle has had its say"
     pairs = read(tmp_path / "run" / "pairs.jsonl")
     assert [(p["id"], p["response_a"], p["response_b"]) for p in pairs] == [
-        ("a/1", "a x marks xy b", "a  marks  b"), ("c/1", "zebra", "ebra"),
-    ]  # fmt: skip
+        ("a/1", "a x marks xy b", "a  marks  b"),
+        ("c/1", "zebra", "ebra"),
+    ]
 
 
 def test_principles_are_drawn_by_seed_and_evenly(
@@ -139,8 +145,11 @@ def test_all_takes_each_principle_in_every_round(
     rows = [{"prompt": "p", "response": "w xxyy"}]
     _, (trace,) = critique(tmp_path, rows, rounds=2, principles="all")
     assert [(s["round"], s["principle"]) for s in trace["steps"]] == [
-        (1, "no-x"), (1, "no-y"), (2, "no-x"), (2, "no-y"),
-    ]  # fmt: skip
+        (1, "no-x"),
+        (1, "no-y"),
+        (2, "no-x"),
+        (2, "no-y"),
+    ]
     assert trace["final"] == "w"
 
 
@@ -218,10 +227,14 @@ def test_a_run_that_was_stopped_asks_nothing_twice(
     engines = use_writer(monkeypatch, scribe)
     (tmp_path / "c.yaml").write_text(CONSTITUTION)
     job = prepare_critique(
-        str(tmp_path / "rows.jsonl"), str(tmp_path / "c.yaml"), SCRIPTED,
-        CritiqueSettings(temperature=0.0, rounds=8), templates="plain", judge=SCRIPTED,
+        str(tmp_path / "rows.jsonl"),
+        str(tmp_path / "c.yaml"),
+        SCRIPTED,
+        CritiqueSettings(temperature=0.0, rounds=8),
+        templates="plain",
+        judge=SCRIPTED,
         judge_template="demo",
-    )  # fmt: skip
+    )
     for after in (2, 7, 20):
         seen = 0
 
@@ -248,9 +261,10 @@ def test_depth_goes_on_through_a_revision(tmp_path: Path, monkeypatch: pytest.Mo
     _, (trace,) = critique(tmp_path, [row], rounds=4)
     assert trace["origin"]["depth"] == 6
     job = prepare(
-        str(tmp_path / "run" / "pairs.jsonl"), str(tmp_path / "c.yaml"),
+        str(tmp_path / "run" / "pairs.jsonl"),
+        str(tmp_path / "c.yaml"),
         LabelSettings(judge=SCRIPTED, template="demo"),
-    )  # fmt: skip
+    )
     run_label(job, tmp_path / "labels")
     found = [
         row["provenance"]["depth"]
@@ -298,9 +312,14 @@ def test_a_constitution_without_critiques_is_refused(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "r.jsonl", [{"prompt": "p", "response": "r"}])
     with pytest.raises(RlaifError, match="no principle of 'c' has a critique"):
         prepare_critique(
-            data, str(tmp_path / "c.yaml"), SCRIPTED, CritiqueSettings(), templates="plain",
-            judge=SCRIPTED, judge_template="demo",
-        )  # fmt: skip
+            data,
+            str(tmp_path / "c.yaml"),
+            SCRIPTED,
+            CritiqueSettings(),
+            templates="plain",
+            judge=SCRIPTED,
+            judge_template="demo",
+        )
 
 
 def test_what_the_demo_writer_is_to_learn_leaves_no_flaw() -> None:
@@ -328,10 +347,24 @@ def revise(folder: Path, temperature: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "sys.argv",
-            ["rlaif", "critique", data, "-c", "demo", "-o", str(folder / "run"), "--rounds", "6",
-             "--judge-engine", "packed", "--temperature", temperature, "--cache",
-             str(folder / "cache")],
-        )  # fmt: skip
+            [
+                "rlaif",
+                "critique",
+                data,
+                "-c",
+                "demo",
+                "-o",
+                str(folder / "run"),
+                "--rounds",
+                "6",
+                "--judge-engine",
+                "packed",
+                "--temperature",
+                temperature,
+                "--cache",
+                str(folder / "cache"),
+            ],
+        )
         with pytest.raises(SystemExit) as done:
             main()
         assert done.value.code == 0

@@ -66,9 +66,13 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
 
         try:
             generate(
-                data, tmp_path / "cut", teachers, GenerateSettings(), cache=tmp_path / "other",
+                data,
+                tmp_path / "cut",
+                teachers,
+                GenerateSettings(),
+                cache=tmp_path / "other",
                 on_progress=stop,
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             stops += 1
     assert stops >= 3
@@ -140,9 +144,14 @@ def test_the_judge_keeps_the_best_of_n(tmp_path: Path, monkeypatch: pytest.Monke
     everything = generate(data, tmp_path / "all", [teacher(n=6)], GenerateSettings())
     assert everything.counts["completions"] == 240
     summary = generate(
-        data, tmp_path / "best", [teacher(n=6)], GenerateSettings(keep=1),
-        constitution=str(constitution), judge=SCRIPTED, template="demo",
-    )  # fmt: skip
+        data,
+        tmp_path / "best",
+        [teacher(n=6)],
+        GenerateSettings(keep=1),
+        constitution=str(constitution),
+        judge=SCRIPTED,
+        template="demo",
+    )
     assert summary.counts["passed_over"] == 200
     for whole, kept in zip(
         read(tmp_path / "all" / "candidates.jsonl"),
@@ -178,9 +187,14 @@ def test_the_best_is_not_beaten_by_another_head_to_head(
     )
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
     generate(
-        data, tmp_path / "run", [teacher(n=3)], GenerateSettings(keep=1),
-        constitution=str(constitution), judge=SCRIPTED, template="demo",
-    )  # fmt: skip
+        data,
+        tmp_path / "run",
+        [teacher(n=3)],
+        GenerateSettings(keep=1),
+        constitution=str(constitution),
+        judge=SCRIPTED,
+        template="demo",
+    )
     (row,) = read(tmp_path / "run" / "candidates.jsonl")
     assert row["completions"][0]["content"] == "bravo two"
 
@@ -258,9 +272,23 @@ def test_the_command_reads_a_model_with_its_own_settings(
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": f"q {i}"} for i in range(3)])
     monkeypatch.setattr(
         "sys.argv",
-        ["rlaif", "generate", data, "-m", "one,n=2,temperature=0.5", "-m", "two", "-n", "3",
-         "--engine", "scripted", "-o", str(tmp_path / "run"), "--json"],
-    )  # fmt: skip
+        [
+            "rlaif",
+            "generate",
+            data,
+            "-m",
+            "one,n=2,temperature=0.5",
+            "-m",
+            "two",
+            "-n",
+            "3",
+            "--engine",
+            "scripted",
+            "-o",
+            str(tmp_path / "run"),
+            "--json",
+        ],
+    )
     with pytest.raises(SystemExit) as done:
         main()
     assert done.value.code == 0
@@ -313,10 +341,11 @@ def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) ->
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     greedy = generate(
-        data, tmp_path / "greedy",
+        data,
+        tmp_path / "greedy",
         [Teacher(policy, Sampling(n=1, temperature=0, max_tokens=40))],
         GenerateSettings(keep_unfinished=True),
-    )  # fmt: skip
+    )
     assert greedy.counts["completions"] == 12
     tokenizer = AutoTokenizer.from_pretrained(demo_model("policy"))
     model = AutoModelForCausalLM.from_pretrained(demo_model("policy"))
@@ -355,8 +384,10 @@ def test_requests_carry_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyP
     use_writer(monkeypatch, writer)
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
     generate(
-        data, tmp_path / "run", [teacher(n=3, temperature=0.4, top_p=0.8, max_tokens=77)],
+        data,
+        tmp_path / "run",
+        [teacher(n=3, temperature=0.4, top_p=0.8, max_tokens=77)],
         GenerateSettings(),
-    )  # fmt: skip
+    )
     assert {(r.temperature, r.top_p, r.max_tokens) for r in seen} == {(0.4, 0.8, 77)}
     assert len({r.seed for r in seen}) == 3

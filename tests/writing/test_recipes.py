@@ -82,14 +82,19 @@ def test_steps_run_once_and_a_change_runs_what_depends_on_it(
     # A changed constitution: the labels alone.
     (tmp_path / "c.yaml").write_text(CONSTITUTION.replace("is one", "is two"))
     assert states(recipe, work) == {
-        "candidates": "done", "other": "done", "guard": "done", "labels": "to run again (changed)",
-    }  # fmt: skip
+        "candidates": "done",
+        "other": "done",
+        "guard": "done",
+        "labels": "to run again (changed)",
+    }
     (tmp_path / "c.yaml").write_text(CONSTITUTION)
     # A changed value: its step and what stands on it.
     assert states(recipe, work, n="4") == {
-        "candidates": "to run again (changed)", "other": "done",
-        "guard": "to run again (after candidates)", "labels": "to run again (after candidates)",
-    }  # fmt: skip
+        "candidates": "to run again (changed)",
+        "other": "done",
+        "guard": "to run again (after candidates)",
+        "labels": "to run again (after candidates)",
+    }
     # Changed prompts: everything; and the old results are still there for the old ones.
     before = (tmp_path / "prompts.jsonl").read_text()
     (tmp_path / "prompts.jsonl").write_text(before + '{"prompt": "one more"}\n')
@@ -104,8 +109,13 @@ def test_a_step_that_fails_stops_the_recipe_with_its_place_and_later_goes_on(
     same = RECIPE.replace("n: $n}", "n: $n, near_duplicate: 1.0, temperature: 0.1}")
     same = same.replace("floor: 0.5", "floor: 0.5, depth: 0")
     recipe = write(tmp_path, same.replace("floor: $floor", "floor: $floor, max_depth: $depth"))
-    arguments = [str(recipe), "--set", f"prompts={tmp_path / 'prompts.jsonl'}",
-                 "-o", str(tmp_path / "work")]  # fmt: skip
+    arguments = [
+        str(recipe),
+        "--set",
+        f"prompts={tmp_path / 'prompts.jsonl'}",
+        "-o",
+        str(tmp_path / "work"),
+    ]
     code, _, err = run(monkeypatch, capfd, *arguments)
     assert code == 2
     assert "the guard tripped" in err
@@ -164,8 +174,9 @@ after:
     assert by_name["round-1.samples"].arguments["model"] == ["base,n=2", "other"]
     assert by_name["round-2.samples"].arguments["model"] == ["@round-1.policy,n=2", "other"]
     assert by_name["round-2.mixed"].arguments["input"] == [
-        "@round-2.samples=0.8", "prompts.jsonl=0.2",
-    ]  # fmt: skip
+        "@round-2.samples=0.8",
+        "prompts.jsonl=0.2",
+    ]
     assert by_name["round-2.policy"].arguments["input"] == "@round-2.mixed"
     assert by_name["answers"].needs == ["round-2.policy"]
     steps = {p.step.name: p for p in plan(loaded, tmp_path / "w", _commands())}
@@ -252,8 +263,9 @@ def test_what_is_wrong_with_a_recipe_is_said_with_its_place(
     with pytest.raises(RlaifError, match=message):
         plan(
             load_recipe(str(recipe), {"prompts": str(tmp_path / "prompts.jsonl")}),
-            tmp_path / "w", _commands(),
-        )  # fmt: skip
+            tmp_path / "w",
+            _commands(),
+        )
 
 
 def test_a_mix_takes_shares_of_steps_and_files(tmp_path: Path) -> None:
@@ -268,8 +280,9 @@ steps:
     )
     steps = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
     assert steps[1].argv[1:3] == [
-        f"{steps[0].folder}/candidates.jsonl=0.75", f"{tmp_path}/prompts.jsonl=0.25",
-    ]  # fmt: skip
+        f"{steps[0].folder}/candidates.jsonl=0.75",
+        f"{tmp_path}/prompts.jsonl=0.25",
+    ]
     assert steps[2].argv[1] == str(steps[1].folder)
     recipe.write_text(recipe.read_text().replace("=0.25", "=0.5"))
     other = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
@@ -291,8 +304,13 @@ def test_a_reason_lets_a_recipe_go_on_and_runs_nothing_again(
     text = RECIPE.replace("floor: 0.5}", 'floor: 1.0, override: ""}')
     text = text.replace("floor: $floor}", "max_depth: 0, override: $override}")
     recipe = write(tmp_path, text)
-    arguments = [str(recipe), "--set", f"prompts={tmp_path / 'prompts.jsonl'}", "-o",
-                 str(tmp_path / "work")]  # fmt: skip
+    arguments = [
+        str(recipe),
+        "--set",
+        f"prompts={tmp_path / 'prompts.jsonl'}",
+        "-o",
+        str(tmp_path / "work"),
+    ]
     code, _, err = run(monkeypatch, capfd, *arguments)
     assert code == 2
     assert "1 synthetic generations deep, over 0" in err

@@ -345,10 +345,11 @@ def test_the_demo_writer_makes_prompts_of_its_world(tmp_path: Path) -> None:
     seeds = sorted({world.prompt() for _ in range(20)})
     data = write_rows(tmp_path / "seeds.jsonl", [{"prompt": text} for text in seeds])
     job = prepare_synthesis(
-        data, EngineSettings(model="demo-writer"),
+        data,
+        EngineSettings(model="demo-writer"),
         SynthesisSettings(count=30, shown=3, shown_new=1, rouge=0.95, max_tokens=120),
         recipes=("demo",),
-    )  # fmt: skip
+    )
     run_writing(job, tmp_path / "run", cache_folder=tmp_path / "cache")
     rows = read(tmp_path / "run" / "prompts.jsonl")
     new = [r["prompt"][0]["content"] for r in rows if r["recipe"]]

@@ -25,9 +25,13 @@ def test_targets_by_length_and_language_need_no_judge(
         order = iter(range(10**6))
         name = target.replace(":", "-")
         generate(
-            data, tmp_path / name, [teacher(n=4)], GenerateSettings(keep=1, near_duplicate=1.0),
-            targets=[target], cache=tmp_path / f"cache-{name}",
-        )  # fmt: skip
+            data,
+            tmp_path / name,
+            [teacher(n=4)],
+            GenerateSettings(keep=1, near_duplicate=1.0),
+            targets=[target],
+            cache=tmp_path / f"cache-{name}",
+        )
         (row,) = read(tmp_path / name / "candidates.jsonl")
         assert len(row["completions"][0]["content"].split()) == expected
     texts = ["the house is very large", "das Haus ist sehr schön", "la maison est très belle"]
@@ -36,9 +40,13 @@ def test_targets_by_length_and_language_need_no_judge(
     for language, expected in (("de", 1), ("fr", 2), ("en", 0)):
         other = iter(range(10**6))
         generate(
-            data, tmp_path / language, [teacher(n=3)], GenerateSettings(keep=1),
-            targets=[f"language:{language}"], cache=tmp_path / f"cache-{language}",
-        )  # fmt: skip
+            data,
+            tmp_path / language,
+            [teacher(n=3)],
+            GenerateSettings(keep=1),
+            targets=[f"language:{language}"],
+            cache=tmp_path / f"cache-{language}",
+        )
         (row,) = read(tmp_path / language / "candidates.jsonl")
         assert row["completions"][0]["content"] == texts[expected]
     constitution = tmp_path / "c.yaml"
@@ -49,9 +57,14 @@ def test_targets_by_length_and_language_need_no_judge(
     third = iter(range(10**6))
     use_writer(monkeypatch, lambda text, request: ["a b c d e", "f g h", "i j k l m"][next(third)])
     summary = generate(
-        data, tmp_path / "check", [teacher(n=3)], GenerateSettings(keep=1),
-        constitution=str(constitution), targets=["principle:brief"], cache=tmp_path / "cache-c",
-    )  # fmt: skip
+        data,
+        tmp_path / "check",
+        [teacher(n=3)],
+        GenerateSettings(keep=1),
+        constitution=str(constitution),
+        targets=["principle:brief"],
+        cache=tmp_path / "cache-c",
+    )
     (row,) = read(tmp_path / "check" / "candidates.jsonl")
     assert row["completions"][0]["content"] == "f g h"
     assert summary.counts["sum of all: principle:brief"] == pytest.approx(1 / 3)
@@ -77,10 +90,15 @@ def test_drawing_towards_a_principle_lowers_what_it_forbids(tmp_path: Path) -> N
 
     generate(data, tmp_path / "plain", [policy], GenerateSettings())
     generate(
-        data, tmp_path / "drawn", [policy], GenerateSettings(keep=1), constitution="demo",
-        judge=EngineSettings(engine="packed", model="demo"), template="demo",
+        data,
+        tmp_path / "drawn",
+        [policy],
+        GenerateSettings(keep=1),
+        constitution="demo",
+        judge=EngineSettings(engine="packed", model="demo"),
+        template="demo",
         targets=["principle:be-concise"],
-    )  # fmt: skip
+    )
     assert len(read(tmp_path / "drawn" / "candidates.jsonl")) == len(
         read(tmp_path / "plain" / "candidates.jsonl")
     )

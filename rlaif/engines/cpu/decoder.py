@@ -104,19 +104,31 @@ def _read(layer: Any) -> Layer:
     heads, groups = q.out_features // head, k.out_features // head
     norms = None
     if "q_norm" in inside:
-        of_q, of_k = (_vector(n).expand(c, head) for n, c in
-                      ((attention.q_norm, heads), (attention.k_norm, groups)))  # fmt: skip
+        of_q, of_k = (
+            _vector(n).expand(c, head)
+            for n, c in ((attention.q_norm, heads), (attention.k_norm, groups))
+        )
         norms = torch.cat((of_q, of_k)).contiguous()
     biases = [m.bias for m in (q, k, v)]
     bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
     up_gate = torch.stack((panels(gate.weight), panels(up.weight)), 1)
     return Layer(
-        heads, groups, head, width, inner, float(attention.scaling),
-        _vector(layer.input_layernorm), panels(q.weight, k.weight, v.weight), bias, norms,
-        panels(attention.o_proj.weight),
-        _vector(layer.post_attention_layernorm), up_gate.contiguous(), panels(down.weight),
-        eps.pop(),
-    )  # fmt: skip
+        heads=heads,
+        groups=groups,
+        head=head,
+        width=width,
+        inner=inner,
+        scale=float(attention.scaling),
+        norm=_vector(layer.input_layernorm),
+        qkv=panels(q.weight, k.weight, v.weight),
+        bias=bias,
+        head_norms=norms,
+        mix=panels(attention.o_proj.weight),
+        feed_norm=_vector(layer.post_attention_layernorm),
+        up_gate=up_gate.contiguous(),
+        down=panels(down.weight),
+        eps=eps.pop(),
+    )
 
 
 class Asking:
@@ -198,36 +210,97 @@ class Pass:
         q = _buffer(asking.queries, layer.heads * layer.head)
         cos, sin = self._rotary
         if last:
-            self._project(layer, x, new, (cos, sin), None, kv[self._past :], q_panels, kv_panels)
+            self._project(
+                layer=layer,
+                x=x,
+                rows=new,
+                rotary=(cos, sin),
+                q=None,
+                kv=kv[self._past :],
+                first=q_panels,
+                count=kv_panels,
+            )
             x = _padded(x[self._answers])
             rotary = cos[self._answers], sin[self._answers]
-            self._project(layer, x, asking.queries, rotary, q, None, 0, q_panels)
+            self._project(
+                layer=layer,
+                x=x,
+                rows=asking.queries,
+                rotary=rotary,
+                q=q,
+                kv=None,
+                first=0,
+                count=q_panels,
+            )
         else:
-            self._project(layer, x, new, (cos, sin), q, kv[self._past :], 0, q_panels + kv_panels)
+            self._project(
+                layer=layer,
+                x=x,
+                rows=new,
+                rotary=(cos, sin),
+                q=q,
+                kv=kv[self._past :],
+                first=0,
+                count=q_panels + kv_panels,
+            )
         keys = torch.empty(asking.blocks * KEYS * half, dtype=torch.float32)
         threads.run(
-            kernels.lay_out, kernels.LAY_OUT, asking.blocks,
-            kv=kv, old=kv if old is None else old, stride=kv.shape[1], path=self._path,
-            past=self._past, tokens=self._tokens, heads=layer.groups, head=layer.head, keys=keys,
-        )  # fmt: skip
+            kernels.lay_out,
+            kernels.LAY_OUT,
+            asking.blocks,
+            kv=kv,
+            old=kv if old is None else old,
+            stride=kv.shape[1],
+            path=self._path,
+            past=self._past,
+            tokens=self._tokens,
+            heads=layer.groups,
+            head=layer.head,
+            keys=keys,
+        )
         out = _buffer(asking.queries, layer.heads * layer.head)
         threads.run(
-            kernels.attend, kernels.ATTEND, layer.heads * asking.pieces,
+            kernels.attend,
+            kernels.ATTEND,
+            layer.heads * asking.pieces,
             kernels.attend_room(layer.head),
-            queries=asking.queries, index=asking.index, q=q, q_stride=q.shape[1],
-            group=layer.heads // layer.groups, head=layer.head, ends=asking.ends,
-            least=asking.least, most=asking.most, blocks=asking.blocks, keys=keys,
-            values=kv[0, half:], stride=kv.shape[1], out=out, out_stride=out.shape[1],
-            pieces=asking.pieces, scale=layer.scale,
-        )  # fmt: skip
+            queries=asking.queries,
+            index=asking.index,
+            q=q,
+            q_stride=q.shape[1],
+            group=layer.heads // layer.groups,
+            head=layer.head,
+            ends=asking.ends,
+            least=asking.least,
+            most=asking.most,
+            blocks=asking.blocks,
+            keys=keys,
+            values=kv[0, half:],
+            stride=kv.shape[1],
+            out=out,
+            out_stride=out.shape[1],
+            pieces=asking.pieces,
+            scale=layer.scale,
+        )
         block = piece(asking.queries)
         threads.run(
-            kernels.feed, kernels.FEED, -(-asking.queries // block),
+            kernels.feed,
+            kernels.FEED,
+            -(-asking.queries // block),
             kernels.feed_room(block, layer.width),
-            x=x, width=layer.width, rows=asking.queries, block=block, attended=out,
-            attended_width=out.shape[1], mix=layer.mix, norm=layer.feed_norm, inner=layer.inner,
-            up_gate=layer.up_gate, down=layer.down, eps=layer.eps,
-        )  # fmt: skip
+            x=x,
+            width=layer.width,
+            rows=asking.queries,
+            block=block,
+            attended=out,
+            attended_width=out.shape[1],
+            mix=layer.mix,
+            norm=layer.feed_norm,
+            inner=layer.inner,
+            up_gate=layer.up_gate,
+            down=layer.down,
+            eps=layer.eps,
+        )
         return x, kv
 
     def _project(
@@ -248,18 +321,31 @@ class Pass:
         if q is None:
             norms = None if norms is None else norms[layer.heads :]
         threads.run(
-            kernels.project, kernels.PROJECT, -(-rows // block),
+            kernels.project,
+            kernels.PROJECT,
+            -(-rows // block),
             kernels.project_room(block, layer.width),
-            x=x, width=layer.width, rows=rows, block=block, norm=layer.norm,
-            panels=layer.qkv[first:], outputs=count * PANEL,
+            x=x,
+            width=layer.width,
+            rows=rows,
+            block=block,
+            norm=layer.norm,
+            panels=layer.qkv[first:],
+            outputs=count * PANEL,
             bias=0 if bias is None else bias[first * PANEL :],
-            out=0 if q is None else q, out_stride=0 if q is None else q.shape[1],
-            out_panels=q_panels, more=0 if kv is None else kv,
+            out=0 if q is None else q,
+            out_stride=0 if q is None else q.shape[1],
+            out_panels=q_panels,
+            more=0 if kv is None else kv,
             more_stride=0 if kv is None else kv.shape[1],
-            heads=0 if q is None else layer.heads, more_heads=0 if kv is None else layer.groups,
-            head=layer.head, head_norms=0 if norms is None else norms, cos=rotary[0],
-            sin=rotary[1], eps=layer.eps,
-        )  # fmt: skip
+            heads=0 if q is None else layer.heads,
+            more_heads=0 if kv is None else layer.groups,
+            head=layer.head,
+            head_norms=0 if norms is None else norms,
+            cos=rotary[0],
+            sin=rotary[1],
+            eps=layer.eps,
+        )
 
 
 class CpuDecoder:
@@ -318,8 +404,14 @@ def fit(base: Any, longest: int) -> CpuDecoder | None:
         if not all(_agrees(base, start, min(_PROBE, longest)) for start in starts):
             return None
     except (
-        AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
-    ):  # fmt: skip
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return None  # made of other parts
     layers = []
     try:

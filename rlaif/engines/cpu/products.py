@@ -40,9 +40,21 @@ class NormedProduct:
         out = torch.empty(rows + ROWS, self._columns, dtype=torch.float32)
         block = piece(rows)
         threads.run(
-            kernels.project, kernels.PROJECT, -(-rows // block), kernels.project_room(block, depth),
-            x=x.contiguous(), width=depth, rows=rows, block=block, norm=self._norm,
-            panels=self._panels, outputs=self._columns, out=out, out_stride=self._columns,
-            out_panels=self._columns // PANEL, cos=self._nothing, sin=self._nothing,
-        )  # fmt: skip
+            kernels.project,
+            kernels.PROJECT,
+            -(-rows // block),
+            kernels.project_room(block, depth),
+            x=x.contiguous(),
+            width=depth,
+            rows=rows,
+            block=block,
+            norm=self._norm,
+            panels=self._panels,
+            outputs=self._columns,
+            out=out,
+            out_stride=self._columns,
+            out_panels=self._columns // PANEL,
+            cos=self._nothing,
+            sin=self._nothing,
+        )
         return out[:rows]

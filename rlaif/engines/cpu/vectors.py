@@ -207,8 +207,10 @@ def gate(_context: Any, row: Any, other: Any, out: Any) -> Any:
         zero, one = _constant(0.0), _constant(1.0)
         for i in range(0, PANEL, LANES):
             x = builder.load(_place(builder, g, _I64(i)), align=4)
-            small = _exp(builder, _call(builder, f"llvm.minnum.v{LANES}f32", _VECTOR, x,
-                                        builder.fsub(zero, x)))  # fmt: skip
+            small = _exp(
+                builder,
+                _call(builder, f"llvm.minnum.v{LANES}f32", _VECTOR, x, builder.fsub(zero, x)),
+            )
             # sigmoid(x) = 1 / (1 + e) for x of 0 or more and e / (1 + e) below, e = exp(-|x|).
             upper = builder.select(builder.fcmp_ordered(">=", x, zero), one, small)
             sigmoid = builder.fdiv(upper, builder.fadd(one, small))

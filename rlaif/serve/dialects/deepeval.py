@@ -55,11 +55,11 @@ class GEval:
             raise NotUnderstood(f"the parameters are {parameters[:60]!r}")
         named = [re.sub(r"^\s*\d+[.)]\s*", "", line) for line in steps.splitlines() if line.strip()]
         return _Scaled(
-            conversation(prompt),
-            turn("assistant", output.rstrip()),
-            named_principles(",".join(named), constitution),
-            int(scale.group(1)),
-            int(scale.group(2)),
+            prompt=conversation(prompt),
+            response=turn("assistant", output.rstrip()),
+            principles=named_principles(",".join(named), constitution),
+            low=int(scale.group(1)),
+            high=int(scale.group(2)),
         )
 
     def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
@@ -76,9 +76,13 @@ class _Scaled(Single):
     """A response to be scored on a scale of whole numbers."""
 
     def __init__(
-        self, prompt: list[Message], response: list[Message], principles: list[str] | None,
-        low: int, high: int,
-    ) -> None:  # fmt: skip
+        self,
+        prompt: list[Message],
+        response: list[Message],
+        principles: list[str] | None,
+        low: int,
+        high: int,
+    ) -> None:
         super().__init__(prompt, response, principles)
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)

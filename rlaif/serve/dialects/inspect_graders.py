@@ -47,17 +47,26 @@ class InspectGraders:
         if "[BEGIN DATA]" + _STARS in text:
             prompt, expert, answer = between(
                 text,
-                ("[BEGIN DATA]" + _STARS + "[Question]: ", _STARS + "[Expert]: ",
-                 _STARS + "[Submission]: ", _STARS + "[END DATA]"),
-            )  # fmt: skip
-            return Pairwise(conversation(prompt), turn("assistant", answer),
-                            turn("assistant", expert))  # fmt: skip
+                (
+                    "[BEGIN DATA]" + _STARS + "[Question]: ",
+                    _STARS + "[Expert]: ",
+                    _STARS + "[Submission]: ",
+                    _STARS + "[END DATA]",
+                ),
+            )
+            return Pairwise(
+                conversation(prompt), turn("assistant", answer), turn("assistant", expert)
+            )
         stars = "\n***\n"
         prompt, answer, criterion = between(
             text,
-            ("[BEGIN DATA]" + stars + "[Task]: ", stars + "[Submission]: ",
-             stars + "[Criterion]: ", stars + "[END DATA]"),
-        )  # fmt: skip
+            (
+                "[BEGIN DATA]" + stars + "[Task]: ",
+                stars + "[Submission]: ",
+                stars + "[Criterion]: ",
+                stars + "[END DATA]",
+            ),
+        )
         names = named_principles(criterion, constitution)
         return Single(conversation(prompt), turn("assistant", answer), names)
 

@@ -80,9 +80,13 @@ class SelectBest:
         text = question(messages)
         criteria, stated, texts = between(
             text,
-            ("best fits the following criteria: ", "\n\nHere are the ", " pieces of text:\n\n",
-             "\n\nOutput the index of the text that best fits the criteria."),
-        )  # fmt: skip
+            (
+                "best fits the following criteria: ",
+                "\n\nHere are the ",
+                " pieces of text:\n\n",
+                "\n\nOutput the index of the text that best fits the criteria.",
+            ),
+        )
         word, colon, prompt = criteria.partition(":")
         if not colon or word.strip().lower() != "prompt" or not prompt.strip():
             raise NotUnderstood(f"the criteria {criteria[:60]!r} do not begin with 'prompt: '")

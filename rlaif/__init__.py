@@ -6,13 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlaif.judge import Judge, collect
-    from rlaif.remote import RemoteJudge
+    from rlaif.api.judge import Judge, collect
+    from rlaif.api.remote import RemoteJudge
 
 __version__ = "0.1.0"
 __all__ = ["Judge", "RemoteJudge", "__version__", "collect"]
 
-_HOMES = {"Judge": "rlaif.judge", "RemoteJudge": "rlaif.remote", "collect": "rlaif.judge"}
+_HOMES = {
+    "Judge": "rlaif.api.judge",
+    "RemoteJudge": "rlaif.api.remote",
+    "collect": "rlaif.api.judge",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 CLEAR = 0.2
 """The margin |2p - 1| from which a single answer counts as an opinion."""
@@ -259,3 +259,40 @@ class Rejected:
     place: str
     reason: str
     row: Mapping[str, object] = field(default_factory=dict)
+
+
+class Codec(Protocol):
+    """A model's own text rendering: its chat template and its tokenizer."""
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, opened for the assistant's answer.
+
+        Special tokens written out inside a message stay text: data cannot open a turn.
+        """
+
+    def encode_branches(
+        self, shared: str, tails: Sequence[str], fixed: int = 0
+    ) -> tuple[list[int], list[list[int]]]:
+        """Token ids of one-message conversations `shared + tail`, one for each tail.
+
+        Args:
+            fixed: how many characters at the end of `shared` never change; 0 where the tails
+                are not going to come back.
+
+        Returns:
+            The ids that all of them begin with, and the ids that each goes on with (at least
+            one): joined, they are exactly `encode_chat` of the whole.
+        """
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text that continues an answer."""
+
+    def spellings(self, label: str) -> tuple[int, ...]:
+        """Every single token that spells `label`, with or without white space around it."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of generated tokens, without special tokens."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""

@@ -15,14 +15,14 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from rlaif.cli.output import quiet_libraries, table
+from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine, EngineSettings, create_engine
-from rlaif.pipeline.job import LabelJob, prepare
-from rlaif.pipeline.label import Labeler
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.store.cache import VerdictCache
-from rlaif.store.run_directory import RunDirectory
+from rlaif.labeling.job import LabelJob, prepare
+from rlaif.labeling.labeler import Labeler
+from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.directory import RunDirectory
+from rlaif.store.verdict_cache import VerdictCache
 
 
 def verdicts_per_second(job: LabelJob, engine: Engine, folder: Path) -> float:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rlaif.cli.output import quiet_libraries, table
+from rlaif.cli.common.output import quiet_libraries, table
 
 SHARD_ROWS = 1000
 
@@ -45,8 +45,8 @@ def write_constitution(path: Path, principles: int) -> None:
 def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
     """Label, then ask for the same again; in this process, or by labelers beside it."""
     from rlaif.engines.base import EngineSettings
-    from rlaif.pipeline.job import prepare, run_label
-    from rlaif.pipeline.settings import LabelSettings
+    from rlaif.labeling.job import prepare, run_label
+    from rlaif.labeling.settings import LabelSettings
 
     judge = EngineSettings(
         engine="scripted", model="hashed", max_in_flight=256, data_parallel_size=labelers or 1

@@ -54,7 +54,7 @@ from peers.served import LABELERS, run_http, run_labeler
 from rlaif.benchmark.measure import Timing, against_limit, workload_settings, write_job
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
-from rlaif.cli.output import quiet_libraries, table
+from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.engines.base import create_engine
 
 CONTENDERS = (

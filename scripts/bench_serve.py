@@ -23,15 +23,15 @@ from pathlib import Path
 
 import httpx
 
+from rlaif.api.judge import Judge
+from rlaif.api.remote import RemoteJudge
+from rlaif.api.setup import JudgeSettings, prepare_judge, with_defaults
 from rlaif.benchmark.shapes import write_judge
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine, EngineSettings, create_engine
-from rlaif.judge import Judge
-from rlaif.pipeline.judge_setup import JudgeSettings, prepare_judge, with_defaults
+from rlaif.judging.prefix_order import common_length
+from rlaif.judging.questions import plan, principles_for
 from rlaif.records import ChoiceRequest, Pair
-from rlaif.remote import RemoteJudge
-from rlaif.stages.ordering import common_length
-from rlaif.stages.questions import plan, principles_for
 
 PORT = 8377
 

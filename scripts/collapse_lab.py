@@ -27,8 +27,8 @@ from collapse.preferences import loop
 from collapse.quota import GROUP, shares
 from collapse.regression import regression
 
-from rlaif.stages.novelty import words
-from rlaif.stages.tails import kept, tail
+from rlaif.text.novelty import words
+from rlaif.text.tails import kept, tail
 
 ROUNDS = 15
 EXPERIMENTS = ("regression", "language", "preferences", "quota")

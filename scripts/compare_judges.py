@@ -17,17 +17,17 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from rlaif.cli.output import quiet_libraries, table
+from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.demo.measure import to_pair
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings, create_engine
-from rlaif.evaluation.intervals import share
-from rlaif.pipeline.rendering import Renderer
-from rlaif.prompts import load_judge_template
+from rlaif.evaluation.stats.intervals import share
+from rlaif.judging.questions import plan
+from rlaif.judging.rendering import Renderer
+from rlaif.judging.verdicts import read_verdict
 from rlaif.records import ChoiceResult, Verdict
-from rlaif.stages.questions import plan
-from rlaif.stages.verdicts import read_verdict
+from rlaif.templates.judge import load_judge_template
 
 PRINCIPLE_FIRST = {
     "demo": "{{principle}}\n{{conversation}}\nA: {{first}}\nB: {{second}}",

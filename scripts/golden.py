@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 TIMED = re.compile(
-    r"seconds|per_second|^elapsed|_at$|^time$|^created|^started|^finished|versions?$|^python$|hours|"
+    r"seconds|runtime|per_second|^elapsed|_at$|^time$|^created|^started|^finished|versions?$|^python$|hours|"
     r"per_label|cost|money|^idle|cpu|memory|rates?$|address|_hash$|^hash$|digest|fingerprint|"
     r"^id$|^key$|prompt_id|^path$|^date$|^written$|limit_fraction|platform|machine"
 )
 KEPT = re.compile(r"^(id|label_hash)$")
+
+TREE = os.environ.get("PYTHONPATH", "")
 
 CONSTITUTION = """\
 schema: 1
@@ -92,7 +94,7 @@ label-generated: label runs/generated/candidates.jsonl -c c.yaml {S} -o runs/lab
 critique: critique pairs.jsonl -c c.yaml --engine scripted --model hashed --judge hashed --rounds 2 -o runs/critique --json --cache texts --limit 30
 synth: synth-prompts prompts.jsonl --engine scripted -m hashed --count 10 -o runs/synth --json --cache texts
 mix: mix runs/plain=0.7 labeled.jsonl=0.3,human=true -o runs/mix --json
-mix-text: mix runs/plain labeled.jsonl -o runs/mix2 --total 100
+mix-text: mix runs/plain=0.5 labeled.jsonl=0.5 -o runs/mix2 --total 60 --min-human 0
 audit: audit runs/mix --against labeled.jsonl --json
 audit-text: audit runs/plain
 guard: guard runs/plain --reference labeled.jsonl --json
@@ -193,7 +195,7 @@ PACKED = """
 dpo: train-dpo runs/plain --model demo -o policies/x --learning-rate 1e-4 --min-margin 0.6
 packed: label pairs.jsonl -c demo --engine packed -o runs/packed --limit 40 --json --cache pk.sqlite
 packed-eval: eval labeled.jsonl -c demo --engine packed -o evals/packed --limit 40 --json --cache pk.sqlite
-packed-generate: generate prompts.jsonl --engine transformers -m demo -n 1 --max-tokens 24 -o runs/packedgen --limit 4 --json --cache texts2
+packed-generate: generate prompts.jsonl --engine transformers -m demo -n 1 --keep-unfinished --max-tokens 24 -o runs/packedgen --limit 4 --json --cache texts2
 packed-critique: critique pairs.jsonl -c demo --engine transformers --model demo --limit 3 --rounds 1 -o runs/packedcrit --json --cache texts2
 """
 
@@ -336,9 +338,11 @@ def normalize(value: Any) -> Any:
 def clean(text: str) -> str:
     """Text without paths of this run, times and speeds."""
     text = re.sub(r"/tmp/rlaif-golden-\w+", "$W", text)
+    text = text.replace(f"{TREE}/", "")
     text = re.sub(r"\b[0-9a-f]{12,64}\b", "$HEX", text)
     text = re.sub(r"\d[\d,]*(\.\d+)? ?(s|ms|min|verdicts/s|/s|MiB)\b", "$T", text)
-    return re.sub(r"(?m)^.*(\|.*\d+%|it/s|ETA).*\r?$", "", text)
+    text = re.sub(r"(?m)^(milliseconds a label|seconds|.* seconds) .*$", r"\1 $T", text)
+    return re.sub(r"(?m)^.*\[\d\d:\d\d.*\r?\n?", "", text)
 
 
 def collect(folder: Path, out: Path) -> None:

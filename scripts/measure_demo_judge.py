@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 
-from rlaif.cli.output import quiet_libraries, table
+from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.demo.measure import measure_judge
 from rlaif.engines.base import EngineSettings, create_engine
 

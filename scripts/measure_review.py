@@ -18,11 +18,11 @@ import numpy as np
 from rlaif.demo.oracle import prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.pipeline.job import prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.resources import data_root
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
 from rlaif.review.items import Item, read_items
 from rlaif.review.start import plan_review
+from rlaif.util.resources import data_root
 
 
 def main() -> None:

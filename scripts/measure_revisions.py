@@ -17,11 +17,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rlaif.cli.output import quiet_libraries, table
+from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.demo.mending import flaws
 from rlaif.demo.oracle import TIERS, answers, prefer
 from rlaif.demo.world import World
-from rlaif.evaluation.intervals import share
+from rlaif.evaluation.stats.intervals import share
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -20,29 +20,29 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from rlaif.cli.output import quiet_libraries
+from rlaif.cli.common.output import quiet_libraries
 from rlaif.constitution.schema import Principle
+from rlaif.data.sources import open_source
 from rlaif.demo.oracle import prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.evaluation.bias import bias_report, position_bias
-from rlaif.evaluation.calibrating import applied, fit
+from rlaif.evaluation.bias.own_family import self_preference
+from rlaif.evaluation.bias.report import bias_report, position_bias
+from rlaif.evaluation.bias.style_bias import style_biases
+from rlaif.evaluation.bias.variants import load_attacks
+from rlaif.evaluation.calibration import applied, fit
 from rlaif.evaluation.labeled import aligned, write_pairs
 from rlaif.evaluation.outcomes import Opinions, Outcomes, read_outcomes
-from rlaif.evaluation.own_family import self_preference
 from rlaif.evaluation.panels import panel_outcomes, panel_report
-from rlaif.evaluation.prediction_powered import powered_mean
-from rlaif.evaluation.reliability import ece
 from rlaif.evaluation.run import Candidate, evaluate
-from rlaif.evaluation.style_bias import style_biases
-from rlaif.evaluation.variants import load_attacks
-from rlaif.pipeline.job import LabelSummary, prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
+from rlaif.evaluation.stats.prediction_powered import powered_mean
+from rlaif.evaluation.stats.reliability import ece
+from rlaif.judging.aggregation import FoldSettings, fold
+from rlaif.judging.scoring import score_pair
+from rlaif.judging.selective import certify
+from rlaif.labeling.job import LabelSummary, prepare, run_label
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Verdict
-from rlaif.stages.folding import FoldSettings, fold
-from rlaif.stages.guarantee import certify
-from rlaif.stages.scoring import score_pair
-from rlaif.store.sources import open_source
 
 Rng = np.random.Generator
 

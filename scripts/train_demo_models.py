@@ -28,9 +28,9 @@ from rlaif.constitution.load import load_constitution
 from rlaif.demo.mending import critique, flaws, revision
 from rlaif.demo.oracle import TIERS, compare
 from rlaif.demo.world import World
-from rlaif.prompts import load_judge_template
-from rlaif.resources import demo_model
-from rlaif.templates import load_synth_template, load_writer_templates
+from rlaif.templates.judge import load_judge_template
+from rlaif.templates.writer import load_synth_template, load_writer_templates
+from rlaif.util.resources import demo_model
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"

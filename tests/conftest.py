@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.cli.output import quiet_libraries
+from rlaif.cli.common.output import quiet_libraries
 from rlaif.engines.base import Engine, EngineSettings, create_engine
 from tests.harness.helpers import Labeled, Server, label_pairs, start_server
 

@@ -24,13 +24,13 @@ from rlaif.audits.measures import (
 )
 from rlaif.audits.rows import AuditRow, human_share
 from rlaif.audits.thresholds import Thresholds
+from rlaif.data.languages import language_of
+from rlaif.data.slices import slice_values
 from rlaif.errors import RlaifError
-from rlaif.evaluation.bias import bias_report
-from rlaif.evaluation.findings import Finding
+from rlaif.evaluation.bias.findings import Finding
+from rlaif.evaluation.bias.report import bias_report
+from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.evaluation.style import measure_style
-from rlaif.stages.languages import language_of
-from rlaif.stages.slices import slice_values
 
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 Embedder = Callable[[Sequence[str]], NDArray[Any]]

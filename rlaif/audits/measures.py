@@ -22,13 +22,13 @@ from rlaif.audits.checks import (
 from rlaif.audits.halves import compare, sampled
 from rlaif.audits.rows import AuditRow
 from rlaif.audits.thresholds import Thresholds
-from rlaif.evaluation.style import measure_style
-from rlaif.stages.diversity import diversity, matched
-from rlaif.stages.languages import language_of
-from rlaif.stages.near_duplicates import Fields, near_duplicates
-from rlaif.stages.novelty import words
-from rlaif.stages.slices import slice_values
-from rlaif.stages.tails import kept, tail
+from rlaif.data.languages import language_of
+from rlaif.data.slices import slice_values
+from rlaif.evaluation.bias.style import measure_style
+from rlaif.text.diversity import diversity, matched
+from rlaif.text.near_duplicates import Fields, near_duplicates
+from rlaif.text.novelty import words
+from rlaif.text.tails import kept, tail
 
 Found = list[tuple[Check, Estimate]]
 LEAST_TEXTS = 20

@@ -7,10 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from rlaif.errors import RlaifError
-from rlaif.prompts import completion_text, conversation_text
-from rlaif.records import Rejected
-from rlaif.stages.layouts import (
+from rlaif.data.layouts import (
     BadRow,
     Candidates,
     ranked,
@@ -19,9 +16,12 @@ from rlaif.stages.layouts import (
     row_weight,
     split_chat,
 )
-from rlaif.stages.origins import KINDS
-from rlaif.store.run_directory import run_file
-from rlaif.store.sources import open_source
+from rlaif.data.origins import KINDS
+from rlaif.data.sources import open_source
+from rlaif.errors import RlaifError
+from rlaif.records import Rejected
+from rlaif.runs.directory import run_file
+from rlaif.templates.judge import completion_text, conversation_text
 
 Which = Literal["auto", "chosen", "rejected", "prompts"]
 RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl", "pairs.jsonl")

@@ -18,13 +18,13 @@ from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, c
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.replicas import ReplicatedEngine
 from rlaif.errors import RlaifError
-from rlaif.pipeline.job import LabelJob, prepare
-from rlaif.pipeline.label import Labeler, block_cache
-from rlaif.pipeline.settings import LabelSettings
+from rlaif.judging.prefix_order import TokenCount
+from rlaif.labeling.job import LabelJob, prepare
+from rlaif.labeling.labeler import Labeler, block_cache
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Request, Result
-from rlaif.stages.ordering import TokenCount
-from rlaif.store.cache import VerdictCache
-from rlaif.store.run_directory import RunDirectory
+from rlaif.runs.directory import RunDirectory
+from rlaif.store.verdict_cache import VerdictCache
 
 
 class WatchedEngine:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen3Config
 
 from rlaif.errors import RlaifError
-from rlaif.resources import demo_model
+from rlaif.util.resources import demo_model
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaif.engines.base import Codec
+from rlaif.records import Codec
 
 _WORDS = re.findall(
     r"\w+",

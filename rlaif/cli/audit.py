@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from rlaif.audits.thresholds import Thresholds
-from rlaif.cli.audit_screen import print_audit
-from rlaif.cli.options import build, merge_settings
-from rlaif.cli.output import note, print_json, quiet_libraries
+from rlaif.cli.common.audit_screen import print_audit
+from rlaif.cli.common.options import build, merge_settings
+from rlaif.cli.common.output import note, print_json, quiet_libraries
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """
@@ -81,10 +81,10 @@ def command(
     quiet_libraries()
     from rlaif.audits.audit import Extras, audit
     from rlaif.audits.rows import read_audited
-    from rlaif.cli.model_flags import assignments
+    from rlaif.cli.common.model_flags import assignments
     from rlaif.reporting.audit_page import write_audit
-    from rlaif.store.run_directory import is_complete
-    from rlaif.user_functions import load_function
+    from rlaif.runs.directory import is_complete
+    from rlaif.util.user_functions import load_function
 
     values, places = merge_settings({}, thresholds, (Thresholds,))
     limits = build(Thresholds, values, places)

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import engine_flags, spread
-from rlaif.cli.options import build
-from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.model_flags import engine_flags, spread
+from rlaif.cli.common.options import build
+from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings, model_fingerprint
-from rlaif.hashing import digest
+from rlaif.util.hashing import digest
 
 _EXAMPLES = """
 \b
@@ -86,7 +86,7 @@ def command(
 
     from rlaif.benchmark.measure import bench
     from rlaif.benchmark.workload import Workload
-    from rlaif.store.cache import VerdictCache, default_cache_path
+    from rlaif.store.verdict_cache import VerdictCache, default_cache_path
 
     workload = Workload(pairs, principles, context, both_orders=not one_order)
     given = {name: value for name, value in spread(flags).items() if value is not None}

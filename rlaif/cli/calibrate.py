@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from rlaif.cli.model_flags import assignments
-from rlaif.cli.output import note, print_json, quiet_libraries, table, write_result
+from rlaif.cli.common.model_flags import assignments
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
+from rlaif.data.layouts import FIELDS
 from rlaif.errors import RlaifError
-from rlaif.stages.layouts import FIELDS
 
 _EXAMPLES = """
 \b
@@ -69,12 +69,12 @@ def command(
     prompts kept whole).
     """
     quiet_libraries()
-    from rlaif.evaluation.calibrating import TooFewLabels, calibrate
+    from rlaif.data.sources import open_source
+    from rlaif.evaluation.calibration import TooFewLabels, calibrate
     from rlaif.evaluation.human_labels import match_labels
     from rlaif.evaluation.outcomes import read_outcomes
-    from rlaif.pipeline.calibrated import made_for
-    from rlaif.store.run_directory import read_manifest
-    from rlaif.store.sources import open_source
+    from rlaif.labeling.calibration import made_for
+    from rlaif.runs.directory import read_manifest
 
     folder = Path(run)
     config = read_manifest(folder)["config"]

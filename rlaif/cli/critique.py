@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.license_notes import licenses_flag, note_models
+from rlaif.cli.common.model_flags import assignments, engine_flags, spread, writing_flags
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.cli.label import LabelScreen
-from rlaif.cli.license_notes import licenses_flag, note_models
-from rlaif.cli.model_flags import assignments, engine_flags, spread, writing_flags
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
-from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings, model_fingerprint
-from rlaif.pipeline.critique import PAIRS, CritiqueSettings, prepare_critique
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.prompts import load_judge_template
+from rlaif.generation.critique import PAIRS, CritiqueSettings, prepare_critique
+from rlaif.labeling.settings import LabelSettings
+from rlaif.templates.judge import load_judge_template
 
 _EXAMPLES = """
 \b
@@ -94,9 +94,9 @@ def command(
         places,
     )
     judge_template = judge_template or ("demo" if judge == "demo" else "pairwise")
-    from rlaif.pipeline.job import prepare, run_label
-    from rlaif.pipeline.verified import LABELS, write_sft
-    from rlaif.pipeline.writing import run_writing, survey
+    from rlaif.generation.runner import run_writing, survey
+    from rlaif.generation.verified import LABELS, write_sft
+    from rlaif.labeling.job import prepare, run_label
 
     folder = Path(cache) if cache else None
     job = prepare_critique(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 
 
 @click.command(name="demo")

@@ -6,7 +6,7 @@ import textwrap
 
 import click
 
-from rlaif.cli.output import print_json, table
+from rlaif.cli.common.output import print_json, table
 from rlaif.engines.base import ENTRY_POINT_GROUP, list_engines
 
 

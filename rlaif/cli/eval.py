@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from rlaif.cli.judges import judge_settings
+from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.labeled_flags import column_map, labeled_flags
+from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.options import settings_options
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
 from rlaif.cli.label import Screens
-from rlaif.cli.labeled_flags import column_map, labeled_flags
-from rlaif.cli.model_flags import engine_flags
-from rlaif.cli.options import settings_options
-from rlaif.cli.output import note, print_json, quiet_libraries, table, write_result
 from rlaif.errors import RlaifError
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.stages.folding import FoldSettings
+from rlaif.judging.aggregation import FoldSettings
+from rlaif.labeling.settings import LabelSettings
 
 MOST_PARTS = 40
 """Parts of the data that the terminal shows; eval.json and eval.html have all."""
@@ -110,11 +110,11 @@ def command(
     says so.
     """
     quiet_libraries()
+    from rlaif.data.sources import open_source
+    from rlaif.evaluation.bias.variants import load_attacks
     from rlaif.evaluation.labeled import write_pairs
     from rlaif.evaluation.run import Candidate, evaluate
-    from rlaif.evaluation.variants import load_attacks
     from rlaif.reporting.evaluation_page import as_data, write_evaluation
-    from rlaif.store.sources import open_source
 
     limit = flags.pop("limit", None)
     mapping = column_map(maps)

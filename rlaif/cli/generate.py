@@ -8,19 +8,19 @@ from typing import Any
 
 import click
 
-from rlaif.cli.license_notes import licenses_flag, note_models
-from rlaif.cli.model_flags import (
+from rlaif.cli.common.license_notes import licenses_flag, note_models
+from rlaif.cli.common.model_flags import (
     assignments,
     engine_flags,
     model_with_settings,
     spread,
     writing_flags,
 )
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import quiet_libraries
-from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import quiet_libraries
+from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
-from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
 
 _EXAMPLES = """
 \b
@@ -102,7 +102,7 @@ def command(
         engine, sampling = model_with_settings(shown, values, Sampling)
         assert isinstance(sampling, Sampling)
         teachers.append(Teacher(engine, sampling))
-    from rlaif.pipeline.writing import run_writing, survey
+    from rlaif.generation.runner import run_writing, survey
 
     judge_values = {
         **values,

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from rlaif.audits.thresholds import Thresholds
-from rlaif.cli.audit_screen import print_audit
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, print_json, quiet_libraries, write_result
+from rlaif.cli.common.audit_screen import print_audit
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import note, print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """

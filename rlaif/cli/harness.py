@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rlaif.cli.output import print_json
+from rlaif.cli.common.output import print_json
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """

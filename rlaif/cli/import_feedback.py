@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.feedback.importing import FeedbackSettings
 
 _EXAMPLES = """
@@ -60,7 +60,7 @@ def command(
 ) -> None:
     """Turn a product log (thumbs, ratings, edits, regenerations) into human preferences."""
     quiet_libraries()
-    from rlaif.cli.model_flags import assignments
+    from rlaif.cli.common.model_flags import assignments
     from rlaif.feedback.events import FIELDS
     from rlaif.feedback.importing import import_feedback
 

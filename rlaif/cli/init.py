@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from rlaif.cli.output import note
-from rlaif.project import write_project
+from rlaif.cli.common.output import note
+from rlaif.recipes.project import write_project
 
 
 @click.command(name="init")

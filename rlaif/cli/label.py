@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
-from rlaif.cli.judges import panel_of
-from rlaif.cli.label_flags import label_settings
-from rlaif.cli.license_notes import licenses_flag, note_models, note_origins
-from rlaif.cli.model_flags import engine_flags
-from rlaif.cli.options import settings_options
-from rlaif.cli.output import note, percent, print_json, progress_bar, quiet_libraries, table
+from rlaif.cli.common.judges import panel_of
+from rlaif.cli.common.label_flags import label_settings
+from rlaif.cli.common.license_notes import licenses_flag, note_models, note_origins
+from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.options import settings_options
+from rlaif.cli.common.output import note, percent, print_json, progress_bar, quiet_libraries, table
+from rlaif.data.layouts import FIELDS
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.stages.cost import HUMAN_PRICE, Prices
-from rlaif.stages.folding import FoldSettings
-from rlaif.stages.layouts import FIELDS
+from rlaif.judging.aggregation import FoldSettings
+from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.cost import HUMAN_PRICE, Prices
 
 _EXAMPLES = """
 \b
@@ -158,8 +158,8 @@ def command(
         )
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
-    from rlaif.pipeline.estimate import estimate
-    from rlaif.pipeline.job import check_shards, prepare, run_label, with_engine
+    from rlaif.labeling.estimate import estimate
+    from rlaif.labeling.job import check_shards, prepare, run_label, with_engine
 
     settings = with_engine(settings, Path(out), cache_path)
     job = prepare(data, constitution, settings, split=split)
@@ -204,10 +204,10 @@ def _label_by_panel(
     as_json: bool,
     licenses: str,
 ) -> None:
-    from rlaif.pipeline.estimate import estimate
-    from rlaif.pipeline.job import prepare, with_engine
-    from rlaif.pipeline.panel import Member, Panel, run_panel
-    from rlaif.store.sources import open_source
+    from rlaif.data.sources import open_source
+    from rlaif.labeling.estimate import estimate
+    from rlaif.labeling.job import prepare, with_engine
+    from rlaif.labeling.panel import Member, Panel, run_panel
 
     members = [Member(with_engine(m.settings, out, cache_path), m.weight) for m in panel.members]
     panel = Panel(members, panel.mode, panel.escalate_below)
@@ -397,7 +397,7 @@ def _asked(last: dict[str, Any]) -> list[tuple[str, object]]:
 def _reviewed(summary: Any) -> list[tuple[str, str]]:
     """What people found in a run, once they have looked."""
     from rlaif.cli.labels import refresh_review
-    from rlaif.store.run_directory import read_review
+    from rlaif.runs.directory import read_review
 
     if not summary.fresh:
         refresh_review(str(summary.path))

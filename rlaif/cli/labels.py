@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def export_command(
     """Write labels, or the queue, for other tools."""
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render
     from rlaif.review.labels import combine, first_said
-    from rlaif.store.run_directory import write_atomically
+    from rlaif.runs.directory import write_atomically
 
     with closing(_desk(run)) as desk:
         tasks = [t for t in desk.tasks() if t.audit or not audit_only]
@@ -99,7 +99,7 @@ def export_command(
 
 
 def _write(path: Path, text: str) -> None:
-    from rlaif.store.run_directory import write_atomically
+    from rlaif.runs.directory import write_atomically
 
     try:
         write_atomically(path, text)
@@ -210,8 +210,8 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     Also kept in RUN/review.json, for `rlaif report`.
     """
     quiet_libraries()
-    from rlaif.evaluation.intervals import Share
-    from rlaif.store.run_directory import REVIEW, write_atomically
+    from rlaif.evaluation.stats.intervals import Share
+    from rlaif.runs.directory import REVIEW, write_atomically
 
     _, facts = _found(run, certainty)
     write_atomically(Path(run) / REVIEW, json.dumps(facts) + "\n")
@@ -360,7 +360,7 @@ def _lines(path: str) -> list[str]:
 
 def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
     """The function, held to a finite number for every text."""
-    from rlaif.user_functions import load_function
+    from rlaif.util.user_functions import load_function
 
     function = load_function(name, "detector")
 
@@ -386,7 +386,7 @@ def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
 def refresh_review(run: str) -> None:
     """Write what people said so far of a run beside it, where it was reviewed."""
     from rlaif.review.desk import DESK
-    from rlaif.store.run_directory import REVIEW, write_atomically
+    from rlaif.runs.directory import REVIEW, write_atomically
 
     if (Path(run) / DESK).exists():
         with suppress(RlaifError):  # nobody has said anything yet

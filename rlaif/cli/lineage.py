@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.output import print_json, quiet_libraries
+from rlaif.cli.common.output import print_json, quiet_libraries
 
 _EXAMPLES = """
 \b
@@ -36,7 +36,7 @@ def command(file: str, form: str) -> None:
     FILE is a data file, a run, a mix or a policy.
     """
     quiet_libraries()
-    from rlaif.pipeline.lineage import lineage
+    from rlaif.runs.lineage import lineage
 
     found = lineage(file)
     if form == "json":

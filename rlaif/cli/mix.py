@@ -9,9 +9,9 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from rlaif.cli.license_notes import licenses_flag
-from rlaif.cli.options import settings_options
-from rlaif.cli.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.license_notes import licenses_flag
+from rlaif.cli.common.options import settings_options
+from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.mixing.settings import MixPlan, MixSettings, part_of
@@ -86,7 +86,7 @@ def command(
 ) -> None:
     """Mix data sets by share, weight and quota into one to train on, with a data card."""
     quiet_libraries()
-    from rlaif.licensing import load_licenses
+    from rlaif.data.licensing import load_licenses
     from rlaif.mixing.mix import mix
 
     plan = _plan(

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import click
 
-from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
-from rlaif.network import is_loopback, listen
+from rlaif.util.network import is_loopback, listen
 
 SECONDS_A_PAIR = 20.0
 """Until decisions say better."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import assignments, plain_value
-from rlaif.cli.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.model_flags import assignments, plain_value
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
-from rlaif.store.run_directory import write_atomically
+from rlaif.runs.directory import write_atomically
 
 _EXAMPLES = """
 \b

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from rlaif.cli.model_flags import engine_flags, spread
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, quiet_libraries
+from rlaif.api.setup import JudgeSettings, with_defaults
+from rlaif.cli.common.model_flags import engine_flags, spread
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.network import check_binding, listen
-from rlaif.pipeline.judge_setup import JudgeSettings, with_defaults
-from rlaif.stages.folding import FoldSettings
+from rlaif.judging.aggregation import FoldSettings
+from rlaif.util.network import check_binding, listen
 
 _EXAMPLES = """
 \b

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from rlaif.cli.license_notes import licenses_flag, note_models
-from rlaif.cli.model_flags import assignments, engine_flags, spread, writing_flags
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, quiet_libraries
-from rlaif.cli.writing_screen import WritingScreen, print_survey, print_writing
+from rlaif.cli.common.license_notes import licenses_flag, note_models
+from rlaif.cli.common.model_flags import assignments, engine_flags, spread, writing_flags
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import note, quiet_libraries
+from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
-from rlaif.pipeline.synthesis import RECIPES, SynthesisSettings, prepare_synthesis
+from rlaif.generation.prompts import RECIPES, SynthesisSettings, prepare_synthesis
 
 _EXAMPLES = f"""
 \b
@@ -82,7 +82,7 @@ def command(
     settings = build(SynthesisSettings, values, places)
     shown = "demo-writer" if model == "demo" else model
     engine = build(EngineSettings, {**values, "model": shown}, places)
-    from rlaif.pipeline.writing import run_writing, survey
+    from rlaif.generation.runner import run_writing, survey
 
     job = prepare_synthesis(
         seeds,

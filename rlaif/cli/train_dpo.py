@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import note, print_json, quiet_libraries
-from rlaif.cli.training_screen import TrainingScreen, print_training
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import note, print_json, quiet_libraries
+from rlaif.cli.common.training_screen import TrainingScreen, print_training
 from rlaif.training.settings import DPOSettings, GateSettings, advise
 
 _EXAMPLES = """

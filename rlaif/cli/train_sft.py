@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import build, merge_settings, settings_options
-from rlaif.cli.output import print_json, quiet_libraries
-from rlaif.cli.training_screen import TrainingScreen, print_training
+from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.output import print_json, quiet_libraries
+from rlaif.cli.common.training_screen import TrainingScreen, print_training
 from rlaif.training.settings import GateSettings, SFTSettings
 
 _EXAMPLES = """
@@ -45,7 +45,7 @@ def command(
     values, places = merge_settings(flags, config, (SFTSettings, GateSettings))
     settings = build(SFTSettings, values, places)
     gates = build(GateSettings, values, places)
-    from rlaif.store.sources import open_source
+    from rlaif.data.sources import open_source
     from rlaif.training.supervised import data_file
 
     open_source(data_file(data))  # a wrong name is known before the libraries are loaded

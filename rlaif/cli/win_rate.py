@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.output import print_json, quiet_libraries, table, write_result
+from rlaif.cli.common.output import print_json, quiet_libraries, table, write_result
 
 _EXAMPLES = """
 \b
@@ -37,8 +37,8 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     all of them (prediction-powered inference), with an interval that holds however biased it is.
     """
     quiet_libraries()
+    from rlaif.data.sources import open_source
     from rlaif.evaluation.win_rates import human_win_rates, win_rates
-    from rlaif.store.sources import open_source
 
     found = win_rates(Path(run))
     people = human_win_rates(Path(run), open_source(human, split)) if human else {}

@@ -16,7 +16,7 @@ from rlaif.constitution.schema import (
     PythonCheck,
     RegexCheck,
 )
-from rlaif.user_functions import load_function
+from rlaif.util.user_functions import load_function
 
 REGEX_SECONDS = 1.0
 """A pattern that backtracks for longer on one text has no answer (a reason, not a hang)."""

@@ -14,7 +14,7 @@ from rlaif.constitution import schema as schemas
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.constitution.yaml_source import YamlPath, YamlTree, read_yaml
 from rlaif.errors import Place, RlaifError
-from rlaif.resources import data_root, find
+from rlaif.util.resources import data_root, find
 
 _MAX_FILES = 32
 _MOST_PRINCIPLES = 1000

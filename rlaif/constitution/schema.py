@@ -9,8 +9,8 @@ import regex
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from rlaif.hashing import digest
 from rlaif.records import Message
+from rlaif.util.hashing import digest
 
 
 def _not_blank(text: str) -> str:

@@ -10,13 +10,13 @@ from rlaif.constitution.schema import Principle
 from rlaif.demo.oracle import TIERS, compare, prefer
 from rlaif.demo.world import DemoPair, World
 from rlaif.engines.base import Engine
-from rlaif.evaluation.intervals import Share, share
-from rlaif.pipeline.rendering import Renderer
-from rlaif.prompts import load_judge_template
+from rlaif.evaluation.stats.intervals import Share, share
+from rlaif.judging.aggregation import FoldSettings, fold, score_principle
+from rlaif.judging.questions import Question
+from rlaif.judging.rendering import Renderer
+from rlaif.judging.verdicts import read_verdict
 from rlaif.records import ChoiceRequest, ChoiceResult, Order, Pair, Verdict
-from rlaif.stages.folding import FoldSettings, fold, score_principle
-from rlaif.stages.questions import Question
-from rlaif.stages.verdicts import read_verdict
+from rlaif.templates.judge import load_judge_template
 
 ORDERS: tuple[Order, Order] = ("ab", "ba")
 

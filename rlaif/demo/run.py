@@ -22,10 +22,10 @@ from rlaif.demo.oracle import answers as answers_prompt
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings, create_engine
 from rlaif.errors import RlaifError
-from rlaif.evaluation.sampling import sample_completions
+from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message
-from rlaif.resources import demo_model
-from rlaif.store.run_directory import write_atomically
+from rlaif.runs.directory import write_atomically
+from rlaif.util.resources import demo_model
 
 PAIRS, PROMPTS = 800, 400
 TRAIN_SEED, TEST_SEED = 7, 8

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.errors import RlaifError
-from rlaif.records import Message, Request, Result
+from rlaif.records import Codec, Request, Result
 
 ENTRY_POINT_GROUP = "rlaif.engines"
 
@@ -73,49 +73,6 @@ class EngineSettings(BaseModel):
     def numbers(self) -> str:
         """What kind of numbers the judge is in, as asked: not every engine takes every kind."""
         return f"{self.dtype}, {self.quantization or 'as it is'}; "
-
-
-class Codec(Protocol):
-    """A model's own text rendering: its chat template and its tokenizer."""
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, opened for the assistant's answer.
-
-        Special tokens written out inside a message stay text: data cannot open a turn.
-        """
-        ...
-
-    def encode_branches(
-        self, shared: str, tails: Sequence[str], fixed: int = 0
-    ) -> tuple[list[int], list[list[int]]]:
-        """Token ids of one-message conversations `shared + tail`, one for each tail.
-
-        Args:
-            fixed: how many characters at the end of `shared` never change; 0 where the tails
-                are not going to come back.
-
-        Returns:
-            The ids that all of them begin with, and the ids that each goes on with (at least
-            one): joined, they are exactly `encode_chat` of the whole.
-        """
-        ...
-
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of plain text that continues an answer."""
-        ...
-
-    def spellings(self, label: str) -> tuple[int, ...]:
-        """Every single token that spells `label`, with or without white space around it."""
-        ...
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of generated tokens, without special tokens."""
-        ...
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest, folder_digest
-from rlaif.resources import demo_model
+from rlaif.util.hashing import digest, folder_digest
+from rlaif.util.resources import demo_model
 
 EMBEDDED = {"demo-judge": "judge", "demo-policy": "policy", "demo-writer": "writer"}
 """Names of the models that ship with the package; `demo` is the one that a command needs."""

@@ -24,8 +24,8 @@ from rlaif.engines.server_client import (
     server_url,
 )
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Message, Request, Result
+from rlaif.util.hashing import digest
 
 
 class MessageCodec:

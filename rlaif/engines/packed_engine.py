@@ -25,8 +25,8 @@ from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES, steady_positions
 from rlaif.engines.tree_attention import Forest, TreeModel, pack
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
+from rlaif.util.hashing import digest
 
 logging.disable_progress_bar()
 _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.75, torch.float16: 0.1}

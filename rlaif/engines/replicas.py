@@ -14,16 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.engines.base import (
-    Codec,
-    EngineSettings,
-    EngineStats,
-    Intake,
-    PrefixSharing,
-    create_engine,
-)
+from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing, create_engine
 from rlaif.engines.workers import Backend, Deaths, Lost, processes
-from rlaif.records import ChoiceRequest, Request, Result
+from rlaif.records import ChoiceRequest, Codec, Request, Result
 
 CALLS_WAITING = 2
 

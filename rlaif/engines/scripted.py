@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rlaif.engines.base import EngineSettings, EngineStats, Intake
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -25,6 +24,7 @@ from rlaif.records import (
     Request,
     Result,
 )
+from rlaif.util.hashing import digest
 
 Rule = Callable[[str], tuple[float, float] | str | None]
 """Prompt text to (log-odds of the first label, label mass); a reason to fail; or None."""

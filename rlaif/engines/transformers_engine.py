@@ -12,7 +12,6 @@ from rlaif.engines.base import EngineSettings, EngineStats, Intake
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -22,6 +21,7 @@ from rlaif.records import (
     Request,
     Result,
 )
+from rlaif.util.hashing import digest
 
 DTYPES = {
     "float32": torch.float32,

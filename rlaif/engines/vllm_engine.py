@@ -20,8 +20,6 @@ from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharin
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import EngineStopped, RlaifError
-from rlaif.hashing import digest
-from rlaif.numerics import logsumexp
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -31,6 +29,8 @@ from rlaif.records import (
     Request,
     Result,
 )
+from rlaif.util.hashing import digest
+from rlaif.util.numerics import logsumexp
 
 _log = logging.getLogger(__name__)
 

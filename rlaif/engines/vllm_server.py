@@ -26,8 +26,6 @@ from rlaif.engines.server_client import (
     server_url,
 )
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
-from rlaif.numerics import logsumexp
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -37,6 +35,8 @@ from rlaif.records import (
     Request,
     Result,
 )
+from rlaif.util.hashing import digest
+from rlaif.util.numerics import logsumexp
 
 _PATH = "/inference/v1/generate"
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.errors import RlaifError
-from rlaif.evaluation.labeled import SIGN, talk_key, zero_and_one
-from rlaif.evaluation.outcomes import Outcomes
-from rlaif.hashing import digest
-from rlaif.records import Message, Rejected
-from rlaif.stages.labels import (
+from rlaif.data.labeled_pairs import (
     bare_number,
     exported,
     picked_for_doubt,
     plain_verdict,
     read_labeled,
 )
-from rlaif.stages.layouts import BadRow
-from rlaif.store.run_directory import read_rows
-from rlaif.store.sources import Source
+from rlaif.data.layouts import BadRow
+from rlaif.data.sources import Source
+from rlaif.errors import RlaifError
+from rlaif.evaluation.labeled import SIGN, talk_key, zero_and_one
+from rlaif.evaluation.outcomes import Outcomes
+from rlaif.records import Message, Rejected
+from rlaif.runs.directory import read_rows
+from rlaif.util.hashing import digest
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlaif.evaluation.agreement import (
+from rlaif.evaluation.labeled import LabeledData
+from rlaif.evaluation.outcomes import Outcomes
+from rlaif.evaluation.stats.agreement import (
     Agreement,
     CurvePoint,
     abstention_curve,
@@ -14,10 +16,8 @@ from rlaif.evaluation.agreement import (
     credit,
     kappa,
 )
-from rlaif.evaluation.labeled import LabeledData
-from rlaif.evaluation.outcomes import Outcomes
-from rlaif.evaluation.reliability import Bin, brier, ece, log_loss, reliability
-from rlaif.evaluation.resampling import (
+from rlaif.evaluation.stats.reliability import Bin, brier, ece, log_loss, reliability
+from rlaif.evaluation.stats.resampling import (
     Estimate,
     Floats,
     PairedTest,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaif.data.labeled_pairs import bare_number, exported, picked_for_doubt, read_labeled
+from rlaif.data.layouts import BadRow
+from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
-from rlaif.hashing import digest
 from rlaif.records import Message, Rejected
-from rlaif.stages.labels import bare_number, exported, picked_for_doubt, read_labeled
-from rlaif.stages.layouts import BadRow
-from rlaif.store.run_directory import read_rows, write_atomically
-from rlaif.store.sources import Source
+from rlaif.runs.directory import read_rows, write_atomically
+from rlaif.util.hashing import digest
 
 PAIRS = "pairs.jsonl"
 SIGN = {"a": 1, "b": -1, "tie": 0}

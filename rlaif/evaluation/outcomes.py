@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif.errors import Place, RlaifError
+from rlaif.judging.aggregation import FoldSettings, fold, score_principle
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
-from rlaif.stages.folding import FoldSettings, fold, score_principle
-from rlaif.store.run_directory import read_manifest, read_rows
+from rlaif.runs.directory import read_manifest, read_rows
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-5

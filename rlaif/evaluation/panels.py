@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.evaluation.agreement import credit
 from rlaif.evaluation.outcomes import Outcomes
-from rlaif.evaluation.resampling import Floats, PairedTest, paired_test
-from rlaif.stages.panel import Opinion, PanelMode, fold_panel
+from rlaif.evaluation.stats.agreement import credit
+from rlaif.evaluation.stats.resampling import Floats, PairedTest, paired_test
+from rlaif.judging.panel import Opinion, PanelMode, fold_panel
 
 
 def panel_outcomes(

@@ -8,13 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rlaif.evaluation.bias import BiasReport, bias_report
-from rlaif.evaluation.judge_report import Comparison, JudgeReport, compare, judge_report
-from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
-from rlaif.evaluation.outcomes import Outcomes, read_outcomes
-from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
-from rlaif.evaluation.style import measure_style
-from rlaif.evaluation.variants import (
+from rlaif.evaluation.bias.report import BiasReport, bias_report
+from rlaif.evaluation.bias.style import measure_style
+from rlaif.evaluation.bias.variants import (
     Attack,
     AttackResult,
     Variant,
@@ -24,12 +20,16 @@ from rlaif.evaluation.variants import (
     probed,
     write_variants,
 )
-from rlaif.hashing import digest
-from rlaif.pipeline.job import prepare, run_label, with_engine
-from rlaif.pipeline.label import Progress
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.stages.panel import PanelMode
-from rlaif.store.run_directory import read_rows
+from rlaif.evaluation.judge_report import Comparison, JudgeReport, compare, judge_report
+from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
+from rlaif.evaluation.outcomes import Outcomes, read_outcomes
+from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
+from rlaif.judging.panel import PanelMode
+from rlaif.labeling.job import prepare, run_label, with_engine
+from rlaif.labeling.labeler import Progress
+from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.directory import read_rows
+from rlaif.util.hashing import digest
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.human_labels import match_labels
-from rlaif.evaluation.intervals import Share, share
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.evaluation.prediction_powered import PoweredMean, powered_mean
-from rlaif.store.run_directory import read_manifest, read_rows
-from rlaif.store.sources import Source
+from rlaif.evaluation.stats.intervals import Share, share
+from rlaif.evaluation.stats.prediction_powered import PoweredMean, powered_mean
+from rlaif.runs.directory import read_manifest, read_rows
 
 LEAST_LABELS, LEAST_EACH = 30, 5
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from rlaif.prompts import completion_text
+from rlaif.data.layouts import BadRow, dig, read_candidates, split_chat
 from rlaif.records import Message, Origin
-from rlaif.stages.layouts import BadRow, dig, read_candidates, split_chat
+from rlaif.templates.judge import completion_text
 
 FIELDS = ("prompt", "system", "response", "user", "thumbs", "rating", "edited", "regenerated")
 _FLAGS = {"true", "false", "yes", "no", "0", "1", "null", "none", "nan", "n/a", "1.0", "0.0"}

@@ -13,18 +13,18 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from rlaif.clock import utc_now
+from rlaif.data.layouts import BadRow
+from rlaif.data.sources import Source, open_source
 from rlaif.errors import RlaifError
 from rlaif.feedback.events import Event, read_event
 from rlaif.feedback.personal import load_filter, plugged
 from rlaif.feedback.preferences import Belief, fold
-from rlaif.hashing import digest
 from rlaif.records import Rejected
-from rlaif.stages.layouts import BadRow
-from rlaif.store.filling import filling, unfinished
-from rlaif.store.run_directory import differences, write_atomically
-from rlaif.store.sources import Source, open_source
-from rlaif.user_functions import function_source
+from rlaif.runs.directory import differences, write_atomically
+from rlaif.runs.unfinished_marker import filling, unfinished
+from rlaif.util.clock import utc_now
+from rlaif.util.hashing import digest
+from rlaif.util.user_functions import function_source
 
 PREFERENCES, KTO, REJECTED = FILES = ("preferences.jsonl", "kto.jsonl", "rejected.jsonl")
 REPORT, CARD = "feedback.json", "README.md"

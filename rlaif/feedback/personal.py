@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-from rlaif.user_functions import load_function
+from rlaif.util.user_functions import load_function
 
 Filter = Callable[[str], str | None]
 """Gives the text without personal data, or None for a row that must not be kept."""

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlaif.data.origins import origin_columns
 from rlaif.feedback.events import Event
-from rlaif.numerics import sigmoid
-from rlaif.prompts import conversation_text
 from rlaif.records import Message, Origin
-from rlaif.stages.origins import origin_columns
+from rlaif.templates.judge import conversation_text
+from rlaif.util.numerics import sigmoid
 
 _Item = TypeVar("_Item")
 SURE = 0.99

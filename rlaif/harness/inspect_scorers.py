@@ -19,11 +19,11 @@ from inspect_ai.model import Model, model_roles
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import TaskState
 
-from rlaif.answers import Comparison
-from rlaif.answers import Score as Answer
+from rlaif.api.answers import Comparison
+from rlaif.api.answers import Score as Answer
+from rlaif.api.judge import Judge
 from rlaif.errors import RlaifError
 from rlaif.harness.judges import open_judge
-from rlaif.judge import Judge
 from rlaif.records import Message
 
 GRADER = "grader"

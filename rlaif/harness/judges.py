@@ -8,10 +8,10 @@ import os
 import threading
 from typing import Any
 
+from rlaif.api.judge import Judge
+from rlaif.api.remote import RemoteJudge
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
-from rlaif.judge import Judge
-from rlaif.remote import RemoteJudge
 
 URL_VARIABLE = "RLAIF_URL"
 _LOCK = threading.Lock()

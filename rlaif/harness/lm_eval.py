@@ -19,14 +19,14 @@ from typing import Any
 from datasets import Dataset
 from lm_eval.api.filter import Filter
 
-from rlaif.answers import Comparison, Score
+from rlaif.api.answers import Comparison, Score
+from rlaif.data.layouts import BadRow, read_candidates, read_prompt
+from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
 from rlaif.harness.judges import open_judge
-from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Rejected
-from rlaif.stages.layouts import BadRow, read_candidates, read_prompt
-from rlaif.store.run_directory import read_rows
-from rlaif.store.sources import open_source
+from rlaif.runs.directory import read_rows
+from rlaif.templates.judge import completion_text, conversation_text
 
 _JUDGE = ("constitution", "judge", "url", "engine", "template", "pointwise", "orders")
 """What of `metadata` is the judge's.  lm-eval adds the model's own arguments (`dtype`, ...), so

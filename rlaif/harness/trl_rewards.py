@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from rlaif.answers import Comparison
+from rlaif.api.answers import Comparison
+from rlaif.api.judge import AnyJudge
 from rlaif.harness.judges import open_judge
-from rlaif.judge import AnyJudge
 from rlaif.records import Message
 from rlaif.training.sampling import PolicySampler
 

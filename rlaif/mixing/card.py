@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from rlaif.data.mixes import DATA_FILE
 from rlaif.mixing.settings import MixPlan
-from rlaif.store.mixes import DATA_FILE
 
 if TYPE_CHECKING:
     from rlaif.mixing.mix import MixReport

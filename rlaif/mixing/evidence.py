@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlaif.data.mixes import read_mix
 from rlaif.errors import RlaifError
-from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.bias.report import bias_report
+from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.evaluation.style import measure_style
-from rlaif.stages.summary import load_tally
-from rlaif.store.mixes import read_mix
-from rlaif.store.run_directory import read_manifest, read_review
+from rlaif.runs.directory import read_manifest, read_review
+from rlaif.runs.tally import load_tally
 
 
 @dataclass(frozen=True)

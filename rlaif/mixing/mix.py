@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.clock import utc_now
+from rlaif.data.layouts import BadRow, read_candidates, read_prompt, split_chat
+from rlaif.data.licensing import Finding, LicenseBook, check, finding_of, uses
+from rlaif.data.mixes import CARD, DATA_FILE, REPORT, read_mix
+from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest, file_digest
-from rlaif.licensing import Finding, LicenseBook, check, finding_of, uses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
 from rlaif.mixing.card import data_card
 from rlaif.mixing.cleaning import Cleaned, clean
@@ -29,15 +30,14 @@ from rlaif.mixing.evidence import RunEvidence, evidence
 from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
 from rlaif.mixing.settings import Kind, MixPlan
-from rlaif.pipeline.labelers import Judges, joined, judge_columns, judges_of, labelers
-from rlaif.prompts import completion_text
 from rlaif.records import Origin, Rejected
-from rlaif.stages.layouts import BadRow, read_candidates, read_prompt, split_chat
-from rlaif.stages.novelty import Contamination, words
-from rlaif.store.filling import filling, unfinished
-from rlaif.store.mixes import CARD, DATA_FILE, REPORT, read_mix
-from rlaif.store.run_directory import differences, read_review, write_atomically
-from rlaif.store.sources import open_evaluation, open_source
+from rlaif.runs.directory import differences, read_review, write_atomically
+from rlaif.runs.judges import Judges, joined, judge_columns, judges_of, labelers
+from rlaif.runs.unfinished_marker import filling, unfinished
+from rlaif.templates.judge import completion_text
+from rlaif.text.novelty import Contamination, words
+from rlaif.util.clock import utc_now
+from rlaif.util.hashing import digest, file_digest
 
 UNREADABLE_SHOWN = 3
 

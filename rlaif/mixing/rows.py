@@ -6,11 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlaif.mixing.settings import Kind, Part
-from rlaif.prompts import completion_text
-from rlaif.records import Message, Origin, Rejected
-from rlaif.stages.languages import language_of
-from rlaif.stages.layouts import (
+from rlaif.data.languages import language_of
+from rlaif.data.layouts import (
     BadRow,
     Candidates,
     label_probability,
@@ -21,11 +18,14 @@ from rlaif.stages.layouts import (
     row_weight,
     split_chat,
 )
-from rlaif.stages.near_duplicates import Fields
-from rlaif.stages.origins import origin_columns
-from rlaif.stages.slices import slice_values
-from rlaif.store.run_directory import run_file
-from rlaif.store.sources import open_source
+from rlaif.data.origins import origin_columns
+from rlaif.data.slices import slice_values
+from rlaif.data.sources import open_source
+from rlaif.mixing.settings import Kind, Part
+from rlaif.records import Message, Origin, Rejected
+from rlaif.runs.directory import run_file
+from rlaif.templates.judge import completion_text
+from rlaif.text.near_duplicates import Fields
 
 RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
-from rlaif.resources import find
+from rlaif.util.resources import find
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _VALUE = re.compile(r"\$([a-z_]+)")

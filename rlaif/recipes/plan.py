@@ -17,9 +17,9 @@ from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import PythonCheck
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest, file_digest, folder_digest
 from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
-from rlaif.user_functions import function_source
+from rlaif.util.hashing import digest, file_digest, folder_digest
+from rlaif.util.user_functions import function_source
 
 DONE = ".step-done.json"
 _SAME_RESULT = {"override"}

@@ -10,9 +10,9 @@ from typing import Any
 from rlaif.audits.audit import AuditReport
 from rlaif.audits.checks import Check
 from rlaif.errors import RlaifError
-from rlaif.numerics import finite
 from rlaif.reporting.page import environment
-from rlaif.store.run_directory import write_atomically
+from rlaif.runs.directory import write_atomically
+from rlaif.util.numerics import finite
 
 PAGE, DATA = "audit.html", "audit.json"
 WIDTH = 240

@@ -11,12 +11,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rlaif.evaluation.bias import BiasReport, bias_report
+from rlaif.evaluation.bias.report import BiasReport, bias_report
+from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.evaluation.style import measure_style
 from rlaif.reporting.contested import most_contested
-from rlaif.stages.summary import MARGIN_BINS, Tally, load_tally
-from rlaif.store.run_directory import read_manifest, read_review, write_atomically
+from rlaif.runs.directory import read_manifest, read_review, write_atomically
+from rlaif.runs.tally import MARGIN_BINS, Tally, load_tally
 
 REPORT = "report.html"
 

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.clock import utc
-from rlaif.hashing import digest
+from rlaif.data.layouts import read_row
+from rlaif.data.origins import origin_columns
 from rlaif.records import Origin
 from rlaif.review.labels import HumanLabel
-from rlaif.stages.layouts import read_row
-from rlaif.stages.origins import origin_columns
-from rlaif.stages.summary import MARGIN_BINS, dump_tally, load_tally
-from rlaif.store.run_directory import (
+from rlaif.runs.directory import (
     CONSTITUTION,
     REVIEW,
     RunDirectory,
@@ -26,6 +23,9 @@ from rlaif.store.run_directory import (
     read_rows,
     write_atomically,
 )
+from rlaif.runs.tally import MARGIN_BINS, dump_tally, load_tally
+from rlaif.util.clock import utc
+from rlaif.util.hashing import digest
 
 
 @dataclass

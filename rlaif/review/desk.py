@@ -17,10 +17,10 @@ from threading import Lock
 from typing import Any, Literal
 
 from rlaif.errors import RlaifError
-from rlaif.hashing import digest
 from rlaif.review.items import Item
 from rlaif.review.queue import Queued
 from rlaif.store.database import Database
+from rlaif.util.hashing import digest
 
 DESK = "review.sqlite"
 LEASE_SECONDS = 1800.0

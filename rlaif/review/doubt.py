@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlaif.evaluation.own_family import own_side
+from rlaif.evaluation.bias.own_family import own_side
 from rlaif.records import CLEAR
 from rlaif.review.items import Item
 

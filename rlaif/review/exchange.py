@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rlaif.data.labeled_pairs import from_cell, to_cell
 from rlaif.errors import Place, RlaifError
 from rlaif.review.desk import Decision, Said, Task
 from rlaif.review.items import Messages
 from rlaif.review.labels import HumanLabel, as_drawn, drawn_vote
-from rlaif.stages.labels import from_cell, to_cell
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -14,9 +14,9 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from rlaif.evaluation.intervals import Share, share
-from rlaif.hashing import digest
+from rlaif.evaluation.stats.intervals import Share, share
 from rlaif.review.desk import Decision, Task
+from rlaif.util.hashing import digest
 
 ALPHA = 0.05
 LEAST = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import Place, RlaifError
-from rlaif.store.run_directory import read_rows
+from rlaif.runs.directory import read_rows
 
 Messages = list[dict[str, str]]
 

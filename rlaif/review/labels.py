@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rlaif.evaluation.intervals import Share, share
-from rlaif.hashing import digest
-from rlaif.numerics import sigmoid
+from rlaif.evaluation.stats.intervals import Share, share
 from rlaif.review.desk import Decision, Task
+from rlaif.util.hashing import digest
+from rlaif.util.numerics import sigmoid
 
 CERTAINTY = 0.95
 """How likely one person's vote is right, if nothing else is said."""

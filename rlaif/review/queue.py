@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rlaif.hashing import digest
 from rlaif.review.doubt import Doubt
+from rlaif.util.hashing import digest
 
 AUDIT_SHARE = 0.2
 

@@ -14,7 +14,7 @@ from rlaif.review.desk import DESK, Desk, Task
 from rlaif.review.doubt import doubt
 from rlaif.review.items import read_items
 from rlaif.review.queue import AUDIT_SHARE, Candidate, Plan, plan_queue
-from rlaif.store.run_directory import CONSTITUTION, read_manifest, read_rows
+from rlaif.runs.directory import CONSTITUTION, read_manifest, read_rows
 
 THIN = 0.05
 """Share of pairs under which a tag is a thin slice."""

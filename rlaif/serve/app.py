@@ -10,7 +10,7 @@ from fastapi import FastAPI, Response, Security
 from fastapi.security import HTTPBearer
 
 from rlaif import __version__
-from rlaif.pipeline.service import Stopped
+from rlaif.api.service import Stopped
 from rlaif.serve import schemas as s
 from rlaif.serve.failures import ERRORS, answer_errors
 from rlaif.serve.guarding import Guard

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from itertools import combinations
 from typing import Any, TypeVar
 
-from rlaif.answers import Comparison, Score
-from rlaif.judge import Judge
+from rlaif.api.answers import Comparison, Score
+from rlaif.api.judge import Judge
 from rlaif.records import Message, Pair
 from rlaif.serve.dialects.base import (
     Choice,

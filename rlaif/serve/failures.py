@@ -9,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from rlaif.api.service import Busy, Stopped
 from rlaif.errors import RlaifError
-from rlaif.pipeline.service import Busy, Stopped
 from rlaif.serve import schemas as s
 from rlaif.serve.chat import TooLarge
 from rlaif.serve.dialects.base import NotUnderstood

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from rlaif.pipeline.service import Service
+from rlaif.api.service import Service
 from rlaif.serve.guarding import App, Receive, Scope, Send
 
 

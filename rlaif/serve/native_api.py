@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from rlaif.answers import Comparison, Critique, Score
+from rlaif.api.answers import Comparison, Critique, Score
 from rlaif.serve import schemas as s
 from rlaif.serve.failures import ALL_ERRORS
 from rlaif.serve.server import Server, row_of

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from rlaif.answers import Score
-from rlaif.judge import Judge
+from rlaif.api.answers import Score
+from rlaif.api.judge import Judge
 from rlaif.serve import schemas as s
 from rlaif.serve.chat import answer, logprobs_of, plain
 from rlaif.serve.dialects import DIALECTS

@@ -1,4 +1,4 @@
-"""What the endpoints take and give, beside the answers themselves (`rlaif.answers`)."""
+"""What the endpoints take and give, beside the answers themselves (`rlaif.api.answers`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlaif.answers import Comparison, Score
+from rlaif.api.answers import Comparison, Score
 
 
 class ChatMessage(BaseModel):

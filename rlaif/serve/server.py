@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from rlaif.api.judge import Judge
+from rlaif.api.service import Busy, Service, Stopped
 from rlaif.errors import RlaifError
-from rlaif.judge import Judge
-from rlaif.pipeline.service import Busy, Service, Stopped
 from rlaif.serve import schemas as s
 from rlaif.serve.chat import TooLarge
 from rlaif.serve.dialects import DIALECTS

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from rlaif.api.judge import Judge
+from rlaif.api.service import Service
+from rlaif.api.setup import JudgeSettings, models_of, prepare_judge
 from rlaif.errors import RlaifError
-from rlaif.judge import Judge
-from rlaif.pipeline.feedback import WRITER
-from rlaif.pipeline.judge_setup import JudgeSettings, models_of, prepare_judge
-from rlaif.pipeline.service import Service
+from rlaif.generation.critique_calls import WRITER
 from rlaif.serve.app import build_app
 from rlaif.serve.server import Limits, Server, read_aliases
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlaif.data.layouts import BadRow, read_row, row_weight
+from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
+from rlaif.data.sources import open_source
 from rlaif.errors import Place, RlaifError
 from rlaif.records import Message, Origin, Rejected
-from rlaif.stages.layouts import BadRow, read_row, row_weight
-from rlaif.store.mixes import DATA_FILE, REPORT, read_mix
-from rlaif.store.run_directory import MANIFEST, read_manifest, read_rows
-from rlaif.store.sources import open_source
+from rlaif.runs.directory import MANIFEST, read_manifest, read_rows
 
 TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int, int]]
 """(prompt, completion) messages to tokens of the prompt, tokens of both, and how many tokens of

@@ -14,12 +14,12 @@ from typing import Any
 from rlaif.audits.audit import AuditReport, audit
 from rlaif.audits.rows import AuditRow, merged, read_audited
 from rlaif.audits.thresholds import load_thresholds
+from rlaif.data.licensing import Use, check, load_licenses, stops, uses
 from rlaif.errors import RlaifError
-from rlaif.licensing import Use, check, load_licenses, stops, uses
-from rlaif.pipeline.labelers import Judges, labelers
-from rlaif.prompts import completion_text, conversation_text
 from rlaif.records import Origin
-from rlaif.store.run_directory import write_atomically
+from rlaif.runs.directory import write_atomically
+from rlaif.runs.judges import Judges, labelers
+from rlaif.templates.judge import completion_text, conversation_text
 from rlaif.training.data import TrainingRow
 from rlaif.training.settings import GateSettings
 from rlaif.training.supervised import SupervisedRow

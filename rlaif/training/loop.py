@@ -26,7 +26,7 @@ from rlaif.engines.codec import context_length
 from rlaif.engines.hub import ModelFiles
 from rlaif.errors import RlaifError
 from rlaif.records import Message
-from rlaif.store.run_directory import differences, write_atomically
+from rlaif.runs.directory import differences, write_atomically
 from rlaif.training.data import TokenLengths
 from rlaif.training.settings import TrainingSettings
 

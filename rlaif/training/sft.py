@@ -11,10 +11,9 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from rlaif.data.sources import open_source
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.model_origin import model_origin
-from rlaif.hashing import file_digest
-from rlaif.store.sources import open_source
 from rlaif.training.card import supervised_card
 from rlaif.training.gates import keep_gates, names_of, pass_gates, supervised_rows, supervised_uses
 from rlaif.training.loop import (
@@ -39,6 +38,7 @@ from rlaif.training.supervised import (
     read_supervised,
 )
 from rlaif.training.weights import by_weight
+from rlaif.util.hashing import file_digest
 
 
 def train_sft(

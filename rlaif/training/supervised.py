@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlaif.errors import RlaifError
-from rlaif.pipeline.generate import CANDIDATES
-from rlaif.pipeline.verified import SFT
-from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
-from rlaif.stages.layouts import (
+from rlaif.data.layouts import (
     BadRow,
     ranked,
     read_candidates,
@@ -17,8 +13,12 @@ from rlaif.stages.layouts import (
     row_weight,
     split_chat,
 )
-from rlaif.store.run_directory import run_file
-from rlaif.store.sources import open_source
+from rlaif.data.sources import open_source
+from rlaif.errors import RlaifError
+from rlaif.generation.candidates import CANDIDATES
+from rlaif.generation.verified import SFT
+from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
+from rlaif.runs.directory import run_file
 from rlaif.training.data import TokenLengths
 
 

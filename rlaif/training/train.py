@@ -12,12 +12,11 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from rlaif.data.sources import open_source
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
-from rlaif.hashing import file_digest
-from rlaif.pipeline.labelers import judges_of
-from rlaif.store.sources import open_source
+from rlaif.runs.judges import judges_of
 from rlaif.training.card import model_card
 from rlaif.training.data import (
     Account,
@@ -46,6 +45,7 @@ from rlaif.training.loop import (
 from rlaif.training.settings import SOFT, DPOSettings, GateSettings
 from rlaif.training.soft_dpo import SoftDPOTrainer, SoftPreferenceCollator
 from rlaif.training.weights import by_weight
+from rlaif.util.hashing import file_digest
 
 
 def train_dpo(

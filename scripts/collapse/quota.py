@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlaif.licensing import load_licenses
+from rlaif.data.licensing import load_licenses
+from rlaif.data.sources import open_source
 from rlaif.mixing.mix import mix
 from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
-from rlaif.store.sources import open_source
 
 KINDS, GROUP, DISLIKE, ROWS = 200, 0.05, 0.3, 1500
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif.engines.base import Codec, EngineSettings, PrefixSharing
-from rlaif.pipeline.job import LabelJob
-from rlaif.pipeline.planning import Planner, window_questions
-from rlaif.pipeline.rendering import Renderer
-from rlaif.prompts import completion_text, conversation_text
-from rlaif.stages.layouts import read_row
-from rlaif.stages.ordering import walk
-from rlaif.stages.pairing import make_pairs
+from rlaif.data.layouts import read_row
+from rlaif.data.pairing import make_pairs
+from rlaif.engines.base import EngineSettings, PrefixSharing
+from rlaif.judging.prefix_order import walk
+from rlaif.judging.rendering import Renderer
+from rlaif.labeling.job import LabelJob
+from rlaif.labeling.planner import Planner, window_questions
+from rlaif.records import Codec
+from rlaif.templates.judge import completion_text, conversation_text
 
 
 def judge_settings(model: str, engine: str, dtype: str) -> EngineSettings:

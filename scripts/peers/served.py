@@ -25,7 +25,7 @@ import torch
 
 from peers.asked import principle_first
 from peers.in_process import Runner
-from rlaif.pipeline.job import LabelJob
+from rlaif.labeling.job import LabelJob
 
 CONCURRENCY = 64
 LABELERS = {"distilabel": ["distilabel[openai]==1.5.3", "requests"], "oumi": ["oumi==0.9"]}

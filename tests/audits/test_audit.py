@@ -25,10 +25,10 @@ from rlaif.audits.thresholds import Thresholds, load_thresholds
 from rlaif.cli.main import main
 from rlaif.engines.hub import resolve_model
 from rlaif.errors import RlaifError
-from rlaif.stages.novelty import words
-from rlaif.stages.tails import kept, tail
+from rlaif.text.novelty import words
+from rlaif.text.tails import kept, tail
 from tests.audits.helpers import people, rows
-from tests.writing.helpers import write_rows
+from tests.generation.helpers import write_rows
 
 
 def values(report: AuditReport, *groups: str) -> dict[str, float]:

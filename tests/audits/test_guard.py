@@ -16,10 +16,10 @@ from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.main import main
 from rlaif.demo.world import World
 from rlaif.errors import RlaifError
-from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
-from rlaif.pipeline.writing import run_writing
+from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.runner import run_writing
 from rlaif.records import GenerationRequest
-from rlaif.stages.diversity import (
+from rlaif.text.diversity import (
     bleu,
     compression_ratio,
     diversity,
@@ -27,7 +27,7 @@ from rlaif.stages.diversity import (
     self_bleu,
     self_repetition,
 )
-from tests.writing.helpers import SCRIPTED, read, use_writer, write_rows
+from tests.generation.helpers import SCRIPTED, read, use_writer, write_rows
 
 
 def guard(path: str, reference: str | None, limits: Thresholds) -> AuditReport:

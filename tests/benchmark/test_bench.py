@@ -16,11 +16,11 @@ from rlaif.benchmark.limits import judge_cost, matmul_rate
 from rlaif.benchmark.measure import rates, workload_settings, write_job
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
+from rlaif.data.layouts import read_row
 from rlaif.engines.base import EngineSettings, codec_for
 from rlaif.errors import RlaifError
-from rlaif.pipeline.job import choose_engine
-from rlaif.stages.layouts import read_row
-from rlaif.store.cache import VerdictCache
+from rlaif.labeling.job import choose_engine
+from rlaif.store.verdict_cache import VerdictCache
 
 SHAPE = {
     "vocab_size": 100,
@@ -243,7 +243,7 @@ def test_shapes_have_the_size_of_their_name(tmp_path: Path) -> None:
 
 def test_rates_divide_by_the_seconds() -> None:
     from rlaif.benchmark.measure import Timing
-    from rlaif.stages.ordering import TokenCount
+    from rlaif.judging.prefix_order import TokenCount
 
     tokens = TokenCount(prompt=1000, predicted=500, unique=400, attended=9000)
     found = rates(

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from rlaif.cli.main import COMMANDS, all_commands
-from tests.pipeline.helpers import contents, write_inputs
+from tests.labeling.helpers import contents, write_inputs
 
 
 def rlaif(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

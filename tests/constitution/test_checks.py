@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Check
 from rlaif.errors import RlaifError
-from rlaif.user_functions import load_function
+from rlaif.util.user_functions import load_function
 
 CASES = [
     ({"kind": "regex", "pattern": r"\d{3}"}, "call 911", True),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
-from rlaif.resources import data_root
+from rlaif.util.resources import data_root
 
 SEEDS = [
     (data_root() / "constitutions" / f"{name}.yaml").read_text()

@@ -9,7 +9,7 @@ import pytest
 
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
-from rlaif.resources import data_root
+from rlaif.util.resources import data_root
 
 HEAD = 'schema: 1\nname: mine\nversion: "1"\nprinciples:\n'
 ONE = HEAD + "  - id: kind\n    preference: Which response is kinder?\n"

@@ -67,7 +67,7 @@ def test_json_schema_accepts_every_shipped_file_and_refuses_a_typo() -> None:
     import yaml
     from jsonschema import Draft202012Validator
 
-    from rlaif.resources import data_root
+    from rlaif.util.resources import data_root
 
     validator = Draft202012Validator(json_schema())
     for path in (data_root() / "constitutions").glob("*.yaml"):

@@ -15,9 +15,9 @@ from rlaif.demo.measure import measure_judge, oracle_win_rate
 from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, answer
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine
-from rlaif.resources import demo_model
 from rlaif.training.settings import DPOSettings
 from rlaif.training.train import train_dpo
+from rlaif.util.resources import demo_model
 
 
 def test_judge_agrees_with_the_oracle_on_text_it_never_saw(demo_judge: Engine) -> None:

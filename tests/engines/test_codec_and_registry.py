@@ -10,7 +10,7 @@ from rlaif.engines.base import EngineSettings, codec_for, create_engine, list_en
 from rlaif.engines.codec import HFCodec
 from rlaif.engines.hub import resolve_model
 from rlaif.errors import RlaifError
-from rlaif.resources import demo_model
+from rlaif.util.resources import demo_model
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from rlaif.engines.cpu import decoder, kernels, threads, vectors
 from rlaif.engines.cpu.products import NormedProduct
 from rlaif.engines.tree_attention import pack
 from rlaif.errors import RlaifError
-from rlaif.stages.ordering import common_length
+from rlaif.judging.prefix_order import common_length
 
 SIZES = {
     "vocab_size": 50,

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from rlaif.demo.measure import to_pair
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine, EngineSettings, create_engine
-from rlaif.pipeline.rendering import Renderer
-from rlaif.prompts import load_judge_template
+from rlaif.judging.questions import plan
+from rlaif.judging.rendering import Renderer
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest, GenerationResult
-from rlaif.resources import demo_model
-from rlaif.stages.questions import plan
+from rlaif.templates.judge import load_judge_template
+from rlaif.util.resources import demo_model
 
 TOLERANCE = 1e-4
 
@@ -110,7 +110,7 @@ def test_reference_engine_equals_hand_computation(batch: int) -> None:
 
 
 def test_random_weights_put_almost_no_mass_on_labels_and_are_invalid(qwen_engine: Engine) -> None:
-    from rlaif.stages.verdicts import read_verdict
+    from rlaif.judging.verdicts import read_verdict
 
     asked = requests(qwen_engine, 1)
     (result,) = [r for batch in qwen_engine.run(asked[:1]) for r in batch]

@@ -15,12 +15,12 @@ import pytest
 
 from rlaif.engines.base import EngineSettings, create_engine
 from rlaif.errors import RlaifError
-from rlaif.pipeline.generate import GenerateSettings, Sampling, Teacher, prepare_generate
-from rlaif.pipeline.job import prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.pipeline.writing import WritingJob, run_writing
+from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.runner import WritingJob, run_writing
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, Failure, GenerationRequest, GenerationResult
-from tests.writing.helpers import read, write_rows
+from tests.generation.helpers import read, write_rows
 
 
 class Server(ThreadingHTTPServer):

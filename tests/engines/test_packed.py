@@ -30,12 +30,12 @@ from rlaif.demo.world import World
 from rlaif.engines import tree_attention
 from rlaif.engines.base import Engine, EngineSettings, create_engine
 from rlaif.errors import RlaifError
-from rlaif.pipeline.rendering import Renderer
-from rlaif.prompts import load_judge_template
+from rlaif.judging.prefix_order import common_length
+from rlaif.judging.questions import plan
+from rlaif.judging.rendering import Renderer
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest
-from rlaif.resources import demo_model
-from rlaif.stages.ordering import common_length
-from rlaif.stages.questions import plan
+from rlaif.templates.judge import load_judge_template
+from rlaif.util.resources import demo_model
 
 PACKED = EngineSettings(engine="packed", model="demo")
 PROMPTS = st.lists(

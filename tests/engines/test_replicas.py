@@ -19,7 +19,7 @@ from rlaif.engines.replicas import Replica, ReplicatedEngine
 from rlaif.engines.workers import MOST_DEATHS, Lost
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Request
-from tests.pipeline.helpers import contents, label, write_inputs
+from tests.labeling.helpers import contents, label, write_inputs
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
 
@@ -264,8 +264,8 @@ def test_ray_actor_is_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> N
 def test_labeling_on_ray_gives_the_same_run(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 60)
     label(data, constitution, tmp_path / "one")
-    from rlaif.pipeline.job import prepare, run_label
-    from tests.pipeline.helpers import settings
+    from rlaif.labeling.job import prepare, run_label
+    from tests.labeling.helpers import settings
 
     plain = settings()
     judge = EngineSettings(

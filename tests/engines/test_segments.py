@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rlaif.engines.codec import HFCodec
 from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, never_joined
-from rlaif.prompts import JudgeTemplate, load_judge_template
+from rlaif.templates.judge import JudgeTemplate, load_judge_template
 
 CORPUS = [
     "Which response is more polite?\n\n[Principle]\nWhich response stays on topic? 12345 3.14\n",

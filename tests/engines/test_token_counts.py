@@ -12,11 +12,11 @@ import pytest
 
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine, EngineSettings, create_engine
-from rlaif.pipeline.job import prepare
-from rlaif.pipeline.label import Labeler
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.store.cache import VerdictCache
-from rlaif.store.run_directory import RunDirectory
+from rlaif.labeling.job import prepare
+from rlaif.labeling.labeler import Labeler
+from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.directory import RunDirectory
+from rlaif.store.verdict_cache import VerdictCache
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import pytest
 from rlaif.engines.base import EngineSettings, create_engine
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest, GenerationResult
-from rlaif.resources import demo_model
+from rlaif.util.resources import demo_model
 from tests.engines.test_exactness import requests
 from tests.engines.test_openai_engine import Server
 

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
-from rlaif.evaluation.calibrating import (
+from rlaif.evaluation.calibration import (
     TooFewLabels,
     applied,
     calibrate,
@@ -22,10 +22,10 @@ from rlaif.evaluation.calibrating import (
     fit,
 )
 from rlaif.evaluation.outcomes import Opinions, Outcomes
-from rlaif.evaluation.reliability import ece
+from rlaif.evaluation.stats.reliability import ece
+from rlaif.judging.calibration import Calibration, calibrated
+from rlaif.judging.selective import certify, least_pairs, missing_labels, upper_bound
 from rlaif.records import Preference
-from rlaif.stages.calibration import Calibration, calibrated
-from rlaif.stages.guarantee import certify, least_pairs, missing_labels, upper_bound
 
 
 def overconfident(rng: np.random.Generator, n: int, factor: float = 3.0) -> tuple[Any, Any]:
@@ -216,7 +216,7 @@ def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> Non
         "good": Opinions(ab=true, ba=true, asked=yes, tier=1, weight=1.0, source="judge"),
         "loud": Opinions(ab=noise, ba=noise, asked=yes, tier=1, weight=1.0, source="judge"),
     }
-    from rlaif.stages.folding import FoldSettings, fold
+    from rlaif.judging.aggregation import FoldSettings, fold
 
     empty = Outcomes(
         ids=[str(i) for i in range(n)],
@@ -256,7 +256,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
     """Labels by id of an overconfident judge; then probabilities, threshold and manifest."""
-    from tests.pipeline.helpers import label as label_run
+    from tests.labeling.helpers import label as label_run
 
     (tmp_path / "c.yaml").write_text(
         'schema: 1\nname: c\nversion: "1"\nprinciples:\n  - {id: p, preference: "Which response?"}\n'

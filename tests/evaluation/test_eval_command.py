@@ -214,10 +214,10 @@ def test_unlabeled_data_is_refused_with_the_next_step(tmp_path: Path) -> None:
 
 def test_a_planted_position_bias_reaches_the_report(tmp_path: Path) -> None:
     """Through the whole pipeline: a server-like scripted rule is not needed, verdict files are."""
-    from rlaif.evaluation.bias import bias_report
+    from rlaif.evaluation.bias.report import bias_report
+    from rlaif.evaluation.bias.style import measure_style
     from rlaif.evaluation.outcomes import read_outcomes
-    from rlaif.evaluation.style import measure_style
-    from tests.pipeline.helpers import label, write_inputs
+    from tests.labeling.helpers import label, write_inputs
 
     data, constitution = write_inputs(tmp_path, 200)
     label(data, constitution, tmp_path / "run")

@@ -8,9 +8,9 @@ import pytest
 
 from rlaif.errors import RlaifError
 from rlaif.evaluation.win_rates import win_rates
-from rlaif.pipeline.job import prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
-from tests.writing.helpers import SCRIPTED, read, write_rows
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
+from tests.generation.helpers import SCRIPTED, read, write_rows
 
 
 def test_win_rates_count_decided_pairs_of_two_models(tmp_path: Path) -> None:

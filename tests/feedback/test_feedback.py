@@ -18,11 +18,11 @@ from rlaif.cli.main import main
 from rlaif.errors import RlaifError
 from rlaif.feedback.importing import FeedbackReport, FeedbackSettings, import_feedback
 from rlaif.feedback.personal import redact
-from rlaif.pipeline.lineage import lineage
-from rlaif.store.filling import filling
+from rlaif.runs.lineage import lineage
+from rlaif.runs.unfinished_marker import filling
 from rlaif.training.data import read_labeled
-from rlaif.user_functions import load_function
-from tests.writing.helpers import read, write_rows
+from rlaif.util.user_functions import load_function
+from tests.generation.helpers import read, write_rows
 
 
 def imported(

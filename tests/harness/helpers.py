@@ -19,9 +19,9 @@ import httpx
 
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.pipeline.job import prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
-from rlaif.store.run_directory import read_rows
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.directory import read_rows
 
 TOKEN = "let-me-in"
 ALIAS = "gpt-4o-2024-08-06"

@@ -14,7 +14,7 @@ import yaml
 
 from rlaif.cli.main import main
 from rlaif.harness.configs import GENERATORS, target
-from rlaif.resources import demo_model
+from rlaif.util.resources import demo_model
 from tests.harness.helpers import ALIAS, TOKEN, Labeled, Server
 
 BIN = Path(sys.executable).parent

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
+from rlaif.api.judge import Judge
 from rlaif.harness import judges
 from rlaif.harness.trl_rewards import (
     PairwiseJudge,
@@ -21,9 +22,8 @@ from rlaif.harness.trl_rewards import (
     PointwiseReward,
     WinRateCallback,
 )
-from rlaif.judge import Judge
-from rlaif.resources import demo_model
 from rlaif.training.sampling import PolicySampler
+from rlaif.util.resources import demo_model
 from tests.harness.helpers import TOKEN, Labeled, Server
 
 PROMPT = "How do I clean a small kettle?"

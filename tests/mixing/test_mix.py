@@ -17,20 +17,20 @@ from click.testing import CliRunner
 
 from rlaif.audits.rows import read_audited
 from rlaif.cli.main import cli, main
+from rlaif.data.licensing import load_licenses
+from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError
-from rlaif.licensing import load_licenses
 from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
 from rlaif.mixing.mix import MixReport, mix
 from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
-from rlaif.pipeline.labelers import judges_of
-from rlaif.stages.duplicates import resemblance, shingles
-from rlaif.stages.near_duplicates import Fields, near_duplicates
-from rlaif.store.mixes import DATA_FILE
+from rlaif.runs.judges import judges_of
+from rlaif.text.duplicates import resemblance, shingles
+from rlaif.text.near_duplicates import Fields, near_duplicates
 from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.gates import preference_uses
 from rlaif.training.supervised import SupervisedAccount, read_supervised
+from tests.generation.helpers import write_rows
 from tests.review.helpers import desk_of, labeled
-from tests.writing.helpers import write_rows
 
 WORDS = [f"word{i}" for i in range(3000)]
 HUMAN = {"kind": "human", "depth": 0}

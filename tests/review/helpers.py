@@ -16,7 +16,7 @@ import httpx
 
 from rlaif.review.desk import Desk
 from rlaif.review.start import open_desk
-from tests.pipeline.helpers import CONSTITUTION, label
+from tests.labeling.helpers import CONSTITUTION, label
 
 HOSTILE = (
     '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 2">'

@@ -17,18 +17,18 @@ from datasets import load_dataset
 from rlaif.audits.rows import read_audited
 from rlaif.cli.label import print_summary
 from rlaif.cli.main import cli
+from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
-from rlaif.evaluation.bias import bias_report
+from rlaif.evaluation.bias.report import bias_report
+from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.evaluation.style import measure_style
 from rlaif.evaluation.win_rates import human_win_rates
-from rlaif.pipeline.job import summary_of
+from rlaif.labeling.job import summary_of
 from rlaif.review.desk import DESK, Desk
 from rlaif.review.labels import combine
-from rlaif.store.run_directory import read_manifest
-from rlaif.store.sources import open_source
+from rlaif.runs.directory import read_manifest
 from rlaif.training.data import find_labels, read_preferences
-from tests.pipeline.helpers import CONSTITUTION, label, rows
+from tests.labeling.helpers import CONSTITUTION, label, rows
 from tests.review.helpers import desk_of, labeled
 
 

@@ -12,8 +12,8 @@ import pytest
 from rlaif.demo.oracle import prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.pipeline.job import prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
 from rlaif.review.desk import Decision, Task
 from rlaif.review.doubt import Doubt, doubt
 from rlaif.review.items import Item, Opinion, read_items

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlaif.errors import RlaifError
-from rlaif.store.cache import Answer, VerdictCache, answer_keys
-from rlaif.store.run_directory import RunDirectory, check_config, read_manifest
+from rlaif.runs.directory import RunDirectory, check_config, read_manifest
+from rlaif.store.verdict_cache import Answer, VerdictCache, answer_keys
 
 CONFIG = {"format": 1, "judge": {"model": "m", "dtype": "auto"}, "orders": "both"}
 

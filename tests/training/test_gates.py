@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from rlaif.cli.main import main
+from rlaif.data.licensing import check, load_licenses
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
-from rlaif.licensing import check, load_licenses
-from rlaif.pipeline.labelers import Judges
-from rlaif.pipeline.lineage import lineage
 from rlaif.records import Origin
+from rlaif.runs.judges import Judges
+from rlaif.runs.lineage import lineage
 from rlaif.training.data import TrainingRow, read_labeled
 from rlaif.training.gates import Stopped, names_of, pass_gates, preference_rows, preference_uses
 from rlaif.training.settings import DPOSettings, GateSettings, SFTSettings
 from rlaif.training.sft import train_sft
 from rlaif.training.train import train_dpo
 from tests.audits.helpers import people
-from tests.writing.helpers import write_rows
+from tests.generation.helpers import write_rows
 
 SETTINGS = {"model": "demo", "epochs": 0.05, "learning_rate": 1e-5, "max_length": 128}
 

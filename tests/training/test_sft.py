@@ -16,10 +16,10 @@ from rlaif.demo.world import World
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
-from rlaif.resources import demo_model
 from rlaif.training.settings import GateSettings, SFTSettings
 from rlaif.training.sft import preview, train_sft
 from rlaif.training.supervised import SupervisedAccount, read_supervised
+from rlaif.util.resources import demo_model
 
 SAME = GateSettings(override="one answer, so that a little training shows")
 FAST = {"model": "demo", "learning_rate": 1e-3, "batch_size": 4, "log_steps": 1}

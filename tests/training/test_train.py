@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file
 
 from rlaif.errors import RlaifError
-from rlaif.hashing import file_digest
 from rlaif.training.data import Account, TrainingRow, check_lengths, mix, read_labeled
 from rlaif.training.settings import DPOSettings
 from rlaif.training.train import preview, train_dpo
+from rlaif.util.hashing import file_digest
 
 
 def write_run(folder: Path, count: int, long_at: int = -1) -> Path:
     """A complete labeling run of `count` pairs by the scripted engine."""
     from rlaif.demo.world import World
     from rlaif.engines.base import EngineSettings
-    from rlaif.pipeline.job import prepare, run_label
-    from rlaif.pipeline.settings import LabelSettings
+    from rlaif.labeling.job import prepare, run_label
+    from rlaif.labeling.settings import LabelSettings
 
     data = folder / "pairs.jsonl"
     with data.open("w") as file:
@@ -108,7 +108,7 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def weights_of_demo() -> dict[str, torch.Tensor]:
-    from rlaif.resources import demo_model
+    from rlaif.util.resources import demo_model
 
     return weights(demo_model("policy"))
 
@@ -271,7 +271,7 @@ def test_damaged_preferences_are_one_clear_error(name: str, tmp_path: Path) -> N
 def test_policy_that_can_not_be_loaded_leaves_nothing_behind(tmp_path: Path) -> None:
     import shutil
 
-    from rlaif.resources import demo_model
+    from rlaif.util.resources import demo_model
 
     run = write_run(tmp_path, 6)
     broken = tmp_path / "policy"
@@ -285,7 +285,7 @@ def test_policy_that_can_not_be_loaded_leaves_nothing_behind(tmp_path: Path) -> 
 def test_prompt_end_that_trl_leaves_out_is_named(tmp_path: Path) -> None:
     import shutil
 
-    from rlaif.resources import demo_model
+    from rlaif.util.resources import demo_model
 
     run = write_run(tmp_path, 6)
     policy = tmp_path / "policy"

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from rlaif.engines.base import EngineSettings
-from rlaif.pipeline.job import prepare, run_label
-from rlaif.pipeline.settings import LabelSettings
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
 from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.weights import by_weight
-from tests.writing.helpers import write_rows
+from tests.generation.helpers import write_rows
 
 
 def test_a_pair_of_weight_three_is_trained_on_three_times(tmp_path: Path) -> None:

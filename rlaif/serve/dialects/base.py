@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rlaif.answers import Comparison, Score
+from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
+from rlaif.data.layouts import BadRow, read_prompt
 from rlaif.records import Message
-from rlaif.stages.layouts import BadRow, read_prompt
 
 
 class NotUnderstood(Exception):

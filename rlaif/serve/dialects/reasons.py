@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif.answers import Score
+from rlaif.api.answers import Score
 
 
 def in_words(found: Score) -> str:

@@ -1,0 +1,1 @@
+"""The judge for Python programs, servers and harnesses."""

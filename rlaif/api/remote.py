@@ -1,0 +1,219 @@
+"""A judge behind `rlaif serve`, with the methods of `Judge`."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+from rlaif.api.answers import Comparison, Critique, Score
+from rlaif.api.judge import Row, Text, pair_row, progress_bar, single_row
+from rlaif.data.layouts import BadRow, Candidates, read_candidates, read_row
+from rlaif.errors import RlaifError
+
+TOKEN_VARIABLE = "RLAIF_TOKEN"
+ROWS_PER_REQUEST = 32
+REQUESTS_AT_ONCE = 8
+Found = TypeVar("Found", Comparison, Score)
+
+
+class RemoteJudge:
+    """Asks a server.
+
+    Args:
+        url: such as `http://127.0.0.1:8000`.
+        constitution: its name; needed where the server has several.
+        token: of the server; default: `$RLAIF_TOKEN`.
+        timeout: seconds for one request, also while the server is too busy for it.
+
+    Raises:
+        RlaifError: from every method: the server does not answer, or refuses with a reason.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        constitution: str | None = None,
+        token: str | None = None,
+        timeout: float = 600.0,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._constitution = constitution
+        token = token or os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout = timeout
+        self._client = httpx.Client(headers=headers, timeout=timeout)
+
+    def compare(self, prompt: Text, a: Text, b: Text, *, tags: Sequence[str] = ()) -> Comparison:
+        """See `Judge.compare`."""
+        return next(self.compare_many([pair_row((prompt, a, b), tags)]))
+
+    def compare_many(
+        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+    ) -> Iterator[Comparison]:
+        """See `Judge.compare_many`."""
+        bar = progress_bar(rows, "pair") if progress else None
+        return self._many(
+            rows=map(_pair, rows), endpoint="pairwise", key="pairs", form=Comparison, bar=bar
+        )
+
+    def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
+        """See `Judge.score`."""
+        return next(self.score_many([single_row((prompt, response), tags)]))
+
+    def score_many(
+        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+    ) -> Iterator[Score]:
+        """See `Judge.score_many`."""
+        bar = progress_bar(rows, "response") if progress else None
+        return self._many(
+            rows=map(_single, rows), endpoint="pointwise", key="items", form=Score, bar=bar
+        )
+
+    def critique(
+        self,
+        prompt: Text,
+        response: Text,
+        *,
+        principles: Sequence[str] | None = None,
+        revise: bool = False,
+    ) -> Critique:
+        """See `Judge.critique`."""
+        row = {**_single((prompt, response)), "revise": revise}
+        if principles is not None:
+            row["principles"] = list(principles)
+        return Critique.model_validate(self._post("critique", self._addressed(row)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> RemoteJudge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _addressed(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "constitution": self._constitution} if self._constitution else body
+
+    def _many(
+        self,
+        rows: Iterable[dict[str, Any]],
+        endpoint: str,
+        key: str,
+        form: type[Found],
+        bar: Any,
+    ) -> Iterator[Found]:
+        def ask(batch: list[dict[str, Any]]) -> list[Found]:
+            answer = self._post(endpoint, self._addressed({key: batch}), splits=len(batch) > 1)
+            if answer is None:  # more than the server ever takes at once
+                half = len(batch) // 2
+                return ask(batch[:half]) + ask(batch[half:])
+            found = []
+            for item in answer["results"]:
+                if "error" in item:
+                    raise RlaifError(item["error"], hint="Mend or leave out that row.")
+                found.append(form.model_validate(item))
+            return found
+
+        waiting: deque[Future[list[Found]]] = deque()
+        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+        source = iter(rows)
+        try:
+            while True:
+                while len(waiting) < 2 * REQUESTS_AT_ONCE:
+                    batch = _take(source, ROWS_PER_REQUEST)
+                    if not batch:
+                        break
+                    waiting.append(pool.submit(ask, batch))
+                if not waiting:
+                    return
+                for answer in waiting.popleft().result():
+                    if bar is not None:
+                        bar.update()
+                    yield answer
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if bar is not None:
+                bar.close()
+
+    def _post(
+        self, endpoint: str, body: dict[str, Any], *, splits: bool = False
+    ) -> dict[str, Any] | None:
+        """The server's answer; None (only if it `splits`) where the body is too large."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                answer = self._client.post(f"{self._url}/v1/judge/{endpoint}", json=body)
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                raise RlaifError(
+                    f"no answer from {self._url} ({type(error).__name__}: {error})",
+                    hint="Check the address, and that `rlaif serve` runs there.",
+                ) from None
+            if answer.status_code != 429 or time.monotonic() > deadline:
+                break
+            # Somewhat apart, so that many who wait do not come back together.
+            time.sleep(float(answer.headers.get("Retry-After", 1)) * random.uniform(0.1, 1.0))
+        if splits and answer.status_code == 413:
+            return None
+        if answer.status_code != 200:
+            raise RlaifError(f"{self._url} refused: {_reason(answer)}", hint="See its message.")
+        try:
+            found: dict[str, Any] = answer.json()
+        except ValueError:
+            raise RlaifError(
+                f"{self._url} answered what is no JSON", hint="Is `rlaif serve` there?"
+            ) from None
+        return found
+
+
+def _pair(given: Row | Sequence[Text]) -> dict[str, Any]:
+    """A pair as the server takes it, read here as `Judge` reads it."""
+    try:
+        read = read_row(pair_row(given))
+        if len(read.completions) != 2:
+            raise BadRow(f"{len(read.completions)} responses in place of two")
+    except BadRow as error:
+        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+    a, b = (completion.messages for completion in read.completions)
+    return {**_common(read), "response_a": a, "response_b": b}
+
+
+def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
+    """A response as the server takes it."""
+    try:
+        read = read_candidates(single_row(given))
+        if len(read.completions) != 1:
+            raise BadRow(f"{len(read.completions)} responses in place of one")
+    except BadRow as error:
+        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+    return {**_common(read), "response": read.completions[0].messages}
+
+
+def _common(read: Candidates) -> dict[str, Any]:
+    return {"prompt": read.prompt, "id": read.id, "tags": sorted(read.tags)}
+
+
+def _take(source: Iterator[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    batch = []
+    for row in source:
+        batch.append(row)
+        if len(batch) == most:
+            break
+    return batch
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        error = answer.json()["error"]
+        return f"{answer.status_code}, {error['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.reason_phrase}"

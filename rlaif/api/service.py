@@ -1,0 +1,215 @@
+"""A judge that answers whoever asks, from any thread, batched together.
+
+The engine has a thread of its own.  Questions are tokenized in a second one, ahead of it, and go
+into the running batch as they come; nobody waits for a batch to fill up or to end.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from rlaif.engines.base import Engine, EngineSettings, EngineStats
+from rlaif.engines.roles import start_engines
+from rlaif.errors import RlaifError
+from rlaif.generation.conversations import Ask, Chain, ChainRunner, Counts, Part, Rows, Told, Worker
+from rlaif.store.text_cache import TextCache, default_text_cache_path
+from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.util.prefetch import Ahead
+
+Answered = TypeVar("Answered")
+Questions = Generator[list[Ask], list[Told], Answered]
+"""A chain that returns what its asker wants to know."""
+PRIMED_AHEAD = 64
+
+
+class Busy(RlaifError):
+    """Too much is waiting already."""
+
+
+class Stopped(RlaifError):
+    """The engine has died, or was closed."""
+
+
+class Service:
+    """Runs models and drives the chains that are put to them.
+
+    Args:
+        models: by role; equal settings share one engine.
+        cache_folder: where answers are kept; default: the user's.
+        most_waiting: questions (chains) that may be under way before `submit` refuses.
+
+    Raises:
+        RlaifError: an engine can't start, or a cache can't be opened.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, EngineSettings],
+        *,
+        cache_folder: Path | None = None,
+        most_waiting: int | None = None,
+        on_engine: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._models = dict(models)
+        self._cache_folder = cache_folder
+        self.most_waiting = most_waiting
+        self._on_engine = on_engine
+        self._incoming: queue.Queue[Chain | None] = queue.Queue()
+        # Guards what the counters say and whether anything is taken still.
+        self._lock = threading.Lock()
+        # Chains render and tokenize; those of one service do so one at a time.
+        self._rendering = threading.Lock()
+        self._open: set[Future[Any]] = set()
+        self._closed = False
+        self._problem: BaseException | None = None
+        self._ready: Future[None] = Future()
+        self._engines: list[Engine] = []
+        self.counts = Counts()
+        self._thread = threading.Thread(target=self._work, name="rlaif-judge", daemon=True)
+        self._thread.start()
+        try:
+            self._ready.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    @property
+    def waiting(self) -> int:
+        """Chains under way."""
+        return len(self._open)
+
+    @property
+    def problem(self) -> BaseException | None:
+        """What stopped the engine, if anything did."""
+        return self._problem
+
+    def stats(self) -> EngineStats:
+        """The engines' counters, together."""
+        found = [engine.stats() for engine in self._engines]
+        return EngineStats(
+            sum(s.requests for s in found),
+            sum(s.prompt_tokens for s in found),
+            sum(s.cached_tokens for s in found),
+            sum(s.idle_seconds for s in found),
+        )
+
+    def submit(self, questions: Questions[Answered]) -> Future[Answered]:
+        """Put a chain to the models.
+
+        Returns:
+            What the chain returns; cancel it, and what it has not asked yet is not asked.
+
+        Raises:
+            Busy: `most_waiting` chains are under way.
+            Stopped: the service is closed, or its engine has died (then also from the future).
+        """
+        future: Future[Answered] = Future()
+        with self._lock:
+            if self._problem is not None:
+                raise Stopped(f"the judge has stopped ({self._problem})", hint="Start it again.")
+            if self._closed:
+                raise Stopped("the judge is closed", hint="Make a new one.")
+            if self.most_waiting is not None and len(self._open) >= self.most_waiting:
+                raise Busy(
+                    f"{len(self._open)} requests are waiting already", hint="Try again later."
+                )
+            self._open.add(future)
+        future.add_done_callback(self._forget)
+        self._incoming.put(self._answering(questions, future))
+        return future
+
+    def close(self) -> None:
+        """Finish what was taken, then stop the engines; safe to call twice."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+        if first:
+            self._incoming.put(None)
+        self._thread.join()
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._open.discard(future)
+
+    def _answering(self, questions: Questions[Answered], future: Future[Answered]) -> Chain:
+        """The chain as the runner takes it: its result, or its error, goes to the future."""
+        told: list[Told] | None = None
+        while not future.cancelled():
+            try:
+                with self._rendering:
+                    asks = next(questions) if told is None else questions.send(told)
+            except StopIteration as end:
+                with suppress(Exception):  # cancelled in this very moment
+                    future.set_result(end.value)
+                break
+            except Exception as error:
+                with suppress(Exception):
+                    future.set_exception(error)
+                break
+            told = yield asks
+        return []
+
+    def _primed(self) -> Iterator[Chain]:
+        """Chains with their first questions ready."""
+        while True:
+            chain = self._incoming.get()
+            if chain is None:
+                return
+            try:
+                asks = next(chain)
+            except StopIteration:
+                continue
+            yield _go_on(asks, chain)
+
+    def _work(self) -> None:
+        try:
+            with ExitStack() as stack:
+                runner = self._start(stack)
+                self._ready.set_result(None)
+                coming = Ahead(self._primed(), PRIMED_AHEAD)
+                stack.callback(coming.close)
+                runner.run(coming)
+        except BaseException as error:  # told to whoever waits
+            if not self._ready.done():
+                self._ready.set_exception(error)
+                return
+            with self._lock:
+                self._problem = error
+                left = list(self._open)
+            told = Stopped(f"the judge has stopped ({error})", hint="Start it again.")
+            for future in left:
+                with suppress(Exception):
+                    future.set_exception(told)
+
+    def _start(self, stack: ExitStack) -> ChainRunner:
+        paths = [default_text_cache_path(), default_cache_path()]
+        if self._cache_folder is not None:
+            paths = [self._cache_folder / path.name for path in paths]
+        texts = stack.enter_context(closing(TextCache(paths[0])))
+        verdicts = stack.enter_context(closing(VerdictCache(paths[1])))
+        engines = start_engines(self._models, stack, self._on_engine)
+        self._engines = list({id(engine): engine for engine in engines.values()}.values())
+        workers = {role: Worker(e.fingerprint, e) for role, e in engines.items()}
+        runner = ChainRunner(workers, texts, verdicts, on_rows=_nothing, ordered=False)
+        self.counts = runner.counts
+        return runner
+
+
+def _nothing(rows: Rows) -> None:
+    assert not rows
+
+
+def _go_on(asks: list[Ask] | Part, chain: Chain) -> Chain:
+    """The chain from its first questions on."""
+    told = yield asks
+    while True:
+        try:
+            asks = chain.send(told)
+        except StopIteration as end:
+            return cast(Rows, end.value)
+        told = yield asks

@@ -1,0 +1,273 @@
+"""One constitution with one judge, ready to answer: what server, plug-ins and Python API share.
+
+Nothing here runs; a `Service` drives the questions made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.api.service import Questions
+from rlaif.constitution.load import load_constitution
+from rlaif.constitution.schema import Constitution, Principle
+from rlaif.data.layouts import BadRow, Candidates, read_candidates, read_row
+from rlaif.engines.base import EngineSettings, can_generate, codec_for, model_fingerprint
+from rlaif.errors import RlaifError
+from rlaif.generation.critique_calls import WRITER, Criticizing, Remark
+from rlaif.generation.judge_calls import JUDGE, Judging
+from rlaif.generation.pointwise_calls import Anchored, Asked, Point, load_pointwise_template
+from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.questions import OrdersMode, principles_for
+from rlaif.labeling.calibration import Folding, check_fits, load_calibration
+from rlaif.labeling.settings import LabelSettings
+from rlaif.records import Message, Pair, Preference
+from rlaif.templates.judge import JudgeTemplate, load_judge_template
+from rlaif.templates.writer import load_writer_templates
+
+ANCHORED = "anchored"
+DEMO = "demo"
+
+
+class JudgeSettings(BaseModel):
+    """How a judge judges, apart from the constitution."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    judge: EngineSettings
+    writer: EngineSettings | None = None
+    template: str = Field(default="pairwise", description="Judge prompt layout: name or path.")
+    pointwise: str = Field(
+        default="pointwise",
+        description="How one response is scored: a template that asks about it alone (name or "
+        "path), or `anchored`: beside the examples of each principle.",
+    )
+    templates: str = Field(
+        default="plain", description="Of critiques and revisions: a name, or a folder."
+    )
+    orders: OrdersMode = Field(default="both", description="Show each pair both ways round.")
+    label_mass_floor: float = Field(
+        default=0.5, ge=0, le=1, description="Least probability on the labels of a verdict."
+    )
+    calibration: str | None = Field(
+        default=None, description="File of `rlaif calibrate`: how sure this judge may be."
+    )
+    critique_tokens: int = Field(default=256, ge=1, description="Longest critique.")
+    revision_tokens: int = Field(default=1024, ge=1, description="Longest revision.")
+    fold: FoldSettings = FoldSettings()
+    seed: int = 0
+
+
+def with_defaults(values: Mapping[str, Any], judge: EngineSettings) -> dict[str, Any]:
+    """Settings by name, with what fits the judge where nothing is said."""
+    demo = judge.model == DEMO
+    found = dict(values)
+    found.setdefault("template", "demo" if demo else "pairwise")
+    found.setdefault("pointwise", ANCHORED if demo else "pointwise")
+    found.setdefault("templates", "demo" if demo else "plain")
+    if found.get("writer") is None:
+        found["writer"] = judge.model_copy(update={"model": "demo-writer"}) if demo else judge
+    return {**found, "judge": judge}
+
+
+@dataclass(frozen=True)
+class JudgeSetup:
+    """Makes the questions about pairs and single responses.
+
+    Attributes:
+        stamp: the provenance that every answer carries.
+    """
+
+    settings: JudgeSettings
+    constitution: Constitution
+    judging: Judging
+    pointwise: Asked | Anchored
+    criticizing: Criticizing | None
+    stamp: dict[str, str]
+
+    def compare(self, row: Mapping[str, object]) -> Questions[Preference]:
+        """Which of two responses is better.
+
+        Args:
+            row: any layout of `rlaif label` with two responses.
+
+        Raises:
+            BadRow: (at once) no layout fits, or there are not two responses.
+        """
+        read = read_row(row)
+        if len(read.completions) != 2:
+            raise BadRow(f"{len(read.completions)} responses in place of two")
+        one, two = (c.messages for c in read.completions)
+        return self.compare_pair(Pair(read.id, read.prompt, one, two, tags=read.tags))
+
+    def compare_pair(self, pair: Pair) -> Questions[Preference]:
+        """Which of a pair's two responses is better."""
+        (found,) = yield from self.judging.compare([pair], principles_for(pair, self.constitution))
+        return found
+
+    def score(
+        self, row: Mapping[str, object], *, principles: list[str] | None = None
+    ) -> Questions[Point]:
+        """How well one response follows the constitution.
+
+        Args:
+            principles: their ids; None for all that apply.
+
+        Raises:
+            BadRow: (at once) no layout fits, there is not one response, or a principle is unknown.
+        """
+        read = _single(row)
+        response = read.completions[0].messages
+        return self.score_response(read.prompt, response, self.named(principles, read.tags))
+
+    def score_response(
+        self, prompt: list[Message], response: list[Message], principles: list[Principle]
+    ) -> Questions[Point]:
+        """How well a response follows some principles; an empty one is not scored."""
+        if not any(m["content"].strip() for m in response):
+            return Point(None, (), "the response is empty")
+        return (yield from self.pointwise.score(prompt, response, principles))
+
+    def criticize(
+        self, row: Mapping[str, object], *, principles: list[str] | None, revise: bool
+    ) -> Questions[list[Remark]]:
+        """What is wrong with one response, by principle.
+
+        Args:
+            principles: their ids; None for all that apply.
+
+        Raises:
+            BadRow: (at once) no layout fits, there is not one response, or a principle is unknown.
+            RlaifError: (at once) nobody here writes.
+        """
+        if self.criticizing is None:
+            raise RlaifError(
+                f"engine {self.settings.judge.engine!r} does not write critiques",
+                hint="Name a writer, or use --engine vllm.",
+            )
+        read = _single(row)
+        return self.criticizing.criticize(
+            read.prompt,
+            read.completions[0].messages,
+            self.named(principles, read.tags),
+            revise=revise,
+        )
+
+    def named(self, names: list[str] | None, tags: frozenset[str] = frozenset()) -> list[Principle]:
+        """The principles with some ids; those that apply where there are none.
+
+        Raises:
+            BadRow: one is unknown.
+        """
+        if names is None:
+            return self.constitution.applicable(tags)
+        known = {p.id: p for p in self.constitution.principles}
+        for name in names:
+            if name not in known:
+                raise BadRow(f"principle {name!r} is none of {', '.join(known)}")
+        return [known[name] for name in names]
+
+
+def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
+    """Load and check the parts.
+
+    Raises:
+        RlaifError: constitution, template or model can't be used.
+    """
+    loaded = load_constitution(constitution).constitution
+    template = load_judge_template(settings.template)
+    if template.answer:
+        raise RlaifError(
+            f"template {settings.template!r} lets the judge reason, which takes `rlaif label`",
+            hint="Use a template without `answer`.",
+        )
+    codec = codec_for(settings.judge)
+    judging = Judging(
+        template=template,
+        codec=codec,
+        fold=settings.fold,
+        label_mass_floor=settings.label_mass_floor,
+        orders=settings.orders,
+        seed=settings.seed,
+        folding=_folding(settings, loaded, template),
+    )
+    assert judging.renderer  # a label that is no token of this judge is known now
+    coverage = settings.fold.min_coverage
+    pointwise: Asked | Anchored = Anchored(judging, coverage)
+    if settings.pointwise != ANCHORED:
+        pointwise = Asked(
+            load_pointwise_template(settings.pointwise), codec, settings.label_mass_floor, coverage
+        )
+    pointwise.check()
+    criticizing = None
+    writer = settings.writer or settings.judge
+    if can_generate(writer):
+        criticizing = Criticizing(
+            load_writer_templates(settings.templates),
+            codec if writer == settings.judge else codec_for(writer),
+            (settings.critique_tokens, settings.revision_tokens),
+        )
+    stamp = {
+        "constitution": f"{loaded.name}@{loaded.version}",
+        "constitution_hash": loaded.hash,
+        "judge": settings.judge.model,
+        "judge_fingerprint": model_fingerprint(settings.judge),
+        "template_hash": template.hash,
+    }
+    return JudgeSetup(
+        settings=settings,
+        constitution=loaded,
+        judging=judging,
+        pointwise=pointwise,
+        criticizing=criticizing,
+        stamp=stamp,
+    )
+
+
+def _folding(
+    settings: JudgeSettings, constitution: Constitution, template: JudgeTemplate
+) -> Folding:
+    """Calibrated where a calibration is given.
+
+    Raises:
+        RlaifError: it was fitted for something else.
+    """
+    if settings.calibration is None:
+        return Folding(settings.fold)
+    found = load_calibration(settings.calibration)
+    config = {
+        "judge": {
+            "model": settings.judge.model,
+            "fingerprint": model_fingerprint(settings.judge),
+        },
+        "constitution": {
+            "name": constitution.name,
+            "version": constitution.version,
+            "hash": constitution.hash,
+        },
+        "template": {"hash": template.hash},
+        "fold": settings.fold.model_dump(mode="json"),
+        "orders": settings.orders,
+        "principles": "all",
+        "stop": "never",
+        "label_mass_floor": settings.label_mass_floor,
+        "reasoning_clamp": LabelSettings.model_fields["reasoning_clamp"].default,
+        "reasoning_samples": LabelSettings.model_fields["reasoning_samples"].default,
+    }
+    check_fits(found, config, settings.calibration)
+    return Folding(settings.fold, found)
+
+
+def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:
+    """The judge and the writer, by role."""
+    return {JUDGE: settings.judge, WRITER: settings.writer or settings.judge}
+
+
+def _single(row: Mapping[str, object]) -> Candidates:
+    read = read_candidates(row)
+    if len(read.completions) != 1:
+        raise BadRow(f"{len(read.completions)} responses in place of one")
+    return read

@@ -1,0 +1,127 @@
+"""How the command line names judges: one or several, each with settings of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+from rlaif.cli.common.label_flags import label_settings
+from rlaif.cli.common.model_flags import assignments
+from rlaif.constitution.yaml_source import read_yaml
+from rlaif.errors import RlaifError
+from rlaif.judging.panel import PanelMode
+from rlaif.labeling.panel import Member, Panel
+from rlaif.labeling.settings import LabelSettings
+
+OWN = ("engine", "revision", "dtype", "base_url", "template", "calibration", "agreement_target")
+"""What each of several judges may have of its own."""
+
+
+def judge_settings(
+    judge: str, config: str | None, flags: dict[str, Any], also: tuple[str, ...] = ()
+) -> tuple[LabelSettings, dict[str, str]]:
+    """Settings of a judge named as NAME or NAME,setting=value,...; and what `also` was given.
+
+    Raises:
+        RlaifError: a setting is unknown or wrong.
+    """
+    name, *rest = judge.split(",")
+    given = assignments(f"--judge {name}", tuple(rest), (*OWN, *also))
+    options = tuple(flags.get("engine_options") or ())
+    if "base_url" in given:
+        options = (*options, f"base_url={given.pop('base_url')}")
+    extra = {key: given.pop(key) for key in also if key in given}
+    own: dict[str, Any] = {**flags, "judge": name, "engine_options": options, **given}
+    return label_settings(config, own), extra
+
+
+def panel_of(
+    panel: str | None, judges: tuple[str, ...], config: str | None, flags: dict[str, Any]
+) -> Panel:
+    """The panel that `--panel` and several `--judge` describe.
+
+    Args:
+        panel: a way of folding, or a YAML file.
+
+    Raises:
+        RlaifError: the file is none, or there are fewer than two judges.
+    """
+    mode, below = panel or "mean", 0.5
+    if panel is not None and panel not in get_args(PanelMode):
+        if judges:
+            raise RlaifError(
+                "a panel's file and --judge both name judges", hint="Use one or the other."
+            )
+        mode, below, judges = _read(Path(panel))
+    members = []
+    for judge in judges:
+        settings, extra = judge_settings(judge, config, flags, ("weight",))
+        try:
+            weight = float(extra.get("weight", 1.0))
+        except ValueError:
+            weight = -1.0
+        if not 0 < weight < 1e6:
+            raise RlaifError(
+                f"judge {judge!r} has the weight {extra['weight']!r}", hint="Give one above 0."
+            )
+        if "weight" in extra and mode != "weighted":
+            raise RlaifError(
+                f"judge {judge!r} has a weight, which a panel by {mode} does not use",
+                hint="Add --panel weighted.",
+            )
+        members.append(Member(settings, weight))
+    if len(members) < 2:
+        raise RlaifError(
+            f"a panel of {len(members)} judge",
+            hint="Name two or more, with -j each or in the file.",
+        )
+    return Panel(members, mode, below)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> tuple[str, float, tuple[str, ...]]:
+    tree = read_yaml(path)
+    place = tree.places[()]
+    if not isinstance(tree.value, dict):
+        raise RlaifError("a panel is a mapping", hint="Write mode and judges.", place=place)
+    for key in tree.value:
+        if key not in ("mode", "escalate_below", "judges"):
+            raise RlaifError(
+                f"unknown key {key!r}",
+                hint="Known: mode, escalate_below, judges.",
+                place=tree.keys[(key,)],
+            )
+    mode = tree.value.get("mode", "mean")
+    if mode not in get_args(PanelMode):
+        raise RlaifError(
+            f"mode is {mode!r}",
+            hint=f"Use one of {', '.join(get_args(PanelMode))}.",
+            place=tree.places[("mode",)],
+        )
+    below = tree.value.get("escalate_below", 0.5)
+    if isinstance(below, bool) or not isinstance(below, int | float) or not 0 <= below <= 1:
+        raise RlaifError(
+            f"escalate_below is {below!r}",
+            hint="Give a margin from 0 to 1.",
+            place=tree.places[("escalate_below",)],
+        )
+    judges = tree.value.get("judges")
+    if not isinstance(judges, list) or not judges:
+        raise RlaifError(
+            "judges is no list",
+            hint="List models, or mappings with model.",
+            place=tree.places.get(("judges",), place),
+        )
+    found = []
+    for i, judge in enumerate(judges):
+        if isinstance(judge, str):
+            found.append(judge)
+        elif isinstance(judge, dict) and isinstance(judge.get("model"), str):
+            rest = [f"{key}={value}" for key, value in judge.items() if key != "model"]
+            found.append(",".join([judge["model"], *rest]))
+        else:
+            raise RlaifError(
+                "a judge is a name, or a mapping with model",
+                hint="Write `- model: NAME`.",
+                place=tree.places[("judges", i)],
+            )
+    return str(mode), float(below), tuple(found)

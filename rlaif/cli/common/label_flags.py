@@ -1,0 +1,49 @@
+"""From the flags of `rlaif label` to its settings: shared with whatever labels too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlaif.cli.common.model_flags import assignments, spread
+from rlaif.cli.common.options import build, merge_settings
+from rlaif.data.layouts import FIELDS
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
+from rlaif.judging.aggregation import FoldSettings
+from rlaif.labeling.settings import LabelSettings
+
+
+def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
+    """Settings from a YAML file and flags.
+
+    Raises:
+        RlaifError: one of them is unknown or wrong.
+    """
+    flags = dict(flags)
+    reasoning = flags.pop("reasoning", False)
+    pairs = flags.pop("pairs", None)
+    mode, colon, count = (pairs or "").partition(":")
+    flags["model"] = flags.pop("judge", None)
+    flags["mapping"] = assignments("--map", flags.pop("maps", ()), FIELDS) or None
+    flags = spread(flags)
+    models = (LabelSettings, FoldSettings, EngineSettings)
+    values, places = merge_settings(flags, config, models, hidden=frozenset({"judge", "fold"}))
+    wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
+    if wrong:
+        raise RlaifError(f"mapping names {wrong[0]!r}", hint=f"Use one of {', '.join(FIELDS)}.")
+    if pairs is not None:
+        number = count.isascii() and count.isdigit() and 0 < len(count) < 7 and int(count) > 0
+        if mode not in ("all", "best", "sample") or (colon and (mode != "sample" or not number)):
+            raise RlaifError(
+                f"--pairs {pairs[:60]!r} is unknown", hint="Write all, best, or sample:3."
+            )
+        values["pairs"] = mode
+        if colon:
+            values["pairs_per_prompt"] = int(count)
+    values.setdefault("model", "demo")
+    values["judge"] = build(EngineSettings, values, places)
+    values["fold"] = build(FoldSettings, values, places)
+    if reasoning:
+        values.setdefault("template", "reasoned")
+    values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")
+    return build(LabelSettings, values, places)

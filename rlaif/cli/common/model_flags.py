@@ -1,0 +1,129 @@
+"""The flags that commands with a model share, and how a model with its own settings is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+
+from rlaif.cli.common.options import build, settings_options
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def assignments(option: str, given: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, str]:
+    """`NAME=VALUE` texts by name.
+
+    Raises:
+        RlaifError: one has another form, or a name that is not among `names`.
+    """
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not value or (names and name not in names):
+            allowed = f" NAME is one of {', '.join(names)}." if names else ""
+            raise RlaifError(f"{option} {text!r} is not NAME=VALUE", hint=f"Write it so.{allowed}")
+        found[name] = value
+    return found
+
+
+def plain_value(text: str) -> str | int | float | bool:
+    """A number, a truth value, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def writing_flags(command: Command) -> Command:
+    """What every command that lets models write takes beside its own: input, cache, output."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
+        click.option("--dry-run", is_flag=True, help="Only say how much there is to write."),
+        click.option(
+            "--cache", metavar="DIR", help="What models said. [default: the user's cache folder]"
+        ),
+        click.option(
+            "--map",
+            "maps",
+            multiple=True,
+            metavar="NAME=COLUMN",
+            help="Where a field is, as a dotted path; NAME is prompt, system, id or tags, and for "
+            "`critique` any that `rlaif label` takes.",
+        ),
+        click.option("--split", default="train", show_default=True, help="Split of a data set."),
+        click.option("--config", metavar="FILE", help="YAML file with any of the settings below."),
+    ):
+        command = option(command)
+    return command
+
+
+def engine_flags(command: Command, *, but: frozenset[str] = frozenset()) -> Command:
+    """`--option`, `--chat-option`, and one flag for each setting of an engine but its model.
+
+    Args:
+        but: settings that the command has flags of its own for.
+    """
+    command = settings_options(EngineSettings, skip=frozenset({"model", "seed"}) | but)(command)
+    command = click.option(
+        "--chat-option",
+        "chat_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Variable of the model's chat template. [default: enable_thinking=false]",
+    )(command)
+    return click.option(
+        "--option",
+        "engine_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Setting passed to the engine as it is (vLLM: any LLM argument).",
+    )(command)
+
+
+def spread(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags with those of `engine_flags` under the names of the settings."""
+    flags = dict(flags)
+    options = assignments("--option", flags.pop("engine_options", ()))
+    flags["options"] = {name: plain_value(text) for name, text in options.items()} or None
+    chat = assignments("--chat-option", flags.pop("chat_options", ()))
+    if chat:
+        given = {name: plain_value(text) for name, text in chat.items()}
+        flags["chat_template_options"] = {"enable_thinking": False, **given}
+    return flags
+
+
+def model_with_settings(
+    text: str, values: Mapping[str, Any], own: type[BaseModel]
+) -> tuple[EngineSettings, BaseModel]:
+    """A model as `NAME,setting=value,...`: its engine's settings, and those of the kind `own`.
+
+    Args:
+        values: what holds for every model.
+
+    Raises:
+        RlaifError: a setting is unknown or wrong.
+    """
+    name, *rest = text.split(",")
+    given = assignments(f"--model {name}", tuple(rest))
+    known = (*own.model_fields, "revision", "dtype", "engine", "base_url")
+    for key in given:
+        if key not in known:
+            raise RlaifError(
+                f"--model {name!r} has the unknown setting {key!r}",
+                hint=f"Use one of {', '.join(known)}.",
+            )
+    mixed = {**values, **{k: plain_value(v) for k, v in given.items()}, "model": name}
+    if "base_url" in given:
+        mixed["options"] = {**(values.get("options") or {}), "base_url": mixed.pop("base_url")}
+    if "revision" in given:
+        mixed["revision"] = given["revision"]
+    return build(EngineSettings, mixed), build(own, mixed)

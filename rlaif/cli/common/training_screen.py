@@ -1,0 +1,71 @@
+"""What a training shows while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rlaif.cli.common.output import note, print_json, progress_bar, table
+
+
+class TrainingScreen:
+    """The account of rows, then progress, on stderr."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._bar: Any = None
+
+    def account(self, account: Any) -> None:
+        """Where the rows went."""
+        for line in [] if self._silent else account.lines():
+            note(line)
+
+    def note(self, text: str) -> None:
+        """Something to know before training starts."""
+        if not self._silent:
+            note(text)
+
+    def log(self, line: Any) -> None:
+        """A line of metrics came."""
+        if self._bar is None:
+            self._bar = progress_bar(int(line["max_steps"]), "step", int(line["step"]))
+        if "loss" in line:
+            margin = line.get("rewards/margins")
+            shown = "" if margin is None else f", margin {margin:.3f}"
+            self._bar.set_postfix_str(f"loss {line['loss']:.4f}{shown}")
+        self._bar.update(int(line["step"]) - self._bar.n)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def print_training(result: Any, out: str, rows: str, evidence: str, *, as_json: bool) -> None:
+    """What a training came to.
+
+    Args:
+        rows, evidence: what to call the rows trained on, and what they came from.
+    """
+    if as_json:
+        print_json(
+            {
+                "policy": out,
+                "steps": result.steps,
+                "fresh": result.fresh,
+                "manifest_hash": result.manifest_hash,
+                "metrics": result.metrics,
+            }
+        )
+        return
+    if not result.fresh:
+        note(f"{out} is complete already")
+    lines = [
+        (rows, result.account.trained),
+        ("steps", result.steps),
+        ("mean loss", f"{result.metrics.get('train_loss', float('nan')):.4f}"),
+        ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
+        (evidence, result.manifest_hash),
+    ]
+    click.echo(table(["trained", out], lines))

@@ -1,0 +1,124 @@
+"""`rlaif constitution`: lint, show, diff, schema; what asks a judge is in files of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from rlaif.cli.common.output import print_json, quiet_libraries, table
+from rlaif.cli.constitution.examples import test_command
+from rlaif.cli.constitution.induce import induce_command
+from rlaif.cli.constitution.use import ablate_command, coverage_command
+from rlaif.constitution.load import load_constitution
+from rlaif.constitution.review import diff, lint
+from rlaif.constitution.schema import json_schema
+
+
+@click.group(name="constitution")
+def command() -> None:
+    """Check, show, compare and test constitutions, and print their schema.
+
+    C is a YAML file or the name of a shipped constitution.
+    """
+
+
+@command.command(name="lint")
+@click.argument("constitution", metavar="C")
+@click.option("--template", help="Also check this judge template: what its layout costs.")
+@click.option("-j", "--judge", default="demo", help="Model whose tokens count for --template.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if there is any warning.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def lint_command(
+    constitution: str, template: str | None, judge: str, strict: bool, as_json: bool
+) -> None:
+    """Check a constitution: errors stop, advice is printed."""
+    loaded = load_constitution(constitution)
+    warnings: list[object] = list(lint(loaded))
+    c = loaded.constitution
+    if template is not None:
+        quiet_libraries()
+        from rlaif.engines.base import EngineSettings, codec_for
+        from rlaif.judging.layout_cost import layout_advice
+
+        codec = codec_for(EngineSettings(engine="transformers", model=judge))
+        asked = [p.preference for p in c.principles if p.preference]
+        warnings += layout_advice(template, codec, asked)
+    if as_json:
+        print_json(
+            {
+                "name": c.name,
+                "version": c.version,
+                "hash": c.hash,
+                "principles": len(c.principles),
+                "warnings": [str(w) for w in warnings],
+            }
+        )
+    else:
+        for warning in warnings:
+            click.echo(str(warning))
+        count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
+        click.echo(f"{c.name} {c.version}: {len(c.principles)} principles, {count}")
+    if strict and warnings:
+        sys.exit(1)
+
+
+@command.command(name="show")
+@click.argument("constitution", metavar="C")
+@click.option("--yaml", "as_yaml", is_flag=True, help="The merged constitution as YAML.")
+@click.option("--json", "as_json", is_flag=True, help="The merged constitution as JSON.")
+def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
+    """Show a constitution with what it extends merged in."""
+    c = load_constitution(constitution).constitution
+    if as_json:
+        print_json({**c.plain(), "hash": c.hash})
+    elif as_yaml:
+        click.echo(c.merged_yaml().rstrip())
+    else:
+        click.echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
+        rows = [
+            (
+                p.id,
+                p.tier,
+                f"{p.weight:g}",
+                p.polarity,
+                len(p.examples),
+                p.preference or f"check: {p.check.kind if p.check else ''}",
+            )
+            for p in sorted(c.principles, key=lambda p: p.tier)
+        ]
+        click.echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
+
+
+@command.command(name="diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def diff_command(old: str, new: str, as_json: bool) -> None:
+    """Say what changed, and what the next run has to ask again.
+
+    Exits with 1 if the two differ, like diff.
+    """
+    changes = diff(load_constitution(old).constitution, load_constitution(new).constitution)
+    if as_json:
+        print_json([vars(change) for change in changes])
+    else:
+        for change in changes:
+            again = "  (the judge is asked again)" if change.asks_judge_again else ""
+            click.echo(f"{change.principle or 'constitution'}: {change.what}{again}")
+        if not changes:
+            click.echo("no difference")
+    sys.exit(1 if changes else 0)
+
+
+@command.command(name="schema")
+def schema_command() -> None:
+    """Print the JSON Schema, for completion and errors in an editor.
+
+    Save it, and open a constitution with: # yaml-language-server: $schema=constitution.schema.json
+    """
+    print_json(json_schema())
+
+
+for _judged in (test_command, coverage_command, ablate_command, induce_command):
+    command.add_command(_judged)

@@ -1,0 +1,198 @@
+"""`rlaif constitution test`: each principle's own examples, once or after every edit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.common.model_flags import engine_flags, spread
+from rlaif.cli.common.options import build, merge_settings
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.constitution.load import LoadedConstitution, load_constitution
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
+
+_TEST_EXAMPLES = """
+\b
+Examples:
+  rlaif constitution test my.yaml --judge Qwen/Qwen3-8B
+  rlaif constitution test my.yaml -j Qwen/Qwen3-8B --junit report.xml     in CI
+  rlaif constitution test my.yaml -j Qwen/Qwen3-8B --watch                while writing
+
+Answers are cached: after an edit only what changed is asked again.
+"""
+
+
+@click.command(name="test", epilog=_TEST_EXAMPLES)
+@click.argument("constitution", metavar="C")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
+@click.option(
+    "--margin",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Least margin |2p - 1| with which `chosen` must win.",
+)
+@click.option("--junit", metavar="FILE", help="Also write JUnit XML.")
+@click.option("--watch", is_flag=True, help="Stay, and test again whenever a file changes.")
+@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--cache", metavar="DIR", help="What the judge said. [default: the user's]")
+@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--template", help="Judge prompt layout: name or path.")
+@engine_flags
+def test_command(
+    constitution: str,
+    judge: str,
+    margin: float,
+    junit: str | None,
+    watch: bool,
+    config: str | None,
+    cache: str | None,
+    as_json: bool,
+    template: str | None,
+    **flags: Any,
+) -> None:
+    """Run each principle's own examples through the judge.
+
+    An example passes if its principle, asked alone and in both orders, prefers `chosen` to
+    `rejected` by the margin. Exits with 1 if any fails, or if there is none.
+    """
+    quiet_libraries()
+    from rlaif.api.service import Service
+    from rlaif.api.setup import (
+        ANCHORED,
+        JudgeSettings,
+        prepare_judge,
+        with_defaults,
+    )
+    from rlaif.generation.judge_calls import JUDGE, Judging
+
+    values, places = merge_settings(
+        {**spread(flags), "model": judge, "template": template},
+        config,
+        (JudgeSettings, EngineSettings),
+        hidden=frozenset({"judge", "writer", "fold"}),
+    )
+    if values.get("engine") in (None, "auto"):
+        values["engine"] = "vllm"
+    engine = build(EngineSettings, values, places)
+    own = {k: v for k, v in values.items() if k in JudgeSettings.model_fields}
+    own["pointwise"] = ANCHORED  # asks for no labels beyond those of the judge's template
+    settings = build(JudgeSettings, with_defaults(own, engine), places)
+
+    with ExitStack() as stack:
+        services: list[Service] = []
+
+        def once() -> bool:
+            loaded = load_constitution(constitution)
+            judging: Judging = prepare_judge(constitution, settings).judging
+            asks = any(p.check is None and p.examples for p in loaded.constitution.principles)
+            if asks and not services:
+                note(f"starting the judge {judge!r} on {engine.engine} ...")
+                service = Service({JUDGE: engine}, cache_folder=Path(cache) if cache else None)
+                services.append(stack.enter_context(closing(service)))
+            return _test(
+                loaded=loaded,
+                judging=judging,
+                services=services,
+                margin=margin,
+                junit=junit,
+                as_json=as_json,
+            )
+
+        if not watch:
+            passed = once()
+        else:
+            _watch(constitution, once)
+            passed = True
+    if not passed:
+        sys.exit(1)
+
+
+def _test(
+    loaded: LoadedConstitution,
+    judging: Any,
+    services: list[Any],
+    margin: float,
+    junit: str | None,
+    as_json: bool,
+) -> bool:
+    from rlaif.evaluation.constitutions import examples as tests
+
+    results = tests.run_examples(loaded, judging, services[0] if services else None, margin=margin)
+    if junit:
+        try:
+            Path(junit).write_text(tests.junit(loaded.constitution.name, results), encoding="utf-8")
+        except OSError as error:
+            raise RlaifError(
+                f"{junit!r} can't be written ({error.strerror})", hint="Name another file."
+            ) from None
+    if as_json:
+        print_json(
+            [
+                {
+                    "principle": r.principle,
+                    "example": r.number,
+                    "passed": r.passed,
+                    "p_chosen": r.p_chosen,
+                    "margin": r.margin,
+                    "flipped": r.flipped,
+                    "reason": r.reason,
+                    "place": str(r.place),
+                }
+                for r in results
+            ]
+        )
+    else:
+        rows = []
+        for principle in loaded.constitution.principles:
+            own = [r for r in results if r.principle == principle.id]
+            if not own:
+                rows.append((principle.id, "no examples", "-", "-"))
+                continue
+            good, flips = sum(r.passed for r in own), sum(r.flipped for r in own)
+            least = f"{min(r.margin for r in own):+.3f}"
+            rows.append((principle.id, f"{good} of {len(own)}", least, str(flips)))
+        click.echo(table(["principle", "passed", "least margin", "order flips"], rows))
+        for r in results:
+            if not r.passed:
+                click.echo(f"FAILED {r.place}: {r.principle}, example {r.number}: {r.reason}")
+                click.echo(f"       prompt: {' '.join(r.prompt.split())[:90]}")
+        failed = sum(not r.passed for r in results)
+        click.echo(f"{len(results) - failed} of {len(results)} examples passed")
+    if not results:
+        note("no principle has examples, so nothing was tested")
+    return bool(results) and all(r.passed for r in results)
+
+
+def _watch(constitution: str, once: Callable[[], bool]) -> None:
+    """Test now and after every change of the file or one that it extends, until Ctrl-C."""
+    files = {Path(constitution)}
+    while True:
+        # Taken before anything is read, so that no change is missed.
+        seen = _stamps(files)
+        try:
+            loaded = load_constitution(constitution)
+            files = {Path(loaded.path), *(Path(p.file) for p in loaded.places.values())}
+            seen = {**_stamps(files), **{f: s for f, s in seen.items() if f in files}}
+            once()
+        except RlaifError as error:
+            click.echo(f"error: {error}", err=True)
+            if error.place is not None:  # a file that is extended, perhaps
+                broken = Path(error.place.file)
+                files.add(broken)
+                seen.setdefault(broken, _stamps({broken})[broken])
+        note("waiting for a change (Ctrl-C stops)")
+        while _stamps(set(seen)) == seen:
+            time.sleep(0.2)
+        click.echo("")
+
+
+def _stamps(files: set[Path]) -> dict[Path, int]:
+    return {f: f.stat().st_mtime_ns if f.exists() else 0 for f in files}

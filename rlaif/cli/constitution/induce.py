@@ -1,0 +1,179 @@
+"""`rlaif constitution induce`: principles from preferences."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.labeled_flags import column_map, labeled_flags
+from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.options import settings_options
+from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.label import Screens
+from rlaif.labeling.settings import LabelSettings
+
+_INDUCE_EXAMPLES = """
+\b
+Examples:
+  rlaif constitution induce labeled.jsonl -m Qwen/Qwen3-8B -j Qwen/Qwen3-8B -o induced
+  rlaif constitution induce labeled.jsonl -m big,engine=openai,base_url=http://... -j J -o induced
+"""
+
+
+@click.command(name="induce", epilog=_INDUCE_EXAMPLES)
+@click.argument("labeled")
+@click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
+@click.option("-m", "--model", "writer", required=True, help="Model that proposes principles.")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Model that tests them.")
+@click.option("--name", default="induced", show_default=True, help="Of the constitution.")
+@click.option(
+    "--pairs",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Pairs that principles are proposed for.",
+)
+@click.option(
+    "--per-pair",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 20),
+    help="Proposals for each.",
+)
+@click.option(
+    "--candidates",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 200),
+    help="Most candidates that the judge tests.",
+)
+@click.option(
+    "--most", default=8, show_default=True, type=click.IntRange(1, 100), help="Most that are kept."
+)
+@click.option(
+    "--proposal",
+    default="plain",
+    show_default=True,
+    metavar="TEMPLATE",
+    help="How the model is asked: a name, or a file such as prompts/induce/plain.txt.",
+)
+@labeled_flags
+@click.option("--cache", metavar="DIR", help="What models said. [default: the user's]")
+@settings_options(
+    LabelSettings,
+    skip=frozenset(
+        {
+            "judge",
+            "fold",
+            "pairs",
+            "pairs_per_prompt",
+            "principles",
+            "calibration",
+            "agreement_target",
+            "agreement_delta",
+            "stop",
+            "stop_error",
+            "pilot",
+        }
+    ),
+)
+@engine_flags
+def induce_command(
+    labeled: str,
+    out: str,
+    writer: str,
+    judge: str,
+    name: str,
+    pairs: int,
+    per_pair: int,
+    candidates: int,
+    most: int,
+    proposal: str,
+    config: str | None,
+    split: str,
+    maps: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Propose principles that explain given preferences: a draft constitution.
+
+    A model proposes a rule for each of some pairs; near-duplicates are merged; the judge applies
+    each to all pairs; those are kept that agree with people beyond chance, add something to the
+    others, and hold on a quarter of the data kept aside; another quarter, which decides nothing,
+    gives the accuracy that is printed. (Inverse constitutional AI.)
+    """
+    quiet_libraries()
+    from rlaif.data.sources import open_source
+    from rlaif.evaluation.constitutions.inducing import RESULT, induce, model_proposer
+    from rlaif.evaluation.labeled import write_pairs
+    from rlaif.labeling.job import with_engine
+    from rlaif.store.verdict_cache import default_cache_path
+
+    limit = flags.pop("limit", None)
+    mapping = column_map(maps)
+    folder, cache_folder = Path(out), Path(cache) if cache else None
+    cache_path = cache_folder / default_cache_path().name if cache_folder else None
+    settings = with_engine(judge_settings(judge, config, flags)[0], folder, cache_path)
+    proposer, _ = judge_settings(writer, config, {**flags, "template": None})
+    writing = with_engine(proposer, folder, cache_path).judge
+    if writing.engine == "packed":
+        writing = writing.model_copy(update={"engine": "vllm"})
+    data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
+    propose = model_proposer(
+        writing,
+        template=proposal,
+        per_pair=per_pair,
+        cache_folder=cache_folder,
+        on_engine=lambda model: note(f"starting {model!r} ..."),
+    )
+    with closing(Screens(len(data.label))) as screens:
+        found = induce(
+            data,
+            folder,
+            propose,
+            settings,
+            name=name,
+            pairs=pairs,
+            candidates=candidates,
+            most=most,
+            cache_path=cache_path,
+            on_progress=screens.progress,
+            on_engine=lambda state: screens.engine(settings, state),
+        )
+    if as_json:
+        print_json(
+            {
+                "constitution": str(folder / RESULT) if found.kept else None,
+                "accuracy": vars(found.accuracy),
+                "kept": [
+                    {
+                        "id": k.candidate.id,
+                        "question": k.candidate.question,
+                        "accuracy": vars(k.accuracy),
+                        "opinions": k.opinions,
+                        "proposed": k.candidate.proposed,
+                    }
+                    for k in found.kept
+                ],
+                "dropped": [
+                    {"question": c.question, "proposed": c.proposed, "reason": reason}
+                    for c, reason in found.dropped
+                ],
+            }
+        )
+        return
+    rows = [
+        (k.candidate.question, str(k.accuracy), percent(k.opinions), k.candidate.proposed)
+        for k in found.kept
+    ]
+    click.echo(table(["kept", "right, kept aside", "has an opinion", "proposed"], rows))
+    if found.dropped:
+        dropped = [(c.question, reason) for c, reason in found.dropped]
+        click.echo("\n" + table(["dropped", "why"], dropped))
+    click.echo(f"\ntogether right on {found.accuracy} of {found.accuracy.n} pairs kept aside")
+    click.echo(str(folder / RESULT) if found.kept else "nothing was kept, so there is no draft")

@@ -1,0 +1,1 @@
+"""Reads rows of any layout, with their origins, licenses and slices."""

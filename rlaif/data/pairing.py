@@ -1,0 +1,66 @@
+"""Turns a prompt with n completions into the pairs to be judged."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from typing import Literal
+
+from rlaif.data.layouts import BadRow, Candidates
+from rlaif.records import Pair
+
+PairingMode = Literal["all", "best", "sample"]
+
+
+def make_pairs(
+    row: Candidates,
+    row_id: str,
+    *,
+    mode: PairingMode = "all",
+    count: int = 1,
+    seed: int = 0,
+    number: int = 0,
+) -> Iterator[Pair]:
+    """The pairs of one row.
+
+    Args:
+        number: the row's place in the input, kept with each pair.
+        row_id: names the pairs; drawn into the seed, so that adding rows changes no other's.
+        mode: "all" n(n-1)/2 pairs; "best": the completion with the highest score in the data
+            against each other one; "sample": `count` of all pairs, drawn by `seed`.
+
+    Raises:
+        BadRow: fewer than two completions, or "best" without scores.
+    """
+    n = len(row.completions)
+    if n < 2:
+        raise BadRow("fewer than two completions")
+    chosen: Iterable[tuple[int, int]] = combinations(range(n), 2)
+    total = n * (n - 1) // 2
+    if mode == "sample" and total > count:
+        drawn = set(random.Random(f"{seed}/{row_id}").sample(range(total), count))
+        chosen = (pair for k, pair in enumerate(chosen) if k in drawn)
+    elif mode == "best" and n > 2:
+        scores = [c.score for c in row.completions]
+        known = [s for s in scores if s is not None]
+        if len(known) < n:
+            raise BadRow("--pairs best needs a finite score on every completion")
+        best = known.index(max(known))
+        chosen = ((best, i) for i in range(n) if i != best)
+    for i, j in chosen:
+        one, two = row.completions[i], row.completions[j]
+        name = row_id if n == 2 else f"{row_id}/{i}-{j}"
+        yield Pair(
+            id=name,
+            prompt=row.prompt,
+            a=one.messages,
+            b=two.messages,
+            origin_a=one.origin,
+            origin_b=two.origin,
+            tags=row.tags,
+            row=number,
+            depth=max(one.depth, two.depth),
+            weight=row.weight,
+            origins=(row.prompt_origin, one.source, two.source),
+        )

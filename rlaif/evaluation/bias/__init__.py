@@ -1,0 +1,1 @@
+"""What verdicts follow apart from content."""

@@ -1,0 +1,115 @@
+"""Measured biases as findings: size, interval, p-value, and which of them stand together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rlaif.evaluation.outcomes import Floats
+from rlaif.evaluation.stats.resampling import holm
+
+ALPHA = 0.05
+LEAST_GROUPS = 10
+"""Prompts from which standard errors by prompt mean anything: as `effective_groups` counts."""
+LEAST = 20
+"""Pairs from which a bias is measured at all."""
+NEGLIGIBLE = {"nats": 0.05, "nats per SD": 0.05, "share": 0.02}
+"""Smaller biases are reported and never flagged: 0.05 nats move an even preference to 51.2%."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured bias.
+
+    Attributes:
+        name: what it is about.
+        value, low, high: its size with a 95% interval; the unit is in `unit`.
+        p: two-sided, against no bias.
+        flagged: whether it stands after correction for all findings of the report.
+        detail: more about it, in words.
+        association: whether it may be deserved, for want of labels; then it is never flagged.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    n: int
+    p: float
+    flagged: bool = False
+    detail: str = ""
+    association: bool = False
+
+    @property
+    def shown(self) -> str:
+        """Size and interval for people."""
+        text = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.unit}"
+        return f"{text}; {self.detail}" if self.detail else text
+
+
+def corrected(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, flagged where they stand after Holm's correction and are not negligible."""
+    if not findings:
+        return []
+    tested = [f for f in findings if not f.association]
+    if not tested:
+        return list(findings)
+    flags = iter(p <= ALPHA for p in holm([f.p for f in tested]))
+    return [
+        f
+        if f.association
+        else replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])
+        for f in findings
+    ]
+
+
+def mean_test(
+    values: Floats, groups: Sequence[str] | None = None
+) -> tuple[float, float, float, float]:
+    """Mean, its 95% interval, and the p-value of the t-test against 0.
+
+    Groups count once each, by their own means: one large group among small ones would make the
+    usual standard errors too small (MacKinnon and Webb 2017).
+    """
+    if groups is not None:
+        index = group_index(groups)
+        values = np.bincount(index, weights=values) / np.bincount(index)
+    count = len(values)
+    mean = float(values.mean())
+    error = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+    if count < 2 or error <= 1e-9 * max(1.0, abs(mean)):
+        p = 1.0 if abs(mean) < 1e-9 or count < 2 else 2.0 * 0.5**count
+        return mean, mean, mean, p
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    p = float(2.0 * stats.t.sf(abs(mean) / error, count - 1))
+    return mean, mean - half, mean + half, p
+
+
+def group_index(groups: Sequence[object]) -> NDArray[np.intp]:
+    """The number of each item's group, from 0."""
+    return np.asarray(np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1])
+
+
+def effective_groups(groups: Sequence[object]) -> float:
+    """How many groups of equal size would be worth as many: (sum n)^2 / sum n^2 (Kish 1965).
+
+    Standard errors by group are too small where one group outweighs the others (Carter, Schnepel
+    and Steigerwald 2017).
+    """
+    sizes = np.bincount(group_index(groups)).astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def robust_errors(groups: Sequence[object] | None, n: int, *, plain: str) -> dict[str, Any]:
+    """How statsmodels computes standard errors: by groups where items share one (Liang and Zeger
+    1986), else by the `plain` sandwich (White 1980).
+    """
+    if groups is None or len(set(groups)) == n:
+        return {"cov_type": plain}
+    return {"cov_type": "cluster", "cov_kwds": {"groups": group_index(groups)}}

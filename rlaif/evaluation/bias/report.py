@@ -1,0 +1,163 @@
+"""The bias meter: what a judge's verdicts follow apart from what responses say.
+
+Pure functions on arrays with one entry per pair; positive speaks for response `a`.  Every finding
+comes with a p-value, and those of one report are corrected together (Holm 1979), so that a report
+on an unbiased judge flags anything at all in at most 5% of cases.  For style and family, whose
+findings compare two regressions, that holds where what is compared hangs together linearly (see
+`style_biases`); the probes of `variants` assume nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlaif.evaluation.bias.findings import LEAST, Finding, corrected, mean_test
+from rlaif.evaluation.bias.own_family import family, own_side, self_preference
+from rlaif.evaluation.bias.style_bias import longer_wins, standardised_difference, style_biases
+from rlaif.evaluation.outcomes import Floats, Outcomes, logit
+from rlaif.records import CLEAR
+
+
+@dataclass(frozen=True)
+class BiasReport:
+    """All findings about one judge.
+
+    Attributes:
+        warnings: what could not be measured and why it may matter.
+    """
+
+    findings: list[Finding]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far the position decides, for one principle.
+
+    Attributes:
+        same_position: share of pairs on which the same position wins both orders (Lee et al. 2023,
+            arXiv:2309.00267: "position bias"; 18, 21 and 56% for PaLM 2 L, S and XS).
+        first: of those pairs, the share on which the first position wins.
+        of_clear: the same share among pairs with a margin of 0.2 in one order at least: elsewhere
+            the sign of an answer is noise.
+        offset: mean log-odds that follow the position; positive favours what is shown first.
+    """
+
+    same_position: float
+    first: float
+    of_clear: float
+    offset: Finding
+
+
+def position_bias(
+    name: str, first_ab: Floats, first_ba: Floats, groups: Sequence[str] | None = None
+) -> Position | None:
+    """Position bias of one principle; None for fewer than 20 pairs in both orders.
+
+    Args:
+        first_ab, first_ba: log-odds that what is shown first is better, with `a` first and with
+            `b` first; NaN where not asked.
+    """
+    known = np.isfinite(first_ab) & np.isfinite(first_ba)
+    n = int(known.sum())
+    if n < LEAST:
+        return None
+    one, two = first_ab[known], first_ba[known]
+    same = one * two > 0
+    offset = (one + two) / 2.0
+    own = None if groups is None else [groups[i] for i in np.flatnonzero(known)]
+    value, low, high, p = mean_test(offset, own)
+    share = float(same.mean())
+    first = float((offset[same] > 0).mean()) if same.any() else 0.5
+    clear = np.maximum(np.abs(one), np.abs(two)) >= 2.0 * np.arctanh(CLEAR)
+    of_clear = float(same[clear].mean()) if clear.any() else 0.0
+    detail = (
+        f"same position wins {100 * share:.1f}% ({100 * first:.0f}% of these the first), "
+        f"{100 * of_clear:.1f}% of {int(clear.sum())} clear ones"
+    )
+    found = Finding(
+        name=f"position: {name}",
+        value=value,
+        low=low,
+        high=high,
+        unit="nats",
+        n=n,
+        p=p,
+        detail=detail,
+    )
+    return Position(share, first, of_clear, found)
+
+
+def bias_report(
+    outcomes: Outcomes,
+    *,
+    label: NDArray[np.int64] | None = None,
+    groups: Sequence[str] | None = None,
+    also: Sequence[Finding] = (),
+) -> BiasReport:
+    """Every bias that a run's outcomes show.
+
+    Args:
+        outcomes: read with `measure_style`.
+        label: what people prefer, where that is known.
+        also: findings of other kinds, to be corrected for together.
+    """
+    findings: list[Finding] = []
+    notes: list[str] = []
+    judged = [o for o in outcomes.principles.values() if o.source != "check"]
+    for name, o in outcomes.principles.items():
+        if o.source != "check":
+            found = position_bias(name, o.ab, -o.ba, groups)
+            if found is not None:
+                findings.append(found.offset)
+    if not findings:
+        both = any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged)
+        notes.append(
+            f"position: fewer than {LEAST} pairs were asked in both orders"
+            if both
+            else "position: only one order was asked, so its bias is neither cancelled nor known"
+        )
+    log_odds = np.where(np.array(outcomes.status) == "abstained", np.nan, logit(outcomes.p_a))
+    styles = {name: standardised_difference(a, b) for name, (a, b) in outcomes.texts.items()}
+    measured_styles = style_biases(log_odds, styles, label=label, groups=groups)
+    if styles and not measured_styles:
+        notes.append(
+            "style: not measured, for want of pairs, of prompts, of differences"
+            + (" or of a clear link between verdicts and labels" if label is not None else "")
+        )
+    for finding in measured_styles:
+        if finding.name == "length":
+            shares = longer_wins(log_odds, styles["length"], finding.value)
+            text = (
+                f"the longer wins {100 * shares.longer_wins:.1f}%, "
+                f"{100 * shares.adjusted:.1f}% with its length taken out"
+            )
+            finding = replace(finding, detail="; ".join(t for t in (text, finding.detail) if t))
+        findings.append(finding)
+    own = own_side(outcomes.judges, outcomes.origins)
+    if np.count_nonzero(own):
+        measured = None
+        if label is not None:
+            known = groups if groups is not None else outcomes.ids
+            measured = self_preference(outcomes.winner, label, own, known)
+        if measured is not None:
+            findings.append(measured)
+        else:
+            mine = ", ".join(sorted({family(judge) for judge in outcomes.judges}))
+            wins = float(((1.0 + outcomes.winner * own)[own != 0] / 2.0).mean())
+            notes.append(
+                f"self-preference: {np.count_nonzero(own)} pairs hold one response of the judge's "
+                f"own family ({mine}), which wins {100 * wins:.1f}%; only labels "
+                "of people could say whether it deserves to"
+            )
+    certain = np.abs(np.nan_to_num(log_odds)) >= 11.0
+    if certain.mean() > 0.1:
+        notes.append(
+            f"{100 * certain.mean():.0f}% of preferences are at certainty (log-odds of 11 and "
+            "more): sizes of style biases are too small"
+        )
+    return BiasReport(corrected([*findings, *also]), notes)

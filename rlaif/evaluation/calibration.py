@@ -1,0 +1,227 @@
+"""Fits calibrations on labels of people, and measures them on labels held out.
+
+Pure functions; `confidence` is the winner's probability, `right` whether people agree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+from sklearn.model_selection import GroupKFold
+
+from rlaif.evaluation.outcomes import Floats, Outcomes, logit
+from rlaif.evaluation.stats.reliability import brier, ece, log_loss
+from rlaif.judging.aggregation import fold
+from rlaif.judging.calibration import SMALLEST, Calibration, Method, tempered
+
+LEAST_LABELS: dict[Method, int] = {"temperature": 50, "platt": 100, "isotonic": 300}
+"""Labels below which a method is refused: one parameter, two, and a curve."""
+LEAST_PER_PRINCIPLE = 200
+FOLDS = 5
+LARGEST_TEMPERATURE = 50.0
+
+
+class TooFewLabels(Exception):
+    """There is not enough to fit; the message says what is missing."""
+
+
+def fit(confidence: Floats, right: Floats, method: Method) -> Calibration:
+    """A calibration of one method.
+
+    Raises:
+        TooFewLabels: there are too few labels, or no disagreement to learn from.
+    """
+    n, wrong = len(right), int((right < 0.5).sum())
+    if n < LEAST_LABELS[method]:
+        raise TooFewLabels(
+            f"{n} labeled pairs are decided, and {method} needs {LEAST_LABELS[method]}"
+        )
+    if wrong < 3 or n - wrong < 3:
+        raise TooFewLabels(
+            f"people disagree with {wrong} of {n} decisions: too one-sided to tell how sure to be"
+        )
+    return _fit(confidence, right, method)
+
+
+def _fit(confidence: Floats, right: Floats, method: Method) -> Calibration:
+    log_odds = logit(np.maximum(confidence, 0.5))
+    if method == "temperature":
+        return Calibration(method=method, temperature=fit_temperature(log_odds, right))
+    if method == "platt":
+
+        def loss(parameters: Floats) -> float:
+            z = parameters[0] * log_odds + parameters[1]
+            return float(np.sum(np.logaddexp(0.0, z) - targets * z))
+
+        # Platt's targets: not quite 0 and 1, so that separable labels stay finite.
+        positive = right.sum()
+        high, low = (positive + 1) / (positive + 2), 1 / (len(right) - positive + 2)
+        targets = np.where(right > 0.5, high, low)
+        found = minimize(loss, np.array([1.0, 0.0]), bounds=[(0.0, None), (None, None)])
+        return Calibration(method=method, slope=float(found.x[0]), intercept=float(found.x[1]))
+    model = IsotonicRegression(y_min=0.5, y_max=1.0 - SMALLEST, out_of_bounds="clip")
+    model.fit(np.clip(confidence, 0.5, 1.0 - SMALLEST), right)
+    pairs = zip(model.X_thresholds_, model.y_thresholds_, strict=True)
+    return Calibration(method=method, knots=[(float(x), float(y)) for x, y in pairs])
+
+
+def fit_temperature(log_odds: Floats, right: Floats) -> float:
+    """The temperature of least log loss, from 0.05 to 50 (Guo et al. 2017)."""
+
+    def loss(log_t: float) -> float:
+        z = log_odds / np.exp(log_t)
+        return float(np.sum(np.logaddexp(0.0, z) - right * z))
+
+    bounds = (np.log(0.05), np.log(LARGEST_TEMPERATURE))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def applied(calibration: Calibration, confidence: Floats) -> Floats:
+    """Every confidence as the calibration has it."""
+    return np.array([calibration.apply(float(c)) for c in confidence], dtype=np.float64)
+
+
+def errors(confidence: Floats, right: Floats) -> dict[str, float]:
+    """ECE, Brier score and log loss."""
+    return {
+        "ece": ece(confidence, right),
+        "brier": brier(confidence, right),
+        "log_loss": log_loss(confidence, right),
+    }
+
+
+def folds(groups: Sequence[str], seed: int = 0) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Five splits into train and held-out parts that keep groups whole.
+
+    Raises:
+        TooFewLabels: there are fewer than five groups.
+    """
+    unique = len(set(groups))
+    if unique < FOLDS:
+        raise TooFewLabels(f"labels are of {unique} prompts, and cross-validation needs {FOLDS}")
+    splitter = GroupKFold(n_splits=min(FOLDS, unique), shuffle=True, random_state=seed)
+    return list(splitter.split(np.zeros(len(groups)), groups=list(groups)))
+
+
+def cross_validated(
+    confidence: Floats, right: Floats, groups: Sequence[str], method: Method
+) -> Floats:
+    """The confidence of every pair by a calibration that was fitted without it."""
+    found = np.empty_like(confidence)
+    for train, held_out in folds(groups):
+        found[held_out] = applied(
+            _fit(confidence[train], right[train], method), confidence[held_out]
+        )
+    return found
+
+
+def principle_temperatures(
+    outcomes: Outcomes, label: NDArray[np.int64], chosen: NDArray[Any]
+) -> dict[str, float]:
+    """A temperature for each principle with enough labels on which it has any opinion.
+
+    It is fitted to the labels of whole pairs: a principle that says little about what people
+    prefer becomes quiet.
+
+    Args:
+        chosen: which pairs to learn from.
+    """
+    found = {}
+    for name, o in outcomes.principles.items():
+        logits = o.logits[chosen]
+        side = label[chosen]
+        known = np.isfinite(logits) & (np.abs(logits) > 1e-6) & (side != 0)
+        if o.source == "judge" and int(known.sum()) >= LEAST_PER_PRINCIPLE * (FOLDS - 1) / FOLDS:
+            right = (np.sign(logits[known]) == side[known]).astype(np.float64)
+            found[name] = fit_temperature(np.abs(logits[known]), right)
+    return found
+
+
+def refolded(outcomes: Outcomes, temperatures: Mapping[str, float]) -> tuple[Floats, NDArray[Any]]:
+    """Confidence and winner of every pair with tempered principles."""
+    confidence = np.full(len(outcomes.ids), 0.5)
+    winner = np.zeros(len(outcomes.ids), dtype=np.int64)
+    for i, status in enumerate(outcomes.status):
+        if status != "abstained":
+            found = fold(tempered(outcomes.scores(i), temperatures), outcomes.fold)
+            confidence[i] = max(found.p_a, 1.0 - found.p_a)
+            winner[i] = {"a": 1, "b": -1}.get(found.winner or "", 0)
+    return confidence, winner
+
+
+def calibrate(
+    outcomes: Outcomes,
+    label: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    method: Method = "temperature",
+    per_principle: bool = False,
+) -> Calibration:
+    """The calibration of a run's judge by labels of people.
+
+    Principles get temperatures of their own where there are enough labels and cross-validation
+    says that the log loss on held-out pairs is lower with them.  `points` are then those of
+    cross-validation, so that a threshold is certified on confidences that did not see the labels;
+    of each prompt one pair, drawn by chance, since a certificate needs independent ones.
+
+    Args:
+        label: 1, 0 or -1, for pairs whose label is known.
+        groups: pairs that are not independent.
+
+    Raises:
+        TooFewLabels: see `fit`.
+    """
+    use = (label != 0) & (outcomes.winner != 0)
+    confidence = outcomes.confidence[use]
+    right = (outcomes.winner[use] == label[use]).astype(np.float64)
+    own = [groups[i] for i in np.flatnonzero(use)]
+    fitted = fit(confidence, right, method)
+    held_out = cross_validated(confidence, right, own, method)
+    measured = {"before": errors(confidence, right), "after (held out)": errors(held_out, right)}
+    asked = label != 0
+    sure, agreed = outcomes.confidence[asked], (outcomes.winner == label)[asked]
+    temperatures: dict[str, float] = {}
+    if per_principle and len(principle_temperatures(outcomes, label, np.arange(len(label)))) > 1:
+        cv_confidence, cv_winner = _crossed(outcomes, label, groups)
+        decided = asked & (cv_winner != 0)
+        cv_right = (cv_winner[decided] == label[decided]).astype(np.float64)
+        cv_groups = [groups[i] for i in np.flatnonzero(decided)]
+        crossed = cross_validated(cv_confidence[decided], cv_right, cv_groups, method)
+        with_principles = errors(crossed, cv_right)
+        measured["with principles (held out)"] = with_principles
+        if with_principles["log_loss"] < measured["after (held out)"]["log_loss"]:
+            temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
+            again, winner = refolded(outcomes, temperatures)
+            use = asked & (winner != 0)
+            fitted = fit(again[use], (winner[use] == label[use]).astype(np.float64), method)
+            sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
+    # One pair of each prompt, drawn by chance: a certificate needs independent ones.
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(asked))
+    place = {int(i): k for k, i in enumerate(np.flatnonzero(asked))}
+    chosen = {groups[int(i)]: place[int(i)] for i in drawn}
+    points = [(round(float(sure[k]), 6), float(agreed[k])) for k in sorted(chosen.values())]
+    return fitted.model_copy(
+        update={
+            "principles": temperatures,
+            "labels": len(right),
+            "measured": measured,
+            "points": points,
+        }
+    )
+
+
+def _crossed(
+    outcomes: Outcomes, label: NDArray[np.int64], groups: Sequence[str]
+) -> tuple[Floats, NDArray[Any]]:
+    """Confidence and winner of each pair, with temperatures fitted without its fold."""
+    confidence = np.full(len(label), 0.5)
+    winner = np.zeros(len(label), dtype=np.int64)
+    for train, held_out in folds(groups):
+        found = refolded(outcomes, principle_temperatures(outcomes, label, train))
+        confidence[held_out], winner[held_out] = found[0][held_out], found[1][held_out]
+    return confidence, winner

@@ -1,0 +1,1 @@
+"""Tests, coverage and induction of constitutions."""

@@ -1,0 +1,1 @@
+"""Statistics on verdicts and labels: intervals, tests, agreement."""

@@ -1,0 +1,1 @@
+"""Lets models write: candidates, prompts, critiques and revisions."""

@@ -1,0 +1,443 @@
+"""Candidate completions for prompts, from one or several models: behind `rlaif generate`."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlaif.constitution.checks import CheckFailed, run_check
+from rlaif.constitution.load import load_constitution
+from rlaif.constitution.schema import Constitution
+from rlaif.constitution.yaml_source import read_yaml
+from rlaif.data.layouts import BadRow, Candidates, read_prompt, row_weight
+from rlaif.data.origins import origin_columns
+from rlaif.data.sources import open_source
+from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.model_origin import text_origin
+from rlaif.errors import RlaifError
+from rlaif.generation.conversations import Ask, Chain, Rows, Told
+from rlaif.generation.judge_calls import JUDGE, Judging
+from rlaif.generation.runner import (
+    COUNTS,
+    REJECTED,
+    WritingJob,
+    check_writes,
+    model_config,
+)
+from rlaif.generation.targets import Target, best, parse_target
+from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.thinking import after_thinking
+from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
+from rlaif.store.text_cache import Written
+from rlaif.templates.judge import conversation_text, load_judge_template
+from rlaif.text.duplicates import distinct
+
+CANDIDATES = "candidates.jsonl"
+
+
+class Sampling(BaseModel):
+    """How one model writes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(default=4, ge=1, le=10_000, description="Completions of each prompt.")
+    temperature: float = Field(default=1.0, ge=0, le=10, description="0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
+    max_tokens: int = Field(default=512, ge=1, description="Longest completion.")
+
+
+class GenerateSettings(BaseModel):
+    """Everything that `rlaif generate` can be told, apart from prompts and models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str | None = Field(
+        default=None,
+        description="YAML list of system prompts, each `{text: ..., weight: 1}`, one drawn for "
+        "each completion; the rows keep the prompt without it (context distillation).",
+    )
+    near_duplicate: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Completions of a prompt that share this much (Jaccard index of runs of "
+        "three words) with an earlier one are dropped; 1 drops equal ones only.",
+    )
+    keep_unfinished: bool = Field(
+        default=False, description="Keep completions that the token limit cut."
+    )
+    keep: int | None = Field(
+        default=None,
+        ge=1,
+        description="Keep the best so many of a prompt's completions, by the targets or else by "
+        "the whole constitution.",
+    )
+    limit: int | None = Field(default=None, ge=1, description="Stop after this many rows.")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that writes completions."""
+
+    engine: EngineSettings
+    sampling: Sampling
+
+
+class SystemPrompt(BaseModel):
+    """One of a mix; an empty text stands for none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    text: str
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class _Speaker:
+    """A teacher ready to be asked."""
+
+    role: str
+    sampling: Sampling
+    codec: Codec
+    origin: Mapping[str, Any]
+    depth: int
+
+
+def prepare_generate(
+    prompts: str,
+    teachers: Sequence[Teacher],
+    settings: GenerateSettings,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    split: str = "train",
+    constitution: str | None = None,
+    judge: EngineSettings | None = None,
+    template: str = "pairwise",
+    targets: Sequence[str] = (),
+) -> WritingJob:
+    """Load and check the parts of a job.
+
+    Args:
+        constitution, judge, template: who ranks completions, where `settings.keep` is given.
+        targets: see `rlaif.generation.targets`.
+
+    Raises:
+        RlaifError: an input, a model or a setting can't be used.
+    """
+    source = open_source(prompts, split)
+    loaded = load_constitution(constitution).constitution if constitution else None
+    wanted = [parse_target(text, loaded) for text in targets]
+    _check_ranking(settings, loaded, wanted, teachers)
+    for teacher in teachers:
+        check_writes(teacher.engine, f"model {teacher.engine.model!r}")
+    models = {f"model {i + 1}": teacher.engine for i, teacher in enumerate(teachers)}
+    judged = settings.keep is not None and (
+        not wanted or any(t.principle and t.principle.check is None for t in wanted)
+    )
+    judging = None
+    if judged:
+        assert judge is not None
+        models[JUDGE] = judge
+        judging = Judging(load_judge_template(template), codec_for(judge), FoldSettings(), 0.5)
+    speakers = [_speaker(role, teacher) for role, teacher in zip(models, teachers, strict=False)]
+    systems = read_systems(settings.system) if settings.system else []
+    writer = CandidateWriter(
+        settings=settings,
+        speakers=speakers,
+        systems=systems,
+        constitution=loaded,
+        targets=wanted,
+        judging=judging,
+        mapping=dict(mapping or {}),
+    )
+    passes: list[list[str]] = [[role] for role in models]
+    if judged and any(teacher.engine == judge for teacher in teachers):
+        # The judge is one of the models: they need not take turns.
+        mine = next(r for r, e in models.items() if e == judge)
+        passes = [p for p in passes if p not in ([mine], [JUDGE])] + [[mine, JUDGE]]
+    config: dict[str, Any] = {
+        "format": 1,
+        "command": "generate",
+        "input": {"path": source.name, "split": split, "hash": source.fingerprint()},
+        "models": [
+            {**model_config(t.engine), "sampling": t.sampling.model_dump(mode="json")}
+            for t in teachers
+        ],
+        "system_prompts": [[s.text, s.weight] for s in systems],
+        "targets": list(targets),
+        "mapping": dict(mapping or {}),
+        **settings.model_dump(mode="json", exclude={"system"}),
+    }
+    if settings.keep is not None:
+        config["constitution"] = loaded.hash if loaded else None
+        config["judge"] = model_config(judge) if judged and judge else None
+        config["template"] = judging.template.hash if judging else None
+    return WritingJob(
+        source=source,
+        limit=settings.limit,
+        config=config,
+        files=(CANDIDATES, REJECTED),
+        models=models,
+        passes=passes,
+        chain=writer.chain,
+    )
+
+
+def _check_ranking(
+    settings: GenerateSettings,
+    constitution: Constitution | None,
+    targets: Sequence[Target],
+    teachers: Sequence[Teacher],
+) -> None:
+    total = sum(t.sampling.n for t in teachers)
+    if settings.keep is None:
+        if targets:
+            raise RlaifError("targets need to know how many to keep", hint="Add --keep 1.")
+        return
+    if not targets and constitution is None:
+        raise RlaifError(
+            "--keep needs something to rank by", hint="Add -c CONSTITUTION or --target."
+        )
+    if settings.keep >= total:
+        raise RlaifError(
+            f"--keep {settings.keep} of {total} completions leaves nothing to choose",
+            hint="Sample more with -n.",
+        )
+
+
+def _speaker(role: str, teacher: Teacher) -> _Speaker:
+    engine, sampling = teacher.engine, teacher.sampling
+    if sampling.temperature == 0 and sampling.n > 1:
+        raise RlaifError(
+            f"model {engine.model!r} at temperature 0 writes the same {sampling.n} times",
+            hint="Give n=1 or a temperature.",
+        )
+    codec = codec_for(engine)
+    origin = {
+        **text_origin(engine),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+    }
+    return _Speaker(
+        role=role, sampling=sampling, codec=codec, origin=origin, depth=int(origin["depth"])
+    )
+
+
+def read_systems(path: str) -> list[SystemPrompt]:
+    """A mix of system prompts from a YAML file.
+
+    Raises:
+        RlaifError: it is no list of texts with weights; with the place.
+    """
+    tree = read_yaml(Path(path))
+    if not isinstance(tree.value, list) or not tree.value:
+        raise RlaifError(
+            "system prompts must be a list",
+            hint="Write lines such as `- {text: You are brief., weight: 2}`.",
+            place=tree.places[()],
+        )
+    found = []
+    for i, item in enumerate(tree.value):
+        try:
+            found.append(
+                SystemPrompt.model_validate({"text": item} if isinstance(item, str) else item)
+            )
+        except ValidationError:
+            raise RlaifError(
+                f"system prompt {i + 1} is not a text with a positive weight",
+                hint="Write `- {text: ..., weight: 1}`.",
+                place=tree.places[(i,)],
+            ) from None
+    return found
+
+
+@dataclass(frozen=True)
+class CandidateWriter:
+    """Makes the chain that writes and ranks one prompt's completions."""
+
+    settings: GenerateSettings
+    speakers: Sequence[_Speaker]
+    systems: Sequence[SystemPrompt]
+    constitution: Constitution | None
+    targets: Sequence[Target]
+    judging: Judging | None
+    mapping: Mapping[str, str]
+
+    def chain(self, number: int, place: str, row: Mapping[str, object] | Rejected) -> Chain:
+        """See `WritingJob.chain`."""
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            read = read_prompt(row, self.mapping)
+        except BadRow as error:
+            rejected: Rows = [(REJECTED, {"place": place, "reason": str(error)})]
+            return [*rejected, (COUNTS, {"rejected": 1})]
+        asks, origins = self._asks(read, read.prompt_origin.depth)
+        told = yield asks
+        made, counts = self._made(told, origins)
+        kept = distinct([m["content"] for m in made], self.settings.near_duplicate)
+        counts["near_duplicates"] = len(made) - len(kept)
+        made = [{**made[i], "copies": copies} for i, copies in kept.items()]
+        name = read.id or f"row-{number}"
+        if self.settings.keep is not None and made:
+            made = yield from self._rank(read, name, made, counts)
+        counts["completions"] = len(made)
+        out: Rows = [(COUNTS, dict(counts))]
+        if made:
+            row_out: dict[str, object] = {
+                "id": name,
+                "prompt": [dict(m) for m in read.prompt],
+                "tags": sorted(read.tags),
+                "weight": row_weight(row),
+                "prompt_origin": origin_columns(read.prompt_origin),
+                "completions": made,
+            }
+            out.append((CANDIDATES, row_out))
+        else:
+            out.append((REJECTED, {"place": place, "reason": self._why_none(told)}))
+        return out
+
+    def _asks(self, read: Candidates, depth: int) -> tuple[list[Ask], list[dict[str, Any]]]:
+        asks, origins = [], []
+        text = conversation_text(read.prompt)
+        for speaker in self.speakers:
+            s = speaker.sampling
+            for i in range(s.n):
+                state = f"{self.settings.seed}\x1f{speaker.role}\x1f{i}\x1f{text}"
+                drawn = hashlib.blake2b(state.encode(), digest_size=8).digest()
+                system = self._system(drawn)
+                start: list[Message] = [{"role": "system", "content": system}] if system else []
+                own = [m for m in read.prompt if not (system and m["role"] == "system")]
+                ids = speaker.codec.encode_chat([*start, *own])
+                seed = int.from_bytes(drawn[:4], "big") >> 1
+                asks.append(
+                    Ask(
+                        speaker.role,
+                        GenerationRequest(
+                            id="",
+                            token_ids=ids,
+                            max_tokens=s.max_tokens,
+                            temperature=s.temperature,
+                            top_p=s.top_p,
+                            seed=seed,
+                        ),
+                    )
+                )
+                origins.append(
+                    {
+                        **speaker.origin,
+                        "seed": seed,
+                        "system": system,
+                        "depth": 1 + max(speaker.depth, depth),
+                    }
+                )
+        return asks, origins
+
+    def _system(self, drawn: bytes) -> str:
+        if not self.systems:
+            return ""
+        weights = [s.weight for s in self.systems]
+        return random.Random(drawn).choices(self.systems, weights)[0].text
+
+    def _made(
+        self, told: Sequence[Told], origins: Sequence[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        made = []
+        counts: dict[str, float] = {"failed": 0, "unfinished": 0, "empty": 0}
+        for answer, origin in zip(told, origins, strict=True):
+            text = after_thinking(answer.text) if isinstance(answer, Written) else None
+            if not isinstance(answer, Written):
+                counts["failed"] += 1
+            elif text is None or (not answer.finished and not self.settings.keep_unfinished):
+                counts["unfinished"] += 1
+            elif not text:
+                counts["empty"] += 1
+            else:
+                own = {**origin, "finished": answer.finished, "time": answer.made}
+                made.append({"content": text, "model": origin["model"], "origin": own})
+        return made, counts
+
+    @staticmethod
+    def _why_none(told: Sequence[Told]) -> str:
+        reasons = [
+            ("an empty completion" if not t.text else "a completion that the token limit cut")
+            if isinstance(t, Written)
+            else getattr(t, "reason", "no text")
+            for t in told
+        ]
+        return "no completion: " + "; ".join(sorted(set(reasons)))
+
+    def _rank(
+        self, read: Candidates, name: str, made: list[dict[str, Any]], counts: dict[str, float]
+    ) -> Generator[list[Ask], list[Told], list[dict[str, Any]]]:
+        """The best completions, each with its score; counts the attributes before and after."""
+        texts = [m["content"] for m in made]
+        columns: list[list[float]] = []
+        shown: dict[str, list[float]] = {}
+        for target in self.targets or (None,):
+            label = target.name if target else "constitution"
+            if target is None or (target.principle and target.principle.check is None):
+                columns.append((yield from self._judged(read, name, texts, target)))
+                label = f"{label} (pairs won, by the judge that chose)"
+            elif target.principle is not None:
+                columns.append([_passes(target, read, text) for text in texts])
+            else:
+                columns.append([target.score(text) for text in texts])
+                if not target.language:
+                    shown[label] = [float(len(text.split())) for text in texts]
+            shown.setdefault(label, columns[-1])
+        chosen = best(columns, self.settings.keep or 1)
+        for label, values in shown.items():
+            counts[f"sum of all: {label}"] = sum(values) / len(values)
+            counts[f"sum of kept: {label}"] = sum(values[i] for i in chosen) / len(chosen)
+        counts["ranked"] = 1
+        counts["passed_over"] = len(made) - len(chosen)
+        return [
+            {**made[i], "score": round(sum(c[i] for c in columns) / len(columns), 5)}
+            for i in chosen
+        ]
+
+    def _judged(
+        self, read: Candidates, name: str, texts: Sequence[str], target: Target | None
+    ) -> Generator[list[Ask], list[Told], list[float]]:
+        """The share of the other completions that each one beats, head to head, ties as halves.
+
+        Probabilities of different pairs may come from different tiers, so they are not compared.
+        """
+        assert self.judging is not None
+        if target is not None and target.principle is not None:
+            principles = [target.principle]
+        else:
+            assert self.constitution is not None
+            principles = list(self.constitution.applicable(read.tags))
+
+        def message(text: str) -> list[Message]:
+            return [{"role": "assistant", "content": text}]
+
+        meetings = list(combinations(range(len(texts)), 2))
+        pairs = [Pair(name, read.prompt, message(texts[i]), message(texts[j])) for i, j in meetings]
+        found = yield from self.judging.compare(pairs, principles)
+        won = [0.0] * len(texts)
+        for (i, j), preference in zip(meetings, found, strict=True):
+            share = {"a": 1.0, "b": 0.0, None: 0.5}[preference.winner]
+            won[i] += share
+            won[j] += 1.0 - share
+        return [points / max(1, len(texts) - 1) for points in won]
+
+
+def _passes(target: Target, read: Candidates, text: str) -> float:
+    assert target.principle is not None
+    assert target.principle.check is not None
+    try:
+        return float(run_check(target.principle.check, conversation_text(read.prompt), text))
+    except CheckFailed:
+        return 0.0

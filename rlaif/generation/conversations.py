@@ -1,0 +1,339 @@
+"""Runs many conversations with models side by side, each of which is sequential in itself.
+
+A *chain* is a generator: it yields the questions that it has now, gets their answers, and in the
+end returns its rows.  While one chain waits for an answer the others fill the engine's batch.
+Every answer is durable before its chain goes on, so that a killed run asks nothing twice; rows
+come out in the order in which the chains were started.  A long chain may give some of its rows on
+the way, as a `Part`.  Chains may also come by and by (`Coming`), for as long as a server runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from rlaif.engines.base import Engine
+from rlaif.errors import RlaifError
+from rlaif.judging.prefix_order import common_length
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    GenerationRequest,
+    GenerationResult,
+    Request,
+    Result,
+)
+from rlaif.store.text_cache import TextCache, Written, text_key
+from rlaif.store.verdict_cache import Answer, VerdictCache, answer_keys
+from rlaif.util.clock import utc_now
+
+MOST_OPEN_CHAINS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question of a chain.
+
+    Attributes:
+        role: which model is asked: a name among the workers.
+        request: its id does not matter.
+    """
+
+    role: str
+    request: Request
+
+
+Told = Written | ChoiceResult | Failure
+Rows = list[tuple[str, dict[str, object]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that a chain gives before its end; it is told nothing for them."""
+
+    rows: Rows
+
+
+Chain = Generator[list[Ask] | Part, list[Told], Rows]
+
+
+class Coming(Protocol):
+    """Chains of which not all are there yet."""
+
+    exhausted: bool
+
+    def poll(self, *, wait: bool) -> Chain | None:
+        """The next one; None if there is none yet (with `wait`, only at the end)."""
+        ...
+
+
+class _Given:
+    """Chains of an iterable: all are there."""
+
+    def __init__(self, chains: Iterable[Chain]) -> None:
+        self._chains = iter(chains)
+        self.exhausted = False
+
+    def poll(self, *, wait: bool) -> Chain | None:
+        chain = next(self._chains, None)
+        self.exhausted = chain is None
+        return chain
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A model that chains may ask.
+
+    Attributes:
+        fingerprint: addresses its answers.
+        engine: None for one that is not running: only what it said before is known.
+    """
+
+    fingerprint: str
+    engine: Engine | None
+
+
+@dataclass
+class Counts:
+    """Questions asked in this process, found in the caches, and failed; and tokens written."""
+
+    asked: int = 0
+    cached: int = 0
+    failed: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class _Open:
+    """A chain that has begun; `missing` answers are on their way, `parts` wait for their turn."""
+
+    chain: Chain
+    answers: list[Told | None] = field(default_factory=list)
+    missing: int = 0
+    parts: list[Rows] = field(default_factory=list)
+    rows: Rows | None = None
+
+
+class ChainRunner:
+    """Drives chains to their ends.
+
+    Args:
+        workers: by role; two roles may share one engine.
+        texts, verdicts: where answers are kept.
+        on_rows: told the rows of each chain, in order.
+        on_part: told the rows that the chain whose turn it is gives on the way.
+        ordered: whether the rows of a chain wait for those of the chains before it.
+        on_progress: called after every batch of answers.
+
+    Attributes:
+        counts: what happened so far.
+    """
+
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        texts: TextCache,
+        verdicts: VerdictCache,
+        *,
+        on_rows: Callable[[Rows], None],
+        on_part: Callable[[Rows], None] = lambda _: None,
+        on_progress: Callable[[Counts], None] = lambda _: None,
+        ordered: bool = True,
+    ) -> None:
+        self._ordered = ordered
+        self._workers = workers
+        self._texts = texts
+        self._verdicts = verdicts
+        self._on_rows = on_rows
+        self._on_part = on_part
+        self._on_progress = on_progress
+        self._open: dict[int, _Open] = {}
+        self._started = self._written = 0
+        self._queues: dict[int, deque[Request]] = {}
+        self._engines: dict[int, Engine] = {}
+        for worker in workers.values():
+            if worker.engine is not None:
+                self._engines[id(worker.engine)] = worker.engine
+                self._queues[id(worker.engine)] = deque()
+        self._flying = dict.fromkeys(self._queues, 0)
+        self._last: dict[int, Sequence[int]] = dict.fromkeys(self._queues, ())
+        # Of each request on its way: its key, and who waits for the answer.
+        self._asked: dict[str, tuple[bytes, Request, list[tuple[int, int]]]] = {}
+        self._by_key: dict[bytes, str] = {}
+        self._next = 0
+        self.counts = Counts()
+
+    def run(self, chains: Iterable[Chain] | Coming) -> None:
+        """Run every chain to its end.
+
+        Raises:
+            RlaifError: an engine stopped, or a cache can't be written.
+        """
+        source = _Given(chains) if isinstance(chains, Iterable) else chains
+        while True:
+            waiting = [number for number, queue in self._queues.items() if queue]
+            if waiting:
+                number = max(waiting, key=lambda n: len(self._queues[n]))
+                for results in self._engines[number].run(self._feed(number, source)):
+                    self._flying[number] -= len(results)
+                    self._take(results)
+                    self._on_progress(self.counts)
+            elif not self._begin(source, wait=True):
+                break
+        assert not self._open, "a chain was left without its answers"
+
+    def _begin(self, source: Coming, *, wait: bool) -> bool:
+        """Start a chain; False where there is none, or (with `wait`) none left, or no room."""
+        if len(self._open) >= MOST_OPEN_CHAINS or source.exhausted:
+            return False
+        chain = source.poll(wait=wait)
+        if chain is None:
+            return False
+        self._open[self._started] = _Open(chain)
+        self._started += 1
+        self._advance(self._started - 1, None)
+        return True
+
+    def _feed(self, number: int, source: Coming) -> Iterator[Request | None]:
+        """The requests of one engine, until nothing is left that it could do now."""
+        queue = self._queues[number]
+        while True:
+            if queue:
+                self._flying[number] += 1
+                request = queue.popleft()
+                if isinstance(request, ChoiceRequest):
+                    request.shared = common_length(self._last[number], request.token_ids)
+                self._last[number] = request.token_ids
+                yield request
+            elif self._begin(source, wait=False):
+                continue
+            elif self._flying[number]:
+                yield None
+            else:
+                return
+
+    def _advance(self, number: int, answers: list[Told] | None) -> None:
+        """Let a chain go on as far as the caches know the answers."""
+        opened = self._open[number]
+        while True:
+            try:
+                asks = next(opened.chain) if answers is None else opened.chain.send(answers)
+            except StopIteration as end:
+                opened.rows = end.value
+                if self._ordered:
+                    self._flush()
+                else:
+                    del self._open[number]
+                    self._on_rows(end.value)
+                return
+            if isinstance(asks, Part):
+                opened.parts.append(asks.rows)
+                self._flush()
+                answers = []
+                continue
+            opened.answers = [None] * len(asks)
+            self._look_up(number, opened, asks)
+            if opened.missing:
+                return
+            answers = [a for a in opened.answers if a is not None]
+
+    def _look_up(self, number: int, opened: _Open, asks: Sequence[Ask]) -> None:
+        keys = [self._key(ask) for ask in asks]
+        texts = self._texts.get(
+            [k for k, a in zip(keys, asks, strict=True) if isinstance(a.request, GenerationRequest)]
+        )
+        verdicts = self._verdicts.get(
+            [k for k, a in zip(keys, asks, strict=True) if isinstance(a.request, ChoiceRequest)]
+        )
+        opened.missing = 0
+        for i, (key, ask) in enumerate(zip(keys, asks, strict=True)):
+            if key in texts:
+                opened.answers[i] = texts[key]
+                self.counts.cached += 1
+            elif key in verdicts:
+                opened.answers[i] = ChoiceResult("", verdicts[key].logprobs)
+                self.counts.cached += 1
+            else:
+                self._enqueue(key, ask, number, i)
+
+    def _key(self, ask: Ask) -> bytes:
+        fingerprint = self._workers[ask.role].fingerprint
+        if isinstance(ask.request, GenerationRequest):
+            return text_key(fingerprint, ask.request)
+        ids = ask.request.token_ids
+        return answer_keys(fingerprint, ids, [()], ask.request.label_ids)[0]
+
+    def _enqueue(self, key: bytes, ask: Ask, number: int, index: int) -> None:
+        opened = self._open[number]
+        engine = self._workers[ask.role].engine
+        if engine is None:
+            opened.answers[index] = Failure("", f"{ask.role} gave no answer to it")
+            self.counts.failed += 1
+            return
+        opened.missing += 1
+        if key in self._by_key:
+            self._asked[self._by_key[key]][2].append((number, index))
+            return
+        self._next += 1
+        name = f"{id(engine)}/{self._next}"
+        request = replace(ask.request, id=name)
+        self._asked[name] = (key, request, [(number, index)])
+        self._by_key[key] = name
+        self._queues[id(engine)].append(request)
+        self.counts.asked += 1
+
+    def _take(self, results: Sequence[Result]) -> None:
+        """Keep answers, then hand them to the chains that wait."""
+        told: list[tuple[str, Told]] = []
+        texts: list[tuple[bytes, Written]] = []
+        verdicts: list[tuple[bytes, Answer]] = []
+        for result in results:
+            key, _, _ = self._asked[result.id]
+            if isinstance(result, GenerationResult):
+                number = int(result.id.partition("/")[0])
+                text = self._engines[number].codec.decode(result.token_ids).strip()
+                written = Written(text, result.finished, len(result.token_ids), utc_now())
+                self.counts.tokens += written.tokens
+                texts.append((key, written))
+                told.append((result.id, written))
+            elif isinstance(result, ChoiceResult):
+                verdicts.append((key, Answer(result.logprobs)))
+                told.append((result.id, result))
+            else:
+                self.counts.failed += 1
+                told.append((result.id, result))
+        self._texts.put(texts)
+        self._verdicts.put(verdicts)
+        for result in results:
+            if isinstance(result, Failure) and result.passing:
+                raise RlaifError(
+                    f"a model stopped answering ({result.reason})",
+                    hint="Run the same command again when it is back: it goes on where it stopped.",
+                )
+        ready = []
+        for name, answer in told:
+            key, _, waiting = self._asked.pop(name)
+            del self._by_key[key]
+            for number, index in waiting:
+                opened = self._open[number]
+                opened.answers[index] = answer
+                opened.missing -= 1
+                if not opened.missing:
+                    ready.append(number)
+        for number in ready:
+            self._advance(number, [a for a in self._open[number].answers if a is not None])
+
+    def _flush(self) -> None:
+        while self._written in self._open:
+            opened = self._open[self._written]
+            for rows in opened.parts:
+                self._on_part(rows)
+            opened.parts = []
+            if opened.rows is None:
+                return
+            del self._open[self._written]
+            self._written += 1
+            self._on_rows(opened.rows)

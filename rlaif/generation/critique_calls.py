@@ -1,0 +1,126 @@
+"""Lets a chain criticise one response by principles and, if asked, write it anew.
+
+The rounds of Constitutional AI, which go on and choose, are in `critique`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from rlaif.constitution.schema import Principle
+from rlaif.generation.conversations import Ask, Told
+from rlaif.judging.thinking import after_thinking
+from rlaif.records import Codec, GenerationRequest, Message
+from rlaif.store.text_cache import Written
+from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.writer import WriterTemplates
+
+WRITER = "writer"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What was written about a response by one principle.
+
+    Attributes:
+        finds_nothing: whether the critique says that there is nothing to mend.
+        revision: "" where none was asked for or needed.
+        failed: why there is no critique (or revision), or "".
+    """
+
+    principle: str
+    critique: str
+    finds_nothing: bool = False
+    revision: str = ""
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Criticizing:
+    """How responses are criticised.
+
+    Attributes:
+        most_tokens: of a critique, and of a revision.
+    """
+
+    templates: WriterTemplates
+    codec: Codec
+    most_tokens: tuple[int, int] = (256, 1024)
+
+    def criticize(
+        self,
+        prompt: Sequence[Message],
+        response: Sequence[Message],
+        principles: Sequence[Principle],
+        *,
+        revise: bool,
+    ) -> Generator[list[Ask], list[Told], list[Remark]]:
+        """A critique by each principle that has one (greedy), and its revision."""
+        conversation, text = conversation_text(prompt), completion_text(response)
+        principles = [p for p in principles if p.critique]
+        told = yield [
+            self._ask(
+                self.templates.critique.render(
+                    conversation=conversation, response=text, request=p.critique or "", examples=""
+                ),
+                self.most_tokens[0],
+            )
+            for p in principles
+        ]
+        remarks = [self._read(p.id, answer) for p, answer in zip(principles, told, strict=True)]
+        if not revise:
+            return remarks
+        open_ = [
+            (i, p)
+            for i, (p, remark) in enumerate(zip(principles, remarks, strict=True))
+            if p.revision and not remark.failed and not remark.finds_nothing
+        ]
+        if not open_:
+            return remarks
+        told = yield [
+            self._ask(
+                self.templates.revision.render(
+                    conversation=conversation,
+                    response=text,
+                    critique=remarks[i].critique,
+                    request=p.revision or "",
+                    examples="",
+                ),
+                self.most_tokens[1],
+            )
+            for i, p in open_
+        ]
+        for (i, p), answer in zip(open_, told, strict=True):
+            written, failed = read_text(answer)
+            remarks[i] = Remark(
+                principle=p.id,
+                critique=remarks[i].critique,
+                finds_nothing=False,
+                revision=written,
+                failed=failed,
+            )
+        return remarks
+
+    def _ask(self, text: str, most: int) -> Ask:
+        ids = self.codec.encode_chat([{"role": "user", "content": text}])
+        return Ask(WRITER, GenerationRequest("", ids, most))
+
+    def _read(self, principle: str, answer: Told) -> Remark:
+        text, failed = read_text(answer)
+        nothing = not failed and self.templates.finds_nothing(text)
+        return Remark(
+            principle=principle, critique=text, finds_nothing=nothing, revision="", failed=failed
+        )
+
+
+def read_text(answer: Told) -> tuple[str, str]:
+    """What was written, and what is wrong with it ("" for nothing)."""
+    if not isinstance(answer, Written):
+        return "", getattr(answer, "reason", "no text")
+    if not answer.finished:
+        return answer.text, "cut at the token limit"
+    text = after_thinking(answer.text)
+    if not text:
+        return answer.text, "wrote nothing" if text is not None else "its thinking never ended"
+    return text, ""

@@ -1,0 +1,291 @@
+"""Scores one response by a constitution.
+
+Two ways.  A judge that follows instructions is asked about the response alone, and the probability
+of "yes" is read (`prompts/pointwise`).  A judge that only compares is shown the response beside
+the chosen and the rejected response of the principle's own examples: what is as good as the chosen
+ones comes out near 0.75, what is as bad as the rejected ones near 0.25.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+from rlaif.constitution.checks import CheckFailed, run_check
+from rlaif.constitution.schema import Principle
+from rlaif.errors import RlaifError
+from rlaif.generation.conversations import Ask, Told
+from rlaif.generation.judge_calls import JUDGE, Judging
+from rlaif.judging.aggregation import CHECK_LOGIT
+from rlaif.judging.verdicts import read_verdict
+from rlaif.records import ChoiceRequest, ChoiceResult, Codec, Failure, Message, Pair
+from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.writer import Template, load_template
+
+Way = Literal["asked", "anchored"]
+_SLOTS = ("conversation", "response", "principle")
+_PASS = 1.0 / (1.0 + math.exp(-CHECK_LOGIT))
+
+
+@dataclass(frozen=True, slots=True)
+class PrinciplePoint:
+    """What one principle says of a response.
+
+    Attributes:
+        p: from 0 (breaks it) to 1 (follows it); None where `invalid` says why not.
+        label_mass: least probability on labels among the answers; None for checks.
+    """
+
+    principle: str
+    tier: int
+    weight: float
+    p: float | None
+    label_mass: float | None = None
+    invalid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A response's score.
+
+    Attributes:
+        score: mean of the principles' `p` by weight, from 0 to 1 (tiers say which principle
+            decides between two responses and have no say here); None if too few are valid.
+        reason: why there is no score, or "".
+    """
+
+    score: float | None
+    principles: tuple[PrinciplePoint, ...]
+    reason: str = ""
+
+
+class Pointwise(Protocol):
+    """One of the two ways."""
+
+    def score(
+        self,
+        prompt: Sequence[Message],
+        response: Sequence[Message],
+        principles: Sequence[Principle],
+    ) -> Generator[list[Ask], list[Told], Point]:
+        """Score a response by `principles`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Asks whether a response follows a principle.
+
+    Attributes:
+        template: has the labels for yes and no in its front matter.
+    """
+
+    template: Template
+    codec: Codec
+    label_mass_floor: float
+    min_coverage: float
+
+    @cached_property
+    def _label_ids(self) -> tuple[tuple[int, ...], ...]:
+        labels = [label.strip() for label in self.template.settings["labels"].split(",")]
+        found = tuple(self.codec.spellings(label) for label in labels)
+        if len(found) != 2 or set(found[0]) & set(found[1]):
+            raise RlaifError(
+                f"pointwise template {self.template.name!r} has the labels {labels}",
+                hint="Give two that differ in more than case, such as `labels: Yes, No`.",
+            )
+        return found
+
+    def check(self) -> None:
+        """Find out whether the judge has tokens for the labels.
+
+        Raises:
+            RlaifError: it has not.
+        """
+        assert self._label_ids
+
+    def score(
+        self,
+        prompt: Sequence[Message],
+        response: Sequence[Message],
+        principles: Sequence[Principle],
+    ) -> Generator[list[Ask], list[Told], Point]:
+        """See `Pointwise.score`."""
+        asked = [p for p in principles if p.check is None]
+        before, after = re.split(r"\{\{\s*principle\s*\}\}", self.template.body, maxsplit=1)
+        values = {
+            "conversation": conversation_text(prompt),
+            "response": completion_text(response),
+        }
+        texts = [Template("", part, {}).render(**values) for part in (before, after)]
+        told: list[Told] = []
+        if asked:
+            fixed = 0 if "{{" in after else len(before.split("}}")[-1])
+            context, tails = self.codec.encode_branches(
+                texts[0], [f"{p.preference}{texts[1]}" for p in asked], fixed
+            )
+            told = yield [
+                Ask(JUDGE, ChoiceRequest("", context + tail, self._label_ids)) for tail in tails
+            ]
+        answers = iter(told)
+        points = []
+        for principle in principles:
+            if principle.check is not None:
+                points.append(_check(principle, prompt, response))
+                continue
+            answer = next(answers)
+            assert isinstance(answer, ChoiceResult | Failure)
+            verdict = read_verdict(
+                answer, principle=principle.id, order="ab", floor=self.label_mass_floor
+            )
+            p = None if verdict.invalid else 1.0 / (1.0 + math.exp(-verdict.logit))
+            points.append(_point(principle, p, verdict.label_mass, verdict.invalid))
+        return _mean(points, self.min_coverage)
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Compares a response with those of the principle's examples.
+
+    Attributes:
+        examples: of each principle, at most.
+    """
+
+    judging: Judging
+    min_coverage: float
+    examples: int = 2
+
+    def check(self) -> None:
+        """Nothing can be wrong here."""
+
+    def score(
+        self,
+        prompt: Sequence[Message],
+        response: Sequence[Message],
+        principles: Sequence[Principle],
+    ) -> Generator[list[Ask], list[Told], Point]:
+        """See `Pointwise.score`."""
+        points = []
+        # One principle after the other in the answer, but all of them asked at once.
+        chains = [self._one(p, prompt, response) for p in principles]
+        found = yield from _together(chains)
+        for principle, (p, mass, invalid) in zip(principles, found, strict=True):
+            if principle.check is not None:
+                points.append(_check(principle, prompt, response))
+            else:
+                points.append(_point(principle, p, mass, invalid))
+        return _mean(points, self.min_coverage)
+
+    def _one(
+        self, principle: Principle, prompt: Sequence[Message], response: Sequence[Message]
+    ) -> Generator[list[Ask], list[Told], tuple[float | None, float | None, str]]:
+        anchors = [
+            text
+            for example in principle.examples[: self.examples]
+            for text in (example.chosen, example.rejected)
+        ]
+        if principle.check is not None:
+            return None, None, ""
+        if not anchors:
+            return None, None, "it has no examples to compare with"
+        pairs = [
+            Pair("", prompt, response, [{"role": "assistant", "content": anchor}])
+            for anchor in anchors
+        ]
+        found = yield from self.judging.compare(pairs, [principle])
+        values: list[float] = []
+        masses: list[float] = []
+        for preference in found:
+            if preference.status == "tie" and not preference.scores:
+                values.append(0.5)  # it is the anchor
+                continue
+            if not preference.scores:
+                return None, None, preference.reason
+            (own,) = preference.scores
+            if own.invalid:
+                return None, own.label_mass, own.invalid
+            values.append(own.p_a)
+            masses.append(own.label_mass or 0.0)
+        return math.fsum(values) / len(values), min(masses, default=None), ""
+
+
+def load_pointwise_template(name: str) -> Template:
+    """A template by shipped name or path.
+
+    Raises:
+        RlaifError: it is missing, or lacks a placeholder or its labels.
+    """
+    template = load_template(name, "pointwise", required=_SLOTS, settings=("labels",))
+    if len(re.findall(r"\{\{\s*principle\s*\}\}", template.body)) > 1:
+        raise RlaifError(
+            f"pointwise template {name!r} has the placeholder {{{{principle}}}} more than once",
+            hint="Use it once, at the end.",
+        )
+    return template
+
+
+def _together(
+    chains: Sequence[Generator[list[Ask], list[Told], tuple[float | None, float | None, str]]],
+) -> Generator[list[Ask], list[Told], list[tuple[float | None, float | None, str]]]:
+    """Chains of one question round each, as one round."""
+    found: list[tuple[float | None, float | None, str]] = [(None, None, "")] * len(chains)
+    open_: list[tuple[int, int]] = []
+    asks: list[Ask] = []
+    for i, chain in enumerate(chains):
+        try:
+            own = next(chain)
+        except StopIteration as end:
+            found[i] = end.value
+        else:
+            asks += own
+            open_.append((i, len(own)))
+    told = (yield asks) if asks else []
+    start = 0
+    for i, count in open_:
+        try:
+            chains[i].send(told[start : start + count])
+        except StopIteration as end:
+            found[i] = end.value
+        start += count
+    return found
+
+
+def _check(
+    principle: Principle, prompt: Sequence[Message], response: Sequence[Message]
+) -> PrinciplePoint:
+    assert principle.check is not None
+    try:
+        passes = run_check(principle.check, conversation_text(prompt), completion_text(response))
+    except CheckFailed as error:
+        return _point(principle, None, None, str(error))
+    return _point(principle, _PASS if passes else 1.0 - _PASS, None, "")
+
+
+def _point(
+    principle: Principle, p: float | None, mass: float | None, invalid: str
+) -> PrinciplePoint:
+    return PrinciplePoint(
+        principle=principle.id,
+        tier=principle.tier,
+        weight=principle.weight,
+        p=p,
+        label_mass=mass,
+        invalid=invalid,
+    )
+
+
+def _mean(points: Sequence[PrinciplePoint], min_coverage: float) -> Point:
+    total = math.fsum(point.weight for point in points)
+    if not total:
+        return Point(None, tuple(points), "no principle applies")
+    valid = [(point.weight, point.p) for point in points if point.p is not None]
+    weight = math.fsum(w for w, _ in valid)
+    if not weight or weight / total < min_coverage:
+        broken = next(point for point in points if point.invalid)
+        reason = f"coverage {weight / total:.2f}: {broken.principle}: {broken.invalid}"
+        return Point(None, tuple(points), reason)
+    return Point(math.fsum(w * p for w, p in valid) / weight, tuple(points))

@@ -1,0 +1,471 @@
+"""New prompts from a few human ones: behind `rlaif synth-prompts`.
+
+Self-Instruct (Wang et al. 2023, arXiv:2212.10560): a model is shown some prompts and asked for
+more, again and again; what is too close to a known prompt is dropped, and what is kept may be
+shown later.  Requests go out in batches, so that the result depends on the seed and not on who
+finished first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.data.layouts import BadRow, read_prompt, row_weight
+from rlaif.data.origins import origin_columns
+from rlaif.data.sources import open_source
+from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.model_origin import text_origin
+from rlaif.errors import RlaifError
+from rlaif.generation.conversations import Ask, Chain, Part, Rows, Told
+from rlaif.generation.prompt_lists import read_conversation, read_list
+from rlaif.generation.runner import COUNTS, WritingJob, check_writes, model_config
+from rlaif.judging.thinking import after_thinking
+from rlaif.records import Codec, GenerationRequest, Message, Origin, Rejected
+from rlaif.store.text_cache import Written
+from rlaif.templates.judge import conversation_text
+from rlaif.templates.writer import Template, load_synth_template
+from rlaif.text.novelty import Contamination, Pool
+from rlaif.util.hashing import digest
+from rlaif.util.resources import find
+
+WRITER = "writer"
+PROMPTS = "prompts.jsonl"
+RECIPES = (
+    "self-instruct",
+    "question-answer",
+    "reasoning",
+    "instruction-following",
+    "red-team",
+    "multi-turn",
+)
+MOST_IDLE_BATCHES = 5
+"""So many batches without one new prompt end the run: the model has no more to say."""
+
+
+class SynthesisSettings(BaseModel):
+    """Everything that `rlaif synth-prompts` can be told, apart from seeds, recipes and model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(default=200, ge=1, description="New prompts wanted.")
+    shown: int = Field(default=6, ge=1, description="Prompts shown in each request.")
+    shown_new: int = Field(default=2, ge=0, description="How many of those may be new ones.")
+    asked: int = Field(default=5, ge=1, le=50, description="Prompts asked for in each request.")
+    batch: int = Field(
+        default=32,
+        ge=1,
+        description="Requests under way together; prompts are written batch by batch.",
+    )
+    rouge: float = Field(
+        default=0.7, gt=0, le=1, description="ROUGE-L from which two prompts are near-duplicates."
+    )
+    overlap: int = Field(
+        default=8, ge=2, description="Words in a row shared with an evaluation: contaminated."
+    )
+    human_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of the human prompts among all, by the weights that rows carry.",
+    )
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1, description="Longest answer to one request.")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SeedPrompt:
+    """A prompt to start from."""
+
+    messages: list[Message]
+    id: str
+    origin: Origin
+    weight: float
+    tags: tuple[str, ...]
+
+    @property
+    def depth(self) -> int:
+        """How many synthetic generations deep it is."""
+        return self.origin.depth
+
+
+@dataclass(frozen=True)
+class _Everything:
+    """All seeds as one row: prompts are made in one chain."""
+
+    seeds: list[SeedPrompt]
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, object] | Rejected]]:
+        """One row."""
+        yield "seeds", {"seeds": self.seeds}
+
+    def count(self, limit: int | None = None) -> int | None:
+        """One."""
+        return 1
+
+
+def prepare_synthesis(
+    seeds: str,
+    model: EngineSettings,
+    settings: SynthesisSettings,
+    *,
+    recipes: Sequence[str],
+    topics: str = "topics",
+    personas: str = "personas",
+    evaluations: Sequence[str] = (),
+    mapping: Mapping[str, str] | None = None,
+    split: str = "train",
+) -> WritingJob:
+    """Load and check the parts of a job.
+
+    Args:
+        recipes: names or paths of synth templates; requests take them in turn.
+        topics, personas: a shipped name or a file, one a line.
+        evaluations: data whose prompts must not be made again.
+
+    Raises:
+        RlaifError: an input, a model or a setting can't be used.
+    """
+    templates = [load_synth_template(name) for name in recipes]
+    check_writes(model, "the model")
+    found, unreadable = _read_seeds(seeds, split, mapping or {})
+    lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
+    evaluated = [text for name in evaluations for text in _texts(name)]
+    origin = text_origin(model)
+    maker = PromptMaker(
+        settings=settings,
+        templates=templates,
+        topics=lists[0],
+        personas=lists[1],
+        contamination=Contamination(evaluated, settings.overlap),
+        codec=codec_for(model),
+        origin=origin,
+        unreadable=unreadable,
+    )
+    source = open_source(seeds, split)
+    config = {
+        "format": 1,
+        "command": "synth-prompts",
+        "input": {"path": source.name, "split": split, "hash": source.fingerprint()},
+        "model": model_config(model),
+        "recipes": {t.name: t.hash for t in templates},
+        "topics": digest(lists[0]),
+        "personas": digest(lists[1]),
+        "evaluations": {name: open_source(name).fingerprint() for name in evaluations},
+        "mapping": dict(mapping or {}),
+        **settings.model_dump(mode="json"),
+    }
+    return WritingJob(
+        source=_Everything(found),
+        limit=None,
+        config=config,
+        files=(PROMPTS,),
+        models={WRITER: model},
+        passes=[[WRITER]],
+        chain=maker.chain,
+    )
+
+
+def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list[SeedPrompt], int]:
+    found, bad, last = [], 0, ""
+    for number, (place, row) in enumerate(open_source(name, split).rows(), 1):
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            read = read_prompt(row, mapping)
+        except BadRow as error:
+            bad, last = bad + 1, f"{place}: {error}"
+            continue
+        found.append(
+            SeedPrompt(
+                messages=list(read.prompt),
+                id=read.id or f"seed-{number}",
+                origin=read.prompt_origin,
+                weight=row_weight(row),
+                tags=tuple(sorted(read.tags)),
+            )
+        )
+    if not found:
+        raise RlaifError(
+            f"no prompt in {name!r} could be read" + (f" (the last: {last})" if last else ""),
+            hint="Each row needs a prompt.",
+        )
+    return found, bad
+
+
+def _read_lines(name: str, what: str) -> list[str]:
+    path = find(name, folder="prompts/synth", suffix=".txt", what=f"List of {what}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RlaifError(f"{path} is not UTF-8", hint="Save it as UTF-8.") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise RlaifError(f"{path} names no {what}", hint="Write one a line.")
+    return found
+
+
+def _texts(name: str) -> Iterator[str]:
+    """The text of the prompts of evaluation data."""
+    readable = 0
+    for _, row in open_source(name).rows():
+        if isinstance(row, Rejected):
+            continue
+        try:
+            prompt = read_prompt(row).prompt
+        except BadRow:
+            continue
+        readable += 1
+        yield "\n".join(m["content"] for m in prompt)
+    if not readable:
+        raise RlaifError(
+            f"no prompt in the evaluation {name!r} could be read",
+            hint="Each row needs a prompt or a question.",
+        )
+
+
+@dataclass
+class _New:
+    """A prompt that was kept, and what it came from."""
+
+    messages: list[Message]
+    recipe: str
+    topic: str
+    persona: str
+    depth: int
+    seed: int
+    time: str = ""
+
+
+@dataclass
+class _Work:
+    """What a run knows while it makes prompts."""
+
+    seeds: list[SeedPrompt]
+    pool: Pool
+    new: list[_New] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
+    failures: str = ""
+
+
+@dataclass(frozen=True)
+class PromptMaker:
+    """Makes the one chain of a synthesis."""
+
+    settings: SynthesisSettings
+    templates: Sequence[Template]
+    topics: Sequence[str]
+    personas: Sequence[str]
+    contamination: Contamination
+    codec: Codec
+    origin: Mapping[str, Any]
+    unreadable: int
+
+    def chain(self, number: int, place: str, row: Mapping[str, object] | Rejected) -> Chain:
+        """See `WritingJob.chain`."""
+        assert isinstance(row, Mapping)
+        seeds = row["seeds"]
+        assert isinstance(seeds, list)
+        work = _Work([], Pool(self.settings.rouge))
+        for seed in seeds:
+            if self.contamination.finds(_text(seed.messages)):
+                work.counts["contaminated seeds"] += 1
+                continue
+            work.seeds.append(seed)
+            work.pool.add(_text(seed.messages))
+        if not work.seeds:
+            raise RlaifError(
+                "every seed shares a run of words with an evaluation",
+                hint="Start from other prompts, or look at --overlap.",
+            )
+        idle = 0
+        while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
+            before = len(work.new)
+            yield from self._batch(work)
+            yield Part(self._new_rows(work, before))
+            idle = idle + 1 if len(work.new) == before else 0
+        if work.failures and (not work.new or idle >= MOST_IDLE_BATCHES):
+            raise RlaifError(
+                f"{work.counts['failed']} of {work.counts['requests']} requests failed "
+                f"(the last: {work.failures})",
+                hint="Mend the model or its server, then run the same command again: it goes on.",
+            )
+        return self._seed_rows(work)
+
+    def _batch(self, work: _Work) -> Generator[list[Ask], list[Told], None]:
+        wanted = self.settings.count - len(work.new)
+        size = min(self.settings.batch, max(1, -(-wanted * 2 // self.settings.asked)))
+        planned = [self._plan(work) for _ in range(size)]
+        told = yield [ask for ask, _, _ in planned]
+        for answer, (_, template, blank) in zip(told, planned, strict=True):
+            work.counts["requests"] += 1
+            if not isinstance(answer, Written):
+                work.counts["failed"] += 1
+                work.failures = getattr(answer, "reason", "no text")
+                continue
+            text = after_thinking(answer.text) or ""
+            if template.settings["answer"] == "list":
+                made = read_list(text, finished=answer.finished)
+            else:
+                turns = read_conversation(text) if answer.finished else []
+                made = [turns] if turns else []
+            if not made:
+                work.counts["unreadable answers"] += 1
+            for messages in made:
+                self._take(work, replace(blank, messages=messages, time=answer.made))
+
+    def _take(self, work: _Work, new: _New) -> None:
+        if len(work.new) >= self.settings.count:
+            work.counts["not needed"] += 1
+            return
+        text = _text(new.messages)
+        if self.contamination.finds(text):
+            work.counts["contaminated"] += 1
+        elif not work.pool.admits(text):
+            work.counts["near duplicates"] += 1
+        else:
+            work.new.append(new)
+
+    def _plan(self, work: _Work) -> tuple[Ask, Template, _New]:
+        """The next request.  Recipes, topics and personas are gone through evenly."""
+        s, n = self.settings, work.requests
+        work.requests += 1
+        rng = random.Random(f"{s.seed}/{n}")
+        template = self.templates[n % len(self.templates)]
+        place = n // len(self.templates)
+        topic = self._nth(self.topics, place, "topic")
+        persona = self._nth(self.personas, place, "persona")
+        new = rng.sample(work.new, min(s.shown_new, len(work.new), max(0, s.shown - 1)))
+        seeds = rng.sample(work.seeds, min(s.shown - len(new), len(work.seeds)))
+        shown = [x.messages for x in seeds] + [x.messages for x in new]
+        rng.shuffle(shown)
+        examples = "\n".join(f"{i}. {_line(m)}" for i, m in enumerate(shown, 1))
+        text = template.render(examples=examples, topic=topic, persona=persona, count=str(s.asked))
+        ids = self.codec.encode_chat([{"role": "user", "content": text}])
+        drawn = rng.getrandbits(31)
+        request = GenerationRequest(
+            id="",
+            token_ids=ids,
+            max_tokens=s.max_tokens,
+            temperature=s.temperature,
+            top_p=s.top_p,
+            seed=drawn,
+        )
+        depth = 1 + max(
+            [int(self.origin["depth"]), *(x.depth for x in seeds), *(x.depth for x in new)]
+        )
+        blank = _New(
+            messages=[], recipe=template.name, topic=topic, persona=persona, depth=depth, seed=drawn
+        )
+        return Ask(WRITER, request), template, blank
+
+    def _nth(self, values: Sequence[str], n: int, what: str) -> str:
+        """Every value once before any comes again, in an order drawn anew each time."""
+        turn, at = divmod(n, len(values))
+        order = list(values)
+        random.Random(f"{self.settings.seed}/{what}/{turn}").shuffle(order)
+        return order[at]
+
+    def _new_rows(self, work: _Work, first: int) -> Rows:
+        """The new prompts from number `first` on."""
+        taken = {seed.id for seed in work.seeds}
+        own = "new-" if not any(name.startswith("new-") for name in taken) else "newer-"
+        while any(name.startswith(own) for name in taken):
+            own = f"{own}more-"
+        return [
+            (
+                PROMPTS,
+                _row(
+                    name=f"{own}{i}",
+                    messages=new.messages,
+                    weight=1.0,
+                    origin={**self.origin, "depth": new.depth, "time": new.time},
+                    recipe=new.recipe,
+                    topic=new.topic,
+                    persona=new.persona,
+                    seed=new.seed,
+                ),
+            )
+            for i, new in enumerate(work.new[first:], first + 1)
+        ]
+
+    def _seed_rows(self, work: _Work) -> Rows:
+        """The seeds and what was counted.
+
+        They come last: what they weigh depends on how many new prompts there are.
+        """
+        share = self.settings.human_share
+        human = sum(seed.weight for seed in work.seeds if not seed.depth)
+        made = sum(seed.weight for seed in work.seeds if seed.depth) + len(work.new)
+        scale = share / (1 - share) * made / human if made and human else 1.0
+        rows: Rows = []
+        for seed in work.seeds:
+            # A seed that says nothing of itself is taken for a person's: that is what seeds are.
+            kind = seed.origin.kind or ("model" if seed.depth else "human")
+            origin = origin_columns(replace(seed.origin, kind=kind))
+            weight = seed.weight * (1.0 if seed.depth else scale)
+            row = _row(
+                name=seed.id,
+                messages=seed.messages,
+                weight=weight,
+                origin=origin,
+                recipe="",
+                topic="",
+                persona="",
+                seed=0,
+            )
+            rows.append((PROMPTS, {**row, "tags": list(seed.tags)}))
+        counts: dict[str, object] = {
+            "seeds": len(work.seeds),
+            "human seeds": sum(not seed.depth for seed in work.seeds),
+            "unreadable seeds": self.unreadable,
+            "new prompts": len(work.new),
+            **work.counts,
+            "topics covered": len({n.topic for n in work.new}),
+            "personas covered": len({n.persona for n in work.new}),
+            **{f"by {t.name}": sum(n.recipe == t.name for n in work.new) for t in self.templates},
+        }
+        return [*rows, (COUNTS, counts)]
+
+
+def _row(
+    name: str,
+    messages: list[Message],
+    weight: float,
+    origin: Mapping[str, Any],
+    recipe: str,
+    topic: str,
+    persona: str,
+    seed: int,
+) -> dict[str, object]:
+    return {
+        "id": name,
+        "prompt": [dict(m) for m in messages],
+        "tags": [],
+        "weight": round(weight, 6),
+        "origin": dict(origin),
+        "recipe": recipe,
+        "topic": topic,
+        "persona": persona,
+        "seed": seed,
+    }
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return " ".join(m["content"] for m in messages)
+
+
+def _line(messages: Sequence[Message]) -> str:
+    """A prompt on one line, as an example."""
+    if len(messages) == 1:
+        return " ".join(messages[0]["content"].split())
+    return " ".join(conversation_text(messages).split())

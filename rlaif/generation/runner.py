@@ -1,0 +1,372 @@
+"""Runs chains over the rows of a source into a run directory: the loop of the commands that write.
+
+Models that do not run together take turns (passes): what a pass asked is in the caches, so the
+last one only puts the rows together.  A run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlaif.engines.base import (
+    EngineSettings,
+    can_generate,
+    model_fingerprint,
+    speed_options,
+)
+from rlaif.engines.roles import start_engines
+from rlaif.errors import RlaifError
+from rlaif.generation.conversations import Chain, ChainRunner, Counts, Rows, Worker
+from rlaif.labeling.settings import SPEED_ONLY
+from rlaif.records import GenerationRequest, Rejected
+from rlaif.runs.directory import (
+    RunDirectory,
+    check_config,
+    check_writable,
+    is_complete,
+    read_manifest,
+    read_rows,
+)
+from rlaif.runs.versions import library_versions
+from rlaif.store.text_cache import TextCache, default_text_cache_path, text_key
+from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.util.clock import utc_now
+from rlaif.util.hashing import digest
+
+COUNTS = ""
+"""Chains return what they count as rows of this name: {what: how many}."""
+REJECTED = "rejected.jsonl"
+CHECKPOINT_SECONDS = 0.5
+
+ChainMaker = Callable[[int, str, "Mapping[str, object] | Rejected"], Chain]
+
+
+class Rowed(Protocol):
+    """What chains are made from: see `rlaif.data.sources.Source`."""
+
+    def rows(self) -> Iterator[tuple[str, Mapping[str, object] | Rejected]]:
+        """Every row with its place."""
+        ...
+
+    def count(self, limit: int | None = None) -> int | None:
+        """How many there are, where that is cheap to know."""
+        ...
+
+
+@dataclass(frozen=True)
+class WritingJob:
+    """A checked job: nothing started, nothing written.
+
+    Attributes:
+        source: what the chains are made from, one of each row.
+        limit: most rows; None for all.
+        config: what the results depend on.
+        files: names of the row files.
+        models: by role.
+        passes: the roles that run together, pass by pass.  The last pass writes the rows.
+        chain: makes a chain of a row: its number from 1, its place, the row.
+    """
+
+    source: Rowed
+    limit: int | None
+    config: dict[str, Any]
+    files: tuple[str, ...]
+    models: Mapping[str, EngineSettings]
+    passes: Sequence[Sequence[str]]
+    chain: ChainMaker
+
+
+@dataclass
+class WritingProgress:
+    """How far a run is.
+
+    Attributes:
+        turn: which pass this is, from 1, of how many.
+        rows: rows finished in this pass.
+        written: rows given by chains that are not at their end.
+        counts: questions asked in this pass.
+        seconds: since this pass began.
+    """
+
+    turn: int
+    turns: int
+    rows: int
+    written: int
+    counts: Counts
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WritingSummary:
+    """A finished run; `fresh` is False if it was complete already."""
+
+    path: Path
+    counts: dict[str, float]
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def model_config(settings: EngineSettings) -> dict[str, Any]:
+    """What a model's texts depend on, for a run's configuration."""
+    own = settings.model_dump(mode="json", exclude=set(SPEED_ONLY))
+    for name in speed_options(settings):
+        own["options"].pop(name, None)
+    return {**own, "fingerprint": model_fingerprint(settings)}
+
+
+def check_writes(settings: EngineSettings, role: str) -> None:
+    """Refuse an engine that only reads labels.
+
+    Raises:
+        RlaifError: it does not generate.
+    """
+    if not can_generate(settings):
+        raise RlaifError(
+            f"engine {settings.engine!r} does not generate, and {role} has to write",
+            hint="Use --engine vllm.",
+        )
+
+
+def fingerprint(settings: EngineSettings) -> str:
+    """Addresses what a model says, whether or not it runs now."""
+    return digest(
+        [model_fingerprint(settings), settings.engine, settings.dtype, settings.quantization]
+    )
+
+
+def run_writing(
+    job: WritingJob,
+    out: Path,
+    *,
+    cache_folder: Path | None = None,
+    on_progress: Callable[[WritingProgress], None] = lambda _: None,
+    on_engine: Callable[[str], None] = lambda _: None,
+) -> WritingSummary:
+    """Run the job, or go on with it, or report it if it is complete.
+
+    Args:
+        cache_folder: where what models said is kept; default: the user's.
+        on_engine: told the name of each model before it starts.
+
+    Raises:
+        RlaifError: `out` is not this run, or a model can't start or stops.
+    """
+    check_config(out, job.config)
+    check_writable(out)
+    if is_complete(out, job.files):
+        manifest = read_manifest(out)
+        return WritingSummary(out, dict(manifest["counts"]), manifest, fresh=False)
+    texts_path, verdicts_path = default_text_cache_path(), default_cache_path()
+    if cache_folder is not None:
+        texts_path, verdicts_path = (cache_folder / p.name for p in (texts_path, verdicts_path))
+    with (
+        closing(TextCache(texts_path)) as texts,
+        closing(VerdictCache(verdicts_path)) as verdicts,
+        closing(RunDirectory(out, job.config, job.files)) as run,
+    ):
+        return _Run(
+            job=job,
+            run=run,
+            texts=texts,
+            verdicts=verdicts,
+            cache_path=texts_path,
+            on_progress=on_progress,
+            on_engine=on_engine,
+        ).finish()
+
+
+def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, int]:
+    """What the first questions of all chains come to, without asking any.
+
+    What later questions there are depends on the answers.
+
+    Returns:
+        rows; questions; how many of them a cache knows; their prompt tokens, and the most tokens
+        that the answers may have.
+    """
+    found = {"rows": 0, "first questions": 0, "known": 0, "prompt tokens": 0, "at most written": 0}
+    names = {role: fingerprint(settings) for role, settings in job.models.items()}
+    texts_path = default_text_cache_path()
+    if cache_folder is not None:
+        texts_path = cache_folder / texts_path.name
+    with closing(TextCache(texts_path)) as texts:
+        for number, (place, row) in enumerate(job.source.rows(), 1):
+            if job.limit is not None and number > job.limit:
+                break
+            found["rows"] += 1
+            asks = next(job.chain(number, place, row), [])
+            requests = [
+                (names[a.role], a.request)
+                for a in (asks if isinstance(asks, list) else [])
+                if isinstance(a.request, GenerationRequest)
+            ]
+            known = texts.get([text_key(name, request) for name, request in requests])
+            found["first questions"] += len(requests)
+            found["known"] += len(known)
+            found["prompt tokens"] += sum(len(r.token_ids) for _, r in requests)
+            found["at most written"] += sum(r.max_tokens for _, r in requests)
+    return found
+
+
+class _Run:
+    """One run while it is under way."""
+
+    def __init__(
+        self,
+        job: WritingJob,
+        run: RunDirectory,
+        texts: TextCache,
+        verdicts: VerdictCache,
+        cache_path: Path,
+        on_progress: Callable[[WritingProgress], None],
+        on_engine: Callable[[str], None],
+    ) -> None:
+        self._job, self._run = job, run
+        self._texts, self._verdicts = texts, verdicts
+        self._on_progress, self._on_engine = on_progress, on_engine
+        self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
+        self._rows = int(run.journal["rows"])
+        self._tally: dict[str, float] = dict(run.journal["tally"] or {})
+        # Earlier passes live in the cache: with another one they are to be done again.
+        self._cache = str(cache_path.resolve())
+        same = run.journal.get("cache") == self._cache
+        self._turns = int(run.journal.get("turns", 0)) if same else 0
+        self._seconds = float(run.journal.get("seconds", 0.0))
+        self._began = self._checkpointed = time.monotonic()
+        self._asked = self._cached = self._tokens = 0
+
+    def finish(self) -> WritingSummary:
+        """Do what is left."""
+        turns = len(self._job.passes)
+        for turn, roles in enumerate(self._job.passes):
+            if turn < turns - 1 and turn < self._turns:
+                continue
+            with ExitStack() as stack:
+                workers = self._start(roles, stack)
+                self._turn(turn, workers, last=turn == turns - 1)
+            self._turns = turn + 1
+            self._checkpoint()
+        if not (self._run.path / self._job.files[0]).stat().st_size:
+            raise RlaifError(
+                f"nothing came out of {self._rows} rows{self._last_rejection()}",
+                hint="Mend the input or the model, and run it into a new folder.",
+            )
+        manifest = self._manifest()
+        self._run.write_manifest(manifest)
+        return WritingSummary(self._run.path, manifest["counts"], manifest, fresh=True)
+
+    def _last_rejection(self) -> str:
+        if REJECTED not in self._job.files:
+            return ""
+        rows = deque((row for _, row in read_rows(self._run.path / REJECTED)), maxlen=1)
+        return f" (the last: {rows[0]['place']}: {rows[0]['reason']})" if rows else ""
+
+    def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, Worker]:
+        now = {role: s for role, s in self._job.models.items() if role in roles}
+        engines = start_engines(now, stack, self._on_engine)
+        return {
+            role: Worker(self._fingerprints[role], engines.get(role)) for role in self._job.models
+        }
+
+    def _turn(self, turn: int, workers: Mapping[str, Worker], *, last: bool) -> None:
+        done, began = self._rows if last else 0, time.monotonic()
+        written = 0
+
+        def tell(counts: Counts) -> None:
+            seconds = time.monotonic() - began
+            turns = len(self._job.passes)
+            self._on_progress(
+                WritingProgress(
+                    turn=turn + 1,
+                    turns=turns,
+                    rows=done,
+                    written=written,
+                    counts=counts,
+                    seconds=seconds,
+                )
+            )
+
+        def keep(rows: Rows) -> None:
+            nonlocal done
+            done += 1
+            if last:
+                self._write(rows)
+                self._rows += 1
+                self._checkpoint_now_and_then()
+
+        def keep_part(rows: Rows) -> None:
+            nonlocal written
+            written += sum(name != COUNTS for name, _ in rows)
+            if last:
+                # To be read at once, and not in the journal: a run that goes on has the chain give
+                # them again, from answers that are in the cache.
+                self._write(rows)
+                self._run.flush()
+
+        runner = ChainRunner(
+            workers,
+            self._texts,
+            self._verdicts,
+            on_rows=keep,
+            on_part=keep_part,
+            on_progress=tell,
+        )
+        runner.run(self._chains(self._rows))
+        tell(runner.counts)
+        self._asked += runner.counts.asked
+        self._cached += runner.counts.cached
+        self._tokens += runner.counts.tokens
+
+    def _chains(self, skip: int) -> Iterator[Chain]:
+        for number, (place, row) in enumerate(self._job.source.rows(), 1):
+            if self._job.limit is not None and number > self._job.limit:
+                return
+            if number > skip:
+                yield self._job.chain(number, place, row)
+
+    def _write(self, rows: Rows) -> None:
+        for name, row in rows:
+            if name == COUNTS:
+                for what, value in row.items():
+                    assert isinstance(value, int | float)
+                    self._tally[what] = self._tally.get(what, 0) + value
+            else:
+                self._run.append(name, row)
+
+    def _checkpoint_now_and_then(self) -> None:
+        if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._run.checkpoint(
+            rows=self._rows,
+            tally=self._tally,
+            turns=self._turns,
+            cache=self._cache,
+            seconds=self._spent(),
+        )
+        self._checkpointed = time.monotonic()
+
+    def _spent(self) -> float:
+        return round(self._seconds + time.monotonic() - self._began, 3)
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "finished": utc_now(),
+            "config": self._job.config,
+            "libraries": library_versions(),
+            "counts": {"rows": float(self._rows), **self._tally},
+            "seconds": self._spent(),
+            "last_process": {
+                "asked": self._asked,
+                "from_cache": self._cached,
+                "tokens_written": self._tokens,
+            },
+        }

@@ -1,0 +1,123 @@
+"""Turns a judge's confidence into the probability that people agree with it.
+
+A calibration is fitted on labels of people (`rlaif calibrate`) and applied to every preference.
+It maps the winner's probability, so swapping the responses changes nothing but the side, and no
+decision changes, only how sure it is; temperatures of single principles, where they are asked
+for, change what is folded and so decisions too.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlaif.records import DIGITS, Preference, PrincipleScore
+from rlaif.util.numerics import sigmoid
+
+Method = Literal["temperature", "platt", "isotonic"]
+SMALLEST = 1e-5
+
+
+class Calibration(BaseModel):
+    """A fitted calibration: the content of a calibration file.
+
+    Attributes:
+        temperature: log-odds are divided by it (Guo et al. 2017, arXiv:1706.04599).
+        slope, intercept: of the confidence's log-odds (Platt 1999).
+        knots: confidence and what it becomes, rising (isotonic; Zadrozny and Elkan 2002).
+        principles: temperatures of single principles, applied before they are folded.
+        made_for: what it was fitted for, by content hash; another judge needs another one.
+        points: confidence (before the map) and whether people agreed, for certifying thresholds.
+        measured: before and after, on labels that were held out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    method: Method = "temperature"
+    temperature: float = Field(default=1.0, gt=0)
+    slope: float = 1.0
+    intercept: float = 0.0
+    knots: list[tuple[float, float]] = Field(default_factory=list)
+    principles: dict[str, float] = Field(default_factory=dict)
+    made_for: dict[str, str] = Field(default_factory=dict)
+    labels: int = 0
+    points: list[tuple[float, float]] = Field(default_factory=list)
+    measured: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    def apply(self, confidence: float) -> float:
+        """The probability that people agree with a winner of this confidence; at least 0.5.
+
+        Args:
+            confidence: the winner's probability, from 0.5 to 1.
+        """
+        kept = min(max(confidence, 0.5), 1.0 - SMALLEST)
+        log_odds = math.log(kept) - math.log1p(-kept)
+        match self.method:
+            case "temperature":
+                found = sigmoid(log_odds / self.temperature)
+            case "platt":
+                found = sigmoid(self.slope * log_odds + self.intercept)
+            case "isotonic":
+                found = _interpolated(self.knots, kept)
+        return max(0.5, found)
+
+
+def _interpolated(knots: Sequence[tuple[float, float]], x: float) -> float:
+    if not knots:
+        return x
+    xs = [k[0] for k in knots]
+    i = bisect_right(xs, x)
+    if i == 0:
+        return knots[0][1]
+    if i == len(knots):
+        return knots[-1][1]
+    (x0, y0), (x1, y1) = knots[i - 1], knots[i]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+def tempered(
+    scores: Sequence[PrincipleScore], temperatures: Mapping[str, float]
+) -> list[PrincipleScore]:
+    """Opinions with their log-odds divided by their principle's temperature."""
+    if not temperatures:
+        return list(scores)
+    found = []
+    for score in scores:
+        t = temperatures.get(score.principle, 1.0)
+        position = score.position_logit
+        found.append(
+            replace(
+                score,
+                logit=score.logit / t,
+                position_logit=None if position is None else position / t,
+            )
+        )
+    return found
+
+
+def calibrated(
+    preference: Preference, calibration: Calibration | None, threshold: float | None = None
+) -> Preference:
+    """A folded preference with its probability calibrated.
+
+    Args:
+        threshold: least confidence before the map, as rows hold it; a decided pair below it is
+            abstained from.
+    """
+    if preference.winner is None:
+        return preference
+    confidence = max(preference.p_a, 1.0 - preference.p_a)
+    sure = confidence if calibration is None else calibration.apply(confidence)
+    p_a = sure if preference.winner == "a" else 1.0 - sure
+    if threshold is not None and round(confidence, DIGITS) < threshold:
+        reason = f"confidence {confidence:.3f} is below {threshold:.5g} (agreement target)"
+        return replace(
+            preference, status="abstained", winner=None, p_a=p_a, margin=2 * sure - 1, reason=reason
+        )
+    return replace(preference, p_a=p_a, margin=2.0 * sure - 1.0)

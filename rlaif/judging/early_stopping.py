@@ -1,0 +1,270 @@
+"""Asks no more about a pair than its decision needs: which questions come first, and when to stop.
+
+Exactly: tiers come one after the other, and within a tier a pair is done when no opinion of the
+principles left could change who wins.  Likely: the principles left are credited with less than
+they could say at most, down to what a pilot of fully judged pairs shows to change decisions
+seldom enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rlaif.constitution.schema import Principle
+from rlaif.judging.aggregation import FoldSettings, fold, pool_clarity, pool_mean
+from rlaif.judging.calibration import tempered
+from rlaif.judging.questions import Question
+from rlaif.judging.scoring import score_pair
+from rlaif.records import Pair, Preference, PrincipleScore, Verdict
+
+Kind = Literal["orders", "exact", "likely"]
+BOLDNESS = tuple(k / 20 for k in range(21))
+"""What is tried on the pilot, from safe (0: exact, or every second order asked) to bold (1)."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When a pair needs no more questions.
+
+    Attributes:
+        kind: "orders": the second order only where the first is not clear enough; "exact";
+            "likely".
+        boldness: from 0 (never wrong) to 1 (stop at the first clear opinion).
+        reach: by principle, how much of its greatest possible opinion it is credited with.
+        temperatures: of principles, where a calibration tempers them before they are folded.
+    """
+
+    kind: Kind
+    fold: FoldSettings
+    boldness: float = 0.0
+    reach: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+
+    def stages(self, pair: Pair, questions: Sequence[Question]) -> list[list[int]]:
+        """The places of the questions, in the groups in which they are asked."""
+        if self.kind == "orders":
+            bit = hashlib.blake2b(f"{self.seed}/{pair.id}".encode(), digest_size=1).digest()[0] & 1
+            first = ("ab", "ba")[bit]
+            found = [
+                [i for i, q in enumerate(questions) if (q.order == first) is now]
+                for now in (True, False)
+            ]
+            return [stage for stage in found if stage]
+        ranked = sorted(
+            {q.principle.id: q.principle for q in questions}.values(),
+            key=lambda p: (p.tier, -p.weight * self.reach.get(p.id, 1.0), p.id),
+        )
+        return [[i for i, q in enumerate(questions) if q.principle.id == p.id] for p in ranked]
+
+    def enough(self, scores: Sequence[PrincipleScore], left: Sequence[Principle]) -> bool:
+        """Whether a pair's decision stands.
+
+        Args:
+            scores: the opinions so far.
+            left: principles that have not been asked (or, with "orders", asked in one order).
+        """
+        scores = tempered(scores, self.temperatures)
+        if self.kind == "orders":
+            found = fold(scores, self.fold)
+            # At boldness 0 no margin is enough.
+            return found.winner is not None and found.margin > 1.0 - self.boldness
+        return self._settled(scores, left)
+
+    def _settled(self, scores: Sequence[PrincipleScore], left: Sequence[Principle]) -> bool:
+        least = max(self.fold.clear_margin, self.fold.tie_margin)
+        for tier in sorted({s.tier for s in scores} | {p.tier for p in left}):
+            known = [s for s in scores if s.tier == tier and not s.invalid]
+            open_weight = math.fsum(p.weight * self._credit(p.id) for p in left if p.tier == tier)
+            whole = not any(p.tier == tier for p in left)
+            margin = self._least_margin(known, open_weight)
+            if margin >= least and margin > 0.0:
+                return self._covered(scores, left, tier)
+            if not whole:
+                return False
+        return False
+
+    def _covered(
+        self, scores: Sequence[PrincipleScore], left: Sequence[Principle], tier: int
+    ) -> bool:
+        """Whether enough verdicts are valid even if all that are left were not."""
+        if self.boldness > 0.0:  # the pilot tells how often that happens
+            return True
+        consulted = [s for s in scores if s.tier <= tier]
+        valid = math.fsum(s.weight for s in consulted if not s.invalid)
+        total = math.fsum(s.weight for s in consulted)
+        total += math.fsum(p.weight for p in left if p.tier <= tier)
+        return valid >= self.fold.min_coverage * total
+
+    def _credit(self, principle: str) -> float:
+        """How strong an opinion the principle is credited with: 1, or less by boldness."""
+        return (1.0 - self.boldness) + self.boldness * min(
+            self.reach.get(principle, 1.0), 1.0 - self.boldness
+        )
+
+    def _least_margin(self, known: Sequence[PrincipleScore], open_weight: float) -> float:
+        """The margin if all that is left spoke against the winner; negative where it would lose.
+
+        Against a pool of clarity-weighted or plainly weighted opinions the worst that an unasked
+        principle can do is its strongest opposite opinion.
+        """
+        if self.fold.pooling == "clarity":
+            weight = math.fsum(s.weight * abs(s.sign) for s in known)
+            opinion = abs(pool_clarity(known)) * weight
+        else:
+            weight = math.fsum(s.weight for s in known)
+            opinion = abs(pool_mean(known)) * weight
+        total = weight + open_weight
+        return (opinion - open_weight) / total if total else 0.0
+
+
+Folding = Callable[[list[PrincipleScore]], Preference]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pair of the pilot with all its verdicts, in the order of its questions."""
+
+    pair: Pair
+    principles: Sequence[Principle]
+    questions: Sequence[Question]
+    verdicts: Sequence[Verdict]
+
+    def scores(self, asked: Iterable[int] | None = None) -> list[PrincipleScore]:
+        """Opinions from the questions at some places; default: from all."""
+        verdicts = self.verdicts if asked is None else [self.verdicts[i] for i in asked]
+        return score_pair(self.pair, self.principles, verdicts, asked_only=True)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What stopping would have done to a judged pair: questions asked, and the preference."""
+
+    asked: int
+    preference: Preference
+
+
+def replay(judged: Judged, stopping: Stopping, folding: Folding) -> Replay:
+    """Ask about a judged pair as `stopping` would."""
+    asked: list[int] = []
+    scores: list[PrincipleScore] = []
+    for stage in stopping.stages(judged.pair, judged.questions):
+        asked += stage
+        scores = judged.scores(asked)
+        if len(asked) < len(judged.questions) and stopping.enough(
+            scores, unasked(judged.questions, asked)
+        ):
+            break
+    return Replay(len(asked), folding(scores))
+
+
+def unasked(questions: Sequence[Question], asked: Iterable[int]) -> list[Principle]:
+    """Principles of which no question has been asked."""
+    done = {questions[i].principle.id for i in asked}
+    left = {q.principle.id: q.principle for q in questions if q.principle.id not in done}
+    return list(left.values())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the pilot allows.
+
+    Attributes:
+        errors: pilot pairs whose decision would have changed, of `pairs` held for the test.
+        bound: share of changed decisions, at most, with probability 1 - delta.
+        saved: share of the pilot's questions that would not have been asked.
+        pilot_extra: questions that were asked about the pilot's pairs and would not have been.
+    """
+
+    stopping: Stopping
+    pairs: int
+    errors: int
+    bound: float
+    saved: float
+    pilot_extra: int
+
+
+def choose(
+    judged: Sequence[Judged], stopping: Stopping, folding: Folding, *, error: float, delta: float
+) -> Chosen:
+    """The boldest stopping that a pilot shows to change at most `error` of decisions.
+
+    A quarter of the pilot says how far each principle reaches; the rest tests settings from safe
+    to bold, each at level `delta`, until one fails (fixed-sequence testing: Angelopoulos et al.
+    2021, arXiv:2110.01052, with exact binomial bounds).
+    """
+    from rlaif.judging.selective import upper_bound  # noqa: PLC0415 - scipy, only where needed
+
+    # Split at random, pairs of a row together: files are often sorted.
+    judged = sorted(
+        judged,
+        key=lambda j: (
+            hashlib.blake2b(f"{stopping.seed}/split/{j.pair.row}".encode()).digest(),
+            j.pair.id,
+        ),
+    )
+    quarter = len(judged) // 4
+    reach = _reach(judged[:quarter])
+    test = _independent(judged[quarter:], stopping.seed)
+    full = [folding(j.scores()) for j in test]
+    best = None
+    for boldness in BOLDNESS:
+        setting = replace(stopping, boldness=boldness, reach=reach)
+        replays = [replay(j, setting, folding) for j in test]
+        wrong = sum(
+            (r.preference.winner, r.preference.status) != (f.winner, f.status)
+            for r, f in zip(replays, full, strict=True)
+        )
+        exact = boldness == 0.0 and not wrong
+        bound = 0.0 if exact else upper_bound(wrong, len(test), delta)
+        if bound > error:
+            break
+        questions = sum(len(j.questions) for j in test)
+        asked = sum(r.asked for r in replays)
+        saved = 1.0 - asked / questions if questions else 0.0
+        best = Chosen(
+            stopping=setting, pairs=len(test), errors=wrong, bound=bound, saved=saved, pilot_extra=0
+        )
+    if best is None:  # not even the safest is safe enough: everything is asked
+        best = Chosen(
+            stopping=replace(stopping, kind="orders", boldness=0.0),
+            pairs=len(test),
+            errors=0,
+            bound=0.0,
+            saved=0.0,
+            pilot_extra=0,
+        )
+    # Every question about the pilot's pairs was asked, whatever stopping would have done.
+    extra = sum(len(j.questions) - replay(j, best.stopping, folding).asked for j in judged)
+    return replace(best, pilot_extra=extra)
+
+
+def _independent(judged: Sequence[Judged], seed: int) -> list[Judged]:
+    """One pair of a row at most, since those of one row may turn together; every pair with the
+    same chance: rows with fewer pairs are taken more seldom.
+    """
+    rows: dict[int, list[Judged]] = {}
+    for j in judged:
+        rows.setdefault(j.pair.row, []).append(j)
+    most = max(map(len, rows.values()), default=1)
+    taken = []
+    for row, pairs in rows.items():
+        drawn = hashlib.blake2b(f"{seed}/test/{row}".encode(), digest_size=8).digest()
+        place = int(int.from_bytes(drawn, "big") / 2**64 * most)
+        if place < len(pairs):
+            taken.append(pairs[place])
+    return taken
+
+
+def _reach(judged: Sequence[Judged]) -> dict[str, float]:
+    """The root mean square of each principle's opinions."""
+    squares: dict[str, list[float]] = {}
+    for j in judged:
+        for score in j.scores():
+            if score.source == "judge" and not score.invalid:
+                squares.setdefault(score.principle, []).append(score.sign**2)
+    return {name: math.sqrt(math.fsum(v) / len(v)) for name, v in squares.items()}

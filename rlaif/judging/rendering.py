@@ -1,0 +1,100 @@
+"""Renders the questions about a pair into the tokens that the judge reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rlaif.errors import RlaifError
+from rlaif.judging.questions import Question
+from rlaif.records import ChoiceRequest, Codec, GenerationRequest, GenerationResult, Pair
+from rlaif.templates.judge import JudgeTemplate, completion_text, conversation_text
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """The questions about one pair in one order: prompts with a common start.
+
+    Attributes:
+        path: the texts that the prompts begin with, outermost first.
+        context: token ids that all of them begin with.
+        tails: for each question, its place among the pair's questions and its own last ids.
+    """
+
+    path: tuple[str, ...]
+    context: list[int]
+    tails: list[tuple[int, list[int]]]
+
+
+class Renderer:
+    """A judge's layout, chat template and tokenizer together.
+
+    Attributes:
+        delimiters: the layout's own words around the places that it fills.
+
+    Raises:
+        RlaifError: a label is not a single token of this judge, or merges with the prompt's end.
+    """
+
+    def __init__(self, template: JudgeTemplate, codec: Codec) -> None:
+        self._template = template
+        self._codec = codec
+        self._fixed = template.fixed_before_principle
+        first, second = (codec.spellings(label) for label in template.labels)
+        if set(first) & set(second):
+            raise RlaifError(
+                f"labels {template.labels[0]!r} and {template.labels[1]!r} share a token",
+                hint="Choose labels that differ in more than case or white space.",
+            )
+        self.label_ids = (first, second)
+        self.delimiters = template.own_words
+        self._answer_ids = codec.encode_text(template.answer) if template.answer else []
+
+    def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
+        """The questions about `pair`, by order; each order's context is tokenized once."""
+        conversation = conversation_text(pair.prompt)
+        turns = [m["content"] for m in pair.prompt]
+        texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
+        for order in dict.fromkeys(q.order for q in questions):
+            asked = [
+                (i, q.principle.preference) for i, q in enumerate(questions) if q.order == order
+            ]
+            first, second = texts[order[0]], texts[order[1]]
+            shared, ends = self._template.branches(
+                conversation=conversation,
+                first=first,
+                second=second,
+                principles=[text or "" for _, text in asked],
+            )
+            context, tails = self._codec.encode_branches(shared, ends, self._fixed)
+            numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
+            yield Branches((*turns, first, second), context, numbered)
+
+    def requests(self, pair: Pair, questions: Sequence[Question], name: str) -> list[ChoiceRequest]:
+        """The requests for the questions about `pair`, in their order, as `name/0`, `name/1`..."""
+        found = {
+            i: ChoiceRequest(f"{name}/{i}", branch.context + tail, self.label_ids)
+            for branch in self.branches(pair, questions)
+            for i, tail in branch.tails
+        }
+        return [found[i] for i in range(len(questions))]
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the judge writes before it answers."""
+        return bool(self._answer_ids)
+
+    def reasoning(
+        self, question: ChoiceRequest, most: int, temperature: float = 0.0, seed: int | None = None
+    ) -> GenerationRequest:
+        """The request that lets the judge write about a question before it answers."""
+        return GenerationRequest(question.id, question.token_ids, most, temperature, seed=seed)
+
+    def after_reasoning(self, question: ChoiceRequest, written: GenerationResult) -> ChoiceRequest:
+        """The question with the judge's own reasoning in front of the answer."""
+        ids = [*question.token_ids, *written.token_ids, *self._answer_ids]
+        return ChoiceRequest(question.id, ids, self.label_ids)
+
+    def text(self, written: GenerationResult) -> str:
+        """What the judge wrote."""
+        return self._codec.decode(written.token_ids).strip()

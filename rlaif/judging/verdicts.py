@@ -1,0 +1,64 @@
+"""Reads a verdict from label log-probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rlaif.records import ChoiceResult, Failure, Order, Verdict
+from rlaif.util.numerics import logsumexp
+
+LARGEST_LOGIT = 60.0
+
+
+def read_verdict(
+    result: ChoiceResult | Failure,
+    *,
+    principle: str,
+    order: Order,
+    floor: float,
+    clamp: float = 1.0,
+    cached: bool = False,
+    reasoning: str = "",
+) -> Verdict:
+    """Fold a result into a verdict.
+
+    Args:
+        result: log-probabilities of the two labels (the first label means that the response
+            shown first is better), or why there are none.
+        floor: least label mass (probability on the two labels together) of a valid verdict.
+            Below it the judge was about to say something else, and renormalising would guess.
+        clamp: the probability is kept within [1 - clamp, clamp].  Constitutional AI (Bai et al.
+            2022, arXiv:2212.08073, section 4.1) found 0.4 to 0.6 best for a judge that reasons
+            first, since it is then nearly certain of whatever it wrote.
+        reasoning: what the judge wrote before the labels were read.
+    """
+    if isinstance(result, Failure):
+        return Verdict(principle, order, 0.0, 0.0, invalid=result.reason, cached=cached)
+    first, second = result.logprobs
+    if math.isnan(first) or math.isnan(second):
+        return Verdict(principle, order, 0.0, 0.0, invalid="not a number", cached=cached)
+    mass = min(1.0, math.exp(first) + math.exp(second))
+    if mass < floor or first == second == -math.inf:
+        reason = f"label mass {mass:.3g} is below {floor:g}"
+        return Verdict(principle, order, 0.0, mass, invalid=reason, cached=cached)
+    # A label with probability zero in floating point still has a finite log-odds.
+    logit, limit = first - second, LARGEST_LOGIT
+    if clamp < 1:
+        limit = min(limit, math.log(clamp) - math.log1p(-clamp))
+    if abs(logit) > limit:
+        logit = math.copysign(limit, logit)
+    return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)
+
+
+def mean_of_samples(name: str, samples: Sequence[ChoiceResult | Failure]) -> ChoiceResult | Failure:
+    """One result called `name`: the mean probability of each label over the samples that came.
+
+    Fewer than half of them are no result: those that came would be the hasty ones.
+    """
+    came = [s for s in samples if isinstance(s, ChoiceResult)]
+    if 2 * len(came) < len(samples) or not came:
+        reason = next(s.reason for s in samples if isinstance(s, Failure))
+        return Failure(name, f"{len(samples) - len(came)} of {len(samples)} samples: {reason}")
+    columns = zip(*(s.logprobs for s in came), strict=True)
+    return ChoiceResult(name, tuple(logsumexp(c) - math.log(len(came)) for c in columns))

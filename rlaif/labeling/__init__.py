@@ -1,0 +1,1 @@
+"""The labeling loop and what surrounds it."""

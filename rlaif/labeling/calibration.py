@@ -1,0 +1,148 @@
+"""Loads a calibration for a labeling job, and the threshold that an agreement target asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlaif.errors import Place, RlaifError
+from rlaif.judging.aggregation import FoldSettings, fold
+from rlaif.judging.calibration import Calibration, calibrated, tempered
+from rlaif.records import Preference, PrincipleScore
+from rlaif.util.hashing import digest
+
+CONFIDENCE = (
+    "fold",
+    "orders",
+    "principles",
+    "stop",
+    "label_mass_floor",
+    "reasoning_clamp",
+    "reasoning_samples",
+)
+"""Settings that change how sure a judge is."""
+
+
+def made_for(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a calibration depends on, of a run's resolved configuration."""
+    return {
+        "judge": str(config["judge"]["model"]),
+        "judge_fingerprint": str(config["judge"]["fingerprint"]),
+        "constitution": f"{config['constitution']['name']} {config['constitution']['version']}",
+        "constitution_hash": str(config["constitution"]["hash"]),
+        "template_hash": str(config["template"]["hash"]),
+        "folding": digest([config.get(k) for k in CONFIDENCE]),
+    }
+
+
+def load_calibration(path: str) -> Calibration:
+    """Read a calibration file.
+
+    Raises:
+        RlaifError: it is missing or is none.
+    """
+    try:
+        return Calibration.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise RlaifError(
+            f"calibration {path!r} can't be read ({error.strerror})",
+            hint="Make one with `rlaif calibrate`.",
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RlaifError(
+            f"{where}: {first['msg']}" if where else first["msg"],
+            hint="Make the calibration anew with `rlaif calibrate`.",
+            place=Place(Path(path)),
+        ) from None
+
+
+_WHAT = {
+    "judge_fingerprint": "another judge",
+    "constitution_hash": "another constitution",
+    "template_hash": "another judge template",
+    "folding": "other settings of folding, orders or principles",
+}
+
+
+def check_fits(calibration: Calibration, config: Mapping[str, Any], path: str) -> None:
+    """Refuse a calibration that was fitted for something else.
+
+    Raises:
+        RlaifError: it was.
+    """
+    now = made_for(config)
+    for key, what in _WHAT.items():
+        if calibration.made_for.get(key) != now[key]:
+            before = calibration.made_for
+            raise RlaifError(
+                f"calibration {path!r} was fitted for {what} ({before.get('judge', '?')} with "
+                f"{before.get('constitution', '?')})",
+                hint="Label with what it was fitted for, or calibrate a run of this judge.",
+            )
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A threshold with what was shown about it."""
+
+    threshold: float
+    facts: dict[str, float]
+
+
+def certify_target(calibration: Calibration, target: float, delta: float) -> Certified:
+    """The threshold of confidence that an agreement target asks for.
+
+    Raises:
+        RlaifError: the labels of the calibration do not certify it; with how many more would.
+    """
+    import numpy as np  # noqa: PLC0415 - only where a target is asked for
+
+    from rlaif.judging.selective import certify, missing_labels  # noqa: PLC0415
+
+    confidence = np.array([c for c, _ in calibration.points])
+    right = np.array([r for _, r in calibration.points])
+    found = certify(confidence, right, target=target, delta=delta)
+    if found.threshold is None:
+        more = missing_labels(confidence, right, target=target, delta=delta)
+        hint = (
+            "As far as these labels show, no number would: ask for less, or use a better judge."
+            if more is None
+            else f"Label about {more} more pairs at random and calibrate again, or ask for less."
+        )
+        raise RlaifError(
+            f"agreement of {target:g} can't be certified from {len(right)} labels", hint=hint
+        )
+    facts = {
+        "target": target,
+        "delta": delta,
+        "threshold": found.threshold,
+        "coverage_of_labels": round(found.coverage, 4),
+        "agreement_of_labels": round(found.agreement, 4),
+        "certified": round(found.bound, 4),
+    }
+    return Certified(found.threshold, facts)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """From a pair's opinions to its preference: folded, calibrated, and held to a target.
+
+    Attributes:
+        threshold: least confidence, before calibration, of a decision.
+    """
+
+    settings: FoldSettings
+    calibration: Calibration | None = None
+    threshold: float | None = None
+
+    def preference(self, scores: list[PrincipleScore]) -> Preference:
+        """The preference of a pair."""
+        if self.calibration is not None:
+            scores = tempered(scores, self.calibration.principles)
+        return calibrated(fold(scores, self.settings), self.calibration, self.threshold)

@@ -1,0 +1,393 @@
+"""A labeling job from names to a finished run directory: the function behind `rlaif label`.
+
+Everything that can be wrong with the input is found before the engine starts and before
+anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlaif.constitution.load import load_constitution
+from rlaif.constitution.schema import Constitution, PythonCheck
+from rlaif.data.layouts import BadRow, read_row
+from rlaif.data.pairing import make_pairs
+from rlaif.data.sources import Source, open_source
+from rlaif.engines.base import (
+    Engine,
+    EngineSettings,
+    can_generate,
+    create_engine,
+    list_engines,
+    model_fingerprint,
+)
+from rlaif.engines.model_origin import text_origin
+from rlaif.errors import RlaifError
+from rlaif.labeling.calibration import Folding, certify_target, check_fits, load_calibration
+from rlaif.labeling.labeler import Labeler, Progress
+from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
+from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.shard_pool import Crew, ShardedLabeling
+from rlaif.labeling.shard_worker import ShardTask
+from rlaif.labeling.usage import Spending
+from rlaif.records import Rejected
+from rlaif.runs.cost import Prices, Tokens, cost_of
+from rlaif.runs.directory import (
+    CONSTITUTION,
+    RunDirectory,
+    check_config,
+    check_writable,
+    is_complete,
+    read_manifest,
+    read_run_config,
+    write_atomically,
+)
+from rlaif.runs.tally import Tally, dump_tally, load_tally
+from rlaif.runs.versions import library_versions
+from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.templates.judge import JudgeTemplate, load_judge_template
+from rlaif.util.clock import utc_now
+from rlaif.util.hashing import digest
+from rlaif.util.user_functions import function_source
+
+ENOUGH_FOR_A_RATE = 200
+"""Verdicts of a run from which on its speed says something about the next."""
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """A checked job: its parts loaded, nothing started, nothing written."""
+
+    settings: LabelSettings
+    source: Source
+    constitution: Constitution
+    template: JudgeTemplate
+    config: dict[str, Any]
+    folding: Folding
+
+    @property
+    def stamp(self) -> dict[str, str]:
+        """The provenance that every row carries."""
+        judge = self.config["judge"]
+        return {
+            "constitution": f"{self.constitution.name}@{self.constitution.version}",
+            "constitution_hash": self.constitution.hash,
+            "judge": str(judge["model"]),
+            "judge_fingerprint": str(judge["fingerprint"]),
+            "template_hash": self.template.hash,
+            "calibration": str(self.config.get("calibration", {}).get("hash", "")),
+        }
+
+
+def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> EngineSettings:
+    """The settings with an engine in place of "auto".
+
+    That which the judge has in a run in `out` if there is one: the run itself, one of a panel's
+    members, or one in a folder of several; else the one that `rlaif bench` measured to be the
+    fastest for this judge, in the same numbers, here; else vLLM.
+    """
+    if judge.engine != "auto":
+        return judge
+    known = {info.name for info in list_engines() if info.available}
+    for run in (out, *sorted(out.glob("*/")), *sorted(out.glob("members/*/"))):
+        with suppress(RlaifError):
+            ran = read_run_config(run).get("judge")
+            if isinstance(ran, dict) and ran.get("model") == judge.model:
+                engine = str(ran.get("engine"))
+                if engine in known:
+                    return judge.model_copy(update={"engine": engine})
+    fallback = "vllm" if "vllm" in known else "transformers"
+    fingerprint = model_fingerprint(judge.model_copy(update={"engine": "transformers"}))
+    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+        measured = cache.rates(fingerprint, benchmarks=True, numbers=judge.numbers)
+    rates = {e: rate for e, rate in measured.items() if e in known}
+    engine = max(rates, key=lambda name: rates[name], default=fallback)
+    return judge.model_copy(update={"engine": engine})
+
+
+def with_engine(settings: LabelSettings, out: Path, cache_path: Path | None) -> LabelSettings:
+    """The settings with the judge's engine chosen; see `choose_engine`."""
+    judge = choose_engine(settings.judge, out, cache_path)
+    return settings.model_copy(update={"judge": judge})
+
+
+def prepare(
+    data: str, constitution: str, settings: LabelSettings, *, split: str = "train"
+) -> LabelJob:
+    """Load and check the parts of a job.
+
+    Raises:
+        RlaifError: input, constitution, template or model can't be used; with the place.
+    """
+    loaded = load_constitution(constitution)
+    template = load_judge_template(settings.template)
+    if template.answer and not can_generate(settings.judge):
+        raise RlaifError(
+            f"template {settings.template!r} lets the judge reason, and engine "
+            f"{settings.judge.engine!r} does not generate",
+            hint="Use --engine vllm, or a template without `answer`.",
+        )
+    if settings.orders == "adaptive" and settings.stop != "never":
+        raise RlaifError(
+            "--orders adaptive and --stop are two ways to ask less", hint="Choose one of them."
+        )
+    if settings.stop == "exact" and settings.agreement_target is not None:
+        raise RlaifError(
+            "--stop exact keeps decisions and not their confidence, which --agreement-target needs",
+            hint="Use --stop likely, whose pilot counts both, or --stop never.",
+        )
+    source = open_source(data, split)
+    functions = [
+        p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
+    ]
+    _probe(source, settings)
+    fingerprint = model_fingerprint(settings.judge)
+    config = settings.resolved(source, loaded.constitution, template, fingerprint)
+    config["checks"] = {name: digest(function_source(name)) for name in functions}
+    folding = _folding(settings, config)
+    return LabelJob(
+        settings=settings,
+        source=source,
+        constitution=loaded.constitution,
+        template=template,
+        config=config,
+        folding=folding,
+    )
+
+
+def _folding(settings: LabelSettings, config: dict[str, Any]) -> Folding:
+    """How opinions become preferences; what it was made of goes into the configuration.
+
+    Raises:
+        RlaifError: the calibration is for another judge, or does not certify the target.
+    """
+    if settings.calibration is None:
+        for name in ("calibration", "agreement_target", "agreement_delta"):
+            config.pop(name)
+        if settings.agreement_target is not None:
+            raise RlaifError(
+                "--agreement-target needs labels of people to be certified on",
+                hint="Name a file of `rlaif calibrate` with --calibration.",
+            )
+        return Folding(settings.fold)
+    found = load_calibration(settings.calibration)
+    check_fits(found, config, settings.calibration)
+    threshold = None
+    if settings.agreement_target is not None:
+        certificate = certify_target(found, settings.agreement_target, settings.agreement_delta)
+        threshold = certificate.threshold
+        config["agreement"] = certificate.facts
+    config["calibration"] = {
+        "path": settings.calibration,
+        "hash": digest(found.model_dump(mode="json")),
+    }
+    return Folding(settings.fold, found, threshold)
+
+
+def _probe(source: Source, settings: LabelSettings) -> None:
+    """Read on to the first usable row, so that an unusable input is known at once."""
+    rejected, last = 0, ""
+    for number, (place, row) in enumerate(source.rows()):
+        if settings.limit is not None and number >= settings.limit:
+            break
+        try:
+            if isinstance(row, Rejected):
+                raise BadRow(row.reason)
+            next(make_pairs(read_row(row, settings.mapping), "", mode=settings.pairs))
+            return
+        except BadRow as error:
+            rejected += 1
+            last = f"{place}: {error}"
+    if not rejected:
+        raise RlaifError(f"input {source.name!r} has no rows", hint="Check the file.")
+    raise RlaifError(
+        f"none of the {rejected} rows of {source.name!r} could be read (the last: {last})",
+        hint="--map names the columns of other layouts.",
+    )
+
+
+def check_shards(settings: LabelSettings, shard_rows: int | None) -> None:
+    """Refuse shards where what is asked depends on what was answered before.
+
+    Raises:
+        RlaifError: it does.
+    """
+    if shard_rows is not None and asks_adaptively(settings):
+        raise RlaifError(
+            "labelers of shards ask every question: --shard-rows does not go with --stop or "
+            "--orders adaptive",
+            hint="Leave one of them out.",
+        )
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """A finished run: its tally and manifest; `fresh` is False if it was complete already."""
+
+    path: Path
+    tally: Tally
+    manifest: dict[str, Any]
+    fresh: bool
+
+
+def run_label(
+    job: LabelJob,
+    out: Path,
+    *,
+    cache_path: Path | None = None,
+    prices: Prices | None = None,
+    shard_rows: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_engine: Callable[[str], None] = lambda _: None,
+) -> LabelSummary:
+    """Run the job, or go on with it, or report it if it is complete.
+
+    Args:
+        cache_path: the verdict cache; default: the user's.
+        prices: for the cost in the manifest.
+        shard_rows: label shards of so many rows, each by one of `data_parallel_size` labelers;
+            None: one labeler feeds all copies of the judge.
+        on_engine: told "starting" before the engine starts and "ready" after.
+
+    Raises:
+        RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
+    """
+    check_shards(job.settings, shard_rows)
+    check_config(out, job.config)
+    check_writable(out)
+    if is_complete(out):
+        return summary_of(out, prices)
+    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+        on_engine("starting")
+        engine: Engine | Crew = (
+            create_engine(job.settings.judge)
+            if shard_rows is None
+            else _crew(job, cache_path or default_cache_path())
+        )
+        with closing(engine):
+            on_engine("ready")
+            with closing(RunDirectory(out, job.config)) as run:
+                write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
+                spending = Spending(run, engine)
+                labeler: Labeler | ShardedLabeling
+                stopping, asked_before = None, 0
+                if isinstance(engine, Crew):
+                    assert shard_rows is not None
+                    labeler = ShardedLabeling(
+                        engine,
+                        run,
+                        spending,
+                        shard_rows=shard_rows,
+                        limit=job.settings.limit,
+                        reasons=bool(job.template.answer),
+                        on_progress=on_progress,
+                    )
+                else:
+                    stopping, asked_before = learn_stopping(
+                        s=job.settings,
+                        source=job.source,
+                        constitution=job.constitution,
+                        template=job.template,
+                        folding=job.folding,
+                        engine=engine,
+                        cache=cache,
+                        spending=spending,
+                    )
+                    labeler = Labeler(
+                        engine=engine,
+                        cache=cache,
+                        run=run,
+                        constitution=job.constitution,
+                        template=job.template,
+                        settings=job.settings,
+                        stamp=job.stamp,
+                        on_progress=on_progress,
+                        folding=job.folding,
+                        stopping=None if stopping is None else stopping.stopping,
+                        spending=spending,
+                    )
+                tally = labeler.label(job.source)
+                progress, stats = labeler.progress, engine.stats()
+                asked = progress.verdicts - progress.cached + asked_before
+                if asked >= ENOUGH_FOR_A_RATE and progress.seconds > 0:
+                    cache.record_rate(
+                        str(job.config["judge"]["fingerprint"]),
+                        job.settings.judge.engine,
+                        asked / progress.seconds,
+                    )
+                manifest = run_manifest(
+                    config=job.config,
+                    tally=tally,
+                    seconds=labeler.spending.seconds,
+                    tokens=labeler.spending.tokens,
+                    prices=prices,
+                )
+                manifest["judges"] = [text_origin(job.settings.judge)]
+                if stopping is not None:
+                    manifest["stopping"] = stopping_facts(stopping, tally)
+                manifest["last_process"] = {
+                    "verdicts_asked": asked,
+                    # What the pilot asked, the run finds in the cache.
+                    "verdicts_from_cache": max(0, progress.cached - asked_before),
+                    "seconds": round(progress.seconds, 3),
+                    "tokens": {
+                        "from_scratch": stats.prompt_tokens,
+                        "computed": stats.prompt_tokens - stats.cached_tokens,
+                        "planned": None if labeler.reasons else labeler.tokens.predicted,
+                        "by_token": None if labeler.reasons else labeler.tokens.unique,
+                    },
+                    "engine_idle_seconds": round(stats.idle_seconds, 3),
+                }
+                run.write_manifest(manifest)
+                return LabelSummary(out, tally, manifest, fresh=True)
+
+
+def _crew(job: LabelJob, cache_path: Path) -> Crew:
+    """Labelers for the job's shards."""
+    task = ShardTask(
+        constitution=job.constitution,
+        template=job.template,
+        settings=job.settings,
+        stamp=job.stamp,
+        folding=job.folding,
+    )
+    return Crew(job.settings.judge, task, cache_path)
+
+
+def summary_of(out: Path, prices: Prices | None) -> LabelSummary:
+    """A complete run, at the prices that are given now."""
+    manifest = read_manifest(out)
+    tally = load_tally(manifest["counts"])
+    if prices is not None and prices.known and "tokens" in manifest:
+        manifest["cost"] = cost_of(
+            prices,
+            seconds=manifest["seconds"],
+            tokens=Tokens(**manifest["tokens"]),
+            labels=tally.decided,
+        )
+    return LabelSummary(out, tally, manifest, fresh=False)
+
+
+def run_manifest(
+    config: dict[str, Any],
+    tally: Tally,
+    seconds: float,
+    tokens: Tokens,
+    prices: Prices | None,
+) -> dict[str, Any]:
+    """What every manifest of a labeling run holds."""
+    cost = cost_of(prices or Prices(), seconds=seconds, tokens=tokens, labels=tally.decided)
+    return {
+        "format": 1,
+        "finished": utc_now(),
+        "config": config,
+        "libraries": library_versions(),
+        "counts": dump_tally(tally),
+        "seconds": round(seconds, 3),
+        "tokens": asdict(tokens),
+        "cost": cost,
+    }

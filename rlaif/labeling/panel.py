@@ -1,0 +1,427 @@
+"""Several judges over the same data, one after the other, folded into one run.
+
+Each judge labels into a run of its own, in `members/` of the panel's run; its engine is released
+before the next one starts.  In a cascade a later judge sees only pairs of which the one before
+was unsure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from rlaif.data.layouts import BadRow, read_row
+from rlaif.data.origins import origin_columns
+from rlaif.data.pairing import make_pairs
+from rlaif.engines.model_origin import text_origin
+from rlaif.errors import RlaifError
+from rlaif.judging.panel import Opinion, PanelMode, fold_panel
+from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
+from rlaif.labeling.labeler import Progress
+from rlaif.labeling.planner import pairs_of
+from rlaif.labeling.settings import LabelSettings
+from rlaif.records import Pair, Preference, PrincipleScore
+from rlaif.runs.cost import Prices, Tokens
+from rlaif.runs.directory import (
+    CONSTITUTION,
+    RunDirectory,
+    check_config,
+    is_complete,
+    read_rows,
+    write_atomically,
+)
+from rlaif.runs.rows import preference_row, undecided_row
+from rlaif.runs.tally import Tally, dump_tally, load_tally
+from rlaif.util.hashing import digest
+
+MEMBERS = "members"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A judge of a panel."""
+
+    settings: LabelSettings
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Judges and how they are folded.
+
+    Attributes:
+        escalate_below: in a cascade, the margin below which the next judge is asked, for judges
+            without an agreement target of their own; pairs that a judge does not decide always go
+            on.
+    """
+
+    members: Sequence[Member]
+    mode: PanelMode = "mean"
+    escalate_below: float = 0.5
+
+
+def run_panel(
+    data: str,
+    constitution: str,
+    panel: Panel,
+    out: Path,
+    *,
+    split: str = "train",
+    cache_path: Path | None = None,
+    prices: Prices | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
+) -> LabelSummary:
+    """Label with every judge, fold, and write one run; run again, it goes on where it stopped.
+
+    Raises:
+        RlaifError: a judge can't be used, or `out` is another run.
+    """
+    jobs = [prepare(data, constitution, m.settings, split=split) for m in panel.members]
+    names = _names([job.settings.judge.model for job in jobs])
+    config = _config(panel, jobs)
+    check_config(out, config)
+    if is_complete(out):
+        return summary_of(out, prices)
+    with closing(RunDirectory(out, config)) as run:
+        write_atomically(out / CONSTITUTION, jobs[0].constitution.merged_yaml())
+        (out / MEMBERS).mkdir(exist_ok=True)
+        summaries: list[LabelSummary] = []
+        for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
+            folder = out / MEMBERS / name
+            own = job
+            if panel.mode == "cascade" and number:
+                name_before = names[number - 1]
+                given = (
+                    ((pair.row, pair) for pair in _pairs(jobs[0]))
+                    if number == 1
+                    else _listed(_input(out, name_before))
+                )
+                # A judge with a certified threshold says itself what it is unsure of.
+                certified = jobs[number - 1].settings.agreement_target is not None
+                below = 0.0 if certified else panel.escalate_below
+                unsure = _unsure(given, out / MEMBERS / name_before, below)
+                lines = "".join(
+                    json.dumps(_row(pair), ensure_ascii=False) + "\n" for pair in unsure
+                )
+                if not lines:
+                    break
+                _input(out, name).write_text(lines, encoding="utf-8")
+                plain = job.settings.model_copy(
+                    update={"mapping": {}, "limit": None, "pairs": "all"}
+                )
+                own = prepare(str(_input(out, name)), constitution, plain)
+            summaries.append(
+                run_label(
+                    own,
+                    folder,
+                    cache_path=cache_path,
+                    on_progress=on_progress,
+                    on_engine=lambda state, s=own.settings: on_engine(s, state),  # type: ignore[misc]
+                )
+            )
+        tally = _fold(run=run, config=config, jobs=jobs, panel=panel, names=names[: len(summaries)])
+        spent = sum(s.manifest["seconds"] for s in summaries)
+        tokens = reduce(Tokens.plus, (Tokens(**s.manifest.get("tokens", {})) for s in summaries))
+        manifest = run_manifest(
+            config=config, tally=tally, seconds=spent, tokens=tokens, prices=prices
+        )
+        manifest["judges"] = [text_origin(m.settings.judge) for m in panel.members]
+        manifest["members"] = [
+            {
+                "name": name,
+                "pairs": s.tally.pairs,
+                "verdicts": s.tally.verdicts,
+                "seconds": s.manifest["seconds"],
+            }
+            for name, s in zip(names, summaries, strict=False)
+        ]
+        run.write_manifest(manifest)
+    return LabelSummary(out, tally, manifest, fresh=True)
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """Folder names: number and model."""
+    return [
+        f"{i}-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-.')[-60:]}"
+        for i, model in enumerate(models, 1)
+    ]
+
+
+def _config(panel: Panel, jobs: Sequence[LabelJob]) -> dict[str, Any]:
+    first = jobs[0].config
+    judges = [job.config["judge"] for job in jobs]
+    mode: dict[str, Any] = {"mode": panel.mode, "weights": [m.weight for m in panel.members]}
+    if panel.mode == "cascade":
+        mode["escalate_below"] = panel.escalate_below
+    model = f"{panel.mode} of " + ", ".join(str(j["model"]) for j in judges)
+    judge = {"model": model, "engine": "panel", "fingerprint": digest([judges, mode])}
+    # What was certified of one judge alone says nothing of the panel.
+    own = {k: v for k, v in first.items() if k != "agreement"}
+    return {**own, "judge": judge, "panel": mode, "members": [job.config for job in jobs]}
+
+
+def _input(out: Path, name: str) -> Path:
+    """What a later judge of a cascade is given."""
+    return out / MEMBERS / f"{name}.jsonl"
+
+
+def _unsure(pairs: Iterable[tuple[int, Pair]], before: Path, below: float) -> Iterator[Pair]:
+    """The pairs on which the judge before decided nothing, or with a margin below `below`.
+
+    Args:
+        pairs: with their rows in what that judge was given.
+    """
+    sure = set()
+    for _, row in read_rows(before / "preferences.jsonl"):
+        evidence = row["provenance"]
+        if evidence["margin"] >= below:
+            sure.add((evidence["row"], evidence["id"]))
+    settled = {
+        (row["provenance"]["row"], row["provenance"]["id"])
+        for _, row in read_rows(before / "undecided.jsonl")
+        if not row["provenance"]["principles"]
+    }
+    for place, pair in pairs:
+        if (place, pair.id) not in sure | settled:
+            yield pair
+
+
+def _listed(path: Path) -> Iterator[tuple[int, Pair]]:
+    """The pairs of a file written for a later judge, with their rows there."""
+    for number, row in read_rows(path):
+        (pair,) = make_pairs(read_row(row), row["id"], number=row["source_row"])
+        yield number, pair
+
+
+def _pairs(job: LabelJob) -> Iterator[Pair]:
+    """The pairs of a job's input, as the labeler makes them."""
+    for number, (_, row) in enumerate(job.source.rows()):
+        if job.settings.limit is not None and number >= job.settings.limit:
+            return
+        with suppress(BadRow):
+            yield from pairs_of(row, number, job.settings)
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    prompt, a, b = map(origin_columns, pair.origins)
+    return {
+        "id": pair.id,
+        "source_row": pair.row,
+        "prompt": list(pair.prompt),
+        "response_a": list(pair.a),
+        "response_b": list(pair.b),
+        "response_a_model": pair.origin_a,
+        "response_b_model": pair.origin_b,
+        "prompt_origin": prompt,
+        "response_a_origin": a,
+        "response_b_origin": b,
+        "tags": sorted(pair.tags),
+        "weight": pair.weight,
+    }
+
+
+Found = dict[str, Any]
+
+
+def _fold(
+    run: RunDirectory,
+    config: dict[str, Any],
+    jobs: Sequence[LabelJob],
+    panel: Panel,
+    names: Sequence[str],
+) -> Tally:
+    """Write the panel's rows in input order, unless that was done before a stop."""
+    if run.journal["rows"]:
+        return load_tally(run.journal["tally"])
+    tally, out = Tally(), run.path
+    first = out / MEMBERS / names[0]
+    for _, row in read_rows(first / "rejected.jsonl"):
+        run.append("rejected.jsonl", row)
+        tally.add_rejected()
+    for number, name in enumerate(names):
+        given = _input(out, name) if panel.mode == "cascade" and number else None
+        source = [row["source_row"] for _, row in read_rows(given)] if given else []
+        for _, row in read_rows(out / MEMBERS / name / "verdicts.jsonl"):
+            place = source[row["row"] - 1] if source else row["row"]
+            own = {**row, "row": place, "judge": name}
+            run.append("verdicts.jsonl", own)
+            tally.verdicts += 1
+            tally.invalid_verdicts += bool(row["invalid"])
+    stamp = {
+        **jobs[0].stamp,
+        "judge": str(config["judge"]["model"]),
+        "judge_fingerprint": str(config["judge"]["fingerprint"]),
+    }
+    later = [
+        _Members(out / MEMBERS / name, _input(out, name) if panel.mode == "cascade" else None)
+        for name in names[1:]
+    ]
+    for pair, found in _merged(first, jobs[0], later):
+        opinions = [
+            Opinion(
+                judge=names[k],
+                p_a=f["p_a"],
+                winner=f["winner"] or None,
+                status=f["status"],
+                weight=panel.members[k].weight,
+            )
+            for k, f in enumerate(found)
+            if f is not None
+        ]
+        tie_margin = jobs[0].settings.fold.tie_margin
+        if found[0] is not None and not found[0]["principles"]:
+            # Settled before any judge was asked.
+            own = found[0]
+            preference = Preference(
+                status=own["status"],
+                winner=own["winner"] or None,
+                p_a=own["p_a"],
+                margin=own["margin"],
+                scores=(),
+                reason=own["reason"],
+            )
+        else:
+            preference = fold_panel(
+                opinions,
+                panel.mode,
+                tie_margin=tie_margin,
+                scores=_scores([f for f in found if f is not None]),
+            )
+        record = preference_row if preference.status == "decided" else undecided_row
+        hostile = found[0]["hostile"] if found[0] is not None else ""
+        row = record(pair, preference, stamp, hostile)
+        tally.hostile += bool(hostile)
+        sign = -1.0 if preference.winner == "b" else 1.0
+        row["provenance"]["judges"] = [
+            {
+                "judge": o.judge,
+                "p_chosen": round((1 + sign * (2 * o.p_a - 1)) / 2, 5),
+                "status": o.status,
+                "weight": o.weight,
+            }
+            for o in opinions
+        ]
+        name = "preferences.jsonl" if preference.status == "decided" else "undecided.jsonl"
+        run.append(name, row)
+        tally.add(preference, [])
+        tally.add_origins(pair.origins, pair.row)
+    tally.rows = tally.rejected + len(set(_rows_of(first)))
+    run.checkpoint(rows=tally.rows, tally=dump_tally(tally))
+    return tally
+
+
+def _rows_of(folder: Path) -> Iterator[int]:
+    for name in ("preferences.jsonl", "undecided.jsonl"):
+        for _, row in read_rows(folder / name):
+            yield row["provenance"]["row"]
+
+
+class _Members:
+    """What one judge said, by source row and pair; rows are asked for in rising order."""
+
+    def __init__(self, folder: Path, given: Path | None) -> None:
+        self._source = [row["source_row"] for _, row in read_rows(given)] if given else []
+        self._rows = _grouped(folder)
+        self._next = next(self._rows, None)
+
+    def at(self, row: int) -> dict[str, Found]:
+        """Everything that it said about the pairs of a source row, by pair."""
+        found: dict[str, Found] = {}
+        while self._next is not None and self._place(self._next[0]) <= row:
+            if self._place(self._next[0]) == row:
+                found |= self._next[1]
+            self._next = next(self._rows, None)
+        return found
+
+    def _place(self, row: int) -> int:
+        return self._source[row - 1] if self._source else row
+
+
+def _grouped(folder: Path) -> Iterator[tuple[int, dict[str, Found]]]:
+    """The pairs of a run, row by row, from its two files that rise together."""
+    files = [
+        (found for _, row in read_rows(folder / name) for found in [_found(row)])
+        for name in ("preferences.jsonl", "undecided.jsonl")
+    ]
+    heads = [next(file, None) for file in files]
+    while any(head is not None for head in heads):
+        row = min(head["row"] for head in heads if head is not None)
+        group: dict[str, Found] = {}
+        for k, file in enumerate(files):
+            while (head := heads[k]) is not None and head["row"] == row:
+                group[head["id"]] = head
+                heads[k] = next(file, None)
+        yield row, group
+
+
+def _found(row: dict[str, Any]) -> Found:
+    evidence = row["provenance"]
+    swapped = evidence["winner"] == "b"
+    p = row["p_chosen"] if "chosen" in row else row["p_a"]
+    return {
+        "row": evidence["row"],
+        "id": evidence["id"],
+        "p_a": 1.0 - p if swapped else p,
+        "winner": evidence["winner"],
+        "status": evidence["status"],
+        "margin": evidence["margin"],
+        "reason": evidence["reason"],
+        "hostile": evidence["hostile"],
+        "principles": [
+            {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
+            for o in evidence["principles"]
+        ],
+    }
+
+
+def _merged(
+    first: Path, job: LabelJob, later: Sequence[_Members]
+) -> Iterator[tuple[Pair, list[Found | None]]]:
+    """Every pair in input order with what each judge said; None where it was not asked."""
+    rows = _grouped(first)
+    row, group = next(rows, (0, {}))
+    others: list[dict[str, Found]] = []
+    at = 0
+    for pair in _pairs(job):
+        while row and row < pair.row:
+            row, group = next(rows, (0, {}))
+        if pair.row != row or pair.id not in group:
+            raise RlaifError(
+                f"pair {pair.id!r} of row {pair.row} is not in {str(first)!r}",
+                hint="The data has changed; name a new folder with -o.",
+            )
+        if at != pair.row:
+            at, others = pair.row, [member.at(pair.row) for member in later]
+        yield pair, [group[pair.id], *(found.get(pair.id) for found in others)]
+
+
+def _scores(found: Sequence[Found]) -> list[PrincipleScore]:
+    """Each principle's opinion, averaged over the judges that have one."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for f in found:
+        for o in f["principles"]:
+            by_name.setdefault(o["principle"], []).append(o)
+    scores = []
+    for name, opinions in by_name.items():
+        valid = [o["p_a"] for o in opinions if not o["invalid"]]
+        p = sum(valid) / len(valid) if valid else 0.5
+        p = min(max(p, 1e-15), 1.0 - 1e-15)
+        scores.append(
+            PrincipleScore(
+                name,
+                opinions[0]["tier"],
+                opinions[0]["weight"],
+                math.log(p) - math.log1p(-p),
+                source=opinions[0]["source"],
+                invalid="" if valid else opinions[0]["invalid"],
+            )
+        )
+    return scores

@@ -1,0 +1,136 @@
+"""Judges a pilot in full, to learn how early a run may stop asking about its pairs."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rlaif.constitution.schema import Constitution
+from rlaif.data.layouts import read_id
+from rlaif.data.sources import Source, open_source
+from rlaif.engines.base import Engine
+from rlaif.errors import RlaifError
+from rlaif.judging.early_stopping import Chosen, Judged, Kind, Stopping, choose
+from rlaif.labeling.calibration import Folding
+from rlaif.labeling.labeler import Labeler
+from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.usage import Spending
+from rlaif.records import Rejected
+from rlaif.runs.directory import RunDirectory
+from rlaif.runs.tally import Tally
+from rlaif.store.verdict_cache import VerdictCache
+from rlaif.templates.judge import JudgeTemplate
+from rlaif.util.hashing import digest
+
+LEAST_PILOT = 60
+
+
+def asks_adaptively(s: LabelSettings) -> bool:
+    """Whether what is asked about a pair depends on what was answered."""
+    return s.stop != "never" or s.orders == "adaptive"
+
+
+def learn_stopping(
+    s: LabelSettings,
+    source: Source,
+    constitution: Constitution,
+    template: JudgeTemplate,
+    folding: Folding,
+    engine: Engine,
+    cache: VerdictCache,
+    spending: Spending,
+) -> tuple[Chosen | None, int]:
+    """When pairs need no more questions; a pilot is judged to find out how bold that may be.
+
+    The pilot's pairs are drawn from the whole input and asked everything; a run that goes on after
+    a stop finds their answers in the cache.
+
+    Args:
+        spending: of the run: what the pilot costs is a part of it.
+
+    Returns:
+        None where everything is asked; and how many questions the judge answered for the pilot.
+
+    Raises:
+        RlaifError: there are too few pairs to learn from.
+    """
+    if not asks_adaptively(s):
+        return None, 0
+    kind: Kind = "orders"
+    if s.orders != "adaptive":
+        kind = "exact" if s.stop == "exact" else "likely"
+    temperatures = folding.calibration.principles if folding.calibration else {}
+    start = Stopping(kind, s.fold, seed=s.seed, temperatures=temperatures)
+    if s.stop == "exact":
+        return Chosen(stopping=start, pairs=0, errors=0, bound=0.0, saved=0.0, pilot_extra=0), 0
+    judged: list[Judged] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "pilot.jsonl"
+        data.write_text("".join(_drawn(s, source)), encoding="utf-8")
+        settings = s.model_copy(
+            update={
+                "orders": "both" if kind == "orders" else s.orders,
+                "stop": "never",
+                "limit": None,
+            }
+        )
+        with closing(RunDirectory(Path(folder) / "run", {})) as run:
+            labeler = Labeler(
+                engine=engine,
+                cache=cache,
+                run=run,
+                constitution=constitution,
+                template=template,
+                settings=settings,
+                stamp={},
+                observe=judged.append,
+                spending=spending,
+            )
+            labeler.label(open_source(str(data)))
+    if len(judged) < LEAST_PILOT:
+        raise RlaifError(
+            f"only {len(judged)} pairs could be judged for the pilot, and it needs {LEAST_PILOT}",
+            hint="Use --orders both and --stop never for so few.",
+        )
+    chosen = choose(judged, start, folding.preference, error=s.stop_error, delta=0.05)
+    return chosen, labeler.progress.verdicts - labeler.progress.cached
+
+
+def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
+    """Rows drawn at random from the whole input: those whose hash is smallest."""
+    drawn: list[tuple[int, int, str]] = []
+    for number, (_, row) in enumerate(source.rows()):
+        if s.limit is not None and number >= s.limit:
+            break
+        if not isinstance(row, Rejected):
+            key = int(digest([s.seed, "pilot", number])[:15], 16)
+            item = (-key, number, "")
+            if len(drawn) < s.pilot or item > drawn[0]:
+                named = dict(row)
+                if not read_id(named):
+                    named["id"] = f"row-{number + 1}"
+                line = json.dumps(named, ensure_ascii=False, default=str) + "\n"
+                push = heapq.heappush if len(drawn) < s.pilot else heapq.heappushpop
+                push(drawn, (-key, number, line))
+    yield from (line for _, _, line in sorted(drawn, key=lambda d: d[1]))
+
+
+def stopping_facts(chosen: Chosen, tally: Tally) -> dict[str, Any]:
+    """What stopping early saved, and what it risked."""
+    whole = tally.verdicts + tally.spared
+    spared = max(0, tally.spared - chosen.pilot_extra)
+    return {
+        "kind": chosen.stopping.kind,
+        "boldness": chosen.stopping.boldness,
+        "pilot_pairs": chosen.pairs,
+        "pilot_decisions_changed": chosen.errors,
+        "decisions_changed_at_most": round(chosen.bound, 5),
+        "pilot_verdicts_beyond": chosen.pilot_extra,
+        "verdicts_spared": spared,
+        "share_spared": round(spared / whole, 4) if whole else 0.0,
+    }

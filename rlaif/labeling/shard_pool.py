@@ -1,0 +1,271 @@
+"""Labeling by several labelers, each with an engine of its own, that take shards of the input.
+
+One process plans, folds and stores about 20,000 verdicts a second.  Where copies of a judge answer
+more than that (small judges on many GPUs, a cluster), each copy gets a labeler around it: it is
+handed rows and gives back the finished lines of the run's files.  The process that asks reads the
+input, writes the run in input order, and has the verdict cache, so that a labeler or its machine
+can die at any time: what it had answered is known, and its shards go to others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from rlaif.data.sources import Source
+from rlaif.engines.base import EngineSettings, EngineStats, backend_for
+from rlaif.engines.workers import Backend, Deaths, Lost
+from rlaif.errors import RlaifError
+from rlaif.judging.prefix_order import TokenCount
+from rlaif.labeling.labeler import Progress, tally_of
+from rlaif.labeling.shard_worker import (
+    REPORT_SECONDS,
+    Counts,
+    Ready,
+    Shard,
+    ShardDone,
+    ShardLabeler,
+    ShardTask,
+    pack,
+)
+from rlaif.labeling.usage import Spending
+from rlaif.runs.directory import RunDirectory
+from rlaif.runs.tally import Tally, dump_tally
+from rlaif.store.verdict_cache import VerdictCache
+
+SHARDS_WAITING = 2
+"""Shards that a labeler has at a time: the next one is there when one is done."""
+SHARDS_AHEAD = 4
+"""Shards for each labeler that may be under way or done before the one to be written next."""
+
+
+@dataclass
+class _Desk:
+    """What a labeler has to do.
+
+    Attributes:
+        ready: whether it has started.
+        started_once: whether it was ever ready.
+        called: whether it is to report.
+        shards: handed to it, by their first row.
+    """
+
+    ready: bool = False
+    started_once: bool = False
+    called: bool = False
+    shards: dict[int, Shard] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+
+
+class Crew:
+    """Labelers side by side; what one left when it died goes to the others.
+
+    Args:
+        judge: its `data_parallel_size` is the number of labelers.
+        cache_path: the verdict cache.
+
+    Raises:
+        RlaifError: there are too few devices for them, or one does not start.
+    """
+
+    def __init__(self, judge: EngineSettings, task: ShardTask, cache_path: Path) -> None:
+        self._backend: Backend = backend_for(judge)
+        try:
+            # A worker may have been started in another folder.
+            answers = self._backend.at_home(partial(VerdictCache, cache_path.absolute()))
+            self._backend.make = partial(ShardLabeler, task, answers)
+            self.size = judge.data_parallel_size
+            self._desks = {number: _Desk() for number in range(self.size)}
+            self._left: deque[Shard] = deque()
+            self._past = Counts()
+            self._counted, self._without = time.monotonic(), 0
+            self._deaths = Deaths("labeler", self.size, "with no shard done")
+            self.fingerprint = ""
+            for number in self._desks:
+                self._backend.start(number)
+            while not self.fingerprint:
+                self._hear(None)
+        except BaseException:
+            self._backend.close()
+            raise
+
+    def label(self, shards: Iterator[Shard]) -> Iterator[ShardDone | None]:
+        """Every shard, done, in their order; None now and then while none is.
+
+        Raises:
+            RlaifError: labelers die again and again, or find what they can't go on with.
+        """
+        done: dict[int, ShardDone] = {}
+        waiting: deque[int] = deque()  # first rows of the shards that are not given back yet
+        self._count_idle()
+        fresh = next(shards, None)
+        while fresh or waiting:
+            able = [(n, desk) for n, desk in self._desks.items() if desk.ready and not desk.called]
+            more: dict[int, list[Shard]] = {number: [] for number, _ in able}
+            for each in range(1, SHARDS_WAITING + 1):  # nobody gets a second before all have one
+                for number, desk in able:
+                    if len(desk.shards) + len(more[number]) >= each:
+                        continue
+                    if self._left:
+                        more[number].append(self._left.popleft())
+                    elif fresh and len(waiting) < SHARDS_AHEAD * self.size:
+                        waiting.append(fresh.first)
+                        more[number].append(fresh)
+                        fresh = next(shards, None)
+            self._count_idle()
+            for number, desk in able:
+                desk.shards |= {shard.first: shard for shard in more[number]}
+                if desk.shards:
+                    desk.called = True
+                    self._backend.submit(number, more[number])
+            self._count_idle()
+            for one in self._hear(REPORT_SECONDS):
+                done[one.first] = one
+            self._count_idle()
+            if not waiting or waiting[0] not in done:
+                yield None
+            while waiting and waiting[0] in done:
+                yield done.pop(waiting.popleft())
+
+    def _count_idle(self) -> None:
+        """Count the time since the last call for those who had no shard then; and see who has."""
+        now = time.monotonic()
+        idle = EngineStats(idle_seconds=self._without * (now - self._counted))
+        self._past, self._counted = self._past.plus(Counts(stats=idle)), now
+        self._without = sum(1 for d in self._desks.values() if d.ready and not d.shards)
+
+    def _hear(self, seconds: float | None) -> list[ShardDone]:
+        """What labelers have done; dead ones are started anew."""
+        found: list[ShardDone] = []
+        for number, outcome in self._backend.wait(seconds):
+            desk = self._desks[number]
+            if isinstance(outcome, Ready):
+                self._check(number, outcome.fingerprint)
+                desk.ready = desk.started_once = True
+            elif isinstance(outcome, Lost):
+                self._replace(number, outcome)
+            else:
+                desk.called, desk.counts = False, outcome.counts
+                if outcome.error is not None:
+                    raise outcome.error
+                for one in outcome.done:
+                    del desk.shards[one.first]
+                    self._deaths.none_since()
+                found += outcome.done
+        return found
+
+    def _check(self, number: int, fingerprint: str) -> None:
+        if self.fingerprint and fingerprint != self.fingerprint:
+            raise RlaifError(
+                f"labeler {number} has another judge than those before it",
+                hint="See that model and engine are the same on every machine.",
+            )
+        self.fingerprint = fingerprint
+
+    def _replace(self, number: int, lost: Lost) -> None:
+        desk = self._desks[number]
+        at = f", at rows from {min(desk.shards) + 1} on" if desk.shards else ""
+        self._deaths.another(number, lost, started=desk.started_once, at=at)
+        self._left += desk.shards.values()
+        self._past = self._past.plus(desk.counts)
+        self._desks[number] = _Desk(started_once=True)
+        self._backend.start(number)
+
+    @property
+    def counts(self) -> Counts:
+        """Sums over the labelers, as they last said."""
+        total = self._past
+        for desk in self._desks.values():
+            total = total.plus(desk.counts)
+        return total
+
+    def stats(self) -> EngineStats:
+        """Sums over the labelers' engines; one without a shard is idle."""
+        return self.counts.stats
+
+    def close(self) -> None:
+        """End them all."""
+        self._backend.close()
+
+
+class ShardedLabeling:
+    """Labels a source into a run directory by a crew.
+
+    Args:
+        shard_rows: rows of a shard.
+        limit: rows of the source that count; None for all.
+
+    Attributes:
+        progress: how far the run is; rows move shard by shard.
+        tokens: of the questions asked in this process, as planned.
+        reasons: whether the judge writes before it answers.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        run: RunDirectory,
+        spending: Spending,
+        *,
+        shard_rows: int,
+        limit: int | None,
+        reasons: bool,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._crew, self._run, self.spending = crew, run, spending
+        self._shard_rows, self._limit = shard_rows, limit
+        self.reasons = reasons
+        self._on_progress = on_progress
+        self._tally = tally_of(run)
+        self.progress = Progress(rows=self._tally.rows)
+        self.tokens = TokenCount()
+        self._written = 0
+
+    def label(self, source: Source) -> Tally:
+        """Judge every row of `source` that the run has not finished yet; the tally at the end."""
+        try:
+            for done in self._crew.label(self._shards(source)):
+                if done is not None:
+                    self._write(done)
+                self._count()
+                self.spending.keep_by_and_by()
+                self._on_progress(self.progress)
+        finally:
+            self._count()
+            self.spending.keep()
+        return self._tally
+
+    def _count(self) -> None:
+        counts = self._crew.counts
+        self.spending.wrote(counts.written - self._written)
+        self._written, self.tokens = counts.written, counts.tokens
+        self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
+        self.progress.seconds = self.spending.here
+
+    def _shards(self, source: Source) -> Iterator[Shard]:
+        first, read = self._tally.rows, []
+        for number, placed in enumerate(source.rows()):
+            if self._limit is not None and number >= self._limit:
+                break
+            if number < first:
+                continue
+            read.append(placed)
+            if len(read) == self._shard_rows:
+                yield Shard(first, pack(read))
+                first, read = number + 1, []
+        if read:
+            yield Shard(first, pack(read))
+
+    def _write(self, done: ShardDone) -> None:
+        """Add a shard's rows to the run, and journal them."""
+        assert done.first == self._tally.rows
+        for name, lines in done.lines.items():
+            for line in lines:
+                self._run.append(name, line)
+        self._tally.absorb(done.tally)
+        self.progress.rows = self._tally.rows
+        self._run.checkpoint(rows=self._tally.rows, tally=dump_tally(self._tally))

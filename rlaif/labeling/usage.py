@@ -1,0 +1,67 @@
+"""What a labeling run has cost so far: time and tokens, over all its processes.
+
+Kept apart from rows, since answers are paid for before a row rests on them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Protocol
+
+from rlaif.engines.base import EngineStats
+from rlaif.runs.cost import Tokens
+from rlaif.runs.directory import Rows
+
+KEEP_SECONDS = 0.5
+
+
+class Counted(Protocol):
+    """Something that counts tokens: an engine, or several."""
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        ...
+
+
+class Spending:
+    """Counts on from what earlier processes kept; the clock starts now."""
+
+    def __init__(self, run: Rows, engine: Counted) -> None:
+        self._run, self._engine = run, engine
+        kept = run.spent
+        self._seconds = float(kept.get("seconds", 0.0))
+        self._tokens = Tokens(**kept.get("tokens", {}))
+        self._written = 0
+        self._began = self._kept = time.monotonic()
+
+    @property
+    def here(self) -> float:
+        """Seconds in this process."""
+        return time.monotonic() - self._began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in all."""
+        return self._seconds + self.here
+
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens in all."""
+        stats = self._engine.stats()
+        computed = stats.prompt_tokens - stats.cached_tokens
+        return self._tokens.plus(Tokens(computed, stats.cached_tokens, self._written))
+
+    def wrote(self, tokens: int) -> None:
+        """The judge wrote some tokens of reasoning."""
+        self._written += tokens
+
+    def keep(self) -> None:
+        """Put it on the disk."""
+        self._run.spend(seconds=round(self.seconds, 3), tokens=asdict(self.tokens))
+        self._kept = time.monotonic()
+
+    def keep_by_and_by(self) -> None:
+        """The same, twice a second at most."""
+        if time.monotonic() - self._kept > KEEP_SECONDS:
+            self.keep()

@@ -1,1 +1,0 @@
-"""Joins stages, engine and store.  The only place with a loop over data."""

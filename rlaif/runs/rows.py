@@ -1,0 +1,122 @@
+"""The rows of a run directory, as other tools read them.
+
+No value is ever null in one row and a number in another, so that `datasets` infers one schema
+from any part of a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rlaif.data.origins import origin_columns
+from rlaif.records import DIGITS, Pair, Preference, PrincipleScore, Rejected, Verdict
+from rlaif.util.numerics import sigmoid
+
+
+def _round(value: float) -> float:
+    return round(value, DIGITS)
+
+
+def verdict_lines(pair: Pair, verdicts: Sequence[Verdict], keys: Sequence[bytes]) -> str:
+    """The judge's answers about a pair as lines of JSON; there are too many for a slower way.
+
+    `request` addresses the exact prompt in the verdict cache.
+    """
+    head = f'{{"pair":{_text(pair.id)},"row":{pair.row},"principle":'
+    return "\n".join(
+        f'{head}{_text(v.principle)},"order":"{v.order}",'
+        f'"p_first":{round(sigmoid(v.logit), DIGITS)},"logit":{round(v.logit, DIGITS)},'
+        f'"label_mass":{round(v.label_mass, DIGITS)},"invalid":{_text(v.invalid)},'
+        f'"reasoning":{_text(v.reasoning)},"request":"{key.hex()}"}}'
+        for v, key in zip(verdicts, keys, strict=True)
+    )
+
+
+_text = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:
+    return {
+        "principle": score.principle,
+        "tier": score.tier,
+        "weight": score.weight,
+        "p_chosen": _round((1 + sign * score.sign) / 2),
+        "source": score.source,
+        "invalid": score.invalid,
+    }
+
+
+def provenance(
+    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float, hostile: str
+) -> dict[str, Any]:
+    """Where a label comes from; probabilities are turned to the side of `sign`.
+
+    `hostile` says what in the completions speaks to the judge, by their sides in the input.
+    """
+    masses = [s.label_mass for s in preference.scores if s.label_mass is not None]
+    consistency = preference.order_consistency
+    return {
+        "id": pair.id,
+        "row": pair.row,
+        "depth": pair.depth,
+        "weight": pair.weight,
+        "status": preference.status,
+        "reason": preference.reason,
+        "winner": preference.winner or "",
+        "margin": _round(preference.margin),
+        "deciding_tier": preference.deciding_tier or 0,
+        "order_consistency": 1.0 if consistency is None else _round(consistency),
+        "label_mass": _round(min(masses, default=1.0)),
+        "hostile": hostile,
+        "tags": ",".join(sorted(pair.tags)),
+        "principles": [_principle(score, sign) for score in preference.scores],
+        **stamp,
+    }
+
+
+def preference_row(
+    pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
+) -> dict[str, Any]:
+    """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
+    a_wins = preference.winner == "a"
+    chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)
+    origins = (pair.origin_a, pair.origin_b)
+    record = provenance(
+        pair=pair, preference=preference, stamp=stamp, sign=1.0 if a_wins else -1.0, hostile=hostile
+    )
+    record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
+    prompt, *sides = map(origin_columns, pair.origins)
+    won, lost = sides if a_wins else sides[::-1]
+    record["origins"] = {"prompt": prompt, "chosen": won, "rejected": lost}
+    return {
+        "prompt": list(pair.prompt),
+        "chosen": list(chosen),
+        "rejected": list(rejected),
+        "p_chosen": _round(preference.p_a if a_wins else 1.0 - preference.p_a),
+        "provenance": record,
+    }
+
+
+def undecided_row(
+    pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
+) -> dict[str, Any]:
+    """A tie or an abstention: kept, with its reason, out of the training data."""
+    record = provenance(pair=pair, preference=preference, stamp=stamp, sign=1.0, hostile=hostile)
+    record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
+    record["origins"] = dict(
+        zip(("prompt", "a", "b"), map(origin_columns, pair.origins), strict=True)
+    )
+    return {
+        "prompt": list(pair.prompt),
+        "a": list(pair.a),
+        "b": list(pair.b),
+        "p_a": _round(preference.p_a),
+        "provenance": record,
+    }
+
+
+def rejected_row(rejected: Rejected) -> dict[str, Any]:
+    """An input row that could not be read."""
+    return {"place": rejected.place, "reason": rejected.reason}

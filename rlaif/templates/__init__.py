@@ -1,0 +1,1 @@
+"""Prompt templates as text files that people edit: what judges and writers are told."""

@@ -1,0 +1,200 @@
+"""The judge's prompt layouts: text files with placeholders, edited by people.
+
+A layout is filled in one pass, so braces inside a conversation or a response stay text.  The
+layout's own words and the model's chat template are the only parts that give structure; this
+module knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from rlaif.errors import Place, RlaifError
+from rlaif.records import Message
+from rlaif.util.hashing import digest
+from rlaif.util.resources import find
+
+SLOTS = ("conversation", "first", "second", "principle")
+_SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+
+@dataclass(frozen=True)
+class JudgeTemplate:
+    """A judge's prompt layout.
+
+    Attributes:
+        name: how it was asked for.
+        body: the text with its placeholders.
+        labels: the two answers: the first means that the response shown first is better.
+        answer: for a judge that reasons first: the text put after its reasoning, at whose end
+            the label is read; "" for one that answers at once.
+    """
+
+    name: str
+    body: str
+    labels: tuple[str, str]
+    answer: str = ""
+
+    @cached_property
+    def _parts(self) -> tuple[str, str]:
+        """The layout before and after the place of the principle."""
+        before, after = re.split(r"\{\{\s*principle\s*\}\}", self.body, maxsplit=1)
+        return before, after
+
+    @property
+    def own_words(self) -> list[str]:
+        """Its lines that stand directly before or after a conversation or a response."""
+        found = []
+        parts = _SLOT.split(self.body)
+        for i in range(1, len(parts) - 1, 2):
+            if parts[i] in ("conversation", "first", "second"):
+                found += [
+                    parts[i - 1].strip().splitlines()[-1:],
+                    parts[i + 1].strip().splitlines()[:1],
+                ]
+        return [line for lines in found for line in lines]
+
+    @property
+    def repeats_pairs(self) -> bool:
+        """Whether parts of the pair follow the principle: they are computed again for every one."""
+        return bool(_SLOT.search(self._parts[1]))
+
+    @property
+    def fixed_before_principle(self) -> int:
+        """Characters of the layout's own between the last other placeholder and the principle's.
+
+        0 where another placeholder follows the principle, or where two touch.
+        """
+        if self.repeats_pairs:
+            return 0
+        return len(_SLOT.split(self._parts[0])[-1])
+
+    @property
+    def hash(self) -> str:
+        """Content address: two templates with equal text, labels and answer share it."""
+        return digest({"body": self.body, "labels": list(self.labels), "answer": self.answer})
+
+    def branches(
+        self, *, conversation: str, first: str, second: str, principles: Sequence[str]
+    ) -> tuple[str, list[str]]:
+        """The user messages for several questions about a pair: their shared start, their ends."""
+        values = {"conversation": conversation, "first": first, "second": second}
+        shared, rest = (_SLOT.sub(lambda m: values[m.group(1)], part) for part in self._parts)
+        return shared, [principle + rest for principle in principles]
+
+    def render(self, *, conversation: str, first: str, second: str, principle: str) -> str:
+        """The user message for one question."""
+        shared, (end,) = self.branches(
+            conversation=conversation, first=first, second=second, principles=[principle]
+        )
+        return shared + end
+
+
+def template_path(name: str) -> Path:
+    """The file of a layout by shipped name or path.
+
+    Raises:
+        RlaifError: there is none.
+    """
+    return find(name, folder="prompts/judge", suffix=".txt", what="Judge template")
+
+
+def load_judge_template(name: str) -> JudgeTemplate:
+    """Read a layout by shipped name or path.
+
+    Raises:
+        RlaifError: it is missing, has no valid front matter, or lacks or repeats a placeholder.
+    """
+    path = template_path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RlaifError(
+            f"judge template is not UTF-8 (byte {error.start})",
+            hint="Save it as UTF-8.",
+            place=Place(path),
+        ) from None
+    front, body = _split_front_matter(text, Place(path))
+    _check_slots(body, Place(path))
+    answer = front.get("answer", "")
+    if not isinstance(answer, str) or answer != answer.rstrip():
+        raise RlaifError(
+            f"judge template has the answer text {answer!r}",
+            hint="Make it text that does not end in white space: the label follows it.",
+            place=Place(path),
+        )
+    return JudgeTemplate(name, body, _labels(front, Place(path)), answer)
+
+
+_HINT = "Open it with '---', a line 'labels: [A, B]' (in quotes if Yes, No) and another '---'."
+
+
+def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], str]:
+    parts = re.match(r"---\n(.*?)\n---\n(.*)\Z", text.replace("\r\n", "\n"), re.DOTALL)
+    if not parts:
+        raise RlaifError("judge template has no front matter", hint=_HINT, place=place)
+    try:
+        front = yaml.safe_load(parts.group(1))
+    except (yaml.YAMLError, ValueError, IndexError, OverflowError):
+        front = None
+    if not isinstance(front, Mapping):
+        raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)
+    unknown = [key for key in front if key not in ("labels", "answer")]
+    if unknown:
+        raise RlaifError(
+            f"judge template has the unknown setting {unknown[0]!r}",
+            hint="Known: labels, answer.",
+            place=place,
+        )
+    return front, parts.group(2).strip("\n")
+
+
+def _labels(front: Mapping[str, object], place: Place) -> tuple[str, str]:
+    labels = front.get("labels")
+    if (
+        not isinstance(labels, list)
+        or len(labels) != 2
+        or not all(isinstance(label, str) and label.strip() for label in labels)
+        or labels[0].strip() == labels[1].strip()
+    ):
+        raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)
+    return labels[0].strip(), labels[1].strip()
+
+
+def _check_slots(body: str, place: Place) -> None:
+    found = _SLOT.findall(body)
+    for slot in found:
+        if slot not in SLOTS:
+            raise RlaifError(
+                f"judge template has an unknown placeholder {{{{{slot}}}}}",
+                hint=f"Use {', '.join(SLOTS)}.",
+                place=place,
+            )
+    for slot in SLOTS:
+        if found.count(slot) != 1:
+            raise RlaifError(
+                f"judge template has the placeholder {{{{{slot}}}}} {found.count(slot)} times",
+                hint="Use each placeholder exactly once.",
+                place=place,
+            )
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """A conversation as the judge reads it: one paragraph per message, headed by its role."""
+    return "\n".join(
+        f"{_ROLE_NAMES.get(m['role'], m['role'].capitalize())}: {m['content']}" for m in messages
+    )
+
+
+def completion_text(messages: Sequence[Message]) -> str:
+    """A completion as the judge reads it: bare text for the usual single message."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return conversation_text(messages)

@@ -1,0 +1,1 @@
+"""Compares texts: duplicates, novelty, diversity, tails."""

@@ -1,0 +1,202 @@
+"""Folding against hand arithmetic, and the symmetries that it must have."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlaif.constitution.schema import Principle
+from rlaif.judging.aggregation import FoldSettings, fold, score_check, score_principle
+from rlaif.records import PrincipleScore, Verdict
+
+P = Principle(id="p", preference="Which response?")
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def score(p_a: float, *, tier: int = 1, weight: float = 1.0, name: str = "p", invalid: str = ""):
+    return PrincipleScore(name, tier, weight, logit(p_a), invalid=invalid)
+
+
+def test_orders_average_in_logits() -> None:
+    # Shown first, `a` wins with 0.9; shown first, `b` wins with 0.6, so `a` with 0.4.
+    # Logits ln 9 and -ln 1.5, mean ln(9 / 1.5) / 2 = ln sqrt 6: odds 2.449, p = 0.7101.
+    found = score_principle(
+        P, [Verdict("p", "ab", logit(0.9), 0.99), Verdict("p", "ba", logit(0.6), 0.8)]
+    )
+    assert found.p_a == pytest.approx(math.sqrt(6) / (1 + math.sqrt(6)))
+    assert found.p_a == pytest.approx(0.7101, abs=1e-4)
+    # The part that follows the position: (ln 9 + ln 1.5) / 2 = ln(13.5) / 2.
+    assert found.position_logit == pytest.approx(math.log(13.5) / 2)
+    assert found.flipped is True
+    assert found.label_mass == 0.8
+
+
+def test_one_invalid_order_invalidates_the_principle() -> None:
+    found = score_principle(
+        P, [Verdict("p", "ab", 2.0, 0.9), Verdict("p", "ba", 0.0, 0.1, invalid="label mass 0.1")]
+    )
+    assert found.invalid == "order ba: label mass 0.1"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [(True, False, 0.99), (False, True, 0.01), (True, True, 0.5)]
+)
+def test_check_speaks_only_where_it_tells_apart(a: bool, b: bool, expected: float) -> None:
+    assert score_check(P, a, b).p_a == pytest.approx(expected)
+
+
+def test_mean_pool_by_hand() -> None:
+    # Signs 0.8 (weight 3) and -0.4 (weight 1): (2.4 - 0.4) / 4 = 0.5, p = 0.75.
+    found = fold([score(0.9, weight=3), score(0.3)], FoldSettings(pooling="mean"))
+    assert (found.winner, found.status) == ("a", "decided")
+    assert found.p_a == pytest.approx(0.75)
+    assert found.margin == pytest.approx(0.5)
+
+
+def test_clarity_pool_by_hand() -> None:
+    # Signs 0.8 (weight 3) and -0.4 (weight 1): (3*0.64 - 0.16) / (3*0.8 + 0.4) = 1.76 / 2.8.
+    found = fold([score(0.9, weight=3), score(0.3)], FoldSettings())
+    assert found.margin == pytest.approx(1.76 / 2.8)
+    # Principles without an opinion do not dilute one that has one; in the mean they do.
+    silent = [score(0.5, name=str(i)) for i in range(9)]
+    assert fold([score(0.9), *silent], FoldSettings()).margin == pytest.approx(0.8)
+    assert fold([score(0.9), *silent], FoldSettings(pooling="mean")).margin == pytest.approx(0.08)
+
+
+def test_higher_tier_decides_alone_when_clear() -> None:
+    low = score(0.01, tier=2, weight=100)
+    clear = fold([score(0.61, tier=1), low], FoldSettings())
+    assert (clear.winner, clear.deciding_tier) == ("a", 1)
+    assert clear.p_a == pytest.approx(0.61)
+    unclear = fold([score(0.59, tier=1), low], FoldSettings())
+    assert (unclear.winner, unclear.deciding_tier) == ("b", 2)
+    assert unclear.p_a == pytest.approx(0.01)
+
+
+def test_no_clear_tier_pools_everything() -> None:
+    # Signs 0.18 and 0.1, equal weights, mean pool: 0.14.
+    found = fold([score(0.59, tier=1), score(0.55, tier=2)], FoldSettings(pooling="mean"))
+    assert found.deciding_tier is None
+    assert found.margin == pytest.approx(0.14)
+
+
+def test_tie_and_abstention_have_no_winner_and_a_reason() -> None:
+    tie = fold([score(0.52)], FoldSettings())
+    assert (tie.status, tie.winner) == ("tie", None)
+    assert "0.040 is below 0.05" in tie.reason
+    exact = fold([score(0.5)], FoldSettings(tie_margin=0.0))
+    assert (exact.status, exact.winner) == ("tie", None)
+    none = fold([], FoldSettings())
+    assert (none.status, none.reason) == ("abstained", "no principle applies")
+    broken = fold([score(0.9, invalid="too long")], FoldSettings())
+    assert (broken.status, broken.winner, broken.p_a) == ("abstained", None, 0.5)
+    assert "too long" in broken.reason
+
+
+def test_coverage_counts_only_the_tiers_that_were_needed() -> None:
+    decided = fold(
+        [score(0.9, tier=1), score(0.9, tier=2, name="late", invalid="too long")], FoldSettings()
+    )
+    assert decided.status == "decided"
+    needed = [score(0.9, tier=1, weight=2), score(0.9, tier=1, name="late", invalid="too long")]
+    assert fold(needed, FoldSettings()).status == "abstained"  # 2 of 3 is below 0.75
+    assert fold(needed, FoldSettings(min_coverage=0.6)).status == "decided"
+
+
+scores = st.lists(
+    st.builds(
+        PrincipleScore,
+        principle=st.text("abc", min_size=1, max_size=3),
+        tier=st.integers(1, 3),
+        weight=st.floats(0.01, 100),
+        logit=st.floats(-40, 40),
+        invalid=st.sampled_from(["", "", "", "broken"]),
+    ),
+    max_size=8,
+)
+knobs = st.builds(
+    FoldSettings,
+    pooling=st.sampled_from(["clarity", "mean"]),
+    clear_margin=st.floats(0, 1),
+    tie_margin=st.floats(0, 0.5),
+    min_coverage=st.floats(0, 1),
+)
+
+
+def test_the_smallest_opinions_tie_on_both_sides() -> None:
+    settings = FoldSettings(tie_margin=0, clear_margin=0)
+    for exponent in range(40, 80):
+        for step in (1.0, 1.25, 1.5, 1.75):
+            logit = step * 2.0**-exponent
+            one, two = (
+                fold([PrincipleScore("p", 1, 1.0, sign * logit)], settings) for sign in (1, -1)
+            )
+            assert one.status == two.status, logit
+
+
+@given(scores, knobs)
+def test_swapping_a_and_b_flips_everything_exactly(items: list, settings: FoldSettings) -> None:
+    swapped = [
+        PrincipleScore(s.principle, s.tier, s.weight, -s.logit, invalid=s.invalid) for s in items
+    ]
+    one, two = fold(items, settings), fold(swapped, settings)
+    assert one.status == two.status
+    assert one.margin == two.margin
+    assert one.p_a - 0.5 == pytest.approx(0.5 - two.p_a, abs=1e-16)
+    assert {one.winner, two.winner} in ({None}, {"a", "b"})
+    assert one.deciding_tier == two.deciding_tier
+
+
+@given(scores, knobs, st.randoms())
+def test_order_of_principles_does_not_matter(items: list, settings: FoldSettings, rng) -> None:
+    shuffled = list(items)
+    rng.shuffle(shuffled)
+    one, two = fold(items, settings), fold(shuffled, settings)
+    assert (one.status, one.winner, one.p_a, one.margin) == (
+        two.status,
+        two.winner,
+        two.p_a,
+        two.margin,
+    )
+
+
+@given(
+    st.lists(st.tuples(st.floats(-8, 8), st.floats(-8, 8)), min_size=1, max_size=5),
+    st.floats(-6, 6),
+)
+def test_planted_position_offset_leaves_the_preference_unchanged(
+    pairs: list[tuple[float, float]], offset: float
+) -> None:
+    def folded(shift: float):
+        verdicts = [
+            [
+                Verdict(f"p{i}", "ab", ab + shift, 1.0),
+                Verdict(f"p{i}", "ba", ba + shift, 1.0),
+            ]
+            for i, (ab, ba) in enumerate(pairs)
+        ]
+        made = [score_principle(P.model_copy(update={"id": v[0].principle}), v) for v in verdicts]
+        return made, fold(made, FoldSettings(tie_margin=0.0, clear_margin=0.0))
+
+    plain, before = folded(0.0)
+    moved, after = folded(offset)
+    assert after.p_a == pytest.approx(before.p_a, abs=1e-9)
+    for one, two in zip(plain, moved, strict=True):
+        assert two.logit == pytest.approx(one.logit, abs=1e-9)
+        assert two.position_logit - one.position_logit == pytest.approx(offset, abs=1e-9)
+
+
+@given(scores, knobs)
+def test_chosen_is_never_made_from_nothing(items: list, settings: FoldSettings) -> None:
+    found = fold(items, settings)
+    assert (found.winner is None) == (found.status != "decided")
+    if found.winner:
+        assert found.margin > 0
+        assert (found.p_a > 0.5) == (found.winner == "a")
+        assert any(not s.invalid for s in items)

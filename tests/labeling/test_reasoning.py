@@ -1,0 +1,154 @@
+"""A judge that writes first: the label is read after its words, clamped, cached and kept."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from rlaif.engines.scripted import hashed_rule
+from rlaif.errors import RlaifError
+from rlaif.judging.verdicts import mean_of_samples
+from rlaif.records import ChoiceResult, Failure
+from rlaif.templates.judge import load_judge_template
+from tests.labeling.helpers import contents, label, rows, write_inputs
+
+
+def test_label_is_read_after_the_reasoning_and_clamped(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 40)
+    label(data, constitution, tmp_path / "run", template="reasoned")
+    verdicts = rows(tmp_path / "run", "verdicts.jsonl")
+    assert {v["reasoning"] for v in verdicts} == {"scripted"}
+    template = load_judge_template("reasoned")
+    pair = next(r for r in rows(tmp_path / "run", "preferences.jsonl"))
+    seen = 0
+    for verdict in verdicts:
+        if verdict["pair"] != pair["provenance"]["id"]:
+            continue
+        texts = {pair[side][0]["content"] for side in ("chosen", "rejected")}
+        for first in texts:
+            (second,) = texts - {first}
+            prompt = template.render(
+                conversation=f"User: {pair['prompt'][0]['content']}",
+                first=first,
+                second=second,
+                principle=f"Which response is {verdict['principle']}?",
+            )
+            words = f"user: {prompt}\nassistant:scripted\n\nThe better response is"
+            logit, mass = hashed_rule(words)
+            p = 1 / (1 + math.exp(-logit))
+            share = mass * p / (mass * p + mass * (1 - p))
+            clamped = max(0.4, min(0.6, share))
+            seen += verdict["p_first"] == pytest.approx(clamped, abs=2e-5)
+    assert seen == 4
+
+
+def test_resume_takes_answer_and_reasoning_from_the_cache(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 40)
+    cache = tmp_path / "c.sqlite"
+    one = label(data, constitution, tmp_path / "one", template="reasoned", cache=cache)
+    two = label(data, constitution, tmp_path / "two", template="reasoned", cache=cache)
+    assert one.manifest["last_process"]["verdicts_asked"] > 0
+    assert two.manifest["last_process"]["verdicts_asked"] == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    # Other limits are another manner of judging: nothing is shared with it.
+    three = label(
+        data,
+        constitution,
+        tmp_path / "three",
+        template="reasoned",
+        cache=cache,
+        reasoning_tokens=9,
+    )
+    assert three.manifest["last_process"]["verdicts_from_cache"] == 0
+
+
+def test_answer_text_must_not_end_in_white_space(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    body = "{{conversation}}{{first}}{{second}}{{principle}}"
+    path.write_text(f"---\nlabels: [A, B]\nanswer: 'So: '\n---\n{body}")
+    with pytest.raises(RlaifError, match="white space"):
+        load_judge_template(str(path))
+
+
+def test_several_samples_are_averaged(tmp_path: Path) -> None:
+    """Each sample's words and label by hand from the scripted rules; then their mean."""
+    data, constitution = write_inputs(tmp_path, 30)
+    label(
+        data,
+        constitution,
+        tmp_path / "run",
+        template="reasoned",
+        reasoning_samples=3,
+        reasoning_clamp=1.0,
+        max_in_flight=5,
+    )
+    verdicts = rows(tmp_path / "run", "verdicts.jsonl")
+    template = load_judge_template("reasoned")
+    pairs = {r["provenance"]["id"]: r for r in rows(tmp_path / "run", "preferences.jsonl")}
+    checked = 0
+    for verdict in verdicts:
+        words = verdict["reasoning"].split("\n\n")
+        assert len(words) == len(set(words)) == 3, "three draws, and they differ"
+        if verdict["pair"] not in pairs:
+            continue
+        pair = pairs[verdict["pair"]]
+        matches = 0
+        for first, second in (("chosen", "rejected"), ("rejected", "chosen")):
+            prompt = template.render(
+                conversation=f"User: {pair['prompt'][0]['content']}",
+                first=pair[first][0]["content"],
+                second=pair[second][0]["content"],
+                principle=f"Which response is {verdict['principle']}?",
+            )
+            shares = []
+            for written in words:
+                asked = f"user: {prompt}\nassistant:{written}\n\nThe better response is"
+                logit, mass = hashed_rule(asked)
+                shares.append(mass / (1 + math.exp(-logit)))
+            mean = sum(shares) / 3 / 0.99
+            matches += verdict["p_first"] == pytest.approx(mean, abs=2e-5)
+        assert matches == 1
+        checked += 1
+    assert checked > 40
+
+
+def test_samples_that_never_come_to_an_answer_are_left_out_or_make_it_invalid() -> None:
+    came, cut = ChoiceResult("1/0", (math.log(0.6), math.log(0.3))), Failure("1/1", "cut at 5")
+    found = mean_of_samples("1", [came, cut, came])
+    assert isinstance(found, ChoiceResult)
+    assert found.logprobs == pytest.approx(came.logprobs)
+    none = mean_of_samples("1", [cut, cut, came])
+    assert none == Failure("1", "2 of 3 samples: cut at 5")
+
+
+def test_thinking_that_never_ends_is_an_invalid_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlaif.engines.scripted import ScriptedEngine
+    from rlaif.labeling import job
+
+    def writer(text: str, request: object) -> str:
+        return "<think>so far" if "response is two" in text else "<think>done</think> well"
+
+    monkeypatch.setattr(job, "create_engine", lambda settings: ScriptedEngine(writer=writer))
+    data, constitution = write_inputs(tmp_path, 20)
+    label(data, constitution, tmp_path / "run", template="reasoned")
+    verdicts = rows(tmp_path / "run", "verdicts.jsonl")
+    reasons = {(v["principle"], v["invalid"]) for v in verdicts}
+    assert reasons == {("one", ""), ("two", "the judge's thinking never ended")}
+
+
+def test_resume_with_several_samples(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 30)
+    cache, more = tmp_path / "c.sqlite", {"template": "reasoned", "reasoning_samples": 3}
+    one = label(data, constitution, tmp_path / "one", cache=cache, **more)
+    two = label(data, constitution, tmp_path / "two", cache=cache, **more)
+    assert one.manifest["last_process"]["verdicts_asked"] > 0
+    assert two.manifest["last_process"]["verdicts_asked"] == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    other = label(
+        data, constitution, tmp_path / "three", cache=cache, reasoning_temperature=0.1, **more
+    )
+    assert other.manifest["last_process"]["verdicts_from_cache"] == 0

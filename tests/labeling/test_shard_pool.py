@@ -1,0 +1,532 @@
+"""Labelers of shards: the same run as one labeler's, whoever dies, and nothing paid for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from rlaif.cli.main import cli
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.replicas import Replica
+from rlaif.engines.scripted import ScriptedEngine
+from rlaif.engines.workers import MOST_DEATHS, Lost, MakeWorker
+from rlaif.errors import EngineStopped, RlaifError
+from rlaif.labeling import shard_pool as sharding
+from rlaif.labeling.job import LabelSummary, prepare, run_label
+from rlaif.labeling.labeler import Progress
+from rlaif.labeling.shard_pool import SHARDS_AHEAD, SHARDS_WAITING
+from rlaif.labeling.shard_worker import Report, Shard
+from rlaif.runs.tally import dump_tally
+from rlaif.store.verdict_cache import VerdictCache
+from tests.labeling.helpers import contents, label, settings, write_inputs
+
+ROWS = 120
+
+
+class InProcess:
+    """A backend whose workers are plain objects, and die when they are told to.
+
+    Args:
+        dies: by worker and number of the call: "before" it works, "after" (what it answered is in
+            the cache, its lines are lost), or "".
+    """
+
+    def __init__(self, seed: int, dies: Callable[[int, int], str] = lambda n, call: "") -> None:
+        self.make: MakeWorker = Replica
+        self.judge = settings().judge
+        self.calls: dict[int, list[Shard]] = {}
+        self.starting: list[int] = []
+        self.began: list[int] = []
+        self.finished: list[int] = []
+        self.made: list[Any] = []
+        self.count = 0
+        self._dies, self._random = dies, random.Random(seed)
+        self._workers: dict[int, Any] = {}
+
+    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        return make
+
+    def start(self, number: int) -> None:
+        self.starting.append(number)
+        self._workers[number] = self.make(self.judge)
+        self.made.append(self._workers[number])
+
+    def submit(self, number: int, task: list[Shard]) -> None:
+        assert number not in self.calls
+        self.began += [shard.first for shard in task]
+        self.calls[number] = task
+
+    def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
+        if self.starting and (not self.calls or self._random.random() < 0.4):
+            number = self.starting.pop(0)
+            return [(number, self._workers[number].traits())]
+        if not self.calls:
+            return []
+        return [self.call(self._random.choice(list(self.calls)))]
+
+    def call(self, number: int) -> tuple[int, Report | Lost]:
+        shards, worker = self.calls.pop(number), self._workers[number]
+        self.count += 1
+        death = self._dies(number, self.count)
+        if death == "before":
+            worker.close()
+            return number, Lost("told to")
+        try:
+            report: Report = worker.work(shards)
+        except RlaifError as error:
+            worker.close()
+            return number, Lost(str(error), error)
+        self.finished += [done.first for done in report.done]
+        if death:
+            worker.close()
+            return number, Lost("told to")
+        return number, report
+
+    def close(self) -> None:
+        for worker in self.made:
+            worker.close()
+
+
+def run(
+    folder: Path, out: str, shard_rows: int | None, copies: int = 3, **changes: Any
+) -> LabelSummary:
+    on_progress = changes.pop("on_progress", lambda _: None)
+    cache = changes.pop("cache", f"{out}.sqlite")
+    judge = changes.pop("judge", None)
+    plain = settings(**changes)
+    judge = judge or plain.judge.model_copy(update={"data_parallel_size": copies})
+    job = prepare(
+        str(folder / "pairs.jsonl"),
+        str(folder / "constitution.yaml"),
+        plain.model_copy(update={"judge": judge}),
+    )
+    return run_label(
+        job, folder / out, cache_path=folder / cache, shard_rows=shard_rows, on_progress=on_progress
+    )
+
+
+def tally_of(summary: LabelSummary) -> dict[str, Any]:
+    """The tally, with sums of floats rounded: they were added in another order."""
+    plain = dump_tally(summary.tally)
+    for principle in plain["principles"].values():
+        principle["position_logit_sum"] = round(principle["position_logit_sum"], 9)
+    return plain
+
+
+@pytest.fixture
+def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcess]:
+    """Backends that the next runs get, one after the other."""
+    made: list[InProcess] = []
+
+    def next_one(judge: EngineSettings) -> InProcess:
+        backend = made.pop(0)
+        backend.judge = judge.model_copy(update={"data_parallel_size": 1})
+        return backend
+
+    monkeypatch.setattr(sharding, "backend_for", next_one)
+    return made
+
+
+@pytest.fixture
+def crews(monkeypatch: pytest.MonkeyPatch) -> list[sharding.Crew]:
+    """The crews that were made, to see behind them."""
+    found: list[sharding.Crew] = []
+    made = sharding.Crew.__init__
+
+    def remember(self: sharding.Crew, *arguments: Any) -> None:
+        found.append(self)
+        made(self, *arguments)
+
+    monkeypatch.setattr(sharding.Crew, "__init__", remember)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shard_rows", "changes"),
+    [
+        (1, {}),
+        (7, {}),
+        (40, {"limit": 101}),
+        (1000, {}),
+        (9, {"pairs": "sample", "pairs_per_prompt": 2, "principles": "sample", "seed": 5}),
+        (11, {"template": "reasoned", "reasoning_samples": 2}),
+        (13, {"orders": "one", "options": {"fail_every": 7}}),
+    ],
+)
+def test_the_run_is_that_of_one_labeler(
+    tmp_path: Path, backends: list[InProcess], shard_rows: int, changes: dict[str, Any]
+) -> None:
+    write_inputs(tmp_path, ROWS)
+    alone = run(tmp_path, "alone", None, copies=1, **changes)
+    backends.append(InProcess(seed=shard_rows))
+    summary = run(tmp_path, "shards", shard_rows, **changes)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert tally_of(summary) == tally_of(alone)
+    one, many = alone.manifest, summary.manifest
+    assert many["tokens"]["written"] == one["tokens"]["written"]
+    assert many["config"] == one["config"]
+    asked = [m["last_process"]["verdicts_asked"] for m in (one, many)]
+    assert asked[0] <= asked[1] <= many["counts"]["verdicts"], "equal questions of two shards"
+    assert many["tokens"]["computed"] >= one["tokens"]["computed"] > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_deaths_lose_and_double_nothing(
+    tmp_path: Path, backends: list[InProcess], seed: int
+) -> None:
+    data, constitution = write_inputs(tmp_path, ROWS)
+    alone = label(data, constitution, tmp_path / "alone").manifest["last_process"]
+    rng = random.Random(seed)
+    deaths = {rng.randrange(1, 24): rng.choice(["before", "after"]) for _ in range(MOST_DEATHS)}
+    backend = InProcess(seed, lambda number, call: deaths.get(call, ""))
+    backends.append(backend)
+    run(tmp_path, "shards", 7)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert len(backend.began) > len(set(backend.began)), "none was handed out again"
+    # Also where a labeler died after it had answered: its answers are in the cache.
+    asked = sum(worker._engine.stats().requests for worker in backend.made)
+    assert asked == alone["verdicts_asked"]
+
+
+def test_a_slow_labeler_holds_the_others_back_only_so_far(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    """What is done and can't be written yet is kept in memory, so it is bounded."""
+
+    class Slow(InProcess):
+        """The first shard is done last of all that may be."""
+
+        most = 0
+
+        def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
+            if self.starting:
+                number = self.starting.pop()
+                return [(number, self._workers[number].traits())]
+            late = [n for n, shards in self.calls.items() if any(s.first == 0 for s in shards)]
+            others = [number for number in self.calls if number not in late]
+            if late and others:
+                found = [self.call(others[0])]
+                self.most = max(self.most, len(self.finished))
+                return found
+            return super().wait(seconds)
+
+    write_inputs(tmp_path, ROWS)
+    run(tmp_path, "alone", None, copies=1)
+    backend = Slow(1)
+    backends.append(backend)
+    run(tmp_path, "shards", 2)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert backend.most == SHARDS_AHEAD * 3 - SHARDS_WAITING, "all but what the slow one has"
+
+
+class Stopped(Exception):
+    """The process that asks is told to end."""
+
+
+@pytest.mark.parametrize("later", [None, 5, 16])
+def test_a_stopped_run_goes_on_in_shards_or_without(
+    tmp_path: Path, backends: list[InProcess], later: int | None
+) -> None:
+    write_inputs(tmp_path, ROWS)
+    run(tmp_path, "alone", None, copies=1)
+
+    def stop(progress: Progress) -> None:
+        if progress.rows > 40:
+            raise Stopped
+
+    backends += [InProcess(2), InProcess(3)]
+    with pytest.raises(Stopped):
+        run(tmp_path, "shards", 8, on_progress=stop)
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    before = (tmp_path / "shards" / "verdicts.jsonl").read_bytes()
+    assert before
+    summary = run(tmp_path, "shards", later)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert summary.manifest["last_process"]["verdicts_asked"] < summary.tally.verdicts
+    backends.append(InProcess(4))
+    assert not run(tmp_path, "shards", 3).fresh
+    assert len(backends) == (2 if later is None else 1), "a complete run started labelers"
+
+
+def test_what_is_known_is_not_asked_again(tmp_path: Path, backends: list[InProcess]) -> None:
+    write_inputs(tmp_path, ROWS)
+    run(tmp_path, "alone", None, copies=1, cache="both.sqlite")
+    backends.append(InProcess(1))
+    summary = run(tmp_path, "shards", 10, cache="both.sqlite")
+    assert summary.manifest["last_process"]["verdicts_asked"] == 0
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+
+
+def test_labelers_that_die_again_and_again_are_an_error(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    write_inputs(tmp_path, ROWS)
+    backends.append(InProcess(1, lambda number, call: "before"))
+    with pytest.raises(RlaifError, match=r"died 16 times with no shard done \(the last: told to"):
+        run(tmp_path, "shards", 10)
+
+
+def test_a_labeler_that_does_not_start_is_an_error(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    class Broken(InProcess):
+        def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
+            return [(self.starting.pop(), Lost("out of memory"))]
+
+    write_inputs(tmp_path, ROWS)
+    backends.append(Broken(1))
+    with pytest.raises(RlaifError, match=r"labeler 2 did not start \(out of memory\)"):
+        run(tmp_path, "shards", 10)
+
+
+def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    data, _ = write_inputs(tmp_path, ROWS)
+    lines = data.read_text().splitlines()
+    row = json.dumps({"prompt": "deep", "response_a": "a", "response_b": "b"})
+    lines[50] = row[:-1] + ', "unused": ' + "[" * 700 + "]" * 700 + "}"
+    data.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RecursionError):
+        pickle.dumps(json.loads(lines[50]))
+    run(tmp_path, "alone", None, copies=1)
+    backends.append(InProcess(6))
+    run(tmp_path, "shards", 9)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert b'"deep"' in contents(tmp_path / "shards")["preferences.jsonl"]
+
+
+def test_a_mistake_ends_the_run_as_itself_and_no_labeler_is_started_again(
+    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: VerdictCache, answers: Any) -> None:
+        raise RlaifError("the disk is full", hint="Make room.")
+
+    write_inputs(tmp_path, ROWS)
+    monkeypatch.setattr(VerdictCache, "put", full)
+    backend = InProcess(6)
+    backends.append(backend)
+    with pytest.raises(RlaifError, match=r"^the disk is full\. Make room\.$"):
+        run(tmp_path, "shards", 9)
+    assert len(backend.made) == 3
+
+
+def test_an_engine_that_stops_is_started_again(
+    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path, ROWS)
+    alone = run(tmp_path, "alone", None, copies=1).manifest["last_process"]
+    answer, asked = ScriptedEngine._answer, []
+
+    def answer_until(self: ScriptedEngine, request: Any) -> Any:
+        asked.append(request)
+        if len(asked) == 77:
+            raise EngineStopped("the engine stopped (out of memory)")
+        return answer(self, request)
+
+    monkeypatch.setattr(ScriptedEngine, "_answer", answer_until)
+    backend = InProcess(6)
+    backends.append(backend)
+    summary = run(tmp_path, "shards", 9)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert len(backend.made) == 4
+    last = summary.manifest["last_process"]
+    # What the dead one was told of its last batch nobody counted; the rest was paid for and is.
+    assert alone["verdicts_asked"] - 16 <= last["verdicts_asked"] <= alone["verdicts_asked"]
+
+
+def test_what_is_paid_for_is_known_before_a_shard_is_done(
+    tmp_path: Path, backends: list[InProcess]
+) -> None:
+    write_inputs(tmp_path, ROWS)
+
+    def stop(progress: Progress) -> None:
+        if progress.verdicts:
+            raise Stopped
+
+    backends.append(InProcess(7))
+    with pytest.raises(Stopped):
+        run(tmp_path, "shards", 1000, options={"delay": 0.05}, on_progress=stop)
+    spent = json.loads((tmp_path / "shards" / ".spent.json").read_text())
+    assert spent["tokens"]["computed"] > 0
+    assert not (tmp_path / "shards" / "verdicts.jsonl").read_bytes()
+
+
+def test_workers_are_told_where_the_cache_is_and_not_how_to_get_there(
+    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a cluster was started in another folder."""
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path, 5)
+    opened: list[Path] = []
+    backend = InProcess(8)
+    monkeypatch.setattr(backend, "at_home", lambda make: opened.append(make.args[0]) or make)
+    backends.append(backend)
+    run(Path(), "shards", 9)
+    assert opened == [tmp_path / "shards.sqlite"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, ROWS)
+    cache = tmp_path / "cache.sqlite"
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "label",
+            str(data),
+            "-c",
+            str(constitution),
+            "-o",
+            str(tmp_path / "run"),
+            "--engine",
+            "scripted",
+            "--judge",
+            "hashed",
+            "--template",
+            "demo",
+            "--option",
+            "delay=0.5",
+            "--max-in-flight",
+            "2",
+            "--data-parallel-size",
+            "2",
+            "--shard-rows",
+            "60",
+            "--cache",
+            str(cache),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answered() -> bool:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(cache)) as found:
+            return bool(found.execute("SELECT count(*) FROM answers").fetchone()[0] > 2)
+        return False
+
+    try:
+        assert until(answered, 120), "a shard takes two minutes"
+        workers = children(command.pid)
+    finally:
+        command.kill()
+        command.wait()
+    assert len(workers) >= 2
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+
+
+def test_labelers_in_processes_of_which_one_is_killed(
+    tmp_path: Path, crews: list[sharding.Crew]
+) -> None:
+    """Two processes with the scripted engine at work; one is killed while it has shards."""
+    write_inputs(tmp_path, ROWS)
+    options = {"delay": 0.002}
+    run(tmp_path, "alone", None, copies=1, options=options)
+    victims: list[tuple[int, int]] = []
+
+    def kill(progress: Progress) -> None:
+        processes = crews[0]._backend._processes  # type: ignore[attr-defined]
+        if progress.rows and not victims:
+            busy = next(n for n, desk in crews[0]._desks.items() if desk.shards)
+            victims.append((busy, processes[busy].pid))
+            os.kill(processes[busy].pid, signal.SIGKILL)
+
+    summary = run(tmp_path, "shards", 4, copies=2, options=options, on_progress=kill)
+    ((number, killed),) = victims
+    assert crews[0]._backend._processes[number].pid != killed  # type: ignore[attr-defined]
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    assert summary.manifest["tokens"]["computed"] > 0
+
+
+def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path, crews: list[sharding.Crew]) -> None:
+    """A local cluster; actors plan, judge and fold, and the cache stays with who asks."""
+    import ray
+
+    write_inputs(tmp_path, ROWS)
+    run(tmp_path, "alone", None, copies=1)
+    judge = EngineSettings(
+        engine="ray",
+        model="hashed",
+        data_parallel_size=2,
+        max_in_flight=16,
+        options={"inner": "scripted", "cpus": 0.5},
+    )
+    killed: list[tuple[int, Any]] = []
+
+    def kill(progress: Progress) -> None:
+        if progress.rows and not killed:
+            number = next(n for n, desk in crews[0]._desks.items() if desk.shards)
+            killed.append((number, crews[0]._backend._actors[number]))  # type: ignore[attr-defined]
+            ray.kill(killed[0][1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding.Crew, "close", lambda self: None)
+        run(tmp_path, "shards", 3, judge=judge, on_progress=kill)
+    ((number, actor),) = killed
+    assert crews[0]._backend._actors[number] is not actor  # type: ignore[attr-defined]
+    crews[0].close()
+    assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
+    with sqlite3.connect(tmp_path / "alone.sqlite") as one:
+        expected = one.execute("SELECT count(*) FROM answers").fetchone()
+    with sqlite3.connect(tmp_path / "shards.sqlite") as two:
+        assert two.execute("SELECT count(*) FROM answers").fetchone() == expected
+
+
+def test_what_does_not_go_together_is_said_at_once(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 10)
+    plain = [
+        "label",
+        str(data),
+        "-c",
+        str(constitution),
+        "-o",
+        str(tmp_path / "x"),
+        "--template",
+        "demo",
+        "--shard-rows",
+        "5",
+    ]
+    scripted = ["--engine", "scripted"]
+    for more, message in (
+        ([*scripted, "--judge", "hashed", "--stop", "exact"], "--shard-rows does not go with"),
+        ([*scripted, "--judge", "hashed", "--orders", "adaptive"], "--shard-rows does not go with"),
+        (
+            [*scripted, "--judge", "hashed", "--stop", "exact", "--dry-run"],
+            "--shard-rows does not go with",
+        ),
+        ([*scripted, "-j", "a", "-j", "b"], "--shard-rows does not go with a panel"),
+        ([*scripted, "--judge", "hashed", "--shard-rows", "0"], "0 is not in the range x>=1"),
+    ):
+        result = CliRunner().invoke(cli, [*plain, *more])
+        assert result.exit_code, more
+        text = result.output + str(result.exception or "")
+        assert message in " ".join(text.split()), more
+    assert not (tmp_path / "x").exists()

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.demo.world import World
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.labeling.job import LabelJob, prepare
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.settings import LabelSettings

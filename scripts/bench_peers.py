@@ -55,7 +55,7 @@ from rlaif.benchmark.measure import Timing, against_limit, workload_settings, wr
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
 from rlaif.cli.common.output import quiet_libraries, table
-from rlaif.engines.base import create_engine
+from rlaif.engines.registry import create_engine
 
 CONTENDERS = (
     "rlaif",

@@ -28,7 +28,8 @@ from rlaif.api.remote import RemoteJudge
 from rlaif.api.setup import JudgeSettings, prepare_judge, with_defaults
 from rlaif.benchmark.shapes import write_judge
 from rlaif.demo.world import World
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.judging.prefix_order import common_length
 from rlaif.judging.questions import plan, principles_for
 from rlaif.records import ChoiceRequest, Pair

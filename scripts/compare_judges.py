@@ -21,7 +21,8 @@ from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.demo.measure import to_pair
 from rlaif.demo.world import World
-from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.evaluation.stats.intervals import share
 from rlaif.judging.questions import plan
 from rlaif.judging.rendering import Renderer

@@ -7,7 +7,8 @@ from contextlib import closing
 
 from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.demo.measure import measure_judge
-from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import create_engine
 
 
 def main() -> None:

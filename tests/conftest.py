@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlaif.cli.common.output import quiet_libraries
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from tests.harness.helpers import Labeled, Server, label_pairs, start_server
 
 quiet_libraries()

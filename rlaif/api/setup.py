@@ -15,7 +15,8 @@ from rlaif.api.service import Questions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.layouts import BadRow, Candidates, read_candidates, read_row
-from rlaif.engines.base import EngineSettings, can_generate, codec_for, model_fingerprint
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import can_generate, codec_for, model_fingerprint
 from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER, Criticizing, Remark
 from rlaif.generation.judge_calls import JUDGE, Judging

@@ -14,8 +14,9 @@ import torch
 
 from rlaif.benchmark.limits import judge_cost, matmul_rate
 from rlaif.benchmark.workload import Workload, write_constitution, write_pairs
-from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
+from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.engines.hub import resolve_model
+from rlaif.engines.registry import codec_for, create_engine
 from rlaif.engines.replicas import ReplicatedEngine
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import TokenCount

@@ -10,7 +10,8 @@ import click
 from rlaif.cli.common.model_flags import engine_flags, spread
 from rlaif.cli.common.options import build
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
-from rlaif.engines.base import EngineSettings, model_fingerprint
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import model_fingerprint
 from rlaif.util.hashing import digest
 
 _EXAMPLES = """

@@ -14,7 +14,8 @@ from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.cli.label import LabelScreen
-from rlaif.engines.base import EngineSettings, model_fingerprint
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import model_fingerprint
 from rlaif.generation.critique import PAIRS, CritiqueSettings, prepare_critique
 from rlaif.labeling.settings import LabelSettings
 from rlaif.templates.judge import load_judge_template

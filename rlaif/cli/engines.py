@@ -7,7 +7,7 @@ import textwrap
 import click
 
 from rlaif.cli.common.output import print_json, table
-from rlaif.engines.base import ENTRY_POINT_GROUP, list_engines
+from rlaif.engines.registry import ENTRY_POINT_GROUP, list_engines
 
 
 @click.command(

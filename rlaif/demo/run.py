@@ -20,7 +20,8 @@ from typing import Any
 from rlaif.demo.measure import WinRate, oracle_win_rate, win_rate
 from rlaif.demo.oracle import answers as answers_prompt
 from rlaif.demo.world import World
-from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message

@@ -1,4 +1,4 @@
-"""The engine contract, and the registry that finds an engine by name.
+"""The engine contract: settings, requests in, results out, and what a plug-in declares.
 
 An engine takes requests from an iterator and gives results as they finish, in any order, by
 id.  It pulls a request only when it has room, so what is in flight stays bounded.  A request
@@ -8,25 +8,25 @@ that fails is a `Failure` result; only a broken engine raises.  A `None` from th
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib.metadata import entry_points
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlaif.errors import RlaifError
 from rlaif.records import Codec, Request, Result
 
-ENTRY_POINT_GROUP = "rlaif.engines"
-
-
 Option = str | int | float | bool
+
+SPEED_ONLY = {
+    "max_in_flight",
+    "data_parallel_size",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "kv_cache_gib",
+}
+"""Fields of `EngineSettings` that change no answer, and so no run's identity."""
 
 
 class EngineSettings(BaseModel):
@@ -115,19 +115,27 @@ class PrefixSharing:
 
 
 class Engine(Protocol):
-    """A running model.
+    """A running model."""
 
-    Attributes:
-        fingerprint: content address of the model and of whatever changes its numbers.
-        codec: its text rendering.
-        max_prompt_tokens: the longest prompt it takes.
-        sharing: how it shares prefixes; None if it computes every prompt from scratch.
-    """
+    @property
+    def fingerprint(self) -> str:
+        """Content address of the model and of whatever changes its numbers."""
+        ...
 
-    fingerprint: str
-    codec: Codec
-    max_prompt_tokens: int
-    sharing: PrefixSharing | None
+    @property
+    def codec(self) -> Codec:
+        """The model's text rendering."""
+        ...
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The longest prompt it takes."""
+        ...
+
+    @property
+    def sharing(self) -> PrefixSharing | None:
+        """How it shares prefixes; None if it computes every prompt from scratch."""
+        ...
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer requests; results come in batches as they finish."""
@@ -172,213 +180,34 @@ class Intake:
         return taken
 
 
-EngineFactory = Callable[[EngineSettings], Engine]
+def _always(settings: EngineSettings) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
-class EngineInfo:
-    """An engine as `rlaif engines` shows it.
+class EngineSpec:
+    """What a module declares of its engine; a plug-in's entry point names one.
 
     Attributes:
-        module: the library it needs; its absence makes the engine unavailable.
-        target: `package.module:factory`.
-        reads: how it reads a verdict, and why so.
+        create: starts the engine.
+        codec: the model's text rendering; None for the tokenizer among the model's files.
+        fingerprint: content address of the model; None for that of the model's files.
+        speed_options: names of `EngineSettings.options` that change no answer.
+        can_generate: whether the engine generates text, beside reading labels.
+        replicates_itself: whether it starts `data_parallel_size` replicas by itself.
+        backend: where workers with an engine each are started (a `workers.Backend`); None for
+            processes on this machine.
     """
 
-    name: str
-    summary: str
-    module: str
-    install: str
-    target: str
-    reads: str = ""
+    create: Callable[[EngineSettings], Engine]
+    codec: Callable[[EngineSettings], Codec] | None = None
+    fingerprint: Callable[[EngineSettings], str] | None = None
+    speed_options: tuple[str, ...] = ()
+    can_generate: Callable[[EngineSettings], bool] = _always
+    replicates_itself: bool = False
+    backend: Callable[[EngineSettings], Any] | None = None
 
     @property
-    def available(self) -> bool:
-        """Whether its library is installed here."""
-        return not self.module or find_spec(self.module) is not None
-
-
-_BUILTIN = (
-    EngineInfo(
-        name="vllm",
-        summary="vLLM in this process, on a GPU or with its CPU build; the default",
-        module="vllm",
-        install="pip install 'rlaif[vllm]' (GPU), or run scripts/setup.sh in a checkout (CPU build)",
-        target="rlaif.engines.vllm_engine:create",
-        reads="one prefill, log-probabilities of exactly the label tokens, float32 head; "
-        "steps in this process, prefix blocks of 16 tokens (32 on a CPU) by "
-        "xxhash. A classification head would lose the label mass (and was slower: BENCHMARKS.md).",
-    ),
-    EngineInfo(
-        name="packed",
-        summary="one forward pass per tree of questions, over transformers weights: for small judges",
-        module="transformers",
-        install="pip install rlaif",
-        target="rlaif.engines.packed_engine:create",
-        reads="all questions about a context in one pass under a tree mask, logits where answers are "
-        "read and nowhere else, float32 head; every token once. On a CPU, models like Llama, "
-        "Mistral and Qwen in float32 run on kernels of its own, if numba is there.",
-    ),
-    EngineInfo(
-        name="transformers",
-        summary="plain forward passes of the transformers library: slow, exact, the reference",
-        module="transformers",
-        install="pip install rlaif",
-        target="rlaif.engines.transformers_engine:create",
-        reads="left-padded batches, full logits of the last position.",
-    ),
-    EngineInfo(
-        name="ray",
-        summary="copies of another engine as actors on a Ray cluster: several machines",
-        module="ray",
-        install="pip install 'rlaif[ray]'",
-        target="rlaif.engines.ray_engine:create",
-        reads="as the engine inside, `--option inner=vllm` or another; contexts stay whole on a copy.",
-    ),
-    EngineInfo(
-        name="vllm-server",
-        summary="a judge behind `vllm serve --enable-scale-out`: other machines, or one engine for many",
-        module="transformers",
-        install="pip install rlaif",
-        target="rlaif.engines.vllm_server:create",
-        reads="as vllm does, over HTTP: token ids in, log-probabilities of exactly the label tokens out.",
-    ),
-    EngineInfo(
-        name="openai",
-        summary="a model behind a chat server (vllm serve, or a service): for writing, not for judging",
-        module="httpx",
-        install="pip install rlaif",
-        target="rlaif.engines.openai_engine:create",
-        reads="it does not: chat servers tell the likeliest tokens, not the labels' exact probability.",
-    ),
-    EngineInfo(
-        name="scripted",
-        summary="answers by a fixed rule without any model: for tests and dry experiments",
-        module="",
-        install="",
-        target="rlaif.engines.scripted:create",
-    ),
-)
-
-
-def model_fingerprint(settings: EngineSettings) -> str:
-    """Content address of the model that `settings` names, without starting an engine.
-
-    An engine's module may define `fingerprint(settings)`; else the model's files are addressed.
-
-    Raises:
-        RlaifError: the engine or the model is not found.
-    """
-    own = getattr(_module(settings.engine), "fingerprint", None)
-    if own is not None:
-        return str(own(settings))
-    hub = importlib.import_module("rlaif.engines.hub")
-    return str(hub.resolve_model(settings.model, settings.revision).fingerprint)
-
-
-def codec_for(settings: EngineSettings) -> Codec:
-    """The text rendering of a model, without starting an engine.
-
-    An engine's module may define `codec(settings)`; else the model's own tokenizer is loaded.
-
-    Raises:
-        RlaifError: the engine, the model or its tokenizer is not found.
-    """
-    own = getattr(_module(settings.engine), "codec", None)
-    if own is None:
-        codecs = importlib.import_module("rlaif.engines.codec")
-        hub = importlib.import_module("rlaif.engines.hub")
-        files = hub.resolve_model(settings.model, settings.revision)
-        found: Codec = codecs.HFCodec(files, settings.chat_template_options)
-        return found
-    codec: Codec = own(settings)
-    return codec
-
-
-def speed_options(settings: EngineSettings) -> tuple[str, ...]:
-    """Names of the engine's options that change no answer: its module's `SPEED_OPTIONS`."""
-    return tuple(getattr(_module(settings.engine), "SPEED_OPTIONS", ()))
-
-
-def has_files(settings: EngineSettings) -> bool:
-    """Whether the engine runs a model's files: not one by rule, nor one behind a server."""
-    module = _module(settings.engine)
-    return getattr(module, "fingerprint", None) is None or getattr(
-        module, "REPLICATES_ITSELF", False
-    )
-
-
-def can_generate(settings: EngineSettings) -> bool:
-    """Whether the engine writes text, beside reading labels.
-
-    An engine's module may define `generates(settings)`; else it does.
-    """
-    own = getattr(_module(settings.engine), "generates", None)
-    return True if own is None else bool(own(settings))
-
-
-def list_engines() -> list[EngineInfo]:
-    """Built-in engines, then those that installed packages add by entry point."""
-    found = list(_BUILTIN)
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        source = entry.dist.name if entry.dist else "a package"
-        found.append(
-            EngineInfo(
-                name=entry.name,
-                summary=f"added by {source}",
-                module="",
-                install="",
-                target=entry.value,
-            )
-        )
-    return found
-
-
-def _find(name: str) -> EngineInfo:
-    engines = {info.name: info for info in list_engines()}
-    info = engines.get(name)
-    if info is None:
-        close = get_close_matches(name, engines, n=1)
-        guess = f"Did you mean {close[0]!r}? " if close else ""
-        raise RlaifError(
-            f"engine {name!r} is unknown", hint=f"{guess}Use one of: {', '.join(engines)}."
-        )
-    if not info.available:
-        raise RlaifError(
-            f"engine {info.name!r} needs the package {info.module!r}, which is not installed",
-            hint=f"Install it: {info.install}.",
-        )
-    return info
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(_find(name).target.partition(":")[0])
-
-
-def backend_for(settings: EngineSettings) -> Any:
-    """Where `settings.data_parallel_size` workers with an engine each can be started.
-
-    Returns:
-        See `rlaif.engines.workers.Backend`.
-
-    Raises:
-        RlaifError: no such engine, or too few devices.
-    """
-    own = getattr(_module(settings.engine), "backend", None)
-    return (own or importlib.import_module("rlaif.engines.workers").processes)(settings)
-
-
-def create_engine(settings: EngineSettings) -> Engine:
-    """Start the engine that `settings.engine` names.
-
-    Raises:
-        RlaifError: no such engine, its library is not installed, or the model can't be loaded.
-    """
-    attribute = _find(settings.engine).target.partition(":")[2]
-    module = _module(settings.engine)
-    if settings.data_parallel_size > 1 and not getattr(module, "REPLICATES_ITSELF", False):
-        replicas = importlib.import_module("rlaif.engines.replicas")
-        engine: Engine = replicas.on_this_machine(settings, codec_for(settings))
-        return engine
-    factory: EngineFactory = getattr(module, attribute)
-    return factory(settings)
+    def has_files(self) -> bool:
+        """Whether the engine runs a model's files: not a rule, nor a model behind a server."""
+        return self.fingerprint is None or self.replicates_itself

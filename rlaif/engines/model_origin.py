@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from rlaif.engines.base import EngineSettings, has_files
+from rlaif.engines.base import EngineSettings
 from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.engines.registry import has_files
 from rlaif.errors import RlaifError
 
 UNKNOWN = "unknown"

@@ -13,11 +13,9 @@ from typing import Any
 
 import httpx
 
-from rlaif.engines.base import EngineSettings, EngineStats
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats
 from rlaif.engines.server_client import (
-    SPEED_OPTIONS as SPEED_OPTIONS,
-)
-from rlaif.engines.server_client import (
+    SPEED_OPTIONS,
     Refusal,
     ServerClient,
     patience,
@@ -129,11 +127,6 @@ def fingerprint(settings: EngineSettings) -> str:
     return digest({"openai": settings.model, "url": server_url(settings)})
 
 
-def codec(settings: EngineSettings) -> MessageCodec:
-    """Conversations as JSON."""
-    return MessageCodec()
-
-
 def create(settings: EngineSettings) -> OpenAIEngine:
     """Connect; options: `base_url`, `retries` (5), `timeout` (600 seconds)."""
     retries, timeout = patience(settings, ("base_url", "retries", "timeout"))
@@ -141,3 +134,11 @@ def create(settings: EngineSettings) -> OpenAIEngine:
     most = min(settings.max_in_flight, 256)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
     return OpenAIEngine(settings.model, url, client)
+
+
+SPEC = EngineSpec(
+    create=create,
+    codec=lambda settings: MessageCodec(),
+    fingerprint=fingerprint,
+    speed_options=SPEED_OPTIONS,
+)

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.cpu import load_decoder
 from rlaif.engines.cpu.memory import keep_freed_memory
@@ -250,11 +250,6 @@ def _window(config: Any) -> int:
     return int(window) if window and slides else 1 << 30
 
 
-def generates(settings: EngineSettings) -> bool:
-    """It does not."""
-    return False
-
-
 def _batch_tokens() -> int:
     """Tokens in a pass: enough for every thread, and no more than memory is sure to hold."""
     return 16384 if torch.cuda.is_available() else min(8192, 1024 * torch.get_num_threads())
@@ -286,3 +281,6 @@ def create(settings: EngineSettings) -> PackedEngine:
         batch_tokens,
         made_up=load_format == "dummy",
     )
+
+
+SPEC = EngineSpec(create=create, can_generate=lambda settings: False)

@@ -20,21 +20,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rlaif.engines.base import (
-    EngineSettings,
-    can_generate,
-    codec_for,
-    model_fingerprint,
-)
+from rlaif.engines.base import EngineSettings, EngineSpec
+from rlaif.engines.registry import can_generate, codec_for, create_engine, model_fingerprint
 from rlaif.engines.replicas import Replica, ReplicatedEngine
-from rlaif.engines.workers import Lost, MakeWorker
+from rlaif.engines.workers import MakeWorker, WorkerDied
 from rlaif.errors import RlaifError
 
 _log = logging.getLogger(__name__)
-REPLICATES_ITSELF = True
 REACH_SECONDS = 10.0
 
 
@@ -113,8 +108,8 @@ class RayBackend:
         self._homes: list[Any] = []
         self._calls: dict[int, deque[Any]] = {}
 
-    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
-        """See `Backend.at_home`: an actor on this node has it, and restarts if it dies."""
+    def host_proxy(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        """See `Backend.host_proxy`: an actor on this node has it, and restarts if it dies."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         home = ray.remote(_Home).options(scheduling_strategy=here, **options).remote(make)
@@ -168,7 +163,7 @@ class RayBackend:
                 if not isinstance(error, RayActorError):
                     ray.kill(self._actors[number])
                 self._calls[number].clear()
-                found.append((number, _lost(error)))
+                found.append((number, _died(error)))
         return found
 
     def close(self) -> None:
@@ -202,11 +197,13 @@ def _keep_stdout() -> None:
     worker._worker_logs_enabled = False
 
 
-def _lost(error: BaseException) -> Lost:
+def _died(error: RayError) -> WorkerDied:
     cause = getattr(error, "cause", None)
     known = cause if isinstance(cause, RlaifError) else None
     text = str(known or error).strip()
-    return Lost(" ".join(text.split("\n")[-1].split())[:300], known)
+    # An actor that Ray cancelled before it ran, on a slow node, has not raised anything.
+    raised = isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False)
+    return WorkerDied(" ".join(text.split("\n")[-1].split())[:300], known, raised=raised)
 
 
 def inner_settings(settings: EngineSettings) -> EngineSettings:
@@ -218,21 +215,6 @@ def inner_settings(settings: EngineSettings) -> EngineSettings:
     return settings.model_copy(
         update={"engine": inner, "options": options, "data_parallel_size": 1}
     )
-
-
-def fingerprint(settings: EngineSettings) -> str:
-    """That of the model inside."""
-    return model_fingerprint(inner_settings(settings))
-
-
-def generates(settings: EngineSettings) -> bool:
-    """Whether the engine inside does."""
-    return can_generate(inner_settings(settings))
-
-
-def codec(settings: EngineSettings) -> Any:
-    """That of the model inside."""
-    return codec_for(inner_settings(settings))
 
 
 def _number(settings: EngineSettings, name: str) -> float | None:
@@ -269,14 +251,15 @@ def create(settings: EngineSettings) -> ReplicatedEngine:
     all others go to the engine inside.
     """
     found = backend(settings)
-    found.make = Replica
-    try:
-        return ReplicatedEngine(
-            found,
-            codec_for(inner_settings(settings)),
-            settings.data_parallel_size,
-            max(1, settings.max_in_flight // 2),
-        )
-    except BaseException:
-        found.close()
-        raise
+    found.make = partial(Replica, create_engine)
+    return ReplicatedEngine.start(found, codec_for(inner_settings(settings)), settings)
+
+
+SPEC = EngineSpec(
+    create=create,
+    codec=lambda settings: codec_for(inner_settings(settings)),
+    fingerprint=lambda settings: model_fingerprint(inner_settings(settings)),
+    can_generate=lambda settings: can_generate(inner_settings(settings)),
+    replicates_itself=True,
+    backend=backend,
+)

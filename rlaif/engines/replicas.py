@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing, create_engine
-from rlaif.engines.workers import Backend, Deaths, Lost, processes
+from rlaif.engines.base import Engine, EngineSettings, EngineStats, Intake, PrefixSharing
+from rlaif.engines.workers import Backend, RestartBudget, WorkerDied
 from rlaif.records import ChoiceRequest, Codec, Request, Result
 
 CALLS_WAITING = 2
@@ -31,10 +31,14 @@ class ReplicaTraits:
 
 
 class Replica:
-    """An engine that is handed portions of requests; lives in its own process."""
+    """An engine that is handed portions of requests; lives in its own process.
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self._engine = create_engine(settings)
+    Args:
+        start: starts the engine of the settings.
+    """
+
+    def __init__(self, start: Callable[[EngineSettings], Engine], settings: EngineSettings) -> None:
+        self._engine = start(settings)
         self._inbox: deque[Request] = deque()
         self._open = 0
         self._results = self._engine.run(self._feed())
@@ -98,7 +102,7 @@ class ReplicatedEngine:
         self.codec = codec
         self._backend = backend
         self._portion = portion
-        self._deaths = Deaths("replica", replicas, "without an answer")
+        self._restarts = RestartBudget("replica", replicas, "without an answer")
         self._again: deque[Request] = deque()
         self._held: Request | None = None
         self._past = EngineStats()
@@ -115,6 +119,20 @@ class ReplicatedEngine:
         self.fingerprint = traits.fingerprint
         self.max_prompt_tokens = traits.max_prompt_tokens
         self.sharing = traits.sharing
+
+    @classmethod
+    def start(cls, backend: Backend, codec: Codec, settings: EngineSettings) -> ReplicatedEngine:
+        """`settings.data_parallel_size` replicas on a backend, which is closed if one fails.
+
+        Raises:
+            RlaifError: a replica does not start.
+        """
+        portion = max(1, settings.max_in_flight // 2)
+        try:
+            return cls(backend, codec, settings.data_parallel_size, portion)
+        except BaseException:
+            backend.close()
+            raise
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Hand out portions as replicas have room, and give what they answer."""
@@ -153,14 +171,14 @@ class ReplicatedEngine:
         if isinstance(outcome, ReplicaTraits):
             state.ready = state.started_once = True
             return []
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, WorkerDied):
             self._replace(number, outcome)
             return []
         results: list[Result]
         results, state.stats = outcome
         state.calls -= 1
         if results:
-            self._deaths.none_since()
+            self._restarts.reset()
         for result in results:
             del state.open[result.id]
         return results
@@ -189,13 +207,13 @@ class ReplicatedEngine:
         state.calls += 1
         self._backend.submit(number, portion)
 
-    def _replace(self, number: int, lost: Lost) -> None:
+    def _replace(self, number: int, died: WorkerDied) -> None:
         """Ask again what a dead replica had not answered, and start another in its place."""
         state = self._states[number]
-        self._deaths.another(number, lost, started=state.started_once)
+        self._restarts.spend(number, died, started=state.started_once)
         self._again += state.open.values()
         self._past = self._past.plus(state.stats)
-        self._states[number] = _State(started_once=True)
+        self._states[number] = _State(started_once=state.started_once)
         self._backend.start(number)
 
     def stats(self) -> EngineStats:
@@ -217,19 +235,3 @@ class ReplicatedEngine:
 
 def _begins_context(request: Request) -> bool:
     return not isinstance(request, ChoiceRequest) or 2 * request.shared < len(request.token_ids)
-
-
-def on_this_machine(settings: EngineSettings, codec: Codec) -> ReplicatedEngine:
-    """An engine of `settings.data_parallel_size` replicas in processes.
-
-    Raises:
-        RlaifError: there are too few GPUs, or a replica does not start.
-    """
-    backend = processes(settings)
-    backend.make = Replica
-    replicas = settings.data_parallel_size
-    try:
-        return ReplicatedEngine(backend, codec, replicas, max(1, settings.max_in_flight // 2))
-    except BaseException:
-        backend.close()
-        raise

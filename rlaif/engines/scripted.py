@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from rlaif.engines.base import EngineSettings, EngineStats, Intake
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake
 from rlaif.errors import RlaifError
 from rlaif.records import (
     ChoiceRequest,
@@ -166,11 +166,6 @@ def fingerprint(settings: EngineSettings) -> str:
     return digest({"scripted": settings.model, "fail_every": settings.options.get("fail_every", 0)})
 
 
-def codec(settings: EngineSettings) -> ByteCodec:
-    """The byte codec, whatever the model's name."""
-    return ByteCodec()
-
-
 def create(settings: EngineSettings) -> ScriptedEngine:
     """The hashed rule; options: `delay` (seconds a batch) and `fail_every`."""
     unknown = settings.options.keys() - {"delay", "fail_every"}
@@ -184,3 +179,10 @@ def create(settings: EngineSettings) -> ScriptedEngine:
     if not isinstance(fail_every, int) or fail_every < 0:
         raise RlaifError(f"option fail_every is {fail_every!r}", hint="Give a whole number from 0.")
     return ScriptedEngine(delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight)
+
+
+SPEC = EngineSpec(
+    create=create,
+    codec=lambda settings: ByteCodec(),
+    fingerprint=fingerprint,
+)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlaif.engines.base import EngineSettings, EngineStats, Intake
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import RlaifError
@@ -183,3 +183,6 @@ def create(settings: EngineSettings) -> TransformersEngine:
     return TransformersEngine(
         resolve_model(settings.model, settings.revision), settings, batch_size
     )
+
+
+SPEC = EngineSpec(create=create)

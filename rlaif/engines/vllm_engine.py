@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rlaif.engines.base import EngineSettings, EngineStats, Intake, PrefixSharing
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import EngineStopped, RlaifError
@@ -308,3 +308,6 @@ class VLLMEngine:
 def create(settings: EngineSettings) -> VLLMEngine:
     """Start vLLM; options are passed to `vllm.LLM` as they are."""
     return VLLMEngine(resolve_model(settings.model, settings.revision), settings)
+
+
+SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS)

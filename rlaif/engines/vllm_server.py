@@ -13,13 +13,11 @@ from typing import Any
 
 import httpx
 
-from rlaif.engines.base import EngineSettings, EngineStats, PrefixSharing
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, PrefixSharing
 from rlaif.engines.codec import HFCodec
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.server_client import (
-    SPEED_OPTIONS as SPEED_OPTIONS,
-)
-from rlaif.engines.server_client import (
+    SPEED_OPTIONS,
     Refusal,
     ServerClient,
     patience,
@@ -180,3 +178,6 @@ def create(settings: EngineSettings) -> VLLMServerEngine:
     most = min(settings.max_in_flight, 256)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
     return VLLMServerEngine(files, settings, client, str(settings.options.get("served", "")))
+
+
+SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS)

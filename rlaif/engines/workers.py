@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -24,8 +25,12 @@ from typing import Any, Protocol, TypeAlias
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 
-MOST_DEATHS = 5
+MAX_RESTARTS = 5
 """Deaths for each worker, on the average, since anything was done by any of them."""
+MAX_START_TRIES = 3
+"""Starts of a worker that dies without a word before it is ready."""
+
+_log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
@@ -48,20 +53,28 @@ MakeWorker: TypeAlias = Callable[[EngineSettings], Worker]
 """Makes a worker with the engine of the settings in it; can be pickled."""
 
 
-class Lost(Exception):
+class WorkerDied(Exception):
     """A worker died; the message says how.
 
     Attributes:
-        error: what it ended with, if that is something that a user can mend.
+        error: what it ended with, if that is something that a user can fix.
+        raised: whether its own code raised something: another start would end alike.
     """
 
-    def __init__(self, message: str, error: RlaifError | None = None) -> None:
+    def __init__(
+        self, message: str, error: RlaifError | None = None, *, raised: bool = False
+    ) -> None:
         super().__init__(message)
         self.error = error
+        self.raised = raised or error is not None
 
 
-class Deaths:
-    """Counts deaths of workers, and ends what goes on dying.
+class RestartBudget:
+    """Decides whether a worker that died is started again, and ends what goes on dying.
+
+    A worker whose code raised before it was ready would raise again.  One that died without a
+    word before it was ready (a slow or full machine, a node that went away) is started again,
+    `MAX_START_TRIES` times in all.
 
     Args:
         kind: what a worker is called.
@@ -70,33 +83,38 @@ class Deaths:
     """
 
     def __init__(self, kind: str, workers: int, without: str) -> None:
-        self._kind, self._most, self._without = kind, MOST_DEATHS * workers, without
+        self._kind, self._most, self._without = kind, MAX_RESTARTS * workers, without
         self._count = 0
+        self._tries: Counter[int] = Counter()
 
-    def none_since(self) -> None:
+    def reset(self) -> None:
         """Something was done: what counts are the deaths since."""
         self._count = 0
 
-    def another(self, number: int, lost: Lost, *, started: bool, at: str = "") -> None:
-        """Count a death.
+    def spend(self, number: int, died: WorkerDied, *, started: bool, at: str = "") -> None:
+        """Count a death; returns if the worker may be started again.
 
         Args:
             started: whether the worker was ever ready.
             at: where it was, to be said.
 
         Raises:
-            RlaifError: it never started (with the hint that it gave itself if it gave one), or
-                there were too many.
+            RlaifError: it can't start (with the hint that it gave itself if it gave one), or
+                there were too many deaths.
         """
         if not started:
-            hint = "Check free memory and devices, or use a smaller --data-parallel-size."
-            why = str(lost) if lost.error is None else lost.error.message
-            own = "" if lost.error is None else lost.error.hint
-            raise RlaifError(f"{self._kind} {number} did not start ({why})", hint=own or hint)
+            self._tries[number] += 1
+            if died.raised or self._tries[number] >= MAX_START_TRIES:
+                hint = "Check free memory and devices, or use a smaller --data-parallel-size."
+                why = str(died) if died.error is None else died.error.message
+                own = "" if died.error is None else died.error.hint
+                raise RlaifError(f"{self._kind} {number} did not start ({why})", hint=own or hint)
+            _log.warning("%s %d died while starting (%s); trying again", self._kind, number, died)
+            return
         self._count += 1
         if self._count > self._most:
             raise RlaifError(
-                f"{self._kind}s died {self._count} times {self._without} (the last: {lost}{at})",
+                f"{self._kind}s died {self._count} times {self._without} (the last: {died}{at})",
                 hint="Run the same command again: it goes on where it stopped.",
             )
 
@@ -110,7 +128,7 @@ class Backend(Protocol):
 
     make: MakeWorker
 
-    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
+    def host_proxy(self, make: Callable[[], Any]) -> Callable[[], Any]:
         """Give workers something of this machine, such as a file that is open here.
 
         Args:
@@ -130,7 +148,7 @@ class Backend(Protocol):
         ...
 
     def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
-        """What came of workers, in order for each: its traits, what it did, or `Lost`.
+        """What came of workers, in order for each: its traits, what it did, or `WorkerDied`.
 
         Args:
             seconds: how long to wait for something; None waits until there is something.
@@ -192,11 +210,11 @@ def _serve(
     except (EOFError, ConnectionError, KeyboardInterrupt):
         return  # whoever asked is gone
     except Exception as error:
-        lost = Lost(f"{type(error).__name__}: {error}")
+        died = WorkerDied(f"{type(error).__name__}: {error}", raised=True)
         if isinstance(error, RlaifError):
-            lost = Lost(str(error), error)
+            died = WorkerDied(str(error), error)
         with suppress(OSError):
-            pipe.send(lost)
+            pipe.send(died)
 
 
 class ProcessBackend:
@@ -219,8 +237,8 @@ class ProcessBackend:
         self._unsent: list[Exception] = []
         atexit.register(self.close)
 
-    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
-        """See `Backend.at_home`: all are on this machine."""
+    def host_proxy(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        """See `Backend.host_proxy`: all are on this machine."""
         return make
 
     def start(self, number: int) -> None:
@@ -276,15 +294,15 @@ class ProcessBackend:
             outcome = self._pipes[number].recv()
         except (EOFError, OSError):
             return self._lose(number)
-        return self._lose(number, outcome) if isinstance(outcome, Lost) else outcome
+        return self._lose(number, outcome) if isinstance(outcome, WorkerDied) else outcome
 
-    def _lose(self, number: int, lost: Lost | None = None) -> Lost:
+    def _lose(self, number: int, died: WorkerDied | None = None) -> WorkerDied:
         """End a worker that is of no more use, so that another finds its devices free."""
         del self._pipes[number]
         self._outboxes[number].put(None)
         process = self._processes[number]
         _end(process, 5)
-        return lost or Lost(f"its process ended with code {process.exitcode}")
+        return died or WorkerDied(f"its process ended with code {process.exitcode}")
 
     def close(self) -> None:
         """See `Backend.close`; interrupted, it ends them at once."""
@@ -340,7 +358,7 @@ def _count_gpus() -> int:
     return int(torch.cuda.device_count())
 
 
-def processes(settings: EngineSettings) -> ProcessBackend:
+def open_process_backend(settings: EngineSettings) -> ProcessBackend:
     """`settings.data_parallel_size` workers, each to be started on its own GPUs (or cores).
 
     Raises:

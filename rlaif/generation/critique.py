@@ -19,8 +19,9 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.layouts import BadRow, Candidates, read_candidates, row_weight
 from rlaif.data.origins import origin_columns
 from rlaif.data.sources import Source, open_source
-from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
+from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.generation.conversations import Ask, Chain, Rows, Told
 from rlaif.generation.critique_calls import WRITER, read_text

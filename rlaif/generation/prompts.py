@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.data.layouts import BadRow, read_prompt, row_weight
 from rlaif.data.origins import origin_columns
 from rlaif.data.sources import open_source
-from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
+from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.generation.conversations import Ask, Chain, Part, Rows, Told
 from rlaif.generation.prompt_lists import read_conversation, read_list

@@ -14,16 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlaif.engines.base import (
-    EngineSettings,
-    can_generate,
-    model_fingerprint,
-    speed_options,
-)
+from rlaif.engines.base import SPEED_ONLY, EngineSettings
+from rlaif.engines.registry import can_generate, model_fingerprint, speed_options
 from rlaif.engines.roles import start_engines
 from rlaif.errors import RlaifError
 from rlaif.generation.conversations import Chain, ChainRunner, Counts, Rows, Worker
-from rlaif.labeling.settings import SPEED_ONLY
 from rlaif.records import GenerationRequest, Rejected
 from rlaif.runs.directory import (
     RunDirectory,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.data.layouts import BadRow
-from rlaif.engines.base import codec_for
+from rlaif.engines.registry import codec_for
 from rlaif.judging.prompt_injection import HostileText
 from rlaif.judging.questions import OrdersMode, plan, principles_for
 from rlaif.judging.rendering import Renderer

@@ -17,15 +17,9 @@ from rlaif.constitution.schema import Constitution, PythonCheck
 from rlaif.data.layouts import BadRow, read_row
 from rlaif.data.pairing import make_pairs
 from rlaif.data.sources import Source, open_source
-from rlaif.engines.base import (
-    Engine,
-    EngineSettings,
-    can_generate,
-    create_engine,
-    list_engines,
-    model_fingerprint,
-)
+from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.model_origin import text_origin
+from rlaif.engines.registry import can_generate, create_engine, list_engines, model_fingerprint
 from rlaif.errors import RlaifError
 from rlaif.labeling.calibration import Folding, certify_target, check_fits, load_calibration
 from rlaif.labeling.labeler import Labeler, Progress

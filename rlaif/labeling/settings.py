@@ -9,18 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.constitution.schema import Constitution
 from rlaif.data.pairing import PairingMode
 from rlaif.data.sources import Source
-from rlaif.engines.base import EngineSettings, speed_options
+from rlaif.engines.base import SPEED_ONLY, EngineSettings
+from rlaif.engines.registry import speed_options
 from rlaif.judging.aggregation import FoldSettings
 from rlaif.judging.questions import PrinciplesMode
 from rlaif.templates.judge import JudgeTemplate
-
-SPEED_ONLY = {
-    "max_in_flight",
-    "data_parallel_size",
-    "tensor_parallel_size",
-    "gpu_memory_utilization",
-    "kv_cache_gib",
-}
 
 
 class LabelSettings(BaseModel):

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from rlaif.data.sources import Source
-from rlaif.engines.base import EngineSettings, EngineStats, backend_for
-from rlaif.engines.workers import Backend, Deaths, Lost
+from rlaif.engines.base import EngineSettings, EngineStats
+from rlaif.engines.registry import open_backend
+from rlaif.engines.workers import Backend, RestartBudget, WorkerDied
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import TokenCount
 from rlaif.labeling.labeler import Progress, tally_of
@@ -73,17 +74,17 @@ class Crew:
     """
 
     def __init__(self, judge: EngineSettings, task: ShardTask, cache_path: Path) -> None:
-        self._backend: Backend = backend_for(judge)
+        self._backend: Backend = open_backend(judge)
         try:
             # A worker may have been started in another folder.
-            answers = self._backend.at_home(partial(VerdictCache, cache_path.absolute()))
+            answers = self._backend.host_proxy(partial(VerdictCache, cache_path.absolute()))
             self._backend.make = partial(ShardLabeler, task, answers)
             self.size = judge.data_parallel_size
             self._desks = {number: _Desk() for number in range(self.size)}
             self._left: deque[Shard] = deque()
             self._past = Counts()
             self._counted, self._without = time.monotonic(), 0
-            self._deaths = Deaths("labeler", self.size, "with no shard done")
+            self._restarts = RestartBudget("labeler", self.size, "with no shard done")
             self.fingerprint = ""
             for number in self._desks:
                 self._backend.start(number)
@@ -146,7 +147,7 @@ class Crew:
             if isinstance(outcome, Ready):
                 self._check(number, outcome.fingerprint)
                 desk.ready = desk.started_once = True
-            elif isinstance(outcome, Lost):
+            elif isinstance(outcome, WorkerDied):
                 self._replace(number, outcome)
             else:
                 desk.called, desk.counts = False, outcome.counts
@@ -154,7 +155,7 @@ class Crew:
                     raise outcome.error
                 for one in outcome.done:
                     del desk.shards[one.first]
-                    self._deaths.none_since()
+                    self._restarts.reset()
                 found += outcome.done
         return found
 
@@ -166,13 +167,13 @@ class Crew:
             )
         self.fingerprint = fingerprint
 
-    def _replace(self, number: int, lost: Lost) -> None:
+    def _replace(self, number: int, died: WorkerDied) -> None:
         desk = self._desks[number]
         at = f", at rows from {min(desk.shards) + 1} on" if desk.shards else ""
-        self._deaths.another(number, lost, started=desk.started_once, at=at)
+        self._restarts.spend(number, died, started=desk.started_once, at=at)
         self._left += desk.shards.values()
         self._past = self._past.plus(desk.counts)
-        self._desks[number] = _Desk(started_once=True)
+        self._desks[number] = _Desk(started_once=desk.started_once)
         self._backend.start(number)
 
     @property

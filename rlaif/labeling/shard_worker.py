@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from rlaif.constitution.schema import Constitution
 from rlaif.data.sources import Row
-from rlaif.engines.base import EngineSettings, EngineStats, create_engine
+from rlaif.engines.base import EngineSettings, EngineStats
+from rlaif.engines.registry import create_engine
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.judging.prefix_order import TokenCount
 from rlaif.judging.rendering import Renderer

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Message
 

@@ -13,7 +13,8 @@ import torch
 
 from peers.asked import judge_settings, planned_prompts, principle_first
 from rlaif.benchmark.measure import Timing, WatchedEngine, label_once
-from rlaif.engines.base import Engine, codec_for, create_engine
+from rlaif.engines.base import Engine
+from rlaif.engines.registry import codec_for, create_engine
 from rlaif.labeling.job import LabelJob
 
 WAYS: dict[str, dict[str, str | int]] = {

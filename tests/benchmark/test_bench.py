@@ -17,7 +17,8 @@ from rlaif.benchmark.measure import rates, workload_settings, write_job
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
 from rlaif.data.layouts import read_row
-from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.labeling.job import choose_engine
 from rlaif.store.verdict_cache import VerdictCache

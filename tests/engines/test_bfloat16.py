@@ -6,7 +6,8 @@ import math
 import subprocess
 import sys
 
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from tests.engines.test_packed import answers, demo_requests
 
 
@@ -28,7 +29,8 @@ def test_no_clear_verdict_flips_in_bfloat16(demo_judge: Engine) -> None:
 
 HEADS = """
 import torch
-from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.engines.base import (EngineSettings)
+from rlaif.engines.registry import (create_engine)
 settings = EngineSettings(engine="vllm", model="demo", dtype="bfloat16", kv_cache_gib=0.25)
 exact = create_engine(settings)
 from vllm.config import ModelConfig

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.engines.base import EngineSettings, codec_for, create_engine, list_engines
+from rlaif.engines.base import EngineSettings
 from rlaif.engines.codec import HFCodec
 from rlaif.engines.hub import resolve_model
+from rlaif.engines.registry import codec_for, create_engine, list_engines
 from rlaif.errors import RlaifError
 from rlaif.util.resources import demo_model
 
@@ -124,7 +125,7 @@ def test_fingerprint_follows_the_weights(tmp_path: Path) -> None:
 def test_unknown_engine_and_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RlaifError, match=r"'vlm' is unknown.*vllm"):
         create_engine(EngineSettings(engine="vlm", model="demo"))
-    monkeypatch.setattr("rlaif.engines.base.find_spec", lambda name: None)
+    monkeypatch.setattr("rlaif.engines.registry.find_spec", lambda name: None)
     with pytest.raises(RlaifError, match=r"not installed.*pip install 'rlaif\[vllm\]'"):
         create_engine(EngineSettings(model="demo"))
     assert {"vllm", "packed", "transformers", "ray", "scripted"} <= {e.name for e in list_engines()}

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
 from rlaif.generation.runner import WritingJob, run_writing

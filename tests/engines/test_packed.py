@@ -28,7 +28,8 @@ from transformers import (
 from rlaif.demo.measure import to_pair
 from rlaif.demo.world import World
 from rlaif.engines import tree_attention
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import common_length
 from rlaif.judging.questions import plan

@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rlaif.engines.base import Engine, EngineSettings, EngineStats, codec_for, create_engine
+from rlaif.engines.base import Engine, EngineSettings, EngineStats
+from rlaif.engines.registry import codec_for, create_engine
 from rlaif.engines.replicas import Replica, ReplicatedEngine
-from rlaif.engines.workers import MOST_DEATHS, Lost
+from rlaif.engines.workers import MAX_RESTARTS, WorkerDied
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Request
 from tests.labeling.helpers import contents, label, write_inputs
@@ -59,7 +60,7 @@ class InProcess:
         self.started += 1
         self.starting.append(number)
         self.calls = [(n, c) for n, c in self.calls if n != number]
-        self.replicas[number] = Replica(SCRIPTED)
+        self.replicas[number] = Replica(create_engine, SCRIPTED)
 
     def submit(self, number: int, portion) -> None:
         self.calls.append((number, list(portion)))
@@ -77,7 +78,7 @@ class InProcess:
         self.seen.append((number, portion))
         if self._dies(number, len(self.seen)):
             self.calls = [(n, c) for n, c in self.calls if n != number]
-            return [(number, Lost("told to"))]
+            return [(number, WorkerDied("told to"))]
         return [(number, self.replicas[number].work(portion))]
 
     def close(self) -> None:
@@ -112,7 +113,7 @@ def test_a_context_stays_whole_on_one_replica() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_deaths_lose_and_double_nothing(seed: int) -> None:
     rng = random.Random(seed)
-    deaths = {rng.randrange(2, 40) for _ in range(MOST_DEATHS)}
+    deaths = {rng.randrange(2, 40) for _ in range(MAX_RESTARTS)}
     backend = InProcess(lambda number, call: call in deaths)
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=6)
     asked = requests(50)
@@ -151,10 +152,43 @@ def test_the_others_finish_while_a_dead_replica_waits_for_a_node() -> None:
 def test_a_replica_that_does_not_start_is_an_error() -> None:
     class Broken(InProcess):
         def wait(self, seconds):
-            return [(self.starting.pop(), Lost("out of memory"))]
+            return [(self.starting.pop(), WorkerDied("no such model", raised=True))]
 
-    with pytest.raises(RlaifError, match=r"replica 1 did not start \(out of memory\)"):
-        ReplicatedEngine(Broken(), codec_for(SCRIPTED), replicas=2, portion=6)
+    backend = Broken()
+    with pytest.raises(RlaifError, match=r"replica 1 did not start \(no such model\)"):
+        ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
+    assert backend.started == 2, "what raised is not tried again"
+
+
+@pytest.mark.parametrize(("tries", "works"), [(1, True), (2, True), (3, False)])
+def test_a_replica_that_dies_without_a_word_while_starting_is_started_again(
+    tries: int, works: bool
+) -> None:
+    """A slow machine: Ray cancels an actor before it runs, or the system ends a process."""
+
+    class Slow(InProcess):
+        died = 0
+
+        def wait(self, seconds):
+            if self.starting and self.starting[0] == 1 and self.died < tries:
+                self.died += 1
+                return [(self.starting.pop(0), WorkerDied("cancelled before it ran"))]
+            return super().wait(seconds)
+
+    backend = Slow()
+    asked = requests(30)
+
+    def run() -> dict[str, tuple[float, ...]]:
+        engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
+        engine.wait_for_all()
+        return answers(engine, iter(asked))
+
+    if works:
+        assert run() == answers(create_engine(SCRIPTED), asked)
+        assert backend.started == 2 + tries
+    else:
+        with pytest.raises(RlaifError, match="replica 1 did not start"):
+            run()
 
 
 def test_portions_and_answers_larger_than_a_pipe_do_not_block() -> None:
@@ -175,12 +209,6 @@ def test_portions_and_answers_larger_than_a_pipe_do_not_block() -> None:
     engine.close()
 
 
-def wait_for_all(engine: ReplicatedEngine, asked: list[ChoiceRequest]) -> None:
-    """Replicas work as soon as one is ready; one that ends before it ever was is an error."""
-    while not all(state.ready for state in engine._states.values()):
-        answers(engine, asked[:40])
-
-
 @pytest.fixture(scope="module")
 def two_processes() -> Iterator[ReplicatedEngine]:
     settings = EngineSettings(engine="packed", model="demo", data_parallel_size=2, max_in_flight=32)
@@ -194,7 +222,7 @@ def test_killed_process_is_replaced_and_its_questions_asked_again(two_processes)
     from tests.engines.test_packed import demo_requests
 
     asked = demo_requests(two_processes, 24)
-    wait_for_all(two_processes, asked)
+    two_processes.wait_for_all()
     alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
     processes = two_processes._backend._processes
     victim = processes[1].pid
@@ -238,7 +266,7 @@ def test_ray_actor_is_killed_and_nothing_is_lost_or_doubled(tmp_path: Path) -> N
 
         asked = demo_requests(engine, 30)
         alone = answers(create_engine(EngineSettings(engine="packed", model="demo")), asked)
-        wait_for_all(engine, asked)
+        engine.wait_for_all()
         victim = engine._backend._actors[0]
         killed = threading.Event()
 
@@ -312,6 +340,7 @@ def test_what_ray_says_of_a_death_is_kept_off_stdout(capfd: pytest.CaptureFixtur
     )
     killed: list[int] = []
     with closing(create_engine(settings)) as engine:
+        engine.wait_for_all()
         asked = [ChoiceRequest(str(i), list(str(i).encode()), ((65,), (66,))) for i in range(2000)]
         answered = 0
         for results in engine.run(iter(asked)):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from rlaif.demo.world import World
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.records import ChoiceRequest, ChoiceResult, GenerationRequest, GenerationResult, Request
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rlaif.demo.world import World
-from rlaif.engines.base import Engine, EngineSettings, create_engine
+from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.labeling.job import prepare
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.settings import LabelSettings

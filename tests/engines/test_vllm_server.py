@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rlaif.engines.base import EngineSettings, create_engine
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest, GenerationResult
 from rlaif.util.resources import demo_model

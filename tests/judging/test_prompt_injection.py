@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from rlaif.cli.main import cli
-from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.evaluation.bias.variants import (
     attack_results,

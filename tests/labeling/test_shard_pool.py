@@ -23,7 +23,7 @@ from rlaif.cli.main import cli
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.replicas import Replica
 from rlaif.engines.scripted import ScriptedEngine
-from rlaif.engines.workers import MOST_DEATHS, Lost, MakeWorker
+from rlaif.engines.workers import MAX_RESTARTS, MakeWorker, WorkerDied
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.labeling import shard_pool as sharding
 from rlaif.labeling.job import LabelSummary, prepare, run_label
@@ -57,7 +57,7 @@ class InProcess:
         self._dies, self._random = dies, random.Random(seed)
         self._workers: dict[int, Any] = {}
 
-    def at_home(self, make: Callable[[], Any]) -> Callable[[], Any]:
+    def host_proxy(self, make: Callable[[], Any]) -> Callable[[], Any]:
         return make
 
     def start(self, number: int) -> None:
@@ -78,22 +78,22 @@ class InProcess:
             return []
         return [self.call(self._random.choice(list(self.calls)))]
 
-    def call(self, number: int) -> tuple[int, Report | Lost]:
+    def call(self, number: int) -> tuple[int, Report | WorkerDied]:
         shards, worker = self.calls.pop(number), self._workers[number]
         self.count += 1
         death = self._dies(number, self.count)
         if death == "before":
             worker.close()
-            return number, Lost("told to")
+            return number, WorkerDied("told to")
         try:
             report: Report = worker.work(shards)
         except RlaifError as error:
             worker.close()
-            return number, Lost(str(error), error)
+            return number, WorkerDied(str(error), error)
         self.finished += [done.first for done in report.done]
         if death:
             worker.close()
-            return number, Lost("told to")
+            return number, WorkerDied("told to")
         return number, report
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcess]:
         backend.judge = judge.model_copy(update={"data_parallel_size": 1})
         return backend
 
-    monkeypatch.setattr(sharding, "backend_for", next_one)
+    monkeypatch.setattr(sharding, "open_backend", next_one)
     return made
 
 
@@ -191,7 +191,7 @@ def test_deaths_lose_and_double_nothing(
     data, constitution = write_inputs(tmp_path, ROWS)
     alone = label(data, constitution, tmp_path / "alone").manifest["last_process"]
     rng = random.Random(seed)
-    deaths = {rng.randrange(1, 24): rng.choice(["before", "after"]) for _ in range(MOST_DEATHS)}
+    deaths = {rng.randrange(1, 24): rng.choice(["before", "after"]) for _ in range(MAX_RESTARTS)}
     backend = InProcess(seed, lambda number, call: deaths.get(call, ""))
     backends.append(backend)
     run(tmp_path, "shards", 7)
@@ -285,7 +285,7 @@ def test_a_labeler_that_does_not_start_is_an_error(
 ) -> None:
     class Broken(InProcess):
         def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
-            return [(self.starting.pop(), Lost("out of memory"))]
+            return [(self.starting.pop(), WorkerDied("out of memory"))]
 
     write_inputs(tmp_path, ROWS)
     backends.append(Broken(1))
@@ -374,7 +374,7 @@ def test_workers_are_told_where_the_cache_is_and_not_how_to_get_there(
     write_inputs(tmp_path, 5)
     opened: list[Path] = []
     backend = InProcess(8)
-    monkeypatch.setattr(backend, "at_home", lambda make: opened.append(make.args[0]) or make)
+    monkeypatch.setattr(backend, "host_proxy", lambda make: opened.append(make.args[0]) or make)
     backends.append(backend)
     run(Path(), "shards", 9)
     assert opened == [tmp_path / "shards.sqlite"]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from rlaif.cli.main import cli
 from rlaif.data.layouts import BadRow
-from rlaif.engines.base import codec_for
+from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import plan, principles_for, screen
 from rlaif.judging.rendering import Renderer

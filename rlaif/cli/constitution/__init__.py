@@ -38,7 +38,8 @@ def lint_command(
     c = loaded.constitution
     if template is not None:
         quiet_libraries()
-        from rlaif.engines.base import EngineSettings, codec_for
+        from rlaif.engines.base import EngineSettings
+        from rlaif.engines.registry import codec_for
         from rlaif.judging.layout_cost import layout_advice
 
         codec = codec_for(EngineSettings(engine="transformers", model=judge))

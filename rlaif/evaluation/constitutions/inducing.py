@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from rlaif.api.service import Questions, Service
-from rlaif.engines.base import EngineSettings, codec_for
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.evaluation.constitutions.induction import (
     Induction,

@@ -1,0 +1,241 @@
+"""Finds an engine by name, and starts it: the built-in ones, and those of other packages.
+
+A package adds an engine with an entry point in the group `rlaif.engines` that names an
+`EngineSpec`.  Modules of engines are imported when their engine is used, and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+from rlaif.engines.base import Engine, EngineSettings, EngineSpec
+from rlaif.engines.replicas import Replica, ReplicatedEngine
+from rlaif.engines.workers import Backend, open_process_backend
+from rlaif.errors import RlaifError
+from rlaif.records import Codec
+
+ENTRY_POINT_GROUP = "rlaif.engines"
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """An engine as `rlaif engines` shows it.
+
+    Attributes:
+        module: the library it needs; its absence makes the engine unavailable.
+        target: `package.module:name` of its `EngineSpec`.
+        reads: how it reads a verdict, and why so.
+    """
+
+    name: str
+    summary: str
+    module: str
+    install: str
+    target: str
+    reads: str = ""
+
+    @property
+    def available(self) -> bool:
+        """Whether its library is installed here."""
+        return not self.module or find_spec(self.module) is not None
+
+
+_PIP_RLAIF = "pip install rlaif"
+_BUILTIN = (
+    EngineInfo(
+        name="vllm",
+        summary="vLLM in this process, GPU or CPU build (default)",
+        module="vllm",
+        install="pip install 'rlaif[vllm]' on a GPU machine, or run scripts/setup.sh (CPU build)",
+        target="rlaif.engines.vllm_engine:SPEC",
+        reads="One prefill per verdict. Reads exact log-probabilities of the label tokens from a "
+        "float32 head. Prefix blocks have 16 tokens (32 on a CPU).",
+    ),
+    EngineInfo(
+        name="packed",
+        summary="one forward pass per tree of questions; fastest for small judges",
+        module="transformers",
+        install=_PIP_RLAIF,
+        target="rlaif.engines.packed_engine:SPEC",
+        reads="All questions about a context share one pass under a tree mask, so every token is "
+        "computed once. Logits are computed only at answer positions, with a float32 head. On a "
+        "CPU, float32 models like Llama, Mistral and Qwen run on built-in kernels (needs numba).",
+    ),
+    EngineInfo(
+        name="transformers",
+        summary="plain transformers forward passes: slow, exact, the reference",
+        module="transformers",
+        install=_PIP_RLAIF,
+        target="rlaif.engines.transformers_engine:SPEC",
+        reads="Left-padded batches; full logits at the last position.",
+    ),
+    EngineInfo(
+        name="ray",
+        summary="replicas of another engine as actors on a Ray cluster",
+        module="ray",
+        install="pip install 'rlaif[ray]'",
+        target="rlaif.engines.ray_engine:SPEC",
+        reads="As the inner engine does; choose it with `--option inner=vllm`. Questions about one "
+        "context stay on one replica.",
+    ),
+    EngineInfo(
+        name="vllm-server",
+        summary="a judge behind `vllm serve --enable-scale-out`",
+        module="transformers",
+        install=_PIP_RLAIF,
+        target="rlaif.engines.vllm_server:SPEC",
+        reads="As the vllm engine, over HTTP: token IDs in, exact label log-probabilities out.",
+    ),
+    EngineInfo(
+        name="openai",
+        summary="a chat server with an OpenAI API: generates text, cannot judge",
+        module="httpx",
+        install=_PIP_RLAIF,
+        target="rlaif.engines.openai_engine:SPEC",
+        reads="Not supported: chat servers return the likeliest tokens, not exact label "
+        "probabilities.",
+    ),
+    EngineInfo(
+        name="scripted",
+        summary="answers by a fixed rule, without a model: for tests",
+        module="",
+        install="",
+        target="rlaif.engines.scripted:SPEC",
+    ),
+)
+
+
+def list_engines() -> list[EngineInfo]:
+    """Built-in engines, then those that installed packages add by entry point."""
+    found = list(_BUILTIN)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        source = entry.dist.name if entry.dist else "a package"
+        found.append(
+            EngineInfo(
+                name=entry.name,
+                summary=f"added by {source}",
+                module="",
+                install="",
+                target=entry.value,
+            )
+        )
+    return found
+
+
+def load_spec(name: str) -> EngineSpec:
+    """The declaration of the engine with a name; imports its module.
+
+    Raises:
+        RlaifError: no such engine, its library is not installed, or what its entry point names
+            is no `EngineSpec`.
+    """
+    info = _find(name)
+    module, _, attribute = info.target.partition(":")
+    spec = getattr(importlib.import_module(module), attribute, None)
+    if not isinstance(spec, EngineSpec):
+        raise RlaifError(
+            f"engine {name!r}: {info.target!r} is no EngineSpec",
+            hint="Let the entry point name a `rlaif.engines.base.EngineSpec`.",
+        )
+    return spec
+
+
+def _find(name: str) -> EngineInfo:
+    engines = {info.name: info for info in list_engines()}
+    info = engines.get(name)
+    if info is None:
+        close = get_close_matches(name, engines, n=1)
+        guess = f"Did you mean {close[0]!r}? " if close else ""
+        raise RlaifError(
+            f"engine {name!r} is unknown", hint=f"{guess}Use one of: {', '.join(engines)}."
+        )
+    if not info.available:
+        raise RlaifError(
+            f"engine {info.name!r} needs the package {info.module!r}, which is not installed",
+            hint=f"Install it: {info.install}.",
+        )
+    return info
+
+
+def model_fingerprint(settings: EngineSettings) -> str:
+    """Content address of the model that `settings` names, without starting an engine.
+
+    Raises:
+        RlaifError: the engine or the model is not found.
+    """
+    spec = load_spec(settings.engine)
+    if spec.fingerprint is not None:
+        return spec.fingerprint(settings)
+    from rlaif.engines.hub import resolve_model
+
+    return resolve_model(settings.model, settings.revision).fingerprint
+
+
+def codec_for(settings: EngineSettings) -> Codec:
+    """The text rendering of a model, without starting an engine.
+
+    Raises:
+        RlaifError: the engine, the model or its tokenizer is not found.
+    """
+    spec = load_spec(settings.engine)
+    if spec.codec is not None:
+        return spec.codec(settings)
+    from rlaif.engines.codec import HFCodec
+    from rlaif.engines.hub import resolve_model
+
+    files = resolve_model(settings.model, settings.revision)
+    return HFCodec(files, settings.chat_template_options)
+
+
+def speed_options(settings: EngineSettings) -> tuple[str, ...]:
+    """Names of the engine's options that change no answer."""
+    return load_spec(settings.engine).speed_options
+
+
+def has_files(settings: EngineSettings) -> bool:
+    """Whether the engine runs a model's files: not a rule, nor a model behind a server."""
+    return load_spec(settings.engine).has_files
+
+
+def can_generate(settings: EngineSettings) -> bool:
+    """Whether the engine generates text, beside reading labels."""
+    return load_spec(settings.engine).can_generate(settings)
+
+
+def open_backend(settings: EngineSettings) -> Backend:
+    """Where `settings.data_parallel_size` workers with an engine each can be started.
+
+    Raises:
+        RlaifError: no such engine, or too few devices.
+    """
+    backend: Backend = (load_spec(settings.engine).backend or open_process_backend)(settings)
+    return backend
+
+
+def create_engine(settings: EngineSettings) -> Engine:
+    """Start the engine that `settings.engine` names.
+
+    Raises:
+        RlaifError: no such engine, its library is not installed, or the model can't be loaded.
+    """
+    spec = load_spec(settings.engine)
+    if settings.data_parallel_size > 1 and not spec.replicates_itself:
+        return _start_replicas(settings)
+    return spec.create(settings)
+
+
+def _start_replicas(settings: EngineSettings) -> ReplicatedEngine:
+    """An engine of `settings.data_parallel_size` replicas in processes.
+
+    Raises:
+        RlaifError: there are too few GPUs, or a replica does not start.
+    """
+    codec = codec_for(settings)
+    backend = open_process_backend(settings)
+    backend.make = partial(Replica, create_engine)
+    return ReplicatedEngine.start(backend, codec, settings)

@@ -25,7 +25,7 @@ class Place:
 
 
 class RlaifError(Exception):
-    """A failure that its user can mend.
+    """A failure that its user can fix.
 
     Args:
         message: what failed, with the value that made it fail, in one sentence.

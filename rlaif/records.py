@@ -188,7 +188,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class PrincipleScore:
-    """One principle's opinion of a pair, its orders folded.
+    """One principle's opinion of a pair, its orders aggregated.
 
     Attributes:
         logit: log-odds that `a` is better: the mean over orders.
@@ -230,7 +230,7 @@ class PrincipleScore:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """The folded opinion of a pair.
+    """The aggregated opinion of a pair.
 
     Attributes:
         winner: "a" or "b"; None for a tie or an abstention.

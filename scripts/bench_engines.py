@@ -1,6 +1,6 @@
 """Compares judge engines side by side: the same pairs, in turn, in one run, as ratios.
 
-Also measures what planning, folding and storing cost without any model (the scripted engine),
+Also measures what planning, aggregation and storing cost without any model (the scripted engine),
 on the same pairs.  Each repetition runs every engine once, in rotating order; the first
 repetition is a warm-up and is not counted.
 """

@@ -1,7 +1,7 @@
 """Measures what labeling costs without a judge, and that its memory does not grow with the data.
 
 The scripted engine answers by a hash, so that only reading, planning, tokenizing (into bytes),
-folding and storing are left.  Each size runs in a process of its own; a finished run is then
+aggregation and storing are left.  Each size runs in a process of its own; a finished run is then
 asked for again, which must take no time.
 """
 

@@ -20,7 +20,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
-from rlaif.review.items import Item, read_items
+from rlaif.review.items import ReviewItem, read_items
 from rlaif.review.start import plan_review
 from rlaif.util.resources import data_root
 
@@ -66,7 +66,7 @@ def one(folder: Path, name: str, count: int, seed: int, engine: str) -> None:
     )
 
 
-def is_wrong(item: Item) -> bool:
+def is_wrong(item: ReviewItem) -> bool:
     """Whether the oracle reverses the label."""
     told = prefer(*(m[0]["content"] for m in (item.prompt, item.a, item.b)))
     return bool(item.winner) and told != 0 and (told > 0) != (item.winner == "a")

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from rlaif.review.desk import Decision, Task
 from rlaif.review.integrity import prevalence, report_reviewers
-from rlaif.review.items import Item, Opinion
+from rlaif.review.items import PrincipleEvidence, ReviewItem
+from rlaif.review.store import Decision, ReviewTask
 
 TEXT = [{"role": "assistant", "content": "word " * 60}]
-ITEM = Item(
+ITEM = ReviewItem(
     id="x",
     row=1,
     prompt=[],
@@ -25,7 +25,7 @@ ITEM = Item(
     reason="",
     p_a=0.9,
     order_consistency=1.0,
-    opinions=[Opinion("p", 0.9)],
+    opinions=[PrincipleEvidence("p", 0.9)],
 )
 
 
@@ -37,7 +37,7 @@ def crowd(
     planted: int = 24,
     pairs: int = 60,
     edits: int = 10,
-) -> tuple[list[Task], list[Decision], dict[str, bool], list[str]]:
+) -> tuple[list[ReviewTask], list[Decision], dict[str, bool], list[str]]:
     """Reviewers of whom `share` let a model answer and write.
 
     The judge is wrong on a third of the planted pairs; attentive people err on 10 to 25% of any;
@@ -48,7 +48,7 @@ def crowd(
     for n in range(planted + pairs):
         gold = ("b" if n % 3 == 0 else "a") if n < planted else ""
         tasks.append(
-            Task(
+            ReviewTask(
                 number=n,
                 item=replace(ITEM, id=f"n{n}"),
                 reasons=[],

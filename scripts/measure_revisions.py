@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.cli.common.output import quiet_libraries, table
-from rlaif.demo.mending import flaws
+from rlaif.demo.fixing import flaws
 from rlaif.demo.oracle import TIERS, answers, prefer
 from rlaif.demo.world import World
 from rlaif.evaluation.stats.intervals import share

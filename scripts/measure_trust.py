@@ -32,12 +32,12 @@ from rlaif.evaluation.bias.style_bias import style_biases
 from rlaif.evaluation.bias.variants import load_attacks
 from rlaif.evaluation.calibration import applied, fit
 from rlaif.evaluation.labeled import aligned, write_pairs
-from rlaif.evaluation.outcomes import Opinions, Outcomes, read_outcomes
+from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes, read_outcomes
 from rlaif.evaluation.panels import panel_outcomes, panel_report
-from rlaif.evaluation.run import Candidate, evaluate
+from rlaif.evaluation.run import JudgeUnderTest, evaluate
 from rlaif.evaluation.stats.prediction_powered import powered_mean
 from rlaif.evaluation.stats.reliability import ece
-from rlaif.judging.aggregation import FoldSettings, fold
+from rlaif.judging.aggregation import AggregationSettings, aggregate
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.selective import certify
 from rlaif.labeling.job import LabelSummary, prepare, run_label
@@ -68,7 +68,7 @@ def position(args: argparse.Namespace) -> None:
 def averaging(args: argparse.Namespace) -> None:
     """P(first wins) and accuracy of 20,000 pairs, averaged over orders and by one order."""
     rng, n = np.random.default_rng(7), 20_000
-    pair, settings = Pair("x", [], [], []), FoldSettings(tie_margin=0.0)
+    pair, settings = Pair("x", [], [], []), AggregationSettings(tie_margin=0.0)
     p = Principle(id="p", preference="Which response?")
     for offset in (0.5, 1.5, -1.0):
         wins, right = [0, 0], [0, 0]
@@ -79,7 +79,9 @@ def averaging(args: argparse.Namespace) -> None:
                 Verdict("p", "ba", -t + offset + noise[1], 1.0),
             ]
             for k, verdicts in enumerate((both, both[:1])):
-                winner = fold(score_pair(pair, [p], verdicts, asked_only=True), settings).winner
+                winner = aggregate(
+                    score_pair(pair, [p], verdicts, asked_only=True), settings
+                ).winner
                 wins[k] += winner == "a"
                 right[k] += (winner == "a") == (t > 0)
         print(
@@ -127,7 +129,7 @@ def false_alarms(args: argparse.Namespace) -> None:
         rng, n = np.random.default_rng(seed), 300
         quality = rng.normal(0, 2, n)
         noise = rng.normal(0, 0.5, (2, n))
-        o = Opinions(
+        o = PrincipleOutcomes(
             ab=quality + noise[0],
             ba=quality + noise[1],
             asked=np.ones(n, dtype=bool),
@@ -231,8 +233,8 @@ def panels(args: argparse.Namespace) -> None:
                     judge=f"j{k}",
                 )
             )
-        folded, _ = panel_outcomes(members, "mean")
-        r = panel_report(members, folded, label, [str(i) for i in range(n)], mode="mean")
+        aggregated, _ = panel_outcomes(members, "mean")
+        r = panel_report(members, aggregated, label, [str(i) for i in range(n)], mode="mean")
         print(
             f"noise shared {shared:.1f}: errors correlate {r.correlation:.2f}, worth "
             f"{r.effective_judges:.1f} judges; panel {100 * r.accuracy:.1f}%, best member "
@@ -344,7 +346,7 @@ def attacks(args: argparse.Namespace) -> None:
         demo_rows(200, folder / "data.jsonl")
         data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         found = evaluate(
-            [Candidate("demo", settings(args))],
+            [JudgeUnderTest("demo", settings(args))],
             data,
             folder / "labeled",
             cache_path=folder / "c.sqlite",

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlaif.constitution.load import load_constitution
-from rlaif.demo.mending import critique, flaws, revision
+from rlaif.demo.fixing import critique, flaws, revision
 from rlaif.demo.oracle import TIERS, compare
 from rlaif.demo.world import World
 from rlaif.templates.judge import load_judge_template
@@ -326,7 +326,7 @@ class WriterBatches:
             return self._prompts()
         prompt = self.world.prompt()
         response = self.world.response(prompt)
-        # Later rounds of a chain see responses that were revised before.
+        # Later rounds of a conversation see responses that were revised before.
         for principle in self.rng.sample(list(TIERS), self.rng.choice([0, 0, 1, 2, 3])):
             response = revision(principle, prompt, response, self.world)
         wrong = [p for p in self.principles if flaws(p.id, prompt, response)]

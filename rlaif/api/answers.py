@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.records import PrincipleScore
 
 
-class _Answer(BaseModel):
+class _BaseAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Opinion(_Answer):
+class PrincipleVerdict(_BaseAnswer):
     """What one principle says of a pair."""
 
     principle: str
@@ -35,8 +35,8 @@ class Opinion(_Answer):
     invalid: str = Field(description="Why it has no opinion, or empty.")
 
     @classmethod
-    def of(cls, score: PrincipleScore) -> Opinion:
-        """From a folded score."""
+    def of(cls, score: PrincipleScore) -> PrincipleVerdict:
+        """From a aggregated score."""
         return cls(
             principle=score.principle,
             tier=score.tier,
@@ -50,7 +50,7 @@ class Opinion(_Answer):
         )
 
 
-class Provenance(_Answer):
+class Provenance(_BaseAnswer):
     """Where an answer comes from."""
 
     constitution: str = Field(description="name@version")
@@ -60,7 +60,7 @@ class Provenance(_Answer):
     template_hash: str
 
 
-class Comparison(_Answer):
+class Comparison(_BaseAnswer):
     """Which of two responses follows the constitution better."""
 
     id: str = ""
@@ -73,7 +73,7 @@ class Comparison(_Answer):
     order_consistency: float | None = Field(
         description="Share of principles with a clear opinion whose orders agree."
     )
-    principles: list[Opinion]
+    principles: list[PrincipleVerdict]
     provenance: Provenance
 
     def _cells(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class Comparison(_Answer):
         return _html([self._cells()]) + _html(rows)
 
 
-class PrincipleMark(_Answer):
+class PrincipleMark(_BaseAnswer):
     """What one principle says of a single response."""
 
     principle: str
@@ -117,7 +117,7 @@ class PrincipleMark(_Answer):
     invalid: str
 
 
-class Score(_Answer):
+class Score(_BaseAnswer):
     """How well one response follows the constitution."""
 
     id: str = ""
@@ -135,7 +135,7 @@ class Score(_Answer):
         return _html([self._cells()])
 
 
-class PrincipleCritique(_Answer):
+class PrincipleCritique(_BaseAnswer):
     """What was written about a response by one principle."""
 
     principle: str
@@ -145,7 +145,7 @@ class PrincipleCritique(_Answer):
     failed: str = Field(description="Why a text is missing, or empty.")
 
 
-class Critique(_Answer):
+class Critique(_BaseAnswer):
     """What is wrong with one response, by principle."""
 
     id: str = ""
@@ -165,7 +165,7 @@ class Critique(_Answer):
 AnswerType = TypeVar("AnswerType", Comparison, Score, Critique)
 
 
-class Answers(list[AnswerType], Generic[AnswerType]):
+class AnswerList(list[AnswerType], Generic[AnswerType]):
     """A list of answers that a notebook shows as a table."""
 
     _MOST_SHOWN = 200

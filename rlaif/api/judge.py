@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rlaif.api.answers import (
-    Answers,
+    AnswerList,
     Comparison,
     Critique,
-    Opinion,
     PrincipleCritique,
     PrincipleMark,
+    PrincipleVerdict,
     Provenance,
     Score,
 )
-from rlaif.api.service import Busy, Service, Stopped
+from rlaif.api.service import QueueFull, Service, ServiceStopped
 from rlaif.api.setup import (
     JudgeSettings,
     JudgeSetup,
@@ -36,9 +36,9 @@ from rlaif.api.setup import (
 from rlaif.data.layouts import BadRow
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.generation.critique_calls import WRITER, Remark
+from rlaif.generation.critique_calls import WRITER, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE
-from rlaif.generation.pointwise_calls import Point
+from rlaif.generation.pointwise_calls import PointwiseScore
 from rlaif.records import Message, Pair, Preference
 
 Text = str | Sequence[Mapping[str, str]]
@@ -251,7 +251,7 @@ class Judge:
         kind = "all" if together else WRITER if writes else JUDGE
         with self._lock:
             if self._closed:
-                raise Stopped("the judge is closed", hint="Make a new one.")
+                raise ServiceStopped("the judge is closed", hint="Make a new one.")
             if kind not in self._services:
                 own = models if together else {kind: models[kind]}
                 self._services[kind] = Service(own, cache_folder=self._cache_folder)
@@ -268,7 +268,7 @@ class Judge:
                 while row is not None and len(waiting) < OPEN_AT_ONCE:
                     try:
                         waiting.append(submit(row))
-                    except Busy:
+                    except QueueFull:
                         if not waiting:
                             raise
                         break
@@ -292,9 +292,9 @@ def progress_bar(rows: Iterable[Any], unit: str) -> Any:
     return tqdm(total=len(rows) if isinstance(rows, Sized) else None, unit=unit)
 
 
-def collect(answers: Iterable[Answer]) -> Answers[Answer]:
+def collect(answers: Iterable[Answer]) -> AnswerList[Answer]:
     """All answers as a list that a notebook shows as a table."""
-    return Answers(answers)
+    return AnswerList(answers)
 
 
 def _checked(model: Any, values: Mapping[str, Any]) -> Any:
@@ -380,12 +380,12 @@ def _comparison(name: str, found: Preference, provenance: Provenance) -> Compari
         reason=found.reason,
         deciding_tier=found.deciding_tier,
         order_consistency=found.order_consistency,
-        principles=[Opinion.of(score) for score in found.scores],
+        principles=[PrincipleVerdict.of(score) for score in found.scores],
         provenance=provenance,
     )
 
 
-def _score(name: str, point: Point, provenance: Provenance) -> Score:
+def _score(name: str, point: PointwiseScore, provenance: Provenance) -> Score:
     marks = [
         PrincipleMark(
             principle=p.principle,
@@ -402,7 +402,7 @@ def _score(name: str, point: Point, provenance: Provenance) -> Score:
     )
 
 
-def _critique(name: str, remarks: Sequence[Remark], provenance: Provenance) -> Critique:
+def _critique(name: str, remarks: Sequence[CritiqueResult], provenance: Provenance) -> Critique:
     found = [
         PrincipleCritique(
             principle=r.principle,

@@ -14,7 +14,7 @@ import httpx
 
 from rlaif.api.answers import Comparison, Critique, Score
 from rlaif.api.judge import Row, Text, pair_row, progress_bar, single_row
-from rlaif.data.layouts import BadRow, Candidates, read_candidates, read_row
+from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, read_row
 from rlaif.errors import RlaifError
 
 TOKEN_VARIABLE = "RLAIF_TOKEN"
@@ -198,7 +198,7 @@ def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
     return {**_common(read), "response": read.completions[0].messages}
 
 
-def _common(read: Candidates) -> dict[str, Any]:
+def _common(read: PromptCompletions) -> dict[str, Any]:
     return {"prompt": read.prompt, "id": read.id, "tags": sorted(read.tags)}
 
 

@@ -17,32 +17,41 @@ from typing import Any, TypeVar, cast
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.engines.roles import start_engines
 from rlaif.errors import RlaifError
-from rlaif.generation.conversations import Ask, Chain, ChainRunner, Counts, Part, Rows, Told, Worker
+from rlaif.generation.conversations import (
+    Conversation,
+    ConversationCounts,
+    ConversationModel,
+    ConversationRows,
+    ConversationRunner,
+    PartialRows,
+    Query,
+    Reply,
+)
 from rlaif.store.text_cache import TextCache, default_text_cache_path
 from rlaif.store.verdict_cache import VerdictCache, default_cache_path
-from rlaif.util.prefetch import Ahead
+from rlaif.util.prefetch import Prefetcher
 
 Answered = TypeVar("Answered")
-Questions = Generator[list[Ask], list[Told], Answered]
-"""A chain that returns what its asker wants to know."""
+Questions = Generator[list[Query], list[Reply], Answered]
+"""A conversation that returns what its asker wants to know."""
 PRIMED_AHEAD = 64
 
 
-class Busy(RlaifError):
+class QueueFull(RlaifError):
     """Too much is waiting already."""
 
 
-class Stopped(RlaifError):
+class ServiceStopped(RlaifError):
     """The engine has died, or was closed."""
 
 
 class Service:
-    """Runs models and drives the chains that are put to them.
+    """Runs models and drives the conversations that are put to them.
 
     Args:
         models: by role; equal settings share one engine.
         cache_folder: where answers are kept; default: the user's.
-        most_waiting: questions (chains) that may be under way before `submit` refuses.
+        most_waiting: questions (conversations) that may be under way before `submit` refuses.
 
     Raises:
         RlaifError: an engine can't start, or a cache can't be opened.
@@ -60,17 +69,17 @@ class Service:
         self._cache_folder = cache_folder
         self.most_waiting = most_waiting
         self._on_engine = on_engine
-        self._incoming: queue.Queue[Chain | None] = queue.Queue()
+        self._incoming: queue.Queue[Conversation | None] = queue.Queue()
         # Guards what the counters say and whether anything is taken still.
         self._lock = threading.Lock()
-        # Chains render and tokenize; those of one service do so one at a time.
+        # Conversations render and tokenize; those of one service do so one at a time.
         self._rendering = threading.Lock()
         self._open: set[Future[Any]] = set()
         self._closed = False
         self._problem: BaseException | None = None
         self._ready: Future[None] = Future()
         self._engines: list[Engine] = []
-        self.counts = Counts()
+        self.counts = ConversationCounts()
         self._thread = threading.Thread(target=self._work, name="rlaif-judge", daemon=True)
         self._thread.start()
         try:
@@ -81,7 +90,7 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """Chains under way."""
+        """Conversations under way."""
         return len(self._open)
 
     @property
@@ -100,23 +109,25 @@ class Service:
         )
 
     def submit(self, questions: Questions[Answered]) -> Future[Answered]:
-        """Put a chain to the models.
+        """Put a conversation to the models.
 
         Returns:
-            What the chain returns; cancel it, and what it has not asked yet is not asked.
+            What the conversation returns; cancel it, and what it has not asked yet is not asked.
 
         Raises:
-            Busy: `most_waiting` chains are under way.
+            Busy: `most_waiting` conversations are under way.
             Stopped: the service is closed, or its engine has died (then also from the future).
         """
         future: Future[Answered] = Future()
         with self._lock:
             if self._problem is not None:
-                raise Stopped(f"the judge has stopped ({self._problem})", hint="Start it again.")
+                raise ServiceStopped(
+                    f"the judge has stopped ({self._problem})", hint="Start it again."
+                )
             if self._closed:
-                raise Stopped("the judge is closed", hint="Make a new one.")
+                raise ServiceStopped("the judge is closed", hint="Make a new one.")
             if self.most_waiting is not None and len(self._open) >= self.most_waiting:
-                raise Busy(
+                raise QueueFull(
                     f"{len(self._open)} requests are waiting already", hint="Try again later."
                 )
             self._open.add(future)
@@ -136,9 +147,9 @@ class Service:
         with self._lock:
             self._open.discard(future)
 
-    def _answering(self, questions: Questions[Answered], future: Future[Answered]) -> Chain:
-        """The chain as the runner takes it: its result, or its error, goes to the future."""
-        told: list[Told] | None = None
+    def _answering(self, questions: Questions[Answered], future: Future[Answered]) -> Conversation:
+        """The conversation as the runner takes it: its result, or its error, goes to the future."""
+        told: list[Reply] | None = None
         while not future.cancelled():
             try:
                 with self._rendering:
@@ -154,24 +165,24 @@ class Service:
             told = yield asks
         return []
 
-    def _primed(self) -> Iterator[Chain]:
-        """Chains with their first questions ready."""
+    def _primed(self) -> Iterator[Conversation]:
+        """Conversations with their first questions ready."""
         while True:
-            chain = self._incoming.get()
-            if chain is None:
+            conversation = self._incoming.get()
+            if conversation is None:
                 return
             try:
-                asks = next(chain)
+                asks = next(conversation)
             except StopIteration:
                 continue
-            yield _go_on(asks, chain)
+            yield _go_on(asks, conversation)
 
     def _work(self) -> None:
         try:
             with ExitStack() as stack:
                 runner = self._start(stack)
                 self._ready.set_result(None)
-                coming = Ahead(self._primed(), PRIMED_AHEAD)
+                coming = Prefetcher(self._primed(), PRIMED_AHEAD)
                 stack.callback(coming.close)
                 runner.run(coming)
         except BaseException as error:  # told to whoever waits
@@ -181,12 +192,12 @@ class Service:
             with self._lock:
                 self._problem = error
                 left = list(self._open)
-            told = Stopped(f"the judge has stopped ({error})", hint="Start it again.")
+            told = ServiceStopped(f"the judge has stopped ({error})", hint="Start it again.")
             for future in left:
                 with suppress(Exception):
                     future.set_exception(told)
 
-    def _start(self, stack: ExitStack) -> ChainRunner:
+    def _start(self, stack: ExitStack) -> ConversationRunner:
         paths = [default_text_cache_path(), default_cache_path()]
         if self._cache_folder is not None:
             paths = [self._cache_folder / path.name for path in paths]
@@ -194,22 +205,22 @@ class Service:
         verdicts = stack.enter_context(closing(VerdictCache(paths[1])))
         engines = start_engines(self._models, stack, self._on_engine)
         self._engines = list({id(engine): engine for engine in engines.values()}.values())
-        workers = {role: Worker(e.fingerprint, e) for role, e in engines.items()}
-        runner = ChainRunner(workers, texts, verdicts, on_rows=_nothing, ordered=False)
+        workers = {role: ConversationModel(e.fingerprint, e) for role, e in engines.items()}
+        runner = ConversationRunner(workers, texts, verdicts, on_rows=_nothing, ordered=False)
         self.counts = runner.counts
         return runner
 
 
-def _nothing(rows: Rows) -> None:
+def _nothing(rows: ConversationRows) -> None:
     assert not rows
 
 
-def _go_on(asks: list[Ask] | Part, chain: Chain) -> Chain:
-    """The chain from its first questions on."""
+def _go_on(asks: list[Query] | PartialRows, conversation: Conversation) -> Conversation:
+    """The conversation from its first questions on."""
     told = yield asks
     while True:
         try:
-            asks = chain.send(told)
+            asks = conversation.send(told)
         except StopIteration as end:
-            return cast(Rows, end.value)
+            return cast(ConversationRows, end.value)
         told = yield asks

@@ -14,16 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.api.service import Questions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.layouts import BadRow, Candidates, read_candidates, read_row
+from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, read_row
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import can_generate, codec_for, model_fingerprint
 from rlaif.errors import RlaifError
-from rlaif.generation.critique_calls import WRITER, Criticizing, Remark
-from rlaif.generation.judge_calls import JUDGE, Judging
-from rlaif.generation.pointwise_calls import Anchored, Asked, Point, load_pointwise_template
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.generation.critique_calls import WRITER, CritiqueCaller, CritiqueResult
+from rlaif.generation.judge_calls import JUDGE, PairCaller
+from rlaif.generation.pointwise_calls import (
+    AnchoredScorer,
+    DirectScorer,
+    PointwiseScore,
+    load_pointwise_template,
+)
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
-from rlaif.labeling.calibration import Folding, check_fits, load_calibration
+from rlaif.labeling.calibration import Aggregator, check_fits, load_calibration
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
 from rlaif.templates.judge import JudgeTemplate, load_judge_template
@@ -58,7 +63,7 @@ class JudgeSettings(BaseModel):
     )
     critique_tokens: int = Field(default=256, ge=1, description="Longest critique.")
     revision_tokens: int = Field(default=1024, ge=1, description="Longest revision.")
-    fold: FoldSettings = FoldSettings()
+    aggregation: AggregationSettings = AggregationSettings()
     seed: int = 0
 
 
@@ -84,9 +89,9 @@ class JudgeSetup:
 
     settings: JudgeSettings
     constitution: Constitution
-    judging: Judging
-    pointwise: Asked | Anchored
-    criticizing: Criticizing | None
+    judging: PairCaller
+    pointwise: DirectScorer | AnchoredScorer
+    criticizing: CritiqueCaller | None
     stamp: dict[str, str]
 
     def compare(self, row: Mapping[str, object]) -> Questions[Preference]:
@@ -111,7 +116,7 @@ class JudgeSetup:
 
     def score(
         self, row: Mapping[str, object], *, principles: list[str] | None = None
-    ) -> Questions[Point]:
+    ) -> Questions[PointwiseScore]:
         """How well one response follows the constitution.
 
         Args:
@@ -126,15 +131,15 @@ class JudgeSetup:
 
     def score_response(
         self, prompt: list[Message], response: list[Message], principles: list[Principle]
-    ) -> Questions[Point]:
+    ) -> Questions[PointwiseScore]:
         """How well a response follows some principles; an empty one is not scored."""
         if not any(m["content"].strip() for m in response):
-            return Point(None, (), "the response is empty")
+            return PointwiseScore(None, (), "the response is empty")
         return (yield from self.pointwise.score(prompt, response, principles))
 
     def criticize(
         self, row: Mapping[str, object], *, principles: list[str] | None, revise: bool
-    ) -> Questions[list[Remark]]:
+    ) -> Questions[list[CritiqueResult]]:
         """What is wrong with one response, by principle.
 
         Args:
@@ -186,27 +191,27 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
             hint="Use a template without `answer`.",
         )
     codec = codec_for(settings.judge)
-    judging = Judging(
+    judging = PairCaller(
         template=template,
         codec=codec,
-        fold=settings.fold,
+        aggregation=settings.aggregation,
         label_mass_floor=settings.label_mass_floor,
         orders=settings.orders,
         seed=settings.seed,
-        folding=_folding(settings, loaded, template),
+        aggregator=_aggregator(settings, loaded, template),
     )
     assert judging.renderer  # a label that is no token of this judge is known now
-    coverage = settings.fold.min_coverage
-    pointwise: Asked | Anchored = Anchored(judging, coverage)
+    coverage = settings.aggregation.min_coverage
+    pointwise: DirectScorer | AnchoredScorer = AnchoredScorer(judging, coverage)
     if settings.pointwise != ANCHORED:
-        pointwise = Asked(
+        pointwise = DirectScorer(
             load_pointwise_template(settings.pointwise), codec, settings.label_mass_floor, coverage
         )
     pointwise.check()
     criticizing = None
     writer = settings.writer or settings.judge
     if can_generate(writer):
-        criticizing = Criticizing(
+        criticizing = CritiqueCaller(
             load_writer_templates(settings.templates),
             codec if writer == settings.judge else codec_for(writer),
             (settings.critique_tokens, settings.revision_tokens),
@@ -228,16 +233,16 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
     )
 
 
-def _folding(
+def _aggregator(
     settings: JudgeSettings, constitution: Constitution, template: JudgeTemplate
-) -> Folding:
+) -> Aggregator:
     """Calibrated where a calibration is given.
 
     Raises:
         RlaifError: it was fitted for something else.
     """
     if settings.calibration is None:
-        return Folding(settings.fold)
+        return Aggregator(settings.aggregation)
     found = load_calibration(settings.calibration)
     config = {
         "judge": {
@@ -250,7 +255,7 @@ def _folding(
             "hash": constitution.hash,
         },
         "template": {"hash": template.hash},
-        "fold": settings.fold.model_dump(mode="json"),
+        "aggregation": settings.aggregation.model_dump(mode="json"),
         "orders": settings.orders,
         "principles": "all",
         "stop": "never",
@@ -259,7 +264,7 @@ def _folding(
         "reasoning_samples": LabelSettings.model_fields["reasoning_samples"].default,
     }
     check_fits(found, config, settings.calibration)
-    return Folding(settings.fold, found)
+    return Aggregator(settings.aggregation, found)
 
 
 def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:
@@ -267,7 +272,7 @@ def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:
     return {JUDGE: settings.judge, WRITER: settings.writer or settings.judge}
 
 
-def _single(row: Mapping[str, object]) -> Candidates:
+def _single(row: Mapping[str, object]) -> PromptCompletions:
     read = read_candidates(row)
     if len(read.completions) != 1:
         raise BadRow(f"{len(read.completions)} responses in place of one")

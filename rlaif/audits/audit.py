@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.audits.checks import MEND, Check, decide, exact
-from rlaif.audits.halves import sampled
+from rlaif.audits.checks import FIXES, AuditCheck, decide, exact
+from rlaif.audits.half_sampling import sampled
 from rlaif.audits.measures import (
     LEAST_TEXTS,
     Found,
@@ -27,7 +27,7 @@ from rlaif.audits.thresholds import Thresholds
 from rlaif.data.languages import language_of
 from rlaif.data.slices import slice_values
 from rlaif.errors import RlaifError
-from rlaif.evaluation.bias.findings import Finding
+from rlaif.evaluation.bias.findings import BiasFinding
 from rlaif.evaluation.bias.report import bias_report
 from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
@@ -37,7 +37,7 @@ Embedder = Callable[[Sequence[str]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Extras:
+class AuditExtras:
     """What an audit looks at if it is told to.
 
     Attributes:
@@ -66,7 +66,7 @@ class AuditReport:
             data and of the reference.
         biases: of the judge.
         notes: what could not be measured, and why.
-        tripped: what is wrong, one sentence each, and what would mend it.
+        tripped: what is wrong, one sentence each, and what would fix it.
     """
 
     rows: int
@@ -74,9 +74,9 @@ class AuditReport:
     reference_rows: int
     human_share: float | None
     depth: int
-    checks: list[Check] = field(default_factory=list)
+    checks: list[AuditCheck] = field(default_factory=list)
     by_slice: list[dict[str, Any]] = field(default_factory=list)
-    biases: list[Finding] = field(default_factory=list)
+    biases: list[BiasFinding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tripped: list[dict[str, str]] = field(default_factory=list)
 
@@ -91,27 +91,27 @@ class AuditReport:
         return [item["what"] for item in self.tripped]
 
     @property
-    def mends(self) -> list[str]:
-        """What would mend it, without repetition."""
-        return list(dict.fromkeys(item["mend"] for item in self.tripped))
+    def fixes(self) -> list[str]:
+        """What would fix it, without repetition."""
+        return list(dict.fromkeys(item["fix"] for item in self.tripped))
 
     def trip(self, what: str, group: str) -> None:
         """Add a reason to stop."""
-        self.tripped.append({"what": what, "group": group, "mend": MEND[group]})
+        self.tripped.append({"what": what, "group": group, "fix": FIXES[group]})
 
 
 def audit(
     data: Sequence[AuditRow],
     reference: Sequence[AuditRow] | None,
     limits: Thresholds,
-    extras: Extras | None = None,
+    extras: AuditExtras | None = None,
 ) -> AuditReport:
     """Measure `data`, against `reference` if there is one.
 
     Raises:
         RlaifError: a scorer gives other than one number a text.
     """
-    extras = extras or Extras()
+    extras = extras or AuditExtras()
     texts = sum(len(row.texts) for row in data)
     report = AuditReport(
         rows=len(data),
@@ -184,7 +184,7 @@ def _unmeasured(
     found: Found,
     data: Sequence[AuditRow],
     reference: Sequence[AuditRow],
-    extras: Extras,
+    extras: AuditExtras,
 ) -> None:
     """Note what was asked for, or is usual, and could not be measured."""
     names = {check.name for check, _ in found}
@@ -228,7 +228,7 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
         # A row that is left out for its length must not stop what was mixed as a tenth.
         slack = min(1.0 / max(report.rows, 1), 0.1 * wanted)
         check = exact(
-            Check(
+            AuditCheck(
                 name="rows of people",
                 group="origin",
                 value=share,
@@ -314,7 +314,7 @@ def _by_slice(
     return found
 
 
-def _attributes_alone(rows: Sequence[AuditRow], extras: Extras) -> list[dict[str, Any]]:
+def _attributes_alone(rows: Sequence[AuditRow], extras: AuditExtras) -> list[dict[str, Any]]:
     scores: dict[str, tuple[list[float], list[float]]] = {
         name: (_scored(rows, scorer, name), []) for name, scorer in extras.attributes.items()
     }

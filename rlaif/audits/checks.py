@@ -1,4 +1,4 @@
-"""What an audit finds: each check with its interval, its limit, and what would mend it."""
+"""What an audit finds: each check with its interval, its limit, and what would fix it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.05
-MEND = {
+FIXES = {
     "diversity": "mix in data of people (`rlaif mix`), sample from an earlier model or at a higher "
     "temperature, or draw prompts that differ more",
     "tail": "mix in data of people, which has the rare words, and hold slices by quota "
@@ -25,7 +25,7 @@ MEND = {
 
 
 @dataclass(frozen=True)
-class Check:
+class AuditCheck:
     """One comparison with its limit.
 
     Attributes:
@@ -74,7 +74,7 @@ def _plain(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScaledEstimate:
     """A value on a scale on which it is about normal, and how to get it back.
 
     Attributes:
@@ -93,7 +93,7 @@ class Estimate:
         return math.exp(found) if self.log else found
 
 
-def held(check: Check, estimate: Estimate) -> tuple[Check, Estimate]:
+def held(check: AuditCheck, estimate: ScaledEstimate) -> tuple[AuditCheck, ScaledEstimate]:
     """A check with its interval; `decide` says whether it trips."""
     value, low, high = (estimate.at(z) for z in (0.0, -1.96, 1.96))
     if check.unit.startswith("share of the rows") and "more than" not in check.unit:
@@ -103,7 +103,7 @@ def held(check: Check, estimate: Estimate) -> tuple[Check, Estimate]:
     return replace(check, value=value, low=low, high=high), estimate
 
 
-def decide(found: Sequence[tuple[Check, Estimate]]) -> list[Check]:
+def decide(found: Sequence[tuple[AuditCheck, ScaledEstimate]]) -> list[AuditCheck]:
     """Checks that trip: their limit is crossed by more than chance explains.
 
     Each is tested on its own side of its limit at `ALPHA` over the number of tests (Bonferroni), so
@@ -132,7 +132,7 @@ def decide(found: Sequence[tuple[Check, Estimate]]) -> list[Check]:
     return decided
 
 
-def exact(check: Check, slack: float = 1e-9) -> Check:
+def exact(check: AuditCheck, slack: float = 1e-9) -> AuditCheck:
     """A check of a number that is counted and not estimated, with what rounding may take."""
     assert check.limit is not None
     over = check.limit - check.value if check.least else check.value - check.limit
@@ -140,7 +140,7 @@ def exact(check: Check, slack: float = 1e-9) -> Check:
     return replace(check, low=check.value, high=check.value, certain=check.value, tripped=crossed)
 
 
-def share_ratio(hits: int, total: int, others: int, of: int, limit: float) -> Estimate:
+def share_ratio(hits: int, total: int, others: int, of: int, limit: float) -> ScaledEstimate:
     """The ratio of two shares on the log scale (Katz et al. 1978, with half a count added), and an
     exact test of whether it is `limit` or more.
 
@@ -151,26 +151,26 @@ def share_ratio(hits: int, total: int, others: int, of: int, limit: float) -> Es
     p = float(stats.binom.cdf(hits, hits + others, rate))
     one, two = (hits + 0.5) / (total + 0.5), (others + 0.5) / (of + 0.5)
     variance = 1 / (hits + 0.5) - 1 / (total + 0.5) + 1 / (others + 0.5) - 1 / (of + 0.5)
-    return Estimate(math.log(one / two), math.sqrt(max(variance, 0.0)), True, p)
+    return ScaledEstimate(math.log(one / two), math.sqrt(max(variance, 0.0)), True, p)
 
 
-def share_difference(hits: int, total: int, others: int, of: int) -> Estimate:
+def share_difference(hits: int, total: int, others: int, of: int) -> ScaledEstimate:
     """The difference of two shares (Agresti and Caffo 2000: a success and a failure added)."""
     one, two = (hits + 1) / (total + 2), (others + 1) / (of + 2)
     variance = one * (1 - one) / (total + 2) + two * (1 - two) / (of + 2)
-    return Estimate(one - two, math.sqrt(variance), False)
+    return ScaledEstimate(one - two, math.sqrt(variance), False)
 
 
-def one_share(hits: int, total: int) -> Estimate:
+def one_share(hits: int, total: int) -> ScaledEstimate:
     """A share (Agresti and Coull 1998: two successes and two failures added for the error)."""
     near = (hits + 2) / (total + 4)
     value = hits / total if total else 0.0
-    return Estimate(value, math.sqrt(near * (1 - near) / (total + 4)), False)
+    return ScaledEstimate(value, math.sqrt(near * (1 - near) / (total + 4)), False)
 
 
 def standardised(
     data: Sequence[float], reference: Sequence[float], whole: Sequence[float] | None = None
-) -> Estimate | None:
+) -> ScaledEstimate | None:
     """Difference of means in standard deviations of the reference; None where they are too few or
     the reference does not vary and neither does the data.
 
@@ -191,4 +191,4 @@ def standardised(
     error = math.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs)) / spread
     # The spread is estimated too (Hedges and Olkin 1985).
     error = math.sqrt(error**2 + difference**2 / (2 * (len(theirs) - 1)))
-    return Estimate(difference, error, False)
+    return ScaledEstimate(difference, error, False)

@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif.audits.checks import (
-    Check,
-    Estimate,
+    AuditCheck,
+    ScaledEstimate,
     held,
     one_share,
     share_difference,
     share_ratio,
     standardised,
 )
-from rlaif.audits.halves import compare, sampled
+from rlaif.audits.half_sampling import compare, sampled
 from rlaif.audits.rows import AuditRow
 from rlaif.audits.thresholds import Thresholds
 from rlaif.data.languages import language_of
 from rlaif.data.slices import slice_values
 from rlaif.evaluation.bias.style import measure_style
 from rlaif.text.diversity import diversity, matched
-from rlaif.text.near_duplicates import Fields, near_duplicates
+from rlaif.text.near_duplicates import TextFields, near_duplicates
 from rlaif.text.novelty import words
 from rlaif.text.tails import kept, tail
 
-Found = list[tuple[Check, Estimate]]
+Found = list[tuple[AuditCheck, ScaledEstimate]]
 LEAST_TEXTS = 20
 NEAR = 0.9
 LEAST_SLICE = 10
@@ -109,7 +109,7 @@ def losses(
     for name, c in compared.items():
         rare = name in TAILS
         limit = limits.tail_floor if rare else limits.floor
-        check = Check(
+        check = AuditCheck(
             name=name,
             group="tail" if rare else "diversity",
             value=0,
@@ -119,7 +119,7 @@ def losses(
             reference=c.reference,
             limit=limit,
         )
-        made.append(held(check, Estimate(c.ratio, c.error, False)))
+        made.append(held(check, ScaledEstimate(c.ratio, c.error, False)))
     return made
 
 
@@ -161,8 +161,10 @@ def repeats(
     found: Found = []
     # Answers alone may well be alike; rows that ask and answer the same are duplicates.
     some = sampled(data, limits.seed, MOST_COMPARED)
-    ours = len(near_duplicates([Fields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR))
-    check = Check(
+    ours = len(
+        near_duplicates([TextFields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR)
+    )
+    check = AuditCheck(
         name="the share of rows that repeat another",
         group="duplicates",
         value=0,
@@ -180,7 +182,7 @@ def repeats(
         there = sampled(reference, limits.seed + 1, MOST_COMPARED)
         count = min(len(some), len(there))
         mine, others = (_repeated(side, count, limits.seed) for side in (some, there))
-        check = Check(
+        check = AuditCheck(
             name="the share of near-duplicates",
             group="duplicates",
             value=0,
@@ -197,7 +199,7 @@ def repeats(
         said = [" ".join(row.texts[0].split()) for row in some]
         long = [text for text in said if len(text.split()) >= LEAST_WORDS]
         again = len(long) - len(set(long))
-        check = Check(
+        check = AuditCheck(
             name="the share of rows that answer as another does",
             group="duplicates",
             value=0,
@@ -218,7 +220,7 @@ def _repeated(rows: Sequence[AuditRow], count: int, seed: int) -> int:
     """Texts that are near-duplicates of another row's: one drawn of each of `count` rows."""
     rng = random.Random(seed)
     drawn = rng.sample(list(rows), count)
-    return len(near_duplicates([Fields("", rng.choice(row.texts)) for row in drawn], NEAR))
+    return len(near_duplicates([TextFields("", rng.choice(row.texts)) for row in drawn], NEAR))
 
 
 def _said_most(
@@ -240,7 +242,7 @@ def _said_most(
         unit = "share of the rows, by weight, more than in the reference"
     elif len(text.split()) < LEAST_WORDS:
         limit = MOST_SHORT
-    check = Check(
+    check = AuditCheck(
         name="the text that is said most",
         group="duplicates",
         value=0,
@@ -279,7 +281,7 @@ def drifts(
         estimate = standardised(ours, theirs)
         if estimate is None:
             continue
-        check = Check(
+        check = AuditCheck(
             name=name,
             group="drift",
             value=0,
@@ -292,7 +294,7 @@ def drifts(
             unit="standard deviations of the reference",
         )
         if estimate.value < 0:
-            check = Check(**{**vars(check), "limit": -limits.drift})
+            check = AuditCheck(**{**vars(check), "limit": -limits.drift})
         found.append(held(check, estimate))
     return found
 
@@ -320,7 +322,7 @@ def drifts_by_slice(
         if estimate is None:
             continue
         least = estimate.value < 0
-        check = Check(
+        check = AuditCheck(
             name=f"{name} in {slice_}",
             group="drift",
             value=0,
@@ -381,7 +383,7 @@ def slices(
             if there < LEAST_SLICE or there == len(reference) == theirs.total():
                 continue
             here = ours[value]
-            check = Check(
+            check = AuditCheck(
                 name=f"slice {kind}:{value}",
                 group="slices",
                 value=0,
@@ -413,9 +415,9 @@ def perplexities(ours: Sequence[float], theirs: Sequence[float], limits: Thresho
     if min(len(one), len(two)) < 2:
         return []
     error = float(np.sqrt(one.var(ddof=1) / len(one) + two.var(ddof=1) / len(two)))
-    estimate = Estimate(float(one.mean() - two.mean()), error, True)
+    estimate = ScaledEstimate(float(one.mean() - two.mean()), error, True)
     low = estimate.value < 0
-    check = Check(
+    check = AuditCheck(
         name="perplexity",
         group="perplexity",
         value=0,

@@ -16,7 +16,7 @@ from rlaif.errors import RlaifError
 BATCH, MOST_TOKENS = 16, 512
 
 
-class Reader:
+class ScoringModel:
     """A model with its tokenizer.
 
     Args:
@@ -61,7 +61,7 @@ class Reader:
             yield places, encoded.to(self.device)
 
 
-class Perplexity(Reader):
+class Perplexity(ScoringModel):
     """Mean negative log-likelihood of texts under a language model, in nats a token.
 
     The first token is only read; a text of one token has NaN.
@@ -86,7 +86,7 @@ class Perplexity(Reader):
         return found
 
 
-class Embeddings(Reader):
+class Embeddings(ScoringModel):
     """Unit vectors of texts: the mean of a model's last hidden states."""
 
     def __init__(self, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rlaif.data.layouts import (
     BadRow,
-    Candidates,
+    PromptCompletions,
     ranked,
     read_candidates,
     read_prompt,
@@ -145,7 +145,9 @@ def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] |
     return found, other
 
 
-def _origin(read: Candidates, evidence: Mapping[str, Any], origins: list[Any]) -> tuple[str, int]:
+def _origin(
+    read: PromptCompletions, evidence: Mapping[str, Any], origins: list[Any]
+) -> tuple[str, int]:
     depths = [o.depth for o in (*origins, read.prompt_origin)]
     stated = evidence.get("depth")
     depths += [stated] if isinstance(stated, int) else []

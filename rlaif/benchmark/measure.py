@@ -33,7 +33,7 @@ class WatchedEngine:
 
     Attributes:
         asking: seconds spent getting requests: planning, as far as it was not done ahead.
-        telling: seconds spent by the caller on results: folding and storing.
+        telling: seconds spent by the caller on results: aggregation and storing.
         known: what its prefix cache holds, over several runs.
     """
 

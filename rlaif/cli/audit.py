@@ -79,7 +79,7 @@ def command(
 ) -> None:
     """Measure whether data has lost what people's text has: diversity, tails, slices, tone."""
     quiet_libraries()
-    from rlaif.audits.audit import Extras, audit
+    from rlaif.audits.audit import AuditExtras, audit
     from rlaif.audits.rows import read_audited
     from rlaif.cli.common.model_flags import assignments
     from rlaif.reporting.audit_page import write_audit
@@ -105,7 +105,7 @@ def command(
                 models["perplexity" if kind is Perplexity else "embed"] = kind(name)
     run = Path(data)
     labeled = (run / "verdicts.jsonl").exists() and is_complete(run)
-    extras = Extras(columns, scorers, run=run if labeled else None, **models)
+    extras = AuditExtras(columns, scorers, run=run if labeled else None, **models)
     report = audit(rows, reference, limits, extras)
     facts = {
         "data": data,
@@ -127,7 +127,7 @@ def command(
         if out:
             click.echo(f"\npage: {Path(out) / 'audit.html'}")
     if report.tripped:
-        raise AuditTripped(report.sentences, report.mends)
+        raise AuditTripped(report.sentences, report.fixes)
     if not as_json:
         sys.stdout.flush()
 
@@ -137,10 +137,10 @@ class AuditTripped(RlaifError):
 
     exit_code = 1
 
-    def __init__(self, sentences: list[str], mends: list[str]) -> None:
-        mend = "; ".join(mends)
+    def __init__(self, sentences: list[str], fixes: list[str]) -> None:
+        fix = "; ".join(fixes)
         super().__init__(
             f"{len(sentences)} threshold{'s are' if len(sentences) > 1 else ' is'} crossed: "
             + "; ".join(sentences),
-            hint=f"{mend[0].upper()}{mend[1:]}.",
+            hint=f"{fix[0].upper()}{fix[1:]}.",
         )

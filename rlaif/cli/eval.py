@@ -15,7 +15,7 @@ from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
 from rlaif.cli.label import Screens
 from rlaif.errors import RlaifError
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 
 MOST_PARTS = 40
@@ -81,9 +81,9 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
 @click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
 @settings_options(
     LabelSettings,
-    skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt", "principles"}),
+    skip=frozenset({"judge", "aggregation", "pairs", "pairs_per_prompt", "principles"}),
 )
-@settings_options(FoldSettings)
+@settings_options(AggregationSettings)
 @engine_flags
 def command(
     labeled: str,
@@ -113,13 +113,13 @@ def command(
     from rlaif.data.sources import open_source
     from rlaif.evaluation.bias.variants import load_attacks
     from rlaif.evaluation.labeled import write_pairs
-    from rlaif.evaluation.run import Candidate, evaluate
+    from rlaif.evaluation.run import JudgeUnderTest, evaluate
     from rlaif.reporting.evaluation_page import as_data, write_evaluation
 
     limit = flags.pop("limit", None)
     mapping = column_map(maps)
     candidates = [
-        Candidate(constitution, judge_settings(judge, config, flags)[0])
+        JudgeUnderTest(constitution, judge_settings(judge, config, flags)[0])
         for judge in (judges or ("demo",))
         for constitution in constitutions
     ]

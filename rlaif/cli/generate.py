@@ -20,7 +20,12 @@ from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.candidates import (
+    GenerateSettings,
+    SamplingSettings,
+    Teacher,
+    prepare_generate,
+)
 
 _EXAMPLES = """
 \b
@@ -65,7 +70,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
 )
 @writing_flags
 @licenses_flag
-@settings_options(Sampling, skip=frozenset({"n"}))
+@settings_options(SamplingSettings, skip=frozenset({"n"}))
 @settings_options(GenerateSettings)
 @engine_flags
 def command(
@@ -92,15 +97,15 @@ def command(
     synthetic generations deep it is.
     """
     quiet_libraries()
-    names = (GenerateSettings, Sampling, EngineSettings)
+    names = (GenerateSettings, SamplingSettings, EngineSettings)
     values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
     settings = build(GenerateSettings, values, places)
     teachers = []
     for text in models:
         name = text.partition(",")[0]
         shown = "demo-policy" + text.removeprefix(name) if name == "demo" else text
-        engine, sampling = model_with_settings(shown, values, Sampling)
-        assert isinstance(sampling, Sampling)
+        engine, sampling = model_with_settings(shown, values, SamplingSettings)
+        assert isinstance(sampling, SamplingSettings)
         teachers.append(Teacher(engine, sampling))
     from rlaif.generation.runner import run_writing, survey
 

@@ -68,7 +68,7 @@ def command(
         for reason in report.sentences:
             note(f"overridden ({override}): {reason}")
     elif report.tripped:
-        raise GuardTripped("; ".join(report.sentences), report.mends)
+        raise GuardTripped("; ".join(report.sentences), report.fixes)
 
 
 class GuardTripped(RlaifError):
@@ -76,10 +76,9 @@ class GuardTripped(RlaifError):
 
     exit_code = 3
 
-    def __init__(self, reasons: str, mends: list[str]) -> None:
-        mend = "; ".join(mends)
+    def __init__(self, reasons: str, fixes: list[str]) -> None:
+        fix = "; ".join(fixes)
         super().__init__(
             f"the guard tripped: {reasons}",
-            hint=f"{mend[0].upper()}{mend[1:]}; or change the setting, or give "
-            '--override "REASON".',
+            hint=f'{fix[0].upper()}{fix[1:]}; or change the setting, or give --override "REASON".',
         )

@@ -17,7 +17,7 @@ from rlaif.cli.common.output import note, percent, print_json, progress_bar, qui
 from rlaif.data.layouts import FIELDS
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.cost import HUMAN_PRICE, Prices
 
@@ -110,8 +110,10 @@ again after a stop: it goes on where it stopped.
 @click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @licenses_flag
-@settings_options(LabelSettings, skip=frozenset({"judge", "fold", "pairs", "pairs_per_prompt"}))
-@settings_options(FoldSettings)
+@settings_options(
+    LabelSettings, skip=frozenset({"judge", "aggregation", "pairs", "pairs_per_prompt"})
+)
+@settings_options(AggregationSettings)
 @engine_flags
 def command(
     data: str,
@@ -207,9 +209,11 @@ def _label_by_panel(
     from rlaif.data.sources import open_source
     from rlaif.labeling.estimate import estimate
     from rlaif.labeling.job import prepare, with_engine
-    from rlaif.labeling.panel import Member, Panel, run_panel
+    from rlaif.labeling.panel import Panel, PanelMember, run_panel
 
-    members = [Member(with_engine(m.settings, out, cache_path), m.weight) for m in panel.members]
+    members = [
+        PanelMember(with_engine(m.settings, out, cache_path), m.weight) for m in panel.members
+    ]
     panel = Panel(members, panel.mode, panel.escalate_below)
     if dry_run:
         found = {
@@ -428,7 +432,11 @@ def print_summary(summary: Any) -> None:
         ("abstained", tally.abstained),
         ("verdicts", tally.verdicts),
         ("invalid verdicts", tally.invalid_verdicts),
-        *([("hostile completions", f"{tally.hostile} pairs")] if tally.hostile else []),
+        *(
+            [("suspected prompt injection", f"{tally.prompt_injection} pairs")]
+            if tally.prompt_injection
+            else []
+        ),
         *_spared(manifest.get("stopping")),
         *_asked(last),
         ("seconds", f"{manifest['seconds']:.1f}"),

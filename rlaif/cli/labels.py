@@ -77,10 +77,10 @@ def export_command(
     from rlaif.review.labels import combine, first_said
     from rlaif.runs.directory import write_atomically
 
-    with closing(_desk(run)) as desk:
-        tasks = [t for t in desk.tasks() if t.audit or not audit_only]
-        said = first_said(desk.decisions(undone=True))
-        labels = combine(tasks, said, certainty=certainty, expert=desk.fact("expert"))
+    with closing(_store(run)) as store:
+        tasks = [t for t in store.tasks() if t.audit or not audit_only]
+        said = first_said(store.decisions(undone=True))
+        labels = combine(tasks, said, certainty=certainty, expert=store.fact("expert"))
     if form in ("jsonl", "csv") and not labels and not queue:
         raise RlaifError(
             f"nobody has labeled a pair of {run!r} yet",
@@ -125,13 +125,13 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
     export. A label that is there already is not added again; one that was changed needs `reviewer`,
     in the file or as --reviewer.
     """
-    from rlaif.review.desk import first_shown
     from rlaif.review.exchange import name_of, read_labels, same_as
+    from rlaif.review.store import first_shown
 
-    with closing(_desk(run)) as desk:
-        known = {d.reviewer for d in desk.decisions()}
+    with closing(_store(run)) as store:
+        known = {d.reviewer for d in store.decisions()}
         found = read_labels(Path(file), form, reviewer=reviewer, known=known)  # type: ignore[arg-type]
-        tasks = {name_of(task): task for task in desk.tasks()}
+        tasks = {name_of(task): task for task in store.tasks()}
         ours = form in ("jsonl", "csv")  # other tools show `a` first
         added = same = 0
         unknown = []
@@ -140,11 +140,11 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
             if task is None:
                 unknown.append(said.name)
                 continue
-            before = desk.decision(task.number, said.reviewer)
+            before = store.decision(task.number, said.reviewer)
             if before is not None and same_as(before, said):
                 same += 1
                 continue
-            desk.decide(
+            store.decide(
                 task.number,
                 said.reviewer,
                 said.verdict,
@@ -273,9 +273,9 @@ def reviewers_command(
             hint="A score means something only beside those of texts that people wrote.",
         )
     texts = _lines(human_texts) if human_texts else []
-    with closing(_desk(run)) as desk:
-        tasks, expert = list(desk.tasks()), desk.fact("expert")
-        decisions = desk.decisions(undone=True)
+    with closing(_store(run)) as store:
+        tasks, expert = list(store.tasks()), store.fact("expert")
+        decisions = store.decisions(undone=True)
     score = _checked_detector(detector) if detector else None
     found = report_reviewers(tasks, decisions, expert=expert, detector=score, human_texts=texts)
     if not found:
@@ -385,7 +385,7 @@ def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
 
 def refresh_review(run: str) -> None:
     """Write what people said so far of a run beside it, where it was reviewed."""
-    from rlaif.review.desk import DESK
+    from rlaif.review.store import DESK
     from rlaif.runs.directory import REVIEW, write_atomically
 
     if (Path(run) / DESK).exists():
@@ -397,10 +397,10 @@ def _found(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]
     """What people said of each pair, and of the run."""
     from rlaif.review.labels import combine, review_facts
 
-    with closing(_desk(run)) as desk:
-        tasks, last, ever = list(desk.tasks()), desk.decisions(), desk.decisions(undone=True)
-        total = int(desk.fact("total") or len(tasks))
-        expert = desk.fact("expert")
+    with closing(_store(run)) as store:
+        tasks, last, ever = list(store.tasks()), store.decisions(), store.decisions(undone=True)
+        total = int(store.fact("total") or len(tasks))
+        expert = store.fact("expert")
     labels = combine(tasks, last, certainty=certainty, expert=expert)
     facts = review_facts(tasks, ever, total, certainty=certainty, expert=expert)
     if not facts["labels"]:
@@ -408,10 +408,10 @@ def _found(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]
     return labels, facts
 
 
-def _desk(run: str) -> Any:
-    from rlaif.review.desk import DESK, Desk
+def _store(run: str) -> Any:
+    from rlaif.review.store import DESK, ReviewStore
 
     path = Path(run) / DESK
     if not path.exists():
         raise RlaifError(f"run {run!r} has no review", hint="Begin one with `rlaif review RUN`.")
-    return Desk(path)
+    return ReviewStore(path)

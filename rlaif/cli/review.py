@@ -120,21 +120,21 @@ def command(
             f"the page needs the package {error.name!r}, which is not installed",
             hint="Install it: pip install 'rlaif[review]'.",
         ) from None
-    from rlaif.review.start import open_desk, questions, reasonings
+    from rlaif.review.start import open_store, questions, reasonings
 
     token = token or os.environ.get("RLAIF_TOKEN") or None
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(18)
     bound = listen(host, port)
-    opened = open_desk(folder, budget, audit_share=audit_share, overlap=overlap, seed=seed)
-    with closing(opened.desk) as desk:
+    opened = open_store(folder, budget, audit_share=audit_share, overlap=overlap, seed=seed)
+    with closing(opened.store) as store:
         if gold_by:
-            planted = desk.plant(gold_by, gold_share)
+            planted = store.plant(gold_by, gold_share)
             note(f"{planted} pairs that {gold_by!r} decided are planted")
-        tasks = list(desk.tasks())
+        tasks = list(store.tasks())
         note(f"{len(tasks)} pairs are in the queue, {opened.new} of them new")
         note(_words(opened.plan.wrong, opened.plan.wrong_at_random, len(opened.plan.queue)))
-        review = Review(desk, folder.name, questions(folder), reasonings(folder, tasks))
+        review = Review(store, folder.name, questions(folder), reasonings(folder, tasks))
         app = build_review(review, hosts=frozenset({host, *hosts}), token=token)
         shown = host if host not in ("0.0.0.0", "::") else next(iter(hosts), "THIS-MACHINE")
         query = f"/?token={quote(token, safe='')}" if token else ""
@@ -154,14 +154,14 @@ def _words(wrong: float, at_random: float, pairs: int) -> str:
 
 
 def _expect(folder: Path, budget: int, audit_share: float, seed: int, as_json: bool) -> None:
-    from rlaif.review.desk import DESK, Desk
     from rlaif.review.start import plan_review
+    from rlaif.review.store import DESK, ReviewStore
 
     plan = plan_review(folder, budget, audit_share=audit_share, seed=seed)
     seconds = SECONDS_A_PAIR
     if (folder / DESK).exists():
-        with closing(Desk(folder / DESK)) as desk:
-            taken = [d.seconds for d in desk.decisions() if d.seconds > 0]
+        with closing(ReviewStore(folder / DESK)) as store:
+            taken = [d.seconds for d in store.decisions() if d.seconds > 0]
         seconds = median(taken) if len(taken) >= 10 else seconds
     pairs = len(plan.queue)
     audits = sum(q.audit for q in plan.queue)

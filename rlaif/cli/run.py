@@ -90,7 +90,7 @@ def _commands() -> dict[str, Any]:
     """What each command that a step can run takes, by its own declaration."""
     from rlaif.cli.main import cli
     from rlaif.recipes.load import OUTPUTS
-    from rlaif.recipes.plan import Options
+    from rlaif.recipes.plan import CommandOptions
 
     found = {}
     context = click.Context(cli, info_name="rlaif")
@@ -114,5 +114,5 @@ def _commands() -> dict[str, Any]:
                 switches[key] = (long, off[0] if off else "")
             else:
                 flags[key] = long
-        found[name] = Options(flags, switches, has_out)
+        found[name] = CommandOptions(flags, switches, has_out)
     return found

@@ -14,7 +14,7 @@ from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.util.network import check_binding, listen
 
 _EXAMPLES = """
@@ -82,8 +82,8 @@ or Ctrl-C stops taking requests and finishes those that were taken.
 @click.option("--access-log", is_flag=True, help="Log a line per request (never its content).")
 @click.option("--cache-folder", metavar="DIR", help="Of answers. [default: the user's]")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "fold"}))
-@settings_options(FoldSettings)
+@settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "aggregation"}))
+@settings_options(AggregationSettings)
 @engine_flags
 def command(
     constitutions: tuple[str, ...],
@@ -117,11 +117,11 @@ def command(
         ) from None
     token = token or os.environ.get("RLAIF_TOKEN") or None
     check_binding(host, token)
-    names = (JudgeSettings, FoldSettings, EngineSettings)
-    hidden = frozenset({"model", "judge", "writer", "fold"})
+    names = (JudgeSettings, AggregationSettings, EngineSettings)
+    hidden = frozenset({"model", "judge", "writer", "aggregation"})
     values, places = merge_settings(spread(flags), config, names, hidden=hidden)
     engine = build(EngineSettings, {**values, "model": judge}, places)
-    values["fold"] = build(FoldSettings, values, places)
+    values["aggregation"] = build(AggregationSettings, values, places)
     if writer:
         values["writer"] = engine.model_copy(update={"model": writer})
     settings = build(JudgeSettings, with_defaults(values, engine), places)

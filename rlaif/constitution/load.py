@@ -31,7 +31,7 @@ class LoadedConstitution:
 
 
 @dataclass
-class _Draft:
+class _MergedDraft:
     """Merged but not yet validated: each principle's raw fields and where each stood.
 
     Attributes:
@@ -63,9 +63,9 @@ class _Loader:
     def __init__(self, path: Path) -> None:
         self._root = path.resolve().parent
         self._open: list[Path] = []
-        self._done: dict[Path, _Draft] = {}
+        self._done: dict[Path, _MergedDraft] = {}
 
-    def merge(self, path: Path) -> _Draft:
+    def merge(self, path: Path) -> _MergedDraft:
         key = path.resolve()
         if key in self._done:
             return self._done[key]
@@ -77,7 +77,7 @@ class _Loader:
                 hint="`rlaif init` writes a starter.",
                 place=tree.places[()],
             )
-        draft = _Draft(head={k: v for k, v in tree.value.items() if k != "principles"})
+        draft = _MergedDraft(head={k: v for k, v in tree.value.items() if k != "principles"})
         head = {p: at for p, at in tree.places.items() if p[:1] != ("principles",) or len(p) == 1}
         keys = {_key(p): at for p, at in tree.keys.items() if p[:1] != ("principles",)}
         draft.places |= head | keys
@@ -156,7 +156,7 @@ def _key(path: YamlPath) -> YamlPath:
     return (*path[:-1], f"\0{path[-1]}") if path else path
 
 
-def _drop(draft: _Draft, tree: YamlTree) -> None:
+def _drop(draft: _MergedDraft, tree: YamlTree) -> None:
     assert isinstance(tree.value, dict)
     names = tree.value.get("drop", [])
     for i, name in enumerate(names if isinstance(names, list) else []):
@@ -173,7 +173,7 @@ def _drop(draft: _Draft, tree: YamlTree) -> None:
         del draft.principle_places[name]
 
 
-def _add_own(draft: _Draft, tree: YamlTree) -> None:
+def _add_own(draft: _MergedDraft, tree: YamlTree) -> None:
     assert isinstance(tree.value, dict)
     own = tree.value.get("principles", [] if draft.principles else None)
     here = tree.places.get(("principles",), tree.places[()])
@@ -235,7 +235,7 @@ def _by_principle(tree: YamlTree) -> dict[int, dict[YamlPath, Place]]:
     return found
 
 
-def _validate(draft: _Draft, path: Path) -> LoadedConstitution:
+def _validate(draft: _MergedDraft, path: Path) -> LoadedConstitution:
     raw = {**draft.head, "principles": list(draft.principles.values())}
     places = dict(draft.places)
     for i, marks in enumerate(draft.principle_places[name] for name in draft.principles):
@@ -317,7 +317,7 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
     """The keys allowed at a place in the document."""
     model: type[BaseModel] = Constitution
     if "examples" in loc:
-        model = schemas.Turn if "prompt" in loc else schemas.Example
+        model = schemas.ExampleTurn if "prompt" in loc else schemas.Example
     elif "check" in loc:
         kinds: dict[object, type[BaseModel]] = {
             "regex": schemas.RegexCheck,

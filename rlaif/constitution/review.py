@@ -22,7 +22,7 @@ _ASKS_FOR_WORSE = re.compile(
 
 
 @dataclass(frozen=True)
-class Warning:
+class LintWarning:
     """One piece of advice about one principle."""
 
     place: Place
@@ -33,20 +33,20 @@ class Warning:
         return f"{self.place}: {self.principle}: {self.message}"
 
 
-def lint(loaded: LoadedConstitution) -> list[Warning]:
+def lint(loaded: LoadedConstitution) -> list[LintWarning]:
     """Everything worth a second look, in file order."""
     warnings = []
     asked: dict[str, str] = {}
     for principle in loaded.constitution.principles:
         place = loaded.places[principle.id]
-        warnings += [Warning(place, principle.id, text) for text in _advice(principle)]
+        warnings += [LintWarning(place, principle.id, text) for text in _advice(principle)]
         question = " ".join((principle.preference or "").lower().split())
         if question and question in asked:
             text = f"asks the same as {asked[question]!r}: it counts twice"
-            warnings.append(Warning(place, principle.id, text))
+            warnings.append(LintWarning(place, principle.id, text))
         asked.setdefault(question, principle.id)
         warnings += [
-            Warning(place, principle.id, text)
+            LintWarning(place, principle.id, text)
             for text in _conflicts(principle, loaded.constitution.principles)
         ]
     return warnings
@@ -99,7 +99,7 @@ def _advice(principle: Principle) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Change:
+class PrincipleChange:
     """What happened to one principle, or to the constitution's head (principle "")."""
 
     principle: str
@@ -107,7 +107,7 @@ class Change:
     asks_judge_again: bool
 
 
-def diff(old: Constitution, new: Constitution) -> list[Change]:
+def diff(old: Constitution, new: Constitution) -> list[PrincipleChange]:
     """Changes from `old` to `new`, and which of them cost judge calls in the next run."""
     changes = []
     before = {p.id: p for p in old.principles}
@@ -115,18 +115,18 @@ def diff(old: Constitution, new: Constitution) -> list[Change]:
     for name in ("name", "version", "license", "description"):
         one, two = getattr(old, name), getattr(new, name)
         if one != two:
-            changes.append(Change("", f"{name}: {one!r} -> {two!r}", False))
+            changes.append(PrincipleChange("", f"{name}: {one!r} -> {two!r}", False))
     for identity in [*before, *(i for i in after if i not in before)]:
         if identity not in after:
-            changes.append(Change(identity, "removed", False))
+            changes.append(PrincipleChange(identity, "removed", False))
         elif identity not in before:
-            changes.append(Change(identity, "added", after[identity].check is None))
+            changes.append(PrincipleChange(identity, "added", after[identity].check is None))
         else:
             changes += _field_changes(before[identity], after[identity])
     return changes
 
 
-def _field_changes(old: Principle, new: Principle) -> list[Change]:
+def _field_changes(old: Principle, new: Principle) -> list[PrincipleChange]:
     changes = []
     one, two = old.model_dump(mode="json"), new.model_dump(mode="json")
     for key, value in one.items():
@@ -137,5 +137,5 @@ def _field_changes(old: Principle, new: Principle) -> list[Change]:
         else:
             text = f"{key}: {value!r} -> {two[key]!r}"
         asks = (key == "preference" and two[key] is not None) or key == "applies_to"
-        changes.append(Change(old.id, text, asks))
+        changes.append(PrincipleChange(old.id, text, asks))
     return changes

@@ -45,23 +45,23 @@ Id = Annotated[
 Phrase = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """No unknown keys, no silent conversions, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
-class Turn(Strict):
+class ExampleTurn(StrictModel):
     """One message of an example's conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: Text
 
 
-class Example(Strict):
+class Example(StrictModel):
     """A unit test of its principle: the judge should prefer `chosen`."""
 
-    prompt: Text | Annotated[list[Turn], Field(min_length=1)] = Field(
+    prompt: Text | Annotated[list[ExampleTurn], Field(min_length=1)] = Field(
         description="A question, or a list of turns."
     )
     chosen: Text = Field(description="The response that follows the principle better.")
@@ -82,13 +82,13 @@ class Example(Strict):
         return self
 
 
-class AppliesTo(Strict):
+class AppliesTo(StrictModel):
     """Which pairs a principle is asked about; one shared tag is enough."""
 
     tags: list[Text] = Field(min_length=1, description="Tags of the rows it applies to.")
 
 
-class RegexCheck(Strict):
+class RegexCheck(StrictModel):
     """Passes when the pattern is found (or, with `must: not_match`, is not)."""
 
     kind: Literal["regex"]
@@ -96,7 +96,7 @@ class RegexCheck(Strict):
     must: Literal["match", "not_match"] = "match"
 
 
-class MaxLengthCheck(Strict):
+class MaxLengthCheck(StrictModel):
     """Passes when the response is at most this long."""
 
     kind: Literal["max_length"]
@@ -110,13 +110,13 @@ class MaxLengthCheck(Strict):
         return self
 
 
-class JsonCheck(Strict):
+class JsonCheck(StrictModel):
     """Passes when the response is valid JSON, and nothing else."""
 
     kind: Literal["json"]
 
 
-class ForbiddenPhrasesCheck(Strict):
+class ForbiddenPhrasesCheck(StrictModel):
     """Passes when none of the phrases occurs."""
 
     kind: Literal["forbidden_phrases"]
@@ -124,7 +124,7 @@ class ForbiddenPhrasesCheck(Strict):
     ignore_case: bool = True
 
 
-class PythonCheck(Strict):
+class PythonCheck(StrictModel):
     """Calls `function(prompt, completion) -> bool`, both texts, named as `package.module:name`."""
 
     kind: Literal["python"]
@@ -137,7 +137,7 @@ Check = Annotated[
 ]
 
 
-class Principle(Strict):
+class Principle(StrictModel):
     """One rule: asked of the judge (`preference`), or tested by program (`check`)."""
 
     id: Id = Field(description="Its name in reports and caches: lower case, digits, - _ .")
@@ -168,7 +168,7 @@ class Principle(Strict):
         return self.applies_to is None or not tags.isdisjoint(self.applies_to.tags)
 
 
-class Constitution(Strict):
+class Constitution(StrictModel):
     """A named, versioned list of principles."""
 
     format: Literal[1] = Field(alias="schema", description="Version of this format: 1.")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any, Literal
 
-from rlaif.data.layouts import BadRow, Candidate, Candidates, read_row
+from rlaif.data.layouts import BadRow, Completion, PromptCompletions, read_row
 from rlaif.records import Message
 
 Label = Literal["a", "b", "tie"]
@@ -49,8 +49,8 @@ class LabeledPair:
     id: str
     group: str
     prompt: list[Message]
-    a: Candidate
-    b: Candidate
+    a: Completion
+    b: Completion
     label: Label
     subset: str = ""
     tags: frozenset[str] = frozenset()
@@ -268,7 +268,7 @@ def plain_verdict(
 
 
 def _pair(
-    read: Candidates, name: str, group: str, i: int, j: int, label: Label, subset: str
+    read: PromptCompletions, name: str, group: str, i: int, j: int, label: Label, subset: str
 ) -> LabeledPair:
     """With the sides drawn from the name."""
     if label != "tie" and (hashlib.blake2b(name.encode(), digest_size=1).digest()[0] & 1):
@@ -277,7 +277,7 @@ def _pair(
 
 
 def _placed(
-    read: Candidates, name: str, group: str, i: int, j: int, label: Label, subset: str
+    read: PromptCompletions, name: str, group: str, i: int, j: int, label: Label, subset: str
 ) -> LabeledPair:
     one, two = (replace(read.completions[k]) for k in (i, j))
     return LabeledPair(

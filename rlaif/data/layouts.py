@@ -65,7 +65,7 @@ class BadRow(Exception):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Completion:
     """One completion of a row, with what the row says about it.
 
     Attributes:
@@ -85,11 +85,11 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class PromptCompletions:
     """A prompt with its completions; `labeled` means that the first was preferred by the data."""
 
     prompt: list[Message]
-    completions: list[Candidate]
+    completions: list[Completion]
     id: str = ""
     tags: frozenset[str] = field(default_factory=frozenset)
     labeled: bool = False
@@ -97,7 +97,9 @@ class Candidates:
     prompt_origin: Origin = UNKNOWN_ORIGIN
 
 
-def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:
+def read_row(
+    row: Mapping[str, object], mapping: Mapping[str, str] | None = None
+) -> PromptCompletions:
     """Read one row.
 
     Args:
@@ -114,7 +116,7 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
     if len(prompt_from_pair) >= len(prompt):
         # Pairs that repeat the conversation know it better than a plain prompt column.
         prompt = prompt_from_pair
-    return Candidates(
+    return PromptCompletions(
         prompt=_finished_prompt(row, prompt),
         completions=completions,
         id=_id(row),
@@ -125,7 +127,9 @@ def read_row(row: Mapping[str, object], mapping: Mapping[str, str] | None = None
     )
 
 
-def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = None) -> Candidates:
+def read_prompt(
+    row: Mapping[str, object], mapping: Mapping[str, str] | None = None
+) -> PromptCompletions:
     """Read a row of which only the prompt is wanted; its completions, if any, are left out.
 
     Raises:
@@ -136,14 +140,14 @@ def read_prompt(row: Mapping[str, object], mapping: Mapping[str, str] | None = N
     prompt = _prompt(row)
     if not prompt and any(row.get(key) is not None for key in (*PAIR_KEYS, *LIST_KEYS)):
         prompt = _completions(row, [])[1]
-    return Candidates(
+    return PromptCompletions(
         _finished_prompt(row, prompt), [], _id(row), _tags(row), prompt_origin=prompt_origin(row)
     )
 
 
 def read_candidates(
     row: Mapping[str, object], mapping: Mapping[str, str] | None = None
-) -> Candidates:
+) -> PromptCompletions:
     """Read a row with one completion or more.
 
     Raises:
@@ -159,7 +163,7 @@ def read_candidates(
             raise
     own = _prompt(row)
     completion, prompt = _split(row[single], single, own)
-    return Candidates(
+    return PromptCompletions(
         _finished_prompt(row, prompt or own),
         [_named(row, single, completion, alone=True)],
         _id(row),
@@ -311,7 +315,7 @@ def _content(value: object) -> str | None:
 
 def _completions(
     row: Mapping[str, object], own: Sequence[Message]
-) -> tuple[list[Candidate], list[Message], bool]:
+) -> tuple[list[Completion], list[Message], bool]:
     """The completions, the prompt that they carry in themselves, and whether they are ranked."""
     if all(row.get(key) is not None for key in PAIR_KEYS):
         return *_several([(key, row[key]) for key in PAIR_KEYS], row, own), True
@@ -341,7 +345,7 @@ def _parsed(value: object) -> object:
 
 def _several(
     items: list[tuple[str, object]], row: Mapping[str, object], own: Sequence[Message]
-) -> tuple[list[Candidate], list[Message]]:
+) -> tuple[list[Completion], list[Message]]:
     """Completions that stand in columns of their own."""
     split = [_split(value, key, own) for key, value in items]
     named = [_named(row, key, s[0]) for s, (key, _) in zip(split, items, strict=True)]
@@ -356,13 +360,13 @@ def _shared(prompts: list[list[Message]], what: str) -> list[Message]:
 
 def _named(
     row: Mapping[str, object], key: str, completion: list[Message], *, alone: bool = False
-) -> Candidate:
+) -> Completion:
     """A completion in a column of its own, with who wrote it; of one `alone` its row may say so."""
     name = _origin(row, key)
     if alone and not name and isinstance(row.get("model"), str):
         name = str(row["model"])
     source = completion_origin(row, key, name)
-    return Candidate(completion, name or _writer(source), None, source)
+    return Completion(completion, name or _writer(source), None, source)
 
 
 def _writer(source: Origin) -> str:
@@ -377,11 +381,11 @@ def _origin(row: Mapping[str, object], key: str) -> str:
     return ""
 
 
-def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Candidate, list[Message]]:
+def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Completion, list[Message]]:
     """An entry of a list of completions, and the conversation that it carries before it."""
     if isinstance(item, str | list):
         completion, prompt = _split(item, key, own)
-        return Candidate(completion), prompt
+        return Completion(completion), prompt
     if isinstance(item, Mapping):
         text = next((item[k] for k in TEXT_KEYS if isinstance(item.get(k), str | list)), None)
         if text is None:
@@ -391,7 +395,7 @@ def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Candidat
         score = next((float(s) for s in scores if _finite(s)), None)
         completion, prompt = _split(text, key, own)
         source = read_origin(item.get("origin"), origin)
-        return Candidate(completion, str(origin) or _writer(source), score, source), prompt
+        return Completion(completion, str(origin) or _writer(source), score, source), prompt
     raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
 
 
@@ -404,7 +408,7 @@ def split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
     return row
 
 
-def ranked(row: Mapping[str, object], read: Candidates) -> Candidates:
+def ranked(row: Mapping[str, object], read: PromptCompletions) -> PromptCompletions:
     """A pair with a `label` (a or b), as `rlaif labels export` writes it, as chosen and rejected.
 
     Of several votes the label is one, drawn by chance, and may be the rarer: `p_a`, where it is
@@ -441,7 +445,7 @@ def _p_a(row: Mapping[str, object]) -> float | None:
     return p if 0.0 <= p <= 1.0 else None
 
 
-def refuse_disliked(row: Mapping[str, object], read: Candidates) -> None:
+def refuse_disliked(row: Mapping[str, object], read: PromptCompletions) -> None:
     """Let no completion through that somebody labeled as bad, as data for KTO has them.
 
     Raises:

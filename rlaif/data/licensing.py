@@ -23,7 +23,7 @@ UNKNOWN = "no entry of the license file fits it: look up its terms, and add it"
 MOST_ROWS = 3
 
 
-class Rule(BaseModel):
+class LicenseRule(BaseModel):
     """One entry of the file.
 
     Attributes:
@@ -46,7 +46,7 @@ class Rule(BaseModel):
         return _fits(self.names, name) or any(fnmatchcase(whole, p.lower()) for p in self.ids)
 
     @model_validator(mode="after")
-    def _names_something(self) -> Rule:
+    def _names_something(self) -> LicenseRule:
         if not (self.names or self.ids):
             raise ValueError("names or ids must hold a pattern")
         return self
@@ -60,12 +60,12 @@ class LicenseBook(BaseModel):
     schema_: Literal[1] = Field(alias="schema")
     checked: str = ""
     unknown: Literal["warn", "refuse"] = "warn"
-    models: list[Rule] = []
-    licenses: list[Rule] = []
+    models: list[LicenseRule] = []
+    licenses: list[LicenseRule] = []
 
 
 @dataclass
-class Use:
+class ModelUse:
     """Text or labels of one model.
 
     Attributes:
@@ -82,10 +82,10 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Finding:
+class LicenseFinding:
     """What the file says of a use that it does not simply allow."""
 
-    use: Use
+    use: ModelUse
     trains: Trains
     clause: str
     source: str
@@ -122,16 +122,16 @@ class Finding:
         }
 
 
-def finding_of(facts: dict[str, Any]) -> Finding:
-    """What `Finding.facts` gave."""
-    use = Use(
+def finding_of(facts: dict[str, Any]) -> LicenseFinding:
+    """What `LicenseFinding.facts` gave."""
+    use = ModelUse(
         what=facts["what"],
         model=facts["model"],
         license=facts["license"],
         count=facts["count"],
         rows=tuple(facts["rows"]),
     )
-    return Finding(use, facts["trains"], facts["clause"], facts["source"])
+    return LicenseFinding(use, facts["trains"], facts["clause"], facts["source"])
 
 
 def load_licenses(name: str = "models") -> LicenseBook:
@@ -165,23 +165,25 @@ def _place(tree: YamlTree, where: tuple[Any, ...], path: Path) -> Place:
     return Place(path, 1, 1)
 
 
-def uses(texts: Iterable[tuple[str, Origin, str]]) -> list[Use]:
+def uses(texts: Iterable[tuple[str, Origin, str]]) -> list[ModelUse]:
     """Texts by (what, where from, row), gathered by model and license; those of people, and those
     that say nothing of themselves, are left out unless they have a license.
     """
-    found: dict[tuple[str, str, str], Use] = {}
+    found: dict[tuple[str, str, str], ModelUse] = {}
     for what, origin, row in texts:
         if origin.kind != "model" and not origin.license:
             continue
         key = (what, origin.model, origin.license)
-        use = found.get(key) or found.setdefault(key, Use(*key))
+        use = found.get(key) or found.setdefault(key, ModelUse(*key))
         use.count += 1
         if len(use.rows) < MOST_ROWS and row not in use.rows:
             use.rows = (*use.rows, row)
     return list(found.values())
 
 
-def check(book: LicenseBook, used: Sequence[Use], trained: Sequence[str] = ()) -> list[Finding]:
+def check(
+    book: LicenseBook, used: Sequence[ModelUse], trained: Sequence[str] = ()
+) -> list[LicenseFinding]:
     """What is not simply allowed, what is forbidden first.
 
     Args:
@@ -189,7 +191,7 @@ def check(book: LicenseBook, used: Sequence[Use], trained: Sequence[str] = ()) -
             there is none yet.
     """
     found = [
-        Finding(use, trains, clause, source)
+        LicenseFinding(use, trains, clause, source)
         for use in used
         for trains, clause, source in [_rule(book, use, trained)]
         if trains != "allowed"
@@ -198,12 +200,12 @@ def check(book: LicenseBook, used: Sequence[Use], trained: Sequence[str] = ()) -
     return sorted(found, key=lambda f: order.index(f.trains))
 
 
-def stops(book: LicenseBook, finding: Finding) -> bool:
+def stops(book: LicenseBook, finding: LicenseFinding) -> bool:
     """Whether a training must not start over it."""
     return finding.trains == "forbidden" or (finding.clause == UNKNOWN and book.unknown == "refuse")
 
 
-def _rule(book: LicenseBook, use: Use, trained: Sequence[str]) -> tuple[Trains, str, str]:
+def _rule(book: LicenseBook, use: ModelUse, trained: Sequence[str]) -> tuple[Trains, str, str]:
     found = next((r for r in book.models if use.model and r.fits(use.model)), None)
     if found is None and use.license:
         found = next((r for r in book.licenses if r.fits(use.license)), None)

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Literal
 
-from rlaif.data.layouts import BadRow, Candidates
+from rlaif.data.layouts import BadRow, PromptCompletions
 from rlaif.records import Pair
 
 PairingMode = Literal["all", "best", "sample"]
 
 
 def make_pairs(
-    row: Candidates,
+    row: PromptCompletions,
     row_id: str,
     *,
     mode: PairingMode = "all",

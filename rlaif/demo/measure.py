@@ -11,7 +11,7 @@ from rlaif.demo.oracle import TIERS, compare, prefer
 from rlaif.demo.world import DemoPair, World
 from rlaif.engines.base import Engine
 from rlaif.evaluation.stats.intervals import Share, share
-from rlaif.judging.aggregation import FoldSettings, fold, score_principle
+from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.judging.questions import Question
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import read_verdict
@@ -26,7 +26,7 @@ class JudgeAgreement:
     """How often the judge sides with the oracle, where the oracle sides at all.
 
     Attributes:
-        overall: on whole pairs, principles folded by tier.
+        overall: on whole pairs, principles aggregated by tier.
         principles: per principle, order-averaged.
         same_position: per principle, how often the same position wins both orders of such a pair.
     """
@@ -62,8 +62,8 @@ def measure_judge(
                 right[principle.id][1] += 1
         truth = prefer(pair.prompt, pair.response_a, pair.response_b)
         if truth:
-            folded = fold(scores, FoldSettings())
-            right["overall"][0] += folded.winner == ("a" if truth > 0 else "b")
+            aggregated = aggregate(scores, AggregationSettings())
+            right["overall"][0] += aggregated.winner == ("a" if truth > 0 else "b")
             right["overall"][1] += 1
     return JudgeAgreement(
         share(*right.pop("overall")),
@@ -116,7 +116,7 @@ def to_pair(name: str, pair: DemoPair) -> Pair:
 
 
 @dataclass(frozen=True)
-class WinRate:
+class DemoWinRate:
     """How a new policy fares against an old one on the same prompts.
 
     Attributes:
@@ -129,12 +129,12 @@ class WinRate:
     rate: Share
 
 
-def oracle_win_rate(prompts: list[str], before: list[str], after: list[str]) -> WinRate:
+def oracle_win_rate(prompts: list[str], before: list[str], after: list[str]) -> DemoWinRate:
     """The oracle's verdict on completions of two policies, pair by pair."""
     verdicts = [prefer(p, new, old) for p, old, new in zip(prompts, before, after, strict=True)]
     return win_rate(verdicts.count(1), verdicts.count(-1), verdicts.count(0))
 
 
-def win_rate(wins: int, losses: int, ties: int) -> WinRate:
+def win_rate(wins: int, losses: int, ties: int) -> DemoWinRate:
     """Counts with the rate among decided comparisons."""
-    return WinRate(wins, losses, ties, share(wins, wins + losses))
+    return DemoWinRate(wins, losses, ties, share(wins, wins + losses))

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.demo.measure import WinRate, oracle_win_rate, win_rate
+from rlaif.demo.measure import DemoWinRate, oracle_win_rate, win_rate
 from rlaif.demo.oracle import answers as answers_prompt
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
@@ -47,8 +47,8 @@ class DemoResult:
         answered: share of completions that speak of what was asked, before and after.
     """
 
-    oracle: WinRate
-    judge: WinRate
+    oracle: DemoWinRate
+    judge: DemoWinRate
     label_agreement: tuple[int, int]
     answered: tuple[float, float]
     labeled: int

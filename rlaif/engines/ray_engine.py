@@ -46,7 +46,7 @@ class _Actor:
         return self._worker.work(task)
 
 
-class _Home:
+class _HostActor:
     """Something that stays on the node of the process that asks, for the others to call."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -56,8 +56,8 @@ class _Home:
         return getattr(self._it, name)(*arguments)
 
 
-class _FromAfar:
-    """What a `_Home` holds, called from another node."""
+class _RemoteProxy:
+    """What a `_HostActor` holds, called from another node."""
 
     def __init__(self, home: Any) -> None:
         self._home = home
@@ -112,9 +112,9 @@ class RayBackend:
         """See `Backend.host_proxy`: an actor on this node has it, and restarts if it dies."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-        home = ray.remote(_Home).options(scheduling_strategy=here, **options).remote(make)
+        home = ray.remote(_HostActor).options(scheduling_strategy=here, **options).remote(make)
         self._homes.append(home)
-        return partial(_FromAfar, home)
+        return partial(_RemoteProxy, home)
 
     def check_room(self, replicas: int) -> None:
         """Say what does not fit: an error where the cluster can't grow, else a warning.

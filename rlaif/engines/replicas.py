@@ -73,7 +73,7 @@ class Replica:
 
 
 @dataclass
-class _State:
+class _ReplicaState:
     """What a replica has on its desk.
 
     Attributes:
@@ -107,7 +107,7 @@ class ReplicatedEngine:
         self._held: Request | None = None
         self._past = EngineStats()
         self._idle = 0.0
-        self._states = {number: _State() for number in range(replicas)}
+        self._states = {number: _ReplicaState() for number in range(replicas)}
         for number in self._states:
             backend.start(number)
         traits = None
@@ -202,7 +202,7 @@ class ReplicatedEngine:
             portion += taken
         return portion
 
-    def _submit(self, number: int, state: _State, portion: list[Request]) -> None:
+    def _submit(self, number: int, state: _ReplicaState, portion: list[Request]) -> None:
         state.open |= {request.id: request for request in portion}
         state.calls += 1
         self._backend.submit(number, portion)
@@ -213,7 +213,7 @@ class ReplicatedEngine:
         self._restarts.spend(number, died, started=state.started_once)
         self._again += state.open.values()
         self._past = self._past.plus(state.stats)
-        self._states[number] = _State(started_once=state.started_once)
+        self._states[number] = _ReplicaState(started_once=state.started_once)
         self._backend.start(number)
 
     def stats(self) -> EngineStats:

@@ -26,9 +26,9 @@ from rlaif.records import (
 )
 from rlaif.util.hashing import digest
 
-Rule = Callable[[str], tuple[float, float] | str | None]
+ScriptedRule = Callable[[str], tuple[float, float] | str | None]
 """Prompt text to (log-odds of the first label, label mass); a reason to fail; or None."""
-Writer = Callable[[str, GenerationRequest], str]
+ScriptedWriter = Callable[[str, GenerationRequest], str]
 """Prompt text and request to what is written; more than its token limit is cut."""
 
 
@@ -91,16 +91,16 @@ class ScriptedEngine:
     """Answers by `rule`, and writes by `writer`.
 
     Args:
-        rule: prompt text to an answer; see `Rule`.
-        writer: prompt text and request to a text; see `Writer`.
+        rule: prompt text to an answer; see `ScriptedRule`.
+        writer: prompt text and request to a text; see `ScriptedWriter`.
         delay: seconds per batch, to imitate work.
         fail_every: each request whose hash is divisible by this fails; 0 for none.
     """
 
     def __init__(
         self,
-        rule: Rule = hashed_rule,
-        writer: Writer = scripted_text,
+        rule: ScriptedRule = hashed_rule,
+        writer: ScriptedWriter = scripted_text,
         *,
         name: str = "hashed",
         delay: float = 0.0,

@@ -76,7 +76,7 @@ class Forest:
 
 
 @dataclass(frozen=True)
-class Near:
+class NearBlock:
     """Queries from `start` to `stop` and the keys around them, of which each sees some.
 
     Attributes:
@@ -92,7 +92,7 @@ class Near:
 
 
 @dataclass(frozen=True)
-class Far:
+class FarBlock:
     """Queries from `start` to `stop` that all see all of `keys`: a part of their prefix."""
 
     start: int
@@ -101,7 +101,7 @@ class Far:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedPrefix:
     """Keys and values of a forest, and where its last prompt lies in it.
 
     Attributes:
@@ -113,7 +113,7 @@ class Kept:
     path: torch.Tensor
 
 
-KEPT_NOTHING = Kept({}, torch.empty(0, dtype=torch.long))
+KEPT_NOTHING = CachedPrefix({}, torch.empty(0, dtype=torch.long))
 
 
 class TreePlan:
@@ -125,10 +125,10 @@ class TreePlan:
         device: of the model.
     """
 
-    def __init__(self, forest: Forest, kept: Kept, device: str) -> None:
+    def __init__(self, forest: Forest, kept: CachedPrefix, device: str) -> None:
         ends = torch.tensor(forest.ends)
-        self.near: list[Near] = []
-        self.far: list[Far] = []
+        self.near: list[NearBlock] = []
+        self.far: list[FarBlock] = []
         self.block_mask: Any = None
         if device == "cuda":
             self.block_mask = plan_flex(ends, forest.past, device)
@@ -150,12 +150,12 @@ class TreePlan:
         self._layers[layer] = key, value
         return key, value
 
-    def keep(self) -> Kept:
+    def keep(self) -> CachedPrefix:
         """For the next forest."""
-        return Kept(self._layers, self._path)
+        return CachedPrefix(self._layers, self._path)
 
 
-def plan_parts(ends: torch.Tensor, past: int = 0) -> tuple[list[Near], list[Far]]:
+def plan_parts(ends: torch.Tensor, past: int = 0) -> tuple[list[NearBlock], list[FarBlock]]:
     """Cut attention into what queries see alone and the prefixes that neighbours see together.
 
     The second kind, most of the work, needs no mask.  Both together cover each query and each
@@ -167,8 +167,8 @@ def plan_parts(ends: torch.Tensor, past: int = 0) -> tuple[list[Near], list[Far]
     """
     total = len(ends)
     index = torch.arange(total)
-    near: list[Near] = []
-    far: list[Far] = []
+    near: list[NearBlock] = []
+    far: list[FarBlock] = []
     growing: dict[tuple[int, int], int] = {}
     for start, stop, is_chain in _cut(ends, past):
         open_ = ((ends[:start] > start) & (ends[:start] < stop)).nonzero().squeeze(1)
@@ -180,16 +180,16 @@ def plan_parts(ends: torch.Tensor, past: int = 0) -> tuple[list[Near], list[Far]
         if not is_chain:
             sees = (around <= index[start:stop, None]) & (index[start:stop, None] < ends[around])
             bias = torch.zeros(sees.shape).masked_fill_(~sees, float("-inf"))
-        near.append(Near(start - past, stop - past, _range_or_indices(around), bias))
+        near.append(NearBlock(start - past, stop - past, _range_or_indices(around), bias))
         # A block that sees what the one before it sees is added to it: few large products.
         before, growing = growing, {}
         for keys in _runs((ends[:start] >= stop).nonzero().squeeze(1)):
             name = (keys.start, keys.stop) if isinstance(keys, slice) else (-1, len(far))
             growing[name] = before.get(name, len(far))
             if growing[name] == len(far):
-                far.append(Far(start - past, stop - past, keys))
+                far.append(FarBlock(start - past, stop - past, keys))
             else:
-                far[growing[name]] = Far(far[growing[name]].start, stop - past, keys)
+                far[growing[name]] = FarBlock(far[growing[name]].start, stop - past, keys)
     return near, far
 
 

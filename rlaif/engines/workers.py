@@ -161,7 +161,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class _Silence:
+class _LogSettings:
     """What this process does not want to hear of libraries, for those that it starts.
 
     Attributes:
@@ -173,7 +173,7 @@ class _Silence:
     levels: dict[str, int]
 
     @staticmethod
-    def of_this_process() -> _Silence:
+    def of_this_process() -> _LogSettings:
         """As it is set here."""
         known = logging.root.manager.loggerDict.items()
         loggers = [(name, one) for name, one in known if isinstance(one, logging.Logger)]
@@ -181,7 +181,7 @@ class _Silence:
         filters = [
             one for one in warnings.filters if getattr(one[2], "__module__", "") == "builtins"
         ]
-        return _Silence(filters, levels)
+        return _LogSettings(filters, levels)
 
     def keep(self) -> None:
         """Set the same here."""
@@ -194,7 +194,7 @@ def _serve(
     make: MakeWorker,
     settings: EngineSettings,
     environment: dict[str, str],
-    silence: _Silence,
+    silence: _LogSettings,
     pipe: Any,
 ) -> None:
     """The process of one worker."""
@@ -250,7 +250,7 @@ class ProcessBackend:
                 self.make,
                 self._settings,
                 self._environments[number],
-                _Silence.of_this_process(),
+                _LogSettings.of_this_process(),
                 theirs,
             ),
         )

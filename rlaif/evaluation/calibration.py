@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold
 
 from rlaif.evaluation.outcomes import Floats, Outcomes, logit
 from rlaif.evaluation.stats.reliability import brier, ece, log_loss
-from rlaif.judging.aggregation import fold
+from rlaif.judging.aggregation import aggregate
 from rlaif.judging.calibration import SMALLEST, Calibration, Method, tempered
 
 LEAST_LABELS: dict[Method, int] = {"temperature": 50, "platt": 100, "isotonic": 300}
@@ -148,7 +148,7 @@ def refolded(outcomes: Outcomes, temperatures: Mapping[str, float]) -> tuple[Flo
     winner = np.zeros(len(outcomes.ids), dtype=np.int64)
     for i, status in enumerate(outcomes.status):
         if status != "abstained":
-            found = fold(tempered(outcomes.scores(i), temperatures), outcomes.fold)
+            found = aggregate(tempered(outcomes.scores(i), temperatures), outcomes.aggregation)
             confidence[i] = max(found.p_a, 1.0 - found.p_a)
             winner[i] = {"a": 1, "b": -1}.get(found.winner or "", 0)
     return confidence, winner

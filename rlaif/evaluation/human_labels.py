@@ -29,7 +29,7 @@ from rlaif.util.hashing import digest
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedLabels:
     """Human labels of a run's pairs.
 
     Attributes:
@@ -55,7 +55,7 @@ class Matched:
 
 def match_labels(
     run: Path, outcomes: Outcomes, source: Source, *, mapping: Mapping[str, str] | None = None
-) -> Matched:
+) -> MatchedLabels:
     """The labels of `source` for the pairs of a run, in the order of its outcomes.
 
     A row with texts is matched by its prompt and both responses, whichever stands first; a row
@@ -131,7 +131,7 @@ def match_labels(
             hint="Label pairs of this run: rows with its prompt and responses, or its ids.",
         )
     unmatched = len((by_text.keys() | by_id.keys()) - used)
-    return Matched(
+    return MatchedLabels(
         known=known,
         label=label,
         group=group,

@@ -45,7 +45,7 @@ class PrincipleAgreement:
 
 
 @dataclass(frozen=True)
-class Probabilities:
+class ProbabilityReport:
     """Whether the judge's probabilities mean what they say, over pairs that people decided."""
 
     ece: float
@@ -66,7 +66,7 @@ class JudgeReport:
     name: str
     pairs: int
     agreement: Agreement
-    probabilities: Probabilities
+    probabilities: ProbabilityReport
     curve: list[CurvePoint]
     subsets: dict[str, Agreement]
     principles: list[PrincipleAgreement]
@@ -109,7 +109,7 @@ def judge_report(
         agreement=agreement(
             label, outcomes.winner, groups, by_order=orders, rows=data.row, seed=seed
         ),
-        probabilities=Probabilities(
+        probabilities=ProbabilityReport(
             ece(confidence, side),
             brier(p_label, np.ones_like(p_label)),
             log_loss(p_label, np.ones_like(p_label)),
@@ -135,7 +135,7 @@ def order_winners(
     for i in range(n):
         if outcomes.status[i] != "abstained":
             for order, winners in zip(("ab", "ba"), found, strict=True):
-                winner = outcomes.folded(i, order=order).winner
+                winner = outcomes.aggregated(i, order=order).winner
                 winners[i] = {"a": 1, "b": -1}.get(winner or "", 0)
     return found
 
@@ -160,7 +160,7 @@ def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[Princi
 
 
 @dataclass(frozen=True)
-class Comparison:
+class JudgeComparison:
     """Two judges (or constitutions) on the same pairs.
 
     Attributes:
@@ -182,7 +182,7 @@ class Comparison:
         return f"{better} is better"
 
 
-def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> list[Comparison]:
+def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> list[JudgeComparison]:
     """Every two of several, on the pairs that all of them judged."""
     first, data = judged[0]
     scores: list[Floats] = []
@@ -200,6 +200,6 @@ def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> lis
     adjusted = holm([test.p for _, _, test in tests])
     names = [outcomes.name for outcomes, _ in judged]
     return [
-        Comparison(names[i], names[j], test, float(p))
+        JudgeComparison(names[i], names[j], test, float(p))
         for (i, j, test), p in zip(tests, adjusted, strict=True)
     ]

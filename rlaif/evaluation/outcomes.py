@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif.errors import Place, RlaifError
-from rlaif.judging.aggregation import FoldSettings, fold, score_principle
+from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
 from rlaif.runs.directory import read_manifest, read_rows
 
@@ -31,7 +31,7 @@ def logit(p: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Opinions:
+class PrincipleOutcomes:
     """One principle's opinions of the pairs of a run; NaN where it has none.
 
     Attributes:
@@ -49,7 +49,7 @@ class Opinions:
 
     @property
     def logits(self) -> Floats:
-        """Log-odds that `a` is better, the orders folded."""
+        """Log-odds that `a` is better, the orders aggregated."""
         stacked = np.stack([self.ab, self.ba])
         known = np.isfinite(stacked)
         total = np.where(known, stacked, 0.0).sum(axis=0)
@@ -76,7 +76,7 @@ class Outcomes:
         origins: who wrote `a` and who wrote `b`.
         texts: measures of `a` and of `b`, by name: what `measure` returned.
         name: of judge and constitution, for people.
-        plain: whether folding the opinions anew gives the preferences: one judge, asked
+        plain: whether aggregation the opinions anew gives the preferences: one judge, asked
             everything, not calibrated.
         members: of a panel: its judges' models.
     """
@@ -86,12 +86,12 @@ class Outcomes:
     p_a: Floats
     winner: NDArray[np.int64]
     status: list[str]
-    principles: dict[str, Opinions]
+    principles: dict[str, PrincipleOutcomes]
     origins: tuple[list[str], list[str]]
     texts: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
     name: str = ""
     judge: str = ""
-    fold: FoldSettings = field(default_factory=FoldSettings)
+    aggregation: AggregationSettings = field(default_factory=AggregationSettings)
     orders: str = "both"
     plain: bool = True
     members: tuple[str, ...] = ()
@@ -132,17 +132,17 @@ class Outcomes:
             elif o.source == "check" or len(verdicts) < wanted:
                 found.append(PrincipleScore(name, o.tier, o.weight, 0.0, invalid="no verdict"))
             else:
-                found.append(score_principle(_Weighted(name, o.tier, o.weight), verdicts))  # type: ignore[arg-type]
+                found.append(score_principle(_PrincipleWeight(name, o.tier, o.weight), verdicts))  # type: ignore[arg-type]
         return found
 
-    def folded(self, i: int, *, order: str = "both", leave_out: str = "") -> Preference:
-        """The preference of pair `i` folded anew."""
-        return fold(self.scores(i, order=order, leave_out=leave_out), self.fold)
+    def aggregated(self, i: int, *, order: str = "both", leave_out: str = "") -> Preference:
+        """The preference of pair `i` aggregated anew."""
+        return aggregate(self.scores(i, order=order, leave_out=leave_out), self.aggregation)
 
 
 @dataclass(frozen=True)
-class _Weighted:
-    """What folding needs to know about a principle."""
+class _PrincipleWeight:
+    """What aggregation needs to know about a principle."""
 
     id: str
     tier: int
@@ -168,18 +168,18 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     if "constitution" not in config or "judge" not in config:
         raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
     # The same order for every run of the same input, whatever was decided.
-    least = FoldSettings(**config.get("fold", {})).tie_margin
+    least = AggregationSettings(**config.get("aggregation", {})).tie_margin
     pairs = sorted(_pairs(run, measure, least), key=lambda pair: (pair["row"], pair["id"]))
     where: dict[tuple[int, str], int] = {}
     for i, pair in enumerate(pairs):
         where[pair["row"], pair["id"]] = i
     n = len(pairs)
-    principles: dict[str, Opinions] = {}
+    principles: dict[str, PrincipleOutcomes] = {}
     for i, pair in enumerate(pairs):
         for p in pair["principles"]:
             o = principles.get(p["principle"])
             if o is None:
-                o = principles[p["principle"]] = Opinions(
+                o = principles[p["principle"]] = PrincipleOutcomes(
                     ab=np.full(n, np.nan),
                     ba=np.full(n, np.nan),
                     asked=np.zeros(n, dtype=np.bool_),
@@ -229,7 +229,7 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         },
         name=f"{config['judge']['model']} with {c['name']} {c['version']}",
         judge=str(config["judge"]["model"]),
-        fold=FoldSettings(**config.get("fold", {})),
+        aggregation=AggregationSettings(**config.get("aggregation", {})),
         orders=str(config.get("orders", "both")),
         plain="panel" not in config
         and "calibration" not in config

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.evaluation.stats.agreement import credit
 from rlaif.evaluation.stats.resampling import Floats, PairedTest, paired_test
-from rlaif.judging.panel import Opinion, PanelMode, fold_panel
+from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 
 
 def panel_outcomes(
@@ -36,7 +36,7 @@ def panel_outcomes(
     last = 0
     for i in range(len(first.ids)):
         opinions = [
-            Opinion(
+            JudgeVote(
                 judge=m.judge,
                 p_a=float(m.p_a[i]),
                 winner={1: "a", -1: "b"}.get(int(m.winner[i])),  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def panel_outcomes(
                 asked += 1
             opinions = opinions[:asked]
             last += asked == len(members)
-        found = fold_panel(opinions, mode, tie_margin=first.fold.tie_margin)
+        found = aggregate_panel(opinions, mode, tie_margin=first.aggregation.tie_margin)
         p_a[i], status[i] = found.p_a, found.status
         winner[i] = {"a": 1, "b": -1}.get(found.winner or "", 0)
     share = last / max(1, len(first.ids)) if mode == "cascade" else 1.0

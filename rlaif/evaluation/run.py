@@ -20,20 +20,20 @@ from rlaif.evaluation.bias.variants import (
     probed,
     write_variants,
 )
-from rlaif.evaluation.judge_report import Comparison, JudgeReport, compare, judge_report
+from rlaif.evaluation.judge_report import JudgeComparison, JudgeReport, compare, judge_report
 from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
 from rlaif.evaluation.outcomes import Outcomes, read_outcomes
 from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
 from rlaif.judging.panel import PanelMode
 from rlaif.labeling.job import prepare, run_label, with_engine
-from rlaif.labeling.labeler import Progress
+from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.directory import read_rows
 from rlaif.util.hashing import digest
 
 
 @dataclass(frozen=True)
-class Candidate:
+class JudgeUnderTest:
     """A judge with a constitution, to be measured."""
 
     constitution: str
@@ -49,7 +49,7 @@ class Evaluation:
     """
 
     reports: list[JudgeReport]
-    comparisons: list[Comparison]
+    comparisons: list[JudgeComparison]
     folders: dict[str, Path]
     biases: dict[str, BiasReport] = field(default_factory=dict)
     panels: list[PanelReport] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[JudgeUnderTest],
     data: LabeledData,
     folder: Path,
     *,
@@ -67,7 +67,7 @@ def evaluate(
     attacks: Sequence[Attack] = (),
     most_variants: int = 100,
     panels: Sequence[PanelMode] = (),
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[LabelProgress], None] = lambda _: None,
     on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> Evaluation:
     """Judge the pairs of `folder/pairs.jsonl` with every candidate, and measure.
@@ -101,7 +101,7 @@ def evaluate(
             outcomes = replace(outcomes, name=f"{outcomes.name} #{len(folders) + 1}")
         judged.append((outcomes, aligned(data, outcomes)))
         folders[outcomes.name] = out
-        ask = _Asker(
+        ask = _VariantCaller(
             constitution=candidate.constitution,
             settings=settings,
             base=out,
@@ -129,16 +129,18 @@ def evaluate(
             )
             # Without a decided pair there is no losing response to attack through.
             said = ask.about(tried, "attacks") if tried else outcomes
-            results[outcomes.name] = attack_results(tried, said, outcomes, ask.hostile)
+            results[outcomes.name] = attack_results(tried, said, outcomes, ask.prompt_injection)
     reports = [judge_report(outcomes, own) for outcomes, own in judged]
     comparisons = compare(judged) if len(judged) > 1 else []
     members, (_, own) = [outcomes for outcomes, _ in judged], judged[0]
     found = []
     for mode in panels:
-        folded, asked_last = panel_outcomes(members, mode)
-        reports.append(judge_report(folded, own, by_order=False))
+        aggregated, asked_last = panel_outcomes(members, mode)
+        reports.append(judge_report(aggregated, own, by_order=False))
         found.append(
-            panel_report(members, folded, own.label, own.group, mode=mode, asked_last=asked_last)
+            panel_report(
+                members, aggregated, own.label, own.group, mode=mode, asked_last=asked_last
+            )
         )
     return Evaluation(
         reports=reports,
@@ -151,11 +153,11 @@ def evaluate(
     )
 
 
-class _Asker:
+class _VariantCaller:
     """Asks one judge about variants of the pairs that it was asked about.
 
     Attributes:
-        hostile: of the variants asked about last, whether hostile text was found in them.
+        hostile: of the variants asked about last, whether prompt injection was found in them.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class _Asker:
         settings: LabelSettings,
         base: Path,
         cache_path: Path | None,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[LabelProgress], None],
         on_engine: Callable[[LabelSettings, str], None],
     ) -> None:
         self._constitution = constitution
@@ -173,7 +175,7 @@ class _Asker:
         update = {
             "orders": orders,
             "stop": "never",
-            "hostile": "flag",
+            "prompt_injection": "flag",
             "calibration": None,
             "agreement_target": None,
         }
@@ -182,7 +184,7 @@ class _Asker:
         self._cache_path = cache_path
         self._on_progress = on_progress
         self._on_engine = on_engine
-        self.hostile: list[bool] = []
+        self.prompt_injection: list[bool] = []
 
     def about(self, variants: Sequence[Variant], what: str) -> Outcomes:
         """What the judge says of variants, one a row."""
@@ -197,12 +199,14 @@ class _Asker:
             on_progress=self._on_progress,
             on_engine=lambda state: self._on_engine(self._settings, state),
         )
-        self.hostile = [False] * len(variants)
+        self.prompt_injection = [False] * len(variants)
         for name in ("preferences.jsonl", "undecided.jsonl"):
             for _, row in read_rows(out / name):
                 evidence = row["provenance"]
                 side = "a: " if variants[evidence["row"] - 1].side > 0 else "b: "
-                self.hostile[evidence["row"] - 1] = side in f"{evidence['hostile']} "
+                self.prompt_injection[evidence["row"] - 1] = (
+                    side in f"{evidence['prompt_injection']} "
+                )
         return read_outcomes(out)
 
 
@@ -211,6 +215,6 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return [row for _, row in read_rows(folder / PAIRS)]
 
 
-def _slug(candidate: Candidate) -> str:
+def _slug(candidate: JudgeUnderTest) -> str:
     name = f"{candidate.settings.judge.model}-{Path(candidate.constitution).stem}"
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[-80:]

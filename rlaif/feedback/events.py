@@ -58,7 +58,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Event:
+class FeedbackEvent:
     """What one user did with one completion.
 
     Attributes:
@@ -87,7 +87,7 @@ def read_event(
     bad_to: float,
     clean: Callable[[str], str | None],
     mapping: Mapping[str, str] | None = None,
-) -> Event:
+) -> FeedbackEvent:
     """Read one row.
 
     Args:
@@ -124,7 +124,7 @@ def read_event(
     origin, prompt_origin = (
         replace(o, sampling=_cleaned(o.sampling, clean)) for o in (said.source, read.prompt_origin)
     )
-    return Event(
+    return FeedbackEvent(
         prompt=prompt,
         completion=completion,
         user=user,

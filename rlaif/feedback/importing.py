@@ -16,12 +16,12 @@ from pydantic import Field
 from rlaif.data.layouts import BadRow
 from rlaif.data.sources import Source, open_source
 from rlaif.errors import RlaifError
-from rlaif.feedback.events import Event, read_event
+from rlaif.feedback.events import FeedbackEvent, read_event
 from rlaif.feedback.personal import load_filter, plugged
-from rlaif.feedback.preferences import Belief, fold
+from rlaif.feedback.preferences import EventReliability, aggregate
 from rlaif.records import Rejected
 from rlaif.runs.directory import differences, write_atomically
-from rlaif.runs.unfinished_marker import filling, unfinished
+from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
 from rlaif.util.user_functions import function_source
@@ -30,7 +30,7 @@ PREFERENCES, KTO, REJECTED = FILES = ("preferences.jsonl", "kto.jsonl", "rejecte
 REPORT, CARD = "feedback.json", "README.md"
 
 
-class FeedbackSettings(Belief):
+class FeedbackSettings(EventReliability):
     """Everything that an import can be told, apart from the log."""
 
     per_user: int = Field(
@@ -117,7 +117,7 @@ def import_feedback(
         )
     kept = _capped(events, settings)
     users = {user: f"u{i}" for i, user in enumerate(dict.fromkeys(e.user for e in kept if e.user))}
-    folded = fold(kept, settings, users, per_user=settings.per_user, seed=settings.seed)
+    aggregated = aggregate(kept, settings, users, per_user=settings.per_user, seed=settings.seed)
     report = FeedbackReport(
         rows=len(events) + len(rejected),
         unreadable=len(rejected),
@@ -126,16 +126,18 @@ def import_feedback(
         users=len({e.user for e in events if e.user}),
         anonymous=sum(not e.user for e in events),
         redacted=redacted,
-        preferences=len(folded.preferences),
-        kto=len(folded.kto),
-        undecided=folded.undecided,
-        split=folded.split,
+        preferences=len(aggregated.preferences),
+        kto=len(aggregated.kto),
+        undecided=aggregated.undecided,
+        split=aggregated.split,
         sources=dict(sum((_kinds(e) for e in kept), Counter())),
         made=utc_now(),
     )
     saved = {"config": config, **asdict(report)}
-    with filling(out):
-        for name, rows in zip(FILES, (folded.preferences, folded.kto, rejected), strict=True):
+    with mark_unfinished(out):
+        for name, rows in zip(
+            FILES, (aggregated.preferences, aggregated.kto, rejected), strict=True
+        ):
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(out / name, "".join(lines))
         write_atomically(out / CARD, _card(out.name, report))
@@ -167,7 +169,7 @@ of {report.users} users. `{PREFERENCES}` ({report.preferences} pairs) is for DPO
 def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
     if out.is_file():
         raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
-    if not out.is_dir() or not any(out.iterdir()) or unfinished(out):
+    if not out.is_dir() or not any(out.iterdir()) or is_unfinished(out):
         return None
     try:
         saved = json.loads((out / REPORT).read_text(encoding="utf-8"))
@@ -186,9 +188,9 @@ def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
 
 def _events(
     source: Source, settings: FeedbackSettings, mapping: Mapping[str, str] | None
-) -> tuple[list[Event], list[dict[str, str]], int]:
+) -> tuple[list[FeedbackEvent], list[dict[str, str]], int]:
     personal = load_filter(settings.personal)
-    events: list[Event] = []
+    events: list[FeedbackEvent] = []
     rejected: list[dict[str, str]] = []
     redacted = 0
     changed = False
@@ -230,7 +232,7 @@ def _events(
     return events, rejected, redacted
 
 
-def _capped(events: list[Event], settings: FeedbackSettings) -> list[Event]:
+def _capped(events: list[FeedbackEvent], settings: FeedbackSettings) -> list[FeedbackEvent]:
     """At most so many of each user, drawn by the seed, in their order."""
     by_user: dict[str, list[int]] = {}
     for i, event in enumerate(events):
@@ -247,7 +249,7 @@ def _draw(seed: int, user: str, place: int) -> bytes:
     return hashlib.blake2b(f"{seed}/{user}/{place}".encode(), digest_size=8).digest()
 
 
-def _kinds(event: Event) -> Counter[str]:
+def _kinds(event: FeedbackEvent) -> Counter[str]:
     return Counter(
         name
         for name, there in (

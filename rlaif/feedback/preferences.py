@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.data.origins import origin_columns
-from rlaif.feedback.events import Event
+from rlaif.feedback.events import FeedbackEvent
 from rlaif.records import Message, Origin
 from rlaif.templates.judge import conversation_text
 from rlaif.util.numerics import sigmoid
@@ -23,7 +23,7 @@ SURE = 0.99
 """However many users agree, no label of a log is surer."""
 
 
-class Belief(BaseModel):
+class EventReliability(BaseModel):
     """How far what a user does is believed: the probability that the preference holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +46,7 @@ class Belief(BaseModel):
 
 
 @dataclass
-class _Pair:
+class _ScoredPair:
     """Evidence for `one` over `two`, whose texts are in sorted order, as log-odds."""
 
     prompt: list[Message]
@@ -58,7 +58,7 @@ class _Pair:
 
 
 @dataclass
-class Folded:
+class AggregatedFeedback:
     """What came of the events.
 
     Attributes:
@@ -72,7 +72,7 @@ class Folded:
 
 
 @dataclass(frozen=True)
-class _Opinion:
+class _Vote:
     """That one completion is better than another.
 
     Attributes:
@@ -80,7 +80,7 @@ class _Opinion:
         times: how often it counts.
     """
 
-    event: Event
+    event: FeedbackEvent
     better: str
     worse: str
     p: float
@@ -89,9 +89,14 @@ class _Opinion:
     times: int = 1
 
 
-def fold(
-    events: Sequence[Event], belief: Belief, users: dict[str, str], *, per_user: int, seed: int
-) -> Folded:
+def aggregate(
+    events: Sequence[FeedbackEvent],
+    belief: EventReliability,
+    users: dict[str, str],
+    *,
+    per_user: int,
+    seed: int,
+) -> AggregatedFeedback:
     """Preferences (`prompt`, `chosen`, `rejected`, `p_chosen`) and KTO rows (`prompt`,
     `completion`, `label`; Ethayarajh et al. 2024, arXiv:2402.01306), in the order of the log.
 
@@ -102,12 +107,12 @@ def fold(
         users: names under which users appear in the rows.
         per_user: most preferences, and most KTO rows, that rest on one user alone; drawn by `seed`.
     """
-    votes: dict[tuple[str, str], list[tuple[Event, bool]]] = {}
-    rated: dict[str, list[Event]] = {}
+    votes: dict[tuple[str, str], list[tuple[FeedbackEvent, bool]]] = {}
+    rated: dict[str, list[FeedbackEvent]] = {}
     origins: dict[tuple[str, str], Origin] = {}
     prompts: dict[str, Origin] = {}
-    opinions: list[_Opinion] = []
-    judged: list[tuple[Event, str, bool]] = []
+    opinions: list[_Vote] = []
+    judged: list[tuple[FeedbackEvent, str, bool]] = []
     for event in events:
         key = conversation_text(event.prompt)
         own = (event.user,)
@@ -117,7 +122,7 @@ def fold(
             made = Origin("human", depth=event.origin.depth)
             origins.setdefault((key, event.edited), made)
             opinions.append(
-                _Opinion(
+                _Vote(
                     event=event,
                     better=event.edited,
                     worse=event.completion,
@@ -129,7 +134,7 @@ def fold(
         for old in event.discarded:
             origins.setdefault((key, old), event.origin)
             opinions.append(
-                _Opinion(
+                _Vote(
                     event=event,
                     better=event.completion,
                     worse=old,
@@ -145,13 +150,13 @@ def fold(
         votes.setdefault((conversation_text(event.prompt), text), []).append((event, good))
     for same in rated.values():
         opinions += _ranked(same, belief.p_vote)
-    pairs: dict[tuple[str, str, str], _Pair] = {}
+    pairs: dict[tuple[str, str, str], _ScoredPair] = {}
     for opinion in _capped(opinions, lambda o: o.owners, per_user, seed):
         _add(pairs, opinion)
-    folded = Folded([], [])
+    aggregated = AggregatedFeedback([], [])
     for number, ((key, one, two), pair) in enumerate(pairs.items(), 1):
         if abs(pair.log_odds) < 1e-9:
-            folded.undecided += 1
+            aggregated.undecided += 1
             continue
         chosen, rejected = (one, two) if pair.log_odds > 0 else (two, one)
         evidence = _evidence(
@@ -165,7 +170,7 @@ def fold(
                 "rejected": origins[key, rejected],
             },
         )
-        folded.preferences.append(
+        aggregated.preferences.append(
             {
                 "prompt": pair.prompt,
                 "chosen": _said(chosen),
@@ -178,7 +183,7 @@ def fold(
         by_user = {event.user or str(id(event)): good for event, good in given}
         balance = sum(1 if good else -1 for good in by_user.values())
         if not balance:
-            folded.split += 1
+            aggregated.split += 1
             continue
         evidence = _evidence(
             name=f"kto-{number}",
@@ -187,7 +192,7 @@ def fold(
             users=users,
             origins={"prompt": prompts[key], "completion": origins[key, text]},
         )
-        folded.kto.append(
+        aggregated.kto.append(
             {
                 "prompt": given[0][0].prompt,
                 "completion": _said(text),
@@ -195,10 +200,10 @@ def fold(
                 "provenance": evidence,
             }
         )
-    return folded
+    return aggregated
 
 
-def _judgements(event: Event) -> Iterator[tuple[str, bool]]:
+def _judgements(event: FeedbackEvent) -> Iterator[tuple[str, bool]]:
     """What an event says of single completions."""
     if event.good is not None:
         yield event.completion, event.good
@@ -210,7 +215,7 @@ def _judgements(event: Event) -> Iterator[tuple[str, bool]]:
         yield old, False
 
 
-def _ranked(events: Sequence[Event], p: float) -> Iterator[_Opinion]:
+def _ranked(events: Sequence[FeedbackEvent], p: float) -> Iterator[_Vote]:
     """Which completions of one prompt are better than which.
 
     By thumbs: one that more users like than dislike over one that more dislike, as often as the
@@ -218,13 +223,13 @@ def _ranked(events: Sequence[Event], p: float) -> Iterator[_Opinion]:
     a lower one by the same user, since users rate on scales of their own.  Of a user's opinions on
     one completion the last counts.
     """
-    last: dict[tuple[str, str], Event] = {}
+    last: dict[tuple[str, str], FeedbackEvent] = {}
     for event in events:
         last[event.user or f"\0{id(event)}", event.completion] = event
     net: Counter[str] = Counter()
-    of: dict[str, Event] = {}
+    of: dict[str, FeedbackEvent] = {}
     voters: dict[tuple[str, bool], list[str]] = {}
-    by_user: dict[str, list[Event]] = {}
+    by_user: dict[str, list[FeedbackEvent]] = {}
     for (user, completion), event in last.items():
         if event.good is not None:
             net[completion] += 1 if event.good else -1
@@ -237,7 +242,7 @@ def _ranked(events: Sequence[Event], p: float) -> Iterator[_Opinion]:
     for better, worse in product(liked, disliked):
         owners = tuple(dict.fromkeys(voters[better, True] + voters[worse, False]))
         times = min(net[better], -net[worse])
-        yield _Opinion(
+        yield _Vote(
             event=of[better],
             better=better,
             worse=worse,
@@ -252,7 +257,7 @@ def _ranked(events: Sequence[Event], p: float) -> Iterator[_Opinion]:
             assert worse_.rating is not None
             told = net[better_.completion] > 0 > net[worse_.completion]
             if better_.rating > worse_.rating and not told:
-                yield _Opinion(
+                yield _Vote(
                     event=better_,
                     better=better_.completion,
                     worse=worse_.completion,
@@ -278,13 +283,13 @@ def _capped(
     return [items[place] for place in sorted(kept)]
 
 
-def _add(pairs: dict[tuple[str, str, str], _Pair], said: _Opinion) -> None:
+def _add(pairs: dict[tuple[str, str, str], _ScoredPair], said: _Vote) -> None:
     """Count an opinion, unless its owners said the same already."""
     if said.better.split() == said.worse.split():
         return
     key = conversation_text(said.event.prompt)
     one, two = sorted((said.better, said.worse))
-    pair = pairs.setdefault((key, one, two), _Pair(said.event.prompt, one, two))
+    pair = pairs.setdefault((key, one, two), _ScoredPair(said.event.prompt, one, two))
     own = {(user or f"\0{id(said.event)}", said.source) for user in said.owners}
     if own <= pair.users:
         return

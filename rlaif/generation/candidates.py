@@ -16,34 +16,34 @@ from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
-from rlaif.data.layouts import BadRow, Candidates, read_prompt, row_weight
+from rlaif.data.layouts import BadRow, PromptCompletions, read_prompt, row_weight
 from rlaif.data.origins import origin_columns
 from rlaif.data.sources import open_source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
-from rlaif.generation.conversations import Ask, Chain, Rows, Told
-from rlaif.generation.judge_calls import JUDGE, Judging
+from rlaif.generation.conversations import Conversation, ConversationRows, Query, Reply
+from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.generation.runner import (
     COUNTS,
     REJECTED,
-    WritingJob,
+    GenerationJob,
     check_writes,
     model_config,
 )
-from rlaif.generation.targets import Target, best, parse_target
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.generation.targets import AttributeTarget, best, parse_target
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
-from rlaif.store.text_cache import Written
+from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import conversation_text, load_judge_template
 from rlaif.text.duplicates import distinct
 
 CANDIDATES = "candidates.jsonl"
 
 
-class Sampling(BaseModel):
+class SamplingSettings(BaseModel):
     """How one model writes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,7 +89,7 @@ class Teacher:
     """A model that writes completions."""
 
     engine: EngineSettings
-    sampling: Sampling
+    sampling: SamplingSettings
 
 
 class SystemPrompt(BaseModel):
@@ -102,11 +102,11 @@ class SystemPrompt(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Speaker:
+class _ReadyTeacher:
     """A teacher ready to be asked."""
 
     role: str
-    sampling: Sampling
+    sampling: SamplingSettings
     codec: Codec
     origin: Mapping[str, Any]
     depth: int
@@ -123,7 +123,7 @@ def prepare_generate(
     judge: EngineSettings | None = None,
     template: str = "pairwise",
     targets: Sequence[str] = (),
-) -> WritingJob:
+) -> GenerationJob:
     """Load and check the parts of a job.
 
     Args:
@@ -147,7 +147,9 @@ def prepare_generate(
     if judged:
         assert judge is not None
         models[JUDGE] = judge
-        judging = Judging(load_judge_template(template), codec_for(judge), FoldSettings(), 0.5)
+        judging = PairCaller(
+            load_judge_template(template), codec_for(judge), AggregationSettings(), 0.5
+        )
     speakers = [_speaker(role, teacher) for role, teacher in zip(models, teachers, strict=False)]
     systems = read_systems(settings.system) if settings.system else []
     writer = CandidateWriter(
@@ -181,21 +183,21 @@ def prepare_generate(
         config["constitution"] = loaded.hash if loaded else None
         config["judge"] = model_config(judge) if judged and judge else None
         config["template"] = judging.template.hash if judging else None
-    return WritingJob(
+    return GenerationJob(
         source=source,
         limit=settings.limit,
         config=config,
         files=(CANDIDATES, REJECTED),
         models=models,
         passes=passes,
-        chain=writer.chain,
+        conversation=writer.conversation,
     )
 
 
 def _check_ranking(
     settings: GenerateSettings,
     constitution: Constitution | None,
-    targets: Sequence[Target],
+    targets: Sequence[AttributeTarget],
     teachers: Sequence[Teacher],
 ) -> None:
     total = sum(t.sampling.n for t in teachers)
@@ -214,7 +216,7 @@ def _check_ranking(
         )
 
 
-def _speaker(role: str, teacher: Teacher) -> _Speaker:
+def _speaker(role: str, teacher: Teacher) -> _ReadyTeacher:
     engine, sampling = teacher.engine, teacher.sampling
     if sampling.temperature == 0 and sampling.n > 1:
         raise RlaifError(
@@ -228,7 +230,7 @@ def _speaker(role: str, teacher: Teacher) -> _Speaker:
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
     }
-    return _Speaker(
+    return _ReadyTeacher(
         role=role, sampling=sampling, codec=codec, origin=origin, depth=int(origin["depth"])
     )
 
@@ -263,24 +265,26 @@ def read_systems(path: str) -> list[SystemPrompt]:
 
 @dataclass(frozen=True)
 class CandidateWriter:
-    """Makes the chain that writes and ranks one prompt's completions."""
+    """Makes the conversation that writes and ranks one prompt's completions."""
 
     settings: GenerateSettings
-    speakers: Sequence[_Speaker]
+    speakers: Sequence[_ReadyTeacher]
     systems: Sequence[SystemPrompt]
     constitution: Constitution | None
-    targets: Sequence[Target]
-    judging: Judging | None
+    targets: Sequence[AttributeTarget]
+    judging: PairCaller | None
     mapping: Mapping[str, str]
 
-    def chain(self, number: int, place: str, row: Mapping[str, object] | Rejected) -> Chain:
-        """See `WritingJob.chain`."""
+    def conversation(
+        self, number: int, place: str, row: Mapping[str, object] | Rejected
+    ) -> Conversation:
+        """See `GenerationJob.conversation`."""
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
             read = read_prompt(row, self.mapping)
         except BadRow as error:
-            rejected: Rows = [(REJECTED, {"place": place, "reason": str(error)})]
+            rejected: ConversationRows = [(REJECTED, {"place": place, "reason": str(error)})]
             return [*rejected, (COUNTS, {"rejected": 1})]
         asks, origins = self._asks(read, read.prompt_origin.depth)
         told = yield asks
@@ -292,7 +296,7 @@ class CandidateWriter:
         if self.settings.keep is not None and made:
             made = yield from self._rank(read, name, made, counts)
         counts["completions"] = len(made)
-        out: Rows = [(COUNTS, dict(counts))]
+        out: ConversationRows = [(COUNTS, dict(counts))]
         if made:
             row_out: dict[str, object] = {
                 "id": name,
@@ -307,7 +311,9 @@ class CandidateWriter:
             out.append((REJECTED, {"place": place, "reason": self._why_none(told)}))
         return out
 
-    def _asks(self, read: Candidates, depth: int) -> tuple[list[Ask], list[dict[str, Any]]]:
+    def _asks(
+        self, read: PromptCompletions, depth: int
+    ) -> tuple[list[Query], list[dict[str, Any]]]:
         asks, origins = [], []
         text = conversation_text(read.prompt)
         for speaker in self.speakers:
@@ -321,7 +327,7 @@ class CandidateWriter:
                 ids = speaker.codec.encode_chat([*start, *own])
                 seed = int.from_bytes(drawn[:4], "big") >> 1
                 asks.append(
-                    Ask(
+                    Query(
                         speaker.role,
                         GenerationRequest(
                             id="",
@@ -350,13 +356,13 @@ class CandidateWriter:
         return random.Random(drawn).choices(self.systems, weights)[0].text
 
     def _made(
-        self, told: Sequence[Told], origins: Sequence[dict[str, Any]]
+        self, told: Sequence[Reply], origins: Sequence[dict[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
         made = []
         counts: dict[str, float] = {"failed": 0, "unfinished": 0, "empty": 0}
         for answer, origin in zip(told, origins, strict=True):
-            text = after_thinking(answer.text) if isinstance(answer, Written) else None
-            if not isinstance(answer, Written):
+            text = after_thinking(answer.text) if isinstance(answer, GeneratedText) else None
+            if not isinstance(answer, GeneratedText):
                 counts["failed"] += 1
             elif text is None or (not answer.finished and not self.settings.keep_unfinished):
                 counts["unfinished"] += 1
@@ -368,18 +374,22 @@ class CandidateWriter:
         return made, counts
 
     @staticmethod
-    def _why_none(told: Sequence[Told]) -> str:
+    def _why_none(told: Sequence[Reply]) -> str:
         reasons = [
             ("an empty completion" if not t.text else "a completion that the token limit cut")
-            if isinstance(t, Written)
+            if isinstance(t, GeneratedText)
             else getattr(t, "reason", "no text")
             for t in told
         ]
         return "no completion: " + "; ".join(sorted(set(reasons)))
 
     def _rank(
-        self, read: Candidates, name: str, made: list[dict[str, Any]], counts: dict[str, float]
-    ) -> Generator[list[Ask], list[Told], list[dict[str, Any]]]:
+        self,
+        read: PromptCompletions,
+        name: str,
+        made: list[dict[str, Any]],
+        counts: dict[str, float],
+    ) -> Generator[list[Query], list[Reply], list[dict[str, Any]]]:
         """The best completions, each with its score; counts the attributes before and after."""
         texts = [m["content"] for m in made]
         columns: list[list[float]] = []
@@ -408,8 +418,12 @@ class CandidateWriter:
         ]
 
     def _judged(
-        self, read: Candidates, name: str, texts: Sequence[str], target: Target | None
-    ) -> Generator[list[Ask], list[Told], list[float]]:
+        self,
+        read: PromptCompletions,
+        name: str,
+        texts: Sequence[str],
+        target: AttributeTarget | None,
+    ) -> Generator[list[Query], list[Reply], list[float]]:
         """The share of the other completions that each one beats, head to head, ties as halves.
 
         Probabilities of different pairs may come from different tiers, so they are not compared.
@@ -435,7 +449,7 @@ class CandidateWriter:
         return [points / max(1, len(texts) - 1) for points in won]
 
 
-def _passes(target: Target, read: Candidates, text: str) -> float:
+def _passes(target: AttributeTarget, read: PromptCompletions, text: str) -> float:
     assert target.principle is not None
     assert target.principle.check is not None
     try:

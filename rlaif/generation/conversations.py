@@ -1,10 +1,11 @@
 """Runs many conversations with models side by side, each of which is sequential in itself.
 
-A *chain* is a generator: it yields the questions that it has now, gets their answers, and in the
-end returns its rows.  While one chain waits for an answer the others fill the engine's batch.
-Every answer is durable before its chain goes on, so that a killed run asks nothing twice; rows
-come out in the order in which the chains were started.  A long chain may give some of its rows on
-the way, as a `Part`.  Chains may also come by and by (`Coming`), for as long as a server runs.
+A *conversation* is a generator: it yields the queries that it has now, gets their replies, and in
+the end returns its rows.  While one conversation waits for a reply the others fill the engine's
+batch.  Every reply is durable before its conversation goes on, so that a killed run asks nothing
+twice; rows come out in the order in which the conversations were started.  A long conversation may
+give some of its rows on the way, as `PartialRows`.  Conversations may also arrive over time
+(`ConversationSource`), for as long as a server runs.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from rlaif.records import (
     Request,
     Result,
 )
-from rlaif.store.text_cache import TextCache, Written, text_key
-from rlaif.store.verdict_cache import Answer, VerdictCache, answer_keys
+from rlaif.store.text_cache import GeneratedText, TextCache, text_key
+from rlaif.store.verdict_cache import CachedAnswer, VerdictCache, answer_keys
 from rlaif.util.clock import utc_now
 
-MOST_OPEN_CHAINS = 1024
+MAX_OPEN_CONVERSATIONS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One question of a chain.
+class Query:
+    """One question of a conversation.
 
     Attributes:
         role: which model is asked: a name among the workers.
@@ -46,46 +47,46 @@ class Ask:
     request: Request
 
 
-Told = Written | ChoiceResult | Failure
-Rows = list[tuple[str, dict[str, object]]]
+Reply = GeneratedText | ChoiceResult | Failure
+ConversationRows = list[tuple[str, dict[str, object]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Rows that a chain gives before its end; it is told nothing for them."""
+class PartialRows:
+    """Rows that a conversation gives before its end; it is told nothing for them."""
 
-    rows: Rows
-
-
-Chain = Generator[list[Ask] | Part, list[Told], Rows]
+    rows: ConversationRows
 
 
-class Coming(Protocol):
-    """Chains of which not all are there yet."""
+Conversation = Generator[list[Query] | PartialRows, list[Reply], ConversationRows]
+
+
+class ConversationSource(Protocol):
+    """Conversations of which not all are there yet."""
 
     exhausted: bool
 
-    def poll(self, *, wait: bool) -> Chain | None:
+    def poll(self, *, wait: bool) -> Conversation | None:
         """The next one; None if there is none yet (with `wait`, only at the end)."""
         ...
 
 
-class _Given:
-    """Chains of an iterable: all are there."""
+class _IterableSource:
+    """Conversations of an iterable: all are there."""
 
-    def __init__(self, chains: Iterable[Chain]) -> None:
-        self._chains = iter(chains)
+    def __init__(self, conversations: Iterable[Conversation]) -> None:
+        self._conversations = iter(conversations)
         self.exhausted = False
 
-    def poll(self, *, wait: bool) -> Chain | None:
-        chain = next(self._chains, None)
-        self.exhausted = chain is None
-        return chain
+    def poll(self, *, wait: bool) -> Conversation | None:
+        conversation = next(self._conversations, None)
+        self.exhausted = conversation is None
+        return conversation
 
 
 @dataclass(frozen=True)
-class Worker:
-    """A model that chains may ask.
+class ConversationModel:
+    """A model that conversations may ask.
 
     Attributes:
         fingerprint: addresses its answers.
@@ -97,7 +98,7 @@ class Worker:
 
 
 @dataclass
-class Counts:
+class ConversationCounts:
     """Questions asked in this process, found in the caches, and failed; and tokens written."""
 
     asked: int = 0
@@ -107,25 +108,25 @@ class Counts:
 
 
 @dataclass
-class _Open:
-    """A chain that has begun; `missing` answers are on their way, `parts` wait for their turn."""
+class _OpenConversation:
+    """A conversation that has begun; `missing` replies are on their way, `parts` wait."""
 
-    chain: Chain
-    answers: list[Told | None] = field(default_factory=list)
+    conversation: Conversation
+    answers: list[Reply | None] = field(default_factory=list)
     missing: int = 0
-    parts: list[Rows] = field(default_factory=list)
-    rows: Rows | None = None
+    parts: list[ConversationRows] = field(default_factory=list)
+    rows: ConversationRows | None = None
 
 
-class ChainRunner:
-    """Drives chains to their ends.
+class ConversationRunner:
+    """Drives conversations to their ends.
 
     Args:
         workers: by role; two roles may share one engine.
         texts, verdicts: where answers are kept.
-        on_rows: told the rows of each chain, in order.
-        on_part: told the rows that the chain whose turn it is gives on the way.
-        ordered: whether the rows of a chain wait for those of the chains before it.
+        on_rows: told the rows of each conversation, in order.
+        on_part: told the rows that the conversation whose turn it is gives on the way.
+        ordered: whether the rows of a conversation wait for those of the conversations before it.
         on_progress: called after every batch of answers.
 
     Attributes:
@@ -134,13 +135,13 @@ class ChainRunner:
 
     def __init__(
         self,
-        workers: Mapping[str, Worker],
+        workers: Mapping[str, ConversationModel],
         texts: TextCache,
         verdicts: VerdictCache,
         *,
-        on_rows: Callable[[Rows], None],
-        on_part: Callable[[Rows], None] = lambda _: None,
-        on_progress: Callable[[Counts], None] = lambda _: None,
+        on_rows: Callable[[ConversationRows], None],
+        on_part: Callable[[ConversationRows], None] = lambda _: None,
+        on_progress: Callable[[ConversationCounts], None] = lambda _: None,
         ordered: bool = True,
     ) -> None:
         self._ordered = ordered
@@ -150,7 +151,7 @@ class ChainRunner:
         self._on_rows = on_rows
         self._on_part = on_part
         self._on_progress = on_progress
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, _OpenConversation] = {}
         self._started = self._written = 0
         self._queues: dict[int, deque[Request]] = {}
         self._engines: dict[int, Engine] = {}
@@ -164,15 +165,17 @@ class ChainRunner:
         self._asked: dict[str, tuple[bytes, Request, list[tuple[int, int]]]] = {}
         self._by_key: dict[bytes, str] = {}
         self._next = 0
-        self.counts = Counts()
+        self.counts = ConversationCounts()
 
-    def run(self, chains: Iterable[Chain] | Coming) -> None:
-        """Run every chain to its end.
+    def run(self, conversations: Iterable[Conversation] | ConversationSource) -> None:
+        """Run every conversation to its end.
 
         Raises:
             RlaifError: an engine stopped, or a cache can't be written.
         """
-        source = _Given(chains) if isinstance(chains, Iterable) else chains
+        source = (
+            _IterableSource(conversations) if isinstance(conversations, Iterable) else conversations
+        )
         while True:
             waiting = [number for number, queue in self._queues.items() if queue]
             if waiting:
@@ -183,21 +186,21 @@ class ChainRunner:
                     self._on_progress(self.counts)
             elif not self._begin(source, wait=True):
                 break
-        assert not self._open, "a chain was left without its answers"
+        assert not self._open, "a conversation was left without its answers"
 
-    def _begin(self, source: Coming, *, wait: bool) -> bool:
-        """Start a chain; False where there is none, or (with `wait`) none left, or no room."""
-        if len(self._open) >= MOST_OPEN_CHAINS or source.exhausted:
+    def _begin(self, source: ConversationSource, *, wait: bool) -> bool:
+        """Start a conversation; False if there is none, or (with `wait`) none left, or no room."""
+        if len(self._open) >= MAX_OPEN_CONVERSATIONS or source.exhausted:
             return False
-        chain = source.poll(wait=wait)
-        if chain is None:
+        conversation = source.poll(wait=wait)
+        if conversation is None:
             return False
-        self._open[self._started] = _Open(chain)
+        self._open[self._started] = _OpenConversation(conversation)
         self._started += 1
         self._advance(self._started - 1, None)
         return True
 
-    def _feed(self, number: int, source: Coming) -> Iterator[Request | None]:
+    def _feed(self, number: int, source: ConversationSource) -> Iterator[Request | None]:
         """The requests of one engine, until nothing is left that it could do now."""
         queue = self._queues[number]
         while True:
@@ -215,12 +218,16 @@ class ChainRunner:
             else:
                 return
 
-    def _advance(self, number: int, answers: list[Told] | None) -> None:
-        """Let a chain go on as far as the caches know the answers."""
+    def _advance(self, number: int, answers: list[Reply] | None) -> None:
+        """Let a conversation go on as far as the caches know the answers."""
         opened = self._open[number]
         while True:
             try:
-                asks = next(opened.chain) if answers is None else opened.chain.send(answers)
+                asks = (
+                    next(opened.conversation)
+                    if answers is None
+                    else opened.conversation.send(answers)
+                )
             except StopIteration as end:
                 opened.rows = end.value
                 if self._ordered:
@@ -229,7 +236,7 @@ class ChainRunner:
                     del self._open[number]
                     self._on_rows(end.value)
                 return
-            if isinstance(asks, Part):
+            if isinstance(asks, PartialRows):
                 opened.parts.append(asks.rows)
                 self._flush()
                 answers = []
@@ -240,7 +247,7 @@ class ChainRunner:
                 return
             answers = [a for a in opened.answers if a is not None]
 
-    def _look_up(self, number: int, opened: _Open, asks: Sequence[Ask]) -> None:
+    def _look_up(self, number: int, opened: _OpenConversation, asks: Sequence[Query]) -> None:
         keys = [self._key(ask) for ask in asks]
         texts = self._texts.get(
             [k for k, a in zip(keys, asks, strict=True) if isinstance(a.request, GenerationRequest)]
@@ -259,14 +266,14 @@ class ChainRunner:
             else:
                 self._enqueue(key, ask, number, i)
 
-    def _key(self, ask: Ask) -> bytes:
+    def _key(self, ask: Query) -> bytes:
         fingerprint = self._workers[ask.role].fingerprint
         if isinstance(ask.request, GenerationRequest):
             return text_key(fingerprint, ask.request)
         ids = ask.request.token_ids
         return answer_keys(fingerprint, ids, [()], ask.request.label_ids)[0]
 
-    def _enqueue(self, key: bytes, ask: Ask, number: int, index: int) -> None:
+    def _enqueue(self, key: bytes, ask: Query, number: int, index: int) -> None:
         opened = self._open[number]
         engine = self._workers[ask.role].engine
         if engine is None:
@@ -286,21 +293,21 @@ class ChainRunner:
         self.counts.asked += 1
 
     def _take(self, results: Sequence[Result]) -> None:
-        """Keep answers, then hand them to the chains that wait."""
-        told: list[tuple[str, Told]] = []
-        texts: list[tuple[bytes, Written]] = []
-        verdicts: list[tuple[bytes, Answer]] = []
+        """Keep answers, then hand them to the conversations that wait."""
+        told: list[tuple[str, Reply]] = []
+        texts: list[tuple[bytes, GeneratedText]] = []
+        verdicts: list[tuple[bytes, CachedAnswer]] = []
         for result in results:
             key, _, _ = self._asked[result.id]
             if isinstance(result, GenerationResult):
                 number = int(result.id.partition("/")[0])
                 text = self._engines[number].codec.decode(result.token_ids).strip()
-                written = Written(text, result.finished, len(result.token_ids), utc_now())
+                written = GeneratedText(text, result.finished, len(result.token_ids), utc_now())
                 self.counts.tokens += written.tokens
                 texts.append((key, written))
                 told.append((result.id, written))
             elif isinstance(result, ChoiceResult):
-                verdicts.append((key, Answer(result.logprobs)))
+                verdicts.append((key, CachedAnswer(result.logprobs)))
                 told.append((result.id, result))
             else:
                 self.counts.failed += 1

@@ -16,26 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.layouts import BadRow, Candidates, read_candidates, row_weight
+from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, row_weight
 from rlaif.data.origins import origin_columns
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
-from rlaif.generation.conversations import Ask, Chain, Rows, Told
+from rlaif.generation.conversations import Conversation, ConversationRows, Query, Reply
 from rlaif.generation.critique_calls import WRITER, read_text
-from rlaif.generation.judge_calls import JUDGE, Judging
+from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.generation.runner import (
     COUNTS,
     REJECTED,
-    WritingJob,
+    GenerationJob,
     check_writes,
     model_config,
 )
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
-from rlaif.store.text_cache import Written
+from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import completion_text, conversation_text, load_judge_template
 from rlaif.templates.writer import WriterTemplates, load_writer_templates
 
@@ -105,7 +105,7 @@ def prepare_critique(
     judge_template: str,
     mapping: Mapping[str, str] | None = None,
     split: str = "train",
-) -> WritingJob:
+) -> GenerationJob:
     """Load and check the parts of a job.
 
     Raises:
@@ -124,8 +124,8 @@ def prepare_critique(
     judging = None
     if settings.until_no_gain or settings.principles == "worst":
         models[JUDGE] = judge
-        judging = Judging(
-            load_judge_template(judge_template), codec_for(judge), FoldSettings(), 0.5
+        judging = PairCaller(
+            load_judge_template(judge_template), codec_for(judge), AggregationSettings(), 0.5
         )
     origin = {
         **text_origin(writer),
@@ -157,19 +157,19 @@ def prepare_critique(
         "mapping": dict(mapping or {}),
         **settings.model_dump(mode="json"),
     }
-    return WritingJob(
+    return GenerationJob(
         source=ResponseSource(source, dict(mapping or {})),
         limit=settings.limit,
         config=config,
         files=(TRACE, PAIRS, REJECTED),
         models=models,
         passes=[list(models)],
-        chain=reviser.chain,
+        conversation=reviser.conversation,
     )
 
 
 @dataclass
-class _State:
+class _ResponseState:
     """A response on its way.
 
     Attributes:
@@ -179,7 +179,7 @@ class _State:
         time: when the text that it is now was written; "" for the original.
     """
 
-    read: Candidates
+    read: PromptCompletions
     name: str
     text: str
     clear: set[str] = field(default_factory=set)
@@ -191,7 +191,7 @@ class _State:
 
 
 @dataclass(frozen=True)
-class _Draft:
+class _RevisionDraft:
     """A critique by a principle, and the revision if there is one to be had."""
 
     principle: Principle
@@ -203,28 +203,30 @@ class _Draft:
 
 @dataclass(frozen=True)
 class Reviser:
-    """Makes the chain that revises one response."""
+    """Makes the conversation that revises one response."""
 
     settings: CritiqueSettings
     constitution: Constitution
     templates: WriterTemplates
     codec: Codec
-    judging: Judging | None
+    judging: PairCaller | None
     origin: Mapping[str, Any]
 
-    def chain(self, number: int, place: str, row: Mapping[str, object] | Rejected) -> Chain:
-        """See `WritingJob.chain`."""
+    def conversation(
+        self, number: int, place: str, row: Mapping[str, object] | Rejected
+    ) -> Conversation:
+        """See `GenerationJob.conversation`."""
         if isinstance(row, Rejected):
             return [(REJECTED, {"place": place, "reason": row.reason}), (COUNTS, {"rejected": 1})]
         read, index = row["read"], row["index"]
-        assert isinstance(read, Candidates)
+        assert isinstance(read, PromptCompletions)
         assert isinstance(index, int)
         completion = read.completions[index]
         name = f"{read.id or place.replace(' ', '-')}/{index + 1}"
         original = completion_text(completion.messages)
         source = row["row"]
         assert isinstance(source, Mapping)
-        state = _State(
+        state = _ResponseState(
             read, name, original, weight=row_weight(source), origin=_origin_of(source, index)
         )
         principles = [
@@ -240,8 +242,8 @@ class Reviser:
         return self._rows(state, original, completion.origin, completion.depth)
 
     def _round(
-        self, state: _State, round_: int, principles: Sequence[Principle]
-    ) -> Generator[list[Ask], list[Told], None]:
+        self, state: _ResponseState, round_: int, principles: Sequence[Principle]
+    ) -> Generator[list[Query], list[Reply], None]:
         match self.settings.principles:
             case "sample":
                 left = [p for p in principles if p.id not in state.clear]
@@ -262,8 +264,8 @@ class Reviser:
                 yield from self._settle_worst(state, round_, drafts)
 
     def _drafts(
-        self, state: _State, round_: int, principles: Sequence[Principle]
-    ) -> Generator[list[Ask], list[Told], list[_Draft]]:
+        self, state: _ResponseState, round_: int, principles: Sequence[Principle]
+    ) -> Generator[list[Query], list[Reply], list[_RevisionDraft]]:
         """A critique by each principle, then a revision for each that found something."""
         told = yield [self._ask_critique(state, round_, p) for p in principles]
         drafts = []
@@ -271,7 +273,7 @@ class Reviser:
             text, outcome = _read(answer)
             if not outcome and self.templates.finds_nothing(text):
                 outcome = "nothing found"
-            drafts.append(_Draft(principle, text, "", outcome))
+            drafts.append(_RevisionDraft(principle, text, "", outcome))
         open_ = [d for d in drafts if not d.outcome]
         asks = [self._ask_revision(state, round_, d) for d in open_]
         revised = iter((yield asks) if asks else [])
@@ -284,9 +286,9 @@ class Reviser:
             text, outcome = _read(answer)
             if not outcome and text == state.text:
                 outcome = "unchanged"
-            time = answer.made if isinstance(answer, Written) else ""
+            time = answer.made if isinstance(answer, GeneratedText) else ""
             found.append(
-                _Draft(
+                _RevisionDraft(
                     principle=draft.principle,
                     critique=draft.critique,
                     revision=text,
@@ -297,8 +299,8 @@ class Reviser:
         return found
 
     def _settle(
-        self, state: _State, round_: int, draft: _Draft, gain: float | None = None
-    ) -> Generator[list[Ask], list[Told], None]:
+        self, state: _ResponseState, round_: int, draft: _RevisionDraft, gain: float | None = None
+    ) -> Generator[list[Query], list[Reply], None]:
         """Take a revision, if it is one and (where that is asked) the judge finds it better."""
         outcome = draft.outcome
         if not outcome and self.settings.until_no_gain:
@@ -306,8 +308,8 @@ class Reviser:
         self._note(state=state, round_=round_, draft=draft, outcome=outcome, gain=gain)
 
     def _settle_worst(
-        self, state: _State, round_: int, drafts: Sequence[_Draft]
-    ) -> Generator[list[Ask], list[Told], None]:
+        self, state: _ResponseState, round_: int, drafts: Sequence[_RevisionDraft]
+    ) -> Generator[list[Query], list[Reply], None]:
         """Take the revision that the judge finds to gain most on its own principle."""
         gains: list[float] = []
         outcomes = [draft.outcome for draft in drafts]
@@ -332,8 +334,8 @@ class Reviser:
             yield from self._settle(state, round_, drafts[best], gains[best])
 
     def _gain(
-        self, state: _State, draft: _Draft, principle: Principle | None
-    ) -> Generator[list[Ask], list[Told], tuple[float, str]]:
+        self, state: _ResponseState, draft: _RevisionDraft, principle: Principle | None
+    ) -> Generator[list[Query], list[Reply], tuple[float, str]]:
         """The judge's margin for the revision, in both orders, and why it is not taken, or ""."""
         assert self.judging is not None
         principles = [principle] if principle else self.constitution.applicable(state.read.tags)
@@ -346,7 +348,9 @@ class Reviser:
         return preference.margin, ""
 
     @staticmethod
-    def _note(state: _State, round_: int, draft: _Draft, outcome: str, gain: float | None) -> None:
+    def _note(
+        state: _ResponseState, round_: int, draft: _RevisionDraft, outcome: str, gain: float | None
+    ) -> None:
         state.steps.append(
             {
                 "round": round_,
@@ -366,7 +370,7 @@ class Reviser:
         elif outcome != "another gained more":
             state.failed = outcome
 
-    def _ask_critique(self, state: _State, round_: int, principle: Principle) -> Ask:
+    def _ask_critique(self, state: _ResponseState, round_: int, principle: Principle) -> Query:
         assert principle.critique
         text = self.templates.critique.render(
             conversation=conversation_text(state.read.prompt),
@@ -376,7 +380,7 @@ class Reviser:
         )
         return self._ask(text, self.settings.critique_tokens, f"{state.name}/{round_}/critique")
 
-    def _ask_revision(self, state: _State, round_: int, draft: _Draft) -> Ask:
+    def _ask_revision(self, state: _ResponseState, round_: int, draft: _RevisionDraft) -> Query:
         assert draft.principle.revision
         text = self.templates.revision.render(
             conversation=conversation_text(state.read.prompt),
@@ -387,11 +391,11 @@ class Reviser:
         )
         return self._ask(text, self.settings.revision_tokens, f"{state.name}/{round_}/revision")
 
-    def _ask(self, text: str, most: int, name: str) -> Ask:
+    def _ask(self, text: str, most: int, name: str) -> Query:
         ids = self.codec.encode_chat([{"role": "user", "content": text}])
         s = self.settings
         seed = random.Random(f"{s.seed}/{name}").getrandbits(31)
-        return Ask(
+        return Query(
             WRITER,
             GenerationRequest(
                 id="",
@@ -415,14 +419,16 @@ class Reviser:
             shown.append(text + "\n\n")
         return "".join(shown)
 
-    def _rows(self, state: _State, original: str, origin: str, depth: int) -> Rows:
+    def _rows(
+        self, state: _ResponseState, original: str, origin: str, depth: int
+    ) -> ConversationRows:
         taken = sum(bool(step["taken"]) for step in state.steps)
         status = "revised" if state.text != original else "failed" if state.failed else "unchanged"
         read = state.read.prompt_origin
         deepest = max(int(self.origin["depth"]), depth, read.depth)
         own = {**self.origin, "depth": 1 + deepest, "time": state.time}
         prompt = origin_columns(read)
-        rows: Rows = [
+        rows: ConversationRows = [
             (COUNTS, {status: 1, "critiques": len(state.steps), "revisions taken": taken}),
             (
                 TRACE,
@@ -473,7 +479,7 @@ def _message(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
 
-def _read(answer: Told) -> tuple[str, str]:
+def _read(answer: Reply) -> tuple[str, str]:
     """What was written, and the outcome where something is wrong with it."""
     text, wrong = read_text(answer)
     return text, f"failed: {wrong}" if wrong else ""

@@ -1,4 +1,4 @@
-"""Lets a chain criticise one response by principles and, if asked, write it anew.
+"""Lets a conversation criticise one response by principles and, if asked, write it anew.
 
 The rounds of Constitutional AI, which go on and choose, are in `critique`.
 """
@@ -9,10 +9,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from rlaif.constitution.schema import Principle
-from rlaif.generation.conversations import Ask, Told
+from rlaif.generation.conversations import Query, Reply
 from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message
-from rlaif.store.text_cache import Written
+from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import completion_text, conversation_text
 from rlaif.templates.writer import WriterTemplates
 
@@ -20,11 +20,11 @@ WRITER = "writer"
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class CritiqueResult:
     """What was written about a response by one principle.
 
     Attributes:
-        finds_nothing: whether the critique says that there is nothing to mend.
+        finds_nothing: whether the critique says that there is nothing to fix.
         revision: "" where none was asked for or needed.
         failed: why there is no critique (or revision), or "".
     """
@@ -37,7 +37,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class Criticizing:
+class CritiqueCaller:
     """How responses are criticised.
 
     Attributes:
@@ -55,7 +55,7 @@ class Criticizing:
         principles: Sequence[Principle],
         *,
         revise: bool,
-    ) -> Generator[list[Ask], list[Told], list[Remark]]:
+    ) -> Generator[list[Query], list[Reply], list[CritiqueResult]]:
         """A critique by each principle that has one (greedy), and its revision."""
         conversation, text = conversation_text(prompt), completion_text(response)
         principles = [p for p in principles if p.critique]
@@ -93,7 +93,7 @@ class Criticizing:
         ]
         for (i, p), answer in zip(open_, told, strict=True):
             written, failed = read_text(answer)
-            remarks[i] = Remark(
+            remarks[i] = CritiqueResult(
                 principle=p.id,
                 critique=remarks[i].critique,
                 finds_nothing=False,
@@ -102,21 +102,21 @@ class Criticizing:
             )
         return remarks
 
-    def _ask(self, text: str, most: int) -> Ask:
+    def _ask(self, text: str, most: int) -> Query:
         ids = self.codec.encode_chat([{"role": "user", "content": text}])
-        return Ask(WRITER, GenerationRequest("", ids, most))
+        return Query(WRITER, GenerationRequest("", ids, most))
 
-    def _read(self, principle: str, answer: Told) -> Remark:
+    def _read(self, principle: str, answer: Reply) -> CritiqueResult:
         text, failed = read_text(answer)
         nothing = not failed and self.templates.finds_nothing(text)
-        return Remark(
+        return CritiqueResult(
             principle=principle, critique=text, finds_nothing=nothing, revision="", failed=failed
         )
 
 
-def read_text(answer: Told) -> tuple[str, str]:
+def read_text(answer: Reply) -> tuple[str, str]:
     """What was written, and what is wrong with it ("" for nothing)."""
-    if not isinstance(answer, Written):
+    if not isinstance(answer, GeneratedText):
         return "", getattr(answer, "reason", "no text")
     if not answer.finished:
         return answer.text, "cut at the token limit"

@@ -1,4 +1,4 @@
-"""Lets a chain ask the judge which of two completions follows the constitution better."""
+"""Lets a conversation ask the judge which of two completions follows the constitution better."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rlaif.constitution.schema import Principle
-from rlaif.generation.conversations import Ask, Told
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.generation.conversations import Query, Reply
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, plan, screen
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.verdicts import read_verdict
-from rlaif.labeling.calibration import Folding
+from rlaif.labeling.calibration import Aggregator
 from rlaif.records import ChoiceResult, Codec, Failure, Pair, Preference
 from rlaif.templates.judge import JudgeTemplate
 
@@ -21,22 +21,22 @@ JUDGE = "judge"
 
 
 @dataclass(frozen=True)
-class Judging:
-    """How pairs are judged inside a chain.
+class PairCaller:
+    """How pairs are judged inside a conversation.
 
     Attributes:
         label_mass_floor: see `rlaif.judging.verdicts`.
         orders, seed: see `rlaif.judging.questions.plan`.
-        folding: from opinions to preferences; None: by `fold`, uncalibrated.
+        aggregation: from opinions to preferences; None: by `aggregate`, uncalibrated.
     """
 
     template: JudgeTemplate
     codec: Codec
-    fold: FoldSettings
+    aggregation: AggregationSettings
     label_mass_floor: float
     orders: OrdersMode = "both"
     seed: int = 0
-    folding: Folding | None = None
+    aggregator: Aggregator | None = None
 
     @cached_property
     def renderer(self) -> Renderer:
@@ -45,20 +45,20 @@ class Judging:
 
     def compare(
         self, pairs: Sequence[Pair], principles: Sequence[Principle]
-    ) -> Generator[list[Ask], list[Told], list[Preference]]:
+    ) -> Generator[list[Query], list[Reply], list[Preference]]:
         """Judge pairs, all at once.
 
         Returns:
             A preference for each pair.  Equal completions are a tie and cost nothing.
         """
-        asks: list[Ask] = []
+        asks: list[Query] = []
         planned = []
         for pair in pairs:
             settled = screen(pair)
             questions = (
                 [] if settled else plan(pair, principles, orders=self.orders, seed=self.seed)
             )
-            asks += [Ask(JUDGE, r) for r in self.renderer.requests(pair, questions, "")]
+            asks += [Query(JUDGE, r) for r in self.renderer.requests(pair, questions, "")]
             planned.append((pair, settled, questions))
         told = iter((yield asks) if asks else [])
         found = []
@@ -83,6 +83,6 @@ class Judging:
                         floor=self.label_mass_floor,
                     )
                 )
-            folding = self.folding or Folding(self.fold)
-            found.append(folding.preference(score_pair(pair, principles, verdicts)))
+            aggregator = self.aggregator or Aggregator(self.aggregation)
+            found.append(aggregator.preference(score_pair(pair, principles, verdicts)))
         return found

@@ -18,8 +18,8 @@ from typing import Literal, Protocol
 from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Principle
 from rlaif.errors import RlaifError
-from rlaif.generation.conversations import Ask, Told
-from rlaif.generation.judge_calls import JUDGE, Judging
+from rlaif.generation.conversations import Query, Reply
+from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.judging.aggregation import CHECK_LOGIT
 from rlaif.judging.verdicts import read_verdict
 from rlaif.records import ChoiceRequest, ChoiceResult, Codec, Failure, Message, Pair
@@ -32,7 +32,7 @@ _PASS = 1.0 / (1.0 + math.exp(-CHECK_LOGIT))
 
 
 @dataclass(frozen=True, slots=True)
-class PrinciplePoint:
+class PointwisePrinciple:
     """What one principle says of a response.
 
     Attributes:
@@ -49,7 +49,7 @@ class PrinciplePoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PointwiseScore:
     """A response's score.
 
     Attributes:
@@ -59,11 +59,11 @@ class Point:
     """
 
     score: float | None
-    principles: tuple[PrinciplePoint, ...]
+    principles: tuple[PointwisePrinciple, ...]
     reason: str = ""
 
 
-class Pointwise(Protocol):
+class PointwiseScorer(Protocol):
     """One of the two ways."""
 
     def score(
@@ -71,13 +71,13 @@ class Pointwise(Protocol):
         prompt: Sequence[Message],
         response: Sequence[Message],
         principles: Sequence[Principle],
-    ) -> Generator[list[Ask], list[Told], Point]:
+    ) -> Generator[list[Query], list[Reply], PointwiseScore]:
         """Score a response by `principles`."""
         ...
 
 
 @dataclass(frozen=True)
-class Asked:
+class DirectScorer:
     """Asks whether a response follows a principle.
 
     Attributes:
@@ -113,8 +113,8 @@ class Asked:
         prompt: Sequence[Message],
         response: Sequence[Message],
         principles: Sequence[Principle],
-    ) -> Generator[list[Ask], list[Told], Point]:
-        """See `Pointwise.score`."""
+    ) -> Generator[list[Query], list[Reply], PointwiseScore]:
+        """See `PointwiseScorer.score`."""
         asked = [p for p in principles if p.check is None]
         before, after = re.split(r"\{\{\s*principle\s*\}\}", self.template.body, maxsplit=1)
         values = {
@@ -122,14 +122,14 @@ class Asked:
             "response": completion_text(response),
         }
         texts = [Template("", part, {}).render(**values) for part in (before, after)]
-        told: list[Told] = []
+        told: list[Reply] = []
         if asked:
             fixed = 0 if "{{" in after else len(before.split("}}")[-1])
             context, tails = self.codec.encode_branches(
                 texts[0], [f"{p.preference}{texts[1]}" for p in asked], fixed
             )
             told = yield [
-                Ask(JUDGE, ChoiceRequest("", context + tail, self._label_ids)) for tail in tails
+                Query(JUDGE, ChoiceRequest("", context + tail, self._label_ids)) for tail in tails
             ]
         answers = iter(told)
         points = []
@@ -148,14 +148,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Anchored:
+class AnchoredScorer:
     """Compares a response with those of the principle's examples.
 
     Attributes:
         examples: of each principle, at most.
     """
 
-    judging: Judging
+    judging: PairCaller
     min_coverage: float
     examples: int = 2
 
@@ -167,12 +167,12 @@ class Anchored:
         prompt: Sequence[Message],
         response: Sequence[Message],
         principles: Sequence[Principle],
-    ) -> Generator[list[Ask], list[Told], Point]:
-        """See `Pointwise.score`."""
+    ) -> Generator[list[Query], list[Reply], PointwiseScore]:
+        """See `PointwiseScorer.score`."""
         points = []
         # One principle after the other in the answer, but all of them asked at once.
-        chains = [self._one(p, prompt, response) for p in principles]
-        found = yield from _together(chains)
+        conversations = [self._one(p, prompt, response) for p in principles]
+        found = yield from _together(conversations)
         for principle, (p, mass, invalid) in zip(principles, found, strict=True):
             if principle.check is not None:
                 points.append(_check(principle, prompt, response))
@@ -182,7 +182,7 @@ class Anchored:
 
     def _one(
         self, principle: Principle, prompt: Sequence[Message], response: Sequence[Message]
-    ) -> Generator[list[Ask], list[Told], tuple[float | None, float | None, str]]:
+    ) -> Generator[list[Query], list[Reply], tuple[float | None, float | None, str]]:
         anchors = [
             text
             for example in principle.examples[: self.examples]
@@ -229,15 +229,17 @@ def load_pointwise_template(name: str) -> Template:
 
 
 def _together(
-    chains: Sequence[Generator[list[Ask], list[Told], tuple[float | None, float | None, str]]],
-) -> Generator[list[Ask], list[Told], list[tuple[float | None, float | None, str]]]:
-    """Chains of one question round each, as one round."""
-    found: list[tuple[float | None, float | None, str]] = [(None, None, "")] * len(chains)
+    conversations: Sequence[
+        Generator[list[Query], list[Reply], tuple[float | None, float | None, str]]
+    ],
+) -> Generator[list[Query], list[Reply], list[tuple[float | None, float | None, str]]]:
+    """Conversations of one question round each, as one round."""
+    found: list[tuple[float | None, float | None, str]] = [(None, None, "")] * len(conversations)
     open_: list[tuple[int, int]] = []
-    asks: list[Ask] = []
-    for i, chain in enumerate(chains):
+    asks: list[Query] = []
+    for i, conversation in enumerate(conversations):
         try:
-            own = next(chain)
+            own = next(conversation)
         except StopIteration as end:
             found[i] = end.value
         else:
@@ -247,7 +249,7 @@ def _together(
     start = 0
     for i, count in open_:
         try:
-            chains[i].send(told[start : start + count])
+            conversations[i].send(told[start : start + count])
         except StopIteration as end:
             found[i] = end.value
         start += count
@@ -256,7 +258,7 @@ def _together(
 
 def _check(
     principle: Principle, prompt: Sequence[Message], response: Sequence[Message]
-) -> PrinciplePoint:
+) -> PointwisePrinciple:
     assert principle.check is not None
     try:
         passes = run_check(principle.check, conversation_text(prompt), completion_text(response))
@@ -267,8 +269,8 @@ def _check(
 
 def _point(
     principle: Principle, p: float | None, mass: float | None, invalid: str
-) -> PrinciplePoint:
-    return PrinciplePoint(
+) -> PointwisePrinciple:
+    return PointwisePrinciple(
         principle=principle.id,
         tier=principle.tier,
         weight=principle.weight,
@@ -278,14 +280,14 @@ def _point(
     )
 
 
-def _mean(points: Sequence[PrinciplePoint], min_coverage: float) -> Point:
+def _mean(points: Sequence[PointwisePrinciple], min_coverage: float) -> PointwiseScore:
     total = math.fsum(point.weight for point in points)
     if not total:
-        return Point(None, tuple(points), "no principle applies")
+        return PointwiseScore(None, tuple(points), "no principle applies")
     valid = [(point.weight, point.p) for point in points if point.p is not None]
     weight = math.fsum(w for w, _ in valid)
     if not weight or weight / total < min_coverage:
         broken = next(point for point in points if point.invalid)
         reason = f"coverage {weight / total:.2f}: {broken.principle}: {broken.invalid}"
-        return Point(None, tuple(points), reason)
-    return Point(math.fsum(w * p for w, p in valid) / weight, tuple(points))
+        return PointwiseScore(None, tuple(points), reason)
+    return PointwiseScore(math.fsum(w * p for w, p in valid) / weight, tuple(points))

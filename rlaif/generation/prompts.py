@@ -23,15 +23,15 @@ from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
-from rlaif.generation.conversations import Ask, Chain, Part, Rows, Told
+from rlaif.generation.conversations import Conversation, ConversationRows, PartialRows, Query, Reply
 from rlaif.generation.prompt_lists import read_conversation, read_list
-from rlaif.generation.runner import COUNTS, WritingJob, check_writes, model_config
+from rlaif.generation.runner import COUNTS, GenerationJob, check_writes, model_config
 from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message, Origin, Rejected
-from rlaif.store.text_cache import Written
+from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import conversation_text
 from rlaif.templates.writer import Template, load_synth_template
-from rlaif.text.novelty import Contamination, Pool
+from rlaif.text.novelty import Contamination, PromptPool
 from rlaif.util.hashing import digest
 from rlaif.util.resources import find
 
@@ -98,8 +98,8 @@ class SeedPrompt:
 
 
 @dataclass(frozen=True)
-class _Everything:
-    """All seeds as one row: prompts are made in one chain."""
+class _AllSeeds:
+    """All seeds as one row: prompts are made in one conversation."""
 
     seeds: list[SeedPrompt]
 
@@ -123,7 +123,7 @@ def prepare_synthesis(
     evaluations: Sequence[str] = (),
     mapping: Mapping[str, str] | None = None,
     split: str = "train",
-) -> WritingJob:
+) -> GenerationJob:
     """Load and check the parts of a job.
 
     Args:
@@ -163,14 +163,14 @@ def prepare_synthesis(
         "mapping": dict(mapping or {}),
         **settings.model_dump(mode="json"),
     }
-    return WritingJob(
-        source=_Everything(found),
+    return GenerationJob(
+        source=_AllSeeds(found),
         limit=None,
         config=config,
         files=(PROMPTS,),
         models={WRITER: model},
         passes=[[WRITER]],
-        chain=maker.chain,
+        conversation=maker.conversation,
     )
 
 
@@ -234,7 +234,7 @@ def _texts(name: str) -> Iterator[str]:
 
 
 @dataclass
-class _New:
+class _NewPrompt:
     """A prompt that was kept, and what it came from."""
 
     messages: list[Message]
@@ -247,12 +247,12 @@ class _New:
 
 
 @dataclass
-class _Work:
+class _SynthesisState:
     """What a run knows while it makes prompts."""
 
     seeds: list[SeedPrompt]
-    pool: Pool
-    new: list[_New] = field(default_factory=list)
+    pool: PromptPool
+    new: list[_NewPrompt] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     failures: str = ""
@@ -260,7 +260,7 @@ class _Work:
 
 @dataclass(frozen=True)
 class PromptMaker:
-    """Makes the one chain of a synthesis."""
+    """Makes the one conversation of a synthesis."""
 
     settings: SynthesisSettings
     templates: Sequence[Template]
@@ -271,12 +271,14 @@ class PromptMaker:
     origin: Mapping[str, Any]
     unreadable: int
 
-    def chain(self, number: int, place: str, row: Mapping[str, object] | Rejected) -> Chain:
-        """See `WritingJob.chain`."""
+    def conversation(
+        self, number: int, place: str, row: Mapping[str, object] | Rejected
+    ) -> Conversation:
+        """See `GenerationJob.conversation`."""
         assert isinstance(row, Mapping)
         seeds = row["seeds"]
         assert isinstance(seeds, list)
-        work = _Work([], Pool(self.settings.rouge))
+        work = _SynthesisState([], PromptPool(self.settings.rouge))
         for seed in seeds:
             if self.contamination.finds(_text(seed.messages)):
                 work.counts["contaminated seeds"] += 1
@@ -292,7 +294,7 @@ class PromptMaker:
         while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
             before = len(work.new)
             yield from self._batch(work)
-            yield Part(self._new_rows(work, before))
+            yield PartialRows(self._new_rows(work, before))
             idle = idle + 1 if len(work.new) == before else 0
         if work.failures and (not work.new or idle >= MOST_IDLE_BATCHES):
             raise RlaifError(
@@ -302,14 +304,14 @@ class PromptMaker:
             )
         return self._seed_rows(work)
 
-    def _batch(self, work: _Work) -> Generator[list[Ask], list[Told], None]:
+    def _batch(self, work: _SynthesisState) -> Generator[list[Query], list[Reply], None]:
         wanted = self.settings.count - len(work.new)
         size = min(self.settings.batch, max(1, -(-wanted * 2 // self.settings.asked)))
         planned = [self._plan(work) for _ in range(size)]
         told = yield [ask for ask, _, _ in planned]
         for answer, (_, template, blank) in zip(told, planned, strict=True):
             work.counts["requests"] += 1
-            if not isinstance(answer, Written):
+            if not isinstance(answer, GeneratedText):
                 work.counts["failed"] += 1
                 work.failures = getattr(answer, "reason", "no text")
                 continue
@@ -324,7 +326,7 @@ class PromptMaker:
             for messages in made:
                 self._take(work, replace(blank, messages=messages, time=answer.made))
 
-    def _take(self, work: _Work, new: _New) -> None:
+    def _take(self, work: _SynthesisState, new: _NewPrompt) -> None:
         if len(work.new) >= self.settings.count:
             work.counts["not needed"] += 1
             return
@@ -336,7 +338,7 @@ class PromptMaker:
         else:
             work.new.append(new)
 
-    def _plan(self, work: _Work) -> tuple[Ask, Template, _New]:
+    def _plan(self, work: _SynthesisState) -> tuple[Query, Template, _NewPrompt]:
         """The next request.  Recipes, topics and personas are gone through evenly."""
         s, n = self.settings, work.requests
         work.requests += 1
@@ -364,10 +366,10 @@ class PromptMaker:
         depth = 1 + max(
             [int(self.origin["depth"]), *(x.depth for x in seeds), *(x.depth for x in new)]
         )
-        blank = _New(
+        blank = _NewPrompt(
             messages=[], recipe=template.name, topic=topic, persona=persona, depth=depth, seed=drawn
         )
-        return Ask(WRITER, request), template, blank
+        return Query(WRITER, request), template, blank
 
     def _nth(self, values: Sequence[str], n: int, what: str) -> str:
         """Every value once before any comes again, in an order drawn anew each time."""
@@ -376,7 +378,7 @@ class PromptMaker:
         random.Random(f"{self.settings.seed}/{what}/{turn}").shuffle(order)
         return order[at]
 
-    def _new_rows(self, work: _Work, first: int) -> Rows:
+    def _new_rows(self, work: _SynthesisState, first: int) -> ConversationRows:
         """The new prompts from number `first` on."""
         taken = {seed.id for seed in work.seeds}
         own = "new-" if not any(name.startswith("new-") for name in taken) else "newer-"
@@ -399,7 +401,7 @@ class PromptMaker:
             for i, new in enumerate(work.new[first:], first + 1)
         ]
 
-    def _seed_rows(self, work: _Work) -> Rows:
+    def _seed_rows(self, work: _SynthesisState) -> ConversationRows:
         """The seeds and what was counted.
 
         They come last: what they weigh depends on how many new prompts there are.
@@ -408,7 +410,7 @@ class PromptMaker:
         human = sum(seed.weight for seed in work.seeds if not seed.depth)
         made = sum(seed.weight for seed in work.seeds if seed.depth) + len(work.new)
         scale = share / (1 - share) * made / human if made and human else 1.0
-        rows: Rows = []
+        rows: ConversationRows = []
         for seed in work.seeds:
             # A seed that says nothing of itself is taken for a person's: that is what seeds are.
             kind = seed.origin.kind or ("model" if seed.depth else "human")

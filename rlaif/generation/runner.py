@@ -1,4 +1,4 @@
-"""Runs chains over the rows of a source into a run directory: the loop of the commands that write.
+"""Runs conversations over the rows of a source into a run directory: the generation loop.
 
 Models that do not run together take turns (passes): what a pass asked is in the caches, so the
 last one only puts the rows together.  A run that was killed goes on where it stopped.
@@ -18,7 +18,13 @@ from rlaif.engines.base import SPEED_ONLY, EngineSettings
 from rlaif.engines.registry import can_generate, model_fingerprint, speed_options
 from rlaif.engines.roles import start_engines
 from rlaif.errors import RlaifError
-from rlaif.generation.conversations import Chain, ChainRunner, Counts, Rows, Worker
+from rlaif.generation.conversations import (
+    Conversation,
+    ConversationCounts,
+    ConversationModel,
+    ConversationRows,
+    ConversationRunner,
+)
 from rlaif.records import GenerationRequest, Rejected
 from rlaif.runs.directory import (
     RunDirectory,
@@ -35,15 +41,15 @@ from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
 
 COUNTS = ""
-"""Chains return what they count as rows of this name: {what: how many}."""
+"""Conversations return what they count as rows of this name: {what: how many}."""
 REJECTED = "rejected.jsonl"
 CHECKPOINT_SECONDS = 0.5
 
-ChainMaker = Callable[[int, str, "Mapping[str, object] | Rejected"], Chain]
+ChainMaker = Callable[[int, str, "Mapping[str, object] | Rejected"], Conversation]
 
 
-class Rowed(Protocol):
-    """What chains are made from: see `rlaif.data.sources.Source`."""
+class RowSource(Protocol):
+    """What conversations are made from: see `rlaif.data.sources.Source`."""
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, object] | Rejected]]:
         """Every row with its place."""
@@ -55,36 +61,36 @@ class Rowed(Protocol):
 
 
 @dataclass(frozen=True)
-class WritingJob:
+class GenerationJob:
     """A checked job: nothing started, nothing written.
 
     Attributes:
-        source: what the chains are made from, one of each row.
+        source: what the conversations are made from, one of each row.
         limit: most rows; None for all.
         config: what the results depend on.
         files: names of the row files.
         models: by role.
         passes: the roles that run together, pass by pass.  The last pass writes the rows.
-        chain: makes a chain of a row: its number from 1, its place, the row.
+        conversation: makes a conversation of a row: its number from 1, its place, the row.
     """
 
-    source: Rowed
+    source: RowSource
     limit: int | None
     config: dict[str, Any]
     files: tuple[str, ...]
     models: Mapping[str, EngineSettings]
     passes: Sequence[Sequence[str]]
-    chain: ChainMaker
+    conversation: ChainMaker
 
 
 @dataclass
-class WritingProgress:
+class GenerationProgress:
     """How far a run is.
 
     Attributes:
         turn: which pass this is, from 1, of how many.
         rows: rows finished in this pass.
-        written: rows given by chains that are not at their end.
+        written: rows given by conversations that are not at their end.
         counts: questions asked in this pass.
         seconds: since this pass began.
     """
@@ -93,12 +99,12 @@ class WritingProgress:
     turns: int
     rows: int
     written: int
-    counts: Counts
+    counts: ConversationCounts
     seconds: float
 
 
 @dataclass(frozen=True)
-class WritingSummary:
+class GenerationSummary:
     """A finished run; `fresh` is False if it was complete already."""
 
     path: Path
@@ -136,13 +142,13 @@ def fingerprint(settings: EngineSettings) -> str:
 
 
 def run_writing(
-    job: WritingJob,
+    job: GenerationJob,
     out: Path,
     *,
     cache_folder: Path | None = None,
-    on_progress: Callable[[WritingProgress], None] = lambda _: None,
+    on_progress: Callable[[GenerationProgress], None] = lambda _: None,
     on_engine: Callable[[str], None] = lambda _: None,
-) -> WritingSummary:
+) -> GenerationSummary:
     """Run the job, or go on with it, or report it if it is complete.
 
     Args:
@@ -156,7 +162,7 @@ def run_writing(
     check_writable(out)
     if is_complete(out, job.files):
         manifest = read_manifest(out)
-        return WritingSummary(out, dict(manifest["counts"]), manifest, fresh=False)
+        return GenerationSummary(out, dict(manifest["counts"]), manifest, fresh=False)
     texts_path, verdicts_path = default_text_cache_path(), default_cache_path()
     if cache_folder is not None:
         texts_path, verdicts_path = (cache_folder / p.name for p in (texts_path, verdicts_path))
@@ -176,8 +182,8 @@ def run_writing(
         ).finish()
 
 
-def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, int]:
-    """What the first questions of all chains come to, without asking any.
+def survey(job: GenerationJob, *, cache_folder: Path | None = None) -> dict[str, int]:
+    """What the first questions of all conversations come to, without asking any.
 
     What later questions there are depends on the answers.
 
@@ -195,7 +201,7 @@ def survey(job: WritingJob, *, cache_folder: Path | None = None) -> dict[str, in
             if job.limit is not None and number > job.limit:
                 break
             found["rows"] += 1
-            asks = next(job.chain(number, place, row), [])
+            asks = next(job.conversation(number, place, row), [])
             requests = [
                 (names[a.role], a.request)
                 for a in (asks if isinstance(asks, list) else [])
@@ -214,12 +220,12 @@ class _Run:
 
     def __init__(
         self,
-        job: WritingJob,
+        job: GenerationJob,
         run: RunDirectory,
         texts: TextCache,
         verdicts: VerdictCache,
         cache_path: Path,
-        on_progress: Callable[[WritingProgress], None],
+        on_progress: Callable[[GenerationProgress], None],
         on_engine: Callable[[str], None],
     ) -> None:
         self._job, self._run = job, run
@@ -236,7 +242,7 @@ class _Run:
         self._began = self._checkpointed = time.monotonic()
         self._asked = self._cached = self._tokens = 0
 
-    def finish(self) -> WritingSummary:
+    def finish(self) -> GenerationSummary:
         """Do what is left."""
         turns = len(self._job.passes)
         for turn, roles in enumerate(self._job.passes):
@@ -254,7 +260,7 @@ class _Run:
             )
         manifest = self._manifest()
         self._run.write_manifest(manifest)
-        return WritingSummary(self._run.path, manifest["counts"], manifest, fresh=True)
+        return GenerationSummary(self._run.path, manifest["counts"], manifest, fresh=True)
 
     def _last_rejection(self) -> str:
         if REJECTED not in self._job.files:
@@ -262,22 +268,23 @@ class _Run:
         rows = deque((row for _, row in read_rows(self._run.path / REJECTED)), maxlen=1)
         return f" (the last: {rows[0]['place']}: {rows[0]['reason']})" if rows else ""
 
-    def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, Worker]:
+    def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, ConversationModel]:
         now = {role: s for role, s in self._job.models.items() if role in roles}
         engines = start_engines(now, stack, self._on_engine)
         return {
-            role: Worker(self._fingerprints[role], engines.get(role)) for role in self._job.models
+            role: ConversationModel(self._fingerprints[role], engines.get(role))
+            for role in self._job.models
         }
 
-    def _turn(self, turn: int, workers: Mapping[str, Worker], *, last: bool) -> None:
+    def _turn(self, turn: int, workers: Mapping[str, ConversationModel], *, last: bool) -> None:
         done, began = self._rows if last else 0, time.monotonic()
         written = 0
 
-        def tell(counts: Counts) -> None:
+        def tell(counts: ConversationCounts) -> None:
             seconds = time.monotonic() - began
             turns = len(self._job.passes)
             self._on_progress(
-                WritingProgress(
+                GenerationProgress(
                     turn=turn + 1,
                     turns=turns,
                     rows=done,
@@ -287,7 +294,7 @@ class _Run:
                 )
             )
 
-        def keep(rows: Rows) -> None:
+        def keep(rows: ConversationRows) -> None:
             nonlocal done
             done += 1
             if last:
@@ -295,16 +302,16 @@ class _Run:
                 self._rows += 1
                 self._checkpoint_now_and_then()
 
-        def keep_part(rows: Rows) -> None:
+        def keep_part(rows: ConversationRows) -> None:
             nonlocal written
             written += sum(name != COUNTS for name, _ in rows)
             if last:
-                # To be read at once, and not in the journal: a run that goes on has the chain give
+                # To be read at once, and not in the journal: on resume the conversation gives
                 # them again, from answers that are in the cache.
                 self._write(rows)
                 self._run.flush()
 
-        runner = ChainRunner(
+        runner = ConversationRunner(
             workers,
             self._texts,
             self._verdicts,
@@ -312,20 +319,20 @@ class _Run:
             on_part=keep_part,
             on_progress=tell,
         )
-        runner.run(self._chains(self._rows))
+        runner.run(self._conversations(self._rows))
         tell(runner.counts)
         self._asked += runner.counts.asked
         self._cached += runner.counts.cached
         self._tokens += runner.counts.tokens
 
-    def _chains(self, skip: int) -> Iterator[Chain]:
+    def _conversations(self, skip: int) -> Iterator[Conversation]:
         for number, (place, row) in enumerate(self._job.source.rows(), 1):
             if self._job.limit is not None and number > self._job.limit:
                 return
             if number > skip:
-                yield self._job.chain(number, place, row)
+                yield self._job.conversation(number, place, row)
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: ConversationRows) -> None:
         for name, row in rows:
             if name == COUNTS:
                 for what, value in row.items():

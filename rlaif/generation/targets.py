@@ -18,7 +18,7 @@ _HINT = "Write principle:ID, language:en, length:short, length:long or length:20
 
 
 @dataclass(frozen=True)
-class Target:
+class AttributeTarget:
     """An attribute.
 
     Attributes:
@@ -47,7 +47,7 @@ class Target:
         return -float(max(low - count, count - high, 0))
 
 
-def parse_target(text: str, constitution: Constitution | None) -> Target:
+def parse_target(text: str, constitution: Constitution | None) -> AttributeTarget:
     """Read a target.
 
     Raises:
@@ -64,20 +64,20 @@ def parse_target(text: str, constitution: Constitution | None) -> Target:
                 f"target {text!r} names no principle of {constitution.name!r}",
                 hint=f"Use one of: {ids}.",
             )
-        return Target(text, principle=found[0])
+        return AttributeTarget(text, principle=found[0])
     if kind == "language":
         known = _languages().known_languages()
         if value in known:
-            return Target(text, language=value)
+            return AttributeTarget(text, language=value)
         raise RlaifError(
             f"target {text!r} is no known language", hint=f"Use one of: {', '.join(known)}."
         )
     if kind == "length":
         if value in ("short", "long"):
-            return Target(text, words=(0, 0) if value == "short" else (10**6, 10**6))
+            return AttributeTarget(text, words=(0, 0) if value == "short" else (10**6, 10**6))
         match = _RANGE.fullmatch(value)
         if match and int(match.group(1)) <= int(match.group(2)):
-            return Target(text, words=(int(match.group(1)), int(match.group(2))))
+            return AttributeTarget(text, words=(int(match.group(1)), int(match.group(2))))
     raise RlaifError(f"target {text!r} is unknown", hint=_HINT)
 
 

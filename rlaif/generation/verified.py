@@ -16,7 +16,7 @@ LABELS = "labels"
 
 
 @dataclass
-class Verified:
+class VerifiedRevisions:
     """How the judge took the revisions.
 
     Attributes:
@@ -32,7 +32,7 @@ class Verified:
     unchanged: int = 0
 
 
-def write_sft(run: Path, *, verified: bool) -> Verified:
+def write_sft(run: Path, *, verified: bool) -> VerifiedRevisions:
     """Write `sft.jsonl`: the final revisions, without those that the judge did not find better.
 
     Args:
@@ -43,7 +43,7 @@ def write_sft(run: Path, *, verified: bool) -> Verified:
     Returns:
         What became of them; all are "undecided" where nothing was verified.
     """
-    found = Verified()
+    found = VerifiedRevisions()
     verdicts = _winners(run / LABELS, run) if verified else {}
     temporary = run / f".{SFT}.tmp"
     with temporary.open("w", encoding="utf-8") as out:
@@ -73,7 +73,7 @@ def write_sft(run: Path, *, verified: bool) -> Verified:
     return found
 
 
-def _revised(run: Path, found: Verified) -> Iterator[tuple[int, dict[str, Any]]]:
+def _revised(run: Path, found: VerifiedRevisions) -> Iterator[tuple[int, dict[str, Any]]]:
     """Traces that ended in a revision, with the number of their pair."""
     number = 0
     for _, row in read_rows(run / TRACE):

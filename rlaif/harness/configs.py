@@ -20,7 +20,7 @@ REWARDBENCH_NAME = "gpt-4o-2024-08-06"
 
 
 @dataclass(frozen=True)
-class Target:
+class HarnessTarget:
     """What is to be judged by, and where.
 
     Attributes:
@@ -51,24 +51,24 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenConfig:
     """What a generator wrote, and the commands to run, in order."""
 
     files: list[Path]
     commands: list[str]
 
 
-def target(constitution: str, url: str) -> Target:
+def target(constitution: str, url: str) -> HarnessTarget:
     """Read the constitution.
 
     Raises:
         RlaifError: it can't be used.
     """
     loaded = load_constitution(constitution).constitution
-    return Target(constitution, loaded.name, loaded.hash, url)
+    return HarnessTarget(constitution, loaded.name, loaded.hash, url)
 
 
-def alpaca_eval(to: Target, folder: Path) -> Written:
+def alpaca_eval(to: HarnessTarget, folder: Path) -> WrittenConfig:
     """An annotator whose folder, and with it AlpacaEval's cache, is named by the constitution.
 
     AlpacaEval keeps annotations beside `configs.yaml` by instruction and outputs alone: in a folder
@@ -119,10 +119,10 @@ def alpaca_eval(to: Target, folder: Path) -> Written:
         "--sort_by win_rate --precomputed_leaderboard None --is_cache_leaderboard False "
         f"--output_path {shlex.quote(str(folder / 'results'))}"
     )
-    return Written(files, [to.serve(), run])
+    return WrittenConfig(files, [to.serve(), run])
 
 
-def arena_hard(to: Target, folder: Path) -> Written:
+def arena_hard(to: HarnessTarget, folder: Path) -> WrittenConfig:
     """An endpoint and a judge setting for Arena-Hard-Auto's `gen_judgment.py`."""
     name = f"rlaif-{to.name}-{to.hash[:8]}"
     endpoint = {
@@ -163,12 +163,12 @@ def arena_hard(to: Target, folder: Path) -> Written:
             str(files[0].resolve()),
         ]
     )
-    return Written(
+    return WrittenConfig(
         files, [to.serve(), f"(in a checkout of arena-hard-auto, model_list filled in) {run}"]
     )
 
 
-def rewardbench(to: Target, folder: Path) -> Written:
+def rewardbench(to: HarnessTarget, folder: Path) -> WrittenConfig:
     """RewardBench knows OpenAI's model names only: an alias, and the environment of its command."""
     serve = to.serve("--alias", f"{REWARDBENCH_NAME}={to.name}:rewardbench")
     script = (
@@ -183,10 +183,10 @@ def rewardbench(to: Target, folder: Path) -> Written:
     )
     path = _write(folder / "rewardbench.sh", script)
     path.chmod(0o755)
-    return Written([path], [serve, str(path)])
+    return WrittenConfig([path], [serve, str(path)])
 
 
-def promptfoo(to: Target, folder: Path) -> Written:
+def promptfoo(to: HarnessTarget, folder: Path) -> WrittenConfig:
     """A configuration whose graders are the judge; the prompt's variable is `question`."""
 
     def grader(dialect: str) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def promptfoo(to: Target, folder: Path) -> Written:
     run = (
         f'{variable}="${{{variable}:-none}}" promptfoo eval -c {shlex.quote(str(path))} --no-cache'
     )
-    return Written([path], [to.serve(), run])
+    return WrittenConfig([path], [to.serve(), run])
 
 
 _SELECT_BEST = (
@@ -231,7 +231,7 @@ _SELECT_BEST = (
     '<Text index="{{ loop.index0 }}">\n{{ output }}\n</Text>\n{% endfor %}\n\n'
     "Output the index of the text that best fits the criteria."
 )
-GENERATORS: dict[str, Callable[[Target, Path], Written]] = {
+GENERATORS: dict[str, Callable[[HarnessTarget, Path], WrittenConfig]] = {
     "alpaca-eval": alpaca_eval,
     "arena-hard": arena_hard,
     "rewardbench": rewardbench,

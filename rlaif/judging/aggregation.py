@@ -20,7 +20,7 @@ CHECK_LOGIT = math.log(99.0)
 """A programmatic principle that tells the two apart speaks with probability 0.99."""
 
 
-class FoldSettings(BaseModel):
+class AggregationSettings(BaseModel):
     """How opinions become a preference."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -113,7 +113,7 @@ _POOLS: dict[str, Callable[[Sequence[PrincipleScore]], float]] = {
 }
 
 
-def fold(scores: Sequence[PrincipleScore], settings: FoldSettings) -> Preference:
+def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -> Preference:
     """One preference from the opinions of all principles.
 
     Tiers are consulted from 1 upwards; the first whose pooled margin reaches `clear_margin`

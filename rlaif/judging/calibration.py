@@ -3,7 +3,7 @@
 A calibration is fitted on labels of people (`rlaif calibrate`) and applied to every preference.
 It maps the winner's probability, so swapping the responses changes nothing but the side, and no
 decision changes, only how sure it is; temperatures of single principles, where they are asked
-for, change what is folded and so decisions too.
+for, change what is aggregated and so decisions too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Calibration(BaseModel):
         temperature: log-odds are divided by it (Guo et al. 2017, arXiv:1706.04599).
         slope, intercept: of the confidence's log-odds (Platt 1999).
         knots: confidence and what it becomes, rising (isotonic; Zadrozny and Elkan 2002).
-        principles: temperatures of single principles, applied before they are folded.
+        principles: temperatures of single principles, applied before they are aggregated.
         made_for: what it was fitted for, by content hash; another judge needs another one.
         points: confidence (before the map) and whether people agreed, for certifying thresholds.
         measured: before and after, on labels that were held out.
@@ -104,7 +104,7 @@ def tempered(
 def calibrated(
     preference: Preference, calibration: Calibration | None, threshold: float | None = None
 ) -> Preference:
-    """A folded preference with its probability calibrated.
+    """A aggregated preference with its probability calibrated.
 
     Args:
         threshold: least confidence before the map, as rows hold it; a decided pair below it is

@@ -15,32 +15,32 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import FoldSettings, fold, pool_clarity, pool_mean
+from rlaif.judging.aggregation import AggregationSettings, aggregate, pool_clarity, pool_mean
 from rlaif.judging.calibration import tempered
 from rlaif.judging.questions import Question
 from rlaif.judging.scoring import score_pair
 from rlaif.records import Pair, Preference, PrincipleScore, Verdict
 
 Kind = Literal["orders", "exact", "likely"]
-BOLDNESS = tuple(k / 20 for k in range(21))
+AGGRESSIVENESS = tuple(k / 20 for k in range(21))
 """What is tried on the pilot, from safe (0: exact, or every second order asked) to bold (1)."""
 
 
 @dataclass(frozen=True)
-class Stopping:
+class StoppingRule:
     """When a pair needs no more questions.
 
     Attributes:
         kind: "orders": the second order only where the first is not clear enough; "exact";
             "likely".
-        boldness: from 0 (never wrong) to 1 (stop at the first clear opinion).
+        aggressiveness: from 0 (never wrong) to 1 (stop at the first clear opinion).
         reach: by principle, how much of its greatest possible opinion it is credited with.
-        temperatures: of principles, where a calibration tempers them before they are folded.
+        temperatures: of principles, where a calibration tempers them before they are aggregated.
     """
 
     kind: Kind
-    fold: FoldSettings
-    boldness: float = 0.0
+    aggregation: AggregationSettings
+    aggressiveness: float = 0.0
     reach: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     temperatures: Mapping[str, float] = field(default_factory=dict)
@@ -70,13 +70,13 @@ class Stopping:
         """
         scores = tempered(scores, self.temperatures)
         if self.kind == "orders":
-            found = fold(scores, self.fold)
-            # At boldness 0 no margin is enough.
-            return found.winner is not None and found.margin > 1.0 - self.boldness
+            found = aggregate(scores, self.aggregation)
+            # At aggressiveness 0 no margin is enough.
+            return found.winner is not None and found.margin > 1.0 - self.aggressiveness
         return self._settled(scores, left)
 
     def _settled(self, scores: Sequence[PrincipleScore], left: Sequence[Principle]) -> bool:
-        least = max(self.fold.clear_margin, self.fold.tie_margin)
+        least = max(self.aggregation.clear_margin, self.aggregation.tie_margin)
         for tier in sorted({s.tier for s in scores} | {p.tier for p in left}):
             known = [s for s in scores if s.tier == tier and not s.invalid]
             open_weight = math.fsum(p.weight * self._credit(p.id) for p in left if p.tier == tier)
@@ -92,18 +92,18 @@ class Stopping:
         self, scores: Sequence[PrincipleScore], left: Sequence[Principle], tier: int
     ) -> bool:
         """Whether enough verdicts are valid even if all that are left were not."""
-        if self.boldness > 0.0:  # the pilot tells how often that happens
+        if self.aggressiveness > 0.0:  # the pilot tells how often that happens
             return True
         consulted = [s for s in scores if s.tier <= tier]
         valid = math.fsum(s.weight for s in consulted if not s.invalid)
         total = math.fsum(s.weight for s in consulted)
         total += math.fsum(p.weight for p in left if p.tier <= tier)
-        return valid >= self.fold.min_coverage * total
+        return valid >= self.aggregation.min_coverage * total
 
     def _credit(self, principle: str) -> float:
-        """How strong an opinion the principle is credited with: 1, or less by boldness."""
-        return (1.0 - self.boldness) + self.boldness * min(
-            self.reach.get(principle, 1.0), 1.0 - self.boldness
+        """How strong an opinion the principle is credited with: 1, or less by aggressiveness."""
+        return (1.0 - self.aggressiveness) + self.aggressiveness * min(
+            self.reach.get(principle, 1.0), 1.0 - self.aggressiveness
         )
 
     def _least_margin(self, known: Sequence[PrincipleScore], open_weight: float) -> float:
@@ -112,7 +112,7 @@ class Stopping:
         Against a pool of clarity-weighted or plainly weighted opinions the worst that an unasked
         principle can do is its strongest opposite opinion.
         """
-        if self.fold.pooling == "clarity":
+        if self.aggregation.pooling == "clarity":
             weight = math.fsum(s.weight * abs(s.sign) for s in known)
             opinion = abs(pool_clarity(known)) * weight
         else:
@@ -122,11 +122,11 @@ class Stopping:
         return (opinion - open_weight) / total if total else 0.0
 
 
-Folding = Callable[[list[PrincipleScore]], Preference]
+Aggregate = Callable[[list[PrincipleScore]], Preference]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedPair:
     """A pair of the pilot with all its verdicts, in the order of its questions."""
 
     pair: Pair
@@ -141,14 +141,14 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Replay:
+class StoppingReplay:
     """What stopping would have done to a judged pair: questions asked, and the preference."""
 
     asked: int
     preference: Preference
 
 
-def replay(judged: Judged, stopping: Stopping, folding: Folding) -> Replay:
+def replay(judged: JudgedPair, stopping: StoppingRule, aggregator: Aggregate) -> StoppingReplay:
     """Ask about a judged pair as `stopping` would."""
     asked: list[int] = []
     scores: list[PrincipleScore] = []
@@ -159,7 +159,7 @@ def replay(judged: Judged, stopping: Stopping, folding: Folding) -> Replay:
             scores, unasked(judged.questions, asked)
         ):
             break
-    return Replay(len(asked), folding(scores))
+    return StoppingReplay(len(asked), aggregator(scores))
 
 
 def unasked(questions: Sequence[Question], asked: Iterable[int]) -> list[Principle]:
@@ -170,7 +170,7 @@ def unasked(questions: Sequence[Question], asked: Iterable[int]) -> list[Princip
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenStopping:
     """What the pilot allows.
 
     Attributes:
@@ -180,7 +180,7 @@ class Chosen:
         pilot_extra: questions that were asked about the pilot's pairs and would not have been.
     """
 
-    stopping: Stopping
+    stopping: StoppingRule
     pairs: int
     errors: int
     bound: float
@@ -189,9 +189,14 @@ class Chosen:
 
 
 def choose(
-    judged: Sequence[Judged], stopping: Stopping, folding: Folding, *, error: float, delta: float
-) -> Chosen:
-    """The boldest stopping that a pilot shows to change at most `error` of decisions.
+    judged: Sequence[JudgedPair],
+    stopping: StoppingRule,
+    aggregator: Aggregate,
+    *,
+    error: float,
+    delta: float,
+) -> ChosenStopping:
+    """The most aggressive stopping that a pilot shows to change at most `error` of decisions.
 
     A quarter of the pilot says how far each principle reaches; the rest tests settings from safe
     to bold, each at level `delta`, until one fails (fixed-sequence testing: Angelopoulos et al.
@@ -210,28 +215,28 @@ def choose(
     quarter = len(judged) // 4
     reach = _reach(judged[:quarter])
     test = _independent(judged[quarter:], stopping.seed)
-    full = [folding(j.scores()) for j in test]
+    full = [aggregator(j.scores()) for j in test]
     best = None
-    for boldness in BOLDNESS:
-        setting = replace(stopping, boldness=boldness, reach=reach)
-        replays = [replay(j, setting, folding) for j in test]
+    for aggressiveness in AGGRESSIVENESS:
+        setting = replace(stopping, aggressiveness=aggressiveness, reach=reach)
+        replays = [replay(j, setting, aggregator) for j in test]
         wrong = sum(
             (r.preference.winner, r.preference.status) != (f.winner, f.status)
             for r, f in zip(replays, full, strict=True)
         )
-        exact = boldness == 0.0 and not wrong
+        exact = aggressiveness == 0.0 and not wrong
         bound = 0.0 if exact else upper_bound(wrong, len(test), delta)
         if bound > error:
             break
         questions = sum(len(j.questions) for j in test)
         asked = sum(r.asked for r in replays)
         saved = 1.0 - asked / questions if questions else 0.0
-        best = Chosen(
+        best = ChosenStopping(
             stopping=setting, pairs=len(test), errors=wrong, bound=bound, saved=saved, pilot_extra=0
         )
     if best is None:  # not even the safest is safe enough: everything is asked
-        best = Chosen(
-            stopping=replace(stopping, kind="orders", boldness=0.0),
+        best = ChosenStopping(
+            stopping=replace(stopping, kind="orders", aggressiveness=0.0),
             pairs=len(test),
             errors=0,
             bound=0.0,
@@ -239,15 +244,15 @@ def choose(
             pilot_extra=0,
         )
     # Every question about the pilot's pairs was asked, whatever stopping would have done.
-    extra = sum(len(j.questions) - replay(j, best.stopping, folding).asked for j in judged)
+    extra = sum(len(j.questions) - replay(j, best.stopping, aggregator).asked for j in judged)
     return replace(best, pilot_extra=extra)
 
 
-def _independent(judged: Sequence[Judged], seed: int) -> list[Judged]:
+def _independent(judged: Sequence[JudgedPair], seed: int) -> list[JudgedPair]:
     """One pair of a row at most, since those of one row may turn together; every pair with the
     same chance: rows with fewer pairs are taken more seldom.
     """
-    rows: dict[int, list[Judged]] = {}
+    rows: dict[int, list[JudgedPair]] = {}
     for j in judged:
         rows.setdefault(j.pair.row, []).append(j)
     most = max(map(len, rows.values()), default=1)
@@ -260,7 +265,7 @@ def _independent(judged: Sequence[Judged], seed: int) -> list[Judged]:
     return taken
 
 
-def _reach(judged: Sequence[Judged]) -> dict[str, float]:
+def _reach(judged: Sequence[JudgedPair]) -> dict[str, float]:
     """The root mean square of each principle's opinions."""
     squares: dict[str, list[float]] = {}
     for j in judged:

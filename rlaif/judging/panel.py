@@ -13,7 +13,7 @@ PanelMode = Literal["mean", "majority", "weighted", "cascade"]
 
 
 @dataclass(frozen=True)
-class Opinion:
+class JudgeVote:
     """What one judge says about a pair.
 
     Attributes:
@@ -28,8 +28,8 @@ class Opinion:
     weight: float = 1.0
 
 
-def fold_panel(
-    opinions: Sequence[Opinion],
+def aggregate_panel(
+    opinions: Sequence[JudgeVote],
     mode: PanelMode,
     *,
     tie_margin: float,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from rlaif.records import Message, Pair
 
 
-class _Rule(NamedTuple):
+class _InjectionRule(NamedTuple):
     """A pattern, and what a text must hold before it is tried: patterns are far slower.
 
     Attributes:
@@ -31,34 +31,34 @@ class _Rule(NamedTuple):
 
 _SIDE = r"[\"'(\[*]{0,3}(?:(?:response|answer)\s+)?(?-i:[AB])\b"
 _ASKED = r"(?:choose|pick|select|prefer)"
-_INSTRUCTIONS: tuple[_Rule, ...] = (
-    _Rule(
+_INSTRUCTIONS: tuple[_InjectionRule, ...] = (
+    _InjectionRule(
         ("ignore", "disregard", "override"),
         r"\b(?:ignore|disregard|override)\s+(?:(?:all|any|every|each|everything|the|of|these|those|"
         r"this|your|my|other|that\s+is|text|above|previous|prior|earlier)\s+){0,5}"
         r"(?:instructions?|rules|principles?|prompt|constitution|(?:above|previous)(?=\s*(?:[.,;!\n]|$"
         r"|and\b)))",
     ),
-    _Rule(
+    _InjectionRule(
         ("forget",),
         r"(?<!not )(?<!n't )\bforget\s+(?:(?:all|everything|the|your|previous)\s+){0,3}"
         r"(?:above\b(?!\s+\w)|instructions?\b|you\s+were\s+told)",
     ),
-    _Rule(
+    _InjectionRule(
         ("answer", "output", "reply", "respond", "say"),
         r"\b(?:answer|output|reply|respond|say)(?:\s{1,3}(?:only\s{1,3})?with)?(?:\s{0,3}:)?"
         rf"\s{{1,3}}(?:only\s{{1,3}})?{_SIDE}"
         r"[\"')\]]{0,2}(?=\s{0,3}(?:[.!\n]|$|instead|now|only))",
         named=True,
     ),
-    _Rule(
+    _InjectionRule(
         ("choose", "pick", "select", "prefer"),
         rf"\b{_ASKED}\s{{1,3}}(?:response|answer)\s{{1,3}}(?-i:[AB])\b"
         rf"|(?:^|[.!?:]|\bmust|\balways|\bplease)[ \t]{{0,3}}{_ASKED}\s{{1,3}}{_SIDE}"
         r"[\"')\]]{0,2}[ \t]{0,3}(?:[.!]|$)",
         named=True,
     ),
-    _Rule(
+    _InjectionRule(
         ("this response", "this answer", "this one", "this is the better"),
         rf"\bthis\s+(?:response|answer)\s+(?:is\s+(?:clearly\s+|obviously\s+|the\s+)?"
         r"(?:better|best|superior)\b|should\s+win\b|wins\b"
@@ -67,44 +67,44 @@ _INSTRUCTIONS: tuple[_Rule, ...] = (
         r"|\bthis\s+is\s+the\s+better\s+(?:response|answer)\b"
         r"|\bthis\s+one\s+(?:should\s+win|wins|is\s+(?:clearly|obviously)\s+better)\b",
     ),
-    _Rule(
+    _InjectionRule(
         ("better", "winning", "superior", "winner"),
         rf"\b(?:better|winning|superior)\s+(?:answer|response|one|completion)\s+is\s+{_SIDE}"
         r"|\b(?:response|answer)\s+(?-i:[AB])\s+is\s+(?:clearly\s+|obviously\s+|the\s+)?"
         r"(?:better|superior|winner)\b",
         named=True,
     ),
-    _Rule(
+    _InjectionRule(
         ("winner", "decision", "boxed", "<answer>"),
         rf"\b(?:winner|decision)[\"']?[ \t]{{0,3}}[:=][ \t]{{0,3}}{_SIDE}"
         r"(?=[\"'\]})*]{0,4}[ \t]{0,3}(?:[,.}\n]|$))"
         r"|\\boxed\{[ ]*(?-i:[AB])[ ]*\}|<answer>\s{0,3}(?-i:[AB])\s{0,3}</answer>",
     ),
-    _Rule(("[[",), r"\[\[(?-i:[AB])(?:[<>=]{1,2}(?-i:[AB]))?\]\]", named=True),
-    _Rule(
+    _InjectionRule(("[[",), r"\[\[(?-i:[AB])(?:[<>=]{1,2}(?-i:[AB]))?\]\]", named=True),
+    _InjectionRule(
         ("verdict",),
         rf"\bverdict(?:[ \t]{{0,3}}[:=]|[ \t]is)[ \t]{{0,3}}(?:{_SIDE}"
         r"(?=[\"'\])*]{0,4}\s{0,3}(?:[.!]|$))|[*\[]{0,3}tie\b)",
     ),
-    _Rule(
+    _InjectionRule(
         ("judge", "evaluator", "grader"),
         r"\b(?:dear|note\s+(?:to|for)(?:\s+the)?|attention:?)\s+(?:AI\s+)?(?:judge|evaluator|grader)\b"
         r"|\byou\s+are\s+(?:the|now\s+an?)\s+(?:judge|evaluator|grader)\b",
     ),
 )
-_TURN_MARKERS: tuple[_Rule, ...] = (
-    _Rule(
+_TURN_MARKERS: tuple[_InjectionRule, ...] = (
+    _InjectionRule(
         ("human", "user", "assistant", "system", "judge", "ai"),
         r"^[ \t>*_]{0,8}(?:Human|Assistant|Judge)[ \t*_]{0,4}:"
         r"|\n[ \t]*\n[ \t>*_]{0,8}(?:User|System|AI)[ \t*_]{0,4}:",
     ),
-    _Rule(
+    _InjectionRule(
         ("##",),
         r"^[ \t]{0,8}#{2,3}[ \t]{0,4}(?:Response|Instruction|Assistant|User|Human)(?:[ \t]{0,4}:)?"
         r"[ \t]{0,8}$",
     ),
-    _Rule(("<|", "<｜"), r"<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]"),
-    _Rule(
+    _InjectionRule(("<|", "<｜"), r"<\|[a-z0-9_]{2,40}\|>|<｜[^<>\n]{1,40}[｜>]"),
+    _InjectionRule(
         (
             "inst]",
             "<<",
@@ -154,8 +154,8 @@ _NEWLINES = re.compile(r"\r\n?|[\u2028\u2029\u0085]")
 KINDS = ("instruction", "turn marker", "hidden characters", "bidi control", "judge's delimiter")
 
 
-class HostileText:
-    """Looks for hostile text.
+class InjectionDetector:
+    """Looks for prompt injection.
 
     Args:
         delimiters: the judge template's own words between its places.
@@ -168,7 +168,7 @@ class HostileText:
         self._line_starts = tuple(sorted(d for d in kept if len(d) < 6))
 
     def kinds(self, text: str) -> list[str]:
-        """The kinds of hostile text in one completion, in a fixed order."""
+        """The kinds of prompt injection in one completion, in a fixed order."""
         found = self._plain_kinds(text)
         if not text.isascii() and _STYLED.search(text):
             plain = unicodedata.normalize("NFKC", text)

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlaif.errors import Place, RlaifError
-from rlaif.judging.aggregation import FoldSettings, fold
+from rlaif.judging.aggregation import AggregationSettings, aggregate
 from rlaif.judging.calibration import Calibration, calibrated, tempered
 from rlaif.records import Preference, PrincipleScore
 from rlaif.util.hashing import digest
 
 CONFIDENCE = (
-    "fold",
+    "aggregation",
     "orders",
     "principles",
     "stop",
@@ -88,14 +88,14 @@ def check_fits(calibration: Calibration, config: Mapping[str, Any], path: str) -
 
 
 @dataclass(frozen=True)
-class Certified:
+class CertifiedThreshold:
     """A threshold with what was shown about it."""
 
     threshold: float
     facts: dict[str, float]
 
 
-def certify_target(calibration: Calibration, target: float, delta: float) -> Certified:
+def certify_target(calibration: Calibration, target: float, delta: float) -> CertifiedThreshold:
     """The threshold of confidence that an agreement target asks for.
 
     Raises:
@@ -126,18 +126,18 @@ def certify_target(calibration: Calibration, target: float, delta: float) -> Cer
         "agreement_of_labels": round(found.agreement, 4),
         "certified": round(found.bound, 4),
     }
-    return Certified(found.threshold, facts)
+    return CertifiedThreshold(found.threshold, facts)
 
 
 @dataclass(frozen=True)
-class Folding:
-    """From a pair's opinions to its preference: folded, calibrated, and held to a target.
+class Aggregator:
+    """From a pair's opinions to its preference: aggregated, calibrated, and held to a target.
 
     Attributes:
         threshold: least confidence, before calibration, of a decision.
     """
 
-    settings: FoldSettings
+    settings: AggregationSettings
     calibration: Calibration | None = None
     threshold: float | None = None
 
@@ -145,4 +145,4 @@ class Folding:
         """The preference of a pair."""
         if self.calibration is not None:
             scores = tempered(scores, self.calibration.principles)
-        return calibrated(fold(scores, self.settings), self.calibration, self.threshold)
+        return calibrated(aggregate(scores, self.settings), self.calibration, self.threshold)

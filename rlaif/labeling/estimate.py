@@ -8,12 +8,12 @@ from typing import Any
 
 from rlaif.data.layouts import BadRow
 from rlaif.engines.registry import codec_for
-from rlaif.judging.prompt_injection import HostileText
+from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, plan, principles_for
 from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import LabelJob
 from rlaif.labeling.planner import pairs_of, settled_without_judge
-from rlaif.runs.cost import Prices, Tokens, cost_of
+from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from rlaif.store.verdict_cache import VerdictCache, default_cache_path
 
 SAMPLE_PAIRS = 200
@@ -33,7 +33,7 @@ def estimate(
     settings = job.settings
     rows = rejected = pairs = calls = tokens = shared_tokens = sampled_calls = 0
     renderer = Renderer(job.template, codec_for(settings.judge))
-    hostile = HostileText(renderer.delimiters)
+    prompt_injection = InjectionDetector(renderer.delimiters)
     for number, (_, raw) in enumerate(job.source.rows()):
         if settings.limit is not None and number >= settings.limit:
             break
@@ -45,7 +45,7 @@ def estimate(
         rejected += not found
         for pair in found:
             pairs += 1
-            if settled_without_judge(pair, hostile.describe(pair), settings):
+            if settled_without_judge(pair, prompt_injection.describe(pair), settings):
                 continue
             principles = principles_for(
                 pair, job.constitution, mode=settings.principles, seed=settings.seed
@@ -69,7 +69,7 @@ def estimate(
     prices = prices or Prices()
     scale = calls / sampled_calls if sampled_calls else 0.0
     computed = round(shared_tokens * scale)
-    expected = Tokens(computed, round(tokens * scale) - computed)
+    expected = TokenUsage(computed, round(tokens * scale) - computed)
     cost = None
     if prices.known and (seconds is not None or prices.per_hour is None):
         cost = cost_of(prices, seconds=seconds or 0.0, tokens=expected, labels=pairs)

@@ -21,15 +21,15 @@ from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import can_generate, create_engine, list_engines, model_fingerprint
 from rlaif.errors import RlaifError
-from rlaif.labeling.calibration import Folding, certify_target, check_fits, load_calibration
-from rlaif.labeling.labeler import Labeler, Progress
+from rlaif.labeling.calibration import Aggregator, certify_target, check_fits, load_calibration
+from rlaif.labeling.labeler import Labeler, LabelProgress
 from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.settings import LabelSettings
-from rlaif.labeling.shard_pool import Crew, ShardedLabeling
+from rlaif.labeling.shard_pool import ShardedLabeling, ShardPool
 from rlaif.labeling.shard_worker import ShardTask
-from rlaif.labeling.usage import Spending
+from rlaif.labeling.usage import UsageMeter
 from rlaif.records import Rejected
-from rlaif.runs.cost import Prices, Tokens, cost_of
+from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from rlaif.runs.directory import (
     CONSTITUTION,
     RunDirectory,
@@ -61,7 +61,7 @@ class LabelJob:
     constitution: Constitution
     template: JudgeTemplate
     config: dict[str, Any]
-    folding: Folding
+    aggregator: Aggregator
 
     @property
     def stamp(self) -> dict[str, str]:
@@ -142,18 +142,18 @@ def prepare(
     fingerprint = model_fingerprint(settings.judge)
     config = settings.resolved(source, loaded.constitution, template, fingerprint)
     config["checks"] = {name: digest(function_source(name)) for name in functions}
-    folding = _folding(settings, config)
+    aggregator = _aggregator(settings, config)
     return LabelJob(
         settings=settings,
         source=source,
         constitution=loaded.constitution,
         template=template,
         config=config,
-        folding=folding,
+        aggregator=aggregator,
     )
 
 
-def _folding(settings: LabelSettings, config: dict[str, Any]) -> Folding:
+def _aggregator(settings: LabelSettings, config: dict[str, Any]) -> Aggregator:
     """How opinions become preferences; what it was made of goes into the configuration.
 
     Raises:
@@ -167,7 +167,7 @@ def _folding(settings: LabelSettings, config: dict[str, Any]) -> Folding:
                 "--agreement-target needs labels of people to be certified on",
                 hint="Name a file of `rlaif calibrate` with --calibration.",
             )
-        return Folding(settings.fold)
+        return Aggregator(settings.aggregation)
     found = load_calibration(settings.calibration)
     check_fits(found, config, settings.calibration)
     threshold = None
@@ -179,7 +179,7 @@ def _folding(settings: LabelSettings, config: dict[str, Any]) -> Folding:
         "path": settings.calibration,
         "hash": digest(found.model_dump(mode="json")),
     }
-    return Folding(settings.fold, found, threshold)
+    return Aggregator(settings.aggregation, found, threshold)
 
 
 def _probe(source: Source, settings: LabelSettings) -> None:
@@ -235,7 +235,7 @@ def run_label(
     cache_path: Path | None = None,
     prices: Prices | None = None,
     shard_rows: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[LabelProgress], None] = lambda _: None,
     on_engine: Callable[[str], None] = lambda _: None,
 ) -> LabelSummary:
     """Run the job, or go on with it, or report it if it is complete.
@@ -257,24 +257,24 @@ def run_label(
         return summary_of(out, prices)
     with closing(VerdictCache(cache_path or default_cache_path())) as cache:
         on_engine("starting")
-        engine: Engine | Crew = (
+        engine: Engine | ShardPool = (
             create_engine(job.settings.judge)
             if shard_rows is None
-            else _crew(job, cache_path or default_cache_path())
+            else _pool(job, cache_path or default_cache_path())
         )
         with closing(engine):
             on_engine("ready")
             with closing(RunDirectory(out, job.config)) as run:
                 write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
-                spending = Spending(run, engine)
+                usage = UsageMeter(run, engine)
                 labeler: Labeler | ShardedLabeling
                 stopping, asked_before = None, 0
-                if isinstance(engine, Crew):
+                if isinstance(engine, ShardPool):
                     assert shard_rows is not None
                     labeler = ShardedLabeling(
                         engine,
                         run,
-                        spending,
+                        usage,
                         shard_rows=shard_rows,
                         limit=job.settings.limit,
                         reasons=bool(job.template.answer),
@@ -286,10 +286,10 @@ def run_label(
                         source=job.source,
                         constitution=job.constitution,
                         template=job.template,
-                        folding=job.folding,
+                        aggregator=job.aggregator,
                         engine=engine,
                         cache=cache,
-                        spending=spending,
+                        usage=usage,
                     )
                     labeler = Labeler(
                         engine=engine,
@@ -300,9 +300,9 @@ def run_label(
                         settings=job.settings,
                         stamp=job.stamp,
                         on_progress=on_progress,
-                        folding=job.folding,
+                        aggregator=job.aggregator,
                         stopping=None if stopping is None else stopping.stopping,
-                        spending=spending,
+                        usage=usage,
                     )
                 tally = labeler.label(job.source)
                 progress, stats = labeler.progress, engine.stats()
@@ -316,8 +316,8 @@ def run_label(
                 manifest = run_manifest(
                     config=job.config,
                     tally=tally,
-                    seconds=labeler.spending.seconds,
-                    tokens=labeler.spending.tokens,
+                    seconds=labeler.usage.seconds,
+                    tokens=labeler.usage.tokens,
                     prices=prices,
                 )
                 manifest["judges"] = [text_origin(job.settings.judge)]
@@ -340,16 +340,16 @@ def run_label(
                 return LabelSummary(out, tally, manifest, fresh=True)
 
 
-def _crew(job: LabelJob, cache_path: Path) -> Crew:
+def _pool(job: LabelJob, cache_path: Path) -> ShardPool:
     """Labelers for the job's shards."""
     task = ShardTask(
         constitution=job.constitution,
         template=job.template,
         settings=job.settings,
         stamp=job.stamp,
-        folding=job.folding,
+        aggregator=job.aggregator,
     )
-    return Crew(job.settings.judge, task, cache_path)
+    return ShardPool(job.settings.judge, task, cache_path)
 
 
 def summary_of(out: Path, prices: Prices | None) -> LabelSummary:
@@ -360,7 +360,7 @@ def summary_of(out: Path, prices: Prices | None) -> LabelSummary:
         manifest["cost"] = cost_of(
             prices,
             seconds=manifest["seconds"],
-            tokens=Tokens(**manifest["tokens"]),
+            tokens=TokenUsage(**manifest["tokens"]),
             labels=tally.decided,
         )
     return LabelSummary(out, tally, manifest, fresh=False)
@@ -370,7 +370,7 @@ def run_manifest(
     config: dict[str, Any],
     tally: Tally,
     seconds: float,
-    tokens: Tokens,
+    tokens: TokenUsage,
     prices: Prices | None,
 ) -> dict[str, Any]:
     """What every manifest of a labeling run holds."""

@@ -18,16 +18,16 @@ from rlaif.constitution.schema import Constitution
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
-from rlaif.judging.early_stopping import Judged, Stopping
+from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, common_length, walk
 from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.thinking import after_thinking
 from rlaif.judging.verdicts import mean_of_samples, read_verdict
-from rlaif.labeling.calibration import Folding
+from rlaif.labeling.calibration import Aggregator
 from rlaif.labeling.planner import PlannedPair, Planner, window_questions
 from rlaif.labeling.settings import LabelSettings
-from rlaif.labeling.usage import Spending
+from rlaif.labeling.usage import UsageMeter
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -36,15 +36,15 @@ from rlaif.records import (
     Request,
     Result,
 )
-from rlaif.runs.directory import JOURNAL, Rows, RunDirectory
+from rlaif.runs.directory import JOURNAL, RowSink, RunDirectory
 from rlaif.runs.rows import preference_row, rejected_row, undecided_row, verdict_lines
 from rlaif.runs.tally import Tally, dump_tally, load_tally
-from rlaif.runs.writer import Writer
-from rlaif.store.verdict_cache import Answer, Answers
+from rlaif.runs.writer import RunWriter
+from rlaif.store.verdict_cache import AnswerStore, CachedAnswer
 from rlaif.templates.judge import JudgeTemplate
-from rlaif.util.gc import SeldomCollected
+from rlaif.util.gc import ThrottledGC
 from rlaif.util.hashing import digest
-from rlaif.util.prefetch import Ahead
+from rlaif.util.prefetch import Prefetcher
 
 MOST_OPEN_PAIRS = 2048
 WINDOWS_AHEAD = 2
@@ -55,7 +55,7 @@ CHECKPOINT_SECONDS = 0.5
 
 
 @dataclass
-class Progress:
+class LabelProgress:
     """How far a run is.
 
     Attributes:
@@ -78,7 +78,7 @@ class Labeler:
         stamp: provenance that every row carries (constitution, judge, template).
         on_progress: called after every batch of answers.
         known: what the engine's prefix cache holds from earlier runs; default: nothing.
-        folding: from opinions to preferences; default: by `settings.fold`, uncalibrated.
+        aggregation: from opinions to preferences; default: by `settings.aggregation`, uncalibrated.
         stopping: when a pair needs no more questions; default: all are asked.
         observe: told every judged pair with its verdicts.
         spending: counts what it costs; default: from now on, for `run`.
@@ -92,25 +92,25 @@ class Labeler:
         self,
         *,
         engine: Engine,
-        cache: Answers,
-        run: Rows,
+        cache: AnswerStore,
+        run: RowSink,
         constitution: Constitution,
         template: JudgeTemplate,
         settings: LabelSettings,
         stamp: dict[str, str],
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[LabelProgress], None] = lambda _: None,
         known: BlockCache | None = None,
-        folding: Folding | None = None,
-        stopping: Stopping | None = None,
-        observe: Callable[[Judged], None] | None = None,
-        spending: Spending | None = None,
+        aggregator: Aggregator | None = None,
+        stopping: StoppingRule | None = None,
+        observe: Callable[[JudgedPair], None] | None = None,
+        usage: UsageMeter | None = None,
     ) -> None:
         self._engine = engine
         self._cache = cache
         self._run = run
         self._constitution = constitution
         self._settings = settings
-        self._folding = folding or Folding(settings.fold)
+        self._aggregator = aggregator or Aggregator(settings.aggregation)
         self._stamp = stamp
         self._on_progress = on_progress
         self._renderer = Renderer(template, engine.codec)
@@ -133,7 +133,7 @@ class Labeler:
         self._written: dict[str, str] = {}
         self._ready: deque[Request] = deque()
         # Answers that the cache may not know yet, by the batch of the writer they went into.
-        self._fresh: dict[bytes, Answer] = {}
+        self._fresh: dict[bytes, CachedAnswer] = {}
         self._failed: dict[bytes, Failure] = {}
         self._uncommitted: deque[tuple[int, list[bytes]]] = deque()
         self._last: tuple[list[int], list[int]] = ([], [])
@@ -143,9 +143,9 @@ class Labeler:
         self._samples: dict[str, dict[int, tuple[ChoiceResult | Failure, str]]] = {}
         self._next_request = 0
         self._checkpointed = time.monotonic()
-        self.spending = spending or Spending(run, engine)
+        self.usage = usage or UsageMeter(run, engine)
         self._tally = tally_of(run)
-        self.progress = Progress(rows=self._tally.rows)
+        self.progress = LabelProgress(rows=self._tally.rows)
         self.tokens = TokenCount()
 
     def label(self, source: RowsInOrder, first: int = 0) -> Tally:
@@ -154,14 +154,14 @@ class Labeler:
         Args:
             first: the number of the source's first row in the whole input, from 0.
         """
-        with closing(Writer(self._cache, self._run)) as self._writer, SeldomCollected() as garbage:
+        with closing(RunWriter(self._cache, self._run)) as self._writer, ThrottledGC() as garbage:
             try:
                 for results in self._engine.run(self._requests(source, first)):
                     self._take(results)
                     self._report()
-                    garbage.now_and_then()
+                    garbage.maybe_collect()
             finally:
-                self.spending.keep()
+                self.usage.keep()
             assert not self._queue, "a pair was left without all its verdicts"
             self._checkpoint()
         return self._tally
@@ -173,7 +173,7 @@ class Labeler:
 
     def _requests(self, source: RowsInOrder, first: int) -> Iterator[Request | None]:
         windows = self._planner.windows(source, first + self._tally.rows, first)
-        planned = Ahead(windows, WINDOWS_AHEAD)
+        planned = Prefetcher(windows, WINDOWS_AHEAD)
         try:
             while True:
                 while len(self._queue) >= MOST_OPEN_PAIRS:
@@ -327,7 +327,7 @@ class Labeler:
     def _take(self, results: list[Result]) -> None:
         final = [r for r in map(self._advance, results) if r is not None]
         answers = [
-            (self._asked[r.id][0], Answer(r.logprobs, self._written.get(r.id, "")))
+            (self._asked[r.id][0], CachedAnswer(r.logprobs, self._written.get(r.id, "")))
             for r in final
             if isinstance(r, ChoiceResult)
         ]
@@ -350,7 +350,7 @@ class Labeler:
         """A result as it is, or None where reasoning is done and the answer is still to be read."""
         if not isinstance(result, GenerationResult):
             return self._sampled(result)
-        self.spending.wrote(len(result.token_ids))
+        self.usage.wrote(len(result.token_ids))
         if not result.finished:
             most = self._settings.reasoning_tokens
             return self._sampled(Failure(result.id, f"reasoning was cut at {most} tokens"))
@@ -432,21 +432,21 @@ class Labeler:
             preference = item.settled
         else:
             scores = score_pair(item.pair, item.principles, verdicts, asked_only=item.stopped)
-            preference = self._folding.preference(scores)
+            preference = self._aggregator.preference(scores)
         if verdicts:
             keys = [item.keys[i] for i in asked]
             self._writer.row("verdicts.jsonl", verdict_lines(item.pair, verdicts, keys))
         if self._observe is not None and item.settled is None:
-            self._observe(Judged(item.pair, item.principles, item.questions, verdicts))
+            self._observe(JudgedPair(item.pair, item.principles, item.questions, verdicts))
         if preference.status == "decided":
-            row = preference_row(item.pair, preference, self._stamp, item.hostile)
+            row = preference_row(item.pair, preference, self._stamp, item.prompt_injection)
             self._writer.row("preferences.jsonl", row)
         else:
-            row = undecided_row(item.pair, preference, self._stamp, item.hostile)
+            row = undecided_row(item.pair, preference, self._stamp, item.prompt_injection)
             self._writer.row("undecided.jsonl", row)
         self._tally.add(preference, verdicts, spared=len(item.questions) - len(asked))
         self._tally.add_origins(item.pair.origins, item.pair.row)
-        self._tally.hostile += bool(item.hostile)
+        self._tally.prompt_injection += bool(item.prompt_injection)
 
     def _checkpoint(self) -> None:
         """Journal the state; called only between two rows."""
@@ -454,8 +454,8 @@ class Labeler:
         self._checkpointed = time.monotonic()
 
     def _report(self) -> None:
-        self.spending.keep_by_and_by()
-        self.progress.seconds = self.spending.here
+        self.usage.save_periodically()
+        self.progress.seconds = self.usage.here
         self._on_progress(self.progress)
 
 
@@ -466,7 +466,7 @@ def block_cache(engine: Engine) -> BlockCache | None:
     return BlockCache(engine.sharing.block, engine.sharing.capacity)
 
 
-def tally_of(run: Rows) -> Tally:
+def tally_of(run: RowSink) -> Tally:
     """How far a run is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Several judges over the same data, one after the other, folded into one run.
+"""Several judges over the same data, one after the other, aggregated into one run.
 
 Each judge labels into a run of its own, in `members/` of the panel's run; its engine is released
 before the next one starts.  In a cascade a later judge sees only pairs of which the one before
@@ -22,13 +22,13 @@ from rlaif.data.origins import origin_columns
 from rlaif.data.pairing import make_pairs
 from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
-from rlaif.judging.panel import Opinion, PanelMode, fold_panel
+from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
-from rlaif.labeling.labeler import Progress
+from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Preference, PrincipleScore
-from rlaif.runs.cost import Prices, Tokens
+from rlaif.runs.cost import Prices, TokenUsage
 from rlaif.runs.directory import (
     CONSTITUTION,
     RunDirectory,
@@ -45,7 +45,7 @@ MEMBERS = "members"
 
 
 @dataclass(frozen=True)
-class Member:
+class PanelMember:
     """A judge of a panel."""
 
     settings: LabelSettings
@@ -54,7 +54,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Panel:
-    """Judges and how they are folded.
+    """Judges and how they are aggregated.
 
     Attributes:
         escalate_below: in a cascade, the margin below which the next judge is asked, for judges
@@ -62,7 +62,7 @@ class Panel:
             on.
     """
 
-    members: Sequence[Member]
+    members: Sequence[PanelMember]
     mode: PanelMode = "mean"
     escalate_below: float = 0.5
 
@@ -76,7 +76,7 @@ def run_panel(
     split: str = "train",
     cache_path: Path | None = None,
     prices: Prices | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[LabelProgress], None] = lambda _: None,
     on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> LabelSummary:
     """Label with every judge, fold, and write one run; run again, it goes on where it stopped.
@@ -129,7 +129,9 @@ def run_panel(
             )
         tally = _fold(run=run, config=config, jobs=jobs, panel=panel, names=names[: len(summaries)])
         spent = sum(s.manifest["seconds"] for s in summaries)
-        tokens = reduce(Tokens.plus, (Tokens(**s.manifest.get("tokens", {})) for s in summaries))
+        tokens = reduce(
+            TokenUsage.plus, (TokenUsage(**s.manifest.get("tokens", {})) for s in summaries)
+        )
         manifest = run_manifest(
             config=config, tally=tally, seconds=spent, tokens=tokens, prices=prices
         )
@@ -261,12 +263,12 @@ def _fold(
         "judge_fingerprint": str(config["judge"]["fingerprint"]),
     }
     later = [
-        _Members(out / MEMBERS / name, _input(out, name) if panel.mode == "cascade" else None)
+        _MemberRows(out / MEMBERS / name, _input(out, name) if panel.mode == "cascade" else None)
         for name in names[1:]
     ]
     for pair, found in _merged(first, jobs[0], later):
         opinions = [
-            Opinion(
+            JudgeVote(
                 judge=names[k],
                 p_a=f["p_a"],
                 winner=f["winner"] or None,
@@ -276,7 +278,7 @@ def _fold(
             for k, f in enumerate(found)
             if f is not None
         ]
-        tie_margin = jobs[0].settings.fold.tie_margin
+        tie_margin = jobs[0].settings.aggregation.tie_margin
         if found[0] is not None and not found[0]["principles"]:
             # Settled before any judge was asked.
             own = found[0]
@@ -289,16 +291,16 @@ def _fold(
                 reason=own["reason"],
             )
         else:
-            preference = fold_panel(
+            preference = aggregate_panel(
                 opinions,
                 panel.mode,
                 tie_margin=tie_margin,
                 scores=_scores([f for f in found if f is not None]),
             )
         record = preference_row if preference.status == "decided" else undecided_row
-        hostile = found[0]["hostile"] if found[0] is not None else ""
-        row = record(pair, preference, stamp, hostile)
-        tally.hostile += bool(hostile)
+        prompt_injection = found[0]["prompt_injection"] if found[0] is not None else ""
+        row = record(pair, preference, stamp, prompt_injection)
+        tally.prompt_injection += bool(prompt_injection)
         sign = -1.0 if preference.winner == "b" else 1.0
         row["provenance"]["judges"] = [
             {
@@ -324,7 +326,7 @@ def _rows_of(folder: Path) -> Iterator[int]:
             yield row["provenance"]["row"]
 
 
-class _Members:
+class _MemberRows:
     """What one judge said, by source row and pair; rows are asked for in rising order."""
 
     def __init__(self, folder: Path, given: Path | None) -> None:
@@ -374,7 +376,7 @@ def _found(row: dict[str, Any]) -> Found:
         "status": evidence["status"],
         "margin": evidence["margin"],
         "reason": evidence["reason"],
-        "hostile": evidence["hostile"],
+        "prompt_injection": evidence["prompt_injection"],
         "principles": [
             {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
             for o in evidence["principles"]
@@ -383,7 +385,7 @@ def _found(row: dict[str, Any]) -> Found:
 
 
 def _merged(
-    first: Path, job: LabelJob, later: Sequence[_Members]
+    first: Path, job: LabelJob, later: Sequence[_MemberRows]
 ) -> Iterator[tuple[Pair, list[Found | None]]]:
     """Every pair in input order with what each judge said; None where it was not asked."""
     rows = _grouped(first)

@@ -15,11 +15,11 @@ from rlaif.data.layouts import read_id
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
-from rlaif.judging.early_stopping import Chosen, Judged, Kind, Stopping, choose
-from rlaif.labeling.calibration import Folding
+from rlaif.judging.early_stopping import ChosenStopping, JudgedPair, Kind, StoppingRule, choose
+from rlaif.labeling.calibration import Aggregator
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.settings import LabelSettings
-from rlaif.labeling.usage import Spending
+from rlaif.labeling.usage import UsageMeter
 from rlaif.records import Rejected
 from rlaif.runs.directory import RunDirectory
 from rlaif.runs.tally import Tally
@@ -40,11 +40,11 @@ def learn_stopping(
     source: Source,
     constitution: Constitution,
     template: JudgeTemplate,
-    folding: Folding,
+    aggregator: Aggregator,
     engine: Engine,
     cache: VerdictCache,
-    spending: Spending,
-) -> tuple[Chosen | None, int]:
+    usage: UsageMeter,
+) -> tuple[ChosenStopping | None, int]:
     """When pairs need no more questions; a pilot is judged to find out how bold that may be.
 
     The pilot's pairs are drawn from the whole input and asked everything; a run that goes on after
@@ -64,11 +64,13 @@ def learn_stopping(
     kind: Kind = "orders"
     if s.orders != "adaptive":
         kind = "exact" if s.stop == "exact" else "likely"
-    temperatures = folding.calibration.principles if folding.calibration else {}
-    start = Stopping(kind, s.fold, seed=s.seed, temperatures=temperatures)
+    temperatures = aggregator.calibration.principles if aggregator.calibration else {}
+    start = StoppingRule(kind, s.aggregation, seed=s.seed, temperatures=temperatures)
     if s.stop == "exact":
-        return Chosen(stopping=start, pairs=0, errors=0, bound=0.0, saved=0.0, pilot_extra=0), 0
-    judged: list[Judged] = []
+        return ChosenStopping(
+            stopping=start, pairs=0, errors=0, bound=0.0, saved=0.0, pilot_extra=0
+        ), 0
+    judged: list[JudgedPair] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pilot.jsonl"
         data.write_text("".join(_drawn(s, source)), encoding="utf-8")
@@ -89,7 +91,7 @@ def learn_stopping(
                 settings=settings,
                 stamp={},
                 observe=judged.append,
-                spending=spending,
+                usage=usage,
             )
             labeler.label(open_source(str(data)))
     if len(judged) < LEAST_PILOT:
@@ -97,7 +99,7 @@ def learn_stopping(
             f"only {len(judged)} pairs could be judged for the pilot, and it needs {LEAST_PILOT}",
             hint="Use --orders both and --stop never for so few.",
         )
-    chosen = choose(judged, start, folding.preference, error=s.stop_error, delta=0.05)
+    chosen = choose(judged, start, aggregator.preference, error=s.stop_error, delta=0.05)
     return chosen, labeler.progress.verdicts - labeler.progress.cached
 
 
@@ -120,13 +122,13 @@ def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
     yield from (line for _, _, line in sorted(drawn, key=lambda d: d[1]))
 
 
-def stopping_facts(chosen: Chosen, tally: Tally) -> dict[str, Any]:
+def stopping_facts(chosen: ChosenStopping, tally: Tally) -> dict[str, Any]:
     """What stopping early saved, and what it risked."""
     whole = tally.verdicts + tally.spared
     spared = max(0, tally.spared - chosen.pilot_extra)
     return {
         "kind": chosen.stopping.kind,
-        "boldness": chosen.stopping.boldness,
+        "boldness": chosen.stopping.aggressiveness,
         "pilot_pairs": chosen.pairs,
         "pilot_decisions_changed": chosen.errors,
         "decisions_changed_at_most": round(chosen.bound, 5),

@@ -14,14 +14,14 @@ from rlaif.data.layouts import BadRow, read_row
 from rlaif.data.pairing import make_pairs
 from rlaif.data.sources import Row, RowsInOrder
 from rlaif.engines.base import PrefixSharing
-from rlaif.judging.early_stopping import Stopping, unasked
-from rlaif.judging.prompt_injection import HostileText
+from rlaif.judging.early_stopping import StoppingRule, unasked
+from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, Question, plan, principles_for, screen
 from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Preference, Rejected, Verdict
-from rlaif.store.verdict_cache import Answer, answer_keys
+from rlaif.store.verdict_cache import CachedAnswer, answer_keys
 
 WINDOW_QUESTIONS, MOST_WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 8192, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
@@ -68,16 +68,16 @@ class PlannedPair:
     stages: list[list[int]] = field(default_factory=list)
     stage: int = 0
     stopped: bool = False
-    hostile: str = ""
+    prompt_injection: str = ""
     pending: set[int] = field(default_factory=set)
-    known: dict[int, Answer] = field(default_factory=dict)
+    known: dict[int, CachedAnswer] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
         """Whether every question has its verdict, or needs none."""
         return self.stopped or len(self.answers) == len(self.questions)
 
-    def turn(self, stopping: Stopping | None) -> bool:
+    def turn(self, stopping: StoppingRule | None) -> bool:
         """Where a group is answered: stop, or turn to the next; whether there is a next."""
         if self.stage + 1 >= len(self.stages) or self.stopped or not self.stage_complete:
             return False  # the last group is told first: looking for answers takes time
@@ -122,7 +122,7 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings) -> Iterator[Pai
 
 
 def settled_without_judge(
-    pair: Pair, hostile: str, s: LabelSettings
+    pair: Pair, prompt_injection: str, s: LabelSettings
 ) -> tuple[Literal["tie", "abstained"], str] | None:
     """Status and reason of a pair about which nothing is asked; None if it is to be judged.
 
@@ -130,8 +130,8 @@ def settled_without_judge(
         hostile: what speaks to the judge in its completions, or "".
     """
     settled = screen(pair)
-    if settled is None and hostile and s.hostile == "hold":
-        return "abstained", f"hostile text is held back ({hostile})"
+    if settled is None and prompt_injection and s.prompt_injection == "hold":
+        return "abstained", f"held back: suspected prompt injection ({prompt_injection})"
     return settled
 
 
@@ -150,7 +150,7 @@ class Planner:
         renderer: Renderer,
         settings: LabelSettings,
         manner: str,
-        stopping: Stopping | None = None,
+        stopping: StoppingRule | None = None,
         most_questions: int = WINDOW_QUESTIONS,
     ) -> None:
         self._most_questions = most_questions
@@ -159,7 +159,7 @@ class Planner:
         self._settings = settings
         self._manner = manner
         self._stopping = stopping
-        self._hostile = HostileText(renderer.delimiters)
+        self._injections = InjectionDetector(renderer.delimiters)
 
     def windows(
         self, source: RowsInOrder, skip: int, first: int = 0
@@ -202,13 +202,15 @@ class Planner:
 
     def _plan(self, pair: Pair, *, ends_row: bool) -> PlannedPair:
         s = self._settings
-        hostile = self._hostile.describe(pair)
-        if settled := settled_without_judge(pair, hostile, s):
+        prompt_injection = self._injections.describe(pair)
+        if settled := settled_without_judge(pair, prompt_injection, s):
             status, reason = settled
             preference = Preference(
                 status=status, winner=None, p_a=0.5, margin=0.0, scores=(), reason=reason
             )
-            return PlannedPair(ends_row, pair, settled=preference, hostile=hostile)
+            return PlannedPair(
+                ends_row, pair, settled=preference, prompt_injection=prompt_injection
+            )
         principles = principles_for(pair, self._constitution, mode=s.principles, seed=s.seed)
         orders: OrdersMode = "one" if s.orders == "one" else "both"
         questions = plan(pair, principles, orders=orders, seed=s.seed)
@@ -236,5 +238,5 @@ class Planner:
             branches=branches,
             keys=keys,
             stages=stages,
-            hostile=hostile,
+            prompt_injection=prompt_injection,
         )

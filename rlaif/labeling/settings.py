@@ -11,7 +11,7 @@ from rlaif.data.pairing import PairingMode
 from rlaif.data.sources import Source
 from rlaif.engines.base import SPEED_ONLY, EngineSettings
 from rlaif.engines.registry import speed_options
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import PrinciplesMode
 from rlaif.templates.judge import JudgeTemplate
 
@@ -84,12 +84,12 @@ class LabelSettings(BaseModel):
     agreement_delta: float = Field(
         default=0.05, gt=0, lt=1, description="Chance that the agreement target is missed."
     )
-    hostile: Literal["flag", "hold"] = Field(
+    prompt_injection: Literal["flag", "hold"] = Field(
         default="flag",
         description="Completions that speak to the judge (instructions, fake turns, hidden "
         "characters): note it with the row, or hold the pair back unjudged.",
     )
-    fold: FoldSettings = FoldSettings()
+    aggregation: AggregationSettings = AggregationSettings()
     pairs: PairingMode = "all"
     pairs_per_prompt: int = Field(default=1, ge=1, description="For `pairs: sample`.")
     mapping: dict[str, str] = Field(default_factory=dict)

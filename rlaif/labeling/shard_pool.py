@@ -1,7 +1,7 @@
 """Labeling by several labelers, each with an engine of its own, that take shards of the input.
 
-One process plans, folds and stores about 20,000 verdicts a second.  Where copies of a judge answer
-more than that (small judges on many GPUs, a cluster), each copy gets a labeler around it: it is
+One process plans, aggregates and stores about 20,000 verdicts a second.  Where replicas of a judge
+answer more than that (small judges on many GPUs, a cluster), each gets a labeler around it: it is
 handed rows and gives back the finished lines of the run's files.  The process that asks reads the
 input, writes the run in input order, and has the verdict cache, so that a labeler or its machine
 can die at any time: what it had answered is known, and its shards go to others.
@@ -22,18 +22,18 @@ from rlaif.engines.registry import open_backend
 from rlaif.engines.workers import Backend, RestartBudget, WorkerDied
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import TokenCount
-from rlaif.labeling.labeler import Progress, tally_of
+from rlaif.labeling.labeler import LabelProgress, tally_of
 from rlaif.labeling.shard_worker import (
     REPORT_SECONDS,
-    Counts,
-    Ready,
     Shard,
     ShardDone,
     ShardLabeler,
     ShardTask,
+    WorkerCounts,
+    WorkerReady,
     pack,
 )
-from rlaif.labeling.usage import Spending
+from rlaif.labeling.usage import UsageMeter
 from rlaif.runs.directory import RunDirectory
 from rlaif.runs.tally import Tally, dump_tally
 from rlaif.store.verdict_cache import VerdictCache
@@ -45,7 +45,7 @@ SHARDS_AHEAD = 4
 
 
 @dataclass
-class _Desk:
+class WorkerState:
     """What a labeler has to do.
 
     Attributes:
@@ -59,10 +59,10 @@ class _Desk:
     started_once: bool = False
     called: bool = False
     shards: dict[int, Shard] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
+    counts: WorkerCounts = field(default_factory=WorkerCounts)
 
 
-class Crew:
+class ShardPool:
     """Labelers side by side; what one left when it died goes to the others.
 
     Args:
@@ -80,13 +80,13 @@ class Crew:
             answers = self._backend.host_proxy(partial(VerdictCache, cache_path.absolute()))
             self._backend.make = partial(ShardLabeler, task, answers)
             self.size = judge.data_parallel_size
-            self._desks = {number: _Desk() for number in range(self.size)}
+            self._workers = {number: WorkerState() for number in range(self.size)}
             self._left: deque[Shard] = deque()
-            self._past = Counts()
+            self._past = WorkerCounts()
             self._counted, self._without = time.monotonic(), 0
             self._restarts = RestartBudget("labeler", self.size, "with no shard done")
             self.fingerprint = ""
-            for number in self._desks:
+            for number in self._workers:
                 self._backend.start(number)
             while not self.fingerprint:
                 self._hear(None)
@@ -105,11 +105,15 @@ class Crew:
         self._count_idle()
         fresh = next(shards, None)
         while fresh or waiting:
-            able = [(n, desk) for n, desk in self._desks.items() if desk.ready and not desk.called]
+            able = [
+                (n, worker)
+                for n, worker in self._workers.items()
+                if worker.ready and not worker.called
+            ]
             more: dict[int, list[Shard]] = {number: [] for number, _ in able}
             for each in range(1, SHARDS_WAITING + 1):  # nobody gets a second before all have one
-                for number, desk in able:
-                    if len(desk.shards) + len(more[number]) >= each:
+                for number, worker in able:
+                    if len(worker.shards) + len(more[number]) >= each:
                         continue
                     if self._left:
                         more[number].append(self._left.popleft())
@@ -118,10 +122,10 @@ class Crew:
                         more[number].append(fresh)
                         fresh = next(shards, None)
             self._count_idle()
-            for number, desk in able:
-                desk.shards |= {shard.first: shard for shard in more[number]}
-                if desk.shards:
-                    desk.called = True
+            for number, worker in able:
+                worker.shards |= {shard.first: shard for shard in more[number]}
+                if worker.shards:
+                    worker.called = True
                     self._backend.submit(number, more[number])
             self._count_idle()
             for one in self._hear(REPORT_SECONDS):
@@ -136,25 +140,25 @@ class Crew:
         """Count the time since the last call for those who had no shard then; and see who has."""
         now = time.monotonic()
         idle = EngineStats(idle_seconds=self._without * (now - self._counted))
-        self._past, self._counted = self._past.plus(Counts(stats=idle)), now
-        self._without = sum(1 for d in self._desks.values() if d.ready and not d.shards)
+        self._past, self._counted = self._past.plus(WorkerCounts(stats=idle)), now
+        self._without = sum(1 for d in self._workers.values() if d.ready and not d.shards)
 
     def _hear(self, seconds: float | None) -> list[ShardDone]:
         """What labelers have done; dead ones are started anew."""
         found: list[ShardDone] = []
         for number, outcome in self._backend.wait(seconds):
-            desk = self._desks[number]
-            if isinstance(outcome, Ready):
+            worker = self._workers[number]
+            if isinstance(outcome, WorkerReady):
                 self._check(number, outcome.fingerprint)
-                desk.ready = desk.started_once = True
+                worker.ready = worker.started_once = True
             elif isinstance(outcome, WorkerDied):
                 self._replace(number, outcome)
             else:
-                desk.called, desk.counts = False, outcome.counts
+                worker.called, worker.counts = False, outcome.counts
                 if outcome.error is not None:
                     raise outcome.error
                 for one in outcome.done:
-                    del desk.shards[one.first]
+                    del worker.shards[one.first]
                     self._restarts.reset()
                 found += outcome.done
         return found
@@ -168,20 +172,20 @@ class Crew:
         self.fingerprint = fingerprint
 
     def _replace(self, number: int, died: WorkerDied) -> None:
-        desk = self._desks[number]
-        at = f", at rows from {min(desk.shards) + 1} on" if desk.shards else ""
-        self._restarts.spend(number, died, started=desk.started_once, at=at)
-        self._left += desk.shards.values()
-        self._past = self._past.plus(desk.counts)
-        self._desks[number] = _Desk(started_once=desk.started_once)
+        worker = self._workers[number]
+        at = f", at rows from {min(worker.shards) + 1} on" if worker.shards else ""
+        self._restarts.spend(number, died, started=worker.started_once, at=at)
+        self._left += worker.shards.values()
+        self._past = self._past.plus(worker.counts)
+        self._workers[number] = WorkerState(started_once=worker.started_once)
         self._backend.start(number)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> WorkerCounts:
         """Sums over the labelers, as they last said."""
         total = self._past
-        for desk in self._desks.values():
-            total = total.plus(desk.counts)
+        for worker in self._workers.values():
+            total = total.plus(worker.counts)
         return total
 
     def stats(self) -> EngineStats:
@@ -194,7 +198,7 @@ class Crew:
 
 
 class ShardedLabeling:
-    """Labels a source into a run directory by a crew.
+    """Labels a source into a run directory by a pool.
 
     Args:
         shard_rows: rows of a shard.
@@ -208,44 +212,44 @@ class ShardedLabeling:
 
     def __init__(
         self,
-        crew: Crew,
+        pool: ShardPool,
         run: RunDirectory,
-        spending: Spending,
+        usage: UsageMeter,
         *,
         shard_rows: int,
         limit: int | None,
         reasons: bool,
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[LabelProgress], None],
     ) -> None:
-        self._crew, self._run, self.spending = crew, run, spending
+        self._pool, self._run, self.usage = pool, run, usage
         self._shard_rows, self._limit = shard_rows, limit
         self.reasons = reasons
         self._on_progress = on_progress
         self._tally = tally_of(run)
-        self.progress = Progress(rows=self._tally.rows)
+        self.progress = LabelProgress(rows=self._tally.rows)
         self.tokens = TokenCount()
         self._written = 0
 
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
         try:
-            for done in self._crew.label(self._shards(source)):
+            for done in self._pool.label(self._shards(source)):
                 if done is not None:
                     self._write(done)
                 self._count()
-                self.spending.keep_by_and_by()
+                self.usage.save_periodically()
                 self._on_progress(self.progress)
         finally:
             self._count()
-            self.spending.keep()
+            self.usage.keep()
         return self._tally
 
     def _count(self) -> None:
-        counts = self._crew.counts
-        self.spending.wrote(counts.written - self._written)
+        counts = self._pool.counts
+        self.usage.wrote(counts.written - self._written)
         self._written, self.tokens = counts.written, counts.tokens
         self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
-        self.progress.seconds = self.spending.here
+        self.progress.seconds = self.usage.here
 
     def _shards(self, source: Source) -> Iterator[Shard]:
         first, read = self._tally.rows, []

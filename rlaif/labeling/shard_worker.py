@@ -21,13 +21,13 @@ from rlaif.engines.registry import create_engine
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.judging.prefix_order import TokenCount
 from rlaif.judging.rendering import Renderer
-from rlaif.labeling.calibration import Folding
-from rlaif.labeling.labeler import Labeler, Progress, block_cache
+from rlaif.labeling.calibration import Aggregator
+from rlaif.labeling.labeler import Labeler, LabelProgress, block_cache
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Rejected
 from rlaif.runs.shard_files import ShardFiles
 from rlaif.runs.tally import Tally
-from rlaif.store.verdict_cache import Answers
+from rlaif.store.verdict_cache import AnswerStore
 from rlaif.templates.judge import JudgeTemplate
 
 REPORT_SECONDS = 0.5
@@ -86,7 +86,7 @@ class ShardDone:
 
 
 @dataclass(frozen=True)
-class Counts:
+class WorkerCounts:
     """What a labeler did since it started.
 
     Attributes:
@@ -102,9 +102,9 @@ class Counts:
     tokens: TokenCount = field(default_factory=TokenCount)
     stats: EngineStats = field(default_factory=EngineStats)
 
-    def plus(self, other: Counts) -> Counts:
+    def plus(self, other: WorkerCounts) -> WorkerCounts:
         """Both together."""
-        return Counts(
+        return WorkerCounts(
             verdicts=self.verdicts + other.verdicts,
             cached=self.cached + other.cached,
             written=self.written + other.written,
@@ -114,7 +114,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Report:
+class ShardReport:
     """How a labeler gets on.
 
     Attributes:
@@ -122,13 +122,13 @@ class Report:
         error: what ends the run, and not only this labeler.
     """
 
-    counts: Counts
+    counts: WorkerCounts
     done: list[ShardDone] = field(default_factory=list)
     error: RlaifError | None = None
 
 
 @dataclass(frozen=True)
-class Ready:
+class WorkerReady:
     """A labeler has started; `fingerprint` is its judge's."""
 
     fingerprint: str
@@ -142,7 +142,7 @@ class ShardTask:
     template: JudgeTemplate
     settings: LabelSettings
     stamp: dict[str, str]
-    folding: Folding
+    aggregator: Aggregator
 
 
 class _Ended(Exception):
@@ -165,27 +165,27 @@ class ShardLabeler:
     """
 
     def __init__(
-        self, task: ShardTask, open_answers: Callable[[], Answers], judge: EngineSettings
+        self, task: ShardTask, open_answers: Callable[[], AnswerStore], judge: EngineSettings
     ) -> None:
         self._task, self._judge = task, judge
         self._answers = open_answers()
         self._shards: queue.SimpleQueue[Shard | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[ShardDone | BaseException] = queue.SimpleQueue()
-        self._past = Counts()
+        self._past = WorkerCounts()
         self._labeler: Labeler | None = None
         self._counting = threading.Lock()
         self._ended = False
         self._fault: BaseException | None = None
-        self._ready: Future[Ready] = Future()
+        self._ready: Future[WorkerReady] = Future()
         self._thread = threading.Thread(target=self._label, daemon=True)
         self._thread.start()
         self._ready.result()
 
-    def traits(self) -> Ready:
-        """See `Ready`."""
+    def traits(self) -> WorkerReady:
+        """See `WorkerReady`."""
         return self._ready.result()
 
-    def work(self, shards: list[Shard]) -> Report:
+    def work(self, shards: list[Shard]) -> ShardReport:
         """Take more shards, if any; a report once one is done, or after a while."""
         if self._fault is not None:
             raise self._fault
@@ -196,13 +196,13 @@ class ShardLabeler:
             found = self._done.get(timeout=REPORT_SECONDS)
             while True:
                 if isinstance(found, RlaifError) and not isinstance(found, EngineStopped):
-                    return Report(self._counts(), done, found)
+                    return ShardReport(self._counts(), done, found)
                 if isinstance(found, BaseException):
                     self._fault = found  # raised by the next call: first, what it had done
                     break
                 done.append(found)
                 found = self._done.get_nowait()
-        return Report(self._counts(), done)
+        return ShardReport(self._counts(), done)
 
     def _label(self) -> None:
         """In the thread: shard after shard."""
@@ -210,7 +210,7 @@ class ShardLabeler:
             with closing(create_engine(self._judge)) as self._engine:
                 Renderer(self._task.template, self._engine.codec)  # what is wrong with it shows now
                 self._known = block_cache(self._engine)
-                self._ready.set_result(Ready(self._engine.fingerprint))
+                self._ready.set_result(WorkerReady(self._engine.fingerprint))
                 self._label_all()
         except BaseException as error:  # whoever waits raises it
             if self._ready.done():
@@ -237,7 +237,7 @@ class ShardLabeler:
             settings=task.settings,
             stamp=task.stamp,
             known=self._known,
-            folding=task.folding,
+            aggregator=task.aggregator,
             on_progress=self._go_on,
         )
         self._labeler = labeler
@@ -246,13 +246,13 @@ class ShardLabeler:
             self._past, self._labeler = self._past.plus(_counts_of(labeler)), None
         return ShardDone(shard.first, run.lines, tally)
 
-    def _go_on(self, progress: Progress) -> None:
+    def _go_on(self, progress: LabelProgress) -> None:
         if self._ended:
             raise _Ended
 
-    def _counts(self) -> Counts:
+    def _counts(self) -> WorkerCounts:
         with self._counting:
-            here = self._past.plus(Counts(stats=self._engine.stats()))
+            here = self._past.plus(WorkerCounts(stats=self._engine.stats()))
             return here if self._labeler is None else here.plus(_counts_of(self._labeler))
 
     def close(self) -> None:
@@ -262,7 +262,7 @@ class ShardLabeler:
         self._thread.join(CLOSE_SECONDS)
 
 
-def _counts_of(labeler: Labeler) -> Counts:
+def _counts_of(labeler: Labeler) -> WorkerCounts:
     """Of one shard; the engine counts for itself."""
     p = labeler.progress
-    return Counts(p.verdicts, p.cached, labeler.spending.tokens.written, labeler.tokens)
+    return WorkerCounts(p.verdicts, p.cached, labeler.usage.tokens.written, labeler.tokens)

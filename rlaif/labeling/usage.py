@@ -10,13 +10,13 @@ from dataclasses import asdict
 from typing import Protocol
 
 from rlaif.engines.base import EngineStats
-from rlaif.runs.cost import Tokens
-from rlaif.runs.directory import Rows
+from rlaif.runs.cost import TokenUsage
+from rlaif.runs.directory import RowSink
 
 KEEP_SECONDS = 0.5
 
 
-class Counted(Protocol):
+class TokenCounter(Protocol):
     """Something that counts tokens: an engine, or several."""
 
     def stats(self) -> EngineStats:
@@ -24,14 +24,14 @@ class Counted(Protocol):
         ...
 
 
-class Spending:
+class UsageMeter:
     """Counts on from what earlier processes kept; the clock starts now."""
 
-    def __init__(self, run: Rows, engine: Counted) -> None:
+    def __init__(self, run: RowSink, engine: TokenCounter) -> None:
         self._run, self._engine = run, engine
         kept = run.spent
         self._seconds = float(kept.get("seconds", 0.0))
-        self._tokens = Tokens(**kept.get("tokens", {}))
+        self._tokens = TokenUsage(**kept.get("tokens", {}))
         self._written = 0
         self._began = self._kept = time.monotonic()
 
@@ -46,11 +46,11 @@ class Spending:
         return self._seconds + self.here
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenUsage:
         """Tokens in all."""
         stats = self._engine.stats()
         computed = stats.prompt_tokens - stats.cached_tokens
-        return self._tokens.plus(Tokens(computed, stats.cached_tokens, self._written))
+        return self._tokens.plus(TokenUsage(computed, stats.cached_tokens, self._written))
 
     def wrote(self, tokens: int) -> None:
         """The judge wrote some tokens of reasoning."""
@@ -61,7 +61,7 @@ class Spending:
         self._run.spend(seconds=round(self.seconds, 3), tokens=asdict(self.tokens))
         self._kept = time.monotonic()
 
-    def keep_by_and_by(self) -> None:
+    def save_periodically(self) -> None:
         """The same, twice a second at most."""
         if time.monotonic() - self._kept > KEEP_SECONDS:
             self.keep()

@@ -13,7 +13,7 @@ Table = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Supply:
+class RowSupply:
     """What there is.
 
     Attributes:
@@ -25,11 +25,11 @@ class Supply:
     slices: NDArray[np.bool_]
 
 
-class Infeasible(Exception):
+class InfeasibleShares(Exception):
     """No numbers fulfil what is asked."""
 
 
-def most_rows(supply: Supply, shares: Sequence[float], quotas: Sequence[float]) -> int:
+def most_rows(supply: RowSupply, shares: Sequence[float], quotas: Sequence[float]) -> int:
     """The largest mix in which parts and slices have their shares, by linear programming."""
     parts, strata = supply.rows.shape
     cells = parts * strata
@@ -54,7 +54,9 @@ def most_rows(supply: Supply, shares: Sequence[float], quotas: Sequence[float]) 
     return int(-found.fun + 1e-6) if found.success else 0
 
 
-def allocate(supply: Supply, shares: Sequence[float], quotas: Sequence[float], total: int) -> Table:
+def allocate(
+    supply: RowSupply, shares: Sequence[float], quotas: Sequence[float], total: int
+) -> Table:
     """Whole numbers of rows by part and stratum, shape (parts, strata), that sum to `total`.
 
     Parts and slices are held within one row of their shares; what is left free is as near as can
@@ -93,7 +95,7 @@ def allocate(supply: Supply, shares: Sequence[float], quotas: Sequence[float], t
         bounds=Bounds(0, np.concatenate([supply.rows.ravel(), np.full(cells, np.inf)])),
     )
     if not found.success:
-        raise Infeasible
+        raise InfeasibleShares
     taken: Table = np.rint(found.x[:cells]).astype(np.int64).reshape(parts, strata)
     return taken
 

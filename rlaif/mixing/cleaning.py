@@ -11,7 +11,7 @@ from rlaif.text.novelty import Contamination
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedRows:
     """Rows that are left, in their order.
 
     Attributes:
@@ -26,7 +26,9 @@ class Cleaned:
     contaminated: dict[int, int]
 
 
-def clean(rows: Sequence[MixRow], threshold: float, contamination: Contamination | None) -> Cleaned:
+def clean(
+    rows: Sequence[MixRow], threshold: float, contamination: Contamination | None
+) -> CleanedRows:
     """Drop contaminated rows, then all but one of those that say the same.
 
     Of duplicates what people wrote or labeled is kept first, then what comes first.
@@ -49,7 +51,7 @@ def clean(rows: Sequence[MixRow], threshold: float, contamination: Contamination
         duplicates[row.part] = duplicates.get(row.part, 0) + 1
         opposed += _opposed(row, twin)
     left = [row for i, row in enumerate(fit) if i not in dropped]
-    return Cleaned(left, duplicates, opposed, contaminated)
+    return CleanedRows(left, duplicates, opposed, contaminated)
 
 
 def _opposed(row: MixRow, twin: MixRow) -> bool:

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.data.layouts import BadRow, read_candidates, read_prompt, split_chat
-from rlaif.data.licensing import Finding, LicenseBook, check, finding_of, uses
+from rlaif.data.licensing import LicenseBook, LicenseFinding, check, finding_of, uses
 from rlaif.data.mixes import CARD, DATA_FILE, REPORT, read_mix
 from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
-from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
+from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows
 from rlaif.mixing.card import data_card
-from rlaif.mixing.cleaning import Cleaned, clean
+from rlaif.mixing.cleaning import CleanedRows, clean
 from rlaif.mixing.evidence import RunEvidence, evidence
 from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
@@ -33,7 +33,7 @@ from rlaif.mixing.settings import Kind, MixPlan
 from rlaif.records import Origin, Rejected
 from rlaif.runs.directory import differences, read_review, write_atomically
 from rlaif.runs.judges import Judges, joined, judge_columns, judges_of, labelers
-from rlaif.runs.unfinished_marker import filling, unfinished
+from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.templates.judge import completion_text
 from rlaif.text.novelty import Contamination, words
 from rlaif.util.clock import utc_now
@@ -74,12 +74,12 @@ class MixReport:
     made: str
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[LicenseFinding]:
         """What the license file said when it was mixed."""
         return [finding_of(facts) for facts in self.licenses_found]
 
 
-def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Finding]]:
+def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[LicenseFinding]]:
     """Mix, or report the mix that `out` holds already.
 
     Raises:
@@ -176,7 +176,7 @@ def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
     if not out.is_dir() or not any(out.iterdir()):
         return None
     saved = read_mix(out)
-    if saved is None and unfinished(out):
+    if saved is None and is_unfinished(out):
         return None
     if saved is None:
         raise RlaifError(f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o.")
@@ -278,14 +278,14 @@ def _draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dic
                 f"no row is in the slice {quota.slice!r}",
                 hint="Check its name, or add data that has it.",
             )
-    stock, wanted = Supply(supply, member), [quota.share for quota in quotas]
+    stock, wanted = RowSupply(supply, member), [quota.share for quota in quotas]
     most = most_rows(stock, plan.shares, wanted)
     total = most if plan.settings.total is None else plan.settings.total
     try:
         if not total:
-            raise Infeasible
+            raise InfeasibleShares
         taken = allocate(stock, plan.shares, wanted, total)
-    except Infeasible:
+    except InfeasibleShares:
         raise _shortage(plan, stock, total, most) from None
     rng = random.Random(plan.settings.seed)
     chosen = [row for cell in sorted(cells) for row in rng.sample(cells[cell], int(taken[cell]))]
@@ -302,7 +302,7 @@ def _draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dic
     return chosen, slices
 
 
-def _shortage(plan: MixPlan, stock: Supply, total: int, most: int) -> RlaifError:
+def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> RlaifError:
     """Says which part or slice is short, and what could be had."""
     shares = [
         (p.data, s, int(n))
@@ -408,7 +408,7 @@ def _parts(
     config: Mapping[str, Any],
     chosen: Sequence[MixRow],
     available: Mapping[int, int],
-    cleaned: Cleaned,
+    cleaned: CleanedRows,
     unreadable: Mapping[int, Sequence[str]],
     misfits: Mapping[int, int],
 ) -> list[dict[str, Any]]:
@@ -445,7 +445,7 @@ def _write(
     labels = [asdict(run) for run in runs]
     saved = {**asdict(report), "config": config, "runs": labels}
     file = out / DATA_FILE
-    with filling(out):
+    with mark_unfinished(out):
         file.parent.mkdir(exist_ok=True)
         temporary = file.with_name(f".{file.name}.tmp")
         pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)

@@ -9,7 +9,7 @@ from typing import Any
 from rlaif.data.languages import language_of
 from rlaif.data.layouts import (
     BadRow,
-    Candidates,
+    PromptCompletions,
     label_probability,
     ranked,
     read_candidates,
@@ -21,11 +21,11 @@ from rlaif.data.layouts import (
 from rlaif.data.origins import origin_columns
 from rlaif.data.slices import slice_values
 from rlaif.data.sources import open_source
-from rlaif.mixing.settings import Kind, Part
+from rlaif.mixing.settings import Kind, MixPart
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import run_file
 from rlaif.templates.judge import completion_text
-from rlaif.text.near_duplicates import Fields
+from rlaif.text.near_duplicates import TextFields
 
 RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
 
@@ -82,9 +82,11 @@ class MixRow:
         return [*turns, *said, "\n".join([*turns, *said])]
 
     @property
-    def fields(self) -> Fields:
+    def fields(self) -> TextFields:
         """For finding duplicates; a pair is the same whichever completion is chosen."""
-        return Fields(_text(self.prompt), "\n".join(sorted(map(completion_text, self.completions))))
+        return TextFields(
+            _text(self.prompt), "\n".join(sorted(map(completion_text, self.completions)))
+        )
 
     def columns(self, kind: Kind, source: str) -> dict[str, Any]:
         """The row as the mix holds it; every row of a kind has the same columns."""
@@ -120,7 +122,7 @@ def file_of(data: str) -> str:
     return run_file(data, RUN_FILES)
 
 
-def read_part(number: int, part: Part) -> tuple[list[MixRow], list[str]]:
+def read_part(number: int, part: MixPart) -> tuple[list[MixRow], list[str]]:
     """The rows of one data set, and the places of those that can't be read."""
     rows, bad = [], []
     for count, (place, row) in enumerate(open_source(file_of(part.data), part.split).rows(), 1):
@@ -172,7 +174,7 @@ def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
 
 
 def _pair(
-    base: MixRow, read: Candidates, row: Mapping[str, Any], evidence: Mapping[str, Any]
+    base: MixRow, read: PromptCompletions, row: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> MixRow:
     chosen, rejected = read.completions
     if chosen.messages == rejected.messages:
@@ -197,7 +199,7 @@ def _pair(
     )
 
 
-def _declared(row: MixRow, part: Part) -> MixRow:
+def _declared(row: MixRow, part: MixPart) -> MixRow:
     """The row with what is said of its whole data set: a row's own word stands."""
     origins = row.origins
     if part.human and len(row.completions) == 2 and not row.labeled_by:

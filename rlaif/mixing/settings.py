@@ -11,7 +11,7 @@ Kind = Literal["preferences", "sft", "prompts"]
 _SHARE = re.compile(r"(.+?)=([0-9.eE+-]+)(?:,(.*))?", re.DOTALL)
 
 
-class Part(BaseModel):
+class MixPart(BaseModel):
     """One data set of a mix."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,7 +94,7 @@ class MixPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    parts: list[Part] = Field(min_length=1)
+    parts: list[MixPart] = Field(min_length=1)
     quotas: list[Quota] = []
     evaluations: list[str] = []
     settings: MixSettings = MixSettings()

@@ -108,10 +108,10 @@ def load_recipe(name: str, given: Mapping[str, Scalar]) -> Recipe:
         RlaifError: it is no recipe, lacks a value, or refers to what is not there; with the place.
     """
     path = find(name, folder="recipes", suffix=".yaml", what="Recipe")
-    return _Reader(path, given).recipe()
+    return _RecipeParser(path, given).recipe()
 
 
-class _Reader:
+class _RecipeParser:
     def __init__(self, path: Path, given: Mapping[str, Scalar]) -> None:
         self._path = path
         self._tree = read_yaml(path)

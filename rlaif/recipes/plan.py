@@ -30,7 +30,7 @@ _SUFFIXED = re.compile(r"(.+?)([=,].*)")
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStep:
     """A step with its place.
 
     Attributes:
@@ -49,7 +49,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Options:
+class CommandOptions:
     """What a command takes: flags by name (with underscores), and which of them are switches."""
 
     flags: Mapping[str, str]
@@ -57,7 +57,7 @@ class Options:
     has_out: bool
 
 
-def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Planned]:
+def plan(recipe: Recipe, work: Path, commands: Mapping[str, CommandOptions]) -> list[PlannedStep]:
     """Hash and place every step.
 
     Args:
@@ -67,7 +67,7 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
     Raises:
         RlaifError: a step has an option that its command lacks; with the place.
     """
-    found: dict[str, Planned] = {}
+    found: dict[str, PlannedStep] = {}
     for step in recipe.steps:
         options = commands[step.command]
         _check_options(step, options)
@@ -83,7 +83,7 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
         )[:12]
         folder = work / step.name / address
         others = [p for p in folder.parent.glob("*") if p.is_dir() and p != folder]
-        found[step.name] = Planned(
+        found[step.name] = PlannedStep(
             step=step,
             hash=address,
             folder=folder,
@@ -97,7 +97,7 @@ def plan(recipe: Recipe, work: Path, commands: Mapping[str, Options]) -> list[Pl
     return list(found.values())
 
 
-def _check_options(step: Step, options: Options) -> None:
+def _check_options(step: Step, options: CommandOptions) -> None:
     for key in step.arguments:
         if key != "input" and key not in options.flags and key not in options.switches:
             known = ", ".join(sorted([*options.flags, *options.switches]))
@@ -136,7 +136,7 @@ def check_inputs(recipe: Recipe) -> None:
                 )
 
 
-def _content(key: str, value: Any, base: Path, before: Mapping[str, Planned]) -> Any:
+def _content(key: str, value: Any, base: Path, before: Mapping[str, PlannedStep]) -> Any:
     """What an argument amounts to, for the hash."""
     if isinstance(value, list):
         return [_content(key, part, base, before) for part in value]
@@ -196,7 +196,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
+def resolve(value: Any, base: Path, before: Mapping[str, PlannedStep]) -> str:
     """An argument as the command line takes it."""
     refers = reference(value)
     if refers:
@@ -208,7 +208,7 @@ def resolve(value: Any, base: Path, before: Mapping[str, Planned]) -> str:
 
 
 def _argv(
-    step: Step, options: Options, folder: Path, base: Path, before: Mapping[str, Planned]
+    step: Step, options: CommandOptions, folder: Path, base: Path, before: Mapping[str, PlannedStep]
 ) -> list[str]:
     inputs = step.arguments["input"]
     argv = [
@@ -227,7 +227,7 @@ def _argv(
     return [*argv, "-o", str(folder)] if options.has_out else argv
 
 
-def graph(steps: Sequence[Planned]) -> list[tuple[str, str, str, str]]:
+def graph(steps: Sequence[PlannedStep]) -> list[tuple[str, str, str, str]]:
     """A line for each step: name, command, what it needs, and how it stands."""
     lines = []
     stale: set[str] = set()

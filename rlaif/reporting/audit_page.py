@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.audits.audit import AuditReport
-from rlaif.audits.checks import Check
+from rlaif.audits.checks import AuditCheck
 from rlaif.errors import RlaifError
 from rlaif.reporting.page import environment
 from rlaif.runs.directory import write_atomically
@@ -52,7 +52,7 @@ def write_audit(out: Path, report: AuditReport, facts: Mapping[str, Any]) -> Pat
     return out / PAGE
 
 
-def _drawn(check: Check) -> dict[str, Any]:
+def _drawn(check: AuditCheck) -> dict[str, Any]:
     """A check with the places of its value, interval and limit on a line, in pixels."""
     marks = [m for m in (check.low, check.high, check.value, check.limit) if m is not None]
     neutral = 1.0 if "of the reference's" in check.unit or "of its share" in check.unit else 0.0

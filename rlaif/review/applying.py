@@ -29,7 +29,7 @@ from rlaif.util.hashing import digest
 
 
 @dataclass
-class Applied:
+class AppliedLabels:
     """What became of the pairs.
 
     Attributes:
@@ -56,7 +56,7 @@ def apply_labels(
     *,
     certainty: float,
     facts: Mapping[str, Any],
-) -> Applied:
+) -> AppliedLabels:
     """Write the run `out`: the rows of `run`, those that people labeled with status `human`.
 
     The evidence of the judge stays in every row; `human` says who reviewed it, how many, what the
@@ -83,7 +83,7 @@ def apply_labels(
     check_config(out, config)
     by_number = {found.task.number: found for found in labels}
     tally = load_tally(manifest["counts"])
-    applied = Applied(out)
+    applied = AppliedLabels(out)
     with closing(RunDirectory(out, config)) as target:
         if (run / CONSTITUTION).exists():
             shutil.copyfile(run / CONSTITUTION, out / CONSTITUTION)
@@ -97,7 +97,7 @@ def apply_labels(
                 tally=target.journal["tally"],
                 counts=counts,
             )
-            return Applied(out, **counts)
+            return AppliedLabels(out, **counts)
         tally.decided = tally.tie = tally.abstained = 0
         tally.margins = [0] * MARGIN_BINS
         tally.reasons = {}
@@ -148,7 +148,7 @@ def _finish(
 
 
 def _rows(
-    row: dict[str, Any], found: HumanLabel | None, applied: Applied, certainty: float
+    row: dict[str, Any], found: HumanLabel | None, applied: AppliedLabels, certainty: float
 ) -> list[dict[str, Any]]:
     """What a row becomes, and the pairs that edits add."""
     if found is None:
@@ -173,7 +173,7 @@ def _human(row: Mapping[str, Any], found: HumanLabel | None, p_judge: float) -> 
     }
 
 
-def _relabeled(row: dict[str, Any], found: HumanLabel, applied: Applied) -> dict[str, Any]:
+def _relabeled(row: dict[str, Any], found: HumanLabel, applied: AppliedLabels) -> dict[str, Any]:
     item = found.task.item
     before, now = item.winner, found.winner
     if found.split:

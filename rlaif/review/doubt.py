@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlaif.evaluation.bias.own_family import own_side
 from rlaif.records import CLEAR
-from rlaif.review.items import Item
+from rlaif.review.items import ReviewItem
 
 UNDECIDED = 0.25
 """What a tie or an abstention is worth: no wrong label, but one that could be had."""
@@ -14,7 +14,7 @@ _ORDERS, _PRINCIPLES, _JUDGES, _HOSTILE, _THIN, _OWN = 0.25, 0.25, 0.25, 0.3, 0.
 
 
 @dataclass(frozen=True)
-class Doubt:
+class DoubtSignals:
     """What speaks for a look at a pair.
 
     Attributes:
@@ -28,7 +28,9 @@ class Doubt:
     reasons: tuple[str, ...]
 
 
-def doubt(item: Item, thin: frozenset[str] = frozenset(), judges: tuple[str, ...] = ()) -> Doubt:
+def doubt(
+    item: ReviewItem, thin: frozenset[str] = frozenset(), judges: tuple[str, ...] = ()
+) -> DoubtSignals:
     """The chance that the judge is wrong, plus a quarter at most for each kind of contradiction.
 
     Uncertainty and disagreement sampling (Lewis and Gale 1994; Seung et al. 1992): small margins,
@@ -52,8 +54,8 @@ def doubt(item: Item, thin: frozenset[str] = frozenset(), judges: tuple[str, ...
     apart = (max(members) - min(members)) / 2.0 if members else 0.0
     if apart >= CLEAR:
         parts.append((_JUDGES * apart, "judges disagree"))
-    if item.hostile:
-        parts.append((_HOSTILE, f"text that speaks to the judge ({item.hostile})"))
+    if item.prompt_injection:
+        parts.append((_HOSTILE, f"text that speaks to the judge ({item.prompt_injection})"))
     rare = thin.intersection(item.tags)
     if rare:
         parts.append((_THIN, f"few pairs are of {min(rare)!r}"))
@@ -61,10 +63,10 @@ def doubt(item: Item, thin: frozenset[str] = frozenset(), judges: tuple[str, ...
     if own and item.winner == ("a" if own > 0 else "b"):
         parts.append((_OWN, "the judge prefers a model of its own family"))
     named = sorted((p for p in parts if p[1]), key=lambda part: -part[0])
-    return Doubt(sum(value for value, _ in parts), wrong, tuple(text for _, text in named))
+    return DoubtSignals(sum(value for value, _ in parts), wrong, tuple(text for _, text in named))
 
 
-def _first_reason(item: Item, wrong: float) -> str:
+def _first_reason(item: ReviewItem, wrong: float) -> str:
     if item.status == "tie":
         return "the judge is of two minds"
     if item.status != "decided":

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 from rlaif.data.labeled_pairs import from_cell, to_cell
 from rlaif.errors import Place, RlaifError
-from rlaif.review.desk import Decision, Said, Task
 from rlaif.review.items import Messages
 from rlaif.review.labels import HumanLabel, as_drawn, drawn_vote
+from rlaif.review.store import Decision, ReviewTask, Said
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -40,7 +40,7 @@ _USERS = uuid.UUID("5f7c1f0e-0a53-4c0e-8a35-0e2f6d0c9b11")
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedLabel:
     """One person's label of one pair, as a file has it.
 
     Attributes:
@@ -56,12 +56,12 @@ class Imported:
     seconds: float = 0.0
 
 
-def name_of(task: Task) -> str:
+def name_of(task: ReviewTask) -> str:
     """What files call a pair."""
     return f"{task.item.row}:{task.item.id}"
 
 
-def same_as(before: Decision, said: Imported) -> bool:
+def same_as(before: Decision, said: ImportedLabel) -> bool:
     """Whether a label says nothing that is not there already."""
     return (
         before.verdict == said.verdict
@@ -72,7 +72,7 @@ def same_as(before: Decision, said: Imported) -> bool:
 
 def render(
     form: Format,
-    tasks: Sequence[Task],
+    tasks: Sequence[ReviewTask],
     labels: Sequence[HumanLabel],
     *,
     with_judge: bool = False,
@@ -101,7 +101,7 @@ def render(
     return json.dumps(records, ensure_ascii=False, indent=1) + "\n"
 
 
-def _row(task: Task, found: HumanLabel | None, *, plain: bool) -> dict[str, Any]:
+def _row(task: ReviewTask, found: HumanLabel | None, *, plain: bool) -> dict[str, Any]:
     item, said = (
         task.item,
         found
@@ -162,7 +162,7 @@ def _shown(messages: Messages) -> str:
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
-def _argilla(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
+def _argilla(task: ReviewTask, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
     """A record of Argilla 2, as its `Record.from_dict` takes it: `dataset.records.from_json`."""
     item = task.item
     responses: dict[str, list[dict[str, str]]] = {}
@@ -197,7 +197,7 @@ def argilla_user(reviewer: str) -> str:
     return str(uuid.uuid5(_USERS, reviewer))
 
 
-def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
+def _label_studio(task: ReviewTask, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:
     """A task of Label Studio for the interface `LABEL_STUDIO_CONFIG`."""
     item = task.item
 
@@ -243,7 +243,7 @@ def _label_studio(task: Task, found: HumanLabel | None, with_judge: bool) -> dic
 
 def read_labels(
     path: Path, form: Format, *, reviewer: str = "", known: Iterable[str] = ()
-) -> list[Imported]:
+) -> list[ImportedLabel]:
     """The labels in a file.
 
     Args:
@@ -259,7 +259,7 @@ def read_labels(
         raise RlaifError(
             f"{str(path)!r} could not be read ({error})", hint="Name a file of labels."
         ) from None
-    readers: dict[str, Callable[[Path, str], Iterator[Imported]]] = {
+    readers: dict[str, Callable[[Path, str], Iterator[ImportedLabel]]] = {
         "jsonl": _from_lines,
         "csv": _from_csv,
         "argilla": _from_argilla,
@@ -281,7 +281,7 @@ def read_labels(
     return found
 
 
-def _checked(labels: Iterator[Imported], path: Path, form: str) -> Iterator[Imported]:
+def _checked(labels: Iterator[ImportedLabel], path: Path, form: str) -> Iterator[ImportedLabel]:
     """The same, with one error for whatever is not shaped as the form says."""
     try:
         yield from labels
@@ -291,14 +291,14 @@ def _checked(labels: Iterator[Imported], path: Path, form: str) -> Iterator[Impo
         ) from None
 
 
-def _from_lines(path: Path, text: str) -> Iterator[Imported]:
+def _from_lines(path: Path, text: str) -> Iterator[ImportedLabel]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = Place(path, number, 1)
             yield from _from_row(_json(line, place), place)
 
 
-def _from_csv(path: Path, text: str) -> Iterator[Imported]:
+def _from_csv(path: Path, text: str) -> Iterator[ImportedLabel]:
     csv.field_size_limit(1 << 30)
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for row in reader:
@@ -306,7 +306,7 @@ def _from_csv(path: Path, text: str) -> Iterator[Imported]:
         yield from _from_row(own, Place(path, reader.line_num, 1))
 
 
-def _from_row(row: Any, place: Place) -> Iterator[Imported]:
+def _from_row(row: Any, place: Place) -> Iterator[ImportedLabel]:
     if not isinstance(row, dict) or not row.get("id") or not row.get("row"):
         raise RlaifError(
             "a row names no pair: it needs id and row",
@@ -324,7 +324,7 @@ def _from_row(row: Any, place: Place) -> Iterator[Imported]:
     same = bool(votes) and (planted or not label or label == drawn_vote(votes, name))
     if same and not who:
         for who, vote in votes.items():
-            yield Imported(
+            yield ImportedLabel(
                 name=name,
                 reviewer=str(who),
                 verdict=_verdict(vote, place),
@@ -335,12 +335,12 @@ def _from_row(row: Any, place: Place) -> Iterator[Imported]:
         # Somebody's own label, or one that was corrected: then it is whose `reviewer` says.
         who = who or ("" if votes else str(row.get("reviewers") or ""))
         note, edited = str(row.get("note") or ""), str(row.get("edited") or "")
-        yield Imported(
+        yield ImportedLabel(
             name=name, reviewer=who, verdict=_verdict(row["label"], place), note=note, edited=edited
         )
 
 
-def _from_argilla(path: Path, text: str) -> Iterator[Imported]:
+def _from_argilla(path: Path, text: str) -> Iterator[ImportedLabel]:
     for number, record in enumerate(_list(text, path), 1):
         place = Place(path, number, 1)
         responses = record.get("responses") or {}
@@ -348,7 +348,7 @@ def _from_argilla(path: Path, text: str) -> Iterator[Imported]:
         notes = {r["user_id"]: r["value"] for r in responses.get(NOTE, [])}
         for response in responses.get(QUESTION, []):
             who = str(response["user_id"])
-            yield Imported(
+            yield ImportedLabel(
                 name=str(record["id"]),
                 reviewer=who,
                 verdict=_verdict(response["value"], place),
@@ -357,12 +357,12 @@ def _from_argilla(path: Path, text: str) -> Iterator[Imported]:
             )
 
 
-def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
+def _from_label_studio(path: Path, text: str) -> Iterator[ImportedLabel]:
     for number, task in enumerate(_list(text, path), 1):
         place = Place(path, number, 1)
         data = task.get("data") or {}
         for said in _json(data["said"], place) if data.get("said") else []:
-            yield Imported(
+            yield ImportedLabel(
                 name=str(data.get("id")),
                 reviewer=str(said["reviewer"]),
                 verdict=_verdict(said["label"], place),
@@ -379,7 +379,7 @@ def _from_label_studio(path: Path, text: str) -> Iterator[Imported]:
             by = annotation.get("completed_by")
             who = by.get("email") or by.get("id") if isinstance(by, dict) else by
             written = {k: "\n".join(values.get(k, {}).get("text") or []) for k in (EDIT, NOTE)}
-            yield Imported(
+            yield ImportedLabel(
                 name=str(data.get("id")),
                 reviewer="" if who is None else str(who),
                 verdict=_verdict(choices[0], place),

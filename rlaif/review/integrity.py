@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from rlaif.evaluation.stats.intervals import Share, share
-from rlaif.review.desk import Decision, Task
+from rlaif.review.store import Decision, ReviewTask
 from rlaif.util.hashing import digest
 
 ALPHA = 0.05
@@ -28,7 +28,7 @@ ECHO, WRITTEN = "says what the judge says, right or wrong", "edits that look wri
 
 
 @dataclass(frozen=True)
-class Flag:
+class ReviewerFlag:
     """A test that a reviewer failed, or would have.
 
     Attributes:
@@ -67,7 +67,7 @@ class ReviewerReport:
     left: Share
     pasted: Share
     changed: Share
-    tests: list[Flag] = field(default_factory=list)
+    tests: list[ReviewerFlag] = field(default_factory=list)
     p: float = 1.0
 
     @property
@@ -94,7 +94,7 @@ class ReviewerReport:
         return found
 
     @property
-    def flags(self) -> list[Flag]:
+    def flags(self) -> list[ReviewerFlag]:
         """The tests that speak against this reviewer, if all together do."""
         if self.p >= ALPHA:
             return []
@@ -103,7 +103,7 @@ class ReviewerReport:
 
 
 def report_reviewers(
-    tasks: Sequence[Task],
+    tasks: Sequence[ReviewTask],
     decisions: Sequence[Decision],
     *,
     expert: str = "",
@@ -131,7 +131,7 @@ def report_reviewers(
 def _report(
     name: str,
     own: Sequence[Decision],
-    tasks: Mapping[int, Task],
+    tasks: Mapping[int, ReviewTask],
     detector: Callable[[Sequence[str]], Sequence[float]] | None,
     null: np.ndarray | None,
 ) -> ReviewerReport:
@@ -186,12 +186,12 @@ def _sided(blind: Sequence[Decision]) -> list[tuple[str, str]]:
     return [("left" if d.verdict == (d.first or "a") else "right", d.verdict) for d in blind]
 
 
-def _words(task: Task) -> int:
+def _words(task: ReviewTask) -> int:
     texts = (m["content"] for side in (task.item.a, task.item.b) for m in side)
     return sum(len(text.split()) for text in texts)
 
 
-def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> Flag | None:
+def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> ReviewerFlag | None:
     """Whether a reviewer errs with the judge: on planted pairs that the judge has wrong more often
     than on those that it has right (Fisher's exact test, one-sided, mid-p).
 
@@ -209,7 +209,7 @@ def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> Flag | None:
     # Given how many errors there are in all, those among the trapped are hypergeometric.
     law = stats.hypergeom(n + m, echoed + errors, n)
     p = float(law.sf(echoed) + 0.5 * law.pmf(echoed))
-    return Flag(
+    return ReviewerFlag(
         ECHO,
         p,
         f"gives the judge's answer on {echoed} of {n} planted pairs that it has wrong, and errs "
@@ -217,7 +217,7 @@ def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> Flag | None:
     )
 
 
-def _side_test(sides: Sequence[str]) -> Flag | None:
+def _side_test(sides: Sequence[str]) -> ReviewerFlag | None:
     """Whether one side is taken more often than by chance: sides are drawn, so neither is better
     (binomial, two-sided, mid-p).
     """
@@ -228,10 +228,10 @@ def _side_test(sides: Sequence[str]) -> Flag | None:
     law = stats.binom(n, 0.5)
     p = min(1.0, 2.0 * float(law.sf(extreme) + 0.5 * law.pmf(extreme)))
     side = "left" if 2 * left >= n else "right"
-    return Flag("takes one side", p, f"takes the {side} one in {extreme} of {n} decisions")
+    return ReviewerFlag("takes one side", p, f"takes the {side} one in {extreme} of {n} decisions")
 
 
-def _streak_test(answers: Sequence[str], name: str) -> Flag | None:
+def _streak_test(answers: Sequence[str], name: str) -> ReviewerFlag | None:
     """Whether one answer is given longer in a row than its frequency explains (by shuffling)."""
     if len(answers) < LEAST:
         return None
@@ -241,7 +241,7 @@ def _streak_test(answers: Sequence[str], name: str) -> Flag | None:
     shuffled = rng.permuted(np.broadcast_to(codes, (SHUFFLES, len(codes))), axis=1)
     runs = _longest(shuffled)
     p = float(((runs > seen).sum() + 0.5 * (runs == seen).sum() + 0.5) / (SHUFFLES + 1.0))
-    return Flag("same answer in a row", p, f"gives one answer {seen} times in a row")
+    return ReviewerFlag("same answer in a row", p, f"gives one answer {seen} times in a row")
 
 
 def _longest(rows: np.ndarray) -> np.ndarray:
@@ -258,13 +258,13 @@ def _written_test(
     edits: Sequence[str],
     detector: Callable[[Sequence[str]], Sequence[float]] | None,
     null: np.ndarray | None,
-) -> Flag | None:
+) -> ReviewerFlag | None:
     """Whether edits score higher than what people wrote (Mann and Whitney 1947, one-sided)."""
     if detector is None or null is None or len(edits) < LEAST // 2 or len(null) < LEAST:
         return None
     scores = np.array(detector(edits))
     p = float(stats.mannwhitneyu(scores, null, alternative="greater").pvalue)
-    return Flag(
+    return ReviewerFlag(
         WRITTEN,
         p,
         f"median score {np.median(scores):.3f} of {len(edits)} edits, {np.median(null):.3f} of "

@@ -14,7 +14,7 @@ Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Opinion:
+class PrincipleEvidence:
     """What the judge thinks by one principle: the probability that `a` is better, or why not."""
 
     principle: str
@@ -23,7 +23,7 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Item:
+class ReviewItem:
     """A pair with what the judge said.
 
     Attributes:
@@ -46,9 +46,9 @@ class Item:
     reason: str
     p_a: float
     order_consistency: float
-    hostile: str = ""
+    prompt_injection: str = ""
     tags: tuple[str, ...] = ()
-    opinions: list[Opinion] = field(default_factory=list)
+    opinions: list[PrincipleEvidence] = field(default_factory=list)
     judges: list[tuple[str, float]] = field(default_factory=list)
     origins: tuple[str, str] = ("", "")
 
@@ -57,12 +57,12 @@ class Item:
         return asdict(self)
 
     @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Item:
+    def from_data(cls, data: dict[str, Any]) -> ReviewItem:
         """The item that `as_data` was called on."""
         return cls(
             **{
                 **data,
-                "opinions": [Opinion(**o) for o in data["opinions"]],
+                "opinions": [PrincipleEvidence(**o) for o in data["opinions"]],
                 "judges": [(name, p) for name, p in data["judges"]],
                 "origins": tuple(data["origins"]),
                 "tags": tuple(data["tags"]),
@@ -70,7 +70,7 @@ class Item:
         )
 
 
-def read_items(run: Path) -> Iterator[Item]:
+def read_items(run: Path) -> Iterator[ReviewItem]:
     """The pairs of a labeling run, the decided ones first.
 
     Raises:
@@ -88,7 +88,7 @@ def read_items(run: Path) -> Iterator[Item]:
                 ) from None
 
 
-def _item(row: dict[str, Any]) -> Item:
+def _item(row: dict[str, Any]) -> ReviewItem:
     evidence = row["provenance"]
     decided = "chosen" in row
     one, two = (row["chosen"], row["rejected"]) if decided else (row["a"], row["b"])
@@ -102,7 +102,7 @@ def _item(row: dict[str, Any]) -> Item:
 
     if turned:
         one, two, origins = two, one, origins[::-1]
-    return Item(
+    return ReviewItem(
         id=str(evidence["id"]),
         row=int(evidence["row"]),
         prompt=list(row["prompt"]),
@@ -113,10 +113,10 @@ def _item(row: dict[str, Any]) -> Item:
         reason=str(evidence["reason"]),
         p_a=of_a(p),
         order_consistency=float(evidence["order_consistency"]),
-        hostile=str(evidence.get("hostile", "")),
+        prompt_injection=str(evidence.get("prompt_injection", "")),
         tags=tuple(t for t in str(evidence.get("tags", "")).split(",") if t),
         opinions=[
-            Opinion(str(o["principle"]), of_a(float(o["p_chosen"])), str(o["invalid"]))
+            PrincipleEvidence(str(o["principle"]), of_a(float(o["p_chosen"])), str(o["invalid"]))
             for o in evidence["principles"]
         ],
         judges=[(str(j["judge"]), of_a(float(j["p_chosen"]))) for j in evidence.get("judges", [])],

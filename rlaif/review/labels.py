@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlaif.evaluation.stats.intervals import Share, share
-from rlaif.review.desk import Decision, Task
+from rlaif.review.store import Decision, ReviewTask
 from rlaif.util.hashing import digest
 from rlaif.util.numerics import sigmoid
 
@@ -20,7 +20,7 @@ Winner = Literal["a", "b", "tie"]
 
 
 @dataclass(frozen=True)
-class Edit:
+class ReviewerEdit:
     """A completion that a reviewer wrote from one of a pair, `at` seconds since 1970."""
 
     reviewer: str
@@ -41,11 +41,11 @@ class HumanLabel:
         notes: by reviewer.
     """
 
-    task: Task
+    task: ReviewTask
     votes: dict[str, str]
     winner: Winner
     p_a: float
-    edits: list[Edit]
+    edits: list[ReviewerEdit]
     notes: dict[str, str]
     seconds: float
     split: bool = False
@@ -58,7 +58,7 @@ class HumanLabel:
 
 
 def combine(
-    tasks: Iterable[Task],
+    tasks: Iterable[ReviewTask],
     decisions: Sequence[Decision],
     *,
     certainty: float = CERTAINTY,
@@ -95,7 +95,11 @@ def combine(
                 votes={who: d.verdict for who, d in last.items()},
                 winner=winner,
                 p_a=sigmoid(balance * odds),
-                edits=[Edit(who, d.verdict, d.edited, d.at) for who, d in last.items() if d.edited],
+                edits=[
+                    ReviewerEdit(who, d.verdict, d.edited, d.at)
+                    for who, d in last.items()
+                    if d.edited
+                ],
                 notes={who: d.note for who, d in last.items() if d.note},
                 seconds=seconds[task.number],
                 split=balance == 0 and any(d.verdict != "tie" for d in counted),
@@ -161,7 +165,7 @@ class AuditResult:
     whole: bool
 
 
-def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> AuditResult:
+def audit(labels: Sequence[HumanLabel], tasks: Sequence[ReviewTask], total: int) -> AuditResult:
     """Estimates over all pairs of the run from the audit.
 
     Where the most doubtful pairs, which are in the queue for certain, all have a label, they are
@@ -194,7 +198,7 @@ def audit(labels: Sequence[HumanLabel], tasks: Sequence[Task], total: int) -> Au
 
 
 def review_facts(
-    tasks: Sequence[Task],
+    tasks: Sequence[ReviewTask],
     decisions: Sequence[Decision],
     total: int,
     *,

@@ -16,8 +16,8 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 
 from rlaif.errors import RlaifError
 from rlaif.records import CLEAR
-from rlaif.review.desk import Decision, Desk, Said, Task, first_shown
-from rlaif.review.door import Door, Seals
+from rlaif.review.access import AccessMiddleware, CookieSigner
+from rlaif.review.store import Decision, ReviewStore, ReviewTask, Said, first_shown
 from rlaif.review.words import word_diff
 
 STATIC = Path(__file__).parent / "static"
@@ -39,7 +39,7 @@ class Review:
         reasoning: what the judge wrote about a pair, by (row, id): principle and text.
     """
 
-    desk: Desk
+    store: ReviewStore
     title: str
     questions: dict[str, str]
     reasoning: dict[tuple[int, str], list[tuple[str, str]]]
@@ -48,8 +48,8 @@ class Review:
 def build_review(review: Review, *, hosts: frozenset[str], token: str | None) -> FastAPI:
     """The application."""
     app = FastAPI(title="rlaif review", docs_url=None, redoc_url=None, openapi_url=None)
-    seals = Seals(review.desk.secret)
-    app.add_middleware(Door, seals=seals, hosts=hosts, token=token)
+    seals = CookieSigner(review.store.secret)
+    app.add_middleware(AccessMiddleware, seals=seals, hosts=hosts, token=token)
     pages = _Pages(review, seals)
 
     @app.exception_handler(RlaifError)
@@ -70,8 +70,8 @@ def build_review(review: Review, *, hosts: frozenset[str], token: str | None) ->
 
 
 class _Pages:
-    def __init__(self, review: Review, seals: Seals) -> None:
-        self._review, self._desk, self._seals = review, review.desk, seals
+    def __init__(self, review: Review, seals: CookieSigner) -> None:
+        self._review, self._store, self._seals = review, review.store, seals
         self._numbers: dict[str, int] = {}
         self._environment = Environment(
             loader=PackageLoader("rlaif.review", "templates"),
@@ -87,7 +87,7 @@ class _Pages:
             title=self._review.title,
             reviewer=reviewer,
             form=self._seals.seal("form", reviewer),
-            progress=self._desk.progress(reviewer),
+            progress=self._store.progress(reviewer),
             **values,
         )
         return HTMLResponse(html, status)
@@ -161,7 +161,7 @@ class _Pages:
         reviewer = self._reviewer(request)
         if not reviewer:
             return RedirectResponse("/", 303)
-        number = self._desk.next_for(reviewer)
+        number = self._store.next_for(reviewer)
         if number is None:
             return self._page("done", reviewer)
         return RedirectResponse(f"/pair/{self._address(number)}", 303)
@@ -191,11 +191,11 @@ class _Pages:
             template, reviewer, **self._shown(task, reviewer), start=start, problem=""
         )
 
-    def _task(self, number: str) -> Task | None:
+    def _task(self, number: str) -> ReviewTask | None:
         if number not in self._numbers:  # the queue may have grown
-            self._numbers = {self._address(n): n for n in self._desk.numbers()}
+            self._numbers = {self._address(n): n for n in self._store.numbers()}
         found = self._numbers.get(number)
-        return None if found is None else self._desk.task(found)
+        return None if found is None else self._store.task(found)
 
     def _missing(self, reviewer: str) -> Response:
         return self._page(
@@ -245,7 +245,7 @@ class _Pages:
                 shown = self._shown(task, reviewer) | {"note": note, "draft": edited}
                 return self._page("edit", reviewer, 422, **shown, start=choice, problem=problem)
         pasted = fields.get("pasted", "0")[:9]
-        self._desk.decide(
+        self._store.decide(
             task.number,
             reviewer,
             verdict,
@@ -261,7 +261,7 @@ class _Pages:
         """What the judge said, to whoever has decided."""
         reviewer = self._reviewer(request)
         task = self._task(number) if reviewer else None
-        said = self._desk.decision(task.number, reviewer) if task else None
+        said = self._store.decision(task.number, reviewer) if task else None
         if task is None or said is None:
             return RedirectResponse("/next", 303)
         return self._page(
@@ -274,16 +274,16 @@ class _Pages:
         fields = await self._form(request, reviewer)
         if fields is None or not reviewer:
             return await run_in_threadpool(self._stale, reviewer)
-        number = await run_in_threadpool(self._desk.undo, reviewer)
+        number = await run_in_threadpool(self._store.undo, reviewer)
         return RedirectResponse(
             "/next" if number is None else f"/pair/{self._address(number)}", 303
         )
 
-    def _shown(self, task: Task, reviewer: str) -> dict[str, Any]:
+    def _shown(self, task: ReviewTask, reviewer: str) -> dict[str, Any]:
         item = task.item
         first = first_shown(task, reviewer)
         left, right = (item.a, item.b) if first == "a" else (item.b, item.a)
-        before = self._desk.decision(task.number, reviewer)
+        before = self._store.decision(task.number, reviewer)
         return {
             "number": self._address(task.number),
             "note": before.note if before else "",
@@ -296,12 +296,12 @@ class _Pages:
             "principles": self._asked(task),
         }
 
-    def _asked(self, task: Task) -> list[tuple[str, str]]:
+    def _asked(self, task: ReviewTask) -> list[tuple[str, str]]:
         """The principles of the pair: id and question, the one most in doubt first."""
         opinions = sorted(task.item.opinions, key=lambda o: _importance(o.p_a, o.invalid))
         return [(o.principle, self._review.questions.get(o.principle, "")) for o in opinions]
 
-    def _judged(self, task: Task, said: Decision) -> dict[str, Any]:
+    def _judged(self, task: ReviewTask, said: Decision) -> dict[str, Any]:
         item, first = task.item, said.first
         names = {"a": "Left" if first == "a" else "Right", "b": "Right" if first == "a" else "Left"}
         p_left = item.p_a if first == "a" else 1.0 - item.p_a

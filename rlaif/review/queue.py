@@ -12,23 +12,23 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rlaif.review.doubt import Doubt
+from rlaif.review.doubt import DoubtSignals
 from rlaif.util.hashing import digest
 
 AUDIT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Candidate:
+class QueueCandidate:
     """A pair of the run: its place in the run's files, its name, and what speaks for it."""
 
     number: int
     name: str
-    doubt: Doubt
+    doubt: DoubtSignals
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedPair:
     """A pair in the queue.
 
     Attributes:
@@ -37,14 +37,14 @@ class Queued:
         inclusion: chance to be in the queue: 1 where certain.
     """
 
-    candidate: Candidate
+    candidate: QueueCandidate
     audit: bool
     certain: bool
     inclusion: float
 
 
 @dataclass(frozen=True)
-class Plan:
+class QueuePlan:
     """The queue and what to expect of it.
 
     Attributes:
@@ -53,19 +53,19 @@ class Plan:
         wrong_at_random: the same for as many pairs drawn at random.
     """
 
-    queue: list[Queued]
+    queue: list[QueuedPair]
     total: int
     wrong: float
     wrong_at_random: float
 
 
 def plan_queue(
-    candidates: Iterable[Candidate],
+    candidates: Iterable[QueueCandidate],
     budget: int,
     *,
     audit_share: float = AUDIT_SHARE,
     seed: int = 0,
-) -> Plan:
+) -> QueuePlan:
     """The `budget` pairs worth most, in the order in which to see them.
 
     Memory is bounded by the budget.
@@ -101,14 +101,16 @@ def plan_queue(
     chance = others / rest if rest else 1.0
     most = [c for c in ranked if c.number in certain and c.number not in drawn]
     queue = [
-        Queued(c, c.number in drawn, c.number in certain, 1.0 if c.number in certain else chance)
+        QueuedPair(
+            c, c.number in drawn, c.number in certain, 1.0 if c.number in certain else chance
+        )
         for c in _merged(most, audit)
     ]
     expected = sum(q.candidate.doubt.wrong for q in queue)
-    return Plan(queue, total, expected, wrong / total * len(queue) if total else 0.0)
+    return QueuePlan(queue, total, expected, wrong / total * len(queue) if total else 0.0)
 
 
-Entry = tuple[float, int, Candidate]
+Entry = tuple[float, int, QueueCandidate]
 
 
 def _keep(heap: list[Entry], entry: Entry, most: int) -> None:
@@ -123,10 +125,12 @@ def _chance(name: str, seed: int) -> float:
     return int(digest(["audit", seed, name])[:13], 16) / 16.0**13
 
 
-def _merged(most: Sequence[Candidate], audit: Sequence[Candidate]) -> list[Candidate]:
+def _merged(
+    most: Sequence[QueueCandidate], audit: Sequence[QueueCandidate]
+) -> list[QueueCandidate]:
     """Both in their own order, the audit spread evenly: any beginning holds its share of it."""
     total = len(most) + len(audit)
-    merged: list[Candidate] = []
+    merged: list[QueueCandidate] = []
     i = j = 0
     while len(merged) < total:
         due = (len(merged) + 1) * len(audit) / total

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
-from rlaif.review.desk import DESK, Desk, Task
 from rlaif.review.doubt import doubt
 from rlaif.review.items import read_items
-from rlaif.review.queue import AUDIT_SHARE, Candidate, Plan, plan_queue
+from rlaif.review.queue import AUDIT_SHARE, QueueCandidate, QueuePlan, plan_queue
+from rlaif.review.store import DESK, ReviewStore, ReviewTask
 from rlaif.runs.directory import CONSTITUTION, read_manifest, read_rows
 
 THIN = 0.05
@@ -21,15 +21,17 @@ THIN = 0.05
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedReview:
     """A desk, the plan that it was filled by, and how many pairs came in now."""
 
-    desk: Desk
-    plan: Plan
+    store: ReviewStore
+    plan: QueuePlan
     new: int
 
 
-def plan_review(run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, seed: int = 0) -> Plan:
+def plan_review(
+    run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, seed: int = 0
+) -> QueuePlan:
     """The queue of a complete run; the run's files are read twice, memory holds the queue.
 
     Raises:
@@ -46,11 +48,11 @@ def plan_review(run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, see
     thin = _thin_tags(run)
     judges = tuple(str(own["judge"]["model"]) for own in config.get("members", []) or [config])
 
-    def candidates() -> Iterator[Candidate]:
+    def candidates() -> Iterator[QueueCandidate]:
         for number, item in enumerate(read_items(run)):
             # Settled without a judge (identical, empty): nothing to look at.
-            if item.opinions or item.hostile:
-                yield Candidate(number, f"{item.row}:{item.id}", doubt(item, thin, judges))
+            if item.opinions or item.prompt_injection:
+                yield QueueCandidate(number, f"{item.row}:{item.id}", doubt(item, thin, judges))
 
     plan = plan_queue(candidates(), budget, audit_share=audit_share, seed=seed)
     if not plan.queue:
@@ -60,9 +62,9 @@ def plan_review(run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, see
     return plan
 
 
-def open_desk(
+def open_store(
     run: Path, budget: int, *, audit_share: float = AUDIT_SHARE, overlap: float = 0.1, seed: int = 0
-) -> Opened:
+) -> OpenedReview:
     """The desk of a run, with a queue of at least `budget` pairs; decisions are kept.
 
     Raises:
@@ -70,35 +72,35 @@ def open_desk(
             review began with another audit, which must be one throughout.
     """
     read_manifest(run)
-    desk = Desk(run / DESK)
+    store = ReviewStore(run / DESK)
     try:
         design = json.dumps([audit_share, seed])
-        if desk.fact("design") not in ("", design):
-            share, drawn = json.loads(desk.fact("design"))
+        if store.fact("design") not in ("", design):
+            share, drawn = json.loads(store.fact("design"))
             raise RlaifError(
                 f"this review began with --audit-share {share:g} --seed {drawn}",
                 hint="Go on with these: an audit that changes says nothing.",
             )
-        budget = max(budget, int(desk.fact("budget") or 0))
+        budget = max(budget, int(store.fact("budget") or 0))
         plan = plan_review(run, budget, audit_share=audit_share, seed=seed)
         mark = json.dumps([read_manifest(run)["config"]["constitution"], plan.total])
-        known = desk.fact("run")
+        known = store.fact("run")
         if known and known != mark:
             raise RlaifError(
                 f"run {str(run)!r} is another one than when its review began",
                 hint="Export the labels (`rlaif labels export`) and move review.sqlite away.",
             )
-        desk.state("run", mark)
+        store.state("run", mark)
         for name, value in (("total", plan.total), ("design", design), ("budget", budget)):
-            desk.state(name, str(value))
+            store.state(name, str(value))
         wanted = {q.candidate.number: q for q in plan.queue}
         items = {number: item for number, item in enumerate(read_items(run)) if number in wanted}
         queue = [(q, items[q.candidate.number]) for q in plan.queue]
-        new = desk.enqueue(queue, overlap=overlap)
+        new = store.enqueue(queue, overlap=overlap)
     except BaseException:
-        desk.close()
+        store.close()
         raise
-    return Opened(desk, plan, new)
+    return OpenedReview(store, plan, new)
 
 
 def questions(run: Path) -> dict[str, str]:
@@ -109,7 +111,7 @@ def questions(run: Path) -> dict[str, str]:
     return {p.id: p.preference for p in loaded.principles if p.preference}
 
 
-def reasonings(run: Path, tasks: list[Task]) -> dict[tuple[int, str], list[tuple[str, str]]]:
+def reasonings(run: Path, tasks: list[ReviewTask]) -> dict[tuple[int, str], list[tuple[str, str]]]:
     """What the judge wrote about the pairs of the queue: principle and text, by (row, id)."""
     wanted = {(task.item.row, task.item.id) for task in tasks}
     found: dict[tuple[int, str], list[tuple[str, str]]] = {}

@@ -9,7 +9,7 @@ HUMAN_PRICE = 1.0
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenUsage:
     """What the judge read and wrote for a run, over all its processes.
 
     Attributes:
@@ -22,9 +22,9 @@ class Tokens:
     cached: int = 0
     written: int = 0
 
-    def plus(self, other: Tokens) -> Tokens:
+    def plus(self, other: TokenUsage) -> TokenUsage:
         """Both together."""
-        return Tokens(
+        return TokenUsage(
             self.computed + other.computed,
             self.cached + other.cached,
             self.written + other.written,
@@ -54,7 +54,7 @@ class Prices:
 
 
 def cost_of(
-    prices: Prices, *, seconds: float, tokens: Tokens, labels: int
+    prices: Prices, *, seconds: float, tokens: TokenUsage, labels: int
 ) -> dict[str, Any] | None:
     """The cost of a run and of one label; None where nothing has a price.
 

@@ -2,7 +2,7 @@
 
 The journal, replaced atomically, says how many pairs are finished, how long each file was
 then, and the tally so far.  Opening a run cuts every file back to the journal: what came
-after is folded again from the verdict cache, byte for byte the same.
+after is aggregated again from the verdict cache, byte for byte the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BUFFER = 1 << 17
 encode_row = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-class Rows(Protocol):
+class RowSink(Protocol):
     """Where a labeling loop leaves its rows: a `RunDirectory`, or memory.
 
     Attributes:

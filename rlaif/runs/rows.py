@@ -49,7 +49,7 @@ def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:
 
 
 def provenance(
-    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float, hostile: str
+    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float, prompt_injection: str
 ) -> dict[str, Any]:
     """Where a label comes from; probabilities are turned to the side of `sign`.
 
@@ -69,7 +69,7 @@ def provenance(
         "deciding_tier": preference.deciding_tier or 0,
         "order_consistency": 1.0 if consistency is None else _round(consistency),
         "label_mass": _round(min(masses, default=1.0)),
-        "hostile": hostile,
+        "prompt_injection": prompt_injection,
         "tags": ",".join(sorted(pair.tags)),
         "principles": [_principle(score, sign) for score in preference.scores],
         **stamp,
@@ -77,14 +77,18 @@ def provenance(
 
 
 def preference_row(
-    pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
+    pair: Pair, preference: Preference, stamp: dict[str, str], prompt_injection: str = ""
 ) -> dict[str, Any]:
     """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
     a_wins = preference.winner == "a"
     chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)
     origins = (pair.origin_a, pair.origin_b)
     record = provenance(
-        pair=pair, preference=preference, stamp=stamp, sign=1.0 if a_wins else -1.0, hostile=hostile
+        pair=pair,
+        preference=preference,
+        stamp=stamp,
+        sign=1.0 if a_wins else -1.0,
+        prompt_injection=prompt_injection,
     )
     record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
     prompt, *sides = map(origin_columns, pair.origins)
@@ -100,10 +104,12 @@ def preference_row(
 
 
 def undecided_row(
-    pair: Pair, preference: Preference, stamp: dict[str, str], hostile: str = ""
+    pair: Pair, preference: Preference, stamp: dict[str, str], prompt_injection: str = ""
 ) -> dict[str, Any]:
     """A tie or an abstention: kept, with its reason, out of the training data."""
-    record = provenance(pair=pair, preference=preference, stamp=stamp, sign=1.0, hostile=hostile)
+    record = provenance(
+        pair=pair, preference=preference, stamp=stamp, sign=1.0, prompt_injection=prompt_injection
+    )
     record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
     record["origins"] = dict(
         zip(("prompt", "a", "b"), map(origin_columns, pair.origins), strict=True)

@@ -74,7 +74,7 @@ class Tally:
     invalid_verdicts: int = 0
     verdicts: int = 0
     spared: int = 0
-    hostile: int = 0
+    prompt_injection: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     margins: list[int] = field(default_factory=lambda: [0] * MARGIN_BINS)
     tiers: dict[str, int] = field(default_factory=dict)

@@ -10,7 +10,7 @@ _MARK = ".unfinished"
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[None]:
+def mark_unfinished(folder: Path) -> Iterator[None]:
     """Mark the folder, made if missing, until all of it is written."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / _MARK
@@ -19,6 +19,6 @@ def filling(folder: Path) -> Iterator[None]:
     mark.unlink()
 
 
-def unfinished(folder: Path) -> bool:
-    """Whether `filling` was cut off there: what it holds may be written over."""
+def is_unfinished(folder: Path) -> bool:
+    """Whether `mark_unfinished` was cut off there: what it holds may be written over."""
     return (folder / _MARK).exists()

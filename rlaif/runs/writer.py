@@ -1,7 +1,7 @@
 """Writes answers and rows in a thread of its own, so that the judge never waits for a disk.
 
 What is given is written in the order it was given, except that answers of a later batch may be
-durable before rows of an earlier one: rows can be folded again from answers, not the reverse.
+durable before rows of an earlier one: rows can be aggregated again from answers, not the reverse.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.runs.directory import Rows
-from rlaif.store.verdict_cache import Answer, Answers
+from rlaif.runs.directory import RowSink
+from rlaif.store.verdict_cache import AnswerStore, CachedAnswer
 
 MOST_WAITING = 16
 LINGER_SECONDS, MOST_AT_ONCE = 0.2, 4096
@@ -23,33 +23,33 @@ more than one of few."""
 
 
 @dataclass
-class _Batch:
+class _WriteBatch:
     """What is handed over at once: answers, then rows, then perhaps the journal's state."""
 
     number: int
-    answers: list[tuple[bytes, Answer]] = field(default_factory=list)
+    answers: list[tuple[bytes, CachedAnswer]] = field(default_factory=list)
     rows: list[tuple[str, Mapping[str, Any] | str]] = field(default_factory=list)
     state: dict[str, Any] | None = None
 
 
-class Writer:
+class RunWriter:
     """Appends to a verdict cache and a run directory.
 
     Attributes:
         committed: the number of the last batch whose answers are durable.
     """
 
-    def __init__(self, cache: Answers, run: Rows) -> None:
+    def __init__(self, cache: AnswerStore, run: RowSink) -> None:
         self._cache = cache
         self._run = run
-        self._queue: queue.Queue[_Batch | None] = queue.Queue(MOST_WAITING)
-        self._batch = _Batch(1)
+        self._queue: queue.Queue[_WriteBatch | None] = queue.Queue(MOST_WAITING)
+        self._batch = _WriteBatch(1)
         self._error: BaseException | None = None
         self.committed = 0
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def answers(self, answers: Sequence[tuple[bytes, Answer]]) -> int:
+    def answers(self, answers: Sequence[tuple[bytes, CachedAnswer]]) -> int:
         """Keep answers; the number of their batch."""
         self._batch.answers += answers
         return self._batch.number
@@ -73,7 +73,7 @@ class Writer:
             raise self._error
         batch = self._batch
         if batch.answers or batch.rows or batch.state:
-            self._batch = _Batch(batch.number + 1)
+            self._batch = _WriteBatch(batch.number + 1)
             self._queue.put(batch)
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Writer:
                 except BaseException as error:  # the next `hand_over` raises it
                     self._error = error
 
-    def _gather(self) -> list[_Batch | None]:
+    def _gather(self) -> list[_WriteBatch | None]:
         """What arrives until it is much, or until the first of it has waited long enough."""
         batches = [self._queue.get()]
         until, answers = time.monotonic() + LINGER_SECONDS, 0
@@ -113,7 +113,7 @@ class Writer:
                 break
         return batches
 
-    def _write(self, batches: list[_Batch]) -> None:
+    def _write(self, batches: list[_WriteBatch]) -> None:
         self._cache.put([answer for batch in batches for answer in batch.answers])
         if batches:
             self.committed = batches[-1].number

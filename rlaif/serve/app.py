@@ -10,11 +10,11 @@ from fastapi import FastAPI, Response, Security
 from fastapi.security import HTTPBearer
 
 from rlaif import __version__
-from rlaif.api.service import Stopped
+from rlaif.api.service import ServiceStopped
 from rlaif.serve import schemas as s
 from rlaif.serve.failures import ERRORS, answer_errors
-from rlaif.serve.guarding import Guard
-from rlaif.serve.metrics import Counting
+from rlaif.serve.guarding import GuardMiddleware
+from rlaif.serve.metrics import MetricsMiddleware
 from rlaif.serve.native_api import add_native
 from rlaif.serve.openai_api import add_openai
 from rlaif.serve.server import Server
@@ -36,16 +36,16 @@ def build_app(server: Server) -> FastAPI:
         version=__version__,
         summary="Preferences by a constitution: pairwise and pointwise verdicts with evidence.",
         lifespan=lifespan,
-        # Said in the schema; who may ask is checked before (`Guard`).
+        # Said in the schema; who may ask is checked before (`GuardMiddleware`).
         dependencies=[Security(HTTPBearer(auto_error=False))] if server.limits.token else [],
     )
     app.add_middleware(
-        Guard,
+        GuardMiddleware,
         token=server.limits.token,
         most_bytes=server.limits.body_bytes,
         most_seconds=min(BODY_SECONDS, server.limits.seconds),
     )
-    app.add_middleware(Counting, metrics=server.metrics)
+    app.add_middleware(MetricsMiddleware, metrics=server.metrics)
     answer_errors(app)
     add_native(app, server)
     add_openai(app, server)
@@ -59,7 +59,7 @@ def _about(app: FastAPI, server: Server) -> None:
         """Whether the judge runs."""
         problem = server.service.problem
         if problem is not None:
-            raise Stopped(f"the judge has stopped ({problem})", hint="Start it again.")
+            raise ServiceStopped(f"the judge has stopped ({problem})", hint="Start it again.")
         return s.Health(status="ok", waiting=server.service.waiting)
 
     @app.get("/metrics", response_class=Response, responses={401: ERRORS[401]}, tags=["server"])

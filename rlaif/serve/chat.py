@@ -12,13 +12,13 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.api.judge import Judge
 from rlaif.records import Message, Pair
 from rlaif.serve.dialects.base import (
-    Choice,
+    BestOfChoice,
     Dialect,
-    Known,
-    NotUnderstood,
-    Pairwise,
-    Reply,
-    Single,
+    DialectReply,
+    ImmediateAnswer,
+    PairwisePrompt,
+    SingleResponse,
+    UnreadablePrompt,
     logprob,
     ranking,
 )
@@ -43,25 +43,25 @@ def plain(messages: Sequence[ChatMessage]) -> list[Message]:
                 part.get("text") if part.get("type", "text") == "text" else None for part in content
             ]
             if not all(isinstance(text, str) for text in texts):
-                raise NotUnderstood(f"message {number} has parts that are not text")
+                raise UnreadablePrompt(f"message {number} has parts that are not text")
             content = "\n".join(str(text) for text in texts)
         if message.role not in _ROLES:
-            raise NotUnderstood(f"message {number} has the role {message.role[:40]!r}")
+            raise UnreadablePrompt(f"message {number} has the role {message.role[:40]!r}")
         try:
             content.encode()
         except UnicodeEncodeError:
-            raise NotUnderstood(f"message {number} holds half of a character") from None
+            raise UnreadablePrompt(f"message {number} holds half of a character") from None
         found.append({"role": _ROLES[message.role], "content": content})
     return found
 
 
-class TooLarge(Exception):
+class RequestTooLarge(Exception):
     """A request that can never be taken."""
 
 
 async def answer(
     judge: Judge, dialect: Dialect, messages: list[Message], wait: Wait
-) -> tuple[Reply, dict[str, Any]]:
+) -> tuple[DialectReply, dict[str, Any]]:
     """The reply to a harness, and the evidence behind it.
 
     Args:
@@ -73,22 +73,22 @@ async def answer(
     """
     try:
         reading = dialect.read(messages, judge.setup.constitution)
-    except NotUnderstood as error:
-        raise NotUnderstood(
+    except UnreadablePrompt as error:
+        raise UnreadablePrompt(
             f"{error}. The dialect {dialect.name!r} expects {dialect.expects}"
         ) from None
-    if isinstance(reading, Known):
-        return Reply(reading.text), {}
-    if isinstance(reading, Pairwise):
+    if isinstance(reading, ImmediateAnswer):
+        return DialectReply(reading.text), {}
+    if isinstance(reading, PairwisePrompt):
         pair = Pair("", reading.prompt, reading.a, reading.b)
         comparison: Comparison = await wait(judge.submit_pair(pair))
         return dialect.write(reading, comparison), {"comparison": comparison.model_dump()}
-    if isinstance(reading, Single):
+    if isinstance(reading, SingleResponse):
         score: Score = await wait(
             judge.submit_response(reading.prompt, reading.response, reading.principles)
         )
         return dialect.write(reading, score), {"score": score.model_dump()}
-    assert isinstance(reading, Choice)
+    assert isinstance(reading, BestOfChoice)
     compared = await _all_pairs(judge, reading, wait)
     evidence = [{"a": i, "b": j, **c.model_dump()} for (i, j), c in compared.items()]
     found = ranking(compared, len(reading.responses))
@@ -96,12 +96,12 @@ async def answer(
 
 
 async def _all_pairs(
-    judge: Judge, reading: Choice, wait: Wait
+    judge: Judge, reading: BestOfChoice, wait: Wait
 ) -> Mapping[tuple[int, int], Comparison]:
     count = len(reading.responses)
     most = judge.start().most_waiting
     if most is not None and count * (count - 1) // 2 > most:
-        raise TooLarge(f"{count} responses make more pairs than may wait at once ({most})")
+        raise RequestTooLarge(f"{count} responses make more pairs than may wait at once ({most})")
     places = list(combinations(range(count), 2))
     futures = []
     try:
@@ -115,7 +115,7 @@ async def _all_pairs(
     return dict(zip(places, found, strict=True))
 
 
-def logprobs_of(reply: Reply, most: int) -> Logprobs | None:
+def logprobs_of(reply: DialectReply, most: int) -> Logprobs | None:
     """The one token of a reply with its rivals, as OpenAI gives them; None for longer replies."""
     if reply.tokens is None:
         return None

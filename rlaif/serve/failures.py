@@ -9,12 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from rlaif.api.service import Busy, Stopped
+from rlaif.api.service import QueueFull, ServiceStopped
 from rlaif.errors import RlaifError
 from rlaif.serve import schemas as s
-from rlaif.serve.chat import TooLarge
-from rlaif.serve.dialects.base import NotUnderstood
-from rlaif.serve.server import TooSlow, Unknown
+from rlaif.serve.chat import RequestTooLarge
+from rlaif.serve.dialects.base import UnreadablePrompt
+from rlaif.serve.server import RequestTimeout, UnknownModel
 
 RETRY_AFTER = 1
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -56,27 +56,27 @@ def answer_errors(app: FastAPI) -> None:
         headers = dict(error.headers) if error.headers else None
         return _error(error.status_code, str(error.detail), "invalid_request_error", headers)
 
-    @app.exception_handler(NotUnderstood)
-    async def not_understood(_: Request, error: NotUnderstood) -> Response:
+    @app.exception_handler(UnreadablePrompt)
+    async def not_understood(_: Request, error: UnreadablePrompt) -> Response:
         return _error(422, str(error), "invalid_request_error")
 
-    @app.exception_handler(Unknown)
-    async def unknown(_: Request, error: Unknown) -> Response:
+    @app.exception_handler(UnknownModel)
+    async def unknown(_: Request, error: UnknownModel) -> Response:
         return _error(404, str(error), "invalid_request_error")
 
-    @app.exception_handler(TooLarge)
-    async def too_large(_: Request, error: TooLarge) -> Response:
+    @app.exception_handler(RequestTooLarge)
+    async def too_large(_: Request, error: RequestTooLarge) -> Response:
         return _error(413, str(error), "invalid_request_error")
 
-    @app.exception_handler(TooSlow)
-    async def too_slow(_: Request, error: TooSlow) -> Response:
+    @app.exception_handler(RequestTimeout)
+    async def too_slow(_: Request, error: RequestTimeout) -> Response:
         return _error(504, str(error), "timeout_error")
 
     @app.exception_handler(RlaifError)
     async def ours(_: Request, error: RlaifError) -> Response:
-        if isinstance(error, Busy):
+        if isinstance(error, QueueFull):
             headers = {"Retry-After": str(RETRY_AFTER)}
             return _error(429, error.message, "rate_limit_error", headers)
-        if isinstance(error, Stopped):
+        if isinstance(error, ServiceStopped):
             return _error(503, error.message, "server_error")
         return _error(422, error.message, "invalid_request_error")

@@ -15,7 +15,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = ("/health", "/docs", "/openapi.json")
 
 
-class Guard:
+class GuardMiddleware:
     """ASGI middleware: the token, and the size of bodies (declared or not).
 
     Args:

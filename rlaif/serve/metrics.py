@@ -35,7 +35,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Counting:
+class MetricsMiddleware:
     """ASGI middleware that counts requests and times them, by endpoint."""
 
     def __init__(self, app: App, metrics: Metrics) -> None:

@@ -15,7 +15,7 @@ from rlaif.api.judge import Judge
 from rlaif.serve import schemas as s
 from rlaif.serve.chat import answer, logprobs_of, plain
 from rlaif.serve.dialects import DIALECTS
-from rlaif.serve.dialects.base import NotUnderstood
+from rlaif.serve.dialects.base import UnreadablePrompt
 from rlaif.serve.failures import ALL_ERRORS, ERRORS
 from rlaif.serve.server import Server
 
@@ -64,13 +64,13 @@ def add_openai(app: FastAPI, server: Server) -> None:
         one = body.text_1 if body.text_1 is not None else body.queries
         two = body.text_2 if body.text_2 is not None else body.documents
         if one is None or two is None:
-            raise NotUnderstood("text_1 (the prompts) and text_2 (the responses) are needed")
+            raise UnreadablePrompt("text_1 (the prompts) and text_2 (the responses) are needed")
         prompts = [one] if isinstance(one, str) else one
         responses = [two] if isinstance(two, str) else two
         if len(prompts) == 1:
             prompts = prompts * len(responses)
         if len(prompts) != len(responses) or not prompts:
-            raise NotUnderstood(f"{len(prompts)} prompts and {len(responses)} responses")
+            raise UnreadablePrompt(f"{len(prompts)} prompts and {len(responses)} responses")
         return list(zip(prompts, responses, strict=True))
 
     async def scores(judge: Judge, items: list[tuple[str, str]]) -> list[float | None]:
@@ -100,7 +100,7 @@ def add_openai(app: FastAPI, server: Server) -> None:
         name, judge = judge_of(body.model)
         for text in body.documents:
             if text != text.encode("utf-8", "replace").decode():
-                raise NotUnderstood("a document holds half of a character")
+                raise UnreadablePrompt("a document holds half of a character")
         found = await scores(judge, [(body.query, text) for text in body.documents])
         items = [
             s.RerankItem(index=i, document=s.RerankDocument(text=text), relevance_score=value)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.api.judge import Judge
-from rlaif.api.service import Busy, Service, Stopped
+from rlaif.api.service import QueueFull, Service, ServiceStopped
 from rlaif.errors import RlaifError
 from rlaif.serve import schemas as s
-from rlaif.serve.chat import TooLarge
+from rlaif.serve.chat import RequestTooLarge
 from rlaif.serve.dialects import DIALECTS
 from rlaif.serve.metrics import Metrics
 
@@ -22,7 +22,7 @@ DEFAULT_DIALECT = "json"
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one request may take.
 
     Attributes:
@@ -44,11 +44,11 @@ class Alias:
     dialect: str
 
 
-class TooSlow(Exception):
+class RequestTimeout(Exception):
     """A request that took longer than it may."""
 
 
-class Unknown(Exception):
+class UnknownModel(Exception):
     """A constitution or a model that is not served."""
 
 
@@ -97,7 +97,7 @@ class Server:
         judges: Mapping[str, Judge],
         service: Service,
         aliases: Mapping[str, Alias],
-        limits: Limits,
+        limits: RequestLimits,
     ) -> None:
         self.judges = judges
         self.service = service
@@ -115,7 +115,9 @@ class Server:
         if name is None:
             return next(iter(self.judges.values()))
         if name not in self.judges:
-            raise Unknown(f"constitution {name[:80]!r} is not served: {', '.join(self.judges)}")
+            raise UnknownModel(
+                f"constitution {name[:80]!r} is not served: {', '.join(self.judges)}"
+            )
         return self.judges[name]
 
     def alias(self, model: str) -> Alias:
@@ -126,7 +128,7 @@ class Server:
         """
         found = self.aliases.get(model)
         if found is None:
-            raise Unknown(
+            raise UnknownModel(
                 f"model {model[:80]!r} does not exist; GET /v1/models lists those that do "
                 f"({', '.join(list(self.aliases)[:3])}, ...)"
             )
@@ -141,7 +143,7 @@ class Server:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
         except TimeoutError:
-            raise TooSlow(f"no answer within {self.limits.seconds:g} s") from None
+            raise RequestTimeout(f"no answer within {self.limits.seconds:g} s") from None
 
     async def wait_for_all(self, futures: list[Future[Any] | s.ItemError]) -> list[Any]:
         """What all of them hold, within the time of one request."""
@@ -167,7 +169,7 @@ class Server:
             TooLarge: there never will be.
         """
         if self.service.most_waiting is not None and len(items) > self.service.most_waiting:
-            raise TooLarge(
+            raise RequestTooLarge(
                 f"a batch of {len(items)} is more than may wait at once "
                 f"({self.service.most_waiting}): send fewer"
             )
@@ -176,12 +178,12 @@ class Server:
             for item in items:
                 try:
                     futures.append(submit(row_of(item)))
-                except (Busy, Stopped):
+                except (QueueFull, ServiceStopped):
                     raise
                 except RlaifError as error:
                     name = item.id.encode("utf-8", "replace").decode()
                     futures.append(s.ItemError(id=name, error=error.message))
-        except (Busy, Stopped):
+        except (QueueFull, ServiceStopped):
             for future in futures:
                 if isinstance(future, Future):
                     future.cancel()

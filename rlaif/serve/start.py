@@ -13,7 +13,7 @@ from rlaif.api.setup import JudgeSettings, models_of, prepare_judge
 from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER
 from rlaif.serve.app import build_app
-from rlaif.serve.server import Limits, Server, read_aliases
+from rlaif.serve.server import RequestLimits, Server, read_aliases
 
 
 def open_server(
@@ -48,4 +48,4 @@ def open_server(
         models, cache_folder=cache_folder, most_waiting=most_waiting, on_engine=on_engine
     )
     judges = {setup.constitution.name: Judge.of(setup, service=service) for setup in setups}
-    return build_app(Server(judges, service, known, Limits(token, body_bytes, seconds)))
+    return build_app(Server(judges, service, known, RequestLimits(token, body_bytes, seconds)))

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS times (key BLOB PRIMARY KEY, made TEXT) WITHOUT ROWID
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GeneratedText:
     """A text by a model.
 
     Attributes:
@@ -61,9 +61,9 @@ class TextCache:
     def __init__(self, path: Path) -> None:
         self._file = Database(path, _APPLICATION, _SCHEMA, "text cache")
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Written]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, GeneratedText]:
         """The texts known for `keys`."""
-        found: dict[bytes, Written] = {}
+        found: dict[bytes, GeneratedText] = {}
         with self._file.guarded():
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
@@ -73,10 +73,10 @@ class TextCache:
                     f"FROM texts LEFT JOIN times USING (key) WHERE key IN ({marks})"
                 )
                 for key, text, finished, tokens, made in self._file.reader.execute(query, part):
-                    found[key] = Written(text, bool(finished), tokens, made)
+                    found[key] = GeneratedText(text, bool(finished), tokens, made)
         return found
 
-    def put(self, texts: Iterable[tuple[bytes, Written]]) -> None:
+    def put(self, texts: Iterable[tuple[bytes, GeneratedText]]) -> None:
         """Keep texts, in one transaction."""
         kept = list(texts)
         if kept:

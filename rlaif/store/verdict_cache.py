@@ -34,21 +34,21 @@ def default_cache_path() -> Path:
 
 
 @dataclass(slots=True)
-class Answer:
+class CachedAnswer:
     """Label log-probabilities, and what the judge wrote before them ("" for nothing)."""
 
     logprobs: tuple[float, ...]
     reasoning: str = ""
 
 
-class Answers(Protocol):
+class AnswerStore(Protocol):
     """Where answers are known and kept: a `VerdictCache`, or what stands for one elsewhere."""
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedAnswer]:
         """See `VerdictCache.get`."""
         ...
 
-    def put(self, answers: Sequence[tuple[bytes, Answer]]) -> None:
+    def put(self, answers: Sequence[tuple[bytes, CachedAnswer]]) -> None:
         """See `VerdictCache.put`."""
         ...
 
@@ -102,9 +102,9 @@ class VerdictCache:
         self._db, self._reader = self._file.writer, self._file.reader
         self._guarded = self._file.guarded
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, CachedAnswer]:
         """The answers known for `keys`."""
-        found: dict[bytes, Answer] = {}
+        found: dict[bytes, CachedAnswer] = {}
         with self._guarded():
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
@@ -113,10 +113,10 @@ class VerdictCache:
                     f"SELECT key, logprobs, reasoning FROM answers WHERE key IN ({marks})", part
                 )
                 for key, blob, reasoning in rows:
-                    found[key] = Answer(struct.unpack(f"<{len(blob) // 8}d", blob), reasoning)
+                    found[key] = CachedAnswer(struct.unpack(f"<{len(blob) // 8}d", blob), reasoning)
         return found
 
-    def put(self, answers: Iterable[tuple[bytes, Answer]]) -> None:
+    def put(self, answers: Iterable[tuple[bytes, CachedAnswer]]) -> None:
         """Keep answers, in one transaction.  NaN is never kept."""
         rows = sorted(
             (key, struct.pack(f"<{len(answer.logprobs)}d", *answer.logprobs), answer.reasoning)

@@ -143,7 +143,7 @@ class WriterTemplates:
     revision: Template
 
     def finds_nothing(self, critique: str) -> bool:
-        """Whether a critique says that there is nothing to mend."""
+        """Whether a critique says that there is nothing to fix."""
         return _words(critique).startswith(_words(self.critique.settings[NOTHING]))
 
 

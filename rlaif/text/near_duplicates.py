@@ -14,14 +14,14 @@ SHORT = 10
 
 
 @dataclass(frozen=True)
-class Fields:
+class TextFields:
     """A row as two texts that must both be near: what was asked, and what was answered."""
 
     prompt: str
     answer: str
 
 
-def near_duplicates(rows: Sequence[Fields], threshold: float) -> dict[int, int]:
+def near_duplicates(rows: Sequence[TextFields], threshold: float) -> dict[int, int]:
     """Rows that are near-duplicates of an earlier kept one, with the number of that one.
 
     Two rows are near-duplicates if the Jaccard index of their runs of three words (Broder 1997) is

@@ -37,7 +37,7 @@ def rouge_l(one: Sequence[str], two: Sequence[str]) -> float:
     return 2.0 * common_subsequence(one, two) / (len(one) + len(two))
 
 
-class Pool:
+class PromptPool:
     """Prompts so far; a new one must differ from all of them.
 
     Only prompts that share one of a new one's rarer words are compared with it.  A near-duplicate

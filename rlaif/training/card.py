@@ -9,13 +9,13 @@ import yaml
 
 from rlaif.engines.hub import ModelFiles
 from rlaif.engines.model_origin import UNKNOWN, model_origin
-from rlaif.training.data import Labels
+from rlaif.training.data import LabelFiles
 from rlaif.training.settings import DPOSettings, SFTSettings
 
 
 def model_card(
     settings: DPOSettings,
-    labels: Labels,
+    labels: LabelFiles,
     result: Mapping[str, Any],
     files: ModelFiles,
 ) -> str:
@@ -65,7 +65,7 @@ def _license(files: ModelFiles) -> dict[str, str]:
     return {} if found == UNKNOWN else {"license": found}
 
 
-def _labeled(labels: Labels) -> list[tuple[str, str]]:
+def _labeled(labels: LabelFiles) -> list[tuple[str, str]]:
     config, counts = labels.manifest["config"], labels.manifest["counts"]
     constitution, judge = config["constitution"], config["judge"]
     return [
@@ -80,7 +80,7 @@ def _labeled(labels: Labels) -> list[tuple[str, str]]:
     ]
 
 
-def _mixed(labels: Labels) -> list[tuple[str, str]]:
+def _mixed(labels: LabelFiles) -> list[tuple[str, str]]:
     report = labels.manifest
     whose = ", ".join(f"{n} by {name}" for name, n in report["labels"].items())
     return [

@@ -46,7 +46,7 @@ class TrainingRow:
 
 
 @dataclass
-class Account:
+class RowAccount:
     """Where the rows went; every count that is not zero is told before training starts."""
 
     labeled: int = 0
@@ -96,7 +96,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelFiles:
     """Where the preferences of a training are.
 
     Attributes:
@@ -117,7 +117,7 @@ class Labels:
         return self.evidence.name == REPORT
 
 
-def find_labels(path: Path) -> Labels:
+def find_labels(path: Path) -> LabelFiles:
     """The preferences of a labeling run, or of a mix.
 
     Raises:
@@ -133,7 +133,7 @@ def find_labels(path: Path) -> Labels:
                 hint="Label it first: `rlaif label`.",
             )
         file = path / "preferences.jsonl"
-        return Labels(
+        return LabelFiles(
             path=path, file=file, evidence=path / MANIFEST, manifest=manifest, decided=int(decided)
         )
     if mixed["kind"] != "preferences":
@@ -141,7 +141,7 @@ def find_labels(path: Path) -> Labels:
             f"mix {str(path)!r} holds {mixed['kind']} and no preferences",
             hint="Train on it with `rlaif train-sft`, or mix pairs.",
         )
-    return Labels(
+    return LabelFiles(
         path=path,
         file=path / DATA_FILE,
         evidence=path / REPORT,
@@ -150,7 +150,7 @@ def find_labels(path: Path) -> Labels:
     )
 
 
-def read_preferences(labels: Labels) -> list[TrainingRow]:
+def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
     """The decided pairs of a run or a mix.
 
     Raises:
@@ -308,7 +308,7 @@ def check_lengths(
     *,
     max_length: int,
     overlong: str,
-    account: Account,
+    account: RowAccount,
 ) -> list[TrainingRow]:
     """Find what TRL would filter or cut in silence, name it in `account`, and give the rest.
 

@@ -14,7 +14,7 @@ from typing import Any
 from rlaif.audits.audit import AuditReport, audit
 from rlaif.audits.rows import AuditRow, merged, read_audited
 from rlaif.audits.thresholds import load_thresholds
-from rlaif.data.licensing import Use, check, load_licenses, stops, uses
+from rlaif.data.licensing import ModelUse, check, load_licenses, stops, uses
 from rlaif.errors import RlaifError
 from rlaif.records import Origin
 from rlaif.runs.directory import write_atomically
@@ -27,7 +27,7 @@ from rlaif.training.supervised import SupervisedRow
 GATES = "gates.json"
 
 
-class Stopped(RlaifError):
+class TrainingBlocked(RlaifError):
     """A gate does not let the training start."""
 
     exit_code = 3
@@ -72,7 +72,7 @@ def _once(rows: Sequence[Any]) -> list[tuple[Any, int]]:
     return [(row, counts[id(row)]) for row in {id(row): row for row in rows}.values()]
 
 
-def preference_uses(rows: Sequence[TrainingRow], judges: Judges) -> list[Use]:
+def preference_uses(rows: Sequence[TrainingRow], judges: Judges) -> list[ModelUse]:
     """Whose prompts, completions and labels DPO rows are."""
 
     def texts() -> Iterable[tuple[str, Origin, str]]:
@@ -85,7 +85,7 @@ def preference_uses(rows: Sequence[TrainingRow], judges: Judges) -> list[Use]:
     return uses(texts())
 
 
-def supervised_uses(rows: Sequence[SupervisedRow]) -> list[Use]:
+def supervised_uses(rows: Sequence[SupervisedRow]) -> list[ModelUse]:
     """Whose prompts and completions SFT rows are."""
 
     def texts() -> Iterable[tuple[str, Origin, str]]:
@@ -98,7 +98,7 @@ def supervised_uses(rows: Sequence[SupervisedRow]) -> list[Use]:
 
 def pass_gates(
     rows: Sequence[AuditRow],
-    used: Sequence[Use],
+    used: Sequence[ModelUse],
     policy: Sequence[str],
     gates: GateSettings,
     out: Path | None = None,
@@ -132,11 +132,11 @@ def pass_gates(
     if before.get("override") and not facts["override"]:
         facts = {key: before.get(key) for key in facts}
     if reasons and gates.override is None:
-        mends = [*report.mends, *(["train on other data"] if forbidden else [])]
-        mend = "; ".join(mends)
-        raise Stopped(
+        fixes = [*report.fixes, *(["train on other data"] if forbidden else [])]
+        fix = "; ".join(fixes)
+        raise TrainingBlocked(
             "the training was not started: " + "; ".join(reasons),
-            hint=f'{mend[0].upper()}{mend[1:]}; or give --override "REASON", which is kept.',
+            hint=f'{fix[0].upper()}{fix[1:]}; or give --override "REASON", which is kept.',
         )
     told = [f"license: {f.sentence}" for f in found if f not in forbidden]
     told += [f"overridden ({gates.override}): {reason}" for reason in reasons]

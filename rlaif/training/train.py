@@ -19,8 +19,8 @@ from rlaif.errors import RlaifError
 from rlaif.runs.judges import judges_of
 from rlaif.training.card import model_card
 from rlaif.training.data import (
-    Account,
-    Labels,
+    LabelFiles,
+    RowAccount,
     TrainingRow,
     check_lengths,
     find_labels,
@@ -54,7 +54,7 @@ def train_dpo(
     settings: DPOSettings,
     *,
     gates: GateSettings | None = None,
-    on_account: Callable[[Account], None] = lambda _: None,
+    on_account: Callable[[RowAccount], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
     on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
 ) -> TrainingResult:
@@ -83,7 +83,7 @@ def train_dpo(
         "human_hash": open_source(settings.human).fingerprint() if settings.human else None,
         **settings.model_dump(mode="json"),
     }
-    done = finished(out, resolved, Account)
+    done = finished(out, resolved, RowAccount)
     if done:
         return done
     check_tensorboard(settings)
@@ -125,7 +125,7 @@ def train_dpo(
     )
 
 
-def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None) -> Account:
+def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None) -> RowAccount:
     """Where the rows of a training would go, without training; the gates are asked.
 
     Raises:
@@ -143,10 +143,10 @@ def preview(run: Path, settings: DPOSettings, gates: GateSettings | None = None)
 
 
 def gather(
-    labels: Labels, settings: DPOSettings, tokenizer: Any, files: ModelFiles
-) -> tuple[list[TrainingRow], Account]:
+    labels: LabelFiles, settings: DPOSettings, tokenizer: Any, files: ModelFiles
+) -> tuple[list[TrainingRow], RowAccount]:
     """The rows to train on, in training order before shuffling, and where the others went."""
-    account = Account()
+    account = RowAccount()
     rows = read_preferences(labels)
     account.labeled = len(rows)
     # Rows keep five decimals; a label exactly at the bound belongs to it.

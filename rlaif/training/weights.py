@@ -9,13 +9,13 @@ from typing import Protocol, TypeVar
 from rlaif.errors import RlaifError
 
 
-class _Weighted(Protocol):
+class _HasWeight(Protocol):
     @property
     def weight(self) -> float: ...
 
 
 MOST_ROWS = 20_000_000
-Row = TypeVar("Row", bound=_Weighted)
+Row = TypeVar("Row", bound=_HasWeight)
 
 
 def by_weight(rows: Sequence[Row], seed: int) -> list[Row]:

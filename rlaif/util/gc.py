@@ -16,13 +16,13 @@ LEAST_SECONDS = 2.0
 SHARE = 0.01
 
 
-class SeldomCollected:
-    """While it is entered, garbage is collected by `now_and_then` alone.
+class ThrottledGC:
+    """While it is entered, garbage is collected by `maybe_collect` alone.
 
     Where the collector was switched off before, it is left alone, and so is what was frozen.
     """
 
-    def __enter__(self) -> SeldomCollected:
+    def __enter__(self) -> ThrottledGC:
         self._ours = gc.isenabled()
         self._frozen = self._ours and not gc.get_freeze_count()
         if self._ours:
@@ -32,7 +32,7 @@ class SeldomCollected:
         self._next = time.monotonic() + LEAST_SECONDS
         return self
 
-    def now_and_then(self) -> None:
+    def maybe_collect(self) -> None:
         """Collect if it is time: after `LEAST_SECONDS`, and for at most `SHARE` of the time."""
         now = time.monotonic()
         if self._ours and now >= self._next:

@@ -16,7 +16,7 @@ import numpy as np
 from rlaif.data.licensing import load_licenses
 from rlaif.data.sources import open_source
 from rlaif.mixing.mix import mix
-from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
+from rlaif.mixing.settings import MixPart, MixPlan, MixSettings, Quota
 
 KINDS, GROUP, DISLIKE, ROWS = 200, 0.05, 0.3, 1500
 
@@ -62,7 +62,7 @@ def _mixed(kinds: np.ndarray, own: np.ndarray, seed: int, generation: int) -> np
         ]
         data.write_text("\n".join(lines) + "\n", encoding="utf-8")
         plan = MixPlan(
-            parts=[Part(data=str(data), share=1)],
+            parts=[MixPart(data=str(data), share=1)],
             quotas=[Quota(slice="group:minority", share=GROUP)],
             settings=MixSettings(min_human=0, near_duplicate=1, seed=seed + generation),
         )

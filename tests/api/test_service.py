@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from rlaif.api.judge import Judge, collect
-from rlaif.api.service import Busy, Service, Stopped
+from rlaif.api.service import QueueFull, Service, ServiceStopped
 from rlaif.api.setup import JudgeSettings, prepare_judge, with_defaults
 from rlaif.engines import roles as starting
 from rlaif.engines.base import EngineSettings
@@ -28,7 +28,7 @@ from rlaif.errors import RlaifError
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.serve.app import build_app
-from rlaif.serve.server import Limits, Server, read_aliases
+from rlaif.serve.server import RequestLimits, Server, read_aliases
 from tests.harness.helpers import TOKEN, start_server
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=8)
@@ -83,7 +83,7 @@ def row(number: int) -> dict[str, str]:
 
 
 def client(judge: Judge, service: Service, **limits: Any) -> httpx.AsyncClient:
-    server = Server({"demo": judge}, service, read_aliases((), ["demo"]), Limits(**limits))
+    server = Server({"demo": judge}, service, read_aliases((), ["demo"]), RequestLimits(**limits))
     transport = httpx.ASGITransport(build_app(server), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -149,7 +149,7 @@ def test_too_many_are_refused_and_nothing_of_them_is_asked(
     engine, service, judge = running
     engine.gate.clear()
     futures = [judge.submit_comparison(row(i)) for i in range(50)]
-    with pytest.raises(Busy, match="50 requests are waiting"):
+    with pytest.raises(QueueFull, match="50 requests are waiting"):
         judge.submit_comparison(row(50))
 
     async def ask() -> None:
@@ -277,9 +277,9 @@ def test_a_dead_engine_is_said_to_all_who_wait_and_to_health(
     engine.dying = True
     engine.gate.set()
     for future in futures:
-        with pytest.raises(Stopped, match="the power went out"):
+        with pytest.raises(ServiceStopped, match="the power went out"):
             future.result(30)
-    with pytest.raises(Stopped):
+    with pytest.raises(ServiceStopped):
         judge.compare("a", "b", "c")
 
     async def ask() -> None:
@@ -311,7 +311,7 @@ def test_closing_finishes_what_was_taken(gated: Gated, tmp_path: Path) -> None:
     threading.Timer(0.3, gated.gate.set).start()
     own.close()
     assert [f.result(0).id for f in futures] == [str(i) for i in range(30)]
-    with pytest.raises(Stopped, match="closed"):
+    with pytest.raises(ServiceStopped, match="closed"):
         judge.compare("a", "b", "c")
 
 
@@ -326,7 +326,7 @@ def test_a_closed_judge_stays_closed_and_odd_arguments_are_one_sentence(
             list(judge.compare_many([bad]))  # type: ignore[list-item]
     judge.close()
     judge.close()
-    with pytest.raises(Stopped, match="closed"):
+    with pytest.raises(ServiceStopped, match="closed"):
         judge.compare("a", "b", "c")
 
 

@@ -17,8 +17,8 @@ import torch
 from playwright.sync_api import sync_playwright
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlaif.audits.audit import AuditReport, Extras, audit
-from rlaif.audits.checks import Check, Estimate, decide, held, share_ratio
+from rlaif.audits.audit import AuditExtras, AuditReport, audit
+from rlaif.audits.checks import AuditCheck, ScaledEstimate, decide, held, share_ratio
 from rlaif.audits.models import Embeddings, Perplexity
 from rlaif.audits.rows import AuditRow, read_audited
 from rlaif.audits.thresholds import Thresholds, load_thresholds
@@ -106,7 +106,9 @@ def test_slices_that_shrink() -> None:
         ]
 
     reference = tagged(texts[200:], 60, 40)
-    report = audit(tagged(texts[:200], 8, 3), reference, Thresholds(), Extras(("meta.region",)))
+    report = audit(
+        tagged(texts[:200], 8, 3), reference, Thresholds(), AuditExtras(("meta.region",))
+    )
     wrong = " ".join(report.sentences)
     assert "slice tag:law is" in wrong
     assert "slice language:de is" in wrong
@@ -126,7 +128,7 @@ def test_drift_of_format_tone_and_attributes_by_slice() -> None:
     def shouting(said: Sequence[str]) -> list[float]:
         return [sum(c == "!" for c in text) for text in said]
 
-    extras = Extras(attributes={"shouting": shouting})
+    extras = AuditExtras(attributes={"shouting": shouting})
     report = audit(rows(marked), rows(texts[150:]), Thresholds(), extras)
     wrong = " ".join(report.sentences)
     assert "format (markdown marks a word)" in wrong
@@ -141,7 +143,9 @@ def test_drift_of_format_tone_and_attributes_by_slice() -> None:
         return [1.0]
 
     with pytest.raises(RlaifError, match="'bad' gave 1 numbers for 150 texts"):
-        audit(rows(marked), rows(texts[150:]), Thresholds(), Extras(attributes={"bad": broken}))
+        audit(
+            rows(marked), rows(texts[150:]), Thresholds(), AuditExtras(attributes={"bad": broken})
+        )
 
 
 def test_perplexity_is_the_models_own() -> None:
@@ -163,7 +167,7 @@ def test_perplexity_is_the_models_own() -> None:
 def test_predictable_text_and_narrow_embeddings_trip() -> None:
     texts = people(2, 200)
     few = [f"{texts[0]} {i}" for i in range(100)]
-    extras = Extras(
+    extras = AuditExtras(
         perplexity=lambda said: [4.0 + k % 7 / 10 - (t[-1].isdigit()) for k, t in enumerate(said)],
         embed=Embeddings("demo"),
     )
@@ -183,7 +187,7 @@ def test_the_spread_of_embeddings_is_the_mean_cosine_distance() -> None:
     embed = Embeddings("demo")
     units = embed(texts)
     assert np.allclose((units**2).sum(1), 1.0)
-    report = audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), Extras(embed=embed))
+    report = audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), AuditExtras(embed=embed))
     (check,) = (c for c in report.checks if c.name == "diversity by embedding")
     pairs = [1 - units[i] @ units[j] for i in range(30) for j in range(30) if i != j]
     # The report's is a mean over halves.
@@ -197,8 +201,8 @@ def test_only_what_chance_does_not_explain_trips() -> None:
     for _ in range(2000):
         made = [
             held(
-                Check(name="x", group="tail", value=0, low=0, high=0, limit=0.8),
-                Estimate(0.8 + rng.normal(0, 0.1), 0.1, False),
+                AuditCheck(name="x", group="tail", value=0, low=0, high=0, limit=0.8),
+                ScaledEstimate(0.8 + rng.normal(0, 0.1), 0.1, False),
             )
             for _ in range(12)
         ]
@@ -208,11 +212,11 @@ def test_only_what_chance_does_not_explain_trips() -> None:
     assert found.at(0) == pytest.approx(10.5 / 40.5)
     ((check, _),) = [
         held(
-            Check(name="x", group="tail", value=0, low=0, high=0, limit=0.8),
-            Estimate(0.5, 0.01, False),
+            AuditCheck(name="x", group="tail", value=0, low=0, high=0, limit=0.8),
+            ScaledEstimate(0.5, 0.01, False),
         )
     ]
-    assert decide([(check, Estimate(0.5, 0.01, False))])[0].tripped
+    assert decide([(check, ScaledEstimate(0.5, 0.01, False))])[0].tripped
 
 
 def test_pairs_are_read_as_what_is_learned_from_them(tmp_path: Path) -> None:
@@ -255,13 +259,13 @@ def test_the_command_writes_a_page_and_ends_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = people(4, 240)
-    hostile = "<script>document.title = 'owned'</script>"
+    prompt_injection = "<script>document.title = 'owned'</script>"
 
     def written(name: str, said: list[str]) -> str:
         return write_rows(
             tmp_path / name,
             [
-                {"prompt": f"{hostile} {i}", "completion": t, "tags": [hostile]}
+                {"prompt": f"{prompt_injection} {i}", "completion": t, "tags": [prompt_injection]}
                 for i, t in enumerate(said)
             ],
         )
@@ -303,7 +307,7 @@ def test_a_slice_that_is_gone_trips_exactly_when_chance_does_not_explain_it() ->
     for n, c, gone in ((100, 30, True), (400, 40, True), (100, 10, False)):
         estimate = share_ratio(hits=0, total=n, others=c, of=n, limit=0.5)
         assert estimate.p == pytest.approx((1 - 1 / 3) ** c)
-        check = Check(name="slice", group="slices", value=0, low=0, high=0, limit=0.5)
+        check = AuditCheck(name="slice", group="slices", value=0, low=0, high=0, limit=0.5)
         assert decide([(check, estimate)] * 10)[0].tripped is gone
 
 
@@ -356,7 +360,7 @@ def test_an_attribute_is_tested_in_each_slice() -> None:
         ]
 
     toxic = set(texts[:30])
-    extras = Extras(
+    extras = AuditExtras(
         attributes={"toxicity": lambda said: [float(t in toxic) + (hash(t) % 5) / 10 for t in said]}
     )
     report = audit(tagged(texts[:120]), tagged(texts[120:]), Thresholds(), extras)
@@ -372,8 +376,13 @@ def test_scorers_that_fail_are_the_users_and_say_so() -> None:
         raise KeyError("model")
 
     with pytest.raises(RlaifError, match="'bad' failed \\(KeyError"):
-        audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), Extras(attributes={"bad": broken}))
-    nothing = Extras(attributes={"none": lambda said: [float("nan")] * len(said)})
+        audit(
+            rows(texts[:30]),
+            rows(texts[30:]),
+            Thresholds(),
+            AuditExtras(attributes={"bad": broken}),
+        )
+    nothing = AuditExtras(attributes={"none": lambda said: [float("nan")] * len(said)})
     report = audit(rows(texts[:30]), rows(texts[30:]), Thresholds(), nothing)
     assert any("attribute 'none'" in note for note in report.notes)
 
@@ -409,11 +418,11 @@ def test_columns_that_the_data_has_not_are_noted_and_unknown_ones_refused() -> N
         for i, t in enumerate(texts[:60])
     ]
     data = [AuditRow(f"q{i}", [t], "human", 0) for i, t in enumerate(texts[60:])]
-    report = audit(data, human, Thresholds(), Extras(columns=("topic",)))
+    report = audit(data, human, Thresholds(), AuditExtras(columns=("topic",)))
     assert not [c for c in report.checks if c.name.startswith("slice topic")]
     assert any("column 'topic': no row of the data has it" in note for note in report.notes)
     with pytest.raises(RlaifError, match="has a column 'tpoic'"):
-        audit(data, human, Thresholds(), Extras(columns=("tpoic",)))
+        audit(data, human, Thresholds(), AuditExtras(columns=("tpoic",)))
 
 
 def test_defaults_that_are_written_down_change_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.main import main
 from rlaif.demo.world import World
 from rlaif.errors import RlaifError
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.candidates import (
+    GenerateSettings,
+    SamplingSettings,
+    Teacher,
+    prepare_generate,
+)
 from rlaif.generation.runner import run_writing
 from rlaif.records import GenerationRequest
 from rlaif.text.diversity import (
@@ -142,7 +147,7 @@ def test_one_text_for_each_prompt_is_lost_diversity_though_duplicates_were_dropp
     for name, writer in (("healthy", healthy), ("again", healthy), ("collapsed", collapsed)):
         use_writer(monkeypatch, writer)
         settings = GenerateSettings(seed=len(paths))
-        job = prepare_generate(prompts, [Teacher(SCRIPTED, Sampling(n=8))], settings)
+        job = prepare_generate(prompts, [Teacher(SCRIPTED, SamplingSettings(n=8))], settings)
         run_writing(job, tmp_path / name, cache_folder=tmp_path / f"{name}-cache")
         paths[name] = str(tmp_path / name / "candidates.jsonl")
     assert len(read(tmp_path / "collapsed" / "candidates.jsonl")[0]["completions"]) == 1

@@ -11,9 +11,14 @@ import pytest
 
 from rlaif.cli.main import main
 from rlaif.data.layouts import read_candidates, read_prompt
-from rlaif.data.licensing import Use, check, load_licenses
+from rlaif.data.licensing import ModelUse, check, load_licenses
 from rlaif.errors import RlaifError
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.candidates import (
+    GenerateSettings,
+    SamplingSettings,
+    Teacher,
+    prepare_generate,
+)
 from rlaif.generation.critique import CritiqueSettings, prepare_critique
 from rlaif.generation.runner import run_writing
 from rlaif.labeling.job import prepare, run_label
@@ -86,7 +91,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ],
     )
     settings = GenerateSettings()
-    job = prepare_generate(prompts, [Teacher(SCRIPTED, Sampling(n=2))], settings)
+    job = prepare_generate(prompts, [Teacher(SCRIPTED, SamplingSettings(n=2))], settings)
     run_writing(job, Path("drafts"))
     label = LabelSettings(judge=SCRIPTED, template="demo")
     run_label(prepare("drafts/candidates.jsonl", "demo", label), Path("labels"))
@@ -193,7 +198,7 @@ def test_the_shipped_license_file_reads_well() -> None:
     book = load_licenses()
 
     def said(model: str, license_: str = "", *trained: str) -> str:
-        found = check(book, [Use("completions", model, license_, 1)], trained)
+        found = check(book, [ModelUse("completions", model, license_, 1)], trained)
         return found[0].trains if found else "allowed"
 
     assert said("Qwen/Qwen3-8B", "apache-2.0") == "allowed"

@@ -16,8 +16,13 @@ import pytest
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
-from rlaif.generation.runner import WritingJob, run_writing
+from rlaif.generation.candidates import (
+    GenerateSettings,
+    SamplingSettings,
+    Teacher,
+    prepare_generate,
+)
+from rlaif.generation.runner import GenerationJob, run_writing
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, Failure, GenerationRequest, GenerationResult
@@ -146,7 +151,10 @@ def test_generate_mixes_a_server_with_another_model(tmp_path: Path, server: Serv
         tmp_path / "p.jsonl", [{"prompt": f"question {i}"} for i in range(5)] + [{"prompt": "cut"}]
     )
     local = EngineSettings(engine="scripted", model="hashed")
-    teachers = [Teacher(settings(server), Sampling(n=1)), Teacher(local, Sampling(n=1))]
+    teachers = [
+        Teacher(settings(server), SamplingSettings(n=1)),
+        Teacher(local, SamplingSettings(n=1)),
+    ]
     job = prepare_generate(data, teachers, GenerateSettings())
     summary = run_writing(job, tmp_path / "run", cache_folder=tmp_path / "cache")
     rows = read(tmp_path / "run" / "candidates.jsonl")
@@ -163,8 +171,8 @@ def test_a_server_that_stays_away_stops_the_run_which_later_goes_on(
     server.faults = {"question 17": [503] * 3}
     data = write_rows(tmp_path / "p.jsonl", rows)
 
-    def job(retries: int, timeout: int) -> WritingJob:
-        teacher = Teacher(settings(server, retries=retries, timeout=timeout), Sampling(n=1))
+    def job(retries: int, timeout: int) -> GenerationJob:
+        teacher = Teacher(settings(server, retries=retries, timeout=timeout), SamplingSettings(n=1))
         return prepare_generate(data, [teacher], GenerateSettings())
 
     for retries, timeout in ((0, 10), (1, 20)):

@@ -148,7 +148,7 @@ def test_mask_of_the_gpu_kernel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     ends, n = torch.tensor(forest.ends), len(forest.tokens)
     past = forest.past = 5  # the first tokens ask nothing
     q, k, v = torch.randn(3, 1, 2, n, 16).unbind(0)
-    kept = tree_attention.Kept({0: (k[:, :, :past], v[:, :, :past])}, torch.arange(past))
+    kept = tree_attention.CachedPrefix({0: (k[:, :, :past], v[:, :, :past])}, torch.arange(past))
     expected, _ = attended(
         forest, q[:, :, past:], k[:, :, past:], v[:, :, past:], scaling=0.25, kept=kept
     )

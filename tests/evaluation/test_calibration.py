@@ -21,7 +21,7 @@ from rlaif.evaluation.calibration import (
     cross_validated,
     fit,
 )
-from rlaif.evaluation.outcomes import Opinions, Outcomes
+from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 from rlaif.evaluation.stats.reliability import ece
 from rlaif.judging.calibration import Calibration, calibrated
 from rlaif.judging.selective import certify, least_pairs, missing_labels, upper_bound
@@ -213,10 +213,12 @@ def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> Non
     label = np.where(rng.random(n) < 1 / (1 + np.exp(-true)), 1, -1)
     yes = np.ones(n, dtype=bool)
     principles = {
-        "good": Opinions(ab=true, ba=true, asked=yes, tier=1, weight=1.0, source="judge"),
-        "loud": Opinions(ab=noise, ba=noise, asked=yes, tier=1, weight=1.0, source="judge"),
+        "good": PrincipleOutcomes(ab=true, ba=true, asked=yes, tier=1, weight=1.0, source="judge"),
+        "loud": PrincipleOutcomes(
+            ab=noise, ba=noise, asked=yes, tier=1, weight=1.0, source="judge"
+        ),
     }
-    from rlaif.judging.aggregation import FoldSettings, fold
+    from rlaif.judging.aggregation import AggregationSettings, aggregate
 
     empty = Outcomes(
         ids=[str(i) for i in range(n)],
@@ -227,7 +229,7 @@ def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> Non
         principles=principles,
         origins=([""] * n, [""] * n),
     )
-    folds = [fold(empty.scores(i), FoldSettings()) for i in range(n)]
+    folds = [aggregate(empty.scores(i), AggregationSettings()) for i in range(n)]
     outcomes = Outcomes(
         ids=empty.ids,
         rows=empty.rows,

@@ -231,8 +231,8 @@ def test_a_planted_position_bias_reaches_the_report(tmp_path: Path) -> None:
         if finding.name.startswith("position"):
             values = by_hand[finding.name.split(": ")[1]]
             assert finding.value == pytest.approx(sum(values) / len(values), abs=1e-4)
-    # Folding anew gives what the run folded.
+    # Aggregating again gives what the run aggregated.
     for i, p in enumerate(outcomes.p_a):
         if outcomes.status[i] != "abstained" and outcomes.scores(i):
-            assert outcomes.folded(i).p_a == pytest.approx(p, abs=2e-5)
+            assert outcomes.aggregated(i).p_a == pytest.approx(p, abs=2e-5)
             assert not math.isnan(p)

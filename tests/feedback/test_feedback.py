@@ -19,7 +19,7 @@ from rlaif.errors import RlaifError
 from rlaif.feedback.importing import FeedbackReport, FeedbackSettings, import_feedback
 from rlaif.feedback.personal import redact
 from rlaif.runs.lineage import lineage
-from rlaif.runs.unfinished_marker import filling
+from rlaif.runs.unfinished_marker import mark_unfinished
 from rlaif.training.data import read_labeled
 from rlaif.util.user_functions import load_function
 from tests.generation.helpers import read, write_rows
@@ -293,7 +293,7 @@ def test_the_folder_loads_by_name_and_is_followed_to_its_log(
     (out / "feedback.json").unlink()
     with pytest.raises(RlaifError, match="holds files but no import"):
         import_feedback(log, out, settings)
-    with filling(out):
+    with mark_unfinished(out):
         assert import_feedback(log, out, settings).kto == report.kto
         (out / ".unfinished").touch()
     write_rows(tmp_path / "log.jsonl", rows[:3])

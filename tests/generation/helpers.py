@@ -10,9 +10,14 @@ import pytest
 
 from rlaif.engines import roles as starting
 from rlaif.engines.base import EngineSettings
-from rlaif.engines.scripted import ScriptedEngine, Writer, hashed_rule, scripted_text
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
-from rlaif.generation.runner import WritingSummary, run_writing
+from rlaif.engines.scripted import ScriptedEngine, ScriptedWriter, hashed_rule, scripted_text
+from rlaif.generation.candidates import (
+    GenerateSettings,
+    SamplingSettings,
+    Teacher,
+    prepare_generate,
+)
+from rlaif.generation.runner import GenerationSummary, run_writing
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
 
@@ -48,7 +53,7 @@ class Watched(ScriptedEngine):
 
 
 def use_writer(
-    monkeypatch: pytest.MonkeyPatch, writer: Writer = scripted_text, rule: Any = hashed_rule
+    monkeypatch: pytest.MonkeyPatch, writer: ScriptedWriter = scripted_text, rule: Any = hashed_rule
 ) -> list[Watched]:
     """Every engine that a run starts writes by `writer`; the engines, as they are started."""
     started: list[Watched] = []
@@ -72,12 +77,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def teacher(name: str = "hashed", **sampling: Any) -> Teacher:
-    return Teacher(SCRIPTED.model_copy(update={"model": name}), Sampling(**sampling))
+    return Teacher(SCRIPTED.model_copy(update={"model": name}), SamplingSettings(**sampling))
 
 
 def generate(
     data: str, out: Path, teachers: list[Teacher], settings: GenerateSettings, **more: Any
-) -> WritingSummary:
+) -> GenerationSummary:
     cache = more.pop("cache", out.parent / "cache")
     run_more = {k: more.pop(k) for k in ("on_progress",) if k in more}
     job = prepare_generate(data, teachers, settings, **more)

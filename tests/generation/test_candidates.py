@@ -15,7 +15,12 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.generation import runner as writing
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher, prepare_generate
+from rlaif.generation.candidates import (
+    GenerateSettings,
+    SamplingSettings,
+    Teacher,
+    prepare_generate,
+)
 from rlaif.generation.runner import survey
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
@@ -269,7 +274,7 @@ def test_what_can_not_be_done_is_said_before_anything_starts(
         prepare_generate(data, [teacher(n=4)], GenerateSettings(**settings), **more)
     with pytest.raises(RlaifError, match="writes the same 2 times"):
         prepare_generate(data, [teacher(n=2, temperature=0)], GenerateSettings())
-    packed = Teacher(EngineSettings(engine="packed", model="demo-policy"), Sampling())
+    packed = Teacher(EngineSettings(engine="packed", model="demo-policy"), SamplingSettings())
     with pytest.raises(RlaifError, match="does not generate"):
         prepare_generate(data, [packed], GenerateSettings())
 
@@ -332,7 +337,10 @@ def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) ->
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": world.prompt()} for _ in range(12)])
     policy = EngineSettings(model="demo-policy")
     summary = generate(
-        data, tmp_path / "run", [Teacher(policy, Sampling(n=3, max_tokens=100))], GenerateSettings()
+        data,
+        tmp_path / "run",
+        [Teacher(policy, SamplingSettings(n=3, max_tokens=100))],
+        GenerateSettings(),
     )
     rows = read(tmp_path / "run" / "candidates.jsonl")
     assert summary.counts["completions"] > 30
@@ -351,7 +359,7 @@ def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) ->
     greedy = generate(
         data,
         tmp_path / "greedy",
-        [Teacher(policy, Sampling(n=1, temperature=0, max_tokens=40))],
+        [Teacher(policy, SamplingSettings(n=1, temperature=0, max_tokens=40))],
         GenerateSettings(keep_unfinished=True),
     )
     assert greedy.counts["completions"] == 12

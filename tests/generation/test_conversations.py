@@ -1,4 +1,4 @@
-"""Chains side by side: each gets its own answers, in order, and nothing is asked twice."""
+"""Conversations side by side: each gets its own answers, in order, and nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -8,38 +8,48 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.generation.conversations import Ask, Chain, ChainRunner, Counts, Part, Rows, Worker
+from rlaif.generation.conversations import (
+    Conversation,
+    ConversationCounts,
+    ConversationModel,
+    ConversationRows,
+    ConversationRunner,
+    PartialRows,
+    Query,
+)
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest
-from rlaif.store.text_cache import TextCache, Written, text_key
+from rlaif.store.text_cache import GeneratedText, TextCache, text_key
 from rlaif.store.verdict_cache import VerdictCache
 from tests.generation.helpers import Watched
 
 
-def ask(text: str, role: str = "writer") -> Ask:
-    return Ask(role, GenerationRequest("", list(text.encode()), 100))
+def ask(text: str, role: str = "writer") -> Query:
+    return Query(role, GenerationRequest("", list(text.encode()), 100))
 
 
 def echo(text: str, request: GenerationRequest) -> str:
     return f"<{text}>"
 
 
-def run(folder: Path, chains: list[Chain], workers: dict[str, Worker]) -> tuple[list[Rows], Counts]:
-    found: list[Rows] = []
+def run(
+    folder: Path, conversations: list[Conversation], workers: dict[str, ConversationModel]
+) -> tuple[list[ConversationRows], ConversationCounts]:
+    found: list[ConversationRows] = []
     with (
         closing(TextCache(folder / "t.sqlite")) as texts,
         closing(VerdictCache(folder / "v.sqlite")) as verdicts,
     ):
-        runner = ChainRunner(workers, texts, verdicts, on_rows=found.append)
-        runner.run(chains)
+        runner = ConversationRunner(workers, texts, verdicts, on_rows=found.append)
+        runner.run(conversations)
     return found, runner.counts
 
 
-def talk(name: str, steps: int) -> Chain:
+def talk(name: str, steps: int) -> Conversation:
     """Asks step by step, each time about the last answer."""
     said = name
     for _ in range(steps):
         (answer,) = yield [ask(said)]
-        assert isinstance(answer, Written)
+        assert isinstance(answer, GeneratedText)
         assert answer.text == f"<{said}>"
         said = answer.text
     return [("rows", {"name": name, "said": said})]
@@ -49,8 +59,8 @@ def test_each_chain_hears_its_own_answers_and_rows_come_in_order(tmp_path: Path)
     rng = random.Random(1)
     steps = [rng.randint(0, 6) for _ in range(120)]
     engine = Watched(writer=echo, max_in_flight=16)
-    chains = [talk(f"c{i}", n) for i, n in enumerate(steps)]
-    found, counts = run(tmp_path, chains, {"writer": Worker("f", engine)})
+    conversations = [talk(f"c{i}", n) for i, n in enumerate(steps)]
+    found, counts = run(tmp_path, conversations, {"writer": ConversationModel("f", engine)})
     assert found == [
         [("rows", {"name": f"c{i}", "said": "<" * n + f"c{i}" + ">" * n})]
         for i, n in enumerate(steps)
@@ -58,33 +68,35 @@ def test_each_chain_hears_its_own_answers_and_rows_come_in_order(tmp_path: Path)
     assert counts.asked == sum(steps) == len(engine.asked)
     assert engine.most == 16, "one chain is sequential, but the others fill the batch"
     again, counts = run(
-        tmp_path, [talk(f"c{i}", n) for i, n in enumerate(steps)], {"writer": Worker("f", None)}
+        tmp_path,
+        [talk(f"c{i}", n) for i, n in enumerate(steps)],
+        {"writer": ConversationModel("f", None)},
     )
     assert again == found
     assert (counts.asked, counts.cached) == (0, sum(steps))
 
 
 def test_parts_come_in_the_order_of_their_chains(tmp_path: Path) -> None:
-    def chain(name: int) -> Chain:
+    def conversation(name: int) -> Conversation:
         for i in range(3):
             yield [ask(f"{name} {i}") for _ in range(1 + name % 3)]
-            yield Part([("part", {"chain": name, "part": i})])
+            yield PartialRows([("part", {"chain": name, "part": i})])
         return [("end", {"chain": name})]
 
-    found: list[Rows] = []
+    found: list[ConversationRows] = []
     with (
         closing(TextCache(tmp_path / "t.sqlite")) as texts,
         closing(VerdictCache(tmp_path / "v.sqlite")) as verdicts,
     ):
         engine = Watched(writer=echo, max_in_flight=5)
-        runner = ChainRunner(
-            {"writer": Worker("f", engine)},
+        runner = ConversationRunner(
+            {"writer": ConversationModel("f", engine)},
             texts,
             verdicts,
             on_rows=found.append,
             on_part=found.append,
         )
-        runner.run(chain(i) for i in range(20))
+        runner.run(conversation(i) for i in range(20))
     assert found == [
         [("part", {"chain": c, "part": i})] if i < 3 else [("end", {"chain": c})]
         for c in range(20)
@@ -95,12 +107,12 @@ def test_parts_come_in_the_order_of_their_chains(tmp_path: Path) -> None:
 def test_equal_questions_are_asked_once_and_of_two_models_separately(tmp_path: Path) -> None:
     one, two = (Watched(writer=echo, max_in_flight=4) for _ in range(2))
 
-    def chain(i: int) -> Chain:
+    def conversation(i: int) -> Conversation:
         told = yield [ask("same"), ask("same", "other"), ask(f"own {i % 3}")]
-        return [("rows", {"told": [t.text for t in told if isinstance(t, Written)]})]
+        return [("rows", {"told": [t.text for t in told if isinstance(t, GeneratedText)]})]
 
-    workers = {"writer": Worker("f", one), "other": Worker("g", two)}
-    found, _ = run(tmp_path, [chain(i) for i in range(9)], workers)
+    workers = {"writer": ConversationModel("f", one), "other": ConversationModel("g", two)}
+    found, _ = run(tmp_path, [conversation(i) for i in range(9)], workers)
     assert [rows[0][1]["told"] for rows in found] == [
         ["<same>", "<same>", f"<own {i % 3}>"] for i in range(9)
     ]
@@ -111,15 +123,15 @@ def test_equal_questions_are_asked_once_and_of_two_models_separately(tmp_path: P
 def test_failures_and_models_that_do_not_run_are_answers_with_a_reason(tmp_path: Path) -> None:
     engine = Watched(writer=echo, fail_every=1)
 
-    def chain() -> Chain:
+    def conversation() -> Conversation:
         told = yield [ask("a"), ask("b", "absent")]
         return [("rows", {"reasons": [t.reason for t in told if isinstance(t, Failure)]})]
 
-    workers = {"writer": Worker("f", engine), "absent": Worker("g", None)}
-    found, counts = run(tmp_path, [chain()], workers)
+    workers = {"writer": ConversationModel("f", engine), "absent": ConversationModel("g", None)}
+    found, counts = run(tmp_path, [conversation()], workers)
     assert found == [[("rows", {"reasons": ["scripted failure", "absent gave no answer to it"]})]]
     assert counts.failed == 2
-    _, counts = run(tmp_path, [chain()], workers)
+    _, counts = run(tmp_path, [conversation()], workers)
     assert counts.asked == 1, "a failure is not kept: it is asked again"
 
 
@@ -127,24 +139,24 @@ def test_labels_are_read_and_kept_too(tmp_path: Path) -> None:
     engine = Watched(lambda text: (2.0, 0.9), max_in_flight=4)
     request = ChoiceRequest("", list(b"Which?"), ((65,), (66,)))
 
-    def chain() -> Chain:
-        (told,) = yield [Ask("judge", request)]
+    def conversation() -> Conversation:
+        (told,) = yield [Query("judge", request)]
         assert isinstance(told, ChoiceResult)
         return [("rows", {"log-odds": round(told.logprobs[0] - told.logprobs[1], 6)})]
 
     for asked in (1, 0):
-        found, counts = run(tmp_path, [chain()], {"judge": Worker("f", engine)})
+        found, counts = run(tmp_path, [conversation()], {"judge": ConversationModel("f", engine)})
         assert found == [[("rows", {"log-odds": 2.0})]]
         assert counts.asked == asked
 
 
 def test_an_error_of_a_chain_is_not_swallowed(tmp_path: Path) -> None:
-    def chain() -> Chain:
+    def conversation() -> Conversation:
         yield [ask("a")]
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        run(tmp_path, [chain()], {"writer": Worker("f", Watched(writer=echo))})
+        run(tmp_path, [conversation()], {"writer": ConversationModel("f", Watched(writer=echo))})
 
 
 def test_what_a_text_is_kept_under_depends_on_model_prompt_and_sampling() -> None:

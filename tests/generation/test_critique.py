@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from rlaif.cli.main import main
-from rlaif.demo import mending
+from rlaif.demo import fixing
 from rlaif.demo.oracle import TIERS, compare, prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.generation import runner as writing
 from rlaif.generation.critique import CritiqueSettings, prepare_critique
-from rlaif.generation.runner import WritingSummary, run_writing
+from rlaif.generation.runner import GenerationSummary, run_writing
 from rlaif.generation.verified import write_sft
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
@@ -66,7 +66,7 @@ def fewer(text: str) -> tuple[float, float]:
 
 def critique(
     folder: Path, rows: list[dict[str, Any]], out: str = "run", **settings: Any
-) -> tuple[WritingSummary, list[dict[str, Any]]]:
+) -> tuple[GenerationSummary, list[dict[str, Any]]]:
     (folder / "c.yaml").write_text(CONSTITUTION)
     data = write_rows(folder / "rows.jsonl", rows)
     settings = {"temperature": 0.0, **settings}
@@ -328,8 +328,8 @@ def test_what_the_demo_writer_is_to_learn_leaves_no_flaw() -> None:
         prompt = world.prompt()
         response = world.response(prompt)
         for principle in TIERS:
-            better = mending.revision(principle, prompt, response, world)
-            assert mending.critique(principle, prompt, better) == mending.NOTHING
+            better = fixing.revision(principle, prompt, response, world)
+            assert fixing.critique(principle, prompt, better) == fixing.NOTHING
             if better != response:
                 assert compare(principle, prompt, better, response) == 1
             for other in TIERS:
@@ -385,7 +385,7 @@ def botched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _violated(prompt: str, text: str) -> int:
     """How many principles a response goes against, by the oracle."""
-    return sum(bool(mending.flaws(p, prompt, text)) for p in TIERS)
+    return sum(bool(fixing.flaws(p, prompt, text)) for p in TIERS)
 
 
 def test_harm_does_not_grow_over_rounds_and_revisions_help(revised: Path) -> None:

@@ -19,10 +19,10 @@ from rlaif.errors import RlaifError
 from rlaif.generation import runner as writing
 from rlaif.generation.prompt_lists import read_conversation, read_list
 from rlaif.generation.prompts import RECIPES, SynthesisSettings, prepare_synthesis
-from rlaif.generation.runner import WritingSummary, run_writing
+from rlaif.generation.runner import GenerationSummary, run_writing
 from rlaif.records import Failure, GenerationRequest
 from rlaif.templates.writer import load_synth_template
-from rlaif.text.novelty import Contamination, Pool, common_subsequence, rouge_l
+from rlaif.text.novelty import Contamination, PromptPool, common_subsequence, rouge_l
 from tests.generation.helpers import SCRIPTED, Watched, read, use_writer, write_rows
 
 WORDS = [f"w{i}" for i in range(400)]
@@ -45,7 +45,7 @@ def synthesize(
     recipes: tuple[str, ...] = ("self-instruct",),
     folder_cache: str = "cache",
     **changes: Any,
-) -> tuple[WritingSummary, list[dict[str, Any]]]:
+) -> tuple[GenerationSummary, list[dict[str, Any]]]:
     seeds = folder / "seeds.jsonl"
     if not seeds.exists():
         write_rows(seeds, [{"id": f"s{i}", "prompt": f"seed prompt number {i}"} for i in range(12)])
@@ -164,7 +164,7 @@ def test_common_subsequence_is_that_of_the_textbook(one: list[str], two: list[st
             table[i + 1][j + 1] = table[i][j] + 1 if a == b else best
     assert common_subsequence(one, two) == table[-1][-1]
     texts = [" ".join(one), " ".join(two)]
-    pool = Pool(0.7)
+    pool = PromptPool(0.7)
     pool.add(texts[0])
     assert pool.admits(texts[1]) == (rouge_l(one, two) < 0.7), "the short cuts change nothing"
 
@@ -174,7 +174,7 @@ def test_a_pool_admits_what_comparing_with_every_prompt_would(
     texts: list[list[str]], data: st.DataObject
 ) -> None:
     threshold = data.draw(st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]))
-    pool, kept = Pool(threshold), []
+    pool, kept = PromptPool(threshold), []
     for text in texts:
         expected = all(rouge_l(text, other) < threshold for other in kept)
         assert pool.admits(" ".join(text)) == expected
@@ -198,7 +198,7 @@ def test_new_prompts_are_on_disk_before_the_end_and_a_stopped_run_goes_on(
             raise RuntimeError("power cut")
         return lister(text, request)
 
-    def attempt() -> WritingSummary:
+    def attempt() -> GenerationSummary:
         return synthesize(tmp_path, "parts", folder_cache="other", count=60, batch=4)[0]
 
     engines = use_writer(monkeypatch, dying)
@@ -226,7 +226,7 @@ def test_new_prompts_are_on_disk_before_the_end_and_a_stopped_run_goes_on(
 def test_failed_requests_do_not_end_a_run_as_if_there_was_nothing_to_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken model is an error with its reason; mended, the same command goes on."""
+    """A broken model is an error with its reason; fixed, the same command goes on."""
     broken = True
 
     def answer(self: Watched, request: Any) -> Any:
@@ -301,7 +301,7 @@ def test_lists_in_scripts_without_spaces_are_read() -> None:
 
 
 def test_scripts_without_spaces_are_compared_letter_by_letter() -> None:
-    pool = Pool(0.7)
+    pool = PromptPool(0.7)
     assert pool.admits("请告诉我如何清洗水壶")
     assert not pool.admits("请告诉我如何清洗水锅")
     assert Contamination(["请告诉我如何清洗一个旧的水壶"], 8).finds("你好，请告诉我如何清洗一个")

@@ -9,7 +9,7 @@ import pytest
 from rlaif.demo.oracle import read_response
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.generation.candidates import GenerateSettings, Sampling, Teacher
+from rlaif.generation.candidates import GenerateSettings, SamplingSettings, Teacher
 from rlaif.generation.targets import best
 from tests.generation.helpers import generate, read, teacher, use_writer, write_rows
 
@@ -78,7 +78,7 @@ def test_drawing_towards_a_principle_lowers_what_it_forbids(tmp_path: Path) -> N
     world = World(32, "test")
     texts = [world.prompt() for _ in range(80)]
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": text} for text in texts])
-    policy = Teacher(EngineSettings(model="demo-policy"), Sampling(n=8, max_tokens=120))
+    policy = Teacher(EngineSettings(model="demo-policy"), SamplingSettings(n=8, max_tokens=120))
 
     def padded(name: str) -> float:
         found = [

@@ -333,11 +333,11 @@ def test_generated_files_ask_the_server_in_its_dialects(tmp_path: Path) -> None:
     filled = filled.replace("{{ output }}", "o").replace("{{ rubric }}", "constitution")
     from rlaif.constitution.load import load_constitution
     from rlaif.serve.dialects import DIALECTS
-    from rlaif.serve.dialects.base import Single
+    from rlaif.serve.dialects.base import SingleResponse
 
     constitution = load_constitution("demo").constitution
     found = DIALECTS["llm-rubric"].read([{"role": "user", "content": filled}], constitution)
-    assert isinstance(found, Single)
+    assert isinstance(found, SingleResponse)
     assert (found.prompt[0]["content"], found.response[0]["content"]) == ("q", "o")
 
 

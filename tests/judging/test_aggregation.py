@@ -1,4 +1,4 @@
-"""Folding against hand arithmetic, and the symmetries that it must have."""
+"""Aggregation against hand arithmetic, and the symmetries that it must have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import FoldSettings, fold, score_check, score_principle
+from rlaif.judging.aggregation import AggregationSettings, aggregate, score_check, score_principle
 from rlaif.records import PrincipleScore, Verdict
 
 P = Principle(id="p", preference="Which response?")
@@ -53,7 +53,7 @@ def test_check_speaks_only_where_it_tells_apart(a: bool, b: bool, expected: floa
 
 def test_mean_pool_by_hand() -> None:
     # Signs 0.8 (weight 3) and -0.4 (weight 1): (2.4 - 0.4) / 4 = 0.5, p = 0.75.
-    found = fold([score(0.9, weight=3), score(0.3)], FoldSettings(pooling="mean"))
+    found = aggregate([score(0.9, weight=3), score(0.3)], AggregationSettings(pooling="mean"))
     assert (found.winner, found.status) == ("a", "decided")
     assert found.p_a == pytest.approx(0.75)
     assert found.margin == pytest.approx(0.5)
@@ -61,52 +61,57 @@ def test_mean_pool_by_hand() -> None:
 
 def test_clarity_pool_by_hand() -> None:
     # Signs 0.8 (weight 3) and -0.4 (weight 1): (3*0.64 - 0.16) / (3*0.8 + 0.4) = 1.76 / 2.8.
-    found = fold([score(0.9, weight=3), score(0.3)], FoldSettings())
+    found = aggregate([score(0.9, weight=3), score(0.3)], AggregationSettings())
     assert found.margin == pytest.approx(1.76 / 2.8)
     # Principles without an opinion do not dilute one that has one; in the mean they do.
     silent = [score(0.5, name=str(i)) for i in range(9)]
-    assert fold([score(0.9), *silent], FoldSettings()).margin == pytest.approx(0.8)
-    assert fold([score(0.9), *silent], FoldSettings(pooling="mean")).margin == pytest.approx(0.08)
+    assert aggregate([score(0.9), *silent], AggregationSettings()).margin == pytest.approx(0.8)
+    assert aggregate(
+        [score(0.9), *silent], AggregationSettings(pooling="mean")
+    ).margin == pytest.approx(0.08)
 
 
 def test_higher_tier_decides_alone_when_clear() -> None:
     low = score(0.01, tier=2, weight=100)
-    clear = fold([score(0.61, tier=1), low], FoldSettings())
+    clear = aggregate([score(0.61, tier=1), low], AggregationSettings())
     assert (clear.winner, clear.deciding_tier) == ("a", 1)
     assert clear.p_a == pytest.approx(0.61)
-    unclear = fold([score(0.59, tier=1), low], FoldSettings())
+    unclear = aggregate([score(0.59, tier=1), low], AggregationSettings())
     assert (unclear.winner, unclear.deciding_tier) == ("b", 2)
     assert unclear.p_a == pytest.approx(0.01)
 
 
 def test_no_clear_tier_pools_everything() -> None:
     # Signs 0.18 and 0.1, equal weights, mean pool: 0.14.
-    found = fold([score(0.59, tier=1), score(0.55, tier=2)], FoldSettings(pooling="mean"))
+    found = aggregate(
+        [score(0.59, tier=1), score(0.55, tier=2)], AggregationSettings(pooling="mean")
+    )
     assert found.deciding_tier is None
     assert found.margin == pytest.approx(0.14)
 
 
 def test_tie_and_abstention_have_no_winner_and_a_reason() -> None:
-    tie = fold([score(0.52)], FoldSettings())
+    tie = aggregate([score(0.52)], AggregationSettings())
     assert (tie.status, tie.winner) == ("tie", None)
     assert "0.040 is below 0.05" in tie.reason
-    exact = fold([score(0.5)], FoldSettings(tie_margin=0.0))
+    exact = aggregate([score(0.5)], AggregationSettings(tie_margin=0.0))
     assert (exact.status, exact.winner) == ("tie", None)
-    none = fold([], FoldSettings())
+    none = aggregate([], AggregationSettings())
     assert (none.status, none.reason) == ("abstained", "no principle applies")
-    broken = fold([score(0.9, invalid="too long")], FoldSettings())
+    broken = aggregate([score(0.9, invalid="too long")], AggregationSettings())
     assert (broken.status, broken.winner, broken.p_a) == ("abstained", None, 0.5)
     assert "too long" in broken.reason
 
 
 def test_coverage_counts_only_the_tiers_that_were_needed() -> None:
-    decided = fold(
-        [score(0.9, tier=1), score(0.9, tier=2, name="late", invalid="too long")], FoldSettings()
+    decided = aggregate(
+        [score(0.9, tier=1), score(0.9, tier=2, name="late", invalid="too long")],
+        AggregationSettings(),
     )
     assert decided.status == "decided"
     needed = [score(0.9, tier=1, weight=2), score(0.9, tier=1, name="late", invalid="too long")]
-    assert fold(needed, FoldSettings()).status == "abstained"  # 2 of 3 is below 0.75
-    assert fold(needed, FoldSettings(min_coverage=0.6)).status == "decided"
+    assert aggregate(needed, AggregationSettings()).status == "abstained"  # 2 of 3 is below 0.75
+    assert aggregate(needed, AggregationSettings(min_coverage=0.6)).status == "decided"
 
 
 scores = st.lists(
@@ -121,7 +126,7 @@ scores = st.lists(
     max_size=8,
 )
 knobs = st.builds(
-    FoldSettings,
+    AggregationSettings,
     pooling=st.sampled_from(["clarity", "mean"]),
     clear_margin=st.floats(0, 1),
     tie_margin=st.floats(0, 0.5),
@@ -130,22 +135,24 @@ knobs = st.builds(
 
 
 def test_the_smallest_opinions_tie_on_both_sides() -> None:
-    settings = FoldSettings(tie_margin=0, clear_margin=0)
+    settings = AggregationSettings(tie_margin=0, clear_margin=0)
     for exponent in range(40, 80):
         for step in (1.0, 1.25, 1.5, 1.75):
             logit = step * 2.0**-exponent
             one, two = (
-                fold([PrincipleScore("p", 1, 1.0, sign * logit)], settings) for sign in (1, -1)
+                aggregate([PrincipleScore("p", 1, 1.0, sign * logit)], settings) for sign in (1, -1)
             )
             assert one.status == two.status, logit
 
 
 @given(scores, knobs)
-def test_swapping_a_and_b_flips_everything_exactly(items: list, settings: FoldSettings) -> None:
+def test_swapping_a_and_b_flips_everything_exactly(
+    items: list, settings: AggregationSettings
+) -> None:
     swapped = [
         PrincipleScore(s.principle, s.tier, s.weight, -s.logit, invalid=s.invalid) for s in items
     ]
-    one, two = fold(items, settings), fold(swapped, settings)
+    one, two = aggregate(items, settings), aggregate(swapped, settings)
     assert one.status == two.status
     assert one.margin == two.margin
     assert one.p_a - 0.5 == pytest.approx(0.5 - two.p_a, abs=1e-16)
@@ -154,10 +161,12 @@ def test_swapping_a_and_b_flips_everything_exactly(items: list, settings: FoldSe
 
 
 @given(scores, knobs, st.randoms())
-def test_order_of_principles_does_not_matter(items: list, settings: FoldSettings, rng) -> None:
+def test_order_of_principles_does_not_matter(
+    items: list, settings: AggregationSettings, rng
+) -> None:
     shuffled = list(items)
     rng.shuffle(shuffled)
-    one, two = fold(items, settings), fold(shuffled, settings)
+    one, two = aggregate(items, settings), aggregate(shuffled, settings)
     assert (one.status, one.winner, one.p_a, one.margin) == (
         two.status,
         two.winner,
@@ -173,7 +182,7 @@ def test_order_of_principles_does_not_matter(items: list, settings: FoldSettings
 def test_planted_position_offset_leaves_the_preference_unchanged(
     pairs: list[tuple[float, float]], offset: float
 ) -> None:
-    def folded(shift: float):
+    def aggregated(shift: float):
         verdicts = [
             [
                 Verdict(f"p{i}", "ab", ab + shift, 1.0),
@@ -182,10 +191,10 @@ def test_planted_position_offset_leaves_the_preference_unchanged(
             for i, (ab, ba) in enumerate(pairs)
         ]
         made = [score_principle(P.model_copy(update={"id": v[0].principle}), v) for v in verdicts]
-        return made, fold(made, FoldSettings(tie_margin=0.0, clear_margin=0.0))
+        return made, aggregate(made, AggregationSettings(tie_margin=0.0, clear_margin=0.0))
 
-    plain, before = folded(0.0)
-    moved, after = folded(offset)
+    plain, before = aggregated(0.0)
+    moved, after = aggregated(offset)
     assert after.p_a == pytest.approx(before.p_a, abs=1e-9)
     for one, two in zip(plain, moved, strict=True):
         assert two.logit == pytest.approx(one.logit, abs=1e-9)
@@ -193,8 +202,8 @@ def test_planted_position_offset_leaves_the_preference_unchanged(
 
 
 @given(scores, knobs)
-def test_chosen_is_never_made_from_nothing(items: list, settings: FoldSettings) -> None:
-    found = fold(items, settings)
+def test_chosen_is_never_made_from_nothing(items: list, settings: AggregationSettings) -> None:
+    found = aggregate(items, settings)
     assert (found.winner is None) == (found.status != "decided")
     if found.winner:
         assert found.margin > 0

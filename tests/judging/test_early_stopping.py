@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import FoldSettings, fold
-from rlaif.judging.early_stopping import Judged, Stopping, choose, replay
+from rlaif.judging.aggregation import AggregationSettings, aggregate
+from rlaif.judging.early_stopping import JudgedPair, StoppingRule, choose, replay
 from rlaif.judging.questions import Question
 from rlaif.judging.scoring import score_pair
 from rlaif.records import Pair, PrincipleScore, Verdict
@@ -27,7 +27,7 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
     rng = random.Random(1)
     stops = 0
     for _ in range(3000):
-        settings = FoldSettings(
+        settings = AggregationSettings(
             pooling=pooling,
             clear_margin=rng.choice([0.0, 0.1, 0.2, 0.5]),  # type: ignore[arg-type]
             tie_margin=rng.choice([0.0, 0.05, 0.3]),
@@ -35,7 +35,7 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
         names = [
             principle(f"p{k}", rng.randint(1, 3), rng.choice([0.5, 1.0, 2.0])) for k in range(6)
         ]
-        stopping = Stopping("exact", settings)
+        stopping = StoppingRule("exact", settings)
         ranked = sorted(names, key=lambda p: (p.tier, -p.weight, p.id))
         known: list[PrincipleScore] = []
         for k, p in enumerate(ranked):
@@ -45,7 +45,7 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
             left = ranked[k + 1 :]
             if left and stopping.enough(known, left):
                 stops += 1
-                now = fold(known, settings)
+                now = aggregate(known, settings)
                 for trial in range(42):
                     more = [
                         PrincipleScore(
@@ -57,13 +57,13 @@ def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
                         )
                         for q in left
                     ]
-                    then = fold([*known, *more], settings)
+                    then = aggregate([*known, *more], settings)
                     assert (then.winner, then.status) == (now.winner, now.status)
                 break
     assert stops > 500
 
 
-def judged(rng: np.random.Generator, k: int, names: list[Principle]) -> Judged:
+def judged(rng: np.random.Generator, k: int, names: list[Principle]) -> JudgedPair:
     """A pair with verdicts of a judge with a planted offset of 0.8 nats."""
     verdicts, questions = [], []
     truth = rng.normal(0, 2.5)
@@ -74,7 +74,7 @@ def judged(rng: np.random.Generator, k: int, names: list[Principle]) -> Judged:
             sign = 1.0 if order == "ab" else -1.0
             logit = sign * opinion + 0.8 + rng.normal(0, 0.3)
             verdicts.append(Verdict(p.id, order, float(logit), 1.0))  # type: ignore[arg-type]
-    return Judged(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts)
+    return JudgedPair(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts)
 
 
 @pytest.mark.parametrize("kind", ["orders", "likely"])
@@ -85,18 +85,18 @@ def test_the_pilot_s_promise_is_kept(kind: str) -> None:
     names = [principle(f"p{i}", weight=2.0 if i == 0 else 1.0) for i in range(6)]
     rng = np.random.default_rng(0)
     population = [judged(rng, k, names) for k in range(3000)]
-    settings = FoldSettings()
-    folding = lambda scores: fold(scores, settings)  # noqa: E731
-    full = [folding(j.scores()) for j in population]
+    settings = AggregationSettings()
+    aggregator = lambda scores: aggregate(scores, settings)  # noqa: E731
+    full = [aggregator(j.scores()) for j in population]
     wrong_at: dict[float, tuple[float, float]] = {}
     missed, spared = 0, []
     pick = random.Random(3)
     for _ in range(40):
         pilot = pick.sample(population, 400)
-        found = choose(pilot, Stopping(kind, settings), folding, error=0.03, delta=0.05)  # type: ignore[arg-type]
-        key = found.stopping.boldness
+        found = choose(pilot, StoppingRule(kind, settings), aggregator, error=0.03, delta=0.05)  # type: ignore[arg-type]
+        key = found.stopping.aggressiveness
         if key not in wrong_at:
-            again = [replay(j, found.stopping, folding) for j in population]
+            again = [replay(j, found.stopping, aggregator) for j in population]
             changed = np.mean(
                 [
                     (r.preference.winner, r.preference.status) != (f.winner, f.status)
@@ -123,11 +123,13 @@ def test_the_promise_holds_on_sorted_files_too() -> None:
             Verdict("p", "ba", -truth + offset, 1.0),
         ]
         questions = [Question(names[0], "ab"), Question(names[0], "ba")]
-        pilot.append(Judged(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts))
-    folding = lambda scores: fold(scores, FoldSettings())  # noqa: E731
-    found = choose(pilot, Stopping("orders", FoldSettings()), folding, error=0.02, delta=0.05)
-    again = [replay(j, found.stopping, folding).preference.winner for j in pilot]
-    full = [folding(j.scores()).winner for j in pilot]
+        pilot.append(JudgedPair(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts))
+    aggregator = lambda scores: aggregate(scores, AggregationSettings())  # noqa: E731
+    found = choose(
+        pilot, StoppingRule("orders", AggregationSettings()), aggregator, error=0.02, delta=0.05
+    )
+    again = [replay(j, found.stopping, aggregator).preference.winner for j in pilot]
+    full = [aggregator(j.scores()).winner for j in pilot]
     assert np.mean([a != f for a, f in zip(again, full, strict=True)]) <= 0.03
 
 
@@ -137,9 +139,9 @@ def test_the_promise_holds_for_every_pair_of_a_row() -> None:
     """
     names = [principle("p")]
     questions = [Question(names[0], "ab"), Question(names[0], "ba")]
-    folding = lambda scores: fold(scores, FoldSettings())  # noqa: E731
+    aggregator = lambda scores: aggregate(scores, AggregationSettings())  # noqa: E731
 
-    def draw(rng: np.random.Generator, rows: int) -> list[Judged]:
+    def draw(rng: np.random.Generator, rows: int) -> list[JudgedPair]:
         found = []
         for row in range(rows):
             # Rows of one pair too: each pair has to count alike.
@@ -151,17 +153,17 @@ def test_the_promise_holds_for_every_pair_of_a_row() -> None:
                     Verdict("p", "ba", -truth + offset, 1.0),
                 ]
                 pair = Pair(f"{row}/{name}", [], [], [], row=row)
-                found.append(Judged(pair, names, questions, verdicts))
+                found.append(JudgedPair(pair, names, questions, verdicts))
         return found
 
     population = draw(np.random.default_rng(999), 1000)
-    full = [folding(j.scores()).winner for j in population]
+    full = [aggregator(j.scores()).winner for j in population]
     missed = 0
     for seed in range(40):
         pilot = draw(np.random.default_rng(seed), 200)
-        stopping = Stopping("orders", FoldSettings(), seed=seed)
-        found = choose(pilot, stopping, folding, error=0.02, delta=0.05)
-        again = [replay(j, found.stopping, folding).preference.winner for j in population]
+        stopping = StoppingRule("orders", AggregationSettings(), seed=seed)
+        found = choose(pilot, stopping, aggregator, error=0.02, delta=0.05)
+        again = [replay(j, found.stopping, aggregator).preference.winner for j in population]
         missed += np.mean([a != f for a, f in zip(again, full, strict=True)]) > 0.02
     assert missed / 40 <= 0.05 + 2 * (0.05 * 0.95 / 40) ** 0.5
 
@@ -169,14 +171,14 @@ def test_the_promise_holds_for_every_pair_of_a_row() -> None:
 def test_boldness_zero_changes_nothing() -> None:
     names = [principle(f"p{i}", tier=1 + i // 2) for i in range(6)]
     rng = np.random.default_rng(1)
-    folding = lambda scores: fold(scores, FoldSettings())  # noqa: E731
+    aggregator = lambda scores: aggregate(scores, AggregationSettings())  # noqa: E731
     asked = []
     for k in range(300):
         pair = judged(rng, k, names)
-        full = folding(pair.scores())
-        exact = replay(pair, Stopping("exact", FoldSettings()), folding)
+        full = aggregator(pair.scores())
+        exact = replay(pair, StoppingRule("exact", AggregationSettings()), aggregator)
         assert (exact.preference.winner, exact.preference.status) == (full.winner, full.status)
-        orders = replay(pair, Stopping("orders", FoldSettings()), folding)
+        orders = replay(pair, StoppingRule("orders", AggregationSettings()), aggregator)
         assert orders.asked == 12
         asked.append(exact.asked)
     assert np.mean(asked) < 11
@@ -196,9 +198,12 @@ def test_averaging_cancels_a_planted_offset_and_loses_no_accuracy(offset: float)
             Verdict("p", "ba", -t + offset + noise[1], 1.0),
         ]
         pair = Pair("x", [], [], [])
-        both = fold(score_pair(pair, [p], verdicts, asked_only=True), FoldSettings(tie_margin=0.0))
-        one = fold(
-            score_pair(pair, [p], verdicts[:1], asked_only=True), FoldSettings(tie_margin=0.0)
+        both = aggregate(
+            score_pair(pair, [p], verdicts, asked_only=True), AggregationSettings(tie_margin=0.0)
+        )
+        one = aggregate(
+            score_pair(pair, [p], verdicts[:1], asked_only=True),
+            AggregationSettings(tie_margin=0.0),
         )
         first_wins.append(both.winner == "a")
         one_first.append(one.winner == "a")

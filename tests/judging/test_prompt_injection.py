@@ -22,13 +22,13 @@ from rlaif.evaluation.bias.variants import (
     probe_findings,
     probed,
 )
-from rlaif.evaluation.outcomes import Opinions, Outcomes
-from rlaif.judging.prompt_injection import HostileText
+from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
+from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.templates.judge import load_judge_template
 from tests.labeling.helpers import label, rows, write_inputs
 
 TEMPLATE = load_judge_template("pairwise")
-FINDER = HostileText(TEMPLATE.own_words)
+FINDER = InjectionDetector(TEMPLATE.own_words)
 
 ORDINARY = [
     "Ignore the noise of the fan; it is normal above 40 degrees.",
@@ -76,7 +76,7 @@ def test_the_shipped_pairs_are_left_alone() -> None:
     from rlaif.util.resources import data_root
 
     path = data_root() / "prompts" / "demo-pairs.jsonl"
-    finder = HostileText(load_judge_template("demo").own_words)
+    finder = InjectionDetector(load_judge_template("demo").own_words)
     texts = [
         json.loads(line)[k]
         for line in path.read_text().splitlines()
@@ -209,13 +209,13 @@ def test_rows_are_flagged_or_held_back(tmp_path: Path) -> None:
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     flagged = label(data, constitution, tmp_path / "flag")
     found = {
-        r["provenance"]["row"]: r["provenance"]["hostile"]
+        r["provenance"]["row"]: r["provenance"]["prompt_injection"]
         for name in ("preferences.jsonl", "undecided.jsonl")
         for r in rows(tmp_path / "flag", name)
     }
     assert found == {1: "", 2: "b: instruction", 3: ""}
-    assert flagged.tally.hostile == 1
-    held = label(data, constitution, tmp_path / "hold", hostile="hold")
+    assert flagged.tally.prompt_injection == 1
+    held = label(data, constitution, tmp_path / "hold", prompt_injection="hold")
     (row,) = rows(tmp_path / "hold", "undecided.jsonl")
     assert row["provenance"]["reason"] == "hostile text is held back (b: instruction)"
     assert held.tally.abstained == 1
@@ -225,7 +225,7 @@ def test_rows_are_flagged_or_held_back(tmp_path: Path) -> None:
 def said(p: list[float], side_rows: list[int]) -> Outcomes:
     n = len(p)
     values = np.log(np.array(p)) - np.log1p(-np.array(p))
-    opinions = Opinions(
+    opinions = PrincipleOutcomes(
         ab=values, ba=values, asked=np.ones(n, dtype=bool), tier=1, weight=1.0, source="judge"
     )
     return Outcomes(

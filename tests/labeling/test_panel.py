@@ -1,4 +1,4 @@
-"""Panels and cascades, against folding the members' own runs by hand."""
+"""Panels and cascades, against aggregation the members' own runs by hand."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ from rlaif.evaluation.panels import (
     panel_outcomes,
     panel_report,
 )
-from rlaif.judging.panel import Opinion, fold_panel
-from rlaif.labeling.panel import Member, Panel, run_panel
+from rlaif.judging.panel import JudgeVote, aggregate_panel
+from rlaif.labeling.panel import Panel, PanelMember, run_panel
 from rlaif.records import Preference
 from rlaif.reporting.page import write_report
 from tests.labeling.helpers import contents, label, rows, settings, write_inputs
 
 
-def opinion(p: float, status: str = "decided", weight: float = 1.0) -> Opinion:
+def opinion(p: float, status: str = "decided", weight: float = 1.0) -> JudgeVote:
     winner = ("a" if p > 0.5 else "b") if status == "decided" else None
-    return Opinion(judge="j", p_a=p, winner=winner, status=status, weight=weight)  # type: ignore[arg-type]
+    return JudgeVote(judge="j", p_a=p, winner=winner, status=status, weight=weight)  # type: ignore[arg-type]
 
 
 def test_folds_by_hand() -> None:
-    def fold(*opinions: Opinion, mode: str) -> Preference:
-        return fold_panel(opinions, mode, tie_margin=0.05)  # type: ignore[arg-type]
+    def aggregate(*opinions: JudgeVote, mode: str) -> Preference:
+        return aggregate_panel(opinions, mode, tie_margin=0.05)  # type: ignore[arg-type]
 
     three = (opinion(0.9), opinion(0.4), opinion(0.45))
-    assert fold(*three, mode="mean").p_a == pytest.approx(1.75 / 3)
-    assert fold(*three, mode="mean").winner == "a"
-    assert fold(*three, mode="majority").winner == "b"
-    assert fold(*three, mode="majority").p_a == pytest.approx(1 / 3)
+    assert aggregate(*three, mode="mean").p_a == pytest.approx(1.75 / 3)
+    assert aggregate(*three, mode="mean").winner == "a"
+    assert aggregate(*three, mode="majority").winner == "b"
+    assert aggregate(*three, mode="majority").p_a == pytest.approx(1 / 3)
     heavy = (opinion(0.9, weight=1), opinion(0.2, weight=3))
-    assert fold(*heavy, mode="weighted").p_a == pytest.approx((0.9 + 0.6) / 4)
-    assert fold(opinion(0.9), opinion(0.5, "abstained"), mode="mean").p_a == 0.9
-    gone = fold(opinion(0.9), opinion(0.5, "abstained"), opinion(0.5, "abstained"), mode="mean")
+    assert aggregate(*heavy, mode="weighted").p_a == pytest.approx((0.9 + 0.6) / 4)
+    assert aggregate(opinion(0.9), opinion(0.5, "abstained"), mode="mean").p_a == 0.9
+    gone = aggregate(
+        opinion(0.9), opinion(0.5, "abstained"), opinion(0.5, "abstained"), mode="mean"
+    )
     assert (gone.status, gone.reason) == ("abstained", "2 of 3 judges abstained")
-    assert fold(opinion(0.7), opinion(0.3), mode="mean").status == "tie"
-    assert fold(opinion(0.6), opinion(0.1), mode="cascade").winner == "b"
+    assert aggregate(opinion(0.7), opinion(0.3), mode="mean").status == "tie"
+    assert aggregate(opinion(0.6), opinion(0.1), mode="cascade").winner == "b"
 
 
 @pytest.mark.parametrize(("n", "r"), [(3, 0.0), (9, 0.55), (5, 1.0), (1, 0.3)])
@@ -104,14 +106,14 @@ def test_a_panel_is_better_where_errors_differ_and_not_where_they_are_shared() -
     assert error_correlation(right) == pytest.approx(0.0)
 
 
-def judges(folder: Path) -> list[Member]:
+def judges(folder: Path) -> list[PanelMember]:
     """Two judges of the scripted engine that read different layouts."""
     other = folder / "other.txt"
     other.write_text(
         "---\nlabels: [A, B]\n---\nTalk: {{ conversation }}\nA: {{ first }}\nB: {{ second }}\n"
         "Say which. {{ principle }}\nAnswer A or B."
     )
-    return [Member(settings()), Member(settings(template=str(other)), weight=3.0)]
+    return [PanelMember(settings()), PanelMember(settings(template=str(other)), weight=3.0)]
 
 
 def by_pair(run: Path) -> dict[tuple[int, str], tuple[float, str, float]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.errors import RlaifError
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from tests.labeling.helpers import contents, label, rows
 
 TIERS = """\
@@ -116,8 +116,8 @@ def test_adaptive_orders_say_what_they_saved_and_risked(tmp_path: Path) -> None:
 def test_failing_questions_stop_nothing_and_invent_nothing(tmp_path: Path) -> None:
     data, constitution = inputs(tmp_path)
     for pooling in ("clarity", "mean"):
-        fold = FoldSettings(pooling=pooling)  # type: ignore[arg-type]
-        broken = {"options": {"fail_every": 9}, "fold": fold}
+        aggregation = AggregationSettings(pooling=pooling)  # type: ignore[arg-type]
+        broken = {"options": {"fail_every": 9}, "aggregation": aggregation}
         label(data, constitution, tmp_path / f"whole-{pooling}", **broken)
         label(data, constitution, tmp_path / f"less-{pooling}", stop="exact", **broken)
         assert decisions(tmp_path / f"less-{pooling}") == decisions(tmp_path / f"whole-{pooling}")

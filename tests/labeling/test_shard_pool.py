@@ -27,9 +27,9 @@ from rlaif.engines.workers import MAX_RESTARTS, MakeWorker, WorkerDied
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.labeling import shard_pool as sharding
 from rlaif.labeling.job import LabelSummary, prepare, run_label
-from rlaif.labeling.labeler import Progress
+from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.shard_pool import SHARDS_AHEAD, SHARDS_WAITING
-from rlaif.labeling.shard_worker import Report, Shard
+from rlaif.labeling.shard_worker import Shard, ShardReport
 from rlaif.runs.tally import dump_tally
 from rlaif.store.verdict_cache import VerdictCache
 from tests.labeling.helpers import contents, label, settings, write_inputs
@@ -78,7 +78,7 @@ class InProcess:
             return []
         return [self.call(self._random.choice(list(self.calls)))]
 
-    def call(self, number: int) -> tuple[int, Report | WorkerDied]:
+    def call(self, number: int) -> tuple[int, ShardReport | WorkerDied]:
         shards, worker = self.calls.pop(number), self._workers[number]
         self.count += 1
         death = self._dies(number, self.count)
@@ -86,7 +86,7 @@ class InProcess:
             worker.close()
             return number, WorkerDied("told to")
         try:
-            report: Report = worker.work(shards)
+            report: ShardReport = worker.work(shards)
         except RlaifError as error:
             worker.close()
             return number, WorkerDied(str(error), error)
@@ -142,16 +142,16 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcess]:
 
 
 @pytest.fixture
-def crews(monkeypatch: pytest.MonkeyPatch) -> list[sharding.Crew]:
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[sharding.ShardPool]:
     """The crews that were made, to see behind them."""
-    found: list[sharding.Crew] = []
-    made = sharding.Crew.__init__
+    found: list[sharding.ShardPool] = []
+    made = sharding.ShardPool.__init__
 
-    def remember(self: sharding.Crew, *arguments: Any) -> None:
+    def remember(self: sharding.ShardPool, *arguments: Any) -> None:
         found.append(self)
         made(self, *arguments)
 
-    monkeypatch.setattr(sharding.Crew, "__init__", remember)
+    monkeypatch.setattr(sharding.ShardPool, "__init__", remember)
     return found
 
 
@@ -244,7 +244,7 @@ def test_a_stopped_run_goes_on_in_shards_or_without(
     write_inputs(tmp_path, ROWS)
     run(tmp_path, "alone", None, copies=1)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: LabelProgress) -> None:
         if progress.rows > 40:
             raise Stopped
 
@@ -354,7 +354,7 @@ def test_what_is_paid_for_is_known_before_a_shard_is_done(
 ) -> None:
     write_inputs(tmp_path, ROWS)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: LabelProgress) -> None:
         if progress.verdicts:
             raise Stopped
 
@@ -444,7 +444,7 @@ def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: P
 
 
 def test_labelers_in_processes_of_which_one_is_killed(
-    tmp_path: Path, crews: list[sharding.Crew]
+    tmp_path: Path, pools: list[sharding.ShardPool]
 ) -> None:
     """Two processes with the scripted engine at work; one is killed while it has shards."""
     write_inputs(tmp_path, ROWS)
@@ -452,21 +452,23 @@ def test_labelers_in_processes_of_which_one_is_killed(
     run(tmp_path, "alone", None, copies=1, options=options)
     victims: list[tuple[int, int]] = []
 
-    def kill(progress: Progress) -> None:
-        processes = crews[0]._backend._processes  # type: ignore[attr-defined]
+    def kill(progress: LabelProgress) -> None:
+        processes = pools[0]._backend._processes  # type: ignore[attr-defined]
         if progress.rows and not victims:
-            busy = next(n for n, desk in crews[0]._desks.items() if desk.shards)
+            busy = next(n for n, desk in pools[0]._desks.items() if desk.shards)
             victims.append((busy, processes[busy].pid))
             os.kill(processes[busy].pid, signal.SIGKILL)
 
     summary = run(tmp_path, "shards", 4, copies=2, options=options, on_progress=kill)
     ((number, killed),) = victims
-    assert crews[0]._backend._processes[number].pid != killed  # type: ignore[attr-defined]
+    assert pools[0]._backend._processes[number].pid != killed  # type: ignore[attr-defined]
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     assert summary.manifest["tokens"]["computed"] > 0
 
 
-def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path, crews: list[sharding.Crew]) -> None:
+def test_labelers_on_ray_of_which_one_is_killed(
+    tmp_path: Path, pools: list[sharding.ShardPool]
+) -> None:
     """A local cluster; actors plan, judge and fold, and the cache stays with who asks."""
     import ray
 
@@ -481,18 +483,18 @@ def test_labelers_on_ray_of_which_one_is_killed(tmp_path: Path, crews: list[shar
     )
     killed: list[tuple[int, Any]] = []
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: LabelProgress) -> None:
         if progress.rows and not killed:
-            number = next(n for n, desk in crews[0]._desks.items() if desk.shards)
-            killed.append((number, crews[0]._backend._actors[number]))  # type: ignore[attr-defined]
+            number = next(n for n, desk in pools[0]._desks.items() if desk.shards)
+            killed.append((number, pools[0]._backend._actors[number]))  # type: ignore[attr-defined]
             ray.kill(killed[0][1])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding.Crew, "close", lambda self: None)
+        patch.setattr(sharding.ShardPool, "close", lambda self: None)
         run(tmp_path, "shards", 3, judge=judge, on_progress=kill)
     ((number, actor),) = killed
-    assert crews[0]._backend._actors[number] is not actor  # type: ignore[attr-defined]
-    crews[0].close()
+    assert pools[0]._backend._actors[number] is not actor  # type: ignore[attr-defined]
+    pools[0].close()
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     with sqlite3.connect(tmp_path / "alone.sqlite") as one:
         expected = one.execute("SELECT count(*) FROM answers").fetchone()

@@ -20,17 +20,17 @@ from rlaif.cli.main import cli, main
 from rlaif.data.licensing import load_licenses
 from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError
-from rlaif.mixing.allocation import Infeasible, Supply, allocate, most_rows
+from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows
 from rlaif.mixing.mix import MixReport, mix
-from rlaif.mixing.settings import MixPlan, MixSettings, Part, Quota
+from rlaif.mixing.settings import MixPart, MixPlan, MixSettings, Quota
 from rlaif.runs.judges import judges_of
 from rlaif.text.duplicates import resemblance, shingles
-from rlaif.text.near_duplicates import Fields, near_duplicates
+from rlaif.text.near_duplicates import TextFields, near_duplicates
 from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.gates import preference_uses
 from rlaif.training.supervised import SupervisedAccount, read_supervised
 from tests.generation.helpers import write_rows
-from tests.review.helpers import desk_of, labeled
+from tests.review.helpers import labeled, store_of
 
 WORDS = [f"word{i}" for i in range(3000)]
 HUMAN = {"kind": "human", "depth": 0}
@@ -53,7 +53,7 @@ def pairs(path: Path, count: int, seed: int, **more: Any) -> str:
 
 def mixed(
     out: Path,
-    parts: list[Part],
+    parts: list[MixPart],
     *,
     quotas: list[Quota] | None = None,
     evaluations: list[str] | None = None,
@@ -72,7 +72,10 @@ def mixed(
 def test_shares_are_kept_and_the_result_is_a_datasets_directory(tmp_path: Path) -> None:
     one = pairs(tmp_path / "one.jsonl", 90, 1)
     two = pairs(tmp_path / "two.jsonl", 40, 2)
-    parts = [Part(data=one, share=3), Part(data=two, share=1, human=True, license="cc-by-4.0")]
+    parts = [
+        MixPart(data=one, share=3),
+        MixPart(data=two, share=1, human=True, license="cc-by-4.0"),
+    ]
     report, rows = mixed(tmp_path / "m", parts)
     assert (report.kind, report.rows, len(rows)) == ("preferences", 120, 120)
     sources = Counter(row["provenance"]["source"] for row in rows)
@@ -110,7 +113,7 @@ def test_the_card_says_what_the_rows_say(tmp_path: Path) -> None:
         for i in range(40)
     ]
     data = write_rows(tmp_path / "a.jsonl", rows)
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1)])
     assert report.kind == "sft"
     assert report.origins == {"google/gemma-2-9b-it": 30, "human": 10}
     assert report.depths == {"0": 10, "2": 30}
@@ -130,7 +133,7 @@ def test_the_card_says_what_the_rows_say(tmp_path: Path) -> None:
 def test_too_little_of_people_is_weighted_up_and_then_refused(tmp_path: Path) -> None:
     ai = pairs(tmp_path / "ai.jsonl", 96, 1)
     human = pairs(tmp_path / "h.jsonl", 4, 2)
-    parts = [Part(data=ai, share=96), Part(data=human, share=4, human=True)]
+    parts = [MixPart(data=ai, share=96), MixPart(data=human, share=4, human=True)]
     report, rows = mixed(tmp_path / "m", parts)
     # By hand: w * 4 / (w * 4 + 96) = 0.1  =>  w = 96 / 36.
     assert report.human_factor == pytest.approx(96 / 36)
@@ -141,8 +144,8 @@ def test_too_little_of_people_is_weighted_up_and_then_refused(tmp_path: Path) ->
     with pytest.raises(RlaifError, match=r"4 of 100 rows \(4\.0% by weight; 14\.3% with each coun"):
         mixed(tmp_path / "n", parts, min_human=0.2)
     with pytest.raises(RlaifError, match=r"0 of 96 rows.*96 rows do not say where they are from"):
-        mixed(tmp_path / "o", [Part(data=ai, share=1)])
-    assert mixed(tmp_path / "p", [Part(data=ai, share=1)], min_human=0)[0].human_share == 0
+        mixed(tmp_path / "o", [MixPart(data=ai, share=1)])
+    assert mixed(tmp_path / "p", [MixPart(data=ai, share=1)], min_human=0)[0].human_share == 0
 
 
 def test_duplicates_across_sets_keep_what_people_said(tmp_path: Path) -> None:
@@ -158,8 +161,8 @@ def test_duplicates_across_sets_keep_what_people_said(tmp_path: Path) -> None:
         elif i < 10:  # another answer to the same prompt is no duplicate
             people.append({"prompt": prompt, "chosen": text(rng, 40), "rejected": rejected})
     parts = [
-        Part(data=write_rows(tmp_path / "ai.jsonl", ai), share=12),
-        Part(data=write_rows(tmp_path / "h.jsonl", people), share=10, human=True),
+        MixPart(data=write_rows(tmp_path / "ai.jsonl", ai), share=12),
+        MixPart(data=write_rows(tmp_path / "h.jsonl", people), share=10, human=True),
     ]
     report, rows = mixed(tmp_path / "m", parts)
     assert [p["duplicates"] for p in report.parts] == [8, 0]
@@ -171,21 +174,21 @@ def test_duplicates_across_sets_keep_what_people_said(tmp_path: Path) -> None:
 
 def test_near_duplicates_are_those_that_a_full_comparison_finds() -> None:
     rng = random.Random(4)
-    rows: list[Fields] = []
+    rows: list[TextFields] = []
     for _ in range(120):
         prompt, answer = text(rng, rng.randint(1, 20)), text(rng, rng.randint(1, 30))
-        rows.append(Fields(prompt, answer))
+        rows.append(TextFields(prompt, answer))
         for _ in range(rng.randint(0, 2)):
             words = answer.split()
             for _ in range(rng.randint(0, 3)):
                 words[rng.randrange(len(words))] = rng.choice(WORDS)
-            rows.append(Fields(prompt if rng.random() < 0.7 else text(rng, 8), " ".join(words)))
+            rows.append(TextFields(prompt if rng.random() < 0.7 else text(rng, 8), " ".join(words)))
     rng.shuffle(rows)
 
     def near(one: str, two: str, t: float) -> bool:
         return resemblance(shingles(one), shingles(two)) >= t
 
-    def short(row: Fields) -> bool:
+    def short(row: TextFields) -> bool:
         return len(shingles(row.answer)) < 10
 
     for t in (0.3, 0.6, 0.9):
@@ -223,18 +226,20 @@ def test_quotas_hold_a_slice_whatever_its_share_was(tmp_path: Path) -> None:
     ]
     data = write_rows(tmp_path / "a.jsonl", rows)
     quotas = [Quota(slice="tag:welsh", share=0.05), Quota(slice="topic:law", share=0.5)]
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], quotas=quotas, total=400)
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1)], quotas=quotas, total=400)
     welsh = [row for row in found if "welsh" in row["provenance"]["tags"]]
     assert len(welsh) == 20
     assert report.slices[0] | {"rows": 20, "share": 0.05, "before": 0.03} == report.slices[0]
     assert report.slices[1]["rows"] == 200
     # All there is, without --total: 30 Welsh rows are 5% of 600.
-    assert mixed(tmp_path / "n", [Part(data=data, share=1)], quotas=quotas)[0].rows == 600
+    assert mixed(tmp_path / "n", [MixPart(data=data, share=1)], quotas=quotas)[0].rows == 600
     with pytest.raises(RlaifError, match=r"slice tag:welsh' has 30 rows .*, and 900.*need 45.*600"):
-        mixed(tmp_path / "o", [Part(data=data, share=1)], quotas=quotas, total=900)
+        mixed(tmp_path / "o", [MixPart(data=data, share=1)], quotas=quotas, total=900)
     with pytest.raises(RlaifError, match="no row is in the slice 'tag:manx'"):
         mixed(
-            tmp_path / "p", [Part(data=data, share=1)], quotas=[Quota(slice="tag:manx", share=0.1)]
+            tmp_path / "p",
+            [MixPart(data=data, share=1)],
+            quotas=[Quota(slice="tag:manx", share=0.1)],
         )
 
 
@@ -243,7 +248,7 @@ def test_allocations_fulfil_what_they_must() -> None:
     rng = np.random.default_rng(3)
     for _ in range(30):
         parts, strata = int(rng.integers(1, 4)), int(rng.integers(2, 5))
-        supply = Supply(rng.integers(0, 40, (parts, strata)), rng.random((2, strata)) < 0.5)
+        supply = RowSupply(rng.integers(0, 40, (parts, strata)), rng.random((2, strata)) < 0.5)
         shares = (w := rng.random(parts) + 0.1) / w.sum()
         quotas = [float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.05, 0.5))]
         most = most_rows(supply, list(shares), quotas)
@@ -251,7 +256,7 @@ def test_allocations_fulfil_what_they_must() -> None:
         for total in range(1, int(supply.rows.sum()) + 1):
             try:
                 taken = allocate(supply, list(shares), quotas, total)
-            except Infeasible:
+            except InfeasibleShares:
                 continue
             reached = total
             assert taken.sum() == total
@@ -273,7 +278,7 @@ def test_evaluation_data_is_kept_out(tmp_path: Path) -> None:
     rows[9]["completion"] = "it says " + " ".join(secret.split()[10:20])  # ten words: too short
     data = write_rows(tmp_path / "a.jsonl", rows)
     test = write_rows(tmp_path / "t.jsonl", [{"question": secret}])
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], evaluations=[test])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1)], evaluations=[test])
     assert report.parts[0]["contaminated"] == 2
     assert len(found) == 18
     assert not any(" ".join(secret.split()[10:23]) in str(row) for row in found)
@@ -289,7 +294,7 @@ def test_kinds_meet_in_what_they_share(tmp_path: Path) -> None:
             for _ in range(10)
         ],
     )
-    parts = [Part(data=one, share=1), Part(data=two, share=1)]
+    parts = [MixPart(data=one, share=1), MixPart(data=two, share=1)]
     report, rows = mixed(tmp_path / "m", parts)
     assert (report.kind, set(rows.column_names)) == (
         "sft",
@@ -348,7 +353,7 @@ def test_short_evaluation_prompts_are_found_as_a_whole(tmp_path: Path) -> None:
     ]
     data = write_rows(tmp_path / "a.jsonl", [{**row, "origin": HUMAN} for row in rows])
     test = write_rows(tmp_path / "t.jsonl", [{"question": "What is the capital of France?"}])
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], evaluations=[test])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1)], evaluations=[test])
     assert (report.parts[0]["contaminated"], len(found)) == (2, 1)
 
 
@@ -358,16 +363,18 @@ def test_a_long_template_with_short_answers_is_no_duplication(tmp_path: Path) ->
         {"prompt": f"{template} review: {said}", "completion": "positive", "origin": HUMAN}
         for said in ("I love it", "Great kettle", "Works well", "So good", "I love it")
     ]
-    report, _ = mixed(tmp_path / "m", [Part(data=write_rows(tmp_path / "a.jsonl", rows), share=1)])
+    report, _ = mixed(
+        tmp_path / "m", [MixPart(data=write_rows(tmp_path / "a.jsonl", rows), share=1)]
+    )
     assert (report.rows, report.parts[0]["duplicates"]) == (4, 1)
 
 
 def test_weights_do_not_pile_up_from_mix_to_mix(tmp_path: Path) -> None:
     ai = pairs(tmp_path / "ai.jsonl", 90, 1)
     human = pairs(tmp_path / "h.jsonl", 5, 2)
-    parts = [Part(data=ai, share=90), Part(data=human, share=5, human=True)]
+    parts = [MixPart(data=ai, share=90), MixPart(data=human, share=5, human=True)]
     mixed(tmp_path / "m", parts)
-    again = [Part(data=str(tmp_path / "m"), share=1)]
+    again = [MixPart(data=str(tmp_path / "m"), share=1)]
     _, rows = mixed(tmp_path / "n", again, min_human=0.15)
     assert max(row["weight"] for row in rows) <= 4
     with pytest.raises(RlaifError, match=r"18\.2% with each counted 4 times"):
@@ -380,7 +387,7 @@ def test_what_people_disliked_is_nothing_to_learn(tmp_path: Path) -> None:
         for i in range(6)
     ]
     data = write_rows(tmp_path / "kto.jsonl", rows)
-    report, _ = mixed(tmp_path / "m", [Part(data=data, share=1, human=True)])
+    report, _ = mixed(tmp_path / "m", [MixPart(data=data, share=1, human=True)])
     assert (report.rows, report.parts[0]["unreadable"]) == (3, 3)
     account = SupervisedAccount()
     assert len(read_supervised(data, account)) == 3
@@ -391,12 +398,14 @@ def test_a_slice_that_holds_every_row_can_hold_no_less(tmp_path: Path) -> None:
     data = pairs(tmp_path / "a.jsonl", 10, 1, tags=["all"], origin=HUMAN)
     with pytest.raises(RlaifError, match="no mix has these shares and quotas"):
         mixed(
-            tmp_path / "m", [Part(data=data, share=1)], quotas=[Quota(slice="tag:all", share=0.5)]
+            tmp_path / "m",
+            [MixPart(data=data, share=1)],
+            quotas=[Quota(slice="tag:all", share=0.5)],
         )
 
 
 def test_a_mix_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
-    part = Part(data=pairs(tmp_path / "one.jsonl", 40, 1), share=1, human=True)
+    part = MixPart(data=pairs(tmp_path / "one.jsonl", 40, 1), share=1, human=True)
     out = tmp_path / "m"
     before, _ = mixed(out, [part])
     bytes_before = (out / DATA_FILE).read_bytes()
@@ -438,12 +447,12 @@ def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
     manifest = {"config": config, "counts": {}, "seconds": 1, "judges": judges}
     (run / "manifest.json").write_text(json.dumps(manifest))
     plain = pairs(tmp_path / "one.jsonl", 20, 1)
-    parts = [Part(data=str(run), share=1), Part(data=plain, share=1, human=True)]
+    parts = [MixPart(data=str(run), share=1), MixPart(data=plain, share=1, human=True)]
     report, _ = mixed(tmp_path / "m", parts)
     (found,) = report.findings
     assert (found.use.model, found.use.license, found.use.count) == ("me/A", "llama2", 20)
     # And of a mix of the mix, and before a training.
-    again, _ = mixed(tmp_path / "n", [Part(data=str(tmp_path / "m"), share=1)])
+    again, _ = mixed(tmp_path / "n", [MixPart(data=str(tmp_path / "m"), share=1)])
     assert [f.use.model for f in again.findings] == ["me/A"]
     found_rows = read_preferences(find_labels(tmp_path / "n"))
     used = preference_uses(found_rows, judges_of(str(tmp_path / "n")))
@@ -454,7 +463,7 @@ def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
 
 
 def test_another_license_file_is_another_mix(tmp_path: Path) -> None:
-    parts = [Part(data=pairs(tmp_path / "one.jsonl", 20, 1), share=1, human=True)]
+    parts = [MixPart(data=pairs(tmp_path / "one.jsonl", 20, 1), share=1, human=True)]
     plan = MixPlan(parts=parts, quotas=[], evaluations=[], settings=MixSettings())
     mix(plan, tmp_path / "m", load_licenses())
     book = tmp_path / "mine.yaml"
@@ -467,7 +476,7 @@ def test_weights_in_a_table_count(tmp_path: Path) -> None:
     table = tmp_path / "people.csv"
     lines = [f"q {i},yes {i},no {i},{3 if i < 5 else ''}" for i in range(10)]
     table.write_text("prompt,chosen,rejected,weight\n" + "\n".join(lines) + "\n")
-    _, rows = mixed(tmp_path / "m", [Part(data=str(table), share=1, human=True)])
+    _, rows = mixed(tmp_path / "m", [MixPart(data=str(table), share=1, human=True)])
     assert Counter(row["weight"] for row in rows) == {3.0: 5, 1.0: 5}
 
 
@@ -476,7 +485,7 @@ def test_another_mix_of_the_same_name_is_not_taken_from_the_cache_of_datasets(
 ) -> None:
     found = []
     for i, count in enumerate((12, 30)):
-        part = Part(data=pairs(tmp_path / f"{i}.jsonl", count, i), share=1, human=True)
+        part = MixPart(data=pairs(tmp_path / f"{i}.jsonl", count, i), share=1, human=True)
         (tmp_path / str(i)).mkdir()
         mixed(tmp_path / str(i) / "data", [part])
         loaded = datasets.load_dataset(
@@ -503,13 +512,13 @@ def test_evaluations_are_read_where_they_are_tested_and_with_their_answers(tmp_p
         ((f"{tmp_path}/both", 2), (f"{tmp_path}/both:test", 2), (f"{tmp_path}/both:train", 1))
     ):
         report, mixed_rows = mixed(
-            tmp_path / f"m{number}", [Part(data=data, share=1, human=True)], evaluations=[name]
+            tmp_path / f"m{number}", [MixPart(data=data, share=1, human=True)], evaluations=[name]
         )
         assert report.parts[0]["contaminated"] == out
         kept = {row["completion"][0]["content"] for row in mixed_rows}
         assert "no" in kept, "an answer of a word says nothing"
     with pytest.raises(RlaifError, match="no split 'dev'"):
-        mixed(tmp_path / "x", [Part(data=data, share=1)], evaluations=[f"{tmp_path}/both:dev"])
+        mixed(tmp_path / "x", [MixPart(data=data, share=1)], evaluations=[f"{tmp_path}/both:dev"])
 
 
 @pytest.mark.parametrize("label", [False, "False", 0, "bad"])
@@ -517,7 +526,7 @@ def test_what_somebody_labeled_as_bad_is_nothing_to_learn(tmp_path: Path, label:
     rows = [{"prompt": f"q {i}", "completion": f"a {i}", "label": True} for i in range(12)]
     rows.append({"prompt": "q", "completion": "starve, you idiot", "label": label})
     data = write_rows(tmp_path / "kto.jsonl", rows)
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1, human=True)])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1, human=True)])
     assert len(found) == 12
     assert "labeled as bad" in report.parts[0]["first unreadable"][0]
     account = SupervisedAccount()
@@ -531,7 +540,7 @@ def test_chats_that_end_with_the_answer_are_completions(tmp_path: Path) -> None:
         for i in range(12)
     ]
     data = write_rows(tmp_path / "chats.jsonl", rows)
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1, human=True)])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1, human=True)])
     assert report.kind == "sft"
     assert {row["completion"][0]["content"] for row in found} == {
         f"assistant {i}" for i in range(12)
@@ -551,7 +560,7 @@ def test_who_wrote_the_chosen_completion_counts(tmp_path: Path) -> None:
         for i in range(20)
     ]
     data = write_rows(tmp_path / "p.jsonl", rows)
-    report, _ = mixed(tmp_path / "m", [Part(data=data, share=1)])
+    report, _ = mixed(tmp_path / "m", [MixPart(data=data, share=1)])
     assert report.human_share == 0.25
     audited = read_audited(str(tmp_path / "m"))
     assert sum(row.kind == "human" for row in audited) == 5
@@ -560,18 +569,18 @@ def test_who_wrote_the_chosen_completion_counts(tmp_path: Path) -> None:
 def test_a_mix_of_a_mix_knows_how_good_its_labels_are(tmp_path: Path) -> None:
     run = labeled(tmp_path, 40)
     plain = pairs(tmp_path / "people.jsonl", 20, 3)
-    parts = [Part(data=str(run), share=1), Part(data=plain, share=1, human=True)]
+    parts = [MixPart(data=str(run), share=1), MixPart(data=plain, share=1, human=True)]
     mixed(tmp_path / "m", parts)
-    mixed(tmp_path / "n", [Part(data=str(tmp_path / "m"), share=1)])
+    mixed(tmp_path / "n", [MixPart(data=str(tmp_path / "m"), share=1)])
     one, two = ((tmp_path / name / "README.md").read_text() for name in "mn")
     heading = f"### `{run}`: judge `hashed`"
     assert heading in one
     assert heading in two
     # What people say of the run later is another mix.
-    with closing(desk_of(run, 20, overlap=0.0)) as desk:
-        number = desk.next_for("anna")
+    with closing(store_of(run, 20, overlap=0.0)) as store:
+        number = store.next_for("anna")
         assert number is not None
-        desk.decide(number, "anna", "a", first="a")
+        store.decide(number, "anna", "a", first="a")
     CliRunner().invoke(cli, ["labels", "report", str(run)], catch_exceptions=False)
     with pytest.raises(RlaifError, match=r"holds another mix \(parts"):
         mixed(tmp_path / "m", parts)
@@ -583,7 +592,7 @@ def test_the_card_names_licenses_as_the_hub_does(tmp_path: Path) -> None:
     ):
         rows = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(10)]
         data = write_rows(tmp_path / f"{number}.jsonl", rows)
-        mixed(tmp_path / f"m{number}", [Part(data=data, share=1, human=True, license=name)])
+        mixed(tmp_path / f"m{number}", [MixPart(data=data, share=1, human=True, license=name)])
         card = (tmp_path / f"m{number}" / "README.md").read_text()
         assert f"license: {shown}\n" in card
 
@@ -601,7 +610,7 @@ def test_what_a_slice_weighs_is_said_beside_its_rows(tmp_path: Path) -> None:
     ]
     data = write_rows(tmp_path / "a.jsonl", rows)
     quotas = [Quota(slice="tag:welsh", share=0.03)]
-    report, found = mixed(tmp_path / "m", [Part(data=data, share=1)], quotas=quotas)
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1)], quotas=quotas)
     assert report.human_factor > 1
     (welsh,) = report.slices
     assert welsh["share"] == 0.03

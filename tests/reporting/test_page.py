@@ -1,4 +1,4 @@
-"""The report page: hostile text stays text, and the contested pairs are the contested ones."""
+"""The report page: prompt injection stays text, and the contested pairs are the contested ones."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from rlaif.review.desk import Desk
-from rlaif.review.start import open_desk
+from rlaif.review.start import open_store
+from rlaif.review.store import ReviewStore
 from tests.labeling.helpers import CONSTITUTION, label
 
 HOSTILE = (
@@ -24,17 +24,19 @@ HOSTILE = (
 )
 
 
-def labeled(folder: Path, pairs: int = 40, *, hostile: bool = False, **changes: Any) -> Path:
+def labeled(
+    folder: Path, pairs: int = 40, *, prompt_injection: bool = False, **changes: Any
+) -> Path:
     """A run of the scripted engine: its verdicts are drawn from hashes."""
     lines = []
     for i in range(pairs):
         a, b = f"the answer to {i} is short", f"the answer to {i} is a longer one, with more words"
-        if hostile:
+        if prompt_injection:
             a, b = f"{HOSTILE} {i}", f"plain {HOSTILE}"
         lines.append(
             {
                 "id": f"n{i}",
-                "prompt": f"what is {i}? {HOSTILE if hostile else ''}",
+                "prompt": f"what is {i}? {HOSTILE if prompt_injection else ''}",
                 "response_a": a,
                 "response_b": b,
                 "tags": ["rare"] if i == 7 else ["common"],
@@ -48,9 +50,9 @@ def labeled(folder: Path, pairs: int = 40, *, hostile: bool = False, **changes: 
     return folder / "run"
 
 
-def desk_of(run: Path, budget: int = 20, **changes: Any) -> Desk:
+def store_of(run: Path, budget: int = 20, **changes: Any) -> ReviewStore:
     """An open desk with a queue."""
-    return open_desk(run, budget, **changes).desk
+    return open_store(run, budget, **changes).store
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A person at the page, in a real browser: keys, a phone, hostile text, a server that dies."""
+"""A person at the page, in a real browser: keys, a phone, prompt injection, a server that dies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from rlaif.review.desk import DESK, Desk
+from rlaif.review.store import DESK, ReviewStore
 from tests.review.helpers import labeled, serving
 
 PAIR = re.compile(r"/pair/[0-9a-f]{12}$")
@@ -31,8 +31,8 @@ def browser() -> Iterator[Browser]:
 
 
 def decisions(run: Path) -> list[tuple[str, str]]:
-    with closing(Desk(run / DESK)) as desk:
-        return [(d.verdict, d.note) for d in desk.decisions()]
+    with closing(ReviewStore(run / DESK)) as store:
+        return [(d.verdict, d.note) for d in store.decisions()]
 
 
 def log_in(page: Page, url: str, name: str = "anna") -> None:
@@ -96,12 +96,12 @@ def test_reviewing_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
     assert [verdict for verdict, _ in said][1] == "tie"
     assert said[1][1] == "hard to say: 1 2 0 s u"
     assert [verdict for verdict, _ in said][3] == "skip"
-    with closing(Desk(run / DESK)) as desk:
-        assert [d.edited for d in desk.decisions() if d.edited] == ["what I would say"]
+    with closing(ReviewStore(run / DESK)) as store:
+        assert [d.edited for d in store.decisions() if d.edited] == ["what I would say"]
 
 
 def test_hostile_markup_runs_nothing(browser: Browser, tmp_path: Path) -> None:
-    run = labeled(tmp_path, hostile=True)
+    run = labeled(tmp_path, prompt_injection=True)
     with serving(run, "--budget", "4") as (url, _):
         page = browser.new_page()
         said: list[str] = []
@@ -121,7 +121,7 @@ def test_hostile_markup_runs_nothing(browser: Browser, tmp_path: Path) -> None:
 def test_a_phone_shows_everything_without_scrolling_sideways(
     browser: Browser, tmp_path: Path
 ) -> None:
-    run = labeled(tmp_path, hostile=True)
+    run = labeled(tmp_path, prompt_injection=True)
     with serving(run, "--budget", "4") as (url, _):
         phone = browser.new_context(
             viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True

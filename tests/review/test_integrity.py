@@ -14,15 +14,15 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
-from rlaif.review.desk import DESK, Decision, Desk, Task
 from rlaif.review.integrity import cohen, krippendorff, prevalence, report_reviewers
-from rlaif.review.items import Item, Opinion
+from rlaif.review.items import PrincipleEvidence, ReviewItem
 from rlaif.review.labels import combine
+from rlaif.review.store import DESK, Decision, ReviewStore, ReviewTask
 from scripts.measure_reviewers import crowd, score
-from tests.review.helpers import desk_of, labeled
+from tests.review.helpers import labeled, store_of
 
 TEXT = [{"role": "assistant", "content": "word " * 60}]
-ITEM = Item(
+ITEM = ReviewItem(
     id="x",
     row=1,
     prompt=[],
@@ -33,7 +33,7 @@ ITEM = Item(
     reason="",
     p_a=0.9,
     order_consistency=1.0,
-    opinions=[Opinion("p", 0.9)],
+    opinions=[PrincipleEvidence("p", 0.9)],
 )
 
 
@@ -108,7 +108,7 @@ def test_a_side_and_a_streak_are_named() -> None:
 
 def test_counts_of_a_reviewer_by_hand() -> None:
     tasks = [
-        Task(
+        ReviewTask(
             number=k,
             item=replace(ITEM, id=f"n{k}"),
             reasons=[],
@@ -155,27 +155,27 @@ def test_counts_of_a_reviewer_by_hand() -> None:
 def test_an_expert_s_pairs_are_planted_among_the_others_and_count_as_the_expert_s(
     tmp_path: Path,
 ) -> None:
-    with closing(desk_of(labeled(tmp_path), 40, overlap=0.0)) as desk:
+    with closing(store_of(labeled(tmp_path), 40, overlap=0.0)) as store:
         with pytest.raises(RlaifError, match="decided no pair"):
-            desk.plant("eve", 0.25)
+            store.plant("eve", 0.25)
         for _ in range(10):
-            number = desk.next_for("expert")
+            number = store.next_for("expert")
             assert number is not None
-            desk.decide(number, "expert", "a", first="a")
-        assert desk.plant("expert", 0.25) == 10
-        gold = {t.number for t in desk.tasks() if t.gold}
+            store.decide(number, "expert", "a", first="a")
+        assert store.plant("expert", 0.25) == 10
+        gold = {t.number for t in store.tasks() if t.gold}
         seen = []
         for _ in range(20):
-            number = desk.next_for("anna")
+            number = store.next_for("anna")
             assert number is not None
-            assert desk.next_for("anna") == number
-            desk.decide(number, "anna", "b", first="a")
+            assert store.next_for("anna") == number
+            store.decide(number, "anna", "b", first="a")
             seen.append(number in gold)
         # Drawn around the share of 5, by a secret that is new in every review: from 4 to 6.
         planted = sum(seen)
         assert 4 <= planted <= 6
         assert not all(seen[:5])
-        found = combine(desk.tasks(), desk.decisions(), expert="expert")
+        found = combine(store.tasks(), store.decisions(), expert="expert")
         assert all(f.winner == ("a" if f.task.gold else "b") for f in found)
     out = CliRunner().invoke(
         cli, ["labels", "reviewers", str(tmp_path / "run"), "--json"], catch_exceptions=False
@@ -191,11 +191,11 @@ def test_an_expert_s_pairs_are_planted_among_the_others_and_count_as_the_expert_
 def test_a_detector_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     run = labeled(tmp_path)
-    with closing(desk_of(run, 20, overlap=0.0)) as desk:
+    with closing(store_of(run, 20, overlap=0.0)) as store:
         for k in range(12):
-            number = desk.next_for("anna")
+            number = store.next_for("anna")
             assert number is not None
-            desk.decide(number, "anna", "a", first="ab"[k % 2], edited=f"delve into {k}")
+            store.decide(number, "anna", "a", first="ab"[k % 2], edited=f"delve into {k}")
     (tmp_path / "own_detector.py").write_text(
         "def score(texts):\n    return [t.count('delve') for t in texts]\n"
     )
@@ -206,5 +206,5 @@ def test_a_detector_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         cli, [*args, "--human-texts", str(tmp_path / "people.txt")], catch_exceptions=False
     )
     assert "median score 1.000 of 12 edits, 0.000 of 12 texts by people" in found.output
-    with closing(Desk(run / DESK)) as desk:
-        assert len(desk.decisions()) == 12
+    with closing(ReviewStore(run / DESK)) as store:
+        assert len(store.decisions()) == 12

@@ -24,12 +24,12 @@ from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.win_rates import human_win_rates
 from rlaif.labeling.job import summary_of
-from rlaif.review.desk import DESK, Desk
 from rlaif.review.labels import combine
+from rlaif.review.store import DESK, ReviewStore
 from rlaif.runs.directory import read_manifest
 from rlaif.training.data import find_labels, read_preferences
 from tests.labeling.helpers import CONSTITUTION, label, rows
-from tests.review.helpers import desk_of, labeled
+from tests.review.helpers import labeled, store_of
 
 
 def invoke(*args: str) -> Any:
@@ -46,11 +46,11 @@ def refused(*args: str) -> str:
 def reviewed(tmp_path: Path) -> Path:
     """A run of which anna reversed, confirmed, tied, edited and skipped pairs, and ben saw some."""
     run = labeled(tmp_path, 60)
-    with closing(desk_of(run, 30, overlap=0.0)) as desk:
-        tasks = [t for t in desk.tasks() if t.item.winner]
-        undecided = [t for t in desk.tasks() if not t.item.winner]
+    with closing(store_of(run, 30, overlap=0.0)) as store:
+        tasks = [t for t in store.tasks() if t.item.winner]
+        undecided = [t for t in store.tasks() if not t.item.winner]
         other = {"a": "b", "b": "a"}
-        say = lambda t, v, **more: desk.decide(t.number, "anna", v, first="a", **more)  # noqa: E731
+        say = lambda t, v, **more: store.decide(t.number, "anna", v, first="a", **more)  # noqa: E731
         say(tasks[0], other[tasks[0].item.winner], note="wrong, clearly")
         say(tasks[1], tasks[1].item.winner)
         say(tasks[2], "tie")
@@ -59,14 +59,14 @@ def reviewed(tmp_path: Path) -> Path:
         if undecided:
             say(undecided[0], "b")
         for t in tasks[:2]:
-            desk.decide(t.number, "ben", t.item.winner, first="b")
+            store.decide(t.number, "ben", t.item.winner, first="b")
     return run
 
 
 def test_votes_are_combined_by_their_odds(reviewed: Path) -> None:
-    with closing(Desk(reviewed / DESK)) as desk:
-        tasks = list(desk.tasks())
-        found = {f.task.number: f for f in combine(tasks, desk.decisions(), certainty=0.9)}
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        tasks = list(store.tasks())
+        found = {f.task.number: f for f in combine(tasks, store.decisions(), certainty=0.9)}
     decided = [t for t in tasks if t.item.winner]
     split, both, tie = (found[t.number] for t in decided[:3])
     assert (split.winner, split.p_a) == ("tie", 0.5)  # anna and ben contradict each other
@@ -118,13 +118,13 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     assert again == counts
     for command in (["calibrate", str(out), "--human", "x.jsonl"], ["review", str(out)]):
         assert "holds what people said already" in refused(*command)
-    # A kill between the rows and the manifest is mended by the same command.
+    # A kill between the rows and the manifest is fixed by the same command.
     (out / "manifest.json").unlink()
     invoke("labels", "apply", str(reviewed), "-o", str(out))
     assert read_manifest(out)["counts"] == manifest["counts"]
-    with closing(Desk(reviewed / DESK)) as desk:
-        task = next(t for t in desk.tasks() if desk.decision(t.number, "anna") is not None)
-        desk.decide(task.number, "anna", "a", first="a", note="another note")
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        task = next(t for t in store.tasks() if store.decision(t.number, "anna") is not None)
+        store.decide(task.number, "anna", "a", first="a", note="another note")
     assert "another configuration" in refused("labels", "apply", str(reviewed), "-o", str(out))
 
 
@@ -156,10 +156,10 @@ def test_cards_and_lineage_know_of_the_review(reviewed: Path, tmp_path: Path) ->
 
 def test_a_reversed_label_swaps_sides_and_probabilities(tmp_path: Path) -> None:
     run = labeled(tmp_path, 40)
-    with closing(desk_of(run, 40, overlap=0.0)) as desk:
-        tasks = [t for t in desk.tasks() if t.item.winner]
+    with closing(store_of(run, 40, overlap=0.0)) as store:
+        tasks = [t for t in store.tasks() if t.item.winner]
         for task in tasks:
-            desk.decide(task.number, "anna", "b" if task.item.winner == "a" else "a", first="a")
+            store.decide(task.number, "anna", "b" if task.item.winner == "a" else "a", first="a")
     out = tmp_path / "out"
     counts = json.loads(invoke("labels", "apply", str(run), "-o", str(out), "--json").output)
     assert counts["corrected"] == len(tasks) > 10
@@ -181,17 +181,17 @@ def test_a_reversed_label_swaps_sides_and_probabilities(tmp_path: Path) -> None:
 def test_labels_survive_the_way_out_and_in(reviewed: Path, tmp_path: Path, form: str) -> None:
     file = tmp_path / f"labels.{form}"
     invoke("labels", "export", str(reviewed), "-o", str(file), "--format", form)
-    with closing(Desk(reviewed / DESK)) as desk:
-        said = combine(desk.tasks(), desk.decisions())
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        said = combine(store.tasks(), store.decisions())
     (reviewed / DESK).unlink()
     for companion in reviewed.glob(f"{DESK}-*"):
         companion.unlink()
-    desk_of(reviewed, 30, overlap=0.0).close()
+    store_of(reviewed, 30, overlap=0.0).close()
     before = invoke("labels", "import", str(reviewed), str(file), "--format", form)
     assert "were there already" in before.output
-    with closing(Desk(reviewed / DESK)) as desk:
-        again = combine(desk.tasks(), desk.decisions())
-        assert not any(d.blind for d in desk.decisions())  # they may have seen the judge's column
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        again = combine(store.tasks(), store.decisions())
+        assert not any(d.blind for d in store.decisions())  # they may have seen the judge's column
     assert [(f.task.number, f.winner, f.p_a) for f in said] == [
         (f.task.number, f.winner, f.p_a) for f in again
     ]
@@ -234,11 +234,11 @@ def test_odd_texts_survive_a_spreadsheet_s_file(tmp_path: Path) -> None:
     (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
     label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", tmp_path / "run")
     run = tmp_path / "run"
-    with closing(desk_of(run, 80, audit_share=1.0, overlap=0.0)) as desk:
-        for k, task in enumerate(t for t in desk.tasks() if t.item.winner):
+    with closing(store_of(run, 80, audit_share=1.0, overlap=0.0)) as store:
+        for k, task in enumerate(t for t in store.tasks() if t.item.winner):
             right = task.item.winner if k % 4 else ("b" if task.item.winner == "a" else "a")
-            desk.decide(task.number, "anna", right, first="a", note="=1+1")  # type: ignore[arg-type]
-        said = len(desk.decisions())
+            store.decide(task.number, "anna", right, first="a", note="=1+1")  # type: ignore[arg-type]
+        said = len(store.decisions())
     for form in ("csv", "jsonl"):
         file = tmp_path / f"labels.{form}"
         invoke("labels", "export", str(run), "-o", str(file), "--format", form)
@@ -270,9 +270,9 @@ def test_edits_of_several_messages_change_the_last(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rows_in))
     (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
     label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", tmp_path / "run")
-    with closing(desk_of(tmp_path / "run", 5, overlap=0.0)) as desk:
-        task = next(desk.tasks())
-        desk.decide(task.number, "anna", "a", first="a", edited="it is surely 42")
+    with closing(store_of(tmp_path / "run", 5, overlap=0.0)) as store:
+        task = next(store.tasks())
+        store.decide(task.number, "anna", "a", first="a", edited="it is surely 42")
     invoke("labels", "apply", str(tmp_path / "run"), "-o", str(tmp_path / "out"))
     (own,) = (
         r for r in rows(tmp_path / "out", "preferences.jsonl") if "/edit-" in r["provenance"]["id"]
@@ -283,11 +283,11 @@ def test_edits_of_several_messages_change_the_last(tmp_path: Path) -> None:
 
 def test_labels_that_the_queue_picked_do_not_pass_for_random_ones(tmp_path: Path) -> None:
     run = labeled(tmp_path, 200)
-    with closing(desk_of(run, 150, audit_share=0.6, overlap=0.0)) as desk:
+    with closing(store_of(run, 150, audit_share=0.6, overlap=0.0)) as store:
         audited = 0
-        for k, task in enumerate(t for t in desk.tasks() if t.item.winner):
+        for k, task in enumerate(t for t in store.tasks() if t.item.winner):
             right = task.item.winner if k % 4 else ("b" if task.item.winner == "a" else "a")
-            desk.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
+            store.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
             audited += task.audit
     file = tmp_path / "human.jsonl"
     invoke("labels", "export", str(run), "-o", str(file))
@@ -308,8 +308,8 @@ def test_a_queue_for_others_hides_the_judge_unless_asked(reviewed: Path, tmp_pat
 
 def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
     """Label Studio's own export (names, cancelled ones, seconds) and a CSV from a spreadsheet."""
-    with closing(Desk(reviewed / DESK)) as desk:
-        task = next(t for t in desk.tasks() if desk.decision(t.number, "anna") is None)
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        task = next(t for t in store.tasks() if store.decision(t.number, "anna") is None)
     name = f"{task.item.row}:{task.item.id}"
     choice = {
         "from_name": "preference",
@@ -339,15 +339,15 @@ def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
         )
     )
     invoke("labels", "import", str(reviewed), str(file), "--format", "label-studio")
-    with closing(Desk(reviewed / DESK)) as desk:
-        said = desk.decision(task.number, "eve@example.org")
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        said = store.decision(task.number, "eve@example.org")
     assert said is not None
     assert (said.verdict, said.note, said.seconds) == ("b", "hm", 7.5)
     sheet = tmp_path / "sheet.csv"
     sheet.write_text(f"id,row,label,reviewer\r\n{task.item.id},{task.item.row},Tie,mallory\r\n")
     invoke("labels", "import", str(reviewed), str(sheet), "--format", "csv")
-    with closing(Desk(reviewed / DESK)) as desk:
-        assert desk.decision(task.number, "mallory").verdict == "tie"  # type: ignore[union-attr]
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        assert store.decision(task.number, "mallory").verdict == "tie"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -386,17 +386,17 @@ def test_report_counts_what_was_corrected(reviewed: Path) -> None:
 def test_no_review_is_said(tmp_path: Path) -> None:
     run = labeled(tmp_path, 5)
     assert "has no review" in refused("labels", "report", str(run))
-    desk_of(run, 5).close()
+    store_of(run, 5).close()
     assert "nobody has labeled" in refused("labels", "apply", str(run), "-o", str(tmp_path / "x"))
 
 
 def test_exported_labels_calibrate_and_estimate(tmp_path: Path) -> None:
     """The way from the page to `rlaif calibrate`: labels are matched by text to the run's pairs."""
     run = labeled(tmp_path, 120)
-    with closing(desk_of(run, 120, audit_share=1.0, overlap=0.0)) as desk:
-        for k, task in enumerate(t for t in desk.tasks() if t.item.winner):
+    with closing(store_of(run, 120, audit_share=1.0, overlap=0.0)) as store:
+        for k, task in enumerate(t for t in store.tasks() if t.item.winner):
             right = task.item.winner if k % 4 else ("b" if task.item.winner == "a" else "a")
-            desk.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
+            store.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
     file = tmp_path / "human.jsonl"
     invoke("labels", "export", str(run), "-o", str(file), "--audit-only")
     found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
@@ -407,13 +407,13 @@ def test_exported_labels_calibrate_and_estimate(tmp_path: Path) -> None:
 def test_contradictions_count_as_votes_in_every_estimate(tmp_path: Path) -> None:
     run = labeled(tmp_path, 120)
     right = against = 0
-    with closing(desk_of(run, 120, overlap=1.0, audit_share=1.0)) as desk:
-        tasks = [t for t in desk.tasks() if t.item.winner]
+    with closing(store_of(run, 120, overlap=1.0, audit_share=1.0)) as store:
+        tasks = [t for t in store.tasks() if t.item.winner]
         for i, task in enumerate(tasks):
             other = "b" if task.item.winner == "a" else "a"
             votes = (task.item.winner, other if i % 5 < 2 else task.item.winner)
             for who, vote in zip(("anna", "ben"), votes, strict=True):
-                desk.decide(task.number, who, vote, first="a")
+                store.decide(task.number, who, vote, first="a")
                 right += vote == task.item.winner
                 against += vote != task.item.winner
     of_votes = right / (right + against)
@@ -434,14 +434,14 @@ def test_contradictions_count_as_votes_in_every_estimate(tmp_path: Path) -> None
 
 def test_what_was_said_first_counts_whatever_was_undone(tmp_path: Path) -> None:
     run = labeled(tmp_path, 60)
-    with closing(desk_of(run, 60, overlap=0.0, audit_share=1.0)) as desk:
-        tasks = [t for t in desk.tasks() if t.item.winner]
+    with closing(store_of(run, 60, overlap=0.0, audit_share=1.0)) as store:
+        tasks = [t for t in store.tasks() if t.item.winner]
         for i, task in enumerate(tasks):
             other = "b" if task.item.winner == "a" else "a"
-            desk.decide(task.number, "mallory", other, first="ab"[i % 2], seconds=60.0)
+            store.decide(task.number, "mallory", other, first="ab"[i % 2], seconds=60.0)
             if i % 2:
-                assert desk.undo("mallory") == task.number
-            desk.decide(task.number, "mallory", task.item.winner, first="ab"[i % 2], seconds=5.0)
+                assert store.undo("mallory") == task.number
+            store.decide(task.number, "mallory", task.item.winner, first="ab"[i % 2], seconds=5.0)
     facts = json.loads(invoke("labels", "report", str(run), "--json").output)
     assert facts["agreement"]["hits"] == 0
     assert facts["minutes"] == pytest.approx(len(tasks) * 65 / 60)
@@ -465,9 +465,9 @@ def test_a_corrected_or_filled_in_file_is_read_as_it_says(
         else [json.loads(line) for line in file.read_text().splitlines()]
     )
     empty = [row for row in read if not row["label"]]
-    with closing(Desk(reviewed / DESK)) as desk:
-        assert len(read) == len(list(desk.tasks()))
-        before = len(desk.decisions())
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        assert len(read) == len(list(store.tasks()))
+        before = len(store.decisions())
     assert empty
     assert {(row["judge"], row["votes"]) for row in empty} == {("", "")}, "the judge is not shown"
 
@@ -488,16 +488,16 @@ def test_a_corrected_or_filled_in_file_is_read_as_it_says(
     changed["label"] = {"a": "b", "b": "tie", "tie": "a"}[changed["label"]]
     empty[0]["label"] = "a"
     assert import_("--reviewer", "carl").startswith("2 labels added")
-    with closing(Desk(reviewed / DESK)) as desk:
-        new = desk.decisions()[before:]
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        new = store.decisions()[before:]
         assert [d.reviewer for d in new] == ["carl", "carl"]
         assert {d.verdict for d in new} == {changed["label"], "a"}
 
 
 def test_labels_without_edits_take_none_away(reviewed: Path, tmp_path: Path) -> None:
-    with closing(Desk(reviewed / DESK)) as desk:
-        edited = next(d for d in desk.decisions() if d.edited)
-        task = desk.task(edited.item)
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        edited = next(d for d in store.decisions() if d.edited)
+        task = store.task(edited.item)
     assert task is not None
     file = tmp_path / "own.csv"
     file.write_text(
@@ -530,9 +530,9 @@ def test_exported_pairs_mix_as_pairs_that_people_ranked(reviewed: Path, tmp_path
 
 def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
     run = labeled(tmp_path, 200)
-    with closing(desk_of(run, 200, overlap=0.0)) as desk:
-        for task in desk.tasks():  # always the longer one
-            desk.decide(
+    with closing(store_of(run, 200, overlap=0.0)) as store:
+        for task in store.tasks():  # always the longer one
+            store.decide(
                 task.number, "anna", "b", first="a", edited="mine" if task.number < 5 else ""
             )
     out = tmp_path / "out"
@@ -557,15 +557,15 @@ def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
 
 def test_an_applied_run_knows_who_plants(tmp_path: Path) -> None:
     run = labeled(tmp_path, 40)
-    with closing(desk_of(run, 40, overlap=1.0)) as desk:
-        tasks = [t for t in desk.tasks() if t.item.winner][:6]
+    with closing(store_of(run, 40, overlap=1.0)) as store:
+        tasks = [t for t in store.tasks() if t.item.winner][:6]
         for task in tasks:
             for who, vote in (("anna", "a"), ("bob", "b")):
-                desk.decide(task.number, who, vote, first="a")
+                store.decide(task.number, who, vote, first="a")
     out = str(tmp_path / "out")
     assert json.loads(invoke("labels", "apply", str(run), "-o", out, "--json").output)["disputed"]
-    with closing(Desk(run / DESK)) as desk:
-        desk.plant("anna", 0.2)
+    with closing(ReviewStore(run / DESK)) as store:
+        store.plant("anna", 0.2)
     assert "another configuration" in refused("labels", "apply", str(run), "-o", out)
     page = invoke("report", str(run)).output.strip()
     assert "6 pairs reviewed" in Path(page).read_text()

@@ -14,15 +14,15 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
-from rlaif.review.desk import Decision, Task
-from rlaif.review.doubt import Doubt, doubt
-from rlaif.review.items import Item, Opinion, read_items
+from rlaif.review.doubt import DoubtSignals, doubt
+from rlaif.review.items import PrincipleEvidence, ReviewItem, read_items
 from rlaif.review.labels import audit, combine
-from rlaif.review.queue import Candidate, Plan, plan_queue
+from rlaif.review.queue import QueueCandidate, QueuePlan, plan_queue
 from rlaif.review.start import plan_review
+from rlaif.review.store import Decision, ReviewTask
 from tests.review.helpers import labeled
 
-SURE = Item(
+SURE = ReviewItem(
     id="x",
     row=1,
     prompt=[],
@@ -33,7 +33,7 @@ SURE = Item(
     reason="",
     p_a=0.99,
     order_consistency=1.0,
-    opinions=[Opinion("p", 0.99)],
+    opinions=[PrincipleEvidence("p", 0.99)],
 )
 
 
@@ -43,28 +43,28 @@ def test_doubt_names_its_reasons() -> None:
     unsure = doubt(replace(SURE, p_a=0.55))
     assert unsure.reasons == ("the judge is not sure",)
     assert unsure.wrong == pytest.approx(0.45)
-    opposed = replace(SURE, opinions=[Opinion("p", 0.95), Opinion("q", 0.1)])
+    opposed = replace(SURE, opinions=[PrincipleEvidence("p", 0.95), PrincipleEvidence("q", 0.1)])
     assert doubt(opposed).reasons == ("principles disagree",)
     assert doubt(replace(SURE, order_consistency=0.0)).reasons == ("the two orders disagree",)
     judges = replace(SURE, judges=[("one", 0.9), ("two", 0.2)])
     assert doubt(judges).reasons == ("judges disagree",)
-    hostile = doubt(replace(SURE, hostile="b: instruction"))
-    assert hostile.reasons == ("text that speaks to the judge (b: instruction)",)
+    prompt_injection = doubt(replace(SURE, prompt_injection="b: instruction"))
+    assert prompt_injection.reasons == ("text that speaks to the judge (b: instruction)",)
     rare = doubt(replace(SURE, tags=("rare", "other")), frozenset({"rare"}))
     assert rare.reasons == ("few pairs are of 'rare'",)
     mine = replace(SURE, origins=("Qwen/Qwen3-8B", "gpt-5"))
     family = doubt(mine, judges=("Qwen/Qwen3-32B",))
     assert family.reasons == ("the judge prefers a model of its own family",)
     assert doubt(replace(mine, winner="b", p_a=0.01), judges=("Qwen/Qwen3-32B",)).reasons == ()
-    for more in (family, unsure, doubt(opposed), doubt(judges), hostile, rare):
+    for more in (family, unsure, doubt(opposed), doubt(judges), prompt_injection, rare):
         assert more.score > doubt(SURE).score
     tie = doubt(replace(SURE, status="tie", winner="", p_a=0.5))
     assert (tie.wrong, tie.reasons) == (0.0, ("the judge is of two minds",))
     assert doubt(SURE).score < tie.score < unsure.score
 
 
-def planned(scores: list[float], budget: int, seed: int = 0, share: float = 0.3) -> Plan:
-    found = (Candidate(i, f"n{i}", Doubt(s, s, ())) for i, s in enumerate(scores))
+def planned(scores: list[float], budget: int, seed: int = 0, share: float = 0.3) -> QueuePlan:
+    found = (QueueCandidate(i, f"n{i}", DoubtSignals(s, s, ())) for i, s in enumerate(scores))
     return plan_queue(found, budget, audit_share=share, seed=seed)
 
 
@@ -106,12 +106,12 @@ def test_inclusion_chances_make_estimates_unbiased() -> None:
     assert error > 0
 
 
-def labels_for(plan: Plan, wrong: np.ndarray) -> tuple[list[Task], list[Decision]]:
+def labels_for(plan: QueuePlan, wrong: np.ndarray) -> tuple[list[ReviewTask], list[Decision]]:
     tasks, said = [], []
     for k, q in enumerate(plan.queue):
         number = q.candidate.number
         tasks.append(
-            Task(
+            ReviewTask(
                 number=number,
                 item=SURE,
                 reasons=[],
@@ -213,7 +213,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_tenth_by_the_queue_corrects_twice_as_many_labels_as_at_random(demo_run: Path) -> None:
     items = list(read_items(demo_run))
 
-    def is_wrong(item: Item) -> bool:
+    def is_wrong(item: ReviewItem) -> bool:
         told = prefer(*(m[0]["content"] for m in (item.prompt, item.a, item.b)))
         return bool(item.winner) and told != 0 and (told > 0) != (item.winner == "a")
 

@@ -15,26 +15,28 @@ from rlaif.errors import RlaifError
 from rlaif.judging.questions import plan, principles_for, screen
 from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import prepare, run_label
-from rlaif.labeling.labeler import Progress
+from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.planner import pairs_of
 from rlaif.reporting.page import write_report
-from rlaif.runs.cost import Prices, Tokens, cost_of
+from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from tests.labeling.helpers import label, settings, write_inputs
 
 
 def test_arithmetic_by_hand() -> None:
     prices = Prices(per_hour=3.6, computed=2.0, cached=0.5, written=8.0, human=0.25)
-    found = cost_of(prices, seconds=100, tokens=Tokens(3_000_000, 1_000_000, 500_000), labels=40)
+    found = cost_of(
+        prices, seconds=100, tokens=TokenUsage(3_000_000, 1_000_000, 500_000), labels=40
+    )
     assert found is not None
     assert found["machine"] == pytest.approx(0.1)
     assert found["tokens"] == pytest.approx(6.0 + 0.5 + 4.0)
     assert found["per_label"] == pytest.approx(10.6 / 40)
     assert found["human_total"] == pytest.approx(10.0)
-    plain = cost_of(Prices(computed=2.0), seconds=9, tokens=Tokens(1000, 1000, 1000), labels=0)
+    plain = cost_of(Prices(computed=2.0), seconds=9, tokens=TokenUsage(1000, 1000, 1000), labels=0)
     assert plain is not None
     assert plain["total"] == pytest.approx(0.006)
     assert plain["per_label"] is None
-    assert cost_of(Prices(), seconds=9, tokens=Tokens(1), labels=1) is None
+    assert cost_of(Prices(), seconds=9, tokens=TokenUsage(1), labels=1) is None
 
 
 def prompt_tokens(data: Path, constitution: Path) -> int:
@@ -111,7 +113,7 @@ def test_a_stop_before_the_first_row_loses_nothing_that_was_paid(tmp_path: Path)
     job = prepare(str(data), str(constitution), settings())
     out, cache = tmp_path / "run", tmp_path / "own.sqlite"
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: LabelProgress) -> None:
         if progress.verdicts > 60:
             raise KeyboardInterrupt
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import FoldSettings, fold, score_principle
+from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.records import Origin, Verdict
 from rlaif.runs import tally as summary
 from rlaif.runs.tally import Tally
@@ -22,7 +22,7 @@ def test_flips_and_offset_count_only_where_the_judge_has_an_opinion() -> None:
     for ab, ba in cases:
         verdicts = [Verdict("p", "ab", ab, 1.0), Verdict("p", "ba", ba, 1.0)]
         score = score_principle(principle, verdicts)
-        tally.add(fold([score], FoldSettings()), verdicts)
+        tally.add(aggregate([score], AggregationSettings()), verdicts)
     found = tally.principles["p"]
     assert (found.both_orders, found.clear, found.flipped, found.flipped_to_first) == (5, 4, 2, 1)
     assert found.flip_rate == 0.5
@@ -57,7 +57,7 @@ def test_tallies_of_parts_make_that_of_the_whole(
             ]
             scores.append(score_principle(principle, found))
             verdicts += found
-        preference = fold(scores, FoldSettings())
+        preference = aggregate(scores, AggregationSettings())
         origins = [Origin(kind="model", model=f"m{rng.randrange(8)}") for _ in range(3)]
         reason = f"because of {rng.choice('uvwxyz')}"
         for tally in (whole, part):
@@ -65,7 +65,7 @@ def test_tallies_of_parts_make_that_of_the_whole(
             tally.add_origins(origins, row)
             tally.add_reason(reason)
             tally.rows += 1
-            tally.hostile += row % 5 == 0
+            tally.prompt_injection += row % 5 == 0
         if row % 2 or rng.random() < 0.5:  # parts that keep all of theirs apart
             part.add_rejected()
             whole.add_rejected()

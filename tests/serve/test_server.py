@@ -17,7 +17,7 @@ import pytest
 from rlaif.api.judge import Judge
 from rlaif.api.remote import RemoteJudge
 from rlaif.errors import RlaifError
-from rlaif.serve.guarding import Guard
+from rlaif.serve.guarding import GuardMiddleware
 from tests.harness.helpers import TOKEN, Labeled, Server, start_server
 
 POLITE = {
@@ -324,7 +324,7 @@ def test_a_body_has_to_come_in_time() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(never, None, 1000, 0.3)
+    guard = GuardMiddleware(never, None, 1000, 0.3)
     asyncio.run(guard({"type": "http", "headers": [], "path": "/x"}, receive, send))
     assert sent[0]["status"] == 408
 

@@ -9,7 +9,7 @@ import pytest
 
 from rlaif.errors import RlaifError
 from rlaif.runs.directory import RunDirectory, check_config, read_manifest
-from rlaif.store.verdict_cache import Answer, VerdictCache, answer_keys
+from rlaif.store.verdict_cache import CachedAnswer, VerdictCache, answer_keys
 
 CONFIG = {"format": 1, "judge": {"model": "m", "dtype": "auto"}, "orders": "both"}
 
@@ -47,23 +47,28 @@ def test_questions_about_a_text_stand_together_in_the_file() -> None:
 
 def test_answers_survive_reopening_and_two_writers(tmp_path: Path) -> None:
     one, two = VerdictCache(tmp_path / "c.sqlite"), VerdictCache(tmp_path / "c.sqlite")
-    one.put([(b"a", Answer((-0.1, -2.5), "because")), (b"n", Answer((float("nan"), 0.0)))])
-    two.put([(b"b", Answer((-0.3, float("-inf"))))])
+    one.put(
+        [(b"a", CachedAnswer((-0.1, -2.5), "because")), (b"n", CachedAnswer((float("nan"), 0.0)))]
+    )
+    two.put([(b"b", CachedAnswer((-0.3, float("-inf"))))])
     one.close()
     two.close()
     again = VerdictCache(tmp_path / "c.sqlite")
-    expected = {b"a": Answer((-0.1, -2.5), "because"), b"b": Answer((-0.3, float("-inf")))}
+    expected = {
+        b"a": CachedAnswer((-0.1, -2.5), "because"),
+        b"b": CachedAnswer((-0.3, float("-inf"))),
+    }
     assert again.get([b"a", b"b", b"n", b"z"]) == expected
     many = [i.to_bytes(4, "big") for i in range(1200)]
-    again.put((key, Answer((0.0, float(i)))) for i, key in enumerate(many))
-    assert again.get(many)[many[1100]] == Answer((0.0, 1100.0))
+    again.put((key, CachedAnswer((0.0, float(i)))) for i, key in enumerate(many))
+    assert again.get(many)[many[1100]] == CachedAnswer((0.0, 1100.0))
 
 
 def test_cache_that_breaks_while_in_use_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     cache = VerdictCache(path)
     keys = [i.to_bytes(16, "big") for i in range(5000)]
-    cache.put((key, Answer((0.0, 1.0))) for key in keys)
+    cache.put((key, CachedAnswer((0.0, 1.0))) for key in keys)
     cache.close()
     data = bytearray(path.read_bytes())
     for start in range(32768, len(data) - 64, 4096):
@@ -74,7 +79,7 @@ def test_cache_that_breaks_while_in_use_is_a_clear_error(tmp_path: Path) -> None
         broken.get(keys)
     broken.close()
     with pytest.raises(RlaifError, match="failed"):
-        broken.put([(b"k", Answer((0.0, 1.0)))])
+        broken.put([(b"k", CachedAnswer((0.0, 1.0)))])
 
 
 def test_file_that_is_no_cache_is_a_clear_error(tmp_path: Path) -> None:

@@ -17,7 +17,13 @@ from rlaif.records import Origin
 from rlaif.runs.judges import Judges
 from rlaif.runs.lineage import lineage
 from rlaif.training.data import TrainingRow, read_labeled
-from rlaif.training.gates import Stopped, names_of, pass_gates, preference_rows, preference_uses
+from rlaif.training.gates import (
+    TrainingBlocked,
+    names_of,
+    pass_gates,
+    preference_rows,
+    preference_uses,
+)
 from rlaif.training.settings import DPOSettings, GateSettings, SFTSettings
 from rlaif.training.sft import train_sft
 from rlaif.training.train import train_dpo
@@ -47,7 +53,7 @@ def test_a_collapsed_data_set_is_not_trained_on_unless_somebody_says_why(tmp_pat
     collapsed = supervised(tmp_path / "few.jsonl", texts[60:64] * 15)
     gates = GateSettings(reference=reference)
     settings = SFTSettings(**SETTINGS)
-    with pytest.raises(Stopped, match=r"not started: diversity by .*Mix in data of people"):
+    with pytest.raises(TrainingBlocked, match=r"not started: diversity by .*Mix in data of people"):
         train_sft(collapsed, tmp_path / "p", settings, gates=gates)
     assert not (tmp_path / "p").exists()
     told: list[str] = []
@@ -70,7 +76,7 @@ def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> N
     texts = people(2, 40)
     settings = SFTSettings(**SETTINGS)
     deep = supervised(tmp_path / "deep.jsonl", texts, depth=4)
-    with pytest.raises(Stopped, match=r"human share is 0\.0%, under 10\.0%"):
+    with pytest.raises(TrainingBlocked, match=r"human share is 0\.0%, under 10\.0%"):
         train_sft(deep, tmp_path / "p", settings)
     shallow = supervised(tmp_path / "shallow.jsonl", texts, depth=3)
     train_sft(shallow, tmp_path / "q", settings)
@@ -104,7 +110,7 @@ def gated(
 
 def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
     llama = rows("meta-llama/Meta-Llama-3-8B-Instruct")
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(TrainingBlocked) as stopped:
         gated(llama, "Qwen/Qwen3-4B")
     said = str(stopped.value)
     assert "10 completions of 'meta-llama/Meta-Llama-3-8B-Instruct' (rows r0, r1, r2, ...)" in said
@@ -123,19 +129,19 @@ def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
 
 def test_the_judge_counts_too_and_unknown_models_can_be_refused(tmp_path: Path) -> None:
     judged = rows("somebody/else", "mit", judge="gpt-4o")
-    with pytest.raises(Stopped, match="5 labels of 'gpt-4o'"):
+    with pytest.raises(TrainingBlocked, match="5 labels of 'gpt-4o'"):
         gated(judged, "Qwen/Qwen3-4B")
     # A judge that no name says anything of has the license that its run found, as has each of a
     # panel.
     panel = {"mean of A, B": [Origin("model", "me/A", license="llama2"), Origin("model", "me/B")]}
-    with pytest.raises(Stopped, match="5 labels of 'me/A', license llama2"):
+    with pytest.raises(TrainingBlocked, match="5 labels of 'me/A', license llama2"):
         gated(rows("somebody/else", "mit", judge="mean of A, B"), "Qwen/Qwen3-4B", panel)
     unknown = rows("nobody/knows")
     (told,) = gated(unknown, "Qwen/Qwen3-4B")[1]
     assert "no entry of the license file fits it" in told
     book = tmp_path / "mine.yaml"
     book.write_text("schema: 1\nunknown: refuse\n")
-    with pytest.raises(Stopped, match="nobody/knows"):
+    with pytest.raises(TrainingBlocked, match="nobody/knows"):
         gated(unknown, "Qwen/Qwen3-4B", licenses=str(book))
     book.write_text("schema: 1\nmodels:\n  - names: [nobody/*]\n    trains: allowed\n")
     assert gated(unknown, "Qwen/Qwen3-4B", licenses=str(book))[1] == []

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlaif.errors import RlaifError
-from rlaif.training.data import Account, TrainingRow, check_lengths, mix, read_labeled
+from rlaif.training.data import RowAccount, TrainingRow, check_lengths, mix, read_labeled
 from rlaif.training.settings import DPOSettings
 from rlaif.training.train import preview, train_dpo
 from rlaif.util.hashing import file_digest
@@ -148,7 +148,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
 
 def test_long_rows_are_named_before_training(tmp_path: Path) -> None:
     run = write_run(tmp_path, 12, long_at=3)
-    told: list[Account] = []
+    told: list[RowAccount] = []
     settings = DPOSettings(model="demo", max_length=100, overlong="drop", batch_size=8)
     train_dpo(run, tmp_path / "out", settings, on_account=told.append)
     assert told[0].dropped == ["row-4"]
@@ -173,12 +173,12 @@ def test_lengths_are_accounted_like_trl_treats_them() -> None:
         return head, head + sum(len(m["content"]) for m in completion), head
 
     rows = [fake_row("short", 5), fake_row("exact", 10), fake_row("long", 11)]
-    account = Account()
+    account = RowAccount()
     kept = check_lengths(rows, lengths, max_length=20, overlong="truncate", account=account)
     assert [r.id for r in kept] == ["short", "exact", "long"]
     assert account.truncated == ["long"]
     with pytest.raises(RlaifError, match=r"no pair is left.*the prompt alone fills"):
-        check_lengths(rows, lengths, max_length=10, overlong="truncate", account=Account())
+        check_lengths(rows, lengths, max_length=10, overlong="truncate", account=RowAccount())
 
 
 def test_mixing_reaches_the_fraction_and_refuses_what_it_can_not() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from rlaif.util import gc as collecting
-from rlaif.util.gc import LEAST_SECONDS, SHARE, SeldomCollected
+from rlaif.util.gc import LEAST_SECONDS, SHARE, ThrottledGC
 
 
 class Node:
@@ -50,24 +50,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 def test_cycles_go_when_it_is_time_and_not_before(clock: Clock) -> None:
-    with SeldomCollected() as garbage:
+    with ThrottledGC() as garbage:
         cycle = forget()
         made = [[n] for n in range(100_000)]  # would set the usual collector off many times
-        garbage.now_and_then()
+        garbage.maybe_collect()
         assert not clock.collected
         assert cycle() is not None
         clock.seconds += LEAST_SECONDS
-        garbage.now_and_then()
+        garbage.maybe_collect()
         assert clock.collected == 1
         assert cycle() is None
         assert len(made) == 100_000
         # That took a second: the next waits until it is a hundredth of the time.
         later = forget()
         clock.seconds += 0.9 / SHARE
-        garbage.now_and_then()
+        garbage.maybe_collect()
         assert later() is not None
         clock.seconds += 0.2 / SHARE
-        garbage.now_and_then()
+        garbage.maybe_collect()
         assert later() is None
     assert gc.isenabled()
     assert not gc.get_freeze_count()
@@ -77,9 +77,9 @@ def test_what_was_there_before_is_collected_afterwards(clock: Clock) -> None:
     gc.disable()
     cycle = forget()
     gc.enable()
-    with SeldomCollected() as garbage:
+    with ThrottledGC() as garbage:
         clock.seconds += LEAST_SECONDS
-        garbage.now_and_then()
+        garbage.maybe_collect()
         assert cycle() is not None, "it is not looked at"
     gc.collect()
     assert cycle() is None
@@ -87,15 +87,15 @@ def test_what_was_there_before_is_collected_afterwards(clock: Clock) -> None:
 
 def test_a_collector_that_was_off_is_left_alone(clock: Clock) -> None:
     gc.disable()
-    with SeldomCollected() as garbage:
+    with ThrottledGC() as garbage:
         clock.seconds += LEAST_SECONDS
-        garbage.now_and_then()
+        garbage.maybe_collect()
         assert not clock.collected
     assert not gc.isenabled()
 
 
 def test_an_error_gives_the_collector_back() -> None:
-    garbage = SeldomCollected()
+    garbage = ThrottledGC()
 
     def label() -> None:
         with garbage:
@@ -110,7 +110,7 @@ def test_an_error_gives_the_collector_back() -> None:
 def test_what_was_frozen_before_stays_frozen() -> None:
     gc.freeze()
     try:
-        with SeldomCollected():
+        with ThrottledGC():
             assert not gc.isenabled()
         assert gc.get_freeze_count()
     finally:

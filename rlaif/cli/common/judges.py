@@ -10,7 +10,7 @@ from rlaif.cli.common.model_flags import assignments
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import RlaifError
 from rlaif.judging.panel import PanelMode
-from rlaif.labeling.panel import Member, Panel
+from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
 
 OWN = ("engine", "revision", "dtype", "base_url", "template", "calibration", "agreement_target")
@@ -41,7 +41,7 @@ def panel_of(
     """The panel that `--panel` and several `--judge` describe.
 
     Args:
-        panel: a way of folding, or a YAML file.
+        panel: a way of aggregation, or a YAML file.
 
     Raises:
         RlaifError: the file is none, or there are fewer than two judges.
@@ -69,7 +69,7 @@ def panel_of(
                 f"judge {judge!r} has a weight, which a panel by {mode} does not use",
                 hint="Add --panel weighted.",
             )
-        members.append(Member(settings, weight))
+        members.append(PanelMember(settings, weight))
     if len(members) < 2:
         raise RlaifError(
             f"a panel of {len(members)} judge",

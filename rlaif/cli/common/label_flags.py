@@ -9,7 +9,7 @@ from rlaif.cli.common.options import build, merge_settings
 from rlaif.data.layouts import FIELDS
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 
 
@@ -26,8 +26,10 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     flags["model"] = flags.pop("judge", None)
     flags["mapping"] = assignments("--map", flags.pop("maps", ()), FIELDS) or None
     flags = spread(flags)
-    models = (LabelSettings, FoldSettings, EngineSettings)
-    values, places = merge_settings(flags, config, models, hidden=frozenset({"judge", "fold"}))
+    models = (LabelSettings, AggregationSettings, EngineSettings)
+    values, places = merge_settings(
+        flags, config, models, hidden=frozenset({"judge", "aggregation"})
+    )
     wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
     if wrong:
         raise RlaifError(f"mapping names {wrong[0]!r}", hint=f"Use one of {', '.join(FIELDS)}.")
@@ -42,7 +44,7 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
             values["pairs_per_prompt"] = int(count)
     values.setdefault("model", "demo")
     values["judge"] = build(EngineSettings, values, places)
-    values["fold"] = build(FoldSettings, values, places)
+    values["aggregation"] = build(AggregationSettings, values, places)
     if reasoning:
         values.setdefault("template", "reasoned")
     values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from rlaif.cli.common.output import note
-from rlaif.data.licensing import Use, check, load_licenses
+from rlaif.data.licensing import ModelUse, check, load_licenses
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.runs.tally import OriginTally
@@ -38,7 +38,7 @@ def note_models(licenses: str, models: Iterable[tuple[str, EngineSettings]]) -> 
         if settings.engine == "scripted":  # no model, and nobody's
             continue
         license_ = str(text_origin(settings)["license"])
-        use = Use(what, settings.model, license_)
+        use = ModelUse(what, settings.model, license_)
         if use not in used:
             used.append(use)
     _say(licenses, used)
@@ -54,11 +54,13 @@ def note_origins(licenses: str, origins: Mapping[str, OriginTally]) -> None:
         for what, count in (("prompts", found.prompts), ("completions", found.completions)):
             if count:
                 used.append(
-                    Use(what=what, model=found.model, license=found.license, count=count, rows=rows)
+                    ModelUse(
+                        what=what, model=found.model, license=found.license, count=count, rows=rows
+                    )
                 )
     _say(licenses, used)
 
 
-def _say(licenses: str, used: list[Use]) -> None:
+def _say(licenses: str, used: list[ModelUse]) -> None:
     for finding in check(load_licenses(licenses), used):
         note(f"license: {finding.sentence}")

@@ -13,7 +13,7 @@ class WritingScreen:
     """Progress on stderr.
 
     Args:
-        written: the bar counts rows that one long chain gives on its way.
+        written: the bar counts rows that one long conversation gives on its way.
     """
 
     def __init__(self, total: int | None, unit: str = "row", *, written: bool = False) -> None:

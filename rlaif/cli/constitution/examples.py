@@ -71,13 +71,13 @@ def test_command(
         prepare_judge,
         with_defaults,
     )
-    from rlaif.generation.judge_calls import JUDGE, Judging
+    from rlaif.generation.judge_calls import JUDGE, PairCaller
 
     values, places = merge_settings(
         {**spread(flags), "model": judge, "template": template},
         config,
         (JudgeSettings, EngineSettings),
-        hidden=frozenset({"judge", "writer", "fold"}),
+        hidden=frozenset({"judge", "writer", "aggregation"}),
     )
     if values.get("engine") in (None, "auto"):
         values["engine"] = "vllm"
@@ -91,7 +91,7 @@ def test_command(
 
         def once() -> bool:
             loaded = load_constitution(constitution)
-            judging: Judging = prepare_judge(constitution, settings).judging
+            judging: PairCaller = prepare_judge(constitution, settings).judging
             asks = any(p.check is None and p.examples for p in loaded.constitution.principles)
             if asks and not services:
                 note(f"starting the judge {judge!r} on {engine.engine} ...")

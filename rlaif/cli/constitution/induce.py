@@ -68,7 +68,7 @@ Examples:
     skip=frozenset(
         {
             "judge",
-            "fold",
+            "aggregation",
             "pairs",
             "pairs_per_prompt",
             "principles",

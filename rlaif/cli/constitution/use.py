@@ -17,13 +17,13 @@ from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
 from rlaif.cli.label import LabelScreen, Screens
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
-from rlaif.judging.aggregation import FoldSettings
+from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 
 _UNUSABLE = frozenset(
     {
         "judge",
-        "fold",
+        "aggregation",
         "pairs",
         "pairs_per_prompt",
         "principles",
@@ -73,7 +73,7 @@ Examples:
     LabelSettings,
     skip=_UNUSABLE,
 )
-@settings_options(FoldSettings)
+@settings_options(AggregationSettings)
 @engine_flags
 def coverage_command(
     constitution: str,
@@ -159,7 +159,7 @@ def coverage_command(
     LabelSettings,
     skip=_UNUSABLE,
 )
-@settings_options(FoldSettings)
+@settings_options(AggregationSettings)
 @engine_flags
 def ablate_command(
     constitution: str,
@@ -183,11 +183,11 @@ def ablate_command(
     from rlaif.evaluation.constitutions.coverage import ablate
     from rlaif.evaluation.labeled import aligned, write_pairs
     from rlaif.evaluation.outcomes import read_outcomes
-    from rlaif.evaluation.run import Candidate, evaluate
+    from rlaif.evaluation.run import JudgeUnderTest, evaluate
 
     mapping = column_map(maps)
     limit = flags.pop("limit", None)
-    candidate = Candidate(constitution, _everything(judge_settings(judge, config, flags)[0]))
+    candidate = JudgeUnderTest(constitution, _everything(judge_settings(judge, config, flags)[0]))
     folder = Path(out)
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     with closing(Screens(len(data.label))) as screens:

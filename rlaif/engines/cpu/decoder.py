@@ -131,7 +131,7 @@ def _read(layer: Any) -> Layer:
     )
 
 
-class Asking:
+class QueryTokens:
     """Some tokens of a forest, and what they need to know to find the keys that they see.
 
     Args:
@@ -159,7 +159,7 @@ def _padded(x: torch.Tensor) -> torch.Tensor:
     return torch.cat((x, x.new_zeros(ROWS, x.shape[1])))
 
 
-class Pass:
+class ForestPass:
     """One forest on its way through the layers.
 
     Args:
@@ -186,7 +186,7 @@ class Pass:
         new = np.arange(forest.past, self._tokens)
         answers, self.place = np.unique(forest.answers, return_inverse=True)
         self._answers = torch.from_numpy(answers - forest.past)
-        self._all, self._last = Asking(forest, new), Asking(forest, answers)
+        self._all, self._last = QueryTokens(forest, new), QueryTokens(forest, answers)
 
     def layer(
         self, layer: Layer, x: torch.Tensor, old: torch.Tensor | None, *, last: bool
@@ -374,7 +374,7 @@ class CpuDecoder:
         x = self._base.embed_tokens(torch.tensor(forest.tokens[new]))
         cos, sin = self._base.rotary_emb(x[None], torch.tensor([forest.positions[new]]))
         x = _padded(x)
-        way = Pass(forest, self._path, cos[0], sin[0])
+        way = ForestPass(forest, self._path, cos[0], sin[0])
         kept: list[torch.Tensor] = []
         for n, layer in enumerate(self._layers):
             x, kv = way.layer(
@@ -458,7 +458,7 @@ def _agrees(base: Any, start: int, tokens: int) -> bool:
     forest.add(range(tokens), 0)
     forest.close()
     cos, sin = base.rotary_emb(given[0], positions)
-    way = Pass(forest, np.empty(0, np.int32), cos[0], sin[0])
+    way = ForestPass(forest, np.empty(0, np.int32), cos[0], sin[0])
     for original, x, expected in zip(base.layers, given, made, strict=True):
         layer = _read(original)
         if cos.shape != (1, tokens, layer.head):

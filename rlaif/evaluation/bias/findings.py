@@ -23,7 +23,7 @@ NEGLIGIBLE = {"nats": 0.05, "nats per SD": 0.05, "share": 0.02}
 
 
 @dataclass(frozen=True)
-class Finding:
+class BiasFinding:
     """One measured bias.
 
     Attributes:
@@ -53,7 +53,7 @@ class Finding:
         return f"{text}; {self.detail}" if self.detail else text
 
 
-def corrected(findings: Sequence[Finding]) -> list[Finding]:
+def corrected(findings: Sequence[BiasFinding]) -> list[BiasFinding]:
     """The findings, flagged where they stand after Holm's correction and are not negligible."""
     if not findings:
         return []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rlaif.evaluation.bias.findings import (
     LEAST,
     LEAST_GROUPS,
-    Finding,
+    BiasFinding,
     effective_groups,
     robust_errors,
 )
@@ -99,7 +99,7 @@ def self_preference(
     label: NDArray[np.int64],
     own: NDArray[np.int64],
     groups: Sequence[str],
-) -> Finding | None:
+) -> BiasFinding | None:
     """How much the judge favours its own family's responses beyond what people prefer.
 
     Two readings that a noisy judge of a family that is really better or worse moves apart, and
@@ -137,7 +137,7 @@ def self_preference(
         f"{100 * agrees[judge > 0].mean():.1f}% where it prefers its own, on "
         f"{100 * agrees[judge < 0].mean():.1f}% elsewhere"
     )
-    return Finding(
+    return BiasFinding(
         name="self-preference",
         value=value,
         low=low,

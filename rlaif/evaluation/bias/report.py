@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.evaluation.bias.findings import LEAST, Finding, corrected, mean_test
+from rlaif.evaluation.bias.findings import LEAST, BiasFinding, corrected, mean_test
 from rlaif.evaluation.bias.own_family import family, own_side, self_preference
 from rlaif.evaluation.bias.style_bias import longer_wins, standardised_difference, style_biases
 from rlaif.evaluation.outcomes import Floats, Outcomes, logit
@@ -30,12 +30,12 @@ class BiasReport:
         warnings: what could not be measured and why it may matter.
     """
 
-    findings: list[Finding]
+    findings: list[BiasFinding]
     warnings: list[str]
 
 
 @dataclass(frozen=True)
-class Position:
+class PositionBias:
     """How far the position decides, for one principle.
 
     Attributes:
@@ -50,12 +50,12 @@ class Position:
     same_position: float
     first: float
     of_clear: float
-    offset: Finding
+    offset: BiasFinding
 
 
 def position_bias(
     name: str, first_ab: Floats, first_ba: Floats, groups: Sequence[str] | None = None
-) -> Position | None:
+) -> PositionBias | None:
     """Position bias of one principle; None for fewer than 20 pairs in both orders.
 
     Args:
@@ -79,7 +79,7 @@ def position_bias(
         f"same position wins {100 * share:.1f}% ({100 * first:.0f}% of these the first), "
         f"{100 * of_clear:.1f}% of {int(clear.sum())} clear ones"
     )
-    found = Finding(
+    found = BiasFinding(
         name=f"position: {name}",
         value=value,
         low=low,
@@ -89,7 +89,7 @@ def position_bias(
         p=p,
         detail=detail,
     )
-    return Position(share, first, of_clear, found)
+    return PositionBias(share, first, of_clear, found)
 
 
 def bias_report(
@@ -97,7 +97,7 @@ def bias_report(
     *,
     label: NDArray[np.int64] | None = None,
     groups: Sequence[str] | None = None,
-    also: Sequence[Finding] = (),
+    also: Sequence[BiasFinding] = (),
 ) -> BiasReport:
     """Every bias that a run's outcomes show.
 
@@ -106,7 +106,7 @@ def bias_report(
         label: what people prefer, where that is known.
         also: findings of other kinds, to be corrected for together.
     """
-    findings: list[Finding] = []
+    findings: list[BiasFinding] = []
     notes: list[str] = []
     judged = [o for o in outcomes.principles.values() if o.source != "check"]
     for name, o in outcomes.principles.items():

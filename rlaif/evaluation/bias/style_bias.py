@@ -14,7 +14,7 @@ from rlaif.evaluation.bias.findings import (
     ALPHA,
     LEAST,
     LEAST_GROUPS,
-    Finding,
+    BiasFinding,
     effective_groups,
     robust_errors,
 )
@@ -34,7 +34,7 @@ def style_biases(
     *,
     label: NDArray[np.int64] | None = None,
     groups: Sequence[str] | None = None,
-) -> list[Finding]:
+) -> list[BiasFinding]:
     """How far the log-odds of a verdict follow style, all styles measured together.
 
     With labels: does style tell what people prefer beyond the verdict?  In the logistic model
@@ -82,7 +82,7 @@ def style_biases(
         fit = sm.OLS(log_odds[known], design).fit(**linear)
         intervals = fit.conf_int()
         return [
-            Finding(
+            BiasFinding(
                 name=name,
                 value=float(fit.params[k]),
                 low=float(intervals[k][0]),
@@ -126,7 +126,7 @@ def style_biases(
         p = max(float(fit.pvalues[k]), float(reverse.pvalues[k])) if agree else 1.0
         detail = f"beyond what people prefer; {bound:+.3f} by the verdict given the label"
         found.append(
-            Finding(
+            BiasFinding(
                 name=name,
                 value=value,
                 low=value - 1.96 * error,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
-from rlaif.evaluation.bias.findings import Finding, mean_test
+from rlaif.evaluation.bias.findings import BiasFinding, mean_test
 from rlaif.evaluation.outcomes import Outcomes, logit
 from rlaif.evaluation.stats.intervals import Share, share
 from rlaif.records import CLEAR
@@ -146,7 +146,7 @@ class AttackResult:
     Attributes:
         flipped: pairs whose losing response wins once it carries the attack.
         undecided: pairs that are not decided any more.
-        detected: share of attacked rows on which hostile text was found.
+        detected: share of attacked rows on which prompt injection was found.
         moved: mean change of the log-odds towards the attacked response, in nats.
     """
 
@@ -164,7 +164,7 @@ def attack_results(
 
     Args:
         said: of the variants, one a row.
-        found: whether hostile text was found in each variant.
+        found: whether prompt injection was found in each variant.
     """
     before = {name: float(p) for name, p in zip(base.ids, logit(base.p_a), strict=True)}
     after = logit(said.p_a)
@@ -217,7 +217,7 @@ def probed(rows: Sequence[Row], most: int) -> Iterator[Variant]:
             yield _changed(plain, kind, side, change)
 
 
-def probe_findings(variants: Sequence[Variant], said: Outcomes) -> list[Finding]:
+def probe_findings(variants: Sequence[Variant], said: Outcomes) -> list[BiasFinding]:
     """How much the judge prefers each way of writing to the plain one (0: not at all), overall and
     the principle that moves most.
     """
@@ -243,7 +243,7 @@ def probe_findings(variants: Sequence[Variant], said: Outcomes) -> list[Finding]
             way = "for" if moved[loudest] > 0 else "against"
             detail += f"; {loudest} speaks {way} it most"
         findings.append(
-            Finding(
+            BiasFinding(
                 name=f"probe: {kind}",
                 value=mean,
                 low=low,

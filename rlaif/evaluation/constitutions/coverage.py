@@ -53,7 +53,7 @@ class PrincipleUse:
 
 
 @dataclass(frozen=True)
-class PrincipleTie:
+class RelatedPrinciples:
     """Two principles that say the opposite, or the same.
 
     Attributes:
@@ -79,7 +79,7 @@ class Coverage:
 
     pairs: int
     principles: list[PrincipleUse]
-    ties: list[PrincipleTie]
+    ties: list[RelatedPrinciples]
 
 
 def coverage(outcomes: Outcomes) -> Coverage:
@@ -123,7 +123,7 @@ def without(outcomes: Outcomes, name: str) -> NDArray[np.int64]:
     """The winners if a principle were left out."""
     winners = outcomes.winner.copy()
     for i in np.flatnonzero(outcomes.principles[name].asked):
-        found = outcomes.folded(int(i), leave_out=name).winner
+        found = outcomes.aggregated(int(i), leave_out=name).winner
         winners[i] = {"a": 1, "b": -1}.get(found or "", 0)
     return winners
 
@@ -132,7 +132,7 @@ def _decides(outcomes: Outcomes, name: str) -> int:
     return int((without(outcomes, name) != outcomes.winner).sum())
 
 
-def ties(outcomes: Outcomes) -> list[PrincipleTie]:
+def ties(outcomes: Outcomes) -> list[RelatedPrinciples]:
     """Principles that contradict each other or say the same, where a corrected test confirms it."""
     names = list(outcomes.principles)
     signs = {n: np.nan_to_num(np.tanh(o.logits / 2.0)) for n, o in outcomes.principles.items()}
@@ -151,7 +151,7 @@ def ties(outcomes: Outcomes) -> list[PrincipleTie]:
         return []
     corrected = holm([m[3] for m in measured])
     found = [
-        PrincipleTie(first=one, second=two, correlation=r, p=float(p), n=n)
+        RelatedPrinciples(first=one, second=two, correlation=r, p=float(p), n=n)
         for (one, two, r, _, n), p in zip(measured, corrected, strict=True)
     ]
     return [

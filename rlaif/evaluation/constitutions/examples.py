@@ -11,7 +11,7 @@ from rlaif.api.service import Service
 from rlaif.constitution.load import LoadedConstitution
 from rlaif.constitution.schema import Principle
 from rlaif.errors import Place
-from rlaif.generation.judge_calls import Judging
+from rlaif.generation.judge_calls import PairCaller
 from rlaif.judging.scoring import score_pair
 from rlaif.records import Pair, Preference
 
@@ -47,7 +47,7 @@ class ExampleResult:
 
 
 def run_examples(
-    loaded: LoadedConstitution, judging: Judging, service: Service | None, *, margin: float
+    loaded: LoadedConstitution, judging: PairCaller, service: Service | None, *, margin: float
 ) -> list[ExampleResult]:
     """Ask about every example of every principle, in both orders; checks are run.
 

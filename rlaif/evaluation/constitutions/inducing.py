@@ -23,10 +23,10 @@ from rlaif.evaluation.constitutions.induction import (
 )
 from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.generation.conversations import Ask
+from rlaif.generation.conversations import Query
 from rlaif.generation.critique_calls import WRITER, read_text
 from rlaif.labeling.job import prepare, run_label
-from rlaif.labeling.labeler import Progress
+from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
 from rlaif.runs.directory import read_rows, write_atomically
@@ -73,7 +73,7 @@ def model_proposer(
             ]
         )
         told = yield [
-            Ask(WRITER, GenerationRequest("", ids, 96, temperature=temperature, seed=seed + k))
+            Query(WRITER, GenerationRequest("", ids, 96, temperature=temperature, seed=seed + k))
             for k in range(per_pair)
         ]
         return [written for written, failed in map(read_text, told) if not failed]
@@ -100,7 +100,7 @@ def induce(
     candidates: int = 20,
     most: int = 8,
     cache_path: Path | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[LabelProgress], None] = lambda _: None,
     on_engine: Callable[[str], None] = lambda _: None,
 ) -> Induction:
     """Propose, merge, test, keep; writes `folder/induced.yaml`.

@@ -51,7 +51,7 @@ _EMPTY = {
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ProposedPrinciple:
     """A proposed principle and how often it was proposed, in whatever words."""
 
     id: str
@@ -68,7 +68,7 @@ def read_question(text: str) -> str | None:
     return question[0].upper() + question[1:]
 
 
-def merge(questions: Sequence[str], most: int) -> list[Candidate]:
+def merge(questions: Sequence[str], most: int) -> list[ProposedPrinciple]:
     """The `most` questions proposed most often, near-duplicates counted together.
 
     The wording that stands for a group is the one proposed most often in it.
@@ -83,13 +83,13 @@ def merge(questions: Sequence[str], most: int) -> list[Candidate]:
         else:
             groups.append([question])
     groups.sort(key=len, reverse=True)
-    found: list[Candidate] = []
+    found: list[ProposedPrinciple] = []
     taken: set[str] = set()
     for group in groups[:most]:
         question = Counter(group).most_common(1)[0][0]
         identity = _identity(question, taken)
         taken.add(identity)
-        found.append(Candidate(identity, question, len(group)))
+        found.append(ProposedPrinciple(identity, question, len(group)))
     return found
 
 
@@ -111,7 +111,7 @@ def parts(groups: Sequence[str], seed: int = 0) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Induced:
+class KeptPrinciple:
     """A kept principle.
 
     Attributes:
@@ -120,7 +120,7 @@ class Induced:
         examples: places of pairs of the other part that it decides rightly, the clearest first.
     """
 
-    candidate: Candidate
+    candidate: ProposedPrinciple
     accuracy: Estimate
     opinions: float
     examples: list[int]
@@ -135,13 +135,13 @@ class Induction:
         dropped: the other candidates, each with the reason.
     """
 
-    kept: list[Induced]
+    kept: list[KeptPrinciple]
     accuracy: Estimate
-    dropped: list[tuple[Candidate, str]]
+    dropped: list[tuple[ProposedPrinciple, str]]
 
 
 def select(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ProposedPrinciple],
     outcomes: Outcomes,
     label: NDArray[np.int64],
     groups: Sequence[str],
@@ -165,8 +165,8 @@ def select(
     signs = {
         c.id: np.nan_to_num(np.tanh(outcomes.principles[c.id].logits / 2.0)) for c in candidates
     }
-    dropped: list[tuple[Candidate, str]] = []
-    tested: list[tuple[Candidate, float, int, int]] = []
+    dropped: list[tuple[ProposedPrinciple, str]] = []
+    tested: list[tuple[ProposedPrinciple, float, int, int]] = []
     for c in candidates:
         clear = learn & (np.abs(signs[c.id]) >= CLEAR)
         n = int(clear.sum())
@@ -175,7 +175,7 @@ def select(
         else:
             right, p = _right(signs[c.id], label, clear, groups)
             tested.append((c, p, int(right.sum()), n))
-    good: list[Candidate] = []
+    good: list[ProposedPrinciple] = []
     if tested:
         passed = [p <= 0.05 for p in holm([p for _, p, _, _ in tested])]
         for (c, _, hits, n), fine in zip(tested, passed, strict=True):
@@ -206,7 +206,7 @@ def select(
         examples = np.flatnonzero(learn & (np.sign(signs[c.id]) == label))
         clearest = examples[np.argsort(-np.abs(signs[c.id][examples]), kind="stable")]
         opinions = float(clear.sum() / max(1, test.sum()))
-        kept.append(Induced(c, found, opinions, [int(i) for i in clearest]))
+        kept.append(KeptPrinciple(c, found, opinions, [int(i) for i in clearest]))
     whole = credit_of([signs[k.candidate.id] for k in kept], label)[test]
     return Induction(kept, mean_with_interval(whole, _of(groups, test), seed=seed), dropped)
 
@@ -229,13 +229,13 @@ def _right(
 
 
 def _greedy(
-    good: Sequence[Candidate],
+    good: Sequence[ProposedPrinciple],
     signs: Mapping[str, Floats],
     label: NDArray[np.int64],
     learn: NDArray[np.bool_],
     most: int,
-) -> list[Candidate]:
-    chosen: list[Candidate] = []
+) -> list[ProposedPrinciple]:
+    chosen: list[ProposedPrinciple] = []
     best = 0.5
     while len(chosen) < most:
         scored = [
@@ -266,7 +266,7 @@ def credit_of(signs: Sequence[Floats], label: NDArray[np.int64]) -> Floats:
 
 
 def constitution_yaml(
-    name: str, found: Sequence[Induced], pairs: Sequence[Mapping[str, Any]], header: str
+    name: str, found: Sequence[KeptPrinciple], pairs: Sequence[Mapping[str, Any]], header: str
 ) -> str:
     """A draft constitution: each principle with its measured accuracy and two examples.
 

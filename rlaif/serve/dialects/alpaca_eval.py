@@ -9,11 +9,11 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    NotUnderstood,
-    Pairwise,
+    DialectReply,
+    PairwisePrompt,
     Ranking,
     Reading,
-    Reply,
+    UnreadablePrompt,
     between,
     conversation,
     forced,
@@ -74,11 +74,11 @@ class AlpacaEval:
             prompt, _, a, b = between(text, _RANKING)
             return _Ranked(conversation(prompt), turn("assistant", a), turn("assistant", b))
         else:
-            raise NotUnderstood("none of the known annotator prompts")
+            raise UnreadablePrompt("none of the known annotator prompts")
         prompt, a, b = parts
-        return Pairwise(conversation(prompt), turn("assistant", a), turn("assistant", b))
+        return PairwisePrompt(conversation(prompt), turn("assistant", a), turn("assistant", b))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """`m` for the first response; where the verdict is even, both are equally likely."""
         assert isinstance(found, Comparison)
         if found.status == "abstained":
@@ -89,9 +89,9 @@ class AlpacaEval:
                 return no_verdict("both are equally likely to be better")
             ranks = (1, 2) if winner == "a" else (2, 1)
             entries = [f"{{'model': 'model_{i + 1}', 'rank': {r}}}" for i, r in enumerate(ranks)]
-            return Reply(f"[{', '.join(entries)}]")
-        return Reply("m" if winner == "a" else "M", {"m": found.p_a, "M": 1.0 - found.p_a})
+            return DialectReply(f"[{', '.join(entries)}]")
+        return DialectReply("m" if winner == "a" else "M", {"m": found.p_a, "M": 1.0 - found.p_a})
 
 
-class _Ranked(Pairwise):
+class _Ranked(PairwisePrompt):
     """Asked for as a ranking."""

@@ -8,11 +8,11 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    NotUnderstood,
-    Pairwise,
+    DialectReply,
+    PairwisePrompt,
     Ranking,
     Reading,
-    Reply,
+    UnreadablePrompt,
     between,
     conversation,
     no_verdict,
@@ -40,17 +40,17 @@ class ArenaHard:
         # A judge that gave no label is asked to go on: the question is the first user message.
         asked = [m["content"] for m in messages if m["role"] == "user"]
         if not asked:
-            raise NotUnderstood("there is no user message")
+            raise UnreadablePrompt("there is no user message")
         prompt, a, b = between(asked[0], _MARKS, start=True, end=True)
-        return Pairwise(conversation(prompt), turn("assistant", a), turn("assistant", b))
+        return PairwisePrompt(conversation(prompt), turn("assistant", a), turn("assistant", b))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         assert isinstance(found, Comparison)
         if found.status == "abstained":
             return no_verdict(found.reason)
         if found.winner is None:
-            return Reply("[[A=B]]")
+            return DialectReply("[[A=B]]")
         sign = ">>" if found.margin >= CLEARLY else ">"
         label = f"A{sign}B" if found.winner == "a" else f"B{sign}A"
-        return Reply(f"[[{label}]]")
+        return DialectReply(f"[[{label}]]")

@@ -21,12 +21,12 @@ from rlaif.data.layouts import BadRow, read_prompt
 from rlaif.records import Message
 
 
-class NotUnderstood(Exception):
+class UnreadablePrompt(Exception):
     """A prompt that the dialect cannot read; the message says what was expected."""
 
 
 @dataclass(frozen=True)
-class Pairwise:
+class PairwisePrompt:
     """Two responses to one conversation."""
 
     prompt: list[Message]
@@ -35,7 +35,7 @@ class Pairwise:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BestOfChoice:
     """Several responses to one conversation; the best is asked for."""
 
     prompt: list[Message]
@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Single:
+class SingleResponse:
     """One response; `principles` are those asked about, None for all."""
 
     prompt: list[Message]
@@ -52,13 +52,13 @@ class Single:
 
 
 @dataclass(frozen=True)
-class Known:
+class ImmediateAnswer:
     """What needs no judge: its answer."""
 
     text: str
 
 
-Reading = Pairwise | Choice | Single | Known
+Reading = PairwisePrompt | BestOfChoice | SingleResponse | ImmediateAnswer
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Reply:
+class DialectReply:
     """What the harness is told.
 
     Attributes:
@@ -108,7 +108,7 @@ class Dialect(Protocol):
         """
         ...
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """The verdict in the harness's words."""
         ...
 
@@ -133,17 +133,17 @@ def between(
         times = text.count(mark)
         shown = " ".join(mark.split())
         if not times:
-            raise NotUnderstood(f"{shown!r} is missing")
+            raise UnreadablePrompt(f"{shown!r} is missing")
         if times > 1:
-            raise NotUnderstood(f"{shown!r} occurs {times} times: the parts can't be told apart")
+            raise UnreadablePrompt(f"{shown!r} occurs {times} times: the parts can't be told apart")
     pattern = "(.*?)".join(map(re.escape, marks))
     match = re.search(pattern, text, re.DOTALL)
     if match is None:
-        raise NotUnderstood("the marks stand in another order")
+        raise UnreadablePrompt("the marks stand in another order")
     if start and text[: match.start()].strip():
-        raise NotUnderstood("there is text before the first mark")
+        raise UnreadablePrompt("there is text before the first mark")
     if end and text[match.end() :].strip():
-        raise NotUnderstood("there is text after the last mark")
+        raise UnreadablePrompt("there is text after the last mark")
     return list(match.groups())
 
 
@@ -157,7 +157,7 @@ def question(messages: Sequence[Message]) -> str:
     """
     roles = [message["role"] for message in messages]
     if roles not in (["user"], ["system", "user"], ["system"]):
-        raise NotUnderstood(f"there are {len(roles)} messages in place of one question")
+        raise UnreadablePrompt(f"there are {len(roles)} messages in place of one question")
     return messages[-1]["content"]
 
 
@@ -182,15 +182,15 @@ def named_principles(text: str, constitution: Constitution) -> list[str] | None:
     names = [name.strip() for name in wanted.split(",")]
     if all(name in known for name in names):
         return names
-    raise NotUnderstood(
+    raise UnreadablePrompt(
         f"the criterion {wanted[:80]!r} is neither `constitution` nor principles of it "
         f"({', '.join(known[:8])})"
     )
 
 
-def no_verdict(reason: str) -> Reply:
+def no_verdict(reason: str) -> DialectReply:
     """A message in which no harness finds a verdict."""
-    return Reply(f"no verdict: {reason}")
+    return DialectReply(f"no verdict: {reason}")
 
 
 def forced(found: Comparison) -> str | None:

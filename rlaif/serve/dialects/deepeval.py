@@ -10,12 +10,12 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    Known,
-    NotUnderstood,
+    DialectReply,
+    ImmediateAnswer,
     Ranking,
     Reading,
-    Reply,
-    Single,
+    SingleResponse,
+    UnreadablePrompt,
     between,
     conversation,
     named_principles,
@@ -43,16 +43,16 @@ class GEval:
         if "\nEvaluation Steps:\n" not in text:
             (criteria,) = between(text, ("\nEvaluation Criteria:\n", "\n\n**\nIMPORTANT:"))
             names = named_principles(criteria, constitution)
-            return Known(json.dumps({"steps": names or ["constitution"]}))
+            return ImmediateAnswer(json.dumps({"steps": names or ["constitution"]}))
         head, _, rest = text.partition("\nEvaluation Steps:\n")
         scale = _RANGE.search(head)
         if scale is None:
-            raise NotUnderstood("the range of the score is missing")
+            raise UnreadablePrompt("the range of the score is missing")
         marks = ("\0", "Test Case:\nInput:\n", " \n\nActual Output:\n", "\n\nParameters:\n")
         steps, prompt, output = between("\0" + rest, marks)
         parameters = rest.rpartition(marks[-1])[2].split("\n")[0]
         if parameters != "Input and Actual Output":
-            raise NotUnderstood(f"the parameters are {parameters[:60]!r}")
+            raise UnreadablePrompt(f"the parameters are {parameters[:60]!r}")
         named = [re.sub(r"^\s*\d+[.)]\s*", "", line) for line in steps.splitlines() if line.strip()]
         return _Scaled(
             prompt=conversation(prompt),
@@ -62,17 +62,17 @@ class GEval:
             high=int(scale.group(2)),
         )
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         assert isinstance(found, Score)
         assert isinstance(reading, _Scaled)
         if found.score is None:
             return no_verdict(found.reason)
         score = round(reading.low + (reading.high - reading.low) * found.score)
-        return Reply(json.dumps({"reason": in_words(found), "score": score}))
+        return DialectReply(json.dumps({"reason": in_words(found), "score": score}))
 
 
-class _Scaled(Single):
+class _Scaled(SingleResponse):
     """A response to be scored on a scale of whole numbers."""
 
     def __init__(

@@ -8,12 +8,12 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    NotUnderstood,
-    Pairwise,
+    DialectReply,
+    PairwisePrompt,
     Ranking,
     Reading,
-    Reply,
-    Single,
+    SingleResponse,
+    UnreadablePrompt,
     between,
     conversation,
     forced,
@@ -43,7 +43,7 @@ class InspectGraders:
         text = question(messages)
         for mark in ("[BEGIN DATA]", "[END DATA]"):
             if text.count(mark) != 1:
-                raise NotUnderstood(f"{mark!r} occurs {text.count(mark)} times")
+                raise UnreadablePrompt(f"{mark!r} occurs {text.count(mark)} times")
         if "[BEGIN DATA]" + _STARS in text:
             prompt, expert, answer = between(
                 text,
@@ -54,7 +54,7 @@ class InspectGraders:
                     _STARS + "[END DATA]",
                 ),
             )
-            return Pairwise(
+            return PairwisePrompt(
                 conversation(prompt), turn("assistant", answer), turn("assistant", expert)
             )
         stars = "\n***\n"
@@ -68,15 +68,17 @@ class InspectGraders:
             ),
         )
         names = named_principles(criterion, constitution)
-        return Single(conversation(prompt), turn("assistant", answer), names)
+        return SingleResponse(conversation(prompt), turn("assistant", answer), names)
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         if isinstance(found, Score):
             if found.score is None:
                 return no_verdict(found.reason)
-            return Reply(f"GRADE: {'C' if found.score >= 0.5 else 'I'}")
+            return DialectReply(f"GRADE: {'C' if found.score >= 0.5 else 'I'}")
         assert isinstance(found, Comparison)
         if found.status == "abstained":
             return no_verdict(found.reason)
-        return Reply(f"GRADE: {'I' if found.status == 'decided' and forced(found) == 'b' else 'C'}")
+        return DialectReply(
+            f"GRADE: {'I' if found.status == 'decided' and forced(found) == 'b' else 'C'}"
+        )

@@ -9,13 +9,13 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    Choice,
-    NotUnderstood,
-    Pairwise,
+    BestOfChoice,
+    DialectReply,
+    PairwisePrompt,
     Ranking,
     Reading,
-    Reply,
-    Single,
+    SingleResponse,
+    UnreadablePrompt,
     between,
     conversation,
     forced,
@@ -33,7 +33,7 @@ _TALK = re.compile(r"### (User|Assistant A|Assistant B|Assistant|Reference answe
 _REFERENCE = "[The Start of Reference Answer]"
 
 
-def _answers(text: str, letters: str, *, reference: bool = False) -> Pairwise | Choice:
+def _answers(text: str, letters: str, *, reference: bool = False) -> PairwisePrompt | BestOfChoice:
     """A question and the answers of assistants named by letters.
 
     Args:
@@ -52,11 +52,11 @@ def _answers(text: str, letters: str, *, reference: bool = False) -> Pairwise | 
     prompt, *rest = between(text, marks, start=True, end=True)
     answers = [turn("assistant", answer) for answer in rest[reference:]]
     if len(answers) == 2:
-        return Pairwise(conversation(prompt), *answers)
-    return Choice(conversation(prompt), answers)
+        return PairwisePrompt(conversation(prompt), *answers)
+    return BestOfChoice(conversation(prompt), answers)
 
 
-def _two_talks(text: str) -> Pairwise:
+def _two_talks(text: str) -> PairwisePrompt:
     """Two conversations of two turns, one with each assistant."""
     ends = [f"<|The End of Assistant {x}'s Conversation with User|>" for x in "AB"]
     marks = (_TALK_A, f"{ends[0]}\n\n\n{_TALK_B}", ends[1])
@@ -66,16 +66,16 @@ def _two_talks(text: str) -> Pairwise:
     ]
     users = [[m["content"] for m in talk if m["role"] == "user"] for talk in found]
     if users[0] != users[1]:
-        raise NotUnderstood("the two conversations have other questions")
+        raise UnreadablePrompt("the two conversations have other questions")
     # What is compared is everything after the first question, as the harness shows it.
-    return Pairwise(found[0][:1], found[0][1:], found[1][1:])
+    return PairwisePrompt(found[0][:1], found[0][1:], found[1][1:])
 
 
-def _talk_alone(text: str) -> Single:
+def _talk_alone(text: str) -> SingleResponse:
     """One conversation of two turns, whose last answer is what is judged."""
     (talk,) = between(text, (_TALK_A, _TALK_A_ENDS), start=True, end=True)
     turns = _turns(talk, "Assistant A")
-    return Single(turns[:-1], turns[-1:])
+    return SingleResponse(turns[:-1], turns[-1:])
 
 
 def _without_reference(text: str) -> str:
@@ -89,7 +89,7 @@ def _turns(talk: str, assistant: str) -> list[Message]:
     head, *parts = _TALK.split(talk)
     names, texts = parts[0::2], parts[1::2]
     if head.strip() or names != ["User", assistant] * 2:
-        raise NotUnderstood(f"expected '### User:' and '### {assistant}:' twice in turn")
+        raise UnreadablePrompt(f"expected '### User:' and '### {assistant}:' twice in turn")
     roles = ["user", "assistant"] * 2
     return [
         {"role": role, "content": text.strip("\n")} for role, text in zip(roles, texts, strict=True)
@@ -131,18 +131,18 @@ class MTBench:
             "\n[The End of Assistant's Answer]",
         ]
         prompt, *_, answer = between(text, marks, end=True)
-        return Single(conversation(prompt), turn("assistant", answer))
+        return SingleResponse(conversation(prompt), turn("assistant", answer))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         if isinstance(found, Score):
             if found.score is None:
                 return no_verdict(found.reason)
-            return Reply(f"Rating: [[{_rating(found)}]]")
+            return DialectReply(f"Rating: [[{_rating(found)}]]")
         assert isinstance(found, Comparison)
         if found.status == "abstained":
             return no_verdict(found.reason)
-        return Reply({"a": "[[A]]", "b": "[[B]]"}.get(found.winner or "", "[[C]]"))
+        return DialectReply({"a": "[[A]]", "b": "[[B]]"}.get(found.winner or "", "[[C]]"))
 
 
 class RewardBench:
@@ -165,20 +165,26 @@ class RewardBench:
         prompt, answer = between(
             text, ("[Query]\n", "\n\n[Response]\n", "\n\n[Your judgement]"), end=True
         )
-        return Single(conversation(prompt), turn("assistant", answer))
+        return SingleResponse(conversation(prompt), turn("assistant", answer))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         if isinstance(found, Score):
-            return no_verdict(found.reason) if found.score is None else Reply(f"{_rating(found)}")
+            return (
+                no_verdict(found.reason)
+                if found.score is None
+                else DialectReply(f"{_rating(found)}")
+            )
         if isinstance(found, Ranking):
             if not found.values:
                 return no_verdict(found.reason)
             best = max(found.values)
             if list(found.values).count(best) > 1:
                 return no_verdict("several are equally good")
-            return Reply(f"[[{'ABCD'[list(found.values).index(best)]}]]")
+            return DialectReply(f"[[{'ABCD'[list(found.values).index(best)]}]]")
         if found.status == "abstained":
             return no_verdict(found.reason)
         winner = forced(found)
-        return Reply(f"[[{winner.upper()}]]") if winner else no_verdict("both are equally good")
+        return (
+            DialectReply(f"[[{winner.upper()}]]") if winner else no_verdict("both are equally good")
+        )

@@ -9,12 +9,12 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    NotUnderstood,
-    Pairwise,
+    DialectReply,
+    PairwisePrompt,
     Ranking,
     Reading,
-    Reply,
-    Single,
+    SingleResponse,
+    UnreadablePrompt,
     conversation,
     question,
     turn,
@@ -38,22 +38,22 @@ class NativeJson:
         try:
             row = json.loads(question(messages), object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
-            raise NotUnderstood(f"the last message is no JSON ({error})") from None
+            raise UnreadablePrompt(f"the last message is no JSON ({error})") from None
         if not isinstance(row, dict):
-            raise NotUnderstood("the last message is no JSON object")
+            raise UnreadablePrompt("the last message is no JSON object")
         names = ["response"] if "response" in row else ["response_a", "response_b"]
         if set(row) != {"prompt", *names}:
-            raise NotUnderstood(f"the object has the keys {sorted(map(str, row))[:6]}")
+            raise UnreadablePrompt(f"the object has the keys {sorted(map(str, row))[:6]}")
         prompt = _messages(row, "prompt", "user")
         parts = [_messages(row, name, "assistant") for name in names]
         if len(parts) == 1:
-            return Single(prompt, parts[0])
-        return Pairwise(prompt, parts[0], parts[1])
+            return SingleResponse(prompt, parts[0])
+        return PairwisePrompt(prompt, parts[0], parts[1])
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """The answer as the native endpoints give it."""
         assert not isinstance(found, Ranking)
-        return Reply(found.model_dump_json())
+        return DialectReply(found.model_dump_json())
 
 
 def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
@@ -66,12 +66,12 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
         said = message.get("content") if isinstance(message, dict) else None
         by = message.get("role") if isinstance(message, dict) else None
         if not isinstance(said, str) or by not in ("system", "user", "assistant"):
-            raise NotUnderstood(f"`{name}` holds what is no message with role and text content")
+            raise UnreadablePrompt(f"`{name}` holds what is no message with role and text content")
         found.append({"role": by, "content": said})
     if not found:
-        raise NotUnderstood(f"`{name}` is no text and no list of messages")
+        raise UnreadablePrompt(f"`{name}` is no text and no list of messages")
     if (found[-1]["role"] == "assistant") != (role == "assistant"):
-        raise NotUnderstood(f"`{name}` ends with a message of the {found[-1]['role']}")
+        raise UnreadablePrompt(f"`{name}` ends with a message of the {found[-1]['role']}")
     _check(name, *(m["content"] for m in found))
     return found
 
@@ -88,4 +88,4 @@ def _check(name: str, *texts: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise NotUnderstood(f"`{name}` holds half of a character") from None
+            raise UnreadablePrompt(f"`{name}` holds half of a character") from None

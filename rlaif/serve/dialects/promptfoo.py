@@ -9,12 +9,12 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
-    Choice,
-    NotUnderstood,
+    BestOfChoice,
+    DialectReply,
     Ranking,
     Reading,
-    Reply,
-    Single,
+    SingleResponse,
+    UnreadablePrompt,
     between,
     conversation,
     named_principles,
@@ -46,16 +46,16 @@ class LlmRubric:
         text = question(messages)
         marks = ("<Prompt>\n", "\n</Prompt>\n<Output>\n", "\n</Output>\n<Rubric>\n", "\n</Rubric>")
         prompt, output, rubric = between(text, marks, start=True, end=True)
-        return Single(
+        return SingleResponse(
             conversation(prompt), turn("assistant", output), named_principles(rubric, constitution)
         )
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         assert isinstance(found, Score)
         if found.score is None:
             return no_verdict(found.reason)
-        return Reply(
+        return DialectReply(
             json.dumps(
                 {
                     "reason": in_words(found),
@@ -89,26 +89,26 @@ class SelectBest:
         )
         word, colon, prompt = criteria.partition(":")
         if not colon or word.strip().lower() != "prompt" or not prompt.strip():
-            raise NotUnderstood(f"the criteria {criteria[:60]!r} do not begin with 'prompt: '")
+            raise UnreadablePrompt(f"the criteria {criteria[:60]!r} do not begin with 'prompt: '")
         count = texts.count("<Text index=")
         if stated != str(count) or not 2 <= count <= MOST_TEXTS:
-            raise NotUnderstood(f"there are {count} texts, and {stated[:20]!r} are stated")
+            raise UnreadablePrompt(f"there are {count} texts, and {stated[:20]!r} are stated")
         marks = ['<Text index="0">\n']
         marks += [f'\n</Text>\n\n<Text index="{i}">\n' for i in range(1, count)]
         found = _texts(texts.strip(), marks)
-        return Choice(conversation(prompt.strip()), [turn("assistant", t) for t in found])
+        return BestOfChoice(conversation(prompt.strip()), [turn("assistant", t) for t in found])
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> Reply:
+    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`; where several are equally good, the first of them."""
         assert isinstance(found, Ranking)
         if not found.values:
             return no_verdict(found.reason)
-        return Reply(str(list(found.values).index(max(found.values))))
+        return DialectReply(str(list(found.values).index(max(found.values))))
 
 
 def _texts(text: str, marks: list[str]) -> list[str]:
     """The texts between marks; the last one ends where the whole does."""
     end = "\n</Text>"
     if text.count("</Text>") != len(marks) or not text.endswith(end):
-        raise NotUnderstood("the texts can't be told apart")
+        raise UnreadablePrompt("the texts can't be told apart")
     return between(text.removesuffix(end) + "\0", [*marks, "\0"], start=True, end=True)

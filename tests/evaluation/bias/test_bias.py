@@ -10,7 +10,7 @@ from rlaif.evaluation.bias.findings import corrected, mean_test
 from rlaif.evaluation.bias.own_family import family, own_side, self_preference
 from rlaif.evaluation.bias.report import bias_report, position_bias
 from rlaif.evaluation.bias.style_bias import longer_wins, standardised_difference, style_biases
-from rlaif.evaluation.outcomes import Opinions, Outcomes
+from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 
 
 @pytest.mark.parametrize("rate", [0.18, 0.21, 0.56])
@@ -178,7 +178,7 @@ def fair(seed: int, n: int = 300) -> tuple[Outcomes, np.ndarray]:
     rng = np.random.default_rng(seed)
     quality = rng.normal(0, 2, n)
     noise = rng.normal(0, 0.5, (2, n))
-    opinions = Opinions(
+    opinions = PrincipleOutcomes(
         ab=quality + noise[0],
         ba=quality + noise[1],
         asked=np.ones(n, dtype=bool),

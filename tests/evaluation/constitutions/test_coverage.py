@@ -21,8 +21,8 @@ from rlaif.constitution.review import lint
 from rlaif.constitution.wording import joined_qualities
 from rlaif.errors import RlaifError
 from rlaif.evaluation.constitutions.coverage import ablate, coverage, ties
-from rlaif.evaluation.outcomes import Opinions, Outcomes
-from rlaif.judging.aggregation import FoldSettings, fold
+from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
+from rlaif.judging.aggregation import AggregationSettings, aggregate
 
 SWAPPED = """\
 schema: 1
@@ -126,8 +126,10 @@ def world(n: int = 400, seed: int = 0) -> Outcomes:
     lower = rng.normal(0, 3, n)
     yes = np.ones(n, dtype=bool)
 
-    def opinions(values: np.ndarray, tier: int) -> Opinions:
-        return Opinions(ab=values, ba=values, asked=yes, tier=tier, weight=1.0, source="judge")
+    def opinions(values: np.ndarray, tier: int) -> PrincipleOutcomes:
+        return PrincipleOutcomes(
+            ab=values, ba=values, asked=yes, tier=tier, weight=1.0, source="judge"
+        )
 
     principles = {
         "lead": opinions(lead, 1),
@@ -145,7 +147,7 @@ def world(n: int = 400, seed: int = 0) -> Outcomes:
         principles=principles,
         origins=([""] * n, [""] * n),
     )
-    folds = [fold(empty.scores(i), FoldSettings()) for i in range(n)]
+    folds = [aggregate(empty.scores(i), AggregationSettings()) for i in range(n)]
     return Outcomes(
         ids=empty.ids,
         rows=empty.rows,
@@ -168,7 +170,9 @@ def test_coverage_tells_what_principles_do() -> None:
     # By hand for one principle: fold every pair again without it.
     changed = sum(
         (
-            fold([s for s in outcomes.scores(i) if s.principle != "lower"], FoldSettings()).winner
+            aggregate(
+                [s for s in outcomes.scores(i) if s.principle != "lower"], AggregationSettings()
+            ).winner
             or ""
         )
         != {1: "a", -1: "b", 0: ""}[int(outcomes.winner[i])]
@@ -188,7 +192,7 @@ def test_independent_principles_are_seldom_called_opposites() -> None:
         rng = np.random.default_rng(seed)
         n, yes = 60, np.ones(60, dtype=bool)
         principles = {
-            f"p{k}": Opinions(ab=x, ba=x, asked=yes, tier=1, weight=1.0, source="judge")
+            f"p{k}": PrincipleOutcomes(ab=x, ba=x, asked=yes, tier=1, weight=1.0, source="judge")
             for k, x in enumerate(rng.normal(0, 3, (5, n)))
         }
         outcomes = Outcomes(
@@ -216,7 +220,7 @@ def test_pairs_of_one_row_are_one_piece_of_evidence() -> None:
         x = np.array([[q[r, i] - q[r, j] for r, i, j in at] for q in quality])
         n, yes = len(at), np.ones(len(at), dtype=bool)
         principles = {
-            f"p{k}": Opinions(ab=v, ba=v, asked=yes, tier=1, weight=1.0, source="judge")
+            f"p{k}": PrincipleOutcomes(ab=v, ba=v, asked=yes, tier=1, weight=1.0, source="judge")
             for k, v in enumerate(x)
         }
         rows = np.array([r + 1 for r, _, _ in at])
@@ -266,7 +270,7 @@ def test_ablation_shows_which_principle_helps_and_which_hurts() -> None:
     credits = []
     for i in range(len(label)):
         left = [s for s in outcomes.scores(i) if s.principle != "lower"]
-        winner = {"a": 1, "b": -1}.get(fold(left, FoldSettings()).winner or "")
+        winner = {"a": 1, "b": -1}.get(aggregate(left, AggregationSettings()).winner or "")
         credits.append(0.5 if winner is None else float(winner == label[i]))
     assert found["lower"].accuracy == pytest.approx(np.mean(credits))
 

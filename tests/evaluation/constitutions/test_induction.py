@@ -66,7 +66,7 @@ def test_near_duplicates_count_together_and_the_commonest_wording_stands() -> No
 
 
 def test_pooling_is_that_of_a_tier() -> None:
-    from rlaif.judging.aggregation import FoldSettings, fold
+    from rlaif.judging.aggregation import AggregationSettings, aggregate
     from rlaif.records import PrincipleScore
 
     rng = np.random.default_rng(0)
@@ -74,9 +74,9 @@ def test_pooling_is_that_of_a_tier() -> None:
     label = np.where(rng.random(200) < 0.5, 1, -1)
     credit = credit_of(list(np.tanh(logits / 2)), label)
     for i in range(200):
-        found = fold(
+        found = aggregate(
             [PrincipleScore(f"p{k}", 1, 1.0, float(x)) for k, x in enumerate(logits[:, i])],
-            FoldSettings(clear_margin=0.0),
+            AggregationSettings(clear_margin=0.0),
         )
         expected = (
             0.5 if found.winner is None else float({"a": 1, "b": -1}[found.winner] == label[i])

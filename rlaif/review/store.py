@@ -17,8 +17,8 @@ from threading import Lock
 from typing import Any, Literal
 
 from rlaif.errors import RlaifError
-from rlaif.review.items import Item
-from rlaif.review.queue import Queued
+from rlaif.review.items import ReviewItem
+from rlaif.review.queue import QueuedPair
 from rlaif.store.database import Database
 from rlaif.util.hashing import digest
 
@@ -82,7 +82,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Task:
+class ReviewTask:
     """A pair of the queue.
 
     Attributes:
@@ -92,7 +92,7 @@ class Task:
     """
 
     number: int
-    item: Item
+    item: ReviewItem
     reasons: list[str]
     audit: bool
     certain: bool
@@ -102,7 +102,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ReviewProgress:
     """How far a reviewer and all together are: pairs."""
 
     own: int
@@ -111,7 +111,7 @@ class Progress:
     seconds: float
 
 
-class Desk:
+class ReviewStore:
     """The file, open.  Threads may share it.
 
     Args:
@@ -163,7 +163,7 @@ class Desk:
         with self._writing() as write:
             write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def enqueue(self, queue: list[tuple[Queued, Item]], *, overlap: float) -> int:
+    def enqueue(self, queue: list[tuple[QueuedPair, ReviewItem]], *, overlap: float) -> int:
         """Put pairs into the queue, behind those that are there; returns how many are new.
 
         Chances of pairs that are there already are replaced.
@@ -197,12 +197,12 @@ class Desk:
             after = write("SELECT count(*) FROM items").fetchone()[0]
         return int(after - before)
 
-    def tasks(self) -> Iterator[Task]:
+    def tasks(self) -> Iterator[ReviewTask]:
         """The whole queue, in order."""
         for row in self._rows("SELECT * FROM items ORDER BY place"):
             yield _task(row)
 
-    def task(self, number: int) -> Task | None:
+    def task(self, number: int) -> ReviewTask | None:
         """One pair of the queue."""
         rows = self._rows("SELECT * FROM items WHERE item = ?", (number,))
         return _task(rows[0]) if rows else None
@@ -403,7 +403,7 @@ class Desk:
             for row in rows
         ]
 
-    def progress(self, reviewer: str) -> Progress:
+    def progress(self, reviewer: str) -> ReviewProgress:
         """How far one reviewer and all together are."""
         total = self._rows("SELECT count(*) FROM items")[0][0]
         done = self._rows(
@@ -415,17 +415,17 @@ class Desk:
             "WHERE reviewer = ? AND undone = 0",
             (reviewer,),
         )[0]
-        return Progress(own, done, total, seconds)
+        return ReviewProgress(own, done, total, seconds)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
 
-def _task(row: tuple[Any, ...]) -> Task:
+def _task(row: tuple[Any, ...]) -> ReviewTask:
     number, _, data, reasons, audit, certain, inclusion, wanted, gold = row
-    item = Item.from_data(json.loads(data))
-    return Task(
+    item = ReviewItem.from_data(json.loads(data))
+    return ReviewTask(
         number=number,
         item=item,
         reasons=json.loads(reasons),
@@ -437,13 +437,13 @@ def _task(row: tuple[Any, ...]) -> Task:
     )
 
 
-def _twice(queue: list[Queued], overlap: float) -> set[int]:
+def _twice(queue: list[QueuedPair], overlap: float) -> set[int]:
     """Pairs that two people are to see."""
     drawn = sorted(queue, key=lambda q: (not q.audit, digest(["overlap", q.candidate.name])))
     return {q.candidate.number for q in drawn[: round(overlap * len(queue))]}
 
 
-def first_shown(task: Task, reviewer: str) -> str:
+def first_shown(task: ReviewTask, reviewer: str) -> str:
     """Which completion stands left: drawn for each pair and reviewer, so that favouring a side
     favours no completion.
     """

@@ -25,7 +25,7 @@ data and of the reference.  All are above 0 and fall with what is lost."""
 
 
 @dataclass(frozen=True)
-class Compared:
+class ReferenceRatio:
     """An amount of the data over that of the reference.
 
     Attributes:
@@ -62,7 +62,7 @@ def sampled(rows: Sequence[AuditRow], seed: int, most: int | None = None) -> lis
 
 def compare(
     data: int, reference: int, measure: Measure, seed: int, draws: int = DRAWS
-) -> dict[str, Compared]:
+) -> dict[str, ReferenceRatio]:
     """Measure halves of both sides, `draws` times.
 
     Args:
@@ -81,11 +81,11 @@ def compare(
     return {name: _compared(values) for name, values in found.items() if len(values) == draws}
 
 
-def _compared(values: list[tuple[float, float]]) -> Compared:
+def _compared(values: list[tuple[float, float]]) -> ReferenceRatio:
     array = np.array(values)
     ours, theirs = (float(v) for v in array.mean(axis=0))
     if not theirs:  # the reference has none of it: nothing can be lost
-        return Compared(ours, theirs, 1.0, 0.0)
+        return ReferenceRatio(ours, theirs, 1.0, 0.0)
     ratio = ours / theirs
     # Of a ratio of means, by linearisation (Cochran 1977).
-    return Compared(ours, theirs, ratio, float((array @ [1.0, -ratio]).std(ddof=1)) / theirs)
+    return ReferenceRatio(ours, theirs, ratio, float((array @ [1.0, -ratio]).std(ddof=1)) / theirs)

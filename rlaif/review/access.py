@@ -26,7 +26,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Seals:
+class CookieSigner:
     """Signs what the browser keeps and sends back.
 
     Args:
@@ -67,7 +67,7 @@ class Seals:
         return name if self.holds("name", name, seal) else ""
 
 
-class Door:
+class AccessMiddleware:
     """ASGI middleware in front of every page.
 
     Refuses hosts that were not named (a page elsewhere whose name is pointed at this machine would
@@ -81,7 +81,7 @@ class Door:
     """
 
     def __init__(
-        self, app: ASGIApp, seals: Seals, hosts: frozenset[str], token: str | None
+        self, app: ASGIApp, seals: CookieSigner, hosts: frozenset[str], token: str | None
     ) -> None:
         self._app, self._seals, self._token = app, seals, token
         self._hosts = {_host_name(host) for host in hosts}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 TIMED = re.compile(
-    r"seconds|runtime|per_second|^elapsed|_at$|^time$|^created|^started|^finished|versions?$|^python$|hours|"
+    r"seconds|^bytes$|runtime|per_second|^elapsed|_at$|^time$|^created|^started|^finished|versions?$|^python$|hours|"
     r"per_label|cost|money|^idle|cpu|memory|rates?$|address|_hash$|^hash$|digest|fingerprint|"
     r"^id$|^key$|prompt_id|^path$|^date$|^written$|limit_fraction|platform|machine"
 )
@@ -72,7 +72,7 @@ exact: label pairs.jsonl -c c.yaml {S} -o runs/exact --stop exact --json --cache
 likely: label pairs.jsonl -c c.yaml {S} -o runs/likely --stop likely --pilot 100 --stop-error 0.2 --json --cache l.sqlite
 adaptive: label pairs.jsonl -c c.yaml {S} -o runs/adaptive --orders adaptive --stop-error 0.2 --json --cache a.sqlite
 sample: label pairs.jsonl -c c.yaml {S} -o runs/sample --principles sample --pooling mean --json --cache p.sqlite
-hold: label pairs.jsonl -c c.yaml {S} -o runs/hold --hostile hold --orders one --limit 50 --json --cache h.sqlite
+hold: label pairs.jsonl -c c.yaml {S} -o runs/hold --prompt-injection hold --orders one --limit 50 --json --cache h.sqlite
 panel: label pairs.jsonl -c c.yaml --engine scripted -j hashed -j second,weight=2 --panel weighted -o runs/panel --json --cache q.sqlite
 cascade: label pairs.jsonl -c c.yaml --engine scripted -j hashed -j second --panel cascade -o runs/cascade --json --cache q.sqlite
 mapped: label other.csv -c c.yaml {S} -o runs/mapped --map prompt=question --map response_a=bot1 --map response_b=bot2 --json --cache m.sqlite
@@ -354,7 +354,8 @@ def collect(folder: Path, out: Path) -> None:
             ("texts", "cache", ".")
         ):
             continue
-        target = out / path.relative_to(folder)
+        relative = re.sub(r"-[0-9a-f]{8}(?=[-/.]|$)", "-$HEX", str(path.relative_to(folder)))
+        target = out / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(errors="replace")
         try:

@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from rlaif.records import Message
 from rlaif.review.integrity import prevalence, report_reviewers
 from rlaif.review.items import PrincipleEvidence, ReviewItem
 from rlaif.review.store import Decision, ReviewTask
 
-TEXT = [{"role": "assistant", "content": "word " * 60}]
+TEXT: list[Message] = [{"role": "assistant", "content": "word " * 60}]
 ITEM = ReviewItem(
     id="x",
     row=1,

@@ -58,6 +58,7 @@ class Provenance(_BaseAnswer):
     judge: str
     judge_fingerprint: str
     template_hash: str
+    calibration: str = Field(default="", description="Hash of the calibration, or empty.")
 
 
 class Comparison(_BaseAnswer):

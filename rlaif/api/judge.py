@@ -40,6 +40,7 @@ from rlaif.generation.critique_calls import WRITER, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE
 from rlaif.generation.pointwise_calls import PointwiseScore
 from rlaif.records import Message, Pair, Preference
+from rlaif.util.validation import explain
 
 Text = str | Sequence[Mapping[str, str]]
 """A text, or a list of chat messages."""
@@ -303,12 +304,8 @@ def _checked(model: Any, values: Mapping[str, Any]) -> Any:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise RlaifError(
-            f"setting {name!r}: {first['msg']} (got {str(first['input'])[:80]!r})",
-            hint="See the settings of JudgeSettings and EngineSettings.",
-        ) from None
+        hint = "See the settings of JudgeSettings and EngineSettings."
+        raise explain(error, hint=hint) from None
 
 
 def _readable(make: Callable[[], Found]) -> Found:

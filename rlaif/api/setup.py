@@ -28,9 +28,10 @@ from rlaif.generation.pointwise_calls import (
 )
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
-from rlaif.labeling.calibration import Aggregator, check_fits, load_calibration
+from rlaif.labeling.calibration import Aggregator, load_aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
+from rlaif.runs.rows import make_stamp
 from rlaif.templates.judge import JudgeTemplate, load_judge_template
 from rlaif.templates.writer import load_writer_templates
 
@@ -191,6 +192,7 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
             hint="Use a template without `answer`.",
         )
     codec = codec_for(settings.judge)
+    aggregator = _aggregator(settings, loaded, template)
     judging = PairCaller(
         template=template,
         codec=codec,
@@ -198,7 +200,7 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         label_mass_floor=settings.label_mass_floor,
         orders=settings.orders,
         seed=settings.seed,
-        aggregator=_aggregator(settings, loaded, template),
+        aggregator=aggregator,
     )
     assert judging.renderer  # a label that is no token of this judge is known now
     coverage = settings.aggregation.min_coverage
@@ -216,13 +218,13 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
             codec if writer == settings.judge else codec_for(writer),
             (settings.critique_tokens, settings.revision_tokens),
         )
-    stamp = {
-        "constitution": f"{loaded.name}@{loaded.version}",
-        "constitution_hash": loaded.hash,
-        "judge": settings.judge.model,
-        "judge_fingerprint": model_fingerprint(settings.judge),
-        "template_hash": template.hash,
-    }
+    stamp = make_stamp(
+        constitution=loaded,
+        judge=settings.judge.model,
+        fingerprint=model_fingerprint(settings.judge),
+        template=template,
+        calibration=aggregator.calibration_hash,
+    )
     return JudgeSetup(
         settings=settings,
         constitution=loaded,
@@ -243,7 +245,6 @@ def _aggregator(
     """
     if settings.calibration is None:
         return Aggregator(settings.aggregation)
-    found = load_calibration(settings.calibration)
     config = {
         "judge": {
             "model": settings.judge.model,
@@ -263,8 +264,7 @@ def _aggregator(
         "reasoning_clamp": LabelSettings.model_fields["reasoning_clamp"].default,
         "reasoning_samples": LabelSettings.model_fields["reasoning_samples"].default,
     }
-    check_fits(found, config, settings.calibration)
-    return Aggregator(settings.aggregation, found)
+    return load_aggregator(settings.calibration, settings.aggregation, config)
 
 
 def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlaif.constitution.yaml_source import read_yaml
-from rlaif.errors import RlaifError
+from rlaif.util.validation import explain
 
 
 class Thresholds(BaseModel):
@@ -121,16 +121,5 @@ def load_thresholds(path: Path | None) -> Thresholds:
     try:
         return Thresholds.model_validate(tree.value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = first["loc"][0] if first["loc"] else "thresholds"
-        place = tree.places.get((str(name),)) or tree.places[()]
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Thresholds.model_fields)
-            raise RlaifError(
-                f"unknown threshold {name!r}", hint=f"Known: {known}.", place=place
-            ) from None
-        raise RlaifError(
-            f"{name}: {first['msg'][0].lower()}{first['msg'][1:]} (it is {first['input']!r})",
-            hint="See `rlaif guard --help`.",
-            place=place,
-        ) from None
+        hint = f"Known: {', '.join(Thresholds.model_fields)}; see `rlaif guard --help`."
+        raise explain(error, hint=hint, places=tree.places) from None

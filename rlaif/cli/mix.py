@@ -15,6 +15,7 @@ from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, 
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.mixing.settings import MixPlan, MixSettings, part_of
+from rlaif.util.validation import explain
 
 _EXAMPLES = """
 \b
@@ -176,18 +177,7 @@ def _plan(
     try:
         return MixPlan.model_validate(plan)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = tuple(first["loc"])
-        where = where[1:] if where[:1] == ("settings",) else where
-        place = next(
-            (places[where[:n]] for n in range(len(where), 0, -1) if where[:n] in places), None
-        )
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        value = "" if isinstance(first["input"], dict | list) else f" (it is {first['input']!r})"
-        name = ".".join(map(str, where))
-        raise RlaifError(
-            f"{name}: {message}{value}".removeprefix(": "),
-            hint="See `rlaif mix --help`.",
-            place=place,
+        settings_too = {("settings", *path): place for path, place in places.items()}
+        raise explain(
+            error, hint="See `rlaif mix --help`.", places={**settings_too, **places}
         ) from None

@@ -15,6 +15,7 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.constitution.yaml_source import YamlPath, YamlTree, read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.util.resources import data_root, find
+from rlaif.util.validation import find_place, parse_problem
 
 _MAX_FILES = 32
 _MOST_PRINCIPLES = 1000
@@ -265,7 +266,7 @@ def _explain(
     for step in first["loc"]:
         if (*known, step) in places:
             known = (*known, step)
-    place = places.get(known, Place(path, 1, 1))
+    place = find_place(known, places) or Place(path, 1, 1)
     name = ".".join(str(step) for step in known if isinstance(step, str)) or "constitution"
     if known[:1] == ("principles",) and len(known) > 1 and isinstance(known[1], int):
         name = ".".join([identities[known[1]], *(s for s in known[2:] if isinstance(s, str))])
@@ -278,9 +279,8 @@ def _explain(
     if first["type"] == "union_tag_not_found":
         hint = "Use regex, max_length, json, forbidden_phrases or python."
         return RlaifError("check lacks 'kind'", hint=hint, place=place)
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    message = message[0].lower() + message[1:]
-    value = first["input"]
+    problem = parse_problem(first)
+    message, value = problem.message.removeprefix("input "), problem.given
     hint = "`rlaif constitution schema` prints what is allowed."
     if first["type"] == "string_type" and not isinstance(value, dict | list) and value is not None:
         message = f"must be text, not {_TYPE_NAMES.get(type(value), 'this')}"

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rlaif.constitution.yaml_source import YamlTree, read_yaml
-from rlaif.errors import Place, RlaifError
+from rlaif.constitution.yaml_source import read_yaml
+from rlaif.errors import Place
 from rlaif.records import Origin
 from rlaif.util.resources import find
+from rlaif.util.validation import explain
 
 Trains = Literal["allowed", "condition", "forbidden", "ask"]
 UNKNOWN = "no entry of the license file fits it: look up its terms, and add it"
@@ -145,24 +145,12 @@ def load_licenses(name: str = "models") -> LicenseBook:
     try:
         return LicenseBook.model_validate(tree.value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = tuple(first["loc"])
-        message = first["msg"][0].lower() + first["msg"][1:]
-        value = "" if isinstance(first["input"], dict | list) else f" (it is {first['input']!r})"
-        name_ = str(where[-1]) if where else "file"
-        raise RlaifError(
-            f"{name_}: {message}{value}",
+        raise explain(
+            error,
             hint="See licenses/models.yaml for the form.",
-            place=_place(tree, where, path),
+            places={**tree.places, **tree.keys},
+            default=Place(path, 1, 1),
         ) from None
-
-
-def _place(tree: YamlTree, where: tuple[Any, ...], path: Path) -> Place:
-    for end in range(len(where), -1, -1):
-        found = tree.keys.get(where[:end]) or tree.places.get(where[:end])
-        if found is not None:
-            return found
-    return Place(path, 1, 1)
 
 
 def uses(texts: Iterable[tuple[str, Origin, str]]) -> list[ModelUse]:

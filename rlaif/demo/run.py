@@ -25,7 +25,8 @@ from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message
-from rlaif.runs.directory import write_atomically
+from rlaif.runs.directory import PREFERENCES, write_atomically
+from rlaif.runs.labels import read_label_file
 from rlaif.util.resources import demo_model
 
 PAIRS, PROMPTS = 800, 400
@@ -154,15 +155,15 @@ def collect(labels: Path, answers: Path, verdicts: Path) -> DemoResult:
         [r["response_a"] for r in rows],
         [r["response_b"] for r in rows],
     )
-    decided = _read_rows(verdicts / "preferences.jsonl")
+    decided = list(read_label_file(verdicts / PREFERENCES))
     new = {r["id"]: r["response_b"] for r in rows}
-    wins = sum(r["chosen"][0]["content"] == new[r["provenance"]["id"]] for r in decided)
+    wins = sum(label.sides[0][0]["content"] == new[label.id] for label in decided)
     judge = win_rate(wins, len(decided) - wins, len(rows) - len(decided))
-    labeled = _read_rows(labels / "preferences.jsonl")
+    labeled = list(read_label_file(labels / PREFERENCES))
     agreement = oracle_win_rate(
-        [r["prompt"][0]["content"] for r in labeled],
-        [r["rejected"][0]["content"] for r in labeled],
-        [r["chosen"][0]["content"] for r in labeled],
+        [label.prompt[0]["content"] for label in labeled],
+        [label.sides[1][0]["content"] for label in labeled],
+        [label.sides[0][0]["content"] for label in labeled],
     )
     return DemoResult(
         oracle=oracle,

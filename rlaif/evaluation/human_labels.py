@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from rlaif.errors import RlaifError
 from rlaif.evaluation.labeled import SIGN, talk_key, zero_and_one
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected
-from rlaif.runs.directory import read_rows
+from rlaif.runs.labels import read_labels
 from rlaif.util.hashing import digest
 
 
@@ -103,10 +102,11 @@ def match_labels(
     where = {
         (int(r), i): k for k, (r, i) in enumerate(zip(outcomes.rows, outcomes.ids, strict=True))
     }
-    for at, prompt, a, b in _texts(run, where):
-        group[at] = talk_key(prompt)
-        texts = (talk_key(a), talk_key(b))
-        key = _pair_key(prompt, texts)
+    for labeled in read_labels(run):
+        at = where[labeled.key]
+        group[at] = talk_key(labeled.prompt)
+        texts = (talk_key(labeled.a), talk_key(labeled.b))
+        key = _pair_key(labeled.prompt, texts)
         found = by_text.get(key)
         if found is not None:
             used.add(key)
@@ -140,16 +140,6 @@ def match_labels(
         unread=unread,
         picked=picked,
     )
-
-
-def _texts(run: Path, where: Mapping[tuple[int, str], int]) -> Any:
-    for name in ("preferences.jsonl", "undecided.jsonl"):
-        for _, row in read_rows(run / name):
-            evidence = row["provenance"]
-            a, b = (row["chosen"], row["rejected"]) if "chosen" in row else (row["a"], row["b"])
-            if evidence["winner"] == "b":
-                a, b = b, a
-            yield where[evidence["row"], evidence["id"]], row["prompt"], a, b
 
 
 def _pair_key(prompt: Sequence[Message], texts: tuple[str, str]) -> str:

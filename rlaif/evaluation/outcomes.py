@@ -6,9 +6,8 @@ Sign convention: positive speaks for response `a`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from rlaif.errors import Place, RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
 from rlaif.runs.directory import read_manifest, read_rows
+from rlaif.runs.labels import LabelRow, read_labels
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-5
@@ -169,27 +169,25 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
     # The same order for every run of the same input, whatever was decided.
     least = AggregationSettings(**config.get("aggregation", {})).tie_margin
-    pairs = sorted(_pairs(run, measure, least), key=lambda pair: (pair["row"], pair["id"]))
-    where: dict[tuple[int, str], int] = {}
-    for i, pair in enumerate(pairs):
-        where[pair["row"], pair["id"]] = i
+    pairs = sorted(_judged(run, measure, least), key=lambda pair: pair.label.key)
+    where = {pair.label.key: i for i, pair in enumerate(pairs)}
     n = len(pairs)
     principles: dict[str, PrincipleOutcomes] = {}
     for i, pair in enumerate(pairs):
-        for p in pair["principles"]:
-            o = principles.get(p["principle"])
+        for p in pair.label.principles:
+            o = principles.get(p.principle)
             if o is None:
-                o = principles[p["principle"]] = PrincipleOutcomes(
+                o = principles[p.principle] = PrincipleOutcomes(
                     ab=np.full(n, np.nan),
                     ba=np.full(n, np.nan),
                     asked=np.zeros(n, dtype=np.bool_),
-                    tier=p["tier"],
-                    weight=p["weight"],
-                    source=p["source"],
+                    tier=p.tier,
+                    weight=p.weight,
+                    source=p.source,
                 )
             o.asked[i] = True
-            if p["source"] == "check" and not p["invalid"]:
-                value = np.log(p["p_a"]) - np.log1p(-p["p_a"])
+            if p.source == "check" and not p.invalid:
+                value = np.log(p.p_a) - np.log1p(-p.p_a)
                 o.ab[i] = o.ba[i] = value
     # A panel's run holds several judges' verdicts on one question: their mean counts.
     several: dict[tuple[str, str, int], int] = {}
@@ -208,22 +206,23 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
                     values[at] = sign * row["logit"]
         except (KeyError, TypeError) as error:
             raise _damaged(run / "verdicts.jsonl", number, error) from None
-    measures = list(pairs[0]["texts"][0]) if pairs else []
+    measures = list(pairs[0].measures[0]) if pairs else []
     c = config["constitution"]
     return Outcomes(
-        ids=[pair["id"] for pair in pairs],
-        rows=np.array([pair["row"] for pair in pairs], dtype=np.int64),
-        p_a=np.array([pair["p_a"] for pair in pairs], dtype=np.float64),
-        winner=np.array(
-            [{"a": 1, "b": -1}.get(pair["winner"], 0) for pair in pairs], dtype=np.int64
-        ),
-        status=[pair["status"] for pair in pairs],
+        ids=[pair.label.id for pair in pairs],
+        rows=np.array([pair.label.row for pair in pairs], dtype=np.int64),
+        p_a=np.array([pair.p_a for pair in pairs], dtype=np.float64),
+        winner=np.array([{"a": 1, "b": -1}.get(pair.winner, 0) for pair in pairs], dtype=np.int64),
+        status=[pair.status for pair in pairs],
         principles=principles,
-        origins=([pair["origins"][0] for pair in pairs], [pair["origins"][1] for pair in pairs]),
+        origins=(
+            [pair.label.origins[0] for pair in pairs],
+            [pair.label.origins[1] for pair in pairs],
+        ),
         texts={
             name: (
-                np.array([pair["texts"][0][name] for pair in pairs], dtype=np.float64),
-                np.array([pair["texts"][1][name] for pair in pairs], dtype=np.float64),
+                np.array([pair.measures[0][name] for pair in pairs], dtype=np.float64),
+                np.array([pair.measures[1][name] for pair in pairs], dtype=np.float64),
             )
             for name in measures
         },
@@ -239,58 +238,34 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     )
 
 
-def _pairs(run: Path, measure: Measure | None, least: float) -> Iterator[dict[str, Any]]:
-    for name in ("preferences.jsonl", "undecided.jsonl"):
-        for number, row in read_rows(run / name):
-            try:
-                if "/edit-" in row["provenance"]["id"] and "human" in row["provenance"]:
-                    continue
-                pair = _pair(row, measure)
-                reviewed = row["provenance"].get("human") or {}
-                yield _as_judged(pair, reviewed, least) if reviewed.get("votes") else pair
-            except (KeyError, TypeError) as error:
-                raise _damaged(run / name, number, error) from None
+@dataclass(frozen=True)
+class _JudgedRow:
+    """A label as the judge had it, with measures of both completions."""
+
+    label: LabelRow
+    winner: str
+    p_a: float
+    status: str
+    measures: tuple[Mapping[str, float], Mapping[str, float]]
 
 
-def _pair(row: dict[str, Any], measure: Measure | None) -> dict[str, Any]:
-    evidence = row["provenance"]
-    winner = evidence["winner"]
-    if winner:
-        sides = (row["chosen"], row["rejected"])
-        origins = (evidence["origin_chosen"], evidence["origin_rejected"])
-        p = row["p_chosen"]
-    else:
-        sides = (row["a"], row["b"])
-        origins = (evidence["origin_a"], evidence["origin_b"])
-        p = row["p_a"]
-    swapped = winner == "b"
-    if swapped:
-        sides, origins, p = sides[::-1], origins[::-1], 1.0 - p
-    return {
-        "id": evidence["id"],
-        "row": evidence["row"],
-        "status": evidence["status"],
-        "winner": winner,
-        "p_a": p,
-        "origins": origins,
-        "texts": tuple(measure(side) if measure else {} for side in sides),
-        "principles": [
-            {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
-            for o in evidence["principles"]
-        ],
-    }
-
-
-def _as_judged(pair: dict[str, Any], reviewed: Mapping[str, Any], least: float) -> dict[str, Any]:
-    """A pair that people labeled, as the judge had it.
+def _judged(run: Path, measure: Measure | None, least: float) -> Iterator[_JudgedRow]:
+    """The pairs that the judge saw.
 
     Args:
         least: margin under which the judge calls a tie.
     """
-    p = float(reviewed["judge_p_chosen"])
-    p = 1.0 - p if pair["winner"] == "b" else p
-    winner = "" if abs(2.0 * p - 1.0) < least or p == 0.5 else "a" if p > 0.5 else "b"
-    return {**pair, "p_a": p, "winner": winner, "status": "decided" if winner else "tie"}
+    for label in read_labels(run):
+        if label.is_human_edit:
+            continue
+        winner, p, status = label.winner, label.p_a, label.status
+        if label.human.get("votes"):
+            p = float(label.human["judge_p_chosen"])
+            p = 1.0 - p if label.winner == "b" else p
+            winner = "" if abs(2.0 * p - 1.0) < least or p == 0.5 else "a" if p > 0.5 else "b"
+            status = "decided" if winner else "tie"
+        measures = (measure(label.a), measure(label.b)) if measure else ({}, {})
+        yield _JudgedRow(replace(label, data={}), winner, p, status, measures)
 
 
 def _damaged(path: Path, number: int, error: Exception) -> RlaifError:

@@ -29,6 +29,7 @@ from rlaif.labeling.job import prepare, run_label, with_engine
 from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.directory import read_rows
+from rlaif.runs.labels import read_labels
 from rlaif.util.hashing import digest
 
 
@@ -200,13 +201,9 @@ class _VariantCaller:
             on_engine=lambda state: self._on_engine(self._settings, state),
         )
         self.prompt_injection = [False] * len(variants)
-        for name in ("preferences.jsonl", "undecided.jsonl"):
-            for _, row in read_rows(out / name):
-                evidence = row["provenance"]
-                side = "a: " if variants[evidence["row"] - 1].side > 0 else "b: "
-                self.prompt_injection[evidence["row"] - 1] = (
-                    side in f"{evidence['prompt_injection']} "
-                )
+        for label in read_labels(out):
+            side = "a: " if variants[label.row - 1].side > 0 else "b: "
+            self.prompt_injection[label.row - 1] = side in f"{label.prompt_injection} "
         return read_outcomes(out)
 
 

@@ -14,7 +14,8 @@ from rlaif.evaluation.human_labels import match_labels
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.stats.intervals import Share, share
 from rlaif.evaluation.stats.prediction_powered import PoweredMean, powered_mean
-from rlaif.runs.directory import read_manifest, read_rows
+from rlaif.runs.directory import read_manifest
+from rlaif.runs.labels import read_labels
 
 LEAST_LABELS, LEAST_EACH = 30, 5
 
@@ -48,17 +49,15 @@ def win_rates(run: Path) -> list[WinRate]:
     wins: Counter[str] = Counter()
     losses: Counter[str] = Counter()
     undecided: Counter[str] = Counter()
-    for _, row in read_rows(run / "preferences.jsonl"):
-        if row["provenance"]["status"] == "human":  # what people said is not the judge's
-            continue
-        won, lost = row["provenance"]["origin_chosen"], row["provenance"]["origin_rejected"]
-        if won and lost and won != lost:
-            wins[won] += 1
-            losses[lost] += 1
-    for _, row in read_rows(run / "undecided.jsonl"):
-        a, b = row["provenance"]["origin_a"], row["provenance"]["origin_b"]
-        if a and b and a != b:
-            undecided.update([a, b])
+    for label in read_labels(run):
+        one, two = label.side_origins
+        if label.status == "human" or not one or not two or one == two:
+            continue  # what humans said is not the judge's
+        if label.winner:
+            wins[one] += 1
+            losses[two] += 1
+        else:
+            undecided.update([one, two])
     models = wins.keys() | losses.keys() | undecided.keys()
     if not models:
         raise RlaifError(

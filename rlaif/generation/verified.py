@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.generation.critique import PAIRS, TRACE
-from rlaif.runs.directory import read_rows
+from rlaif.runs.directory import PREFERENCES, read_rows
+from rlaif.runs.labels import read_label_file
 
 SFT = "sft.jsonl"
 LABELS = "labels"
@@ -90,7 +91,6 @@ def _winners(labels: Path, run: Path) -> dict[int, bool]:
         number: row["response_b"] for number, (_, row) in enumerate(read_rows(run / PAIRS), 1)
     }
     return {
-        int(row["provenance"]["row"]): row["chosen"][0]["content"]
-        == finals[int(row["provenance"]["row"])]
-        for _, row in read_rows(labels / "preferences.jsonl")
+        label.row: label.sides[0][0]["content"] == finals[label.row]
+        for label in read_label_file(labels / PREFERENCES)
     }

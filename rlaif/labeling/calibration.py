@@ -14,6 +14,7 @@ from rlaif.judging.aggregation import AggregationSettings, aggregate
 from rlaif.judging.calibration import Calibration, calibrated, tempered
 from rlaif.records import Preference, PrincipleScore
 from rlaif.util.hashing import digest
+from rlaif.util.validation import explain
 
 CONFIDENCE = (
     "aggregation",
@@ -35,12 +36,12 @@ def made_for(config: Mapping[str, Any]) -> dict[str, str]:
         "constitution": f"{config['constitution']['name']} {config['constitution']['version']}",
         "constitution_hash": str(config["constitution"]["hash"]),
         "template_hash": str(config["template"]["hash"]),
-        "folding": digest([config.get(k) for k in CONFIDENCE]),
+        "aggregation": digest([config.get(k) for k in CONFIDENCE]),
     }
 
 
 def load_calibration(path: str) -> Calibration:
-    """Read a calibration file.
+    """Read a calibration file; `load_aggregator` also checks what it was fitted for.
 
     Raises:
         RlaifError: it is missing or is none.
@@ -53,20 +54,15 @@ def load_calibration(path: str) -> Calibration:
             hint="Make one with `rlaif calibrate`.",
         ) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RlaifError(
-            f"{where}: {first['msg']}" if where else first["msg"],
-            hint="Make the calibration anew with `rlaif calibrate`.",
-            place=Place(Path(path)),
-        ) from None
+        hint = "Make the calibration anew with `rlaif calibrate`."
+        raise explain(error, hint=hint, default=Place(Path(path))) from None
 
 
 _WHAT = {
     "judge_fingerprint": "another judge",
     "constitution_hash": "another constitution",
     "template_hash": "another judge template",
-    "folding": "other settings of folding, orders or principles",
+    "aggregation": "other settings of aggregation, orders or principles",
 }
 
 
@@ -135,14 +131,35 @@ class Aggregator:
 
     Attributes:
         threshold: least confidence, before calibration, of a decision.
+        calibration_hash: content address of the calibration, for provenance; "" for none.
     """
 
     settings: AggregationSettings
     calibration: Calibration | None = None
     threshold: float | None = None
+    calibration_hash: str = ""
 
     def preference(self, scores: list[PrincipleScore]) -> Preference:
         """The preference of a pair."""
         if self.calibration is not None:
             scores = tempered(scores, self.calibration.principles)
         return calibrated(aggregate(scores, self.settings), self.calibration, self.threshold)
+
+
+def load_aggregator(
+    path: str | None, settings: AggregationSettings, config: Mapping[str, Any]
+) -> Aggregator:
+    """How opinions become preferences, calibrated where a calibration is given.
+
+    Args:
+        path: the calibration; None for none.
+        config: what `made_for` needs of the run or of the judge that it is for.
+
+    Raises:
+        RlaifError: the calibration can't be read, or was fitted for something else.
+    """
+    if path is None:
+        return Aggregator(settings)
+    found = load_calibration(path)
+    check_fits(found, config, path)
+    return Aggregator(settings, found, calibration_hash=digest(found.model_dump(mode="json")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import can_generate, create_engine, list_engines, model_fingerprint
 from rlaif.errors import RlaifError
-from rlaif.labeling.calibration import Aggregator, certify_target, check_fits, load_calibration
+from rlaif.labeling.calibration import (
+    Aggregator,
+    certify_target,
+    load_aggregator,
+)
 from rlaif.labeling.labeler import Labeler, LabelProgress
 from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.settings import LabelSettings
@@ -40,6 +44,7 @@ from rlaif.runs.directory import (
     read_run_config,
     write_atomically,
 )
+from rlaif.runs.rows import make_stamp
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.runs.versions import library_versions
 from rlaif.store.verdict_cache import VerdictCache, default_cache_path
@@ -67,14 +72,13 @@ class LabelJob:
     def stamp(self) -> dict[str, str]:
         """The provenance that every row carries."""
         judge = self.config["judge"]
-        return {
-            "constitution": f"{self.constitution.name}@{self.constitution.version}",
-            "constitution_hash": self.constitution.hash,
-            "judge": str(judge["model"]),
-            "judge_fingerprint": str(judge["fingerprint"]),
-            "template_hash": self.template.hash,
-            "calibration": str(self.config.get("calibration", {}).get("hash", "")),
-        }
+        return make_stamp(
+            constitution=self.constitution,
+            judge=str(judge["model"]),
+            fingerprint=str(judge["fingerprint"]),
+            template=self.template,
+            calibration=self.aggregator.calibration_hash,
+        )
 
 
 def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> EngineSettings:
@@ -168,18 +172,16 @@ def _aggregator(settings: LabelSettings, config: dict[str, Any]) -> Aggregator:
                 hint="Name a file of `rlaif calibrate` with --calibration.",
             )
         return Aggregator(settings.aggregation)
-    found = load_calibration(settings.calibration)
-    check_fits(found, config, settings.calibration)
-    threshold = None
+    found = load_aggregator(settings.calibration, settings.aggregation, config)
+    assert found.calibration is not None
     if settings.agreement_target is not None:
-        certificate = certify_target(found, settings.agreement_target, settings.agreement_delta)
-        threshold = certificate.threshold
+        certificate = certify_target(
+            found.calibration, settings.agreement_target, settings.agreement_delta
+        )
+        found = replace(found, threshold=certificate.threshold)
         config["agreement"] = certificate.facts
-    config["calibration"] = {
-        "path": settings.calibration,
-        "hash": digest(found.model_dump(mode="json")),
-    }
-    return Aggregator(settings.aggregation, found, threshold)
+    config["calibration"] = {"path": settings.calibration, "hash": found.calibration_hash}
+    return found
 
 
 def _probe(source: Source, settings: LabelSettings) -> None:

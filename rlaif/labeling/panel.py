@@ -37,6 +37,7 @@ from rlaif.runs.directory import (
     read_rows,
     write_atomically,
 )
+from rlaif.runs.labels import LabelRow, PrincipleLabel, read_label_groups, read_labels
 from rlaif.runs.rows import preference_row, undecided_row
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.util.hashing import digest
@@ -181,18 +182,13 @@ def _unsure(pairs: Iterable[tuple[int, Pair]], before: Path, below: float) -> It
     Args:
         pairs: with their rows in what that judge was given.
     """
-    sure = set()
-    for _, row in read_rows(before / "preferences.jsonl"):
-        evidence = row["provenance"]
-        if evidence["margin"] >= below:
-            sure.add((evidence["row"], evidence["id"]))
-    settled = {
-        (row["provenance"]["row"], row["provenance"]["id"])
-        for _, row in read_rows(before / "undecided.jsonl")
-        if not row["provenance"]["principles"]
+    sure = {
+        label.key
+        for label in read_labels(before)
+        if (label.margin >= below if label.winner else not label.principles)
     }
     for place, pair in pairs:
-        if (place, pair.id) not in sure | settled:
+        if (place, pair.id) not in sure:
             yield pair
 
 
@@ -228,9 +224,6 @@ def _row(pair: Pair) -> dict[str, Any]:
         "tags": sorted(pair.tags),
         "weight": pair.weight,
     }
-
-
-Found = dict[str, Any]
 
 
 def _fold(
@@ -270,25 +263,25 @@ def _fold(
         opinions = [
             JudgeVote(
                 judge=names[k],
-                p_a=f["p_a"],
-                winner=f["winner"] or None,
-                status=f["status"],
+                p_a=f.p_a,
+                winner=f.winner or None,  # type: ignore[arg-type]
+                status=f.status,  # type: ignore[arg-type]
                 weight=panel.members[k].weight,
             )
             for k, f in enumerate(found)
             if f is not None
         ]
         tie_margin = jobs[0].settings.aggregation.tie_margin
-        if found[0] is not None and not found[0]["principles"]:
+        if found[0] is not None and not found[0].principles:
             # Settled before any judge was asked.
-            own = found[0]
+            settled = found[0]
             preference = Preference(
-                status=own["status"],
-                winner=own["winner"] or None,
-                p_a=own["p_a"],
-                margin=own["margin"],
+                status=settled.status,  # type: ignore[arg-type]
+                winner=settled.winner or None,  # type: ignore[arg-type]
+                p_a=settled.p_a,
+                margin=settled.margin,
                 scores=(),
-                reason=own["reason"],
+                reason=settled.reason,
             )
         else:
             preference = aggregate_panel(
@@ -298,7 +291,7 @@ def _fold(
                 scores=_scores([f for f in found if f is not None]),
             )
         record = preference_row if preference.status == "decided" else undecided_row
-        prompt_injection = found[0]["prompt_injection"] if found[0] is not None else ""
+        prompt_injection = found[0].prompt_injection if found[0] is not None else ""
         row = record(pair, preference, stamp, prompt_injection)
         tally.prompt_injection += bool(prompt_injection)
         sign = -1.0 if preference.winner == "b" else 1.0
@@ -315,15 +308,9 @@ def _fold(
         run.append(name, row)
         tally.add(preference, [])
         tally.add_origins(pair.origins, pair.row)
-    tally.rows = tally.rejected + len(set(_rows_of(first)))
+    tally.rows = tally.rejected + len({label.row for label in read_labels(first)})
     run.checkpoint(rows=tally.rows, tally=dump_tally(tally))
     return tally
-
-
-def _rows_of(folder: Path) -> Iterator[int]:
-    for name in ("preferences.jsonl", "undecided.jsonl"):
-        for _, row in read_rows(folder / name):
-            yield row["provenance"]["row"]
 
 
 class _MemberRows:
@@ -331,12 +318,12 @@ class _MemberRows:
 
     def __init__(self, folder: Path, given: Path | None) -> None:
         self._source = [row["source_row"] for _, row in read_rows(given)] if given else []
-        self._rows = _grouped(folder)
+        self._rows = read_label_groups(folder)
         self._next = next(self._rows, None)
 
-    def at(self, row: int) -> dict[str, Found]:
+    def at(self, row: int) -> dict[str, LabelRow]:
         """Everything that it said about the pairs of a source row, by pair."""
-        found: dict[str, Found] = {}
+        found: dict[str, LabelRow] = {}
         while self._next is not None and self._place(self._next[0]) <= row:
             if self._place(self._next[0]) == row:
                 found |= self._next[1]
@@ -347,50 +334,13 @@ class _MemberRows:
         return self._source[row - 1] if self._source else row
 
 
-def _grouped(folder: Path) -> Iterator[tuple[int, dict[str, Found]]]:
-    """The pairs of a run, row by row, from its two files that rise together."""
-    files = [
-        (found for _, row in read_rows(folder / name) for found in [_found(row)])
-        for name in ("preferences.jsonl", "undecided.jsonl")
-    ]
-    heads = [next(file, None) for file in files]
-    while any(head is not None for head in heads):
-        row = min(head["row"] for head in heads if head is not None)
-        group: dict[str, Found] = {}
-        for k, file in enumerate(files):
-            while (head := heads[k]) is not None and head["row"] == row:
-                group[head["id"]] = head
-                heads[k] = next(file, None)
-        yield row, group
-
-
-def _found(row: dict[str, Any]) -> Found:
-    evidence = row["provenance"]
-    swapped = evidence["winner"] == "b"
-    p = row["p_chosen"] if "chosen" in row else row["p_a"]
-    return {
-        "row": evidence["row"],
-        "id": evidence["id"],
-        "p_a": 1.0 - p if swapped else p,
-        "winner": evidence["winner"],
-        "status": evidence["status"],
-        "margin": evidence["margin"],
-        "reason": evidence["reason"],
-        "prompt_injection": evidence["prompt_injection"],
-        "principles": [
-            {**o, "p_a": 1.0 - o["p_chosen"] if swapped else o["p_chosen"]}
-            for o in evidence["principles"]
-        ],
-    }
-
-
 def _merged(
     first: Path, job: LabelJob, later: Sequence[_MemberRows]
-) -> Iterator[tuple[Pair, list[Found | None]]]:
+) -> Iterator[tuple[Pair, list[LabelRow | None]]]:
     """Every pair in input order with what each judge said; None where it was not asked."""
-    rows = _grouped(first)
+    rows = read_label_groups(first)
     row, group = next(rows, (0, {}))
-    others: list[dict[str, Found]] = []
+    others: list[dict[str, LabelRow]] = []
     at = 0
     for pair in _pairs(job):
         while row and row < pair.row:
@@ -405,25 +355,25 @@ def _merged(
         yield pair, [group[pair.id], *(found.get(pair.id) for found in others)]
 
 
-def _scores(found: Sequence[Found]) -> list[PrincipleScore]:
+def _scores(found: Sequence[LabelRow]) -> list[PrincipleScore]:
     """Each principle's opinion, averaged over the judges that have one."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[PrincipleLabel]] = {}
     for f in found:
-        for o in f["principles"]:
-            by_name.setdefault(o["principle"], []).append(o)
+        for o in f.principles:
+            by_name.setdefault(o.principle, []).append(o)
     scores = []
     for name, opinions in by_name.items():
-        valid = [o["p_a"] for o in opinions if not o["invalid"]]
+        valid = [o.p_a for o in opinions if not o.invalid]
         p = sum(valid) / len(valid) if valid else 0.5
         p = min(max(p, 1e-15), 1.0 - 1e-15)
         scores.append(
             PrincipleScore(
                 name,
-                opinions[0]["tier"],
-                opinions[0]["weight"],
+                opinions[0].tier,
+                opinions[0].weight,
                 math.log(p) - math.log1p(-p),
-                source=opinions[0]["source"],
-                invalid="" if valid else opinions[0]["invalid"],
+                source=opinions[0].source,  # type: ignore[arg-type]
+                invalid="" if valid else opinions[0].invalid,
             )
         )
     return scores

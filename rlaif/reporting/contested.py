@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from rlaif.errors import Place, RlaifError
-from rlaif.runs.directory import read_rows
+from rlaif.records import Message
+from rlaif.runs.labels import LabelRow, read_labels
 
 
 @dataclass(frozen=True)
@@ -25,9 +23,9 @@ class ContestedPair:
     id: str
     status: str
     reason: str
-    prompt: list[dict[str, str]]
-    left: list[dict[str, str]]
-    right: list[dict[str, str]]
+    prompt: list[Message]
+    left: list[Message]
+    right: list[Message]
     p_left: float
     order_consistency: float
     opinions: list[tuple[str, float, str]]
@@ -40,7 +38,7 @@ def most_contested(run: Path, *, most: int) -> list[ContestedPair]:
     """
     tie_break = count()
     heap: list[tuple[float, int, ContestedPair]] = []
-    for pair in _pairs(run):
+    for pair in map(_contested, read_labels(run)):
         if pair.opinions:
             # The root of the heap is the least troubled pair kept, the latest among equals.
             item = (_trouble(pair), -next(tie_break), pair)
@@ -64,33 +62,16 @@ def _trouble(pair: ContestedPair) -> float:
     return max(0.0, opposed) + (1.0 - pair.order_consistency) + max(0.0, strongest - margin)
 
 
-def _pairs(run: Path) -> Iterator[ContestedPair]:
-    names = {
-        "preferences.jsonl": ("chosen", "rejected", "p_chosen"),
-        "undecided.jsonl": ("a", "b", "p_a"),
-    }
-    for name, (left, right, p) in names.items():
-        for number, row in read_rows(run / name):
-            try:
-                yield _pair(row, left, right, p)
-            except (KeyError, TypeError) as error:
-                raise RlaifError(
-                    f"row is damaged ({type(error).__name__}: {error})",
-                    hint="Label again into a new folder: verdicts come from the cache.",
-                    place=Place(run / name, number, 1),
-                ) from None
-
-
-def _pair(row: dict[str, Any], left: str, right: str, p: str) -> ContestedPair:
-    evidence = row["provenance"]
+def _contested(label: LabelRow) -> ContestedPair:
+    left, right = label.sides
     return ContestedPair(
-        id=evidence["id"],
-        status=evidence["status"],
-        reason=evidence["reason"],
-        prompt=row["prompt"],
-        left=row[left],
-        right=row[right],
-        p_left=row[p],
-        order_consistency=evidence["order_consistency"],
-        opinions=[(o["principle"], o["p_chosen"], o["invalid"]) for o in evidence["principles"]],
+        id=label.id,
+        status=label.status,
+        reason=label.reason,
+        prompt=label.prompt,
+        left=left,
+        right=right,
+        p_left=label.of_first_side(label.p_a),
+        order_consistency=label.order_consistency,
+        opinions=[(o.principle, label.of_first_side(o.p_a), o.invalid) for o in label.principles],
     )

@@ -16,14 +16,17 @@ from rlaif.records import Origin
 from rlaif.review.labels import HumanLabel
 from rlaif.runs.directory import (
     CONSTITUTION,
+    PREFERENCES,
     REVIEW,
+    UNDECIDED,
     RunDirectory,
     check_config,
     read_manifest,
     read_rows,
     write_atomically,
 )
-from rlaif.runs.tally import MARGIN_BINS, dump_tally, load_tally
+from rlaif.runs.labels import LabelRow, parse_label, read_labels
+from rlaif.runs.tally import MARGIN_BINS, Tally, dump_tally, load_tally
 from rlaif.util.clock import utc
 from rlaif.util.hashing import digest
 
@@ -104,28 +107,10 @@ def apply_labels(
         for name in ("verdicts.jsonl", "rejected.jsonl"):
             for _, row in read_rows(run / name):
                 target.append(name, row)
-        number = 0
-        for name in ("preferences.jsonl", "undecided.jsonl"):
-            for _, row in read_rows(run / name):
-                found = by_number.get(number)
-                number += 1
-                for own in _rows(row, found, applied, certainty):
-                    evidence = own["provenance"]
-                    status = evidence["status"]
-                    if "chosen" in own:
-                        target.append("preferences.jsonl", own)
-                        tally.decided += 1
-                        margin = evidence["margin"]
-                        tally.margins[min(MARGIN_BINS - 1, int(margin * MARGIN_BINS))] += 1
-                    else:
-                        target.append("undecided.jsonl", own)
-                        tally.tie += status == "tie"
-                        tally.abstained += status == "abstained"
-                        tally.add_reason(evidence["reason"])
-                    if "/edit-" in str(evidence["id"]) and "origins" in evidence:
-                        read = read_row(own)
-                        origins = (read.prompt_origin, *(c.source for c in read.completions))
-                        tally.add_origins(origins, evidence["row"])
+        for number, label in enumerate(read_labels(run)):
+            for row in _rows(label, by_number.get(number), applied, certainty):
+                target.append(PREFERENCES if "chosen" in row else UNDECIDED, row)
+                _count(tally, parse_label(row))
         tally.pairs += applied.edits
         counts = {k: v for k, v in vars(applied).items() if k != "path"}
         target.checkpoint(rows=tally.rows, tally=dump_tally(tally), applied=counts)
@@ -147,13 +132,27 @@ def _finish(
     target.write_manifest({**manifest, "config": config, "counts": tally, "review": review})
 
 
+def _count(tally: Tally, label: LabelRow) -> None:
+    if label.winner:
+        tally.decided += 1
+        tally.margins[min(MARGIN_BINS - 1, int(label.margin * MARGIN_BINS))] += 1
+    else:
+        tally.tie += label.status == "tie"
+        tally.abstained += label.status == "abstained"
+        tally.add_reason(label.reason)
+    if "/edit-" in label.id and label.origin_columns is not None:
+        read = read_row(label.data)
+        tally.add_origins((read.prompt_origin, *(c.source for c in read.completions)), label.row)
+
+
 def _rows(
-    row: dict[str, Any], found: HumanLabel | None, applied: AppliedLabels, certainty: float
+    label: LabelRow, found: HumanLabel | None, applied: AppliedLabels, certainty: float
 ) -> list[dict[str, Any]]:
     """What a row becomes, and the pairs that edits add."""
+    row = label.data
     if found is None:
         return [{**row, "provenance": {**row["provenance"], "human": _human(row, None, 1.0)}}]
-    rows = [_relabeled(row, found, applied)]
+    rows = [_relabeled(label, found, applied)]
     rows += [_edited(rows[0], found, i, certainty) for i in range(len(found.edits))]
     applied.edits += len(found.edits)
     return rows
@@ -173,7 +172,7 @@ def _human(row: Mapping[str, Any], found: HumanLabel | None, p_judge: float) -> 
     }
 
 
-def _relabeled(row: dict[str, Any], found: HumanLabel, applied: AppliedLabels) -> dict[str, Any]:
+def _relabeled(label: LabelRow, found: HumanLabel, applied: AppliedLabels) -> dict[str, Any]:
     item = found.task.item
     before, now = item.winner, found.winner
     if found.split:
@@ -186,6 +185,7 @@ def _relabeled(row: dict[str, Any], found: HumanLabel, applied: AppliedLabels) -
         applied.confirmed += 1
     else:
         applied.corrected += 1
+    row = label.data
     old = row["provenance"]
     # The old row's probabilities are of its winner's side (of `a` where there was none).
     turned = (before == "b") != (now == "b")
@@ -213,9 +213,8 @@ def _relabeled(row: dict[str, Any], found: HumanLabel, applied: AppliedLabels) -
             {**j, "p_chosen": round(1.0 - j["p_chosen"], 5) if turned else j["p_chosen"]}
             for j in old["judges"]
         ]
-    origins = _by_side(old, before)
-    if origins:
-        prompt, a, b = origins
+    if label.origin_columns:
+        prompt, a, b = label.origin_columns
         named = (
             {"a": a, "b": b}
             if now == "tie"
@@ -243,17 +242,6 @@ def _relabeled(row: dict[str, Any], found: HumanLabel, applied: AppliedLabels) -
     }
 
 
-def _by_side(evidence: Mapping[str, Any], winner: str) -> tuple[Any, Any, Any] | None:
-    """Origins of the prompt, of `a` and of `b`; None for a run from before they were kept."""
-    found = evidence.get("origins")
-    if not isinstance(found, Mapping):
-        return None
-    if not winner:
-        return found["prompt"], found["a"], found["b"]
-    sides = (found["chosen"], found["rejected"])
-    return found["prompt"], *(sides if winner == "a" else sides[::-1])
-
-
 def _edited(relabeled: dict[str, Any], found: HumanLabel, k: int, p: float) -> dict[str, Any]:
     """The new pair: what somebody wrote, against what it was written from."""
     edit, item = found.edits[k], found.task.item
@@ -273,9 +261,8 @@ def _edited(relabeled: dict[str, Any], found: HumanLabel, k: int, p: float) -> d
     }
     if "judges" in own:
         own["judges"] = []
-    origins = _by_side(relabeled["provenance"], relabeled["provenance"]["winner"])
-    if origins:
-        prompt, a, b = origins
+    if columns := parse_label(relabeled).origin_columns:
+        prompt, a, b = columns
         # Edited by a person: human, but no less synthetic than what it was written from.
         source_origin = a if edit.side != "b" else b
         written = Origin("human", depth=int(source_origin["depth"]), time=utc(edit.at))

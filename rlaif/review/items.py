@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif.errors import Place, RlaifError
-from rlaif.runs.directory import read_rows
+from rlaif.records import Message
+from rlaif.runs.labels import LabelRow, read_labels
 
-Messages = list[dict[str, str]]
+Messages = list[Message]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ReviewItem:
         status, winner, reason: "decided", "tie" or "abstained"; "a", "b" or ""; why undecided.
         p_a: probability that `a` is better.
         order_consistency: share of clear principles that both orders agree on.
-        hostile: what in the completions speaks to the judge, or "".
+        prompt_injection: what in the completions looks like prompt injection, or "".
         judges: of a panel: each judge's name and its `p_a`.
         origins: who wrote `a` and `b`.
     """
@@ -76,49 +76,24 @@ def read_items(run: Path) -> Iterator[ReviewItem]:
     Raises:
         RlaifError: a row is damaged, or the folder holds no run.
     """
-    for name in ("preferences.jsonl", "undecided.jsonl"):
-        for number, row in read_rows(run / name):
-            try:
-                yield _item(row)
-            except (KeyError, TypeError, ValueError) as error:
-                raise RlaifError(
-                    f"row is damaged ({type(error).__name__}: {error})",
-                    hint="Label again into a new folder: verdicts come from the cache.",
-                    place=Place(run / name, number, 1),
-                ) from None
+    return map(_item, read_labels(run))
 
 
-def _item(row: dict[str, Any]) -> ReviewItem:
-    evidence = row["provenance"]
-    decided = "chosen" in row
-    one, two = (row["chosen"], row["rejected"]) if decided else (row["a"], row["b"])
-    p = float(row["p_chosen"] if decided else row["p_a"])
-    names = ("origin_chosen", "origin_rejected") if decided else ("origin_a", "origin_b")
-    origins = (str(evidence.get(names[0], "")), str(evidence.get(names[1], "")))
-    turned = evidence["winner"] == "b"
-
-    def of_a(value: float) -> float:
-        return 1.0 - value if turned else value
-
-    if turned:
-        one, two, origins = two, one, origins[::-1]
+def _item(label: LabelRow) -> ReviewItem:
     return ReviewItem(
-        id=str(evidence["id"]),
-        row=int(evidence["row"]),
-        prompt=list(row["prompt"]),
-        a=list(one),
-        b=list(two),
-        status=str(evidence["status"]),
-        winner=str(evidence["winner"]),
-        reason=str(evidence["reason"]),
-        p_a=of_a(p),
-        order_consistency=float(evidence["order_consistency"]),
-        prompt_injection=str(evidence.get("prompt_injection", "")),
-        tags=tuple(t for t in str(evidence.get("tags", "")).split(",") if t),
-        opinions=[
-            PrincipleEvidence(str(o["principle"]), of_a(float(o["p_chosen"])), str(o["invalid"]))
-            for o in evidence["principles"]
-        ],
-        judges=[(str(j["judge"]), of_a(float(j["p_chosen"]))) for j in evidence.get("judges", [])],
-        origins=origins,
+        id=label.id,
+        row=label.row,
+        prompt=label.prompt,
+        a=label.a,
+        b=label.b,
+        status=label.status,
+        winner=label.winner,
+        reason=label.reason,
+        p_a=label.p_a,
+        order_consistency=label.order_consistency,
+        prompt_injection=label.prompt_injection,
+        tags=label.tags,
+        opinions=[PrincipleEvidence(o.principle, o.p_a, o.invalid) for o in label.principles],
+        judges=list(label.judges),
+        origins=label.origins,
     )

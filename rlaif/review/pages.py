@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from rlaif.errors import RlaifError
-from rlaif.records import CLEAR
+from rlaif.records import CLEAR, Message
 from rlaif.review.access import AccessMiddleware, CookieSigner
 from rlaif.review.store import Decision, ReviewStore, ReviewTask, Said, first_shown
 from rlaif.review.words import word_diff
@@ -337,5 +338,5 @@ def _importance(p: float, invalid: str) -> tuple[int, float]:
 _diff = lru_cache(maxsize=256)(word_diff)
 
 
-def _text(messages: list[dict[str, str]]) -> str:
+def _text(messages: Sequence[Message]) -> str:
     return "\n\n".join(message["content"] for message in messages)

@@ -18,7 +18,9 @@ import yaml
 
 from rlaif.errors import Place, RlaifError
 
-ROW_FILES = ("preferences.jsonl", "verdicts.jsonl", "undecided.jsonl", "rejected.jsonl")
+PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
+UNDECIDED, REJECTED = "undecided.jsonl", "rejected.jsonl"
+ROW_FILES = (PREFERENCES, VERDICTS, UNDECIDED, REJECTED)
 CONFIG, JOURNAL, MANIFEST, SPENT = "run.yaml", "journal.json", "manifest.json", ".spent.json"
 REVIEW = "review.json"
 """What people found in a review, as `rlaif labels report` and `labels apply` write it."""

@@ -10,8 +10,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rlaif.constitution.schema import Constitution
 from rlaif.data.origins import origin_columns
 from rlaif.records import DIGITS, Pair, Preference, PrincipleScore, Rejected, Verdict
+from rlaif.templates.judge import JudgeTemplate
 from rlaif.util.numerics import sigmoid
 
 
@@ -48,12 +50,36 @@ def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:
     }
 
 
+def make_stamp(
+    *,
+    constitution: Constitution,
+    judge: str,
+    fingerprint: str,
+    template: JudgeTemplate,
+    calibration: str,
+) -> dict[str, str]:
+    """The provenance that every label of a run, or of a served judge, carries.
+
+    Args:
+        fingerprint: content address of the judge.
+        calibration: content address of the calibration, or "".
+    """
+    return {
+        "constitution": f"{constitution.name}@{constitution.version}",
+        "constitution_hash": constitution.hash,
+        "judge": judge,
+        "judge_fingerprint": fingerprint,
+        "template_hash": template.hash,
+        "calibration": calibration,
+    }
+
+
 def provenance(
     pair: Pair, preference: Preference, stamp: dict[str, str], sign: float, prompt_injection: str
 ) -> dict[str, Any]:
     """Where a label comes from; probabilities are turned to the side of `sign`.
 
-    `hostile` says what in the completions speaks to the judge, by their sides in the input.
+    `prompt_injection` says what in the completions looks like it, by their sides in the input.
     """
     masses = [s.label_mass for s in preference.scores if s.label_mass is not None]
     consistency = preference.order_consistency

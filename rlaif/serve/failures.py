@@ -15,6 +15,7 @@ from rlaif.serve import schemas as s
 from rlaif.serve.chat import RequestTooLarge
 from rlaif.serve.dialects.base import UnreadablePrompt
 from rlaif.serve.server import RequestTimeout, UnknownModel
+from rlaif.util.validation import parse_problem
 
 RETRY_AFTER = 1
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -45,11 +46,11 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        if first["type"] == "json_invalid":
+        problem = parse_problem(error.errors()[0])
+        place = ".".join(str(part) for part in problem.where if part != "body")
+        if problem.kind == "json_invalid":
             return _error(400, "the body is no JSON", "invalid_request_error")
-        return _error(422, f"{place or 'body'}: {first['msg']}", "invalid_request_error")
+        return _error(422, f"{place or 'body'}: {problem.message}", "invalid_request_error")
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:

@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
+from rlaif.util.validation import first_problem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -115,11 +116,9 @@ def build(
     try:
         return model(**own)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
+        problem = first_problem(error)
+        name = str(problem.where[0]) if problem.where else ""
         place = (places or {}).get(name)
         shown = name if place or not name else f"--{name.replace('_', '-')}"
-        value = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
-        text = f"{shown}: {message[0].lower()}{message[1:]}{value}".removeprefix(": ")
+        text = f"{shown}: {problem.message}{problem.shown}".removeprefix(": ")
         raise RlaifError(text, hint="See --help for what is allowed.", place=place) from None

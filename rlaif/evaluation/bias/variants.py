@@ -25,6 +25,7 @@ from rlaif.records import CLEAR
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.util.hashing import digest
 from rlaif.util.resources import find
+from rlaif.util.validation import explain
 
 Row = dict[str, Any]
 
@@ -64,13 +65,8 @@ def load_attacks(name: str = "attacks") -> list[Attack]:
     try:
         attacks = TypeAdapter(list[Attack]).validate_python(tree.value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = tree.places.get(tuple(first["loc"][:1]), Place(path))
-        raise RlaifError(
-            f"attack: {first['msg']}",
-            hint="Give id, text with {response}, and hide or not.",
-            place=place,
-        ) from None
+        hint = "Give id, text with {response}, and hide or not."
+        raise explain(error, hint=hint, places=tree.places, default=Place(path)) from None
     for i, attack in enumerate(attacks):
         if attack.id in {other.id for other in attacks[:i]}:
             raise RlaifError(

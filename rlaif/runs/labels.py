@@ -1,0 +1,205 @@
+"""Reads the labels of a run: the one reader of what `runs.rows` writes.
+
+A decided pair's row is told from the chosen side, an undecided one's from `a`.  Here both are
+told from `a`, as the input had the pair, so that no reader turns probabilities by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import Place, RlaifError
+from rlaif.records import Message
+from rlaif.runs.directory import PREFERENCES, UNDECIDED, read_rows
+
+
+@dataclass(frozen=True)
+class PrincipleLabel:
+    """What one principle said of a pair.
+
+    Attributes:
+        p_a: probability that `a` is better.
+        source: "judge" or "check".
+        invalid: why it said nothing, or "".
+    """
+
+    principle: str
+    tier: int
+    weight: float
+    p_a: float
+    source: str
+    invalid: str
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """The label of one pair, told from `a`.
+
+    Attributes:
+        row: number of the pair's input row, from 1; with `id` it names the pair.
+        status: "decided", "tie", "abstained" or, once humans labeled it, "human".
+        winner: "a", "b", or "" for none.
+        reason: why there is no winner, or "".
+        p_a: probability that `a` is better.
+        margin: |2p - 1|.
+        order_consistency: share of clear principles that both orders agree on.
+        prompt_injection: what in the completions looks like prompt injection, or "".
+        principles: empty if the pair was settled before any judge was asked.
+        judges: of a panel: each judge's name and its `p_a`.
+        origins: the models that wrote `a` and `b`, or "".
+        origin_columns: whole origins of prompt, `a` and `b`; None in runs from before they were
+            kept.
+        human: what a review kept with the row; empty for none.
+        data: the row as it stands in the file.
+    """
+
+    id: str
+    row: int
+    prompt: list[Message]
+    a: list[Message]
+    b: list[Message]
+    status: str
+    winner: str
+    reason: str
+    p_a: float
+    margin: float
+    order_consistency: float
+    prompt_injection: str
+    tags: tuple[str, ...]
+    principles: tuple[PrincipleLabel, ...]
+    judges: tuple[tuple[str, float], ...]
+    origins: tuple[str, str]
+    origin_columns: tuple[Any, Any, Any] | None
+    human: Mapping[str, Any]
+    data: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What names the pair in its run."""
+        return self.row, self.id
+
+    @property
+    def sides(self) -> tuple[list[Message], list[Message]]:
+        """The winner, then the other; `a`, then `b` where there is no winner."""
+        return (self.b, self.a) if self.winner == "b" else (self.a, self.b)
+
+    @property
+    def side_origins(self) -> tuple[str, str]:
+        """Who wrote them, in the order of `sides`."""
+        return self.origins[::-1] if self.winner == "b" else self.origins
+
+    @property
+    def is_human_edit(self) -> bool:
+        """Whether the pair holds a completion that a reviewer wrote: no judge saw it."""
+        return "/edit-" in self.id and "human" in self.data["provenance"]
+
+    def of_first_side(self, p_a: float) -> float:
+        """A probability of `a` as that of the first of `sides`."""
+        return 1.0 - p_a if self.winner == "b" else p_a
+
+
+def read_labels(run: Path) -> Iterator[LabelRow]:
+    """The labels of a run, the decided ones first, each file in input order.
+
+    Raises:
+        RlaifError: a file is missing, or a row is damaged or from an older version.
+    """
+    yield from read_label_file(run / PREFERENCES)
+    yield from read_label_file(run / UNDECIDED)
+
+
+def read_label_file(file: Path) -> Iterator[LabelRow]:
+    """The labels of one of a run's two files.
+
+    Raises:
+        RlaifError: it is missing, or a row is damaged or from an older version.
+    """
+    for number, row in read_rows(file):
+        try:
+            found = parse_label(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RlaifError(
+                f"row is damaged or from an older version ({type(error).__name__}: {error})",
+                hint="Label again into a new folder: verdicts come from the cache.",
+                place=Place(file, number, 1),
+            ) from None
+        yield found
+
+
+def read_label_groups(run: Path) -> Iterator[tuple[int, dict[str, LabelRow]]]:
+    """The labels by input row, in input order: the row's number and its pairs by id.
+
+    Raises:
+        RlaifError: see `read_labels`.
+    """
+    files = [read_label_file(run / name) for name in (PREFERENCES, UNDECIDED)]
+    heads = [next(file, None) for file in files]
+    while any(head is not None for head in heads):
+        row = min(head.row for head in heads if head is not None)
+        group: dict[str, LabelRow] = {}
+        for k, file in enumerate(files):
+            while (head := heads[k]) is not None and head.row == row:
+                group[head.id] = head
+                heads[k] = next(file, None)
+        yield row, group
+
+
+def parse_label(row: Mapping[str, Any]) -> LabelRow:
+    """A row of `preferences.jsonl` or `undecided.jsonl`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    evidence = row["provenance"]
+    decided = "chosen" in row
+    one, two, p = ("chosen", "rejected", "p_chosen") if decided else ("a", "b", "p_a")
+    turned = evidence["winner"] == "b"
+
+    def of_a(value: float) -> float:
+        return 1.0 - value if turned else value
+
+    sides = [list(row[one]), list(row[two])]
+    origins = [str(evidence.get(f"origin_{side}", "")) for side in (one, two)]
+    whole = evidence.get("origins")
+    columns = None
+    if isinstance(whole, Mapping):
+        columns = [whole[one], whole[two]]
+    if turned:
+        sides, origins = sides[::-1], origins[::-1]
+        columns = columns and columns[::-1]
+    return LabelRow(
+        id=str(evidence["id"]),
+        row=int(evidence["row"]),
+        prompt=list(row["prompt"]),
+        a=sides[0],
+        b=sides[1],
+        status=str(evidence["status"]),
+        winner=str(evidence["winner"]),
+        reason=str(evidence["reason"]),
+        p_a=of_a(float(row[p])),
+        margin=float(evidence["margin"]),
+        order_consistency=float(evidence["order_consistency"]),
+        prompt_injection=str(evidence.get("prompt_injection", "")),
+        tags=tuple(tag for tag in str(evidence.get("tags", "")).split(",") if tag),
+        principles=tuple(
+            PrincipleLabel(
+                principle=str(o["principle"]),
+                tier=o["tier"],
+                weight=o["weight"],
+                p_a=of_a(float(o["p_chosen"])),
+                source=str(o["source"]),
+                invalid=str(o["invalid"]),
+            )
+            for o in evidence["principles"]
+        ),
+        judges=tuple(
+            (str(j["judge"]), of_a(float(j["p_chosen"]))) for j in evidence.get("judges", [])
+        ),
+        origins=(origins[0], origins[1]),
+        origin_columns=None if columns is None else (whole["prompt"], columns[0], columns[1]),
+        human=evidence.get("human") or {},
+        data=row,
+    )

@@ -1,6 +1,6 @@
 """The records that flow from stage to stage: pairs, requests, results, verdicts, preferences.
 
-Plain data without behaviour beyond small derived values.  Nothing changes a record once it is
+Plain data without behavior beyond small derived values.  Nothing changes a record once it is
 made; those made by the million are not frozen, since that triples the cost of making one.
 
 Sign convention, used everywhere: a positive number speaks for the first of two things (the

@@ -165,7 +165,7 @@ class JudgeBatches:
 def judge_loss(
     model: LlamaForCausalLM, batch: dict[str, torch.Tensor], labels: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of the verdicts (soft at ties) plus a little language modelling."""
+    """Cross-entropy of the verdicts (soft at ties) plus a little language modeling."""
     hidden = model.model(
         input_ids=batch["input_ids"],
         position_ids=batch["positions"],
@@ -180,7 +180,7 @@ def judge_loss(
     verdict = (cross * weight).sum() / weight.sum()
     decided = p != 0.5
     right = (logprobs[..., labels[0]] > logprobs[..., labels[1]]) == (p > 0.5)
-    # Language modelling on a fifth of the context: enough to learn the words, cheap.
+    # Language modeling on a fifth of the context: enough to learn the words, cheap.
     steps = torch.arange(hidden.shape[1] - 1)
     inside = (steps + 1 < batch["context"].unsqueeze(1)) & (torch.rand(len(hidden), 1) < 0.2)
     logits = model.lm_head(hidden[:, :-1][inside])

@@ -41,7 +41,7 @@ stopped.
 @click.argument("data")
 @click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
 @click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
-@click.option("-m", "--model", default="demo", show_default=True, help="Who criticises, revises.")
+@click.option("-m", "--model", default="demo", show_default=True, help="Who criticizes, revises.")
 @click.option(
     "-j", "--judge", help="Who verifies the revisions. [default: the model; demo for demo]"
 )
@@ -76,7 +76,7 @@ def command(
     licenses: str,
     **flags: Any,
 ) -> None:
-    """Criticise and revise responses by a constitution, and have a judge verify the revisions.
+    """Criticize and revise responses by a constitution, and have a judge verify the revisions.
 
     The supervised half of Constitutional AI: round after round, a principle's critique request,
     then its revision request.

@@ -13,6 +13,7 @@ import click
 
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
+from rlaif.util.output import explain_failure
 
 if TYPE_CHECKING:
     from rlaif.review.labels import HumanLabel
@@ -101,12 +102,8 @@ def export_command(
 def _write(path: Path, text: str) -> None:
     from rlaif.runs.directory import write_atomically
 
-    try:
+    with explain_failure(path, "Name another file with -o."):
         write_atomically(path, text)
-    except OSError as error:
-        raise RlaifError(
-            f"{str(path)!r} can't be written ({error.strerror})", hint="Name another file with -o."
-        ) from None
 
 
 @command.command(name="import")

@@ -16,7 +16,7 @@ COMMANDS: dict[str, str] = {
     "constitution": "Check, show, compare and test constitutions, and print their schema.",
     "synth-prompts": "Write new prompts from a few human ones.",
     "generate": "Write candidate completions for prompts, with one or several models.",
-    "critique": "Criticise and revise responses by a constitution; the judge verifies.",
+    "critique": "Criticize and revise responses by a constitution; the judge verifies.",
     "label": "Judge pairs by a constitution and write preferences.",
     "eval": "Measure how far judges agree with people, and what biases them.",
     "calibrate": "Fit how sure a judge may be to labels of people.",

@@ -51,18 +51,19 @@ def command(
     from rlaif.training.data import find_labels
 
     find_labels(Path(run))  # a wrong name is known before the libraries are loaded
-    from rlaif.training.train import preview, train_dpo
+    from rlaif.training.dpo import prepare_dpo
+    from rlaif.training.frame import preview_training, run_training
 
+    job = prepare_dpo(Path(run), settings)
     if dry_run:
-        account = preview(Path(run), settings, gates)
+        account = preview_training(job, gates)
         print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
     screen = TrainingScreen(silent=not first)
-    result = train_dpo(
-        Path(run),
+    result = run_training(
+        job,
         Path(out),
-        settings,
         gates=gates,
         on_account=screen.account,
         on_note=screen.note,

@@ -49,18 +49,19 @@ def command(
     from rlaif.training.supervised import data_file
 
     open_source(data_file(data))  # a wrong name is known before the libraries are loaded
-    from rlaif.training.sft import preview, train_sft
+    from rlaif.training.frame import preview_training, run_training
+    from rlaif.training.sft import prepare_sft
 
+    job = prepare_sft(data, settings)
     if dry_run:
-        account = preview(data, settings, gates)
+        account = preview_training(job, gates)
         print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
     screen = TrainingScreen(silent=not first)
-    result = train_sft(
-        data,
+    result = run_training(
+        job,
         Path(out),
-        settings,
         gates=gates,
         on_account=screen.account,
         on_note=screen.note,

@@ -61,7 +61,7 @@ def prompt_origin(row: Mapping[str, object]) -> Origin:
     """Where a row's prompt comes from: `prompt_origin`, a label's own, or the whole row's."""
     stated = row.get("prompt_origin")
     if stated is None:
-        stated = _labelled(row).get("prompt")
+        stated = _labeled(row).get("prompt")
     if stated is None:
         stated = row.get("origin")
     origin = read_origin(stated)
@@ -78,7 +78,7 @@ def completion_origin(row: Mapping[str, object], key: str, name: str) -> Origin:
     evidence = row.get("provenance")
     stated: object = row.get(f"{key}_origin")
     if stated is None or isinstance(stated, str):
-        own = _labelled(row).get(key)
+        own = _labeled(row).get(key)
         if own is None and isinstance(evidence, Mapping):
             own = evidence.get("origin")
         if own is None and not name:
@@ -87,7 +87,7 @@ def completion_origin(row: Mapping[str, object], key: str, name: str) -> Origin:
     return read_origin(stated, name)
 
 
-def _labelled(row: Mapping[str, object]) -> Mapping[str, object]:
+def _labeled(row: Mapping[str, object]) -> Mapping[str, object]:
     """`provenance.origins`, as `rlaif label` writes it."""
     evidence = row.get("provenance")
     found = evidence.get("origins") if isinstance(evidence, Mapping) else None

@@ -27,12 +27,19 @@ from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message
 from rlaif.runs.directory import PREFERENCES, write_atomically
 from rlaif.runs.labels import read_label_file
+from rlaif.util.output import check_folder
 from rlaif.util.resources import demo_model
 
 PAIRS, PROMPTS = 800, 400
 TRAIN_SEED, TEST_SEED = 7, 8
 MAX_TOKENS = 120
-TRAINING = {"learning_rate": 1e-4, "epochs": 2, "batch_size": 16, "beta": 0.1, "log_steps": 5}
+TRAINING = {
+    "learning_rate": 1e-4,
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 16,
+    "beta": 0.1,
+    "logging_steps": 5,
+}
 
 Say = Callable[[str], None]
 
@@ -63,10 +70,7 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
         RlaifError: a step failed; its own message came before.
     """
     marker = folder / ".rlaif-demo"
-    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
-        raise RlaifError(
-            f"{str(folder)!r} holds files that are not a demo's", hint="Name a new folder with -o."
-        )
+    check_folder(folder, "demo", held=marker.exists())
     folder.mkdir(parents=True, exist_ok=True)
     marker.touch()
     pairs, labels, policy = folder / "pairs.jsonl", folder / "labels", folder / "policy"
@@ -140,7 +144,10 @@ def write_answers(path: Path, old: Path, new: Path, *, count: int, seed: int) ->
 def answer(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
     """One completion a prompt, sampled at temperature 1: the policy as it is, not its mode."""
     settings = EngineSettings(
-        engine="transformers", model=str(policy), dtype="float32", options={"batch_size": 100}
+        engine="transformers",
+        model=str(policy),
+        dtype="float32",
+        options={"per_device_train_batch_size": 100},
     )
     with closing(create_engine(settings)) as engine:
         chats: list[list[Message]] = [[{"role": "user", "content": p}] for p in prompts]

@@ -102,7 +102,7 @@ class EngineStats:
 
 @dataclass(frozen=True)
 class PrefixSharing:
-    """How an engine spares the tokens that neighbouring prompts share.
+    """How an engine spares the tokens that neighboring prompts share.
 
     Attributes:
         block: prefixes are shared in multiples of this many tokens.

@@ -1,4 +1,4 @@
-"""What is known about where a model comes from: its licence, and how synthetic it is."""
+"""What is known about where a model comes from: its license, and how synthetic it is."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ModelOrigin:
     """Facts about a model that its texts carry on.
 
     Attributes:
-        licence: as its card says, or "unknown".
+        license: as its card says, or "unknown".
         depth: the deepest generation of synthetic text it was trained on by this package; 0 if
             it was not trained by it.
         bases: names of the models that it was made from, the last one first.
     """
 
-    licence: str
+    license: str
     depth: int
     bases: tuple[str, ...] = ()
 
@@ -38,8 +38,8 @@ class ModelOrigin:
 def model_origin(files: ModelFiles) -> ModelOrigin:
     """Read a model's card and, for one trained here, its `training.json`."""
     card, training = _card(files), _training(files)
-    licence = _licence(card) if card else str(training.get("license") or UNKNOWN)
-    return ModelOrigin(licence, _depth(training), _bases(card, training))
+    license = _license(card) if card else str(training.get("license") or UNKNOWN)
+    return ModelOrigin(license, _depth(training), _bases(card, training))
 
 
 def text_origin(settings: EngineSettings) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def text_origin(settings: EngineSettings) -> dict[str, Any]:
         "kind": "model",
         "model": settings.model,
         "revision": revision,
-        "license": facts.licence,
+        "license": facts.license,
         "depth": facts.depth,
     }
 
@@ -91,9 +91,9 @@ def _training(files: ModelFiles) -> dict[str, Any]:
     return {}
 
 
-def _licence(card: dict[str, Any]) -> str:
-    licence = card.get("license")
-    return licence.strip() if isinstance(licence, str) and licence.strip() else UNKNOWN
+def _license(card: dict[str, Any]) -> str:
+    license = card.get("license")
+    return license.strip() if isinstance(license, str) and license.strip() else UNKNOWN
 
 
 def _depth(training: dict[str, Any]) -> int:

@@ -156,7 +156,7 @@ class TreePlan:
 
 
 def plan_parts(ends: torch.Tensor, past: int = 0) -> tuple[list[NearBlock], list[FarBlock]]:
-    """Cut attention into what queries see alone and the prefixes that neighbours see together.
+    """Cut attention into what queries see alone and the prefixes that neighbors see together.
 
     The second kind, most of the work, needs no mask.  Both together cover each query and each
     key that it sees once: their results are to be merged.

@@ -59,7 +59,7 @@ def _prepare_environment(settings: EngineSettings) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.tensor_parallel_size == 1:
-        # The engine steps in this process: one process less, and no serialisation per request.
+        # The engine steps in this process: one process less, and no serialization per request.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 

@@ -1,4 +1,4 @@
-"""Labeled data on its way into a judge: normalised into one file, and joined with what came out."""
+"""Labeled data on its way into a judge: normalized into one file, and joined with what came out."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected
 from rlaif.runs.directory import read_rows, write_atomically
 from rlaif.util.hashing import digest
+from rlaif.util.output import NEW_FOLDER, check_folder
 
 PAIRS = "pairs.jsonl"
 SIGN = {"a": 1, "b": -1, "tie": 0}
@@ -142,16 +143,9 @@ def zero_and_one(name: str) -> RlaifError:
 
 def _claim(folder: Path, source: Source) -> None:
     """Make the folder, or refuse one that holds other things."""
-    if folder.exists() and not folder.is_dir():
-        raise RlaifError(f"{str(folder)!r} is a file", hint="Name a folder with -o.")
-    if folder.is_dir() and not (folder / MARKER).exists() and any(folder.iterdir()):
-        raise RlaifError(
-            f"{str(folder)!r} holds files but no evaluation", hint="Name a new folder with -o."
-        )
+    check_folder(folder, "evaluation", held=(folder / MARKER).exists())
     if Path(source.name).exists() and Path(source.name).resolve() == (folder / PAIRS).resolve():
-        raise RlaifError(
-            f"{source.name!r} is what this evaluation writes", hint="Name a new folder with -o."
-        )
+        raise RlaifError(f"{source.name!r} is what this evaluation writes", hint=NEW_FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
 

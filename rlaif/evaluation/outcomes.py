@@ -58,7 +58,7 @@ class PrincipleOutcomes:
 
     @property
     def position(self) -> Floats:
-        """What follows the position: positive favours what is shown first; NaN with one order."""
+        """What follows the position: positive favors what is shown first; NaN with one order."""
         return np.asarray((self.ab - self.ba) / 2.0)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rlaif.runs.directory import differences, write_atomically
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
+from rlaif.util.output import check_folder, check_same
 from rlaif.util.user_functions import function_source
 
 PREFERENCES, KTO, REJECTED = FILES = ("preferences.jsonl", "kto.jsonl", "rejected.jsonl")
@@ -167,22 +169,15 @@ of {report.users} users. `{PREFERENCES}` ({report.preferences} pairs) is for DPO
 
 
 def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
-    if out.is_file():
-        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
-    if not out.is_dir() or not any(out.iterdir()) or is_unfinished(out):
-        return None
-    try:
+    report, changed = None, ""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         saved = json.loads((out / REPORT).read_text(encoding="utf-8"))
         changed = differences(saved.pop("config"), config)
         report = FeedbackReport(**saved)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise RlaifError(
-            f"{str(out)!r} holds files but no import", hint="Name a new folder with -o."
-        ) from None
-    if changed:
-        raise RlaifError(
-            f"{str(out)!r} holds another import ({changed})", hint="Name a new folder with -o."
-        )
+    check_folder(out, "import", held=report is not None or is_unfinished(out))
+    if report is None or is_unfinished(out):
+        return None
+    check_same(out, "import", changed)
     return report if all((out / name).exists() for name in (*FILES, CARD)) else None
 
 

@@ -143,7 +143,7 @@ def aggregate(
                     owners=own,
                 )
             )
-        judged += [(event, text, good) for text, good in _judgements(event)]
+        judged += [(event, text, good) for text, good in _judgments(event)]
         if event.rating is not None or event.good is not None:
             rated.setdefault(key, []).append(event)
     for event, text, good in _capped(judged, lambda j: (j[0].user,), per_user, seed):
@@ -203,7 +203,7 @@ def aggregate(
     return aggregated
 
 
-def _judgements(event: FeedbackEvent) -> Iterator[tuple[str, bool]]:
+def _judgments(event: FeedbackEvent) -> Iterator[tuple[str, bool]]:
     """What an event says of single completions."""
     if event.good is not None:
         yield event.completion, event.good

@@ -1,7 +1,7 @@
 """Critique and revision by a constitution: behind `rlaif critique`.
 
 The supervised half of Constitutional AI (Bai et al. 2022, arXiv:2212.08073, section 3): a writer
-criticises a response by a principle, then writes it anew, round after round.  That a revision is
+criticizes a response by a principle, then writes it anew, round after round.  That a revision is
 better is not assumed: originals and final revisions are labeled by the judge like any other pair.
 """
 

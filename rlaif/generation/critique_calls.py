@@ -1,4 +1,4 @@
-"""Lets a conversation criticise one response by principles and, if asked, write it anew.
+"""Lets a conversation criticize one response by principles and, if asked, write it anew.
 
 The rounds of Constitutional AI, which go on and choose, are in `critique`.
 """
@@ -38,7 +38,7 @@ class CritiqueResult:
 
 @dataclass(frozen=True)
 class CritiqueCaller:
-    """How responses are criticised.
+    """How responses are criticized.
 
     Attributes:
         most_tokens: of a critique, and of a revision.

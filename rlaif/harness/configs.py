@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from rlaif.constitution.load import load_constitution
-from rlaif.errors import RlaifError
 from rlaif.serve.dialects.alpaca_eval import own_marks
+from rlaif.util.output import explain_failure
 
 REWARDBENCH_NAME = "gpt-4o-2024-08-06"
 """A model name that RewardBench knows; the server answers to it by an alias."""
@@ -244,11 +244,7 @@ def _yaml(value: object) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    try:
+    with explain_failure(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RlaifError(
-            f"{str(path)!r} can't be written ({error.strerror})", hint="Name another folder."
-        ) from None
     return path

@@ -149,7 +149,7 @@ def missing_labels(
     """About how many more labels would certify, where these don't.
 
     The first size at which most of the data sets drawn from these would; None where that takes
-    more than 100 times as many.  A drawn pair is right as often as its neighbours by confidence
+    more than 100 times as many.  A drawn pair is right as often as its neighbors by confidence
     are, so that no single lucky pair stands for all that come to lie around it.
 
     Args: as for `certify`.

@@ -38,6 +38,7 @@ from rlaif.templates.judge import completion_text
 from rlaif.text.novelty import Contamination, words
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest, file_digest
+from rlaif.util.output import check_folder, check_same
 
 UNREADABLE_SHOWN = 3
 
@@ -171,20 +172,11 @@ def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
     Raises:
         RlaifError: `out` holds another one, or something else.
     """
-    if out.is_file():
-        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
-    if not out.is_dir() or not any(out.iterdir()):
-        return None
     saved = read_mix(out)
-    if saved is None and is_unfinished(out):
-        return None
+    check_folder(out, "mix", held=saved is not None or is_unfinished(out))
     if saved is None:
-        raise RlaifError(f"{str(out)!r} holds files but no mix", hint="Name a new folder with -o.")
-    changed = differences(saved["config"], config)
-    if changed:
-        raise RlaifError(
-            f"{str(out)!r} holds another mix ({changed})", hint="Name a new folder with -o."
-        )
+        return None
+    check_same(out, "mix", differences(saved["config"], config))
     own = {k: v for k, v in saved.items() if k not in ("config", "runs")}
     whole = all((out / name).exists() for name in (DATA_FILE, CARD))
     return MixReport(**own) if whole else None

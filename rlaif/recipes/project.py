@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlaif.constitution.schema import json_schema
 from rlaif.errors import RlaifError
+from rlaif.util.output import explain_failure
 from rlaif.util.resources import data_root
 
 SCHEMA = "constitution.schema.json"
@@ -48,12 +49,8 @@ def write_project(folder: Path) -> list[Path]:
     for name in files:
         if (folder / name).exists():
             raise RlaifError(f"{str(folder / name)!r} exists already", hint="Name a new folder.")
-    try:
+    with explain_failure(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RlaifError(
-            f"folder {str(folder)!r} can't be written ({error.strerror})", hint="Name another."
-        ) from None
     return [folder / name for name in files]

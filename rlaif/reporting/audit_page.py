@@ -9,10 +9,10 @@ from typing import Any
 
 from rlaif.audits.audit import AuditReport
 from rlaif.audits.checks import AuditCheck
-from rlaif.errors import RlaifError
 from rlaif.reporting.page import environment
 from rlaif.runs.directory import write_atomically
 from rlaif.util.numerics import finite
+from rlaif.util.output import explain_failure
 
 PAGE, DATA = "audit.html", "audit.json"
 WIDTH = 240
@@ -41,14 +41,10 @@ def write_audit(out: Path, report: AuditReport, facts: Mapping[str, Any]) -> Pat
         .get_template("audit.html.j2")
         .render(report=report, facts=facts, groups=[g for g in groups if g[1]], width=WIDTH)
     )
-    try:
+    with explain_failure(out, "Name another folder with -o."):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / DATA, json.dumps(finite(dict(facts)), indent=2) + "\n")
         write_atomically(out / PAGE, page)
-    except OSError as error:
-        raise RlaifError(
-            f"{str(out)!r} can't be written ({error.strerror})", hint="Name another folder with -o."
-        ) from None
     return out / PAGE
 
 

@@ -444,7 +444,7 @@ def _twice(queue: list[QueuedPair], overlap: float) -> set[int]:
 
 
 def first_shown(task: ReviewTask, reviewer: str) -> str:
-    """Which completion stands left: drawn for each pair and reviewer, so that favouring a side
-    favours no completion.
+    """Which completion stands left: drawn for each pair and reviewer, so that favoring a side
+    favors no completion.
     """
     return "ab"[int(digest(["side", task.number, reviewer])[:8], 16) & 1]

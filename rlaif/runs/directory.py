@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 import yaml
 
 from rlaif.errors import Place, RlaifError
+from rlaif.util.output import check_folder
 
 PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
 UNDECIDED, REJECTED = "undecided.jsonl", "rejected.jsonl"
@@ -168,15 +169,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     Raises:
         RlaifError: it is a file, holds other things, or a run with another configuration.
     """
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise RlaifError(f"{str(path)!r} is a file", hint="Name a folder with -o.")
-    if not (path / CONFIG).exists():
-        if any(not p.name.startswith(".") for p in path.iterdir()):
-            raise RlaifError(
-                f"{str(path)!r} holds files but no run", hint="Name a new folder with -o."
-            )
+    if not check_folder(path, "run", held=(path / CONFIG).exists()):
         return
     changed = differences(read_run_config(path), config)
     if changed:

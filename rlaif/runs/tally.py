@@ -44,7 +44,7 @@ class PrincipleTally:
 
     @property
     def position_offset(self) -> float | None:
-        """Mean logit that follows the position: positive favours what is shown first."""
+        """Mean logit that follows the position: positive favors what is shown first."""
         return self.position_logit_sum / self.both_orders if self.both_orders else None
 
 

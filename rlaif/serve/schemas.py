@@ -74,7 +74,7 @@ class ResponsesRequest(_Request):
 
 
 class CritiqueRequest(ResponseIn):
-    """A response to criticise."""
+    """A response to criticize."""
 
     principles: list[str] | None = Field(default=None, description="Ids; default: all that apply.")
     revise: bool = Field(default=False, description="Also write the response anew.")

@@ -122,7 +122,7 @@ class VerdictCache:
             (key, struct.pack(f"<{len(answer.logprobs)}d", *answer.logprobs), answer.reasoning)
             for key, answer in answers
             if not any(map(math.isnan, answer.logprobs))
-        )  # in the order of the index: neighbours share a page
+        )  # in the order of the index: neighbors share a page
         if not rows:
             return
         with self._guarded():

@@ -101,7 +101,7 @@ def self_repetition(split: Sequence[Sequence[str]]) -> float:
 
 
 def distinct_pairs(split: Sequence[Sequence[str]]) -> float:
-    """Different pairs of neighbouring words over all of them; 1 for none."""
+    """Different pairs of neighboring words over all of them; 1 for none."""
     pairs = Counter(pair for text in split for pair in pairwise(text))
     return len(pairs) / pairs.total() if pairs else 1.0
 

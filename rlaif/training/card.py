@@ -26,7 +26,9 @@ def model_card(
     head |= _license(files)
     account = result["account"]
     loss = (
-        "soft labels: -p log s(z) - (1-p) log s(-z)" if settings.loss == "soft" else settings.loss
+        "soft labels: -p log s(z) - (1-p) log s(-z)"
+        if settings.loss_type == "soft"
+        else settings.loss_type
     )
     rows = [
         ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
@@ -36,9 +38,9 @@ def model_card(
         ("Loss", loss),
         (
             "Beta, learning rate, epochs",
-            f"{settings.beta:g}, {settings.learning_rate:g}, {settings.epochs:g}",
+            f"{settings.beta:g}, {settings.learning_rate:g}, {settings.num_train_epochs:g}",
         ),
-        ("LoRA rank", str(settings.lora or "none (all weights)")),
+        ("LoRA rank", str(settings.lora_r or "none (all weights)")),
         ("Steps", str(result["steps"])),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -61,7 +63,7 @@ Made by `rlaif train-dpo`; `training.yaml` beside this file holds every setting.
 
 def _license(files: ModelFiles) -> dict[str, str]:
     """The license of the policy before, which its descendant is bound to."""
-    found = model_origin(files).licence
+    found = model_origin(files).license
     return {} if found == UNKNOWN else {"license": found}
 
 
@@ -102,8 +104,8 @@ def supervised_card(settings: SFTSettings, result: Mapping[str, Any], files: Mod
         ("Completions trained on", f"{account['trained']} of {account['read']}"),
         ("Data hash", f"`{result['data_hash']}`"),
         ("Synthetic generations deep", str(result["depth"])),
-        ("Learning rate, epochs", f"{settings.learning_rate:g}, {settings.epochs:g}"),
-        ("LoRA rank", str(settings.lora or "none (all weights)")),
+        ("Learning rate, epochs", f"{settings.learning_rate:g}, {settings.num_train_epochs:g}"),
+        ("LoRA rank", str(settings.lora_r or "none (all weights)")),
         ("Steps", str(result["steps"])),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

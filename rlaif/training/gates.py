@@ -118,7 +118,7 @@ def pass_gates(
     """
     book = load_licenses(gates.licenses)
     limits = load_thresholds(Path(gates.thresholds) if gates.thresholds else None)
-    reference = read_audited(gates.reference) if gates.reference else None
+    reference = read_audited(gates.against) if gates.against else None
     report = audit(rows, reference, limits)
     found = check(book, used, policy)
     forbidden = [finding for finding in found if stops(book, finding)]

@@ -29,6 +29,7 @@ from rlaif.records import Message
 from rlaif.runs.directory import differences, write_atomically
 from rlaif.training.data import TokenLengths
 from rlaif.training.settings import TrainingSettings
+from rlaif.util.output import NEW_FOLDER, check_folder, check_same
 
 SETTINGS, RESULT, METRICS = "training.yaml", "training.json", "metrics.jsonl"
 
@@ -121,37 +122,34 @@ def train(
     )
 
 
-def check_tensorboard(settings: TrainingSettings) -> None:
+def check_report_to(settings: TrainingSettings) -> None:
     """Refuse to go on without TensorBoard where it is asked for.
 
     Raises:
         RlaifError: it is not installed.
     """
-    if settings.tensorboard and find_spec("tensorboard") is None:
+    if settings.report_to == "tensorboard" and find_spec("tensorboard") is None:
         raise RlaifError(
-            "tensorboard is not installed", hint="Install it: pip install tensorboard."
+            "tensorboard is not installed", hint="Install it: pip install 'rlaif[tensorboard]'."
         )
 
 
 def common_arguments(settings: TrainingSettings, out: Path) -> dict[str, Any]:
     """Arguments of any TRL trainer."""
-    schedule: str = settings.schedule
-    if schedule == "constant" and settings.warmup_ratio:
-        schedule = "constant_with_warmup"
     on_gpu = torch.cuda.is_available()
     dtype = settings.dtype or ("bfloat16" if on_gpu else "float32")
-    if settings.tensorboard:
+    if settings.report_to == "tensorboard":
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
     return {
         "output_dir": str(out / "checkpoints"),
         # Frozen weights under LoRA may be bfloat16; trained ones are float32 under autocast.
-        "model_init_kwargs": {"dtype": dtype if settings.lora else "float32"},
+        "model_init_kwargs": {"dtype": dtype if settings.lora_r else "float32"},
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": schedule,
-        "warmup_steps": settings.warmup_ratio,
-        "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.accumulate,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_steps,
+        "num_train_epochs": settings.num_train_epochs,
+        "per_device_train_batch_size": settings.per_device_train_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "bf16": dtype == "bfloat16",
         "use_cpu": not on_gpu,
@@ -159,8 +157,8 @@ def common_arguments(settings: TrainingSettings, out: Path) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
-        "logging_steps": settings.log_steps,
-        "report_to": ["tensorboard"] if settings.tensorboard else [],
+        "logging_steps": settings.logging_steps,
+        "report_to": [] if settings.report_to == "none" else [settings.report_to],
         "disable_tqdm": True,
         "seed": settings.seed,
         "data_seed": settings.seed,
@@ -169,11 +167,11 @@ def common_arguments(settings: TrainingSettings, out: Path) -> dict[str, Any]:
 
 def lora_config(settings: TrainingSettings) -> LoraConfig | None:
     """The adapter, where one is asked for."""
-    if not settings.lora:
+    if not settings.lora_r:
         return None
     return LoraConfig(
-        r=settings.lora,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
@@ -191,26 +189,15 @@ def finished(
     out: Path, resolved: Mapping[str, Any], account_type: Callable[..., Any]
 ) -> TrainingResult | None:
     """A complete training with these settings; refuses anything else that is there."""
-    if out.is_file():
-        raise RlaifError(f"{str(out)!r} is a file", hint="Name a folder with -o.")
-    if not (out / SETTINGS).exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise RlaifError(
-                f"{str(out)!r} holds files but no training", hint="Name a new folder with -o."
-            )
+    if not check_folder(out, "training", held=(out / SETTINGS).exists()):
         return None
     try:
         before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError):
         before = None
     if not isinstance(before, dict):
-        raise RlaifError(f"{out / SETTINGS} is damaged", hint="Name a new folder with -o.")
-    changed = differences(before, resolved)
-    if changed:
-        raise RlaifError(
-            f"training {str(out)!r} was started with other settings ({changed})",
-            hint="Name a new folder with -o.",
-        )
+        raise RlaifError(f"{out / SETTINGS} is damaged", hint=NEW_FOLDER)
+    check_same(out, "training", differences(before, resolved))
     if not (out / RESULT).exists() or not any(out.glob("*.safetensors")):
         return None
     try:
@@ -356,7 +343,7 @@ class MetricsFile(TrainerCallback):
 
 def _save(trainer: Any, tokenizer: Any, out: Path, settings: TrainingSettings) -> None:
     """The policy in `out`, ready for any engine; with LoRA also the adapter in `out/adapter`."""
-    if settings.lora:
+    if settings.lora_r:
         trainer.save_model(str(out / "adapter"))
         if trainer.accelerator.is_main_process:
             merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()

@@ -35,12 +35,20 @@ class TrainingSettings(BaseModel):
 
     model: str = Field(description="The policy: a folder, a hub id, or `demo`.")
     revision: str | None = Field(default=None, description="Hub revision of the policy.")
-    learning_rate: float = Field(default=1e-6, gt=0)
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    epochs: float = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=8, ge=1, description="Rows per device and step.")
-    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients are averaged.")
+    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        default="linear", description="Learning rate schedule."
+    )
+    warmup_steps: float = Field(
+        default=0.1, ge=0, description="Warmup steps; a value below 1 is a share of all steps."
+    )
+    num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the data.")
+    per_device_train_batch_size: int = Field(
+        default=8, ge=1, description="Rows per device and step."
+    )
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, description="Steps whose gradients are averaged."
+    )
     max_length: int = Field(default=1024, ge=8, description="Tokens of prompt and completion.")
     overlong: Literal["truncate", "drop", "error"] = Field(
         default="truncate",
@@ -51,27 +59,33 @@ class TrainingSettings(BaseModel):
         description="Arithmetic; default: bfloat16 on a GPU, float32 on a CPU. Weights that are "
         "trained stay float32: a small learning rate would be lost in bfloat16's rounding.",
     )
-    lora: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
+    lora_r: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
     lora_alpha: float | None = Field(default=None, gt=0, description="Default: twice the rank.")
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout.")
     gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
     save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
-    log_steps: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl.")
-    tensorboard: bool = Field(default=False, description="Also write TensorBoard event files.")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    logging_steps: int = Field(
+        default=10, ge=1, description="Steps between lines of metrics.jsonl."
+    )
+    report_to: Literal["none", "tensorboard"] = Field(
+        default="none", description="Also log metrics to TensorBoard (in OUT/tensorboard)."
+    )
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Random seed.")
 
 
 class SFTSettings(TrainingSettings):
     """Everything that `rlaif train-sft` can be told, apart from the data and the output folder."""
 
-    learning_rate: float = Field(default=2e-5, gt=0)
-    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate.")
+    warmup_steps: float = Field(
+        default=0.03, ge=0, description="Warmup steps; a value below 1 is a share of all steps."
+    )
 
 
 class DPOSettings(TrainingSettings):
     """Everything that `rlaif train-dpo` can be told, apart from the run and the output folder."""
 
-    loss: str = Field(
+    loss_type: str = Field(
         default=SOFT,
         description="`soft`: -p logs(z) - (1-p) logs(-z) with the label's probability p; or a "
         "loss of TRL by name (it sees hard labels).",
@@ -95,15 +109,17 @@ class DPOSettings(TrainingSettings):
         le=1,
         description="Probability given to labels of `human` that bring no p_chosen of their own.",
     )
-    precompute_reference: bool = Field(
+    precompute_ref_log_probs: bool = Field(
         default=False, description="Reference log-probabilities once, before training."
     )
 
     @model_validator(mode="after")
     def _known_loss(self) -> Self:
-        if self.loss != SOFT and self.loss not in TRL_LOSSES:
-            raise ValueError(f"loss {self.loss!r} is not one of {SOFT}, {', '.join(TRL_LOSSES)}")
-        if self.loss == "exo_pair" and not self.label_smoothing:
+        if self.loss_type != SOFT and self.loss_type not in TRL_LOSSES:
+            raise ValueError(
+                f"loss_type {self.loss_type!r} is not one of {SOFT}, {', '.join(TRL_LOSSES)}"
+            )
+        if self.loss_type == "exo_pair" and not self.label_smoothing:
             raise ValueError("loss exo_pair needs label_smoothing above 0 (say 0.001)")
         return self
 
@@ -113,7 +129,7 @@ class GateSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reference: str | None = Field(
+    against: str | None = Field(
         default=None,
         description="Data that diversity is compared with before training: text of people, or an "
         "earlier round. Without it only origin and duplicates are looked at.",
@@ -142,26 +158,29 @@ class GateSettings(BaseModel):
 def advise(settings: DPOSettings) -> list[str]:
     """Requested settings that would change nothing, one sentence each."""
     advice = []
-    if settings.label_smoothing and settings.loss not in SMOOTHED:
+    if settings.label_smoothing and settings.loss_type not in SMOOTHED:
         advice.append(
-            f"label_smoothing does nothing with the {settings.loss} loss; "
+            f"label_smoothing does nothing with the {settings.loss_type} loss; "
             f"TRL reads it in {', '.join(SMOOTHED)} only"
         )
-    if settings.loss == "robust" and not settings.label_smoothing:
+    if settings.loss_type == "robust" and not settings.label_smoothing:
         advice.append("the robust loss without label_smoothing is the sigmoid loss")
-    if settings.loss != SOFT:
+    if settings.loss_type != SOFT:
         advice.append(
-            f"the {settings.loss} loss treats every label as certain; use the soft loss to keep p"
+            f"the {settings.loss_type} loss treats every label as certain; "
+            "use the soft loss to keep p"
         )
-    if settings.loss in ("sft", "sppo_hard") and settings.min_margin == 0:
-        advice.append(f"the {settings.loss} loss follows doubtful labels fully; set min_margin")
+    if settings.loss_type in ("sft", "sppo_hard") and settings.min_margin == 0:
+        advice.append(
+            f"the {settings.loss_type} loss follows doubtful labels fully; set min_margin"
+        )
     given = settings.model_fields_set
     if not settings.human and {"human_fraction", "human_p"} & given:
         advice.append("human_fraction and human_p do nothing without human")
-    if settings.loss == "sft" and "beta" in given:
+    if settings.loss_type == "sft" and "beta" in given:
         advice.append("beta does nothing with the sft loss")
-    if "warmup_ratio" in given and not settings.warmup_ratio and settings.schedule == "constant":
-        advice.append("without warm-up, schedule constant starts at the full learning rate")
-    if not settings.lora and {"lora_alpha", "lora_dropout"} & given:
-        advice.append("lora_alpha and lora_dropout do nothing with lora 0")
+    if "warmup_steps" in given and settings.lr_scheduler_type == "constant":
+        advice.append("warmup_steps does nothing with lr_scheduler_type constant")
+    if not settings.lora_r and {"lora_alpha", "lora_dropout"} & given:
+        advice.append("lora_alpha and lora_dropout do nothing with lora_r 0")
     return advice

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +10,11 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from rlaif.data.sources import open_source
-from rlaif.engines.hub import ModelFiles, resolve_model
-from rlaif.engines.model_origin import model_origin
 from rlaif.training.card import supervised_card
-from rlaif.training.gates import keep_gates, names_of, pass_gates, supervised_rows, supervised_uses
-from rlaif.training.loop import (
-    MetricsFile,
-    TrainingResult,
-    check_tensorboard,
-    common_arguments,
-    effective_length,
-    finished,
-    load_tokenizer,
-    lora_config,
-    no_printing,
-    token_lengths,
-    train,
-)
-from rlaif.training.settings import GateSettings, SFTSettings
+from rlaif.training.frame import TrainingJob
+from rlaif.training.gates import supervised_rows, supervised_uses
+from rlaif.training.loop import common_arguments, token_lengths
+from rlaif.training.settings import SFTSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
     SupervisedRow,
@@ -41,146 +26,55 @@ from rlaif.training.weights import by_weight
 from rlaif.util.hashing import file_digest
 
 
-def train_sft(
-    data: str,
-    out: Path,
-    settings: SFTSettings,
-    *,
-    gates: GateSettings | None = None,
-    on_account: Callable[[SupervisedAccount], None] = lambda _: None,
-    on_note: Callable[[str], None] = lambda _: None,
-    on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
-) -> TrainingResult:
-    """Train, go on with, or report a training.
+def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
+    """A training on completions; the loss is on the completions alone.
 
     Args:
         data: a run of `rlaif critique` or `rlaif generate`, or data with completions.
-        out: the output folder.
-        gates: what the data is held against first.
-        on_account: told where all rows went, before training starts.
-        on_note: told what licenses ask, and what was overridden.
-        on_log: told each line of metrics.
 
     Raises:
-        Stopped: the guard tripped, or a license forbids it.
-        RlaifError: the data, the policy, the settings or `out` can't be used.
+        RlaifError: the data can't be read.
     """
     file = data_file(data)
     fingerprint = open_source(file).fingerprint()
-    files = resolve_model(settings.model, settings.revision, embedded="policy")
     manifest = Path(file).parent / "manifest.json"
-    resolved = {
-        "data": file,
-        "data_hash": fingerprint,
-        "manifest_hash": file_digest(manifest) if manifest.exists() else fingerprint,
-        "policy_fingerprint": files.fingerprint,
-        **settings.model_dump(mode="json"),
-    }
-    done = finished(out, resolved, SupervisedAccount)
-    if done:
-        return done
-    check_tensorboard(settings)
-    tokenizer = load_tokenizer(files)
-    rows, account = gather(file, settings, tokenizer, files)
-    on_account(account)
-    origin = model_origin(files)
-    bases = names_of(settings.model, origin.bases)
-    passed, told = pass_gates(
-        rows=supervised_rows(rows),
-        used=supervised_uses(rows),
-        policy=bases,
-        gates=gates or GateSettings(),
-        out=out,
-    )
-    for text in told:
-        on_note(text)
-    evidence = {
-        **passed,
-        "manifest_hash": resolved["manifest_hash"],
-        "data": file,
-        "data_hash": fingerprint,
-        "depth": max([origin.depth, *(row.depth for row in rows)]),
-        "bases": bases,
-        "license": origin.licence,
-    }
-    return train(
-        out=out,
-        resolved=resolved,
-        settings=settings,
-        files=files,
-        tokenizer=tokenizer,
-        account=account,
-        evidence=evidence,
-        on_start=partial(keep_gates, evidence),
-        make=lambda: make_trainer(
-            files=files, rows=rows, settings=settings, out=out, tokenizer=tokenizer, on_log=on_log
-        ),
-        card=lambda result: supervised_card(settings, result, files),
-    )
+    manifest_hash = file_digest(manifest) if manifest.exists() else fingerprint
 
-
-def preview(
-    data: str, settings: SFTSettings, gates: GateSettings | None = None
-) -> SupervisedAccount:
-    """Where the rows of a training would go, without training; the gates are asked.
-
-    Raises:
-        RlaifError: as `train_sft`.
-    """
-    files = resolve_model(settings.model, settings.revision, embedded="policy")
-    rows, account = gather(data_file(data), settings, load_tokenizer(files), files)
-    pass_gates(
-        supervised_rows(rows),
-        supervised_uses(rows),
-        names_of(settings.model, model_origin(files).bases),
-        gates or GateSettings(),
-    )
-    return account
-
-
-def gather(
-    file: str, settings: SFTSettings, tokenizer: Any, files: ModelFiles
-) -> tuple[list[SupervisedRow], SupervisedAccount]:
-    """The rows to train on, and where the others went."""
-    account = SupervisedAccount()
-    read = read_supervised(file, account)
-    rows = by_weight(read, settings.seed)
-    account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
-    kept = fit(
-        rows,
-        token_lengths(tokenizer),
-        max_length=effective_length(settings, files),
-        overlong=settings.overlong,
-        account=account,
-    )
-    return kept, account
-
-
-def make_trainer(
-    files: ModelFiles,
-    rows: Sequence[SupervisedRow],
-    settings: SFTSettings,
-    out: Path,
-    tokenizer: Any,
-    on_log: Callable[[Mapping[str, float]], None] = lambda _: None,
-) -> SFTTrainer:
-    """TRL's trainer; the loss is on the completions alone."""
-    data = Dataset.from_list([{"prompt": r.prompt, "completion": r.completion} for r in rows])
-    arguments = SFTConfig(
-        **common_arguments(settings, out),
-        max_length=effective_length(settings, files),
-        completion_only_loss=True,
-        packing=False,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        trainer = SFTTrainer(
-            model=str(files.path),
-            args=arguments,
-            train_dataset=data,
-            processing_class=tokenizer,
-            peft_config=lora_config(settings),
-            callbacks=[MetricsFile(out, on_log)],
+    def gather(tokenizer: Any, longest: int) -> tuple[list[SupervisedRow], SupervisedAccount]:
+        account = SupervisedAccount()
+        read = read_supervised(file, account)
+        rows = by_weight(read, settings.seed)
+        account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
+        kept = fit(
+            rows,
+            token_lengths(tokenizer),
+            max_length=longest,
+            overlong=settings.overlong,
+            account=account,
         )
-    no_printing(trainer)
-    return trainer
+        return kept, account
+
+    def build(
+        rows: Sequence[SupervisedRow], tokenizer: Any, longest: int, out: Path
+    ) -> tuple[Any, dict[str, Any]]:
+        arguments = SFTConfig(
+            **common_arguments(settings, out),
+            max_length=longest,
+            completion_only_loss=True,
+            packing=False,
+        )
+        columns = [{"prompt": r.prompt, "completion": r.completion} for r in rows]
+        return SFTTrainer, {"args": arguments, "train_dataset": Dataset.from_list(columns)}
+
+    source = {"data": file, "data_hash": fingerprint, "manifest_hash": manifest_hash}
+    return TrainingJob(
+        settings=settings,
+        source=source,
+        facts=source,
+        account_type=SupervisedAccount,
+        gather=gather,
+        audit_rows=supervised_rows,
+        uses=supervised_uses,
+        build=build,
+        card=lambda result, files: supervised_card(settings, result, files),
+    )

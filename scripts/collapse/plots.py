@@ -52,15 +52,15 @@ def curves(
     )
     ends: list[float] = []
     for number, (name, values) in enumerate(lines.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLOURS[number % len(COLOURS)]
         points = " ".join(f"{a},{b}" for a, b in (at(i, v) for i, v in enumerate(values)))
         place, height = at(len(values) - 1, values[-1])
         while any(abs(height - other) < 13 for other in ends):
             height += 2
         ends.append(height)
         parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-            f'<text x="{place + 6}" y="{height + 4}" fill="{colour}">{escape(name)}</text>'
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
+            f'<text x="{place + 6}" y="{height + 4}" fill="{color}">{escape(name)}</text>'
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(parts) + "</svg>\n", encoding="utf-8")

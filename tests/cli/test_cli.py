@@ -89,7 +89,7 @@ ERRORS = [
     (["label", "p.jsonl", "-c", "demo", "-o", "r", "--config", "no.yaml"], "'no.yaml' could not"),
     (["train-dpo", "nowhere", "--model", "demo", "-o", "p"], "is not a run directory"),
     (["train-dpo", "nowhere", "-o", "p"], "--model: field required"),
-    (["train-dpo", "nowhere", "--model", "demo", "--loss", "sigmod", "-o", "p"], "'sigmod'"),
+    (["train-dpo", "nowhere", "--model", "demo", "--loss-type", "sigmod", "-o", "p"], "'sigmod'"),
     (["init", "/proc/nope/project"], "can't be written"),
     (["report", "nowhere"], "is not a run directory"),
     (["constitution", "lint", "nowhere.yaml"], "Constitution 'nowhere.yaml' was not found"),

@@ -1,4 +1,4 @@
-"""Labeled data is recognised however it says who won."""
+"""Labeled data is recognized however it says who won."""
 
 from __future__ import annotations
 

@@ -25,9 +25,10 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest, Origin
 from rlaif.runs.lineage import lineage
+from rlaif.training.dpo import prepare_dpo
+from rlaif.training.frame import run_training
 from rlaif.training.settings import DPOSettings, SFTSettings
-from rlaif.training.sft import train_sft
-from rlaif.training.train import train_dpo
+from rlaif.training.sft import prepare_sft
 from tests.generation.helpers import SCRIPTED, read, use_writer, write_rows
 
 NOW = "2023-11-14T22:13:20Z"  # SOURCE_DATE_EPOCH of the tests
@@ -128,8 +129,11 @@ def test_every_text_of_a_run_says_where_it_is_from(chain: Path) -> None:
 def test_lineage_goes_back_to_the_seeds_and_sees_what_changed(
     chain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = SFTSettings(model="demo", epochs=0.1, max_length=128)
-    train_sft("drafts", chain / "policy", settings)
+    settings = SFTSettings(model="demo", num_train_epochs=0.1, max_length=128)
+    run_training(
+        prepare_sft("drafts", settings),
+        chain / "policy",
+    )
     found = lineage("policy")
     lines = list(found.lines())
     assert lines[0].startswith("policy policy: 24 rows trained on; 1 synthetic generations deep")
@@ -276,7 +280,10 @@ def test_lineage_knows_its_own_files_splits_and_moved_projects(
     tree = "\n".join(lineage("runs/two").lines())
     assert "3 prompts of unknown origin" in tree
     assert "!" not in tree
-    train_dpo(Path("runs/one"), Path("policies/p"), DPOSettings(model="demo", epochs=0.1))
+    run_training(
+        prepare_dpo(Path("runs/one"), DPOSettings(model="demo", num_train_epochs=0.1)),
+        Path("policies/p"),
+    )
     monkeypatch.chdir(tmp_path)
     project.rename(tmp_path / "moved")
     # Something else of the same name lies here.

@@ -15,8 +15,9 @@ from rlaif.demo.measure import measure_judge, oracle_win_rate
 from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, answer
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine
+from rlaif.training.dpo import prepare_dpo
+from rlaif.training.frame import run_training
 from rlaif.training.settings import DPOSettings
-from rlaif.training.train import train_dpo
 from rlaif.util.resources import demo_model
 
 
@@ -110,7 +111,10 @@ def test_report_page_of_the_demo_is_self_contained(demo: tuple[Path, dict]) -> N
 def test_shuffled_labels_do_not_improve_the_policy(demo: tuple[Path, dict], tmp_path: Path) -> None:
     shuffle_labels(demo[0] / "labels", tmp_path / "shuffled", seed=1)
     settings = DPOSettings(model="demo", **TRAINING)
-    train_dpo(tmp_path / "shuffled", tmp_path / "policy", settings)
+    run_training(
+        prepare_dpo(tmp_path / "shuffled", settings),
+        tmp_path / "policy",
+    )
     world = World(TEST_SEED, "test")
     prompts = [world.prompt() for _ in range(PROMPTS)]
     old = answer(demo_model("policy"), prompts, seed=TEST_SEED)

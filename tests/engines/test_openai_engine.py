@@ -201,8 +201,8 @@ def test_what_is_wrong_with_a_server_is_said(
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(RlaifError, match="needs the address of a server"):
         create_engine(EngineSettings(engine="openai", model="m"))
-    with pytest.raises(RlaifError, match="no option 'colour'"):
-        create_engine(settings(server, colour="red"))
+    with pytest.raises(RlaifError, match="no option 'color'"):
+        create_engine(settings(server, color="red"))
 
 
 def test_it_does_not_judge(tmp_path: Path, server: Server) -> None:

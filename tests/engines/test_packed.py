@@ -418,7 +418,7 @@ def test_made_up_weights_for_timing_and_options_that_make_no_sense(tmp_path: Pat
     engine = create_engine(settings_.model_copy(update={"options": {"load_format": "dummy"}}))
     asked = demo_requests(engine, 1)
     assert answers(engine, asked).keys() == {r.id for r in asked}
-    for options in ({"load_format": "gguf"}, {"batch_tokens": 0}, {"colour": "red"}):
+    for options in ({"load_format": "gguf"}, {"batch_tokens": 0}, {"color": "red"}):
         with pytest.raises(RlaifError, match="option"):
             create_engine(settings_.model_copy(update={"options": options}))
     with pytest.raises(RlaifError, match="does not quantize"):

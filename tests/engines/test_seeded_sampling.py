@@ -58,7 +58,7 @@ def test_many_seeded_prompts_are_answered_and_repeat_themselves(policy: Engine) 
     assert one.keys() == two.keys() == {r.id for r in requests}
     draws = [name for name in one if name.startswith("g")]
     same = sum(one[name] == two[name] for name in draws)
-    assert same >= 0.98 * len(draws), "a draw depends on its seed, not on its neighbours"
+    assert same >= 0.98 * len(draws), "a draw depends on its seed, not on its neighbors"
     assert len({one[name] for name in draws}) > 0.9 * len(draws)
 
 

@@ -260,7 +260,7 @@ def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
         ({"keep": 1}, {}, "needs something to rank by"),
         ({"keep": 4}, {"targets": ["length:short"]}, "leaves nothing to choose"),
         ({}, {"targets": ["length:short"]}, "how many to keep"),
-        ({"keep": 1}, {"targets": ["colour:red"]}, "'colour:red' is unknown"),
+        ({"keep": 1}, {"targets": ["color:red"]}, "'color:red' is unknown"),
         ({"keep": 1}, {"targets": ["language:xx"]}, "no known language. Use one of: .*de, .*en"),
         ({"keep": 1}, {"targets": ["principle:x"]}, "needs a constitution"),
         ({"keep": 1}, {"targets": ["principle:be-nice"], "constitution": "demo"}, "no principle"),

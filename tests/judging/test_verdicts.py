@@ -22,7 +22,7 @@ def test_logit_is_the_log_odds_and_mass_the_sum() -> None:
     assert verdict.invalid == ""
 
 
-def test_mass_under_the_floor_is_invalid_and_not_renormalised() -> None:
+def test_mass_under_the_floor_is_invalid_and_not_renormalized() -> None:
     verdict = read(0.3, 0.1)
     assert verdict.invalid == "label mass 0.4 is below 0.5"
     assert verdict.logit == 0.0

@@ -17,6 +17,8 @@ from rlaif.records import Origin
 from rlaif.runs.judges import Judges
 from rlaif.runs.lineage import lineage
 from rlaif.training.data import TrainingRow, read_labeled
+from rlaif.training.dpo import prepare_dpo
+from rlaif.training.frame import run_training
 from rlaif.training.gates import (
     TrainingBlocked,
     names_of,
@@ -25,12 +27,11 @@ from rlaif.training.gates import (
     preference_uses,
 )
 from rlaif.training.settings import DPOSettings, GateSettings, SFTSettings
-from rlaif.training.sft import train_sft
-from rlaif.training.train import train_dpo
+from rlaif.training.sft import prepare_sft
 from tests.audits.helpers import people
 from tests.generation.helpers import write_rows
 
-SETTINGS = {"model": "demo", "epochs": 0.05, "learning_rate": 1e-5, "max_length": 128}
+SETTINGS = {"model": "demo", "num_train_epochs": 0.05, "learning_rate": 1e-5, "max_length": 128}
 
 
 def supervised(path: Path, texts: list[str], **origin: Any) -> str:
@@ -51,14 +52,16 @@ def test_a_collapsed_data_set_is_not_trained_on_unless_somebody_says_why(tmp_pat
     texts = people(1, 120)
     reference = supervised(tmp_path / "ref.jsonl", texts[:60])
     collapsed = supervised(tmp_path / "few.jsonl", texts[60:64] * 15)
-    gates = GateSettings(reference=reference)
+    gates = GateSettings(against=reference)
     settings = SFTSettings(**SETTINGS)
     with pytest.raises(TrainingBlocked, match=r"not started: diversity by .*Mix in data of people"):
-        train_sft(collapsed, tmp_path / "p", settings, gates=gates)
+        run_training(prepare_sft(collapsed, settings), tmp_path / "p", gates=gates)
     assert not (tmp_path / "p").exists()
     told: list[str] = []
     overridden = gates.model_copy(update={"override": "an experiment on collapse"})
-    train_sft(collapsed, tmp_path / "p", settings, gates=overridden, on_note=told.append)
+    run_training(
+        prepare_sft(collapsed, settings), tmp_path / "p", gates=overridden, on_note=told.append
+    )
     saved = json.loads((tmp_path / "p" / "training.json").read_text())
     assert saved["override"] == "an experiment on collapse"
     assert {t["group"] for t in saved["guard"]["tripped"]} >= {"diversity"}
@@ -67,7 +70,7 @@ def test_a_collapsed_data_set_is_not_trained_on_unless_somebody_says_why(tmp_pat
     )
     # What is fine needs no override, and says so.
     fine = supervised(tmp_path / "fine.jsonl", texts[60:])
-    train_sft(fine, tmp_path / "q", settings, gates=overridden)
+    run_training(prepare_sft(fine, settings), tmp_path / "q", gates=overridden)
     saved = json.loads((tmp_path / "q" / "training.json").read_text())
     assert (saved["override"], saved["guard"]["tripped"]) == (None, [])
 
@@ -77,9 +80,15 @@ def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> N
     settings = SFTSettings(**SETTINGS)
     deep = supervised(tmp_path / "deep.jsonl", texts, depth=4)
     with pytest.raises(TrainingBlocked, match=r"human share is 0\.0%, under 10\.0%"):
-        train_sft(deep, tmp_path / "p", settings)
+        run_training(
+            prepare_sft(deep, settings),
+            tmp_path / "p",
+        )
     shallow = supervised(tmp_path / "shallow.jsonl", texts, depth=3)
-    train_sft(shallow, tmp_path / "q", settings)
+    run_training(
+        prepare_sft(shallow, settings),
+        tmp_path / "q",
+    )
     saved = json.loads((tmp_path / "q" / "training.json").read_text())
     assert (saved["depth"], saved["guard"]["human_share"]) == (3, 0.0)
 
@@ -171,7 +180,10 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(SystemExit):
         main()
-    result = train_dpo(tmp_path / "m", tmp_path / "p", DPOSettings(**SETTINGS))
+    result = run_training(
+        prepare_dpo(tmp_path / "m", DPOSettings(**SETTINGS)),
+        tmp_path / "p",
+    )
     assert result.account.trained == 40
     card = (tmp_path / "p" / "README.md").read_text()
     assert "| Labels | 40 by human |" in card
@@ -185,7 +197,10 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit):
         main()
     with pytest.raises(RlaifError, match="holds sft and no preferences"):
-        train_dpo(tmp_path / "n", tmp_path / "o", DPOSettings(**SETTINGS))
+        run_training(
+            prepare_dpo(tmp_path / "n", DPOSettings(**SETTINGS)),
+            tmp_path / "o",
+        )
 
 
 def test_the_command_ends_with_3(
@@ -207,16 +222,18 @@ def test_an_override_outlives_a_stop(tmp_path: Path) -> None:
     texts = people(1, 120)
     reference = supervised(tmp_path / "ref.jsonl", texts[:60])
     collapsed = supervised(tmp_path / "few.jsonl", texts[60:64] * 15)
-    gates = GateSettings(reference=reference, override="to see it collapse")
-    settings = SFTSettings(**{**SETTINGS, "epochs": 1.0}, save_steps=2, log_steps=1)
+    gates = GateSettings(against=reference, override="to see it collapse")
+    settings = SFTSettings(**{**SETTINGS, "num_train_epochs": 1.0}, save_steps=2, logging_steps=1)
 
     def stop(line: Any) -> None:
         if line.get("step", 0) >= 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_sft(collapsed, tmp_path / "p", settings, gates=gates, on_log=stop)
-    train_sft(collapsed, tmp_path / "p", settings, gates=GateSettings(override="go on"))
+        run_training(prepare_sft(collapsed, settings), tmp_path / "p", gates=gates, on_log=stop)
+    run_training(
+        prepare_sft(collapsed, settings), tmp_path / "p", gates=GateSettings(override="go on")
+    )
     saved = json.loads((tmp_path / "p" / "training.json").read_text())
     assert saved["override"] == "go on" or saved["override"] == "to see it collapse"
     assert saved["guard"]["tripped"]
@@ -268,15 +285,18 @@ def test_a_checkpoint_is_as_deep_as_its_training(
 ) -> None:
     texts = people(5, 60)
     deep = supervised(tmp_path / "deep.jsonl", texts, depth=3)
-    settings = SFTSettings(**{**SETTINGS, "epochs": 1.0, "save_steps": 2})
-    train_sft(deep, tmp_path / "p", settings)
+    settings = SFTSettings(**{**SETTINGS, "num_train_epochs": 1.0, "save_steps": 2})
+    run_training(
+        prepare_sft(deep, settings),
+        tmp_path / "p",
+    )
     (checkpoint, *_) = sorted((tmp_path / "p" / "checkpoints").glob("checkpoint-*"))
     for unfinished in (False, True):
         if unfinished:  # as while it is being trained
             for name in ("training.json", "README.md"):
                 (tmp_path / "p" / name).unlink()
         found = model_origin(resolve_model(str(checkpoint)))
-        assert (found.depth, found.licence) == (3, "apache-2.0")
+        assert (found.depth, found.license) == (3, "apache-2.0")
         assert "demo" in found.bases
         tree = "\n".join(lineage(str(checkpoint)).lines())
         assert tree.startswith(f"policy {tmp_path / 'p'}")

@@ -16,13 +16,19 @@ from rlaif.demo.world import World
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
+from rlaif.training.frame import preview_training, run_training
 from rlaif.training.settings import GateSettings, SFTSettings
-from rlaif.training.sft import preview, train_sft
+from rlaif.training.sft import prepare_sft
 from rlaif.training.supervised import SupervisedAccount, read_supervised
 from rlaif.util.resources import demo_model
 
 SAME = GateSettings(override="one answer, so that a little training shows")
-FAST = {"model": "demo", "learning_rate": 1e-3, "batch_size": 4, "log_steps": 1}
+FAST = {
+    "model": "demo",
+    "learning_rate": 1e-3,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 1,
+}
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -40,7 +46,9 @@ def test_first_loss_is_the_mean_over_completion_tokens(tmp_path: Path) -> None:
     rows = polite(4)
     rows[1]["completion"] = "I am glad to help you today. Thank you for your question."
     data = write_rows(tmp_path / "d.jsonl", rows)
-    train_sft(data, tmp_path / "p", SFTSettings(**FAST, warmup_ratio=0.0), gates=SAME)
+    run_training(
+        prepare_sft(data, SFTSettings(**FAST, warmup_steps=0.0)), tmp_path / "p", gates=SAME
+    )
     first = json.loads((tmp_path / "p" / "metrics.jsonl").read_text().splitlines()[0])
     tokenizer = AutoTokenizer.from_pretrained(demo_model("policy"))
     model = AutoModelForCausalLM.from_pretrained(demo_model("policy"))
@@ -61,7 +69,9 @@ def test_it_learns_what_it_is_shown_and_says_where_it_came_from(tmp_path: Path) 
     for row in rows:
         row["origin"] = {"kind": "model", "depth": 2}
     data = write_rows(tmp_path / "d.jsonl", rows)
-    result = train_sft(data, tmp_path / "p", SFTSettings(**FAST, epochs=2), gates=SAME)
+    result = run_training(
+        prepare_sft(data, SFTSettings(**FAST, num_train_epochs=2)), tmp_path / "p", gates=SAME
+    )
     assert result.steps == 32
     assert model_origin(resolve_model(str(tmp_path / "p"))).depth == 2
     assert "Completions trained on | 64 of 64" in (tmp_path / "p" / "README.md").read_text()
@@ -81,24 +91,26 @@ def test_it_learns_what_it_is_shown_and_says_where_it_came_from(tmp_path: Path) 
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         thanked += read_response(prompt, text).polite > 0
     assert thanked == 10
-    again = train_sft(data, tmp_path / "p", SFTSettings(**FAST, epochs=2), gates=SAME)
+    again = run_training(
+        prepare_sft(data, SFTSettings(**FAST, num_train_epochs=2)), tmp_path / "p", gates=SAME
+    )
     assert not again.fresh
-    with pytest.raises(RlaifError, match=r"other settings.*epochs: 2\.0 -> 1\.0"):
-        train_sft(data, tmp_path / "p", SFTSettings(**FAST), gates=SAME)
+    with pytest.raises(RlaifError, match=r"another training .*epochs: 2\.0 -> 1\.0"):
+        run_training(prepare_sft(data, SFTSettings(**FAST)), tmp_path / "p", gates=SAME)
 
 
 def test_a_training_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "d.jsonl", polite(40))
     settings = SFTSettings(**FAST, save_steps=3)
-    train_sft(data, tmp_path / "whole", settings, gates=SAME)
+    run_training(prepare_sft(data, settings), tmp_path / "whole", gates=SAME)
 
     def stop(line: Any) -> None:
         if line.get("step") == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_sft(data, tmp_path / "cut", settings, gates=SAME, on_log=stop)
-    train_sft(data, tmp_path / "cut", settings, gates=SAME)
+        run_training(prepare_sft(data, settings), tmp_path / "cut", gates=SAME, on_log=stop)
+    run_training(prepare_sft(data, settings), tmp_path / "cut", gates=SAME)
 
     def losses(name: str) -> list[tuple[float, float]]:
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
@@ -123,7 +135,7 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
         {"id": "two", "prompt": "q", "completions": [{"content": "x"}, {"content": "y"}]},
     ]
     data = write_rows(tmp_path / "d.jsonl", rows)
-    account = preview(data, SFTSettings(model="demo", max_length=100), SAME)
+    account = preview_training(prepare_sft(data, SFTSettings(model="demo", max_length=100)), SAME)
     assert (account.read, account.trained) == (9, 7)
     assert account.truncated == ["long"]
     assert account.prompt_too_long == ["full"]
@@ -133,15 +145,21 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     read = read_supervised(data, SupervisedAccount())
     assert [r.id for r in read[-2:]] == ["two/1", "two/2"]
     assert read[-3].completion == [{"role": "assistant", "content": "b"}]
-    dropped = preview(data, SFTSettings(model="demo", max_length=100, overlong="drop"), SAME)
+    dropped = preview_training(
+        prepare_sft(data, SFTSettings(model="demo", max_length=100, overlong="drop")), SAME
+    )
     assert dropped.dropped == ["long"]
     with pytest.raises(RlaifError, match=r"row 'long' has \d+ tokens, more than max_length 100"):
-        preview(data, SFTSettings(model="demo", max_length=100, overlong="error"), SAME)
+        preview_training(
+            prepare_sft(data, SFTSettings(model="demo", max_length=100, overlong="error")), SAME
+        )
 
 
 def test_rows_are_repeated_by_weight(tmp_path: Path) -> None:
     rows = [{**row, "weight": w} for row, w in zip(polite(100), [2.5, 0.5] * 50, strict=True)]
-    account = preview(write_rows(tmp_path / "d.jsonl", rows), SFTSettings(model="demo"), SAME)
+    account = preview_training(
+        prepare_sft(write_rows(tmp_path / "d.jsonl", rows), SFTSettings(model="demo")), SAME
+    )
     assert account.read == 100
     assert account.repeated_by_weight == account.trained
     assert 130 < account.trained < 170

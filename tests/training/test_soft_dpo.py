@@ -13,9 +13,10 @@ from trl import DPOTrainer
 from rlaif.demo.world import World
 from rlaif.engines.hub import resolve_model
 from rlaif.training.data import TrainingRow
+from rlaif.training.dpo import build_dpo
+from rlaif.training.loop import effective_length
 from rlaif.training.settings import TRL_LOSSES, DPOSettings, advise
 from rlaif.training.soft_dpo import SoftDPOTrainer
-from rlaif.training.train import make_trainer
 
 PROBABILITIES = [0.50001, 0.55, 0.7, 0.9, 0.999, 1.0]
 BETA = 0.3
@@ -38,12 +39,16 @@ def training_rows(probabilities: list[float]) -> list[TrainingRow]:
 
 
 def trainer_for(tmp_path: Path, rows: list[TrainingRow], **changes) -> DPOTrainer:
-    settings = DPOSettings(model="demo", beta=BETA, batch_size=len(rows), **changes)
+    settings = DPOSettings(
+        model="demo", beta=BETA, per_device_train_batch_size=len(rows), **changes
+    )
     files = resolve_model("demo", embedded="policy")
     tokenizer = AutoTokenizer.from_pretrained(files.path)
-    return make_trainer(
-        files=files, rows=rows, settings=settings, out=tmp_path / "out", tokenizer=tokenizer
-    )
+    longest = effective_length(settings, files)
+    kind, arguments = build_dpo(rows, settings, tokenizer, longest, tmp_path / "out")
+    trainer = kind(model=str(files.path), processing_class=tokenizer, **arguments)
+    assert isinstance(trainer, DPOTrainer)
+    return trainer
 
 
 def log_ratio_difference(policy, reference, tokenizer, row: TrainingRow) -> torch.Tensor:
@@ -77,7 +82,7 @@ def disturbed(model, scale: float = 0.02):
 @pytest.mark.parametrize("precompute", [False, True])
 def test_loss_and_gradient_equal_the_exact_expression(tmp_path: Path, precompute: bool) -> None:
     rows = training_rows(PROBABILITIES)
-    trainer = trainer_for(tmp_path, rows, precompute_reference=precompute)
+    trainer = trainer_for(tmp_path, rows, precompute_ref_log_probs=precompute)
     assert isinstance(trainer, SoftDPOTrainer)
     batch = next(iter(trainer.get_train_dataloader()))
     order = [PROBABILITIES.index(pytest.approx(float(p))) for p in batch["p_chosen"]]
@@ -111,7 +116,7 @@ def test_certain_labels_give_trls_sigmoid_loss_and_doubt_gives_another(tmp_path:
         disturbed(trainer.model, 0.1).train()
         return float(trainer.compute_loss(trainer.model, batch).detach())
 
-    hard = loss([1.0] * 4, loss="sigmoid")
+    hard = loss([1.0] * 4, loss_type="sigmoid")
     assert loss([1.0] * 4) == pytest.approx(hard, rel=1e-5)
     assert abs(loss([0.7] * 4) - hard) > 1e-3
 
@@ -153,9 +158,9 @@ def test_contract_with_the_installed_trl(tmp_path: Path) -> None:
     [
         ({}, None),
         ({"label_smoothing": 0.1}, "label_smoothing does nothing with the soft loss"),
-        ({"loss": "sigmoid", "label_smoothing": 0.1}, "does nothing with the sigmoid loss"),
-        ({"loss": "robust"}, "is the sigmoid loss"),
-        ({"loss": "ipo"}, "treats every label as certain"),
+        ({"loss_type": "sigmoid", "label_smoothing": 0.1}, "does nothing with the sigmoid loss"),
+        ({"loss_type": "robust"}, "is the sigmoid loss"),
+        ({"loss_type": "ipo"}, "treats every label as certain"),
         ({"human_fraction": 0.3}, "human_fraction and human_p do nothing without human"),
         ({"lora_alpha": 8}, "do nothing with lora 0"),
     ],
@@ -174,5 +179,7 @@ def test_label_smoothing_really_does_nothing_with_sigmoid(tmp_path: Path) -> Non
         disturbed(trainer.model, 0.1).train()
         return float(trainer.compute_loss(trainer.model, batch).detach())
 
-    assert loss(loss="sigmoid", label_smoothing=0.2) == loss(loss="sigmoid")
-    assert loss(loss="robust", label_smoothing=0.2) != loss(loss="robust", label_smoothing=0.1)
+    assert loss(loss_type="sigmoid", label_smoothing=0.2) == loss(loss_type="sigmoid")
+    assert loss(loss_type="robust", label_smoothing=0.2) != loss(
+        loss_type="robust", label_smoothing=0.1
+    )

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from rlaif.errors import RlaifError
 from rlaif.util.numerics import finite
+from rlaif.util.output import explain_failure
 
 _NUMBER = re.compile(r"-|[-+]?[\d,.]+%?( .*)?")
 
@@ -93,10 +93,6 @@ def write_result(path: Path, value: object) -> None:
     Raises:
         RlaifError: it can't be written.
     """
-    try:
+    with explain_failure(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RlaifError(
-            f"{str(path)!r} can't be written ({error.strerror})", hint="Name another folder."
-        ) from None

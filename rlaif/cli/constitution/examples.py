@@ -17,6 +17,7 @@ from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.constitution.load import LoadedConstitution, load_constitution
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
+from rlaif.util.output import explain_failure
 
 _TEST_EXAMPLES = """
 \b
@@ -127,12 +128,8 @@ def _test(
 
     results = tests.run_examples(loaded, judging, services[0] if services else None, margin=margin)
     if junit:
-        try:
+        with explain_failure(Path(junit)):
             Path(junit).write_text(tests.junit(loaded.constitution.name, results), encoding="utf-8")
-        except OSError as error:
-            raise RlaifError(
-                f"{junit!r} can't be written ({error.strerror})", hint="Name another file."
-            ) from None
     if as_json:
         print_json(
             [

@@ -1,4 +1,4 @@
-"""Whether a judge favours responses of its own family of models."""
+"""Whether a judge favors responses of its own family of models."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def self_preference(
     own: NDArray[np.int64],
     groups: Sequence[str],
 ) -> BiasFinding | None:
-    """How much the judge favours its own family's responses beyond what people prefer.
+    """How much the judge favors its own family's responses beyond what people prefer.
 
     Two readings that a noisy judge of a family that is really better or worse moves apart, and
     self-preference moves together: how much more often the judge agrees where people prefer the

@@ -44,7 +44,7 @@ class PositionBias:
         first: of those pairs, the share on which the first position wins.
         of_clear: the same share among pairs with a margin of 0.2 in one order at least: elsewhere
             the sign of an answer is noise.
-        offset: mean log-odds that follow the position; positive favours what is shown first.
+        offset: mean log-odds that follow the position; positive favors what is shown first.
     """
 
     same_position: float

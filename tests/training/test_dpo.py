@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from rlaif.errors import RlaifError
 from rlaif.training.data import RowAccount, TrainingRow, check_lengths, mix, read_labeled
+from rlaif.training.dpo import prepare_dpo
+from rlaif.training.frame import preview_training, run_training
 from rlaif.training.settings import DPOSettings
-from rlaif.training.train import preview, train_dpo
 from rlaif.util.hashing import file_digest
 
 
@@ -56,11 +57,11 @@ def arguments(run: Path, out: Path, *more: str) -> list[str]:
         str(out),
         "--model",
         "demo",
-        "--batch-size",
+        "--per-device-train-batch-size",
         "4",
         "--save-steps",
         "2",
-        "--log-steps",
+        "--logging-steps",
         "1",
         "--learning-rate",
         "1e-4",
@@ -70,8 +71,12 @@ def arguments(run: Path, out: Path, *more: str) -> list[str]:
 
 def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     run = write_run(tmp_path, 60)
-    command = [sys.executable, "-m", *arguments(run, tmp_path / "killed", "--epochs", "2")]
-    whole = [sys.executable, "-m", *arguments(run, tmp_path / "whole", "--epochs", "2")]
+    command = [
+        sys.executable,
+        "-m",
+        *arguments(run, tmp_path / "killed", "--num-train-epochs", "2"),
+    ]
+    whole = [sys.executable, "-m", *arguments(run, tmp_path / "whole", "--num-train-epochs", "2")]
     first = subprocess.run(whole, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr[-3000:]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -98,11 +103,25 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert any(not torch.allclose(value, moved[name], atol=1e-4) for name, value in one.items())
 
     same = DPOSettings(
-        model="demo", batch_size=4, save_steps=2, log_steps=1, learning_rate=1e-4, epochs=2
+        model="demo",
+        per_device_train_batch_size=4,
+        save_steps=2,
+        logging_steps=1,
+        learning_rate=1e-4,
+        num_train_epochs=2,
     )
-    assert train_dpo(run, tmp_path / "whole", same).fresh is False
+    assert (
+        run_training(
+            prepare_dpo(run, same),
+            tmp_path / "whole",
+        ).fresh
+        is False
+    )
     with pytest.raises(RlaifError, match=r"beta: 0\.1 -> 0\.5"):
-        train_dpo(run, tmp_path / "whole", same.model_copy(update={"beta": 0.5}))
+        run_training(
+            prepare_dpo(run, same.model_copy(update={"beta": 0.5})),
+            tmp_path / "whole",
+        )
     card = (tmp_path / "whole" / "README.md").read_text()
     assert file_digest(run / "manifest.json") in card
 
@@ -116,9 +135,17 @@ def weights_of_demo() -> dict[str, torch.Tensor]:
 def test_lora_trains_an_adapter_and_merges_it(tmp_path: Path) -> None:
     run = write_run(tmp_path, 16)
     settings = DPOSettings(
-        model="demo", batch_size=8, lora=4, learning_rate=1e-3, log_steps=1, loss="sigmoid"
+        model="demo",
+        per_device_train_batch_size=8,
+        lora_r=4,
+        learning_rate=1e-3,
+        logging_steps=1,
+        loss_type="sigmoid",
     )
-    train_dpo(run, tmp_path / "out", settings)
+    run_training(
+        prepare_dpo(run, settings),
+        tmp_path / "out",
+    )
     adapter = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     base, merged = weights_of_demo(), weights(tmp_path / "out")
     name = "model.layers.0.self_attn.q_proj.weight"
@@ -149,12 +176,17 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
 def test_long_rows_are_named_before_training(tmp_path: Path) -> None:
     run = write_run(tmp_path, 12, long_at=3)
     told: list[RowAccount] = []
-    settings = DPOSettings(model="demo", max_length=100, overlong="drop", batch_size=8)
-    train_dpo(run, tmp_path / "out", settings, on_account=told.append)
+    settings = DPOSettings(
+        model="demo", max_length=100, overlong="drop", per_device_train_batch_size=8
+    )
+    run_training(prepare_dpo(run, settings), tmp_path / "out", on_account=told.append)
     assert told[0].dropped == ["row-4"]
     assert any("row-4" in line for line in told[0].lines())
     with pytest.raises(RlaifError, match=r"'row-4' has \d+ tokens, more than max_length 100"):
-        train_dpo(run, tmp_path / "e", settings.model_copy(update={"overlong": "error"}))
+        run_training(
+            prepare_dpo(run, settings.model_copy(update={"overlong": "error"})),
+            tmp_path / "e",
+        )
     assert not (tmp_path / "e").exists()
 
 
@@ -210,15 +242,24 @@ def test_labeled_data_is_read_and_bad_rows_counted(tmp_path: Path) -> None:
 def test_incomplete_run_and_foreign_folder_are_refused(tmp_path: Path) -> None:
     settings = DPOSettings(model="demo")
     with pytest.raises(RlaifError, match="not a run directory"):
-        train_dpo(tmp_path, tmp_path / "out", settings)
+        run_training(
+            prepare_dpo(tmp_path, settings),
+            tmp_path / "out",
+        )
     run = write_run(tmp_path, 6)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
     with pytest.raises(RlaifError, match="no training"):
-        train_dpo(run, tmp_path / "full", settings)
+        run_training(
+            prepare_dpo(run, settings),
+            tmp_path / "full",
+        )
     (run / "manifest.json").unlink()
     with pytest.raises(RlaifError, match="not complete"):
-        train_dpo(run, tmp_path / "out", settings)
+        run_training(
+            prepare_dpo(run, settings),
+            tmp_path / "out",
+        )
 
 
 def test_margin_and_human_rows_reach_the_account(tmp_path: Path) -> None:
@@ -229,17 +270,20 @@ def test_margin_and_human_rows_reach_the_account(tmp_path: Path) -> None:
     human.write_text('{"prompt": "q", "chosen": "x", "rejected": "y"}\n' * 30)
     settings = DPOSettings(
         model="demo",
-        batch_size=4,
-        accumulate=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
         min_margin=0.5,
         human=str(human),
         human_fraction=0.25,
         human_p=0.8,
-        schedule="constant",
+        lr_scheduler_type="constant",
         dtype="bfloat16",
-        log_steps=1,
+        logging_steps=1,
     )
-    result = train_dpo(run, tmp_path / "out", settings)
+    result = run_training(
+        prepare_dpo(run, settings),
+        tmp_path / "out",
+    )
     assert result.account.labeled == len(rows)
     assert result.account.below_margin == len(rows) - len(sure) > 0
     assert result.account.human_used == round(len(sure) / 3)
@@ -264,7 +308,10 @@ def test_damaged_preferences_are_one_clear_error(name: str, tmp_path: Path) -> N
     lines = DAMAGE[name](file.read_text().splitlines())
     file.write_bytes(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
     with pytest.raises(RlaifError, match=r"preferences\.jsonl"):
-        train_dpo(run, tmp_path / "out", DPOSettings(model="demo"))
+        run_training(
+            prepare_dpo(run, DPOSettings(model="demo")),
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -278,7 +325,10 @@ def test_policy_that_can_not_be_loaded_leaves_nothing_behind(tmp_path: Path) -> 
     shutil.copytree(demo_model("policy"), broken)
     (broken / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(RlaifError, match="could not be loaded"):
-        train_dpo(run, tmp_path / "out", DPOSettings(model=str(broken)))
+        run_training(
+            prepare_dpo(run, DPOSettings(model=str(broken))),
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -292,7 +342,7 @@ def test_prompt_end_that_trl_leaves_out_is_named(tmp_path: Path) -> None:
     shutil.copytree(demo_model("policy"), policy)
     template = policy / "chat_template.jinja"
     template.write_text(template.read_text() + "{% if add_generation_prompt %} So:{% endif %}")
-    account = preview(run, DPOSettings(model=str(policy)))
+    account = preview_training(prepare_dpo(run, DPOSettings(model=str(policy))))
     assert len(account.prompt_end_cut) == account.trained
     assert any("end of the prompt left out" in line for line in account.lines())
 
@@ -300,10 +350,16 @@ def test_prompt_end_that_trl_leaves_out_is_named(tmp_path: Path) -> None:
 def test_changed_labels_are_another_training(tmp_path: Path) -> None:
     run = write_run(tmp_path, 8)
     settings = DPOSettings(model="demo")
-    train_dpo(run, tmp_path / "out", settings)
+    run_training(
+        prepare_dpo(run, settings),
+        tmp_path / "out",
+    )
     file = run / "preferences.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["chosen"], rows[0]["rejected"] = rows[0]["rejected"], rows[0]["chosen"]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(RlaifError, match="labels_hash"):
-        train_dpo(run, tmp_path / "out", settings)
+        run_training(
+            prepare_dpo(run, settings),
+            tmp_path / "out",
+        )

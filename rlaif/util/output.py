@@ -1,0 +1,58 @@
+"""Output folders and files: whose a folder is, and one clear error where writing fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlaif.errors import RlaifError
+
+NEW_FOLDER = "Name a new folder with -o."
+
+
+def check_folder(folder: Path, what: str, *, held: bool) -> bool:
+    """Refuse a folder that holds something else; changes nothing.
+
+    Args:
+        what: what a command writes there.
+        held: whether the folder holds one already, finished or not.
+
+    Returns:
+        `held`.
+
+    Raises:
+        RlaifError: it is a file, or holds other things (hidden files apart).
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RlaifError(f"{str(folder)!r} is a file", hint="Name a folder with -o.")
+    if not held and folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
+        raise RlaifError(f"{str(folder)!r} holds files but no {what}", hint=NEW_FOLDER)
+    return held
+
+
+def check_same(folder: Path, what: str, changed: str) -> None:
+    """Refuse to go on with what was made by other settings.
+
+    Args:
+        changed: the settings that differ, or "".
+
+    Raises:
+        RlaifError: some do.
+    """
+    if changed:
+        raise RlaifError(f"{str(folder)!r} holds another {what} ({changed})", hint=NEW_FOLDER)
+
+
+@contextmanager
+def explain_failure(path: Path, hint: str = "Name another path.") -> Iterator[None]:
+    """Write `path` inside; what the system refuses becomes an error of the user's.
+
+    Raises:
+        RlaifError: it can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RlaifError(f"{str(path)!r} can't be written ({reason})", hint=hint) from None

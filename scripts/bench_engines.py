@@ -33,15 +33,7 @@ def verdicts_per_second(job: LabelJob, engine: Engine, folder: Path) -> float:
         closing(VerdictCache(folder / "cache.sqlite")) as cache,
         closing(RunDirectory(folder / "run", job.config)) as run,
     ):
-        labeler = Labeler(
-            engine=engine,
-            cache=cache,
-            run=run,
-            constitution=job.constitution,
-            template=job.template,
-            settings=job.settings,
-            stamp=job.stamp,
-        )
+        labeler = Labeler(job.task, engine, cache, run)
         began = time.perf_counter()
         tally = labeler.label(job.source)
         return tally.verdicts / (time.perf_counter() - began)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from rlaif.cli.common.output import quiet_libraries, table
+from rlaif.runs.context import RunContext
 
 SHARD_ROWS = 1000
 
@@ -57,14 +58,16 @@ def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
     summary = run_label(
         prepare(data, constitution, settings),
         folder / "run",
-        cache_path=folder / "cache.sqlite",
+        context=RunContext(cache_dir=folder / "cache.sqlite"),
         shard_rows=SHARD_ROWS if labelers else None,
     )
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     began = time.perf_counter()
     again = run_label(
-        prepare(data, constitution, settings), folder / "run", cache_path=folder / "cache.sqlite"
+        prepare(data, constitution, settings),
+        folder / "run",
+        context=RunContext(cache_dir=folder / "cache.sqlite"),
     )
     assert summary.fresh
     assert not again.fresh

@@ -169,7 +169,7 @@ def measure(args: argparse.Namespace, model: str) -> None:
                         "demo",
                         model,
                         engine=args.engine,
-                        cache_folder=folder,
+                        cache_dir=folder,
                         template="demo",
                         pointwise="anchored",
                         label_mass_floor=0.0,

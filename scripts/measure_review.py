@@ -22,6 +22,7 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.review.items import ReviewItem, read_items
 from rlaif.review.start import plan_review
+from rlaif.runs.context import RunContext
 from rlaif.util.resources import data_root
 
 
@@ -52,7 +53,7 @@ def one(folder: Path, name: str, count: int, seed: int, engine: str) -> None:
     constitution.write_text(text, encoding="utf-8")
     judge = EngineSettings(engine=engine, model="demo")
     job = prepare(str(data), str(constitution), LabelSettings(judge=judge, template="demo"))
-    run_label(job, folder / "run", cache_path=folder / "cache.sqlite")
+    run_label(job, folder / "run", context=RunContext(cache_dir=folder / "cache.sqlite"))
     items = list(read_items(folder / "run"))
     wrong = np.array([is_wrong(item) for item in items])
     budget = len(items) // 10

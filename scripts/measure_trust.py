@@ -43,6 +43,7 @@ from rlaif.judging.selective import certify
 from rlaif.labeling.job import LabelSummary, prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Verdict
+from rlaif.runs.context import RunContext
 
 Rng = np.random.Generator
 
@@ -314,7 +315,9 @@ def stopping(args: argparse.Namespace) -> None:
                 job = prepare(
                     str(folder / "labeled" / "pairs.jsonl"), constitution, settings(args, **changes)
                 )
-                summary: LabelSummary = run_label(job, out, cache_path=folder / "cache.sqlite")
+                summary: LabelSummary = run_label(
+                    job, out, context=RunContext(cache_dir=folder / "cache.sqlite")
+                )
                 outcomes = read_outcomes(out)
                 own = aligned(data, outcomes)
                 clear = own.label != 0
@@ -349,7 +352,7 @@ def attacks(args: argparse.Namespace) -> None:
             [JudgeUnderTest("demo", settings(args))],
             data,
             folder / "labeled",
-            cache_path=folder / "c.sqlite",
+            context=RunContext(cache_dir=folder / "c.sqlite"),
             bias=True,
             attacks=load_attacks(),
             most_variants=100,

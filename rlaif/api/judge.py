@@ -40,6 +40,7 @@ from rlaif.generation.critique_calls import WRITER, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE
 from rlaif.generation.pointwise_calls import PointwiseScore
 from rlaif.records import Message, Pair, Preference
+from rlaif.runs.context import RunContext
 from rlaif.util.validation import explain
 
 Text = str | Sequence[Mapping[str, str]]
@@ -77,7 +78,7 @@ class Judge:
         model: a folder, a hub id, or `demo` for the embedded judge.
         engine: see `rlaif engines`.
         writer: who writes critiques; default: the judge model itself.
-        cache_folder: where answers are kept; default: the user's, shared with `rlaif label`.
+        cache_dir: where answers are kept; default: the user's, shared with `rlaif label`.
         settings: any other setting of `JudgeSettings` (`template`, `pointwise`, `orders`, ...) or
             `EngineSettings` (`dtype`, `revision`, `max_in_flight`, ...).
 
@@ -92,7 +93,7 @@ class Judge:
         *,
         engine: str = "vllm",
         writer: str | None = None,
-        cache_folder: str | Path | None = None,
+        cache_dir: str | Path | None = None,
         **settings: Any,
     ) -> None:
         own = {k: v for k, v in settings.items() if k in JudgeSettings.model_fields}
@@ -101,24 +102,24 @@ class Judge:
         own["writer"] = judge.model_copy(update={"model": writer}) if writer else None
         self._start(
             prepare_judge(str(constitution), _checked(JudgeSettings, with_defaults(own, judge))),
-            Path(cache_folder) if cache_folder else None,
+            Path(cache_dir) if cache_dir else None,
         )
 
     @classmethod
     def of(
-        cls, setup: JudgeSetup, *, cache_folder: Path | None = None, service: Service | None = None
+        cls, setup: JudgeSetup, *, cache_dir: Path | None = None, service: Service | None = None
     ) -> Judge:
         """A judge from checked parts; with `service`, on engines that run already."""
         judge = cls.__new__(cls)
-        judge._start(setup, cache_folder, service)
+        judge._start(setup, cache_dir, service)
         return judge
 
     def _start(
-        self, setup: JudgeSetup, cache_folder: Path | None, service: Service | None = None
+        self, setup: JudgeSetup, cache_dir: Path | None, service: Service | None = None
     ) -> None:
         self.setup = setup
         self.provenance = Provenance(**setup.stamp)
-        self._cache_folder = cache_folder
+        self._cache_dir = cache_dir
         self._given = service
         self._services: dict[str, Service] = {}
         self._closed = False
@@ -255,7 +256,7 @@ class Judge:
                 raise ServiceStopped("the judge is closed", hint="Make a new one.")
             if kind not in self._services:
                 own = models if together else {kind: models[kind]}
-                self._services[kind] = Service(own, cache_folder=self._cache_folder)
+                self._services[kind] = Service(own, RunContext(self._cache_dir))
             return self._services[kind]
 
     def _many(

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
@@ -27,8 +26,9 @@ from rlaif.generation.conversations import (
     Query,
     Reply,
 )
-from rlaif.store.text_cache import TextCache, default_text_cache_path
-from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.runs.context import RunContext
+from rlaif.store.text_cache import TextCache
+from rlaif.store.verdict_cache import VerdictCache
 from rlaif.util.prefetch import Prefetcher
 
 Answered = TypeVar("Answered")
@@ -50,7 +50,7 @@ class Service:
 
     Args:
         models: by role; equal settings share one engine.
-        cache_folder: where answers are kept; default: the user's.
+        context: where answers are kept, and who is told of starting engines.
         most_waiting: questions (conversations) that may be under way before `submit` refuses.
 
     Raises:
@@ -60,15 +60,13 @@ class Service:
     def __init__(
         self,
         models: Mapping[str, EngineSettings],
+        context: RunContext = RunContext(),
         *,
-        cache_folder: Path | None = None,
         most_waiting: int | None = None,
-        on_engine: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._models = dict(models)
-        self._cache_folder = cache_folder
+        self._context = context
         self.most_waiting = most_waiting
-        self._on_engine = on_engine
         self._incoming: queue.Queue[Conversation | None] = queue.Queue()
         # Guards what the counters say and whether anything is taken still.
         self._lock = threading.Lock()
@@ -198,12 +196,9 @@ class Service:
                     future.set_exception(told)
 
     def _start(self, stack: ExitStack) -> ConversationRunner:
-        paths = [default_text_cache_path(), default_cache_path()]
-        if self._cache_folder is not None:
-            paths = [self._cache_folder / path.name for path in paths]
-        texts = stack.enter_context(closing(TextCache(paths[0])))
-        verdicts = stack.enter_context(closing(VerdictCache(paths[1])))
-        engines = start_engines(self._models, stack, self._on_engine)
+        texts = stack.enter_context(closing(TextCache(self._context.texts_path)))
+        verdicts = stack.enter_context(closing(VerdictCache(self._context.verdicts_path)))
+        engines = start_engines(self._models, stack, self._context.on_engine)
         self._engines = list({id(engine): engine for engine in engines.values()}.values())
         workers = {role: ConversationModel(e.fingerprint, e) for role, e in engines.items()}
         runner = ConversationRunner(workers, texts, verdicts, on_rows=_nothing, ordered=False)

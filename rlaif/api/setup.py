@@ -52,7 +52,7 @@ class JudgeSettings(BaseModel):
         description="How one response is scored: a template that asks about it alone (name or "
         "path), or `anchored`: beside the examples of each principle.",
     )
-    templates: str = Field(
+    writer_templates: str = Field(
         default="plain", description="Of critiques and revisions: a name, or a folder."
     )
     orders: OrdersMode = Field(default="both", description="Show each pair both ways round.")
@@ -74,7 +74,7 @@ def with_defaults(values: Mapping[str, Any], judge: EngineSettings) -> dict[str,
     found = dict(values)
     found.setdefault("template", "demo" if demo else "pairwise")
     found.setdefault("pointwise", ANCHORED if demo else "pointwise")
-    found.setdefault("templates", "demo" if demo else "plain")
+    found.setdefault("writer_templates", "demo" if demo else "plain")
     if found.get("writer") is None:
         found["writer"] = judge.model_copy(update={"model": "demo-writer"}) if demo else judge
     return {**found, "judge": judge}
@@ -214,7 +214,7 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
     writer = settings.writer or settings.judge
     if can_generate(writer):
         criticizing = CritiqueCaller(
-            load_writer_templates(settings.templates),
+            load_writer_templates(settings.writer_templates),
             codec if writer == settings.judge else codec_for(writer),
             (settings.critique_tokens, settings.revision_tokens),
         )

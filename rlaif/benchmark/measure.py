@@ -21,8 +21,9 @@ from rlaif.engines.replicas import ReplicatedEngine
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import TokenCount
 from rlaif.labeling.job import LabelJob, prepare
-from rlaif.labeling.labeler import Labeler, block_cache
+from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.token_accounting import block_cache
 from rlaif.records import Request, Result
 from rlaif.runs.directory import RunDirectory
 from rlaif.store.verdict_cache import VerdictCache
@@ -103,16 +104,7 @@ def label_once(engine: WatchedEngine, job: LabelJob, folder: Path) -> Timing:
         closing(VerdictCache(folder / "cache.sqlite")) as cache,
         closing(RunDirectory(folder / "run", job.config)) as run,
     ):
-        labeler = Labeler(
-            engine=engine,
-            cache=cache,
-            run=run,
-            constitution=job.constitution,
-            template=job.template,
-            settings=job.settings,
-            stamp=job.stamp,
-            known=engine.known,
-        )
+        labeler = Labeler(job.task, engine, cache, run, known=engine.known)
         began = time.perf_counter()
         tally = labeler.label(job.source)
         seconds = time.perf_counter() - began

@@ -10,6 +10,7 @@ import click
 
 from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.common.audit_screen import print_audit
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings
 from rlaif.cli.common.output import note, print_json, quiet_libraries
 from rlaif.errors import RlaifError
@@ -36,7 +37,7 @@ completions are looked at. OUT gets audit.html and audit.json.
 """
 
 
-@click.command(name="audit", epilog=_EXAMPLES)
+@click.command(cls=Command, name="audit", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option(
     "--against",

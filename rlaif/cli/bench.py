@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
-from rlaif.cli.common.model_flags import engine_flags, spread
+from rlaif.cli.common.command import Command
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
 from rlaif.cli.common.options import build
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
@@ -29,7 +31,7 @@ another one.
 """
 
 
-@click.command(name="bench", epilog=_EXAMPLES)
+@click.command(cls=Command, name="bench", epilog=_EXAMPLES)
 @click.option("-j", "--judge", default="demo", show_default=True, help="Folder, hub id or `demo`.")
 @click.option(
     "--engine", "engines", multiple=True, help="Engine; repeat it to compare. [default: vllm]"
@@ -63,7 +65,7 @@ another one.
 @click.option(
     "--price-per-hour", type=click.FloatRange(0, 1e9), metavar="X", help="Of the machine."
 )
-@click.option("--cache", metavar="FILE", help="Verdict cache, which keeps the rates.")
+@cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @partial(engine_flags, but=frozenset({"engine"}))
 def command(
@@ -76,18 +78,17 @@ def command(
     one_order: bool,
     repetitions: int,
     price_per_hour: float | None,
-    cache: str | None,
+    cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Measure how fast a judge labels on this machine, and how close that is to its limit."""
     quiet_libraries()
     from contextlib import closing
-    from pathlib import Path
 
     from rlaif.benchmark.measure import bench
     from rlaif.benchmark.workload import Workload
-    from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+    from rlaif.store.verdict_cache import VerdictCache, verdict_cache_path
 
     workload = Workload(pairs, principles, context, both_orders=not one_order)
     given = {name: value for name, value in spread(flags).items() if value is not None}
@@ -101,7 +102,7 @@ def command(
         model_fingerprint(one)  # what is unknown is said before anything is measured
     found: list[dict[str, Any]] = []
     try:
-        with closing(VerdictCache(Path(cache) if cache else default_cache_path())) as rates:
+        with closing(VerdictCache(verdict_cache_path(cache_dir))) as rates:
             for one in settings:
                 note(f"measuring {judge!r} on {one.engine} ...")
                 result = bench(

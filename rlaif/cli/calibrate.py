@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.model_flags import assignments
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
 from rlaif.data.layouts import FIELDS
@@ -24,7 +25,7 @@ judge to be less sure than it should be.
 """
 
 
-@click.command(name="calibrate", epilog=_EXAMPLES)
+@click.command(cls=Command, name="calibrate", epilog=_EXAMPLES)
 @click.argument("run")
 @click.option("--human", "labels", required=True, metavar="LABELS", help="What people prefer.")
 @click.option(

@@ -8,16 +8,18 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
+from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
+from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.license_notes import licenses_flag, note_models
-from rlaif.cli.common.model_flags import assignments, engine_flags, spread, writing_flags
+from rlaif.cli.common.model_flags import assignments, engine_flags, generation_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
-from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
-from rlaif.cli.label import LabelScreen
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import model_fingerprint
 from rlaif.generation.critique import PAIRS, CritiqueSettings, prepare_critique
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from rlaif.templates.judge import load_judge_template
 
 _EXAMPLES = """
@@ -37,7 +39,7 @@ stopped.
 """
 
 
-@click.command(name="critique", epilog=_EXAMPLES)
+@click.command(cls=Command, name="critique", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
 @click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
@@ -48,12 +50,12 @@ stopped.
 @click.option("--judge-engine", help="Its engine. [default: as --engine]")
 @click.option("--judge-template", help="Judge prompt layout: name or path.")
 @click.option(
-    "--templates",
+    "--writer-templates",
     help="Critique and revision layout: a shipped name, or a folder with critique.txt and "
     "revision.txt.",
 )
 @click.option("--verify/--no-verify", default=True, help="Let the judge label the pairs.")
-@writing_flags
+@generation_flags
 @licenses_flag
 @settings_options(CritiqueSettings)
 @engine_flags
@@ -65,12 +67,12 @@ def command(
     judge: str | None,
     judge_engine: str | None,
     judge_template: str | None,
-    templates: str | None,
+    writer_templates: str | None,
     verify: bool,
     config: str | None,
     split: str,
     maps: tuple[str, ...],
-    cache: str | None,
+    cache_dir: Path | None,
     dry_run: bool,
     as_json: bool,
     licenses: str,
@@ -95,17 +97,16 @@ def command(
         places,
     )
     judge_template = judge_template or ("demo" if judge == "demo" else "pairwise")
-    from rlaif.generation.runner import run_writing, survey
+    from rlaif.generation.runner import run_generation, survey
     from rlaif.generation.verified import LABELS, write_sft
     from rlaif.labeling.job import prepare, run_label
 
-    folder = Path(cache) if cache else None
     job = prepare_critique(
         data,
         constitution,
         writer,
         settings,
-        templates=templates or ("demo" if model == "demo" else "plain"),
+        templates=writer_templates or ("demo" if model == "demo" else "plain"),
         judge=judging,
         judge_template=judge_template,
         mapping=assignments("--map", maps),
@@ -116,38 +117,25 @@ def command(
         load_judge_template(judge_template)
         model_fingerprint(judging)
     if dry_run:
-        print_survey(survey(job, cache_folder=folder), as_json=as_json)
+        print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)
         return
     judges = [("labels", judging)] if verify else []
     note_models(licenses, [("completions", writer), *judges])
-    screen = WritingScreen(settings.limit, "response")
+    screen = GenerationScreen(settings.limit, "response")
     with closing(screen):
-        summary = run_writing(
-            job,
-            Path(out),
-            cache_folder=folder,
-            on_progress=screen.progress,
-            on_engine=screen.engine,
-        )
+        summary = run_generation(job, Path(out), screen.context(cache_dir))
     revised = int(summary.counts.get("revised", 0))
     if verify and revised:
         label = LabelSettings(judge=judging, template=judge_template)
         check = prepare(str(Path(out) / PAIRS), constitution, label)
-        labeling = LabelScreen(revised, judging)
-        with closing(labeling):
-            run_label(
-                check,
-                Path(out) / LABELS,
-                cache_path=folder / "verdicts.v1.sqlite" if folder else None,
-                on_progress=labeling.progress,
-                on_engine=labeling.engine,
-            )
+        with closing(LabelScreen(revised)) as labeling:
+            run_label(check, Path(out) / LABELS, labeling.context(cache_dir))
     found = write_sft(Path(out), verified=verify and bool(revised))
     if as_json:
         shown = vars(found) if verify else None
         print_json({"run": out, "fresh": summary.fresh, **summary.manifest, "verified": shown})
         return
-    print_writing(summary, "revised", as_json=False)
+    print_generation(summary, "revised", as_json=False)
     if not verify:
         note("no revision was verified: sft.jsonl holds all of them")
         return

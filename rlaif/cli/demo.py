@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 
 
-@click.command(name="demo")
+@click.command(cls=Command, name="demo")
 @click.option("-o", "--out", default="demo-run", show_default=True, help="Folder for all of it.")
 @click.option("--engine", default="vllm", show_default=True, help="Engine that runs the judge.")
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")

@@ -6,11 +6,13 @@ import textwrap
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import print_json, table
 from rlaif.engines.registry import ENTRY_POINT_GROUP, list_engines
 
 
 @click.command(
+    cls=Command,
     name="engines",
     epilog=f"A package adds an engine with an entry point in the group {ENTRY_POINT_GROUP!r}.",
 )

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import column_map, labeled_flags
-from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
-from rlaif.cli.label import Screens
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
@@ -36,7 +37,7 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
 """
 
 
-@click.command(name="eval", epilog=_EXAMPLES)
+@click.command(cls=Command, name="eval", epilog=_EXAMPLES)
 @click.argument("labeled")
 @click.option(
     "-c",
@@ -78,7 +79,7 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     type=click.IntRange(min=20),
     help="Pairs that --bias probes and --attacks attacks.",
 )
-@click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
+@cache_dir_flag
 @settings_options(
     LabelSettings,
     skip=frozenset({"judge", "aggregation", "pairs", "pairs_per_prompt", "principles"}),
@@ -98,7 +99,7 @@ def command(
     attacks: bool,
     attack_set: str,
     variants: int,
-    cache: str | None,
+    cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -132,18 +133,16 @@ def command(
     if data.dropped:
         place, reason = data.rejected[0]
         note(f"{data.dropped} rows are no labeled pairs and are left out ({place}: {reason})")
-    with closing(Screens(len(data.label))) as screens:
+    with closing(LabelScreen(len(data.label))) as screen:
         found = evaluate(
             candidates,
             data,
             folder,
-            cache_path=Path(cache) if cache else None,
+            screen.context(cache_dir),
             bias=bias,
             panels=panels,  # type: ignore[arg-type]
             attacks=load_attacks(attack_set) if attacks else (),
             most_variants=variants,
-            on_progress=screens.progress,
-            on_engine=screens.engine,
         )
     result = as_data(found)
     write_result(folder / "eval.json", result)

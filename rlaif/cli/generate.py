@@ -8,17 +8,18 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
+from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import (
     assignments,
     engine_flags,
+    generation_flags,
     model_with_settings,
     spread,
-    writing_flags,
 )
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import quiet_libraries
-from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
 from rlaif.generation.candidates import (
     GenerateSettings,
@@ -26,6 +27,7 @@ from rlaif.generation.candidates import (
     Teacher,
     prepare_generate,
 )
+from rlaif.runs.context import RunContext
 
 _EXAMPLES = """
 \b
@@ -42,7 +44,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
 """
 
 
-@click.command(name="generate", epilog=_EXAMPLES)
+@click.command(cls=Command, name="generate", epilog=_EXAMPLES)
 @click.argument("prompts")
 @click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
 @click.option(
@@ -68,7 +70,7 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     help="What kept completions are to have: principle:ID, language:en, length:short, "
     "length:long or length:20-80 (words).",
 )
-@writing_flags
+@generation_flags
 @licenses_flag
 @settings_options(SamplingSettings, skip=frozenset({"n"}))
 @settings_options(GenerateSettings)
@@ -85,7 +87,7 @@ def command(
     config: str | None,
     split: str,
     maps: tuple[str, ...],
-    cache: str | None,
+    cache_dir: Path | None,
     dry_run: bool,
     as_json: bool,
     licenses: str,
@@ -107,7 +109,7 @@ def command(
         engine, sampling = model_with_settings(shown, values, SamplingSettings)
         assert isinstance(sampling, SamplingSettings)
         teachers.append(Teacher(engine, sampling))
-    from rlaif.generation.runner import run_writing, survey
+    from rlaif.generation.runner import run_generation, survey
 
     judge_values = {
         **values,
@@ -126,16 +128,10 @@ def command(
         targets=targets,
     )
     if dry_run:
-        print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
+        print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)
         return
     note_models(licenses, [("completions", t.engine) for t in teachers])
-    screen = WritingScreen(job.source.count(settings.limit))
+    screen = GenerationScreen(job.source.count(settings.limit))
     with closing(screen):
-        summary = run_writing(
-            job,
-            Path(out),
-            cache_folder=Path(cache) if cache else None,
-            on_progress=screen.progress,
-            on_engine=screen.engine,
-        )
-    print_writing(summary, "generated", as_json=as_json)
+        summary = run_generation(job, Path(out), screen.context(cache_dir))
+    print_generation(summary, "generated", as_json=as_json)

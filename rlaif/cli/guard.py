@@ -9,6 +9,7 @@ import click
 
 from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.common.audit_screen import print_audit
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
@@ -24,7 +25,7 @@ Exit code 3 if the guard trips, so that a script or `rlaif run` stops there. `rl
 """
 
 
-@click.command(name="guard", epilog=_EXAMPLES)
+@click.command(cls=Command, name="guard", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("--reference", metavar="DATA", help="What the diversity is compared with.")
 @click.option(

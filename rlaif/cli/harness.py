@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rlaif.cli.common.command import Group
 from rlaif.cli.common.output import print_json
 from rlaif.errors import RlaifError
 
@@ -32,7 +33,7 @@ against the reference) and rlaif_constitution (score of each response by itself)
 """
 
 
-@click.group(name="harness", epilog=_EXAMPLES)
+@click.group(cls=Group, name="harness", epilog=_EXAMPLES)
 def command() -> None:
     """Plug the judge into eval harnesses: write their files, print their commands."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.feedback.importing import FeedbackSettings
@@ -34,7 +35,7 @@ is added up. No user's name is written.
 """
 
 
-@click.command(name="import-feedback", epilog=_EXAMPLES)
+@click.command(cls=Command, name="import-feedback", epilog=_EXAMPLES)
 @click.argument("log")
 @click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import note
 from rlaif.recipes.project import write_project
 
 
-@click.command(name="init")
+@click.command(cls=Command, name="init")
 @click.argument("folder", default=".")
 def command(folder: str) -> None:
     """Write a starter project into FOLDER: a constitution to edit, pairs to label and prompts.

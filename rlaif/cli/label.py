@@ -8,17 +8,19 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import panel_of
 from rlaif.cli.common.label_flags import label_settings
+from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.license_notes import licenses_flag, note_models, note_origins
-from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, percent, print_json, progress_bar, quiet_libraries, table
+from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 from rlaif.data.layouts import FIELDS
-from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from rlaif.runs.cost import HUMAN_PRICE, Prices
 
 _EXAMPLES = """
@@ -38,7 +40,7 @@ again after a stop: it goes on where it stopped.
 """
 
 
-@click.command(name="label", epilog=_EXAMPLES)
+@click.command(cls=Command, name="label", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
 @click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
@@ -86,7 +88,7 @@ again after a stop: it goes on where it stopped.
     "keep them all busy. The run is the same, as far as the engine repeats itself; rows come and "
     "go by whole shards, which are kept in memory. [default: one process feeds all copies]",
 )
-@click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's cache folder]")
+@cache_dir_flag
 @click.option(
     "--price-per-hour",
     type=click.FloatRange(0, 1e9),
@@ -124,7 +126,7 @@ def command(
     config: str | None,
     split: str,
     shard_rows: int | None,
-    cache: str | None,
+    cache_dir: Path | None,
     price_per_hour: float | None,
     price_tokens: str | None,
     human_price: float,
@@ -140,7 +142,6 @@ def command(
     """
     quiet_libraries()
     prices = _prices(price_per_hour, price_tokens, human_price)
-    cache_path = Path(cache) if cache else None
     if panel is not None or len(judges) > 1:
         if shard_rows is not None:
             raise RlaifError(
@@ -152,7 +153,7 @@ def command(
             out=Path(out),
             panel=panel_of(panel, judges, config, flags),
             split=split,
-            cache_path=cache_path,
+            cache_dir=cache_dir,
             prices=prices,
             dry_run=dry_run,
             as_json=as_json,
@@ -163,11 +164,11 @@ def command(
     from rlaif.labeling.estimate import estimate
     from rlaif.labeling.job import check_shards, prepare, run_label, with_engine
 
-    settings = with_engine(settings, Path(out), cache_path)
+    settings = with_engine(settings, Path(out), RunContext(cache_dir))
     job = prepare(data, constitution, settings, split=split)
     check_shards(settings, shard_rows)
     if dry_run:
-        _print_estimate(estimate(job, cache_path=cache_path, prices=prices), as_json)
+        _print_estimate(estimate(job, RunContext(cache_dir), prices=prices), as_json)
         return
     if job.template.repeats_pairs:
         note(
@@ -176,16 +177,9 @@ def command(
             "that costs"
         )
     note_models(licenses, [("labels", settings.judge)])
-    screen = LabelScreen(job.source.count(settings.limit), settings.judge)
-    with closing(screen):
+    with closing(LabelScreen(job.source.count(settings.limit))) as screen:
         summary = run_label(
-            job,
-            Path(out),
-            cache_path=cache_path,
-            prices=prices,
-            shard_rows=shard_rows,
-            on_progress=screen.progress,
-            on_engine=screen.engine,
+            job, Path(out), screen.context(cache_dir), prices=prices, shard_rows=shard_rows
         )
     note_origins(licenses, summary.tally.origins)
     if as_json:
@@ -200,7 +194,7 @@ def _label_by_panel(
     out: Path,
     panel: Any,
     split: str,
-    cache_path: Path | None,
+    cache_dir: Path | None,
     prices: Prices,
     dry_run: bool,
     as_json: bool,
@@ -211,16 +205,13 @@ def _label_by_panel(
     from rlaif.labeling.job import prepare, with_engine
     from rlaif.labeling.panel import Panel, PanelMember, run_panel
 
-    members = [
-        PanelMember(with_engine(m.settings, out, cache_path), m.weight) for m in panel.members
-    ]
+    context = RunContext(cache_dir)
+    members = [PanelMember(with_engine(m.settings, out, context), m.weight) for m in panel.members]
     panel = Panel(members, panel.mode, panel.escalate_below)
     if dry_run:
         found = {
             f"{number}-{m.settings.judge.model}": estimate(
-                prepare(data, constitution, m.settings, split=split),
-                cache_path=cache_path,
-                prices=prices,
+                prepare(data, constitution, m.settings, split=split), context, prices=prices
             )
             for number, m in enumerate(members, 1)
         }
@@ -239,17 +230,16 @@ def _label_by_panel(
             "what the judges before pass on: on its run in members/ of such a cascade"
         )
     note_models(licenses, [("labels", m.settings.judge) for m in members])
-    with closing(Screens(open_source(data, split).count(members[0].settings.limit))) as screens:
+    total = open_source(data, split).count(members[0].settings.limit)
+    with closing(LabelScreen(total)) as screen:
         summary = run_panel(
             data,
             constitution,
             panel,
             out,
+            screen.context(cache_dir),
             split=split,
-            cache_path=cache_path,
             prices=prices,
-            on_progress=screens.progress,
-            on_engine=screens.engine,
         )
     note_origins(licenses, summary.tally.origins)
     if as_json:
@@ -261,61 +251,6 @@ def _label_by_panel(
         for m in summary.manifest["members"]
     ]
     click.echo("\n" + table(["judge", "pairs", "verdicts", "seconds"], rows))
-
-
-class LabelScreen:
-    """Progress on stderr."""
-
-    def __init__(self, total: int | None, judge: EngineSettings) -> None:
-        self._total = total
-        self._judge = judge
-        self._bar: Any = None
-
-    def engine(self, state: str) -> None:
-        """The judge is starting, or ready."""
-        if state == "starting":
-            note(f"starting the judge {self._judge.model!r} on {self._judge.engine} ...")
-
-    def progress(self, p: Any) -> None:
-        """Some more verdicts came."""
-        if self._bar is None:
-            self._bar = progress_bar(self._total, "row")
-        rate = p.verdicts / p.seconds if p.seconds else 0.0
-        hits = p.cached / p.verdicts if p.verdicts else 0.0
-        self._bar.set_postfix_str(f"{rate:.0f} verdicts/s, {hits:.0%} cached", refresh=False)
-        self._bar.update(p.rows - self._bar.n)
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.refresh()
-            self._bar.close()
-
-
-class Screens:
-    """Progress on stderr, judge after judge."""
-
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._screen: LabelScreen | None = None
-
-    def engine(self, settings: LabelSettings, state: str) -> None:
-        """A judge is starting, or ready."""
-        if state == "starting":
-            self.close()
-            self._screen = LabelScreen(self._total, settings.judge)
-            self._screen.engine(state)
-
-    def progress(self, progress: Any) -> None:
-        """Some more verdicts came."""
-        if self._screen is not None:
-            self._screen.progress(progress)
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._screen is not None:
-            self._screen.close()
-            self._screen = None
 
 
 def _print_estimate(found: dict[str, Any], as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlaif.cli.common.command import Group
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.util.output import explain_failure
@@ -28,7 +29,7 @@ _certainty = click.option(
 )
 
 
-@click.group(name="labels")
+@click.group(cls=Group, name="labels")
 def command() -> None:
     """Report, apply, export and import what people said of a run (`rlaif review`)."""
 

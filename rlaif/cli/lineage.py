@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import print_json, quiet_libraries
 
 _EXAMPLES = """
@@ -20,7 +21,7 @@ from the working folder or beside the run; a file that has changed since is mark
 """
 
 
-@click.command(name="lineage", epilog=_EXAMPLES)
+@click.command(cls=Command, name="lineage", epilog=_EXAMPLES)
 @click.argument("file")
 @click.option(
     "--format",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.license_notes import licenses_flag
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
@@ -44,7 +45,7 @@ people are weighted up, a slice weighs more or less than its quota: the card say
 """
 
 
-@click.command(name="mix", epilog=_EXAMPLES)
+@click.command(cls=Command, name="mix", epilog=_EXAMPLES)
 @click.argument("parts", nargs=-1, metavar="DATA=SHARE...")
 @click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
 @click.option(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.labels import refresh_review
 from rlaif.reporting.page import write_report
 
 
-@click.command(name="report")
+@click.command(cls=Command, name="report")
 @click.argument("run")
 @click.option("--contested", default=20, show_default=True, help="Pairs to show side by side.")
 def command(run: str, contested: int) -> None:

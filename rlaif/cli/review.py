@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.util.network import is_loopback, listen
@@ -31,7 +32,7 @@ next page is shown: stop whenever you like. Then `rlaif labels report`, `apply` 
 """
 
 
-@click.command(name="review", epilog=_EXAMPLES)
+@click.command(cls=Command, name="review", epilog=_EXAMPLES)
 @click.argument("run")
 @click.option(
     "--budget",

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.model_flags import assignments, plain_value
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
@@ -30,7 +31,7 @@ skipped, and a changed step runs again with those that depend on it.
 """
 
 
-@click.command(name="run", epilog=_EXAMPLES)
+@click.command(cls=Command, name="run", epilog=_EXAMPLES)
 @click.argument("recipe")
 @click.option("-o", "--out", required=True, help="Folder of all steps; made if missing.")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A value of the recipe.")

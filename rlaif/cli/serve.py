@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from rlaif.api.setup import JudgeSettings, with_defaults
-from rlaif.cli.common.model_flags import engine_flags, spread
+from rlaif.cli.common.command import Command
+from rlaif.cli.common.label_screen import LabelScreen
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
@@ -33,7 +35,7 @@ or Ctrl-C stops taking requests and finishes those that were taken.
 """
 
 
-@click.command(name="serve", epilog=_EXAMPLES)
+@click.command(cls=Command, name="serve", epilog=_EXAMPLES)
 @click.option(
     "-c",
     "--constitution",
@@ -80,7 +82,7 @@ or Ctrl-C stops taking requests and finishes those that were taken.
     help="Pairs and responses under way at once; more are refused with 429.",
 )
 @click.option("--access-log", is_flag=True, help="Log a line per request (never its content).")
-@click.option("--cache-folder", metavar="DIR", help="Of answers. [default: the user's]")
+@cache_dir_flag
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "aggregation"}))
 @settings_options(AggregationSettings)
@@ -97,7 +99,7 @@ def command(
     request_seconds: float,
     max_waiting: int,
     access_log: bool,
-    cache_folder: str | None,
+    cache_dir: Path | None,
     config: str | None,
     **flags: Any,
 ) -> None:
@@ -135,8 +137,7 @@ def command(
         body_bytes=int(max_body_mib * (1 << 20)),
         seconds=request_seconds,
         most_waiting=max_waiting,
-        cache_folder=Path(cache_folder) if cache_folder else None,
-        on_engine=lambda model: note(f"starting {model!r} on {engine.engine} ..."),
+        context=LabelScreen(None).context(cache_dir),
     )
     port = bound.getsockname()[1]
     note(f"serving at http://{host}:{port} (try /docs); Ctrl-C stops")

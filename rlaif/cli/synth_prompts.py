@@ -8,36 +8,37 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
+from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
 from rlaif.cli.common.license_notes import licenses_flag, note_models
-from rlaif.cli.common.model_flags import assignments, engine_flags, spread, writing_flags
+from rlaif.cli.common.model_flags import assignments, engine_flags, generation_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, quiet_libraries
-from rlaif.cli.common.writing_screen import WritingScreen, print_survey, print_writing
 from rlaif.engines.base import EngineSettings
-from rlaif.generation.prompts import RECIPES, SynthesisSettings, prepare_synthesis
+from rlaif.generation.prompts import TEMPLATES, SynthesisSettings, prepare_synthesis
+from rlaif.runs.context import RunContext
 
 _EXAMPLES = f"""
 \b
 Examples:
   rlaif synth-prompts seeds.jsonl --model Qwen/Qwen3-8B --count 1000 -o runs/prompts
-  rlaif synth-prompts seeds.jsonl --model M --recipe red-team --recipe multi-turn -o runs/prompts
+  rlaif synth-prompts seeds.jsonl --model M --template red-team --template multi-turn -o runs/prompts
   rlaif synth-prompts seeds.jsonl --model M --topics mine.txt --evaluation test.jsonl -o runs/p
 
-SEEDS holds a few prompts that people wrote. Recipes that ship: {", ".join(RECIPES)}; they lie in
+SEEDS holds a few prompts that people wrote. Recipes that ship: {", ".join(TEMPLATES)}; they lie in
 prompts/synth as text to edit. OUT/prompts.jsonl holds the new prompts, as they come, and in the end
 the seeds, with origin and weight, for `rlaif generate`. Run the same command again after a stop: it
 goes on where it stopped.
 """
 
 
-@click.command(name="synth-prompts", epilog=_EXAMPLES)
+@click.command(cls=Command, name="synth-prompts", epilog=_EXAMPLES)
 @click.argument("seeds")
 @click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
 @click.option("-m", "--model", default="demo", show_default=True, help="Who writes.")
 @click.option(
-    "-r",
-    "--recipe",
-    "recipes",
+    "--template",
+    "templates",
     multiple=True,
     help="Template: a shipped name or a path; several are taken in turn. [default: self-instruct]",
 )
@@ -50,7 +51,7 @@ goes on where it stopped.
     metavar="DATA",
     help="Data whose prompts must not be made again; may be given several times.",
 )
-@writing_flags
+@generation_flags
 @licenses_flag
 @settings_options(SynthesisSettings)
 @engine_flags
@@ -58,14 +59,14 @@ def command(
     seeds: str,
     out: str,
     model: str,
-    recipes: tuple[str, ...],
+    templates: tuple[str, ...],
     topics: str,
     personas: str,
     evaluations: tuple[str, ...],
     config: str | None,
     split: str,
     maps: tuple[str, ...],
-    cache: str | None,
+    cache_dir: Path | None,
     dry_run: bool,
     as_json: bool,
     licenses: str,
@@ -82,13 +83,13 @@ def command(
     settings = build(SynthesisSettings, values, places)
     shown = "demo-writer" if model == "demo" else model
     engine = build(EngineSettings, {**values, "model": shown}, places)
-    from rlaif.generation.runner import run_writing, survey
+    from rlaif.generation.runner import run_generation, survey
 
     job = prepare_synthesis(
         seeds,
         engine,
         settings,
-        recipes=recipes or (("demo",) if model == "demo" else ("self-instruct",)),
+        templates=templates or (("demo",) if model == "demo" else ("self-instruct",)),
         topics=topics,
         personas=personas,
         evaluations=evaluations,
@@ -96,22 +97,16 @@ def command(
         split=split,
     )
     if dry_run:
-        print_survey(survey(job, cache_folder=Path(cache) if cache else None), as_json=as_json)
+        print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)
         return
     note_models(licenses, [("prompts", engine)])
-    screen = WritingScreen(settings.count, "prompt", written=True)
+    screen = GenerationScreen(settings.count, "prompt", written=True)
     with closing(screen):
-        summary = run_writing(
-            job,
-            Path(out),
-            cache_folder=Path(cache) if cache else None,
-            on_progress=screen.progress,
-            on_engine=screen.engine,
-        )
+        summary = run_generation(job, Path(out), screen.context(cache_dir))
     made = int(summary.counts.get("new prompts", 0))
     if made < settings.count:
         note(
             f"{made} of {settings.count} prompts: the last batches brought nothing new. Other "
             "recipes, topics or seeds, or a higher temperature, would."
         )
-    print_writing(summary, "synthesized", as_json=as_json)
+    print_generation(summary, "synthesized", as_json=as_json)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import print_json, quiet_libraries
 from rlaif.cli.common.training_screen import TrainingScreen, print_training
@@ -26,7 +27,7 @@ it goes on from the last checkpoint.
 """
 
 
-@click.command(name="train-sft", epilog=_EXAMPLES)
+@click.command(cls=Command, name="train-sft", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("-o", "--out", required=True, help="Folder of the trained policy.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")

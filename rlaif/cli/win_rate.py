@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import print_json, quiet_libraries, table, write_result
 
 _EXAMPLES = """
@@ -19,7 +20,7 @@ Example, whether training helped by the judge's lights:
 """
 
 
-@click.command(name="win-rate", epilog=_EXAMPLES)
+@click.command(cls=Command, name="win-rate", epilog=_EXAMPLES)
 @click.argument("run")
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/win-rate.json.")
 @click.option(

@@ -10,13 +10,15 @@ from rlaif.engines.registry import create_engine
 
 
 def start_engines(
-    models: Mapping[str, EngineSettings], stack: ExitStack, on_engine: Callable[[str], None]
+    models: Mapping[str, EngineSettings],
+    stack: ExitStack,
+    on_engine: Callable[[EngineSettings], None],
 ) -> dict[str, Engine]:
     """An engine for each role; engines share a GPU's memory evenly.
 
     Args:
         stack: closes them.
-        on_engine: told the name of each model before it starts.
+        on_engine: told each model's settings before it starts.
 
     Raises:
         RlaifError: one can't start.
@@ -27,7 +29,7 @@ def start_engines(
     for role, settings in models.items():
         kind = settings.model_dump_json()
         if kind not in started:
-            on_engine(settings.model)
+            on_engine(settings)
             share = settings.gpu_memory_utilization / len(kinds)
             own = settings.model_copy(update={"gpu_memory_utilization": share})
             started[kind] = stack.enter_context(closing(create_engine(own)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from rlaif.evaluation.outcomes import Outcomes, read_outcomes
 from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
 from rlaif.judging.panel import PanelMode
 from rlaif.labeling.job import prepare, run_label, with_engine
-from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from rlaif.runs.directory import read_rows
 from rlaif.runs.labels import read_labels
 from rlaif.util.hashing import digest
@@ -62,14 +62,12 @@ def evaluate(
     candidates: Sequence[JudgeUnderTest],
     data: LabeledData,
     folder: Path,
+    context: RunContext = RunContext(),
     *,
-    cache_path: Path | None = None,
     bias: bool = False,
     attacks: Sequence[Attack] = (),
     most_variants: int = 100,
     panels: Sequence[PanelMode] = (),
-    on_progress: Callable[[LabelProgress], None] = lambda _: None,
-    on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> Evaluation:
     """Judge the pairs of `folder/pairs.jsonl` with every candidate, and measure.
 
@@ -84,17 +82,11 @@ def evaluate(
     biases: dict[str, BiasReport] = {}
     results: dict[str, list[AttackResult]] = {}
     for candidate in candidates:
-        settings = with_engine(candidate.settings, folder, cache_path)
+        settings = with_engine(candidate.settings, folder, context)
         job = prepare(str(folder / PAIRS), candidate.constitution, settings)
         # An edited constitution gets a run of its own; what it shares comes from the cache.
         out = folder / f"{_slug(candidate)}-{digest(job.config)[:8]}"
-        run_label(
-            job,
-            out,
-            cache_path=cache_path,
-            on_progress=on_progress,
-            on_engine=lambda state, s=settings: on_engine(s, state),  # type: ignore[misc]
-        )
+        run_label(job, out, context)
         outcomes = read_outcomes(out, measure=measure_style)
         if outcomes.name in folders:
             outcomes = replace(outcomes, name=f"{outcomes.name} ({candidate.settings.template})")
@@ -106,9 +98,7 @@ def evaluate(
             constitution=candidate.constitution,
             settings=settings,
             base=out,
-            cache_path=cache_path,
-            on_progress=on_progress,
-            on_engine=on_engine,
+            context=context,
         )
         if bias:
             probes = list(probed(_rows(folder), most_variants))
@@ -158,7 +148,7 @@ class _VariantCaller:
     """Asks one judge about variants of the pairs that it was asked about.
 
     Attributes:
-        hostile: of the variants asked about last, whether prompt injection was found in them.
+        prompt_injection: of the variants asked about last, whether prompt injection was found in them.
     """
 
     def __init__(
@@ -166,9 +156,7 @@ class _VariantCaller:
         constitution: str,
         settings: LabelSettings,
         base: Path,
-        cache_path: Path | None,
-        on_progress: Callable[[LabelProgress], None],
-        on_engine: Callable[[LabelSettings, str], None],
+        context: RunContext,
     ) -> None:
         self._constitution = constitution
         # Variants are all judged in full, whatever the pairs were.
@@ -181,10 +169,7 @@ class _VariantCaller:
             "agreement_target": None,
         }
         self._settings = settings.model_copy(update=update)
-        self._base = base
-        self._cache_path = cache_path
-        self._on_progress = on_progress
-        self._on_engine = on_engine
+        self._base, self._context = base, context
         self.prompt_injection: list[bool] = []
 
     def about(self, variants: Sequence[Variant], what: str) -> Outcomes:
@@ -193,13 +178,7 @@ class _VariantCaller:
         write_variants(data, variants)
         job = prepare(str(data), self._constitution, self._settings)
         out = self._base.with_name(f"{self._base.name}-{what}-{digest(job.config)[:8]}")
-        run_label(
-            job,
-            out,
-            cache_path=self._cache_path,
-            on_progress=self._on_progress,
-            on_engine=lambda state: self._on_engine(self._settings, state),
-        )
+        run_label(job, out, self._context)
         self.prompt_injection = [False] * len(variants)
         for label in read_labels(out):
             side = "a: " if variants[label.row - 1].side > 0 else "b: "

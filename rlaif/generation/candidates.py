@@ -71,7 +71,7 @@ class GenerateSettings(BaseModel):
         description="Completions of a prompt that share this much (Jaccard index of runs of "
         "three words) with an earlier one are dropped; 1 drops equal ones only.",
     )
-    keep_unfinished: bool = Field(
+    keep_truncated: bool = Field(
         default=False, description="Keep completions that the token limit cut."
     )
     keep: int | None = Field(
@@ -364,7 +364,7 @@ class CandidateWriter:
             text = after_thinking(answer.text) if isinstance(answer, GeneratedText) else None
             if not isinstance(answer, GeneratedText):
                 counts["failed"] += 1
-            elif text is None or (not answer.finished and not self.settings.keep_unfinished):
+            elif text is None or (not answer.finished and not self.settings.keep_truncated):
                 counts["unfinished"] += 1
             elif not text:
                 counts["empty"] += 1

@@ -37,7 +37,7 @@ from rlaif.util.resources import find
 
 WRITER = "writer"
 PROMPTS = "prompts.jsonl"
-RECIPES = (
+TEMPLATES = (
     "self-instruct",
     "question-answer",
     "reasoning",
@@ -50,7 +50,7 @@ MOST_IDLE_BATCHES = 5
 
 
 class SynthesisSettings(BaseModel):
-    """Everything that `rlaif synth-prompts` can be told, apart from seeds, recipes and model."""
+    """Everything that `rlaif synth-prompts` can be told, apart from seeds, templates and model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -117,7 +117,7 @@ def prepare_synthesis(
     model: EngineSettings,
     settings: SynthesisSettings,
     *,
-    recipes: Sequence[str],
+    templates: Sequence[str],
     topics: str = "topics",
     personas: str = "personas",
     evaluations: Sequence[str] = (),
@@ -127,14 +127,14 @@ def prepare_synthesis(
     """Load and check the parts of a job.
 
     Args:
-        recipes: names or paths of synth templates; requests take them in turn.
+        templates: names or paths of synth templates; requests take them in turn.
         topics, personas: a shipped name or a file, one a line.
         evaluations: data whose prompts must not be made again.
 
     Raises:
         RlaifError: an input, a model or a setting can't be used.
     """
-    templates = [load_synth_template(name) for name in recipes]
+    loaded = [load_synth_template(name) for name in templates]
     check_writes(model, "the model")
     found, unreadable = _read_seeds(seeds, split, mapping or {})
     lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
@@ -142,7 +142,7 @@ def prepare_synthesis(
     origin = text_origin(model)
     maker = PromptMaker(
         settings=settings,
-        templates=templates,
+        templates=loaded,
         topics=lists[0],
         personas=lists[1],
         contamination=Contamination(evaluated, settings.overlap),
@@ -156,7 +156,7 @@ def prepare_synthesis(
         "command": "synth-prompts",
         "input": {"path": source.name, "split": split, "hash": source.fingerprint()},
         "model": model_config(model),
-        "recipes": {t.name: t.hash for t in templates},
+        "templates": {t.name: t.hash for t in loaded},
         "topics": digest(lists[0]),
         "personas": digest(lists[1]),
         "evaluations": {name: open_source(name).fingerprint() for name in evaluations},

@@ -26,6 +26,7 @@ from rlaif.generation.conversations import (
     ConversationRunner,
 )
 from rlaif.records import GenerationRequest, Rejected
+from rlaif.runs.context import RunContext
 from rlaif.runs.directory import (
     RunDirectory,
     check_config,
@@ -35,8 +36,8 @@ from rlaif.runs.directory import (
     read_rows,
 )
 from rlaif.runs.versions import library_versions
-from rlaif.store.text_cache import TextCache, default_text_cache_path, text_key
-from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.store.text_cache import TextCache, text_key
+from rlaif.store.verdict_cache import VerdictCache
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
 
@@ -141,19 +142,13 @@ def fingerprint(settings: EngineSettings) -> str:
     )
 
 
-def run_writing(
-    job: GenerationJob,
-    out: Path,
-    *,
-    cache_folder: Path | None = None,
-    on_progress: Callable[[GenerationProgress], None] = lambda _: None,
-    on_engine: Callable[[str], None] = lambda _: None,
+def run_generation(
+    job: GenerationJob, out: Path, context: RunContext = RunContext()
 ) -> GenerationSummary:
-    """Run the job, or go on with it, or report it if it is complete.
+    """Run the job, or resume it, or report it if it is complete.
 
     Args:
-        cache_folder: where what models said is kept; default: the user's.
-        on_engine: told the name of each model before it starts.
+        context: told a `GenerationProgress` after every batch of answers.
 
     Raises:
         RlaifError: `out` is not this run, or a model can't start or stops.
@@ -163,26 +158,15 @@ def run_writing(
     if is_complete(out, job.files):
         manifest = read_manifest(out)
         return GenerationSummary(out, dict(manifest["counts"]), manifest, fresh=False)
-    texts_path, verdicts_path = default_text_cache_path(), default_cache_path()
-    if cache_folder is not None:
-        texts_path, verdicts_path = (cache_folder / p.name for p in (texts_path, verdicts_path))
     with (
-        closing(TextCache(texts_path)) as texts,
-        closing(VerdictCache(verdicts_path)) as verdicts,
+        closing(TextCache(context.texts_path)) as texts,
+        closing(VerdictCache(context.verdicts_path)) as verdicts,
         closing(RunDirectory(out, job.config, job.files)) as run,
     ):
-        return _Run(
-            job=job,
-            run=run,
-            texts=texts,
-            verdicts=verdicts,
-            cache_path=texts_path,
-            on_progress=on_progress,
-            on_engine=on_engine,
-        ).finish()
+        return _Run(job, run, texts, verdicts, context=context).finish()
 
 
-def survey(job: GenerationJob, *, cache_folder: Path | None = None) -> dict[str, int]:
+def survey(job: GenerationJob, context: RunContext = RunContext()) -> dict[str, int]:
     """What the first questions of all conversations come to, without asking any.
 
     What later questions there are depends on the answers.
@@ -193,10 +177,7 @@ def survey(job: GenerationJob, *, cache_folder: Path | None = None) -> dict[str,
     """
     found = {"rows": 0, "first questions": 0, "known": 0, "prompt tokens": 0, "at most written": 0}
     names = {role: fingerprint(settings) for role, settings in job.models.items()}
-    texts_path = default_text_cache_path()
-    if cache_folder is not None:
-        texts_path = cache_folder / texts_path.name
-    with closing(TextCache(texts_path)) as texts:
+    with closing(TextCache(context.texts_path)) as texts:
         for number, (place, row) in enumerate(job.source.rows(), 1):
             if job.limit is not None and number > job.limit:
                 break
@@ -224,18 +205,17 @@ class _Run:
         run: RunDirectory,
         texts: TextCache,
         verdicts: VerdictCache,
-        cache_path: Path,
-        on_progress: Callable[[GenerationProgress], None],
-        on_engine: Callable[[str], None],
+        *,
+        context: RunContext,
     ) -> None:
         self._job, self._run = job, run
         self._texts, self._verdicts = texts, verdicts
-        self._on_progress, self._on_engine = on_progress, on_engine
+        self._context = context
         self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
         self._rows = int(run.journal["rows"])
         self._tally: dict[str, float] = dict(run.journal["tally"] or {})
         # Earlier passes live in the cache: with another one they are to be done again.
-        self._cache = str(cache_path.resolve())
+        self._cache = str(context.texts_path.resolve())
         same = run.journal.get("cache") == self._cache
         self._turns = int(run.journal.get("turns", 0)) if same else 0
         self._seconds = float(run.journal.get("seconds", 0.0))
@@ -270,7 +250,7 @@ class _Run:
 
     def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, ConversationModel]:
         now = {role: s for role, s in self._job.models.items() if role in roles}
-        engines = start_engines(now, stack, self._on_engine)
+        engines = start_engines(now, stack, self._context.on_engine)
         return {
             role: ConversationModel(self._fingerprints[role], engines.get(role))
             for role in self._job.models
@@ -283,7 +263,7 @@ class _Run:
         def tell(counts: ConversationCounts) -> None:
             seconds = time.monotonic() - began
             turns = len(self._job.passes)
-            self._on_progress(
+            self._context.on_progress(
                 GenerationProgress(
                     turn=turn + 1,
                     turns=turns,

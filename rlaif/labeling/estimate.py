@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from rlaif.data.layouts import BadRow
@@ -13,14 +12,15 @@ from rlaif.judging.questions import OrdersMode, plan, principles_for
 from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import LabelJob
 from rlaif.labeling.planner import pairs_of, settled_without_judge
+from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage, cost_of
-from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.store.verdict_cache import VerdictCache
 
 SAMPLE_PAIRS = 200
 
 
 def estimate(
-    job: LabelJob, *, cache_path: Path | None = None, prices: Prices | None = None
+    job: LabelJob, context: RunContext = RunContext(), *, prices: Prices | None = None
 ) -> dict[str, Any]:
     """Rows, pairs, judge calls, prompt tokens, time and cost.
 
@@ -59,7 +59,7 @@ def estimate(
                     own = sum(len(tail) for _, tail in branch.tails)
                     tokens += len(branch.context) * len(branch.tails) + own
                     shared_tokens += len(branch.context) + own
-    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+    with closing(VerdictCache(context.verdicts_path)) as cache:
         judge = str(job.config["judge"]["fingerprint"])
         known = cache.rates(judge, benchmarks=True, numbers=settings.judge.numbers) | cache.rates(
             judge, benchmarks=False

@@ -6,7 +6,6 @@ anything is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,22 +16,24 @@ from rlaif.constitution.schema import Constitution, PythonCheck
 from rlaif.data.layouts import BadRow, read_row
 from rlaif.data.pairing import make_pairs
 from rlaif.data.sources import Source, open_source
-from rlaif.engines.base import Engine, EngineSettings
+from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import can_generate, create_engine, list_engines, model_fingerprint
 from rlaif.errors import RlaifError
+from rlaif.judging.early_stopping import ChosenStopping
 from rlaif.labeling.calibration import (
     Aggregator,
     certify_target,
     load_aggregator,
 )
-from rlaif.labeling.labeler import Labeler, LabelProgress
+from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.shard_pool import ShardedLabeling, ShardPool
-from rlaif.labeling.shard_worker import ShardTask
+from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
 from rlaif.records import Rejected
+from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from rlaif.runs.directory import (
     CONSTITUTION,
@@ -47,7 +48,7 @@ from rlaif.runs.directory import (
 from rlaif.runs.rows import make_stamp
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.runs.versions import library_versions
-from rlaif.store.verdict_cache import VerdictCache, default_cache_path
+from rlaif.store.verdict_cache import VerdictCache
 from rlaif.templates.judge import JudgeTemplate, load_judge_template
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
@@ -69,19 +70,26 @@ class LabelJob:
     aggregator: Aggregator
 
     @property
-    def stamp(self) -> dict[str, str]:
-        """The provenance that every row carries."""
+    def task(self) -> LabelTask:
+        """What every pair is judged by."""
         judge = self.config["judge"]
-        return make_stamp(
+        stamp = make_stamp(
             constitution=self.constitution,
             judge=str(judge["model"]),
             fingerprint=str(judge["fingerprint"]),
             template=self.template,
             calibration=self.aggregator.calibration_hash,
         )
+        return LabelTask(
+            constitution=self.constitution,
+            template=self.template,
+            settings=self.settings,
+            aggregator=self.aggregator,
+            stamp=stamp,
+        )
 
 
-def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> EngineSettings:
+def choose_engine(judge: EngineSettings, out: Path, context: RunContext) -> EngineSettings:
     """The settings with an engine in place of "auto".
 
     That which the judge has in a run in `out` if there is one: the run itself, one of a panel's
@@ -100,16 +108,16 @@ def choose_engine(judge: EngineSettings, out: Path, cache_path: Path | None) -> 
                     return judge.model_copy(update={"engine": engine})
     fallback = "vllm" if "vllm" in known else "transformers"
     fingerprint = model_fingerprint(judge.model_copy(update={"engine": "transformers"}))
-    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
+    with closing(VerdictCache(context.verdicts_path)) as cache:
         measured = cache.rates(fingerprint, benchmarks=True, numbers=judge.numbers)
     rates = {e: rate for e, rate in measured.items() if e in known}
     engine = max(rates, key=lambda name: rates[name], default=fallback)
     return judge.model_copy(update={"engine": engine})
 
 
-def with_engine(settings: LabelSettings, out: Path, cache_path: Path | None) -> LabelSettings:
+def with_engine(settings: LabelSettings, out: Path, context: RunContext) -> LabelSettings:
     """The settings with the judge's engine chosen; see `choose_engine`."""
-    judge = choose_engine(settings.judge, out, cache_path)
+    judge = choose_engine(settings.judge, out, context)
     return settings.model_copy(update={"judge": judge})
 
 
@@ -233,21 +241,18 @@ class LabelSummary:
 def run_label(
     job: LabelJob,
     out: Path,
+    context: RunContext = RunContext(),
     *,
-    cache_path: Path | None = None,
     prices: Prices | None = None,
     shard_rows: int | None = None,
-    on_progress: Callable[[LabelProgress], None] = lambda _: None,
-    on_engine: Callable[[str], None] = lambda _: None,
 ) -> LabelSummary:
-    """Run the job, or go on with it, or report it if it is complete.
+    """Run the job, or resume it, or report it if it is complete.
 
     Args:
-        cache_path: the verdict cache; default: the user's.
+        context: told a `LabelProgress` after every batch of answers.
         prices: for the cost in the manifest.
         shard_rows: label shards of so many rows, each by one of `data_parallel_size` labelers;
-            None: one labeler feeds all copies of the judge.
-        on_engine: told "starting" before the engine starts and "ready" after.
+            None: one labeler feeds all replicas of the judge.
 
     Raises:
         RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
@@ -257,101 +262,115 @@ def run_label(
     check_writable(out)
     if is_complete(out):
         return summary_of(out, prices)
-    with closing(VerdictCache(cache_path or default_cache_path())) as cache:
-        on_engine("starting")
+    judge = job.settings.judge
+    with closing(VerdictCache(context.verdicts_path)) as cache:
+        context.on_engine(judge)
         engine: Engine | ShardPool = (
-            create_engine(job.settings.judge)
+            create_engine(judge)
             if shard_rows is None
-            else _pool(job, cache_path or default_cache_path())
+            else ShardPool(judge, job.task, context.verdicts_path)
         )
-        with closing(engine):
-            on_engine("ready")
-            with closing(RunDirectory(out, job.config)) as run:
-                write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
-                usage = UsageMeter(run, engine)
-                labeler: Labeler | ShardedLabeling
-                stopping, asked_before = None, 0
-                if isinstance(engine, ShardPool):
-                    assert shard_rows is not None
-                    labeler = ShardedLabeling(
-                        engine,
-                        run,
-                        usage,
-                        shard_rows=shard_rows,
-                        limit=job.settings.limit,
-                        reasons=bool(job.template.answer),
-                        on_progress=on_progress,
-                    )
-                else:
-                    stopping, asked_before = learn_stopping(
-                        s=job.settings,
-                        source=job.source,
-                        constitution=job.constitution,
-                        template=job.template,
-                        aggregator=job.aggregator,
-                        engine=engine,
-                        cache=cache,
-                        usage=usage,
-                    )
-                    labeler = Labeler(
-                        engine=engine,
-                        cache=cache,
-                        run=run,
-                        constitution=job.constitution,
-                        template=job.template,
-                        settings=job.settings,
-                        stamp=job.stamp,
-                        on_progress=on_progress,
-                        aggregator=job.aggregator,
-                        stopping=None if stopping is None else stopping.stopping,
-                        usage=usage,
-                    )
-                tally = labeler.label(job.source)
-                progress, stats = labeler.progress, engine.stats()
-                asked = progress.verdicts - progress.cached + asked_before
-                if asked >= ENOUGH_FOR_A_RATE and progress.seconds > 0:
-                    cache.record_rate(
-                        str(job.config["judge"]["fingerprint"]),
-                        job.settings.judge.engine,
-                        asked / progress.seconds,
-                    )
-                manifest = run_manifest(
-                    config=job.config,
-                    tally=tally,
-                    seconds=labeler.usage.seconds,
-                    tokens=labeler.usage.tokens,
-                    prices=prices,
-                )
-                manifest["judges"] = [text_origin(job.settings.judge)]
-                if stopping is not None:
-                    manifest["stopping"] = stopping_facts(stopping, tally)
-                manifest["last_process"] = {
-                    "verdicts_asked": asked,
-                    # What the pilot asked, the run finds in the cache.
-                    "verdicts_from_cache": max(0, progress.cached - asked_before),
-                    "seconds": round(progress.seconds, 3),
-                    "tokens": {
-                        "from_scratch": stats.prompt_tokens,
-                        "computed": stats.prompt_tokens - stats.cached_tokens,
-                        "planned": None if labeler.reasons else labeler.tokens.predicted,
-                        "by_token": None if labeler.reasons else labeler.tokens.unique,
-                    },
-                    "engine_idle_seconds": round(stats.idle_seconds, 3),
-                }
-                run.write_manifest(manifest)
-                return LabelSummary(out, tally, manifest, fresh=True)
+        with closing(engine), closing(RunDirectory(out, job.config)) as run:
+            write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
+            if isinstance(engine, ShardPool):
+                assert shard_rows is not None
+                done = _label_in_shards(job, engine, run, context, shard_rows)
+            else:
+                done = _label_alone(job, engine, run, context, cache)
+            if done.asked >= ENOUGH_FOR_A_RATE and done.labeler.progress.seconds > 0:
+                rate = done.asked / done.labeler.progress.seconds
+                fingerprint = str(job.config["judge"]["fingerprint"])
+                cache.record_rate(fingerprint, judge.engine, rate)
+            manifest = _manifest(job, done, engine.stats(), prices)
+            run.write_manifest(manifest)
+    return LabelSummary(out, done.tally, manifest, fresh=True)
 
 
-def _pool(job: LabelJob, cache_path: Path) -> ShardPool:
-    """Labelers for the job's shards."""
-    task = ShardTask(
-        constitution=job.constitution,
-        template=job.template,
-        settings=job.settings,
-        stamp=job.stamp,
-        aggregator=job.aggregator,
+@dataclass(frozen=True)
+class _Labeled:
+    """What a labeling came to in this process.
+
+    Attributes:
+        stopping: when pairs needed no more questions; None where all were asked.
+        pilot_asked: questions that the judge answered to find that out.
+    """
+
+    labeler: Labeler | ShardedLabeling
+    tally: Tally
+    stopping: ChosenStopping | None = None
+    pilot_asked: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Questions that the judge answered."""
+        progress = self.labeler.progress
+        return progress.verdicts - progress.cached + self.pilot_asked
+
+
+def _label_alone(
+    job: LabelJob, engine: Engine, run: RunDirectory, context: RunContext, cache: VerdictCache
+) -> _Labeled:
+    """One labeler, which feeds the engine with all its replicas."""
+    usage = UsageMeter(run, engine)
+    chosen, asked = learn_stopping(
+        task=job.task, source=job.source, engine=engine, cache=cache, usage=usage
     )
-    return ShardPool(job.settings.judge, task, cache_path)
+    labeler = Labeler(
+        job.task,
+        engine,
+        cache,
+        run,
+        on_progress=context.on_progress,
+        stopping=None if chosen is None else chosen.stopping,
+        usage=usage,
+    )
+    return _Labeled(labeler, labeler.label(job.source), chosen, asked)
+
+
+def _label_in_shards(
+    job: LabelJob, pool: ShardPool, run: RunDirectory, context: RunContext, shard_rows: int
+) -> _Labeled:
+    """A labeler around each replica, which takes shards of the input."""
+    labeler = ShardedLabeling(
+        pool,
+        run,
+        UsageMeter(run, pool),
+        shard_rows=shard_rows,
+        limit=job.settings.limit,
+        reasons=bool(job.template.answer),
+        on_progress=context.on_progress,
+    )
+    return _Labeled(labeler, labeler.label(job.source))
+
+
+def _manifest(
+    job: LabelJob, done: _Labeled, stats: EngineStats, prices: Prices | None
+) -> dict[str, Any]:
+    labeler, usage, progress = done.labeler, done.labeler.usage, done.labeler.progress
+    manifest = run_manifest(
+        config=job.config,
+        tally=done.tally,
+        seconds=usage.seconds,
+        tokens=usage.tokens,
+        prices=prices,
+    )
+    manifest["judges"] = [text_origin(job.settings.judge)]
+    if done.stopping is not None:
+        manifest["stopping"] = stopping_facts(done.stopping, done.tally)
+    manifest["last_process"] = {
+        "verdicts_asked": done.asked,
+        # What the pilot asked, the run finds in the cache.
+        "verdicts_from_cache": max(0, progress.cached - done.pilot_asked),
+        "seconds": round(progress.seconds, 3),
+        "tokens": {
+            "from_scratch": stats.prompt_tokens,
+            "computed": stats.prompt_tokens - stats.cached_tokens,
+            "planned": None if labeler.reasons else labeler.tokens.predicted,
+            "by_token": None if labeler.reasons else labeler.tokens.unique,
+        },
+        "engine_idle_seconds": round(stats.idle_seconds, 3),
+    }
+    return manifest
 
 
 def summary_of(out: Path, prices: Prices | None) -> LabelSummary:

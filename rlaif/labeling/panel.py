@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -24,10 +24,10 @@ from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
-from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Preference, PrincipleScore
+from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage
 from rlaif.runs.directory import (
     CONSTITUTION,
@@ -73,12 +73,10 @@ def run_panel(
     constitution: str,
     panel: Panel,
     out: Path,
+    context: RunContext = RunContext(),
     *,
     split: str = "train",
-    cache_path: Path | None = None,
     prices: Prices | None = None,
-    on_progress: Callable[[LabelProgress], None] = lambda _: None,
-    on_engine: Callable[[LabelSettings, str], None] = lambda *_: None,
 ) -> LabelSummary:
     """Label with every judge, fold, and write one run; run again, it goes on where it stopped.
 
@@ -119,15 +117,7 @@ def run_panel(
                     update={"mapping": {}, "limit": None, "pairs": "all"}
                 )
                 own = prepare(str(_input(out, name)), constitution, plain)
-            summaries.append(
-                run_label(
-                    own,
-                    folder,
-                    cache_path=cache_path,
-                    on_progress=on_progress,
-                    on_engine=lambda state, s=own.settings: on_engine(s, state),  # type: ignore[misc]
-                )
-            )
+            summaries.append(run_label(own, folder, context))
         tally = _fold(run=run, config=config, jobs=jobs, panel=panel, names=names[: len(summaries)])
         spent = sum(s.manifest["seconds"] for s in summaries)
         tokens = reduce(
@@ -251,7 +241,7 @@ def _fold(
             tally.verdicts += 1
             tally.invalid_verdicts += bool(row["invalid"])
     stamp = {
-        **jobs[0].stamp,
+        **jobs[0].task.stamp,
         "judge": str(config["judge"]["model"]),
         "judge_fingerprint": str(config["judge"]["fingerprint"]),
     }

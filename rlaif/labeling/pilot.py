@@ -7,10 +7,10 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif.constitution.schema import Constitution
 from rlaif.data.layouts import read_id
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine
@@ -19,12 +19,12 @@ from rlaif.judging.early_stopping import ChosenStopping, JudgedPair, Kind, Stopp
 from rlaif.labeling.calibration import Aggregator
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
 from rlaif.records import Rejected
 from rlaif.runs.directory import RunDirectory
 from rlaif.runs.tally import Tally
 from rlaif.store.verdict_cache import VerdictCache
-from rlaif.templates.judge import JudgeTemplate
 from rlaif.util.hashing import digest
 
 LEAST_PILOT = 60
@@ -36,11 +36,8 @@ def asks_adaptively(s: LabelSettings) -> bool:
 
 
 def learn_stopping(
-    s: LabelSettings,
+    task: LabelTask,
     source: Source,
-    constitution: Constitution,
-    template: JudgeTemplate,
-    aggregator: Aggregator,
     engine: Engine,
     cache: VerdictCache,
     usage: UsageMeter,
@@ -51,7 +48,7 @@ def learn_stopping(
     a stop finds their answers in the cache.
 
     Args:
-        spending: of the run: what the pilot costs is a part of it.
+        usage: of the run: what the pilot costs is a part of it.
 
     Returns:
         None where everything is asked; and how many questions the judge answered for the pilot.
@@ -59,6 +56,7 @@ def learn_stopping(
     Raises:
         RlaifError: there are too few pairs to learn from.
     """
+    s, aggregator = task.settings, task.aggregator
     if not asks_adaptively(s):
         return None, 0
     kind: Kind = "orders"
@@ -82,17 +80,10 @@ def learn_stopping(
             }
         )
         with closing(RunDirectory(Path(folder) / "run", {})) as run:
-            labeler = Labeler(
-                engine=engine,
-                cache=cache,
-                run=run,
-                constitution=constitution,
-                template=template,
-                settings=settings,
-                stamp={},
-                observe=judged.append,
-                usage=usage,
+            plain = replace(
+                task, settings=settings, aggregator=Aggregator(settings.aggregation), stamp={}
             )
+            labeler = Labeler(plain, engine, cache, run, observe=judged.append, usage=usage)
             labeler.label(open_source(str(data)))
     if len(judged) < LEAST_PILOT:
         raise RlaifError(

@@ -22,17 +22,18 @@ from rlaif.engines.registry import open_backend
 from rlaif.engines.workers import Backend, RestartBudget, WorkerDied
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import TokenCount
-from rlaif.labeling.labeler import LabelProgress, tally_of
+from rlaif.labeling.labeler import LabelProgress
+from rlaif.labeling.run_output import load_run_tally
 from rlaif.labeling.shard_worker import (
     REPORT_SECONDS,
     Shard,
     ShardDone,
     ShardLabeler,
-    ShardTask,
     WorkerCounts,
     WorkerReady,
     pack,
 )
+from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
 from rlaif.runs.directory import RunDirectory
 from rlaif.runs.tally import Tally, dump_tally
@@ -73,7 +74,7 @@ class ShardPool:
         RlaifError: there are too few devices for them, or one does not start.
     """
 
-    def __init__(self, judge: EngineSettings, task: ShardTask, cache_path: Path) -> None:
+    def __init__(self, judge: EngineSettings, task: LabelTask, cache_path: Path) -> None:
         self._backend: Backend = open_backend(judge)
         try:
             # A worker may have been started in another folder.
@@ -225,7 +226,7 @@ class ShardedLabeling:
         self._shard_rows, self._limit = shard_rows, limit
         self.reasons = reasons
         self._on_progress = on_progress
-        self._tally = tally_of(run)
+        self._tally = load_run_tally(run)
         self.progress = LabelProgress(rows=self._tally.rows)
         self.tokens = TokenCount()
         self._written = 0
@@ -241,15 +242,15 @@ class ShardedLabeling:
                 self._on_progress(self.progress)
         finally:
             self._count()
-            self.usage.keep()
+            self.usage.save()
         return self._tally
 
     def _count(self) -> None:
         counts = self._pool.counts
-        self.usage.wrote(counts.written - self._written)
+        self.usage.add_generated(counts.written - self._written)
         self._written, self.tokens = counts.written, counts.tokens
         self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
-        self.progress.seconds = self.usage.here
+        self.progress.seconds = self.usage.seconds_here
 
     def _shards(self, source: Source) -> Iterator[Shard]:
         first, read = self._tally.rows, []

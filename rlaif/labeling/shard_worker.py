@@ -14,21 +14,19 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from rlaif.constitution.schema import Constitution
 from rlaif.data.sources import Row
 from rlaif.engines.base import EngineSettings, EngineStats
 from rlaif.engines.registry import create_engine
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.judging.prefix_order import TokenCount
 from rlaif.judging.rendering import Renderer
-from rlaif.labeling.calibration import Aggregator
-from rlaif.labeling.labeler import Labeler, LabelProgress, block_cache
-from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.labeler import Labeler, LabelProgress
+from rlaif.labeling.task import LabelTask
+from rlaif.labeling.token_accounting import block_cache
 from rlaif.records import Rejected
 from rlaif.runs.shard_files import ShardFiles
 from rlaif.runs.tally import Tally
 from rlaif.store.verdict_cache import AnswerStore
-from rlaif.templates.judge import JudgeTemplate
 
 REPORT_SECONDS = 0.5
 CLOSE_SECONDS = 3.0
@@ -134,17 +132,6 @@ class WorkerReady:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class ShardTask:
-    """What every shard of a run has in common; it is sent to where the labelers are."""
-
-    constitution: Constitution
-    template: JudgeTemplate
-    settings: LabelSettings
-    stamp: dict[str, str]
-    aggregator: Aggregator
-
-
 class _Ended(Exception):
     """The labeler is to stop what it does."""
 
@@ -165,7 +152,7 @@ class ShardLabeler:
     """
 
     def __init__(
-        self, task: ShardTask, open_answers: Callable[[], AnswerStore], judge: EngineSettings
+        self, task: LabelTask, open_answers: Callable[[], AnswerStore], judge: EngineSettings
     ) -> None:
         self._task, self._judge = task, judge
         self._answers = open_answers()
@@ -229,15 +216,11 @@ class ShardLabeler:
     def _label_one(self, shard: Shard) -> ShardDone:
         run, task = ShardFiles(), self._task
         labeler = Labeler(
-            engine=self._engine,
-            cache=self._answers,
-            run=run,
-            constitution=task.constitution,
-            template=task.template,
-            settings=task.settings,
-            stamp=task.stamp,
+            task,
+            self._engine,
+            self._answers,
+            run,
             known=self._known,
-            aggregator=task.aggregator,
             on_progress=self._go_on,
         )
         self._labeler = labeler

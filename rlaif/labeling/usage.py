@@ -13,7 +13,7 @@ from rlaif.engines.base import EngineStats
 from rlaif.runs.cost import TokenUsage
 from rlaif.runs.directory import RowSink
 
-KEEP_SECONDS = 0.5
+SAVE_SECONDS = 0.5
 
 
 class TokenCounter(Protocol):
@@ -36,14 +36,14 @@ class UsageMeter:
         self._began = self._kept = time.monotonic()
 
     @property
-    def here(self) -> float:
+    def seconds_here(self) -> float:
         """Seconds in this process."""
         return time.monotonic() - self._began
 
     @property
     def seconds(self) -> float:
         """Seconds in all."""
-        return self._seconds + self.here
+        return self._seconds + self.seconds_here
 
     @property
     def tokens(self) -> TokenUsage:
@@ -52,16 +52,16 @@ class UsageMeter:
         computed = stats.prompt_tokens - stats.cached_tokens
         return self._tokens.plus(TokenUsage(computed, stats.cached_tokens, self._written))
 
-    def wrote(self, tokens: int) -> None:
+    def add_generated(self, tokens: int) -> None:
         """The judge wrote some tokens of reasoning."""
         self._written += tokens
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Put it on the disk."""
         self._run.spend(seconds=round(self.seconds, 3), tokens=asdict(self.tokens))
         self._kept = time.monotonic()
 
     def save_periodically(self) -> None:
         """The same, twice a second at most."""
-        if time.monotonic() - self._kept > KEEP_SECONDS:
-            self.keep()
+        if time.monotonic() - self._kept > SAVE_SECONDS:
+            self.save()

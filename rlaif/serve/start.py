@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 
@@ -12,6 +11,7 @@ from rlaif.api.service import Service
 from rlaif.api.setup import JudgeSettings, models_of, prepare_judge
 from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER
+from rlaif.runs.context import RunContext
 from rlaif.serve.app import build_app
 from rlaif.serve.server import RequestLimits, Server, read_aliases
 
@@ -25,8 +25,7 @@ def open_server(
     body_bytes: int = 16 << 20,
     seconds: float = 600.0,
     most_waiting: int | None = 8192,
-    cache_folder: Path | None = None,
-    on_engine: Callable[[str], None] = lambda _: None,
+    context: RunContext = RunContext(),
 ) -> FastAPI:
     """Check everything, start the engines, and build the application.
 
@@ -44,8 +43,6 @@ def open_server(
     models = models_of(settings)
     if setups[0].criticizing is None:
         models.pop(WRITER)
-    service = Service(
-        models, cache_folder=cache_folder, most_waiting=most_waiting, on_engine=on_engine
-    )
+    service = Service(models, context, most_waiting=most_waiting)
     judges = {setup.constitution.name: Judge.of(setup, service=service) for setup in setups}
     return build_app(Server(judges, service, known, RequestLimits(token, body_bytes, seconds)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from rlaif.errors import RlaifError
 
 
-def cache_folder() -> Path:
+def user_cache_dir() -> Path:
     """`$RLAIF_CACHE_DIR`, or the user's cache folder."""
     folder = os.environ.get("RLAIF_CACHE_DIR")
     if folder:

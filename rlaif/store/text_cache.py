@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif.records import GenerationRequest
-from rlaif.store.database import Database, cache_folder
+from rlaif.store.database import Database, user_cache_dir
 
 _APPLICATION = 0x524C5458
 _SCHEMA = """
@@ -38,9 +38,9 @@ class GeneratedText:
     made: str = ""
 
 
-def default_text_cache_path() -> Path:
-    """Beside the verdict cache."""
-    return cache_folder() / "texts.v1.sqlite"
+def text_cache_path(folder: Path | None = None) -> Path:
+    """The file in a cache folder, beside the verdict cache; None for the user's."""
+    return (folder or user_cache_dir()) / "texts.v1.sqlite"
 
 
 def text_key(fingerprint: str, request: GenerationRequest) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rlaif.store.database import Database, cache_folder
+from rlaif.store.database import Database, user_cache_dir
 
 _APPLICATION = 0x524C4146
 _SCHEMA = """
@@ -28,9 +28,9 @@ DROP TABLE IF EXISTS speeds;
 """
 
 
-def default_cache_path() -> Path:
-    """`$RLAIF_CACHE_DIR`, or the user's cache folder, with the file's name."""
-    return cache_folder() / "verdicts.v1.sqlite"
+def verdict_cache_path(folder: Path | None = None) -> Path:
+    """The file in a cache folder; None for the user's."""
+    return (folder or user_cache_dir()) / "verdicts.v1.sqlite"
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import RlaifError
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from rlaif.serve.app import build_app
 from rlaif.serve.server import RequestLimits, Server, read_aliases
 from tests.harness.helpers import TOKEN, start_server
@@ -67,7 +68,11 @@ def setup() -> Any:
 
 @pytest.fixture
 def running(gated: Gated, tmp_path: Path) -> Iterator[tuple[Gated, Service, Judge]]:
-    own = Service({"judge": SCRIPTED, "writer": SCRIPTED}, cache_folder=tmp_path, most_waiting=50)
+    own = Service(
+        {"judge": SCRIPTED, "writer": SCRIPTED},
+        context=RunContext(cache_dir=tmp_path),
+        most_waiting=50,
+    )
     yield gated, own, Judge.of(setup(), service=own)
     gated.gate.set()
     own.close()
@@ -98,7 +103,7 @@ def test_answers_come_in_the_order_of_the_rows_and_equal_those_of_label(
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
     job = prepare(str(data), "demo", LabelSettings(judge=SCRIPTED, template="demo"))
-    run_label(job, tmp_path / "run", cache_path=tmp_path / "other.sqlite")
+    run_label(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "other.sqlite"))
     labeled = {}
     for name, key in (("preferences", "p_chosen"), ("undecided", "p_a")):
         for line in (tmp_path / "run" / f"{name}.jsonl").read_text().splitlines():
@@ -119,7 +124,7 @@ def test_an_answer_of_label_is_not_asked_again(
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps(row(i)) + "\n" for i in range(20)))
     job = prepare(str(data), "demo", LabelSettings(judge=SCRIPTED, template="demo"))
-    run_label(job, tmp_path / "run", cache_path=tmp_path / "verdicts.v1.sqlite")
+    run_label(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "verdicts.v1.sqlite"))
     list(judge.compare_many([row(i) for i in range(20)]))
     assert engine.asked == 0
     list(judge.compare_many([row(21)]))
@@ -300,11 +305,11 @@ def test_an_engine_that_can_t_start_is_an_error_at_once(
 
     monkeypatch.setattr(starting, "create_engine", create)
     with pytest.raises(RlaifError, match="no such model"):
-        Service({"judge": SCRIPTED}, cache_folder=tmp_path)
+        Service({"judge": SCRIPTED}, context=RunContext(cache_dir=tmp_path))
 
 
 def test_closing_finishes_what_was_taken(gated: Gated, tmp_path: Path) -> None:
-    own = Service({"judge": SCRIPTED}, cache_folder=tmp_path)
+    own = Service({"judge": SCRIPTED}, context=RunContext(cache_dir=tmp_path))
     judge = Judge.of(setup(), service=own)
     gated.gate.clear()
     futures = [judge.submit_comparison(row(i)) for i in range(30)]
@@ -318,7 +323,7 @@ def test_closing_finishes_what_was_taken(gated: Gated, tmp_path: Path) -> None:
 def test_a_closed_judge_stays_closed_and_odd_arguments_are_one_sentence(
     gated: Gated, tmp_path: Path
 ) -> None:
-    judge = Judge.of(setup(), cache_folder=tmp_path)
+    judge = Judge.of(setup(), cache_dir=tmp_path)
     assert judge.compare("a", "b", "c").status in ("decided", "tie")
     assert judge.score("a", "").score is None
     for bad in (5, None, "text", ("a", "b"), {"prompt": "q"}):

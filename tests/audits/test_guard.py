@@ -22,8 +22,9 @@ from rlaif.generation.candidates import (
     Teacher,
     prepare_generate,
 )
-from rlaif.generation.runner import run_writing
+from rlaif.generation.runner import run_generation
 from rlaif.records import GenerationRequest
+from rlaif.runs.context import RunContext
 from rlaif.text.diversity import (
     bleu,
     compression_ratio,
@@ -148,7 +149,9 @@ def test_one_text_for_each_prompt_is_lost_diversity_though_duplicates_were_dropp
         use_writer(monkeypatch, writer)
         settings = GenerateSettings(seed=len(paths))
         job = prepare_generate(prompts, [Teacher(SCRIPTED, SamplingSettings(n=8))], settings)
-        run_writing(job, tmp_path / name, cache_folder=tmp_path / f"{name}-cache")
+        run_generation(
+            job, tmp_path / name, context=RunContext(cache_dir=tmp_path / f"{name}-cache")
+        )
         paths[name] = str(tmp_path / name / "candidates.jsonl")
     assert len(read(tmp_path / "collapsed" / "candidates.jsonl")[0]["completions"]) == 1
     assert not guard(paths["again"], paths["healthy"], Thresholds()).tripped

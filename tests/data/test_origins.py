@@ -20,7 +20,7 @@ from rlaif.generation.candidates import (
     prepare_generate,
 )
 from rlaif.generation.critique import CritiqueSettings, prepare_critique
-from rlaif.generation.runner import run_writing
+from rlaif.generation.runner import run_generation
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest, Origin
@@ -93,7 +93,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     settings = GenerateSettings()
     job = prepare_generate(prompts, [Teacher(SCRIPTED, SamplingSettings(n=2))], settings)
-    run_writing(job, Path("drafts"))
+    run_generation(job, Path("drafts"))
     label = LabelSettings(judge=SCRIPTED, template="demo")
     run_label(prepare("drafts/candidates.jsonl", "demo", label), Path("labels"))
     return tmp_path
@@ -189,7 +189,7 @@ def test_revisions_are_a_generation_deeper_than_what_they_revise(chain: Path) ->
         judge=SCRIPTED,
         judge_template="demo",
     )
-    run_writing(job, Path("revised"))
+    run_generation(job, Path("revised"))
     pairs = read(Path("revised/pairs.jsonl"))
     assert pairs
     for row in pairs:

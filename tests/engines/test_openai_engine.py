@@ -22,10 +22,11 @@ from rlaif.generation.candidates import (
     Teacher,
     prepare_generate,
 )
-from rlaif.generation.runner import GenerationJob, run_writing
+from rlaif.generation.runner import GenerationJob, run_generation
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, Failure, GenerationRequest, GenerationResult
+from rlaif.runs.context import RunContext
 from tests.generation.helpers import read, write_rows
 
 
@@ -156,7 +157,9 @@ def test_generate_mixes_a_server_with_another_model(tmp_path: Path, server: Serv
         Teacher(local, SamplingSettings(n=1)),
     ]
     job = prepare_generate(data, teachers, GenerateSettings())
-    summary = run_writing(job, tmp_path / "run", cache_folder=tmp_path / "cache")
+    summary = run_generation(
+        job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "cache")
+    )
     rows = read(tmp_path / "run" / "candidates.jsonl")
     assert rows[0]["completions"][0]["content"] == "QUESTION 0"
     assert [c["model"] for c in rows[0]["completions"]] == ["big", "hashed"]
@@ -177,8 +180,14 @@ def test_a_server_that_stays_away_stops_the_run_which_later_goes_on(
 
     for retries, timeout in ((0, 10), (1, 20)):
         with pytest.raises(RlaifError, match=r"a model stopped answering \(status 503"):
-            run_writing(job(retries, timeout), tmp_path / "run", cache_folder=tmp_path / "cache")
-    summary = run_writing(job(1, 30), tmp_path / "run", cache_folder=tmp_path / "cache")
+            run_generation(
+                job(retries, timeout),
+                tmp_path / "run",
+                context=RunContext(cache_dir=tmp_path / "cache"),
+            )
+    summary = run_generation(
+        job(1, 30), tmp_path / "run", context=RunContext(cache_dir=tmp_path / "cache")
+    )
     assert summary.counts["completions"] == 30
     assert len(server.seen) < 50, "what was answered is not asked again"
 

@@ -20,6 +20,7 @@ from rlaif.engines.replicas import Replica, ReplicatedEngine
 from rlaif.engines.workers import MAX_RESTARTS, WorkerDied
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Request
+from rlaif.runs.context import RunContext
 from tests.labeling.helpers import contents, label, write_inputs
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
@@ -300,7 +301,7 @@ def test_labeling_on_ray_gives_the_same_run(tmp_path: Path) -> None:
         engine="ray", model="hashed", data_parallel_size=2, options={"inner": "scripted"}
     )
     job = prepare(str(data), str(constitution), plain.model_copy(update={"judge": judge}))
-    run_label(job, tmp_path / "two", cache_path=tmp_path / "two.sqlite")
+    run_label(job, tmp_path / "two", context=RunContext(cache_dir=tmp_path / "two.sqlite"))
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

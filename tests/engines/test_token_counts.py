@@ -52,15 +52,7 @@ def label(engine: Engine, folder: Path, seed: int) -> tuple[Labeler, int, int]:
         closing(VerdictCache(folder / "cache.sqlite")) as cache,
         closing(RunDirectory(folder / "run", job.config)) as run,
     ):
-        labeler = Labeler(
-            engine=engine,
-            cache=cache,
-            run=run,
-            constitution=job.constitution,
-            template=job.template,
-            settings=job.settings,
-            stamp=job.stamp,
-        )
+        labeler = Labeler(job.task, engine, cache, run)
         labeler.label(job.source)
     after = engine.stats()
     prompt = after.prompt_tokens - before.prompt_tokens
@@ -98,15 +90,7 @@ def test_prompts_that_come_again_when_the_cache_is_about_full(tmp_path: Path) ->
         closing(VerdictCache(tmp_path / "cache.sqlite")) as cache,
         closing(RunDirectory(tmp_path / "run", job.config)) as run,
     ):
-        labeler = Labeler(
-            engine=engine,
-            cache=cache,
-            run=run,
-            constitution=job.constitution,
-            template=job.template,
-            settings=job.settings,
-            stamp=job.stamp,
-        )
+        labeler = Labeler(job.task, engine, cache, run)
         labeler.label(job.source)
         stats = engine.stats()
     computed = stats.prompt_tokens - stats.cached_tokens

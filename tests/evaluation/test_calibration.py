@@ -328,7 +328,7 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
         template="pairwise",
         pointwise="anchored",
         calibration=path,
-        cache_folder=tmp_path / "api",
+        cache_dir=tmp_path / "api",
     ) as judge:
         said = judge.compare(given["prompt"], given["response_a"], given["response_b"])
     assert max(said.p_a, 1 - said.p_a) == pytest.approx(some["p_chosen"], abs=2e-5)

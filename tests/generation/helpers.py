@@ -17,7 +17,8 @@ from rlaif.generation.candidates import (
     Teacher,
     prepare_generate,
 )
-from rlaif.generation.runner import GenerationSummary, run_writing
+from rlaif.generation.runner import GenerationSummary, run_generation
+from rlaif.runs.context import RunContext
 
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
 
@@ -86,7 +87,7 @@ def generate(
     cache = more.pop("cache", out.parent / "cache")
     run_more = {k: more.pop(k) for k in ("on_progress",) if k in more}
     job = prepare_generate(data, teachers, settings, **more)
-    return run_writing(job, out, cache_folder=cache, **run_more)
+    return run_generation(job, out, context=RunContext(cache_dir=cache), **run_more)
 
 
 def prompts(folder: Path, count: int) -> str:

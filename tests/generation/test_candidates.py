@@ -25,6 +25,7 @@ from rlaif.generation.runner import survey
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
+from rlaif.runs.context import RunContext
 from rlaif.text.duplicates import distinct
 from rlaif.util.resources import demo_model
 from tests.generation.helpers import (
@@ -322,13 +323,13 @@ def test_a_dry_run_counts_and_writes_nothing(
     data = prompts(tmp_path, 9)
     teachers = [teacher("one", n=2, max_tokens=90), teacher("two", n=3, max_tokens=50)]
     job = prepare_generate(data, teachers, GenerateSettings())
-    found = survey(job, cache_folder=tmp_path / "cache")
+    found = survey(job, context=RunContext(cache_dir=tmp_path / "cache"))
     assert not engines
     assert (found["rows"], found["first questions"], found["known"]) == (9, 40, 0)
     assert found["at most written"] == 8 * (2 * 90 + 3 * 50)
     assert not (tmp_path / "run").exists()
     generate(data, tmp_path / "run", teachers, GenerateSettings())
-    assert survey(job, cache_folder=tmp_path / "cache")["known"] == 40
+    assert survey(job, context=RunContext(cache_dir=tmp_path / "cache"))["known"] == 40
 
 
 def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) ->
             LabelSettings(judge=EngineSettings(engine="packed", model="demo"), template="demo"),
         ),
         tmp_path / "labels",
-        cache_path=tmp_path / "v.sqlite",
+        context=RunContext(cache_dir=tmp_path / "v.sqlite"),
     )
     assert labels.tally.decided > 15
     evidence = read(tmp_path / "labels" / "preferences.jsonl")[0]["provenance"]

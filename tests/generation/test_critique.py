@@ -20,11 +20,12 @@ from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.generation import runner as writing
 from rlaif.generation.critique import CritiqueSettings, prepare_critique
-from rlaif.generation.runner import GenerationSummary, run_writing
+from rlaif.generation.runner import GenerationSummary, run_generation
 from rlaif.generation.verified import write_sft
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
+from rlaif.runs.context import RunContext
 from rlaif.templates.writer import load_template, load_writer_templates
 from tests.generation.helpers import SCRIPTED, read, use_writer, write_rows
 
@@ -80,7 +81,7 @@ def critique(
         judge=SCRIPTED,
         judge_template="demo",
     )
-    summary = run_writing(job, folder / out, cache_folder=cache)
+    summary = run_generation(job, folder / out, context=RunContext(cache_dir=cache))
     return summary, read(folder / out / "trace.jsonl")
 
 
@@ -245,8 +246,12 @@ def test_a_run_that_was_stopped_asks_nothing_twice(
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            run_writing(job, tmp_path / "cut", cache_folder=tmp_path / "k", on_progress=stop)
-    run_writing(job, tmp_path / "cut", cache_folder=tmp_path / "k")
+            run_generation(
+                job,
+                tmp_path / "cut",
+                context=RunContext(cache_dir=tmp_path / "k", on_progress=stop),
+            )
+    run_generation(job, tmp_path / "cut", context=RunContext(cache_dir=tmp_path / "k"))
     for name in ("trace.jsonl", "pairs.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     asked = Counter(text for engine in engines for text in engine.asked)

@@ -19,8 +19,9 @@ from rlaif.errors import RlaifError
 from rlaif.generation import runner as writing
 from rlaif.generation.prompt_lists import read_conversation, read_list
 from rlaif.generation.prompts import RECIPES, SynthesisSettings, prepare_synthesis
-from rlaif.generation.runner import GenerationSummary, run_writing
+from rlaif.generation.runner import GenerationSummary, run_generation
 from rlaif.records import Failure, GenerationRequest
+from rlaif.runs.context import RunContext
 from rlaif.templates.writer import load_synth_template
 from rlaif.text.novelty import Contamination, PromptPool, common_subsequence, rouge_l
 from tests.generation.helpers import SCRIPTED, Watched, read, use_writer, write_rows
@@ -53,7 +54,7 @@ def synthesize(
     job = prepare_synthesis(
         str(seeds), SCRIPTED, SynthesisSettings(**changes), recipes=recipes, **more
     )
-    summary = run_writing(job, folder / out, cache_folder=folder / folder_cache)
+    summary = run_generation(job, folder / out, context=RunContext(cache_dir=folder / folder_cache))
     return summary, read(folder / out / "prompts.jsonl")
 
 
@@ -350,7 +351,7 @@ def test_the_demo_writer_makes_prompts_of_its_world(tmp_path: Path) -> None:
         SynthesisSettings(count=30, shown=3, shown_new=1, rouge=0.95, max_tokens=120),
         recipes=("demo",),
     )
-    run_writing(job, tmp_path / "run", cache_folder=tmp_path / "cache")
+    run_generation(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "cache"))
     rows = read(tmp_path / "run" / "prompts.jsonl")
     new = [r["prompt"][0]["content"] for r in rows if r["recipe"]]
     assert len(new) == 30

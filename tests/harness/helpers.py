@@ -21,6 +21,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from rlaif.runs.directory import read_rows
 
 TOKEN = "let-me-in"
@@ -130,7 +131,7 @@ def label_pairs(folder: Path, count: int) -> Labeled:
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     judge = EngineSettings(engine="packed", model="demo")
     job = prepare(str(data), "demo", LabelSettings(judge=judge, template="demo"))
-    run_label(job, folder / "run", cache_path=folder / "cache.sqlite")
+    run_label(job, folder / "run", context=RunContext(cache_dir=folder / "cache.sqlite"))
     p_a: dict[str, float] = {}
     winner: dict[str, str | None] = {}
     texts = {row["id"]: row for row in rows}

@@ -9,6 +9,7 @@ from typing import Any
 from rlaif.engines.base import EngineSettings
 from rlaif.labeling.job import LabelSummary, prepare, run_label
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 
 CONSTITUTION = """\
 schema: 1
@@ -55,7 +56,7 @@ def label(data: Path, constitution: Path, out: Path, **changes: Any) -> LabelSum
     """Run a job in this process."""
     cache = changes.pop("cache", out.parent / f"{out.name}.sqlite")
     job = prepare(str(data), str(constitution), settings(**changes))
-    return run_label(job, out, cache_path=cache)
+    return run_label(job, out, context=RunContext(cache_dir=cache))
 
 
 def contents(run: Path) -> dict[str, bytes]:

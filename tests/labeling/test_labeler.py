@@ -12,6 +12,7 @@ import pytest
 from rlaif.engines.scripted import hashed_rule
 from rlaif.errors import RlaifError
 from rlaif.labeling.job import prepare, run_label
+from rlaif.runs.context import RunContext
 from rlaif.templates.judge import load_judge_template
 from tests.labeling.helpers import contents, label, rows, settings, write_inputs
 
@@ -230,8 +231,12 @@ def test_engine_that_breaks_keeps_what_was_answered(tmp_path: Path) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        run_label(job, tmp_path / "run", cache_path=tmp_path / "c.sqlite", on_progress=stop)
-    resumed = run_label(job, tmp_path / "run", cache_path=tmp_path / "c.sqlite")
+        run_label(
+            job,
+            tmp_path / "run",
+            context=RunContext(cache_dir=tmp_path / "c.sqlite", on_progress=stop),
+        )
+    resumed = run_label(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "c.sqlite"))
     assert resumed.manifest["last_process"]["verdicts_from_cache"] > 50
     whole = label(data, constitution, tmp_path / "whole")
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")

@@ -24,6 +24,7 @@ from rlaif.judging.panel import JudgeVote, aggregate_panel
 from rlaif.labeling.panel import Panel, PanelMember, run_panel
 from rlaif.records import Preference
 from rlaif.reporting.page import write_report
+from rlaif.runs.context import RunContext
 from tests.labeling.helpers import contents, label, rows, settings, write_inputs
 
 
@@ -138,7 +139,9 @@ def test_a_panel_folds_what_its_members_said(tmp_path: Path, mode: Any) -> None:
     label(data, constitution, tmp_path / "two", template=two.settings.template)
     panel = Panel([one, two], mode, 0.6)
     cache = tmp_path / "cache.sqlite"
-    found = run_panel(str(data), str(constitution), panel, tmp_path / "panel", cache_path=cache)
+    found = run_panel(
+        str(data), str(constitution), panel, tmp_path / "panel", context=RunContext(cache_dir=cache)
+    )
     first, second = by_pair(tmp_path / "one"), by_pair(tmp_path / "two")
     got = by_pair(tmp_path / "panel")
     assert got.keys() == first.keys()
@@ -182,10 +185,14 @@ def test_a_panel_folds_what_its_members_said(tmp_path: Path, mode: Any) -> None:
         path = tmp_path / "panel" / lost
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     (tmp_path / "panel" / "journal.json").unlink()
-    again = run_panel(str(data), str(constitution), panel, tmp_path / "panel", cache_path=cache)
+    again = run_panel(
+        str(data), str(constitution), panel, tmp_path / "panel", context=RunContext(cache_dir=cache)
+    )
     assert again.fresh
     assert contents(tmp_path / "panel") == whole
-    done = run_panel(str(data), str(constitution), panel, tmp_path / "panel", cache_path=cache)
+    done = run_panel(
+        str(data), str(constitution), panel, tmp_path / "panel", context=RunContext(cache_dir=cache)
+    )
     assert not done.fresh
 
 

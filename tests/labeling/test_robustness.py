@@ -15,6 +15,7 @@ from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from tests.labeling.helpers import contents, label, rows, write_inputs
 
 
@@ -111,7 +112,11 @@ def test_folder_that_cannot_be_written_is_known_before_the_engine_starts(tmp_pat
     )
     (tmp_path / "file").write_text("")
     with pytest.raises(RlaifError, match="can't be written"):
-        run_label(job, tmp_path / "file" / "run", on_engine=lambda state: pytest.fail(state))
+        run_label(
+            job,
+            tmp_path / "file" / "run",
+            context=RunContext(on_engine=lambda state: pytest.fail(state)),
+        )
 
 
 def test_tampered_runs_are_one_line_or_are_made_whole(tmp_path: Path) -> None:

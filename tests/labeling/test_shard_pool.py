@@ -30,6 +30,7 @@ from rlaif.labeling.job import LabelSummary, prepare, run_label
 from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.shard_pool import SHARDS_AHEAD, SHARDS_WAITING
 from rlaif.labeling.shard_worker import Shard, ShardReport
+from rlaif.runs.context import RunContext
 from rlaif.runs.tally import dump_tally
 from rlaif.store.verdict_cache import VerdictCache
 from tests.labeling.helpers import contents, label, settings, write_inputs
@@ -115,7 +116,10 @@ def run(
         plain.model_copy(update={"judge": judge}),
     )
     return run_label(
-        job, folder / out, cache_path=folder / cache, shard_rows=shard_rows, on_progress=on_progress
+        job,
+        folder / out,
+        context=RunContext(cache_dir=folder / cache, on_progress=on_progress),
+        shard_rows=shard_rows,
     )
 
 

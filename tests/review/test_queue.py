@@ -20,6 +20,7 @@ from rlaif.review.labels import audit, combine
 from rlaif.review.queue import QueueCandidate, QueuePlan, plan_queue
 from rlaif.review.start import plan_review
 from rlaif.review.store import Decision, ReviewTask
+from rlaif.runs.context import RunContext
 from tests.review.helpers import labeled
 
 SURE = ReviewItem(
@@ -206,7 +207,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder / "flat.yaml"),
         LabelSettings(judge=judge, template="demo"),
     )
-    run_label(job, folder / "run", cache_path=folder / "cache.sqlite")
+    run_label(job, folder / "run", context=RunContext(cache_dir=folder / "cache.sqlite"))
     return folder / "run"
 
 

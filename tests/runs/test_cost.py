@@ -18,6 +18,7 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.planner import pairs_of
 from rlaif.reporting.page import write_report
+from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from tests.labeling.helpers import label, settings, write_inputs
 
@@ -118,8 +119,8 @@ def test_a_stop_before_the_first_row_loses_nothing_that_was_paid(tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_label(job, out, cache_path=cache, on_progress=stop)
-    ended = run_label(job, out, cache_path=cache)
+        run_label(job, out, context=RunContext(cache_dir=cache, on_progress=stop))
+    ended = run_label(job, out, context=RunContext(cache_dir=cache))
     paid = whole.manifest["tokens"]["computed"]
     assert paid <= ended.manifest["tokens"]["computed"] <= 1.2 * paid  # what was in flight, twice
     assert ended.manifest["last_process"]["tokens"]["computed"] < paid

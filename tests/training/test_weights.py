@@ -8,6 +8,7 @@ from pathlib import Path
 from rlaif.engines.base import EngineSettings
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.weights import by_weight
 from tests.generation.helpers import write_rows
@@ -31,7 +32,7 @@ def test_a_pair_of_weight_three_is_trained_on_three_times(tmp_path: Path) -> Non
     )
     judge = EngineSettings(engine="scripted", model="hashed")
     job = prepare(data, "demo", LabelSettings(judge=judge, template="demo"))
-    run_label(job, tmp_path / "run", cache_path=tmp_path / "cache.sqlite")
+    run_label(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "cache.sqlite"))
     rows = read_preferences(find_labels(tmp_path / "run"))
     before = Counter(row.id.split("-")[0] for row in rows)
     after = Counter(row.id.split("-")[0] for row in by_weight(rows, seed=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -12,7 +13,7 @@ from rlaif.cli.common.options import build, settings_options
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def assignments(option: str, given: tuple[str, ...], names: tuple[str, ...] = ()) -> dict[str, str]:
@@ -43,14 +44,20 @@ def plain_value(text: str) -> str | int | float | bool:
     return text
 
 
-def writing_flags(command: Command) -> Command:
+cache_dir_flag = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the verdict and text caches. [default: $RLAIF_CACHE_DIR, or ~/.cache/rlaif]",
+)
+
+
+def generation_flags(command: Function) -> Function:
     """What every command that lets models write takes beside its own: input, cache, output."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
         click.option("--dry-run", is_flag=True, help="Only say how much there is to write."),
-        click.option(
-            "--cache", metavar="DIR", help="What models said. [default: the user's cache folder]"
-        ),
+        cache_dir_flag,
         click.option(
             "--map",
             "maps",
@@ -66,7 +73,7 @@ def writing_flags(command: Command) -> Command:
     return command
 
 
-def engine_flags(command: Command, *, but: frozenset[str] = frozenset()) -> Command:
+def engine_flags(command: Function, *, but: frozenset[str] = frozenset()) -> Function:
     """`--option`, `--chat-option`, and one flag for each setting of an engine but its model.
 
     Args:

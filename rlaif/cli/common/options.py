@@ -7,7 +7,7 @@ all come from the model's fields, so that they are written once.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -17,12 +17,33 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from rlaif.cli.common.command import EVERYDAY, SettingOption
+from rlaif.cli.common.renamed import RENAMED
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.util.validation import first_problem
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+GROUP_OF_MODEL = {
+    "LabelSettings": "Judging",
+    "JudgeSettings": "Judging",
+    "AggregationSettings": "Aggregation",
+    "EngineSettings": "Engine",
+    "GenerateSettings": "Generation",
+    "CritiqueSettings": "Generation",
+    "SynthesisSettings": "Generation",
+    "SamplingSettings": "Sampling",
+    "SFTSettings": "Training",
+    "DPOSettings": "Training",
+    "GateSettings": "Limits",
+    "Thresholds": "Limits",
+    "MixSettings": "Data",
+    "FeedbackSettings": "Data",
+}
+"""The help group of a settings model's options."""
 
 
 def _plain(annotation: Any) -> Any:
@@ -43,10 +64,10 @@ def _help(info: FieldInfo) -> str:
 
 def settings_options(
     model: type[BaseModel], *, skip: frozenset[str] = frozenset()
-) -> Callable[[Command], Command]:
+) -> Callable[[Function], Function]:
     """A decorator that adds one option per field of `model`, all unset by default."""
 
-    def add(command: Command) -> Command:
+    def add(command: Function) -> Function:
         for name, info in reversed(model.model_fields.items()):
             kind = _plain(info.annotation)
             if name in skip or get_origin(kind) is dict:
@@ -60,7 +81,15 @@ def settings_options(
             else:
                 extra["type"] = kind if kind in (int, float, str) else str
                 extra["metavar"] = {int: "N", float: "X"}.get(kind, "TEXT")
-            command = click.option(flag, name, default=None, help=_help(info), **extra)(command)
+            command = click.option(
+                flag,
+                name,
+                cls=SettingOption,
+                group_title=GROUP_OF_MODEL.get(model.__name__, EVERYDAY),
+                default=None,
+                help=_help(info),
+                **extra,
+            )(command)
         return command
 
     return add
@@ -82,26 +111,72 @@ def merge_settings(
     places: dict[str, Place] = {}
     known = [name for m in models for name in m.model_fields if name not in hidden]
     if config is not None:
-        tree = read_yaml(Path(config))
-        if not isinstance(tree.value, dict):
-            raise RlaifError(
-                "settings must be a mapping",
-                hint="Write `name: value` lines.",
-                place=tree.places[()],
-            )
-        for key, value in tree.value.items():
-            if key not in known:
-                close = get_close_matches(key, known, n=1)
-                hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
-                place = tree.keys[(key,)]
-                raise RlaifError(f"unknown setting {key!r}", hint=hint, place=place)
-            values[key] = value
-            places[key] = tree.places[(key,)]
+        values, places = read_config(Path(config), known)
     for key, value in flags.items():
         if value is not None and value != ():
             values[key] = value
             places.pop(key, None)
     return values, places
+
+
+def read_config(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[str, Place]]:
+    """The settings of a YAML file by name, with their places.
+
+    `judge` and `aggregation` may be mappings of settings.  A run's `run.yaml` is taken as it is:
+    what it says of the run's data, and hashes, is left out.
+
+    Args:
+        known: the names that a setting may have.
+
+    Raises:
+        RlaifError: the file is unreadable or has a key that is not known.
+    """
+    tree = read_yaml(path)
+    if not isinstance(tree.value, dict):
+        raise RlaifError(
+            "settings must be a mapping",
+            hint="Write `name: value` lines.",
+            place=tree.places[()],
+        )
+    values: dict[str, Any] = {}
+    places: dict[str, Place] = {}
+    for where, value in _flatten(tree.value):
+        name = "model" if where == ("judge",) else str(where[-1])
+        if name not in known:
+            raise _unknown_setting(name, known, tree.keys[where])
+        values[name] = value
+        places[name] = tree.places[where]
+    return values, places
+
+
+_OF_A_RUN = ("format", "input", "constitution", "checks", "agreement")
+"""What `run.yaml` holds beside settings: data, principles and results."""
+
+
+def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Settings with their paths; those of a run's configuration as they were given."""
+    of_a_run = "format" in found and "input" in found
+    for key, value in found.items():
+        if of_a_run and key in _OF_A_RUN:
+            continue
+        if key in ("judge", "aggregation") and isinstance(value, Mapping):
+            for name, own in value.items():
+                if name != "fingerprint":
+                    yield (key, name), own
+        elif of_a_run and key in ("template", "calibration") and isinstance(value, Mapping):
+            yield (key,), value["name" if key == "template" else "path"]
+        else:
+            yield (key,), value
+
+
+def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifError:
+    if RENAMED.get(name) in known:
+        return RlaifError(
+            f"setting {name!r} has another name now", hint=f"Write {RENAMED[name]!r}.", place=place
+        )
+    close = get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    return RlaifError(f"unknown setting {name!r}", hint=hint, place=place)
 
 
 def build(

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +19,26 @@ import click
 from rlaif.util.numerics import finite
 from rlaif.util.output import explain_failure
 
+LEAST_WIDTH = 8
+"""Columns that a column of a table keeps in the narrowest terminal."""
 _NUMBER = re.compile(r"-|[-+]?[\d,.]+%?( .*)?")
+
+
+_verbosity = 0
+
+
+def set_verbosity(level: int) -> None:
+    """1 lets libraries log, -1 keeps progress and notes off the screen."""
+    global _verbosity
+    _verbosity = level
 
 
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and notices off the screen; what the user has set stays."""
+    if _verbosity > 0:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
+        logging.basicConfig(level=logging.INFO)
+        return
     for name, value in {
         "TQDM_DISABLE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -41,7 +58,8 @@ def quiet_libraries() -> None:
 
 def note(text: str) -> None:
     """A line on stderr, where progress goes; stdout is for results."""
-    click.echo(text, err=True)
+    if _verbosity >= 0:
+        click.echo(text, err=True)
 
 
 def print_json(value: object) -> None:
@@ -49,22 +67,44 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Text in columns; numbers to the right, words to the left."""
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:
+    """Text in columns; numbers to the right, words to the left.
+
+    Args:
+        width: columns of the terminal, which cells are wrapped to fit; default: the terminal's,
+            at least 80.
+    """
     cells = [[str(c) for c in row] for row in [header, *rows]]
     columns = range(len(header))
     widths = [max(len(row[i]) for row in cells) for i in columns]
     numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in columns]
+    room = (width or max(80, shutil.get_terminal_size().columns)) - 2 * (len(header) - 1)
+    while sum(widths) > room and max(widths) > LEAST_WIDTH:
+        widest = max(columns, key=lambda i: widths[i])
+        widths[widest] = max(LEAST_WIDTH, widths[widest] - (sum(widths) - room), _second(widths))
+        if widths.count(widths[widest]) > 1 and sum(widths) > room:
+            widths[widest] -= 1
 
-    def line(row: Sequence[str]) -> str:
-        parts = [
-            row[i].rjust(widths[i]) if numeric[i] and i else row[i].ljust(widths[i])
-            for i in columns
-        ]
-        return "  ".join(parts).rstrip()
+    def lines(row: Sequence[str]) -> list[str]:
+        wrapped = [textwrap.wrap(row[i], widths[i]) or [""] for i in columns]
+        found = []
+        for n in range(max(map(len, wrapped))):
+            parts = [w[n] if n < len(w) else "" for w in wrapped]
+            parts = [
+                part.rjust(widths[i]) if numeric[i] and i else part.ljust(widths[i])
+                for i, part in enumerate(parts)
+            ]
+            found.append("  ".join(parts).rstrip())
+        return found
 
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([line(cells[0]), rule, *(line(row) for row in cells[1:])])
+    rule = "  ".join("-" * w for w in widths)
+    body = [line for row in cells[1:] for line in lines(row)]
+    return "\n".join([*lines(cells[0]), rule, *body])
+
+
+def _second(widths: Sequence[int]) -> int:
+    """The second largest width: the widest column shrinks to it before another does."""
+    return sorted(widths)[-2] if len(widths) > 1 else 0
 
 
 def percent(value: float | None) -> str:
@@ -81,7 +121,7 @@ def progress_bar(total: int | None, unit: str, initial: int = 0) -> Any:
         initial=initial,
         unit=unit,
         file=sys.stderr,
-        disable=False,
+        disable=_verbosity < 0,
         mininterval=0.2 if sys.stderr.isatty() else 10.0,
         dynamic_ncols=True,
     )

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from rlaif.cli.common.command import Group
 from rlaif.cli.common.output import print_json, quiet_libraries, table
 from rlaif.cli.constitution.examples import test_command
 from rlaif.cli.constitution.induce import induce_command
@@ -15,7 +16,7 @@ from rlaif.constitution.review import diff, lint
 from rlaif.constitution.schema import json_schema
 
 
-@click.group(name="constitution")
+@click.group(cls=Group, name="constitution")
 def command() -> None:
     """Check, show, compare and test constitutions, and print their schema.
 

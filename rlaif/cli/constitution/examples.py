@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
-from rlaif.cli.common.model_flags import engine_flags, spread
+from rlaif.cli.common.command import Command
+from rlaif.cli.common.label_screen import LabelScreen
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
 from rlaif.cli.common.options import build, merge_settings
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.constitution.load import LoadedConstitution, load_constitution
@@ -30,7 +32,7 @@ Answers are cached: after an edit only what changed is asked again.
 """
 
 
-@click.command(name="test", epilog=_TEST_EXAMPLES)
+@click.command(cls=Command, name="test", epilog=_TEST_EXAMPLES)
 @click.argument("constitution", metavar="C")
 @click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
 @click.option(
@@ -43,7 +45,7 @@ Answers are cached: after an edit only what changed is asked again.
 @click.option("--junit", metavar="FILE", help="Also write JUnit XML.")
 @click.option("--watch", is_flag=True, help="Stay, and test again whenever a file changes.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--cache", metavar="DIR", help="What the judge said. [default: the user's]")
+@cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @click.option("--template", help="Judge prompt layout: name or path.")
 @engine_flags
@@ -54,7 +56,7 @@ def test_command(
     junit: str | None,
     watch: bool,
     config: str | None,
-    cache: str | None,
+    cache_dir: Path | None,
     as_json: bool,
     template: str | None,
     **flags: Any,
@@ -95,8 +97,7 @@ def test_command(
             judging: PairCaller = prepare_judge(constitution, settings).judging
             asks = any(p.check is None and p.examples for p in loaded.constitution.principles)
             if asks and not services:
-                note(f"starting the judge {judge!r} on {engine.engine} ...")
-                service = Service({JUDGE: engine}, cache_folder=Path(cache) if cache else None)
+                service = Service({JUDGE: engine}, LabelScreen(None).context(cache_dir))
                 services.append(stack.enter_context(closing(service)))
             return _test(
                 loaded=loaded,

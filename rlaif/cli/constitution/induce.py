@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import column_map, labeled_flags
-from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
-from rlaif.cli.label import Screens
+from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 
 _INDUCE_EXAMPLES = """
 \b
@@ -24,7 +26,7 @@ Examples:
 """
 
 
-@click.command(name="induce", epilog=_INDUCE_EXAMPLES)
+@click.command(cls=Command, name="induce", epilog=_INDUCE_EXAMPLES)
 @click.argument("labeled")
 @click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
 @click.option("-m", "--model", "writer", required=True, help="Model that proposes principles.")
@@ -62,7 +64,7 @@ Examples:
     help="How the model is asked: a name, or a file such as prompts/induce/plain.txt.",
 )
 @labeled_flags
-@click.option("--cache", metavar="DIR", help="What models said. [default: the user's]")
+@cache_dir_flag
 @settings_options(
     LabelSettings,
     skip=frozenset(
@@ -96,7 +98,7 @@ def induce_command(
     config: str | None,
     split: str,
     maps: tuple[str, ...],
-    cache: str | None,
+    cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -112,38 +114,29 @@ def induce_command(
     from rlaif.evaluation.constitutions.inducing import RESULT, induce, model_proposer
     from rlaif.evaluation.labeled import write_pairs
     from rlaif.labeling.job import with_engine
-    from rlaif.store.verdict_cache import default_cache_path
 
     limit = flags.pop("limit", None)
     mapping = column_map(maps)
-    folder, cache_folder = Path(out), Path(cache) if cache else None
-    cache_path = cache_folder / default_cache_path().name if cache_folder else None
-    settings = with_engine(judge_settings(judge, config, flags)[0], folder, cache_path)
+    folder, context = Path(out), RunContext(cache_dir)
+    settings = with_engine(judge_settings(judge, config, flags)[0], folder, context)
     proposer, _ = judge_settings(writer, config, {**flags, "template": None})
-    writing = with_engine(proposer, folder, cache_path).judge
+    writing = with_engine(proposer, folder, context).judge
     if writing.engine == "packed":
         writing = writing.model_copy(update={"engine": "vllm"})
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
-    propose = model_proposer(
-        writing,
-        template=proposal,
-        per_pair=per_pair,
-        cache_folder=cache_folder,
-        on_engine=lambda model: note(f"starting {model!r} ..."),
-    )
-    with closing(Screens(len(data.label))) as screens:
+    with closing(LabelScreen(len(data.label))) as screen:
+        context = screen.context(cache_dir)
+        propose = model_proposer(writing, template=proposal, per_pair=per_pair, context=context)
         found = induce(
             data,
             folder,
             propose,
             settings,
+            context,
             name=name,
             pairs=pairs,
             candidates=candidates,
             most=most,
-            cache_path=cache_path,
-            on_progress=screens.progress,
-            on_engine=lambda state: screens.engine(settings, state),
         )
     if as_json:
         print_json(

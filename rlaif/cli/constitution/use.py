@@ -8,17 +8,19 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import judge_settings
 from rlaif.cli.common.label_flags import label_settings
+from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import column_map, labeled_flags
-from rlaif.cli.common.model_flags import engine_flags
+from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
-from rlaif.cli.label import LabelScreen, Screens
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.context import RunContext
 
 _UNUSABLE = frozenset(
     {
@@ -60,14 +62,14 @@ Examples:
 """
 
 
-@click.command(name="coverage", epilog=_COVERAGE_EXAMPLES)
+@click.command(cls=Command, name="coverage", epilog=_COVERAGE_EXAMPLES)
 @click.argument("constitution", metavar="C")
 @click.argument("data")
 @click.option("-o", "--out", help="Folder of the run; not needed where DATA is one.")
 @click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
 @click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
 @click.option("--split", default="train", show_default=True, help="Split of a data set.")
-@click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's]")
+@cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
 @settings_options(
     LabelSettings,
@@ -82,7 +84,7 @@ def coverage_command(
     judge: str,
     config: str | None,
     split: str,
-    cache: str | None,
+    cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -112,18 +114,11 @@ def coverage_command(
         if out is None:
             raise RlaifError("where should the run go?", hint="Name a folder with -o.")
         run = Path(out)
-        cache_path = Path(cache) if cache else None
         settings = _everything(label_settings(config, {**flags, "judge": judge}))
-        settings = with_engine(settings, run, cache_path)
+        settings = with_engine(settings, run, RunContext(cache_dir))
         job = prepare(data, constitution, settings, split=split)
-        with closing(LabelScreen(job.source.count(settings.limit), settings.judge)) as screen:
-            run_label(
-                job,
-                run,
-                cache_path=cache_path,
-                on_progress=screen.progress,
-                on_engine=screen.engine,
-            )
+        with closing(LabelScreen(job.source.count(settings.limit))) as screen:
+            run_label(job, run, screen.context(cache_dir))
     found = coverage(read_outcomes(run))
     if as_json:
         print_json(
@@ -148,13 +143,13 @@ def coverage_command(
         )
 
 
-@click.command(name="ablate")
+@click.command(cls=Command, name="ablate")
 @click.argument("constitution", metavar="C")
 @click.argument("labeled")
 @click.option("-o", "--out", required=True, help="Folder of the evaluation; made if missing.")
 @click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
 @labeled_flags
-@click.option("--cache", metavar="FILE", help="Verdict cache. [default: the user's]")
+@cache_dir_flag
 @settings_options(
     LabelSettings,
     skip=_UNUSABLE,
@@ -169,7 +164,7 @@ def ablate_command(
     config: str | None,
     split: str,
     maps: tuple[str, ...],
-    cache: str | None,
+    cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -190,15 +185,8 @@ def ablate_command(
     candidate = JudgeUnderTest(constitution, _everything(judge_settings(judge, config, flags)[0]))
     folder = Path(out)
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
-    with closing(Screens(len(data.label))) as screens:
-        found = evaluate(
-            [candidate],
-            data,
-            folder,
-            cache_path=Path(cache) if cache else None,
-            on_progress=screens.progress,
-            on_engine=screens.engine,
-        )
+    with closing(LabelScreen(len(data.label))) as screen:
+        found = evaluate([candidate], data, folder, screen.context(cache_dir))
     (run,) = found.folders.values()
     outcomes = read_outcomes(run)
     own = aligned(data, outcomes)

@@ -26,9 +26,9 @@ from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.generation.conversations import Query
 from rlaif.generation.critique_calls import WRITER, read_text
 from rlaif.labeling.job import prepare, run_label
-from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
+from rlaif.runs.context import RunContext
 from rlaif.runs.directory import read_rows, write_atomically
 from rlaif.templates.judge import completion_text, conversation_text
 from rlaif.templates.writer import load_template
@@ -46,8 +46,7 @@ def model_proposer(
     per_pair: int = 2,
     temperature: float = 0.7,
     seed: int = 0,
-    cache_folder: Path | None = None,
-    on_engine: Callable[[str], None] = lambda _: None,
+    context: RunContext = RunContext(),
 ) -> Propose:
     """Proposals by a generating model; what it wrote is cached.
 
@@ -79,7 +78,7 @@ def model_proposer(
         return [written for written, failed in map(read_text, told) if not failed]
 
     def propose(rows: Sequence[dict[str, Any]]) -> list[str]:
-        service = Service({WRITER: writer}, cache_folder=cache_folder, on_engine=on_engine)
+        service = Service({WRITER: writer}, context)
         try:
             waiting = [service.submit(ask(row)) for row in rows]
             return [written for future in waiting for written in future.result()]
@@ -94,14 +93,12 @@ def induce(
     folder: Path,
     propose: Propose,
     settings: LabelSettings,
+    context: RunContext = RunContext(),
     *,
     name: str = "induced",
     pairs: int = 50,
     candidates: int = 20,
     most: int = 8,
-    cache_path: Path | None = None,
-    on_progress: Callable[[LabelProgress], None] = lambda _: None,
-    on_engine: Callable[[str], None] = lambda _: None,
 ) -> Induction:
     """Propose, merge, test, keep; writes `folder/induced.yaml`.
 
@@ -140,7 +137,7 @@ def induce(
     write_atomically(draft, yaml.safe_dump(tested, sort_keys=False, allow_unicode=True))
     job = prepare(str(folder / PAIRS), str(draft), settings)
     out = folder / f"candidates-{digest(job.config)[:8]}"
-    run_label(job, out, cache_path=cache_path, on_progress=on_progress, on_engine=on_engine)
+    run_label(job, out, context)
     outcomes = read_outcomes(out)
     own = aligned(data, outcomes)
     induction = select(found, outcomes, own.label, own.group, most=most)

@@ -1,15 +1,18 @@
-"""What the commands that let models write show: progress, and a table at the end."""
+"""What the commands that generate show: progress, and a table at the end."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from rlaif.cli.common.output import note, print_json, progress_bar, table
+from rlaif.engines.base import EngineSettings
+from rlaif.runs.context import RunContext
 
 
-class WritingScreen:
+class GenerationScreen:
     """Progress on stderr.
 
     Args:
@@ -23,10 +26,14 @@ class WritingScreen:
         self._turn = 0
         self._written = written
 
-    def engine(self, model: str) -> None:
+    def context(self, cache_dir: Path | None) -> RunContext:
+        """A run that tells this screen how far it is."""
+        return RunContext(cache_dir, on_engine=self.engine, on_progress=self.progress)
+
+    def engine(self, settings: EngineSettings) -> None:
         """A model is about to start."""
         self.close()
-        note(f"starting {model!r} ...")
+        note(f"starting {settings.model!r} on {settings.engine} ...")
 
     def progress(self, p: Any) -> None:
         """Some more answers came."""
@@ -57,7 +64,7 @@ def print_survey(found: dict[str, int], *, as_json: bool) -> None:
     click.echo(table(["dry run: nothing was asked", ""], rows))
 
 
-def print_writing(summary: Any, done: str, *, as_json: bool) -> None:
+def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
     """The counts of a run, as a table or as JSON."""
     if as_json:
         print_json({"run": str(summary.path), "fresh": summary.fresh, **summary.manifest})

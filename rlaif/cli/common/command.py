@@ -1,0 +1,152 @@
+"""Commands whose help comes in groups, everyday flags first, in color where the terminal has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+import cloup
+from cloup import HelpFormatter, HelpTheme, Style
+
+from rlaif.cli.common.output import set_verbosity
+
+EVERYDAY = "Options"
+GROUPS = (
+    EVERYDAY,
+    "Data",
+    "Judging",
+    "Reasoning",
+    "Aggregation",
+    "Calibration",
+    "Early stopping",
+    "Generation",
+    "Sampling",
+    "Training",
+    "LoRA",
+    "DPO loss",
+    "Human data",
+    "Limits",
+    "Server",
+    "Engine",
+    "Cost",
+    "Other",
+)
+_BY_NAME = {
+    "split": "Data",
+    "maps": "Data",
+    "pairs": "Data",
+    "limit": "Data",
+    "seed": "Other",
+    "cache_dir": "Other",
+    "licenses": "Other",
+    "price_per_hour": "Cost",
+    "price_tokens": "Cost",
+    "human_price": "Cost",
+    "stop": "Early stopping",
+    "stop_error": "Early stopping",
+    "pilot": "Early stopping",
+    "calibration": "Calibration",
+    "agreement_target": "Calibration",
+    "agreement_delta": "Calibration",
+    "reasoning_tokens": "Reasoning",
+    "reasoning_samples": "Reasoning",
+    "reasoning_temperature": "Reasoning",
+    "reasoning_clamp": "Reasoning",
+    "lora_r": "LoRA",
+    "lora_alpha": "LoRA",
+    "lora_dropout": "LoRA",
+    "loss_type": "DPO loss",
+    "beta": "DPO loss",
+    "label_smoothing": "DPO loss",
+    "min_margin": "DPO loss",
+    "precompute_ref_log_probs": "DPO loss",
+    "human": "Human data",
+    "human_fraction": "Human data",
+    "human_p": "Human data",
+    "engine_options": "Engine",
+    "chat_options": "Engine",
+    "shard_rows": "Engine",
+    "verbose": "Other",
+    "quiet": "Other",
+}
+"""The group of an option, by its parameter; of settings' options, `SettingOption` says it."""
+
+
+class SettingOption(click.Option):
+    """An option made from a field of a settings model.
+
+    Attributes:
+        group_title: the group of its model.
+    """
+
+    def __init__(self, *args: Any, group_title: str = EVERYDAY, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group_title = group_title
+
+
+def formatter_settings() -> dict[str, Any]:
+    """How help is set: up to 100 columns, colored unless NO_COLOR is set."""
+    theme = HelpTheme()
+    if not os.environ.get("NO_COLOR"):
+        theme = HelpTheme(
+            heading=Style(bold=True), col1=Style(fg="cyan"), invoked_command=Style(fg="cyan")
+        )
+    return HelpFormatter.settings(max_width=100, col1_max_width=32, theme=theme)
+
+
+def _set_verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            set_verbosity(level)
+
+    return callback
+
+
+def _verbosity_options() -> list[click.Parameter]:
+    texts = {
+        ("-v", "--verbose"): (1, "Show the logs of vLLM, transformers and other libraries."),
+        ("-q", "--quiet"): (-1, "Show no progress and no notes; only results and errors."),
+    }
+    return [
+        click.Option(
+            list(names), is_flag=True, expose_value=False, help=text, callback=_set_verbosity(level)
+        )
+        for names, (level, text) in texts.items()
+    ]
+
+
+class Command(cloup.Command):
+    """A command with grouped options, `-v` and `-q`."""
+
+    def __init__(
+        self, *args: Any, params: list[click.Parameter] | None = None, **kwargs: Any
+    ) -> None:
+        found = [*(params or []), *_verbosity_options()]
+        groups = {title: cloup.OptionGroup(title) for title in GROUPS}
+        for param in found:
+            if isinstance(param, click.Option):
+                title = _BY_NAME.get(str(param.name), getattr(param, "group_title", EVERYDAY))
+                param.group = groups[title]  # type: ignore[attr-defined]
+        found.sort(key=_rank)
+        super().__init__(*args, params=found, formatter_settings=formatter_settings(), **kwargs)
+
+    def get_ungrouped_options(self, ctx: click.Context) -> list[click.Option]:
+        """Only --help, which stands last."""
+        help_option = self.get_help_option(ctx)
+        return [help_option] if help_option is not None else []
+
+
+def _rank(param: click.Parameter) -> int:
+    group = getattr(param, "group", None)
+    return -1 if group is None else GROUPS.index(group.title)
+
+
+class Group(cloup.Group):
+    """A group of commands; without a command it prints its help."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_settings=formatter_settings(), **kwargs)

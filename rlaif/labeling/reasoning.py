@@ -1,0 +1,72 @@
+"""Lets the judge reason before its label is read: once, or several times by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rlaif.judging.rendering import Renderer
+from rlaif.judging.thinking import after_thinking
+from rlaif.judging.verdicts import mean_of_samples
+from rlaif.labeling.in_flight import InFlight, Reply
+from rlaif.labeling.settings import LabelSettings
+from rlaif.records import ChoiceRequest, Failure, GenerationResult, Request, Result
+
+
+class ReasoningSampler:
+    """From a question to requests for reasoning, and from what was written to its label.
+
+    Args:
+        renderer: of the judge's template, which has an `answer` that follows the reasoning.
+    """
+
+    def __init__(self, renderer: Renderer, settings: LabelSettings, in_flight: InFlight) -> None:
+        self._renderer, self._settings, self._in_flight = renderer, settings, in_flight
+        self._written: dict[str, str] = {}
+        self._samples: dict[str, dict[int, Reply]] = {}
+
+    def requests(self, request: ChoiceRequest, key: bytes) -> Iterator[Request]:
+        """What lets the judge reason about a question.
+
+        Args:
+            key: of the question; seeds of samples come from it.
+        """
+        s = self._settings
+        if s.reasoning_samples == 1:
+            yield self._renderer.reasoning(request, s.reasoning_tokens)
+            return
+        for sample in range(s.reasoning_samples):
+            one = replace(request, id=f"{request.id}/{sample}")
+            self._in_flight.track(one, key)
+            seed = (int.from_bytes(key[-4:], "big") + s.seed + sample) % (1 << 31)
+            yield self._renderer.reasoning(one, s.reasoning_tokens, s.reasoning_temperature, seed)
+
+    def advance(self, result: Result) -> Reply | Request | None:
+        """The reply to a question; or the request that reads its label after the reasoning; or
+        None while other samples of the question are missing.
+        """
+        if not isinstance(result, GenerationResult):
+            return self._collect(Reply(result, self._written.pop(result.id, "")))
+        if not result.finished:
+            most = self._settings.reasoning_tokens
+            return self._collect(Reply(Failure(result.id, f"reasoning was cut at {most} tokens")))
+        text = self._renderer.text(result)
+        if after_thinking(text) is None:
+            return self._collect(Reply(Failure(result.id, "the judge's thinking never ended")))
+        self._written[result.id] = text
+        return self._renderer.after_reasoning(self._in_flight.request(result.id), result)
+
+    def _collect(self, reply: Reply) -> Reply | None:
+        """With several samples of a question: their mean once all are there, else None."""
+        whole, slash, number = reply.result.id.partition("/")
+        if not slash:
+            return reply
+        self._in_flight.untrack(reply.result.id)
+        came = self._samples.setdefault(whole, {})
+        came[int(number)] = reply
+        if len(came) < self._settings.reasoning_samples:
+            return None
+        # In the order in which they were asked: that in which they came is the engine's.
+        samples = [sample for _, sample in sorted(self._samples.pop(whole).items())]
+        reasoning = "\n\n".join(sample.reasoning for sample in samples if sample.reasoning)
+        return Reply(mean_of_samples(whole, [sample.result for sample in samples]), reasoning)

@@ -1,0 +1,26 @@
+"""What every pair of a run is judged by; small enough to be sent to where labelers are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlaif.constitution.schema import Constitution
+from rlaif.labeling.calibration import Aggregator
+from rlaif.labeling.settings import LabelSettings
+from rlaif.templates.judge import JudgeTemplate
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """How pairs are judged and what their labels carry.
+
+    Attributes:
+        aggregator: from a pair's principle scores to its preference.
+        stamp: provenance that every row carries (constitution, judge, template).
+    """
+
+    constitution: Constitution
+    template: JudgeTemplate
+    settings: LabelSettings
+    aggregator: Aggregator
+    stamp: dict[str, str]

@@ -60,44 +60,44 @@ lint: constitution lint c.yaml --json
 show: constitution show c.yaml --json
 diff: constitution diff c.yaml edited.yaml --json
 schema: constitution schema
-ctest: constitution test c.yaml {S} --json --cache cache-ctest
+ctest: constitution test c.yaml {S} --json --cache-dir cache-ctest
 dry: label pairs.jsonl -c c.yaml {S} -o runs/dry --dry-run --json
-plain: label pairs.jsonl -c c.yaml {S} -o runs/plain --json --cache one.sqlite
-plain-text: label pairs.jsonl -c c.yaml {S} -o runs/plain2 --cache one.sqlite
-again: label pairs.jsonl -c edited.yaml {S} -o runs/edited --json --cache one.sqlite
-failing: label pairs.jsonl -c c.yaml {S} --option fail_every=5 -o runs/failing --json --cache f.sqlite
-shards: label pairs.jsonl -c c.yaml {S} -o runs/shards --shard-rows 10 --data-parallel-size 2 --json --cache s.sqlite
-reasoned: label pairs.jsonl -c c.yaml {S} -o runs/reasoned --reasoning --reasoning-samples 2 --json --cache r.sqlite
-exact: label pairs.jsonl -c c.yaml {S} -o runs/exact --stop exact --json --cache x.sqlite
-likely: label pairs.jsonl -c c.yaml {S} -o runs/likely --stop likely --pilot 100 --stop-error 0.2 --json --cache l.sqlite
-adaptive: label pairs.jsonl -c c.yaml {S} -o runs/adaptive --orders adaptive --stop-error 0.2 --json --cache a.sqlite
-sample: label pairs.jsonl -c c.yaml {S} -o runs/sample --principles sample --pooling mean --json --cache p.sqlite
-hold: label pairs.jsonl -c c.yaml {S} -o runs/hold --prompt-injection hold --orders one --limit 50 --json --cache h.sqlite
-panel: label pairs.jsonl -c c.yaml --engine scripted -j hashed -j second,weight=2 --panel weighted -o runs/panel --json --cache q.sqlite
-cascade: label pairs.jsonl -c c.yaml --engine scripted -j hashed -j second --panel cascade -o runs/cascade --json --cache q.sqlite
-mapped: label other.csv -c c.yaml {S} -o runs/mapped --map prompt=question --map response_a=bot1 --map response_b=bot2 --json --cache m.sqlite
+plain: label pairs.jsonl -c c.yaml {S} -o runs/plain --json --cache-dir one.sqlite
+plain-text: label pairs.jsonl -c c.yaml {S} -o runs/plain2 --cache-dir one.sqlite
+again: label pairs.jsonl -c edited.yaml {S} -o runs/edited --json --cache-dir one.sqlite
+failing: label pairs.jsonl -c c.yaml {S} --option fail_every=5 -o runs/failing --json --cache-dir f.sqlite
+shards: label pairs.jsonl -c c.yaml {S} -o runs/shards --shard-rows 10 --data-parallel-size 2 --json --cache-dir s.sqlite
+reasoned: label pairs.jsonl -c c.yaml {S} -o runs/reasoned --reasoning --reasoning-samples 2 --json --cache-dir r.sqlite
+exact: label pairs.jsonl -c c.yaml {S} -o runs/exact --stop exact --json --cache-dir x.sqlite
+likely: label pairs.jsonl -c c.yaml {S} -o runs/likely --stop likely --pilot 100 --stop-error 0.2 --json --cache-dir l.sqlite
+adaptive: label pairs.jsonl -c c.yaml {S} -o runs/adaptive --orders adaptive --stop-error 0.2 --json --cache-dir a.sqlite
+sample: label pairs.jsonl -c c.yaml {S} -o runs/sample --principles sample --pooling mean --json --cache-dir p.sqlite
+hold: label pairs.jsonl -c c.yaml {S} -o runs/hold --prompt-injection hold --orders one --limit 50 --json --cache-dir h.sqlite
+panel: label pairs.jsonl -c c.yaml --engine scripted -j hashed -j second,weight=2 --panel weighted -o runs/panel --json --cache-dir q.sqlite
+cascade: label pairs.jsonl -c c.yaml --engine scripted -j hashed -j second --panel cascade -o runs/cascade --json --cache-dir q.sqlite
+mapped: label other.csv -c c.yaml {S} -o runs/mapped --map prompt=question --map response_a=bot1 --map response_b=bot2 --json --cache-dir m.sqlite
 report: report runs/plain
 winrate: win-rate runs/plain --json
 winrate-text: win-rate runs/plain
 coverage: constitution coverage c.yaml runs/plain --json
-eval: eval labeled.jsonl -c c.yaml {S} -o evals/one --json --bias --attacks --variants 20 --cache e.sqlite
-eval-two: eval labeled.jsonl -c c.yaml -c edited.yaml {S} -o evals/two --json --cache e.sqlite
-eval-text: eval labeled.jsonl -c c.yaml {S} -o evals/three --cache e.sqlite
-ablate: constitution ablate c.yaml labeled.jsonl {S} -o evals/ablate --json --cache e.sqlite
-calib-run: label labeled.jsonl -c c.yaml {S} -o runs/labeled --json --cache e.sqlite
+eval: eval labeled.jsonl -c c.yaml {S} -o evals/one --json --bias --attacks --variants 20 --cache-dir e.sqlite
+eval-two: eval labeled.jsonl -c c.yaml -c edited.yaml {S} -o evals/two --json --cache-dir e.sqlite
+eval-text: eval labeled.jsonl -c c.yaml {S} -o evals/three --cache-dir e.sqlite
+ablate: constitution ablate c.yaml labeled.jsonl {S} -o evals/ablate --json --cache-dir e.sqlite
+calib-run: label labeled.jsonl -c c.yaml {S} -o runs/labeled --json --cache-dir e.sqlite
 calibrate: calibrate runs/labeled --human labeled.jsonl --json
-calibrated: label pairs.jsonl -c c.yaml {S} -o runs/calibrated --calibration runs/labeled/calibration.json --json --cache one.sqlite
-generate: generate prompts.jsonl --engine scripted --model hashed -n 3 -o runs/generated --json --cache texts --limit 40
-generate-two: generate prompts.jsonl --engine scripted -m hashed -m other,n=2 -n 1 -o runs/two --json --cache texts --limit 40
-best: generate prompts.jsonl --engine scripted -m hashed -n 4 --keep 1 -c c.yaml {S} -o runs/best --json --cache texts --limit 20
-label-generated: label runs/generated/candidates.jsonl -c c.yaml {S} -o runs/labelgen --json --cache g.sqlite
-critique: critique pairs.jsonl -c c.yaml --engine scripted --model hashed --judge hashed --rounds 2 -o runs/critique --json --cache texts --limit 30
-synth: synth-prompts prompts.jsonl --engine scripted -m hashed --count 10 -o runs/synth --json --cache texts
+calibrated: label pairs.jsonl -c c.yaml {S} -o runs/calibrated --calibration runs/labeled/calibration.json --json --cache-dir one.sqlite
+generate: generate prompts.jsonl --engine scripted --model hashed -n 3 -o runs/generated --json --cache-dir texts --limit 40
+generate-two: generate prompts.jsonl --engine scripted -m hashed -m other,n=2 -n 1 -o runs/two --json --cache-dir texts --limit 40
+best: generate prompts.jsonl --engine scripted -m hashed -n 4 --keep 1 -c c.yaml {S} -o runs/best --json --cache-dir texts --limit 20
+label-generated: label runs/generated/candidates.jsonl -c c.yaml {S} -o runs/labelgen --json --cache-dir g.sqlite
+critique: critique pairs.jsonl -c c.yaml --engine scripted --model hashed --judge hashed --rounds 2 -o runs/critique --json --cache-dir texts --limit 30
+synth: synth-prompts prompts.jsonl --engine scripted -m hashed --count 10 -o runs/synth --json --cache-dir texts
 mix: mix runs/plain=0.7 labeled.jsonl=0.3,human=true -o runs/mix --json
 mix-text: mix runs/plain=0.5 labeled.jsonl=0.5 -o runs/mix2 --total 60 --min-human 0
 audit: audit runs/mix --against labeled.jsonl --json
 audit-text: audit runs/plain
-guard: guard runs/plain --reference labeled.jsonl --json
+guard: guard runs/plain --against labeled.jsonl --json
 lineage: lineage runs/mix --format json
 lineage-text: lineage runs/critique
 review-plan: review runs/plain --budget 30 --dry-run --json
@@ -166,8 +166,8 @@ generate prompts.jsonl --engine scripted -m hashed,n=x -o bad/35
 generate prompts.jsonl --engine scripted -m hashed --keep 9 -n 2 -o bad/36
 generate prompts.jsonl --engine scripted -m hashed --target colour:red -o bad/37
 critique pairs.jsonl -c c.yaml --engine scripted -m hashed --judge hashed -o runs/plain
-critique pairs.jsonl -c c.yaml --engine scripted -m hashed --judge hashed --templates nowhere -o bad/38
-synth-prompts prompts.jsonl --engine scripted -m hashed --recipe nothing -o bad/39
+critique pairs.jsonl -c c.yaml --engine scripted -m hashed --judge hashed --writer-templates nowhere -o bad/38
+synth-prompts prompts.jsonl --engine scripted -m hashed --template nothing -o bad/39
 mix runs/plain=x -o bad/40
 mix nowhere.jsonl -o bad/41
 mix runs/plain -o runs/plain
@@ -181,7 +181,7 @@ labels apply runs/exact -o bad/42
 labels import runs/plain nowhere.jsonl
 import-feedback nowhere.jsonl -o bad/43
 train-dpo nowhere --model demo -o bad/44
-train-dpo runs/plain --model demo -o bad/45 --loss nothing
+train-dpo runs/plain --model demo -o bad/45 --loss-type nothing
 train-dpo runs/plain --model demo -o bad/46 --learning-rate x
 train-sft nowhere --model demo -o bad/47
 train-dpo runs/plain --model demo -o runs/plain
@@ -193,11 +193,23 @@ init runs
 """
 PACKED = """
 dpo: train-dpo runs/plain --model demo -o policies/x --learning-rate 1e-4 --min-margin 0.6
-packed: label pairs.jsonl -c demo --engine packed -o runs/packed --limit 40 --json --cache pk.sqlite
-packed-eval: eval labeled.jsonl -c demo --engine packed -o evals/packed --limit 40 --json --cache pk.sqlite
-packed-generate: generate prompts.jsonl --engine transformers -m demo -n 1 --keep-unfinished --max-tokens 24 -o runs/packedgen --limit 4 --json --cache texts2
-packed-critique: critique pairs.jsonl -c demo --engine transformers --model demo --limit 3 --rounds 1 -o runs/packedcrit --json --cache texts2
+packed: label pairs.jsonl -c demo --engine packed -o runs/packed --limit 40 --json --cache-dir pk.sqlite
+packed-eval: eval labeled.jsonl -c demo --engine packed -o evals/packed --limit 40 --json --cache-dir pk.sqlite
+packed-generate: generate prompts.jsonl --engine transformers -m demo -n 1 --keep-truncated --max-tokens 24 -o runs/packedgen --limit 4 --json --cache-dir texts2
+packed-critique: critique pairs.jsonl -c demo --engine transformers --model demo --limit 3 --rounds 1 -o runs/packedcrit --json --cache-dir texts2
 """
+
+
+BEFORE = {
+    "--cache-dir": "--cache",
+    "guard runs/plain --against": "guard runs/plain --reference",
+    "--writer-templates": "--templates",
+    "--template nothing": "--recipe nothing",
+    "--loss-type": "--loss",
+    "--keep-truncated": "--keep-unfinished",
+    "--prompt-injection": "--hostile",
+}
+"""Flags as version 0.1.0 before the commands were renamed had them, for its checkout."""
 
 
 def write_inputs(folder: Path, tree: Path) -> None:
@@ -406,6 +418,9 @@ def main() -> None:
     if asked.packed:
         lines += [line.split(": ", 1) for line in PACKED.strip().splitlines()]
     for name, line in lines:
+        if not (asked.tree / "rlaif/cli/common/renamed.py").exists():
+            for new, old in BEFORE.items():
+                line = line.replace(new, old)
         if asked.only and not re.search(asked.only, name):
             continue
         started = time.monotonic()

@@ -24,15 +24,19 @@ class PrincipleVerdict(_BaseAnswer):
     principle: str
     tier: int
     weight: float
-    p_a: float = Field(description="Probability that a is better by this principle; 0.5 if none.")
-    position_offset: float | None = Field(
-        description="Log-odds that go to whichever is shown first; null unless both orders are "
-        "known."
+    p_a: float = Field(
+        description="Probability that `a` is better under this principle; 0.5 if it has no opinion."
     )
-    flipped: bool = Field(description="Whether the two orders name different winners.")
-    label_mass: float | None = Field(description="Least probability on labels; null for checks.")
+    position_offset: float | None = Field(
+        description="Position bias in log-odds, positive toward the response shown first; null "
+        "unless both orders were judged."
+    )
+    flipped: bool = Field(description="Whether the two orders prefer different responses.")
+    label_mass: float | None = Field(
+        description="Minimum probability mass on the labels; null for checks."
+    )
     source: Literal["judge", "check"]
-    invalid: str = Field(description="Why it has no opinion, or empty.")
+    invalid: str = Field(description="Why there is no valid opinion; empty if there is one.")
 
     @classmethod
     def of(cls, score: PrincipleScore) -> PrincipleVerdict:
@@ -66,13 +70,13 @@ class Comparison(_BaseAnswer):
 
     id: str = ""
     status: Literal["decided", "tie", "abstained"]
-    winner: Literal["a", "b"] | None = Field(description="null unless decided")
-    p_a: float = Field(description="Probability that a is better; 0.5 where nothing is known.")
+    winner: Literal["a", "b"] | None = Field(description="null unless status is `decided`")
+    p_a: float = Field(description="Probability that `a` is better; 0.5 if unknown.")
     margin: float = Field(description="|2 p_a - 1|")
-    reason: str = Field(description="Why it is a tie or an abstention, or empty.")
+    reason: str = Field(description="Why the pair is a tie or an abstention; empty if decided.")
     deciding_tier: int | None
     order_consistency: float | None = Field(
-        description="Share of principles with a clear opinion whose orders agree."
+        description="Share of principles with a clear opinion that agree in both orders."
     )
     principles: list[PrincipleVerdict]
     provenance: Provenance
@@ -97,9 +101,7 @@ class Comparison(_BaseAnswer):
                 "principle": o.principle,
                 "tier": str(o.tier),
                 "p(a)": f"{o.p_a:.3f}" if not o.invalid else "-",
-                "position offset": "-"
-                if o.position_offset is None
-                else f"{o.position_offset:+.2f}",
+                "position bias": "-" if o.position_offset is None else f"{o.position_offset:+.2f}",
                 "why invalid": o.invalid,
             }
             for o in self.principles
@@ -113,8 +115,12 @@ class PrincipleMark(_BaseAnswer):
     principle: str
     tier: int
     weight: float
-    p: float | None = Field(description="0 breaks it, 1 follows it; null where invalid.")
-    label_mass: float | None = Field(description="Least probability on labels; null for checks.")
+    p: float | None = Field(
+        description="0: violates the principle, 1: follows it; null if invalid."
+    )
+    label_mass: float | None = Field(
+        description="Minimum probability mass on the labels; null for checks."
+    )
     invalid: str
 
 
@@ -122,15 +128,15 @@ class Score(_BaseAnswer):
     """How well one response follows the constitution."""
 
     id: str = ""
-    score: float | None = Field(description="Mean over principles by weight; null if unknown.")
-    reason: str = Field(description="Why there is no score, or empty.")
+    score: float | None = Field(description="Weighted mean over principles; null if unknown.")
+    reason: str = Field(description="Why there is no score; empty if there is one.")
     principles: list[PrincipleMark]
     provenance: Provenance
 
     def _cells(self) -> dict[str, str]:
         marks = {m.principle: "-" if m.p is None else f"{m.p:.3f}" for m in self.principles}
         score = "-" if self.score is None else f"{self.score:.3f}"
-        return {"id": self.id, "score": score, **marks, "why none": self.reason}
+        return {"id": self.id, "score": score, **marks, "why no score": self.reason}
 
     def _repr_html_(self) -> str:
         return _html([self._cells()])
@@ -141,9 +147,9 @@ class PrincipleCritique(_BaseAnswer):
 
     principle: str
     critique: str
-    finds_nothing: bool = Field(description="The critique says that there is nothing to mend.")
-    revision: str = Field(description="Empty where none was asked for or needed.")
-    failed: str = Field(description="Why a text is missing, or empty.")
+    finds_nothing: bool = Field(description="Whether the critique found nothing to fix.")
+    revision: str = Field(description="Empty if not requested or not needed.")
+    failed: str = Field(description="Why a text is missing; empty if none is.")
 
 
 class Critique(_BaseAnswer):
@@ -155,7 +161,7 @@ class Critique(_BaseAnswer):
 
     def _cells(self) -> dict[str, str]:
         found = [p.principle for p in self.principles if not (p.finds_nothing or p.failed)]
-        return {"id": self.id, "to mend": ", ".join(found) or "nothing"}
+        return {"id": self.id, "to fix": ", ".join(found) or "nothing"}
 
     def _repr_html_(self) -> str:
         return _html(

@@ -44,7 +44,7 @@ from rlaif.runs.context import RunContext
 from rlaif.util.validation import explain
 
 Text = str | Sequence[Mapping[str, str]]
-"""A text, or a list of chat messages."""
+"A string, or a list of chat messages."
 Row = Mapping[str, Any]
 OPEN_AT_ONCE = 512
 Found = TypeVar("Found")
@@ -253,7 +253,7 @@ class Judge:
         kind = "all" if together else WRITER if writes else JUDGE
         with self._lock:
             if self._closed:
-                raise ServiceStopped("the judge is closed", hint="Make a new one.")
+                raise ServiceStopped("the judge is closed", hint="Create a new one.")
             if kind not in self._services:
                 own = models if together else {kind: models[kind]}
                 self._services[kind] = Service(own, RunContext(self._cache_dir))
@@ -305,7 +305,7 @@ def _checked(model: Any, values: Mapping[str, Any]) -> Any:
     try:
         return model(**values)
     except ValidationError as error:
-        hint = "See the settings of JudgeSettings and EngineSettings."
+        hint = "See JudgeSettings and EngineSettings for valid settings."
         raise explain(error, hint=hint) from None
 
 
@@ -313,7 +313,7 @@ def _readable(make: Callable[[], Found]) -> Found:
     try:
         return make()
     except BadRow as error:
-        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+        raise RlaifError(str(error), hint="Pass strings or lists of chat messages.") from None
 
 
 def pair_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[str, Any]:
@@ -325,7 +325,7 @@ def pair_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[str,
     if isinstance(given, Mapping):
         return dict(given)
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 3:
-        raise RlaifError("a pair is (prompt, a, b) or a row", hint=f"Not {str(given)[:80]!r}.")
+        raise RlaifError("a pair must be (prompt, a, b) or a row", hint=f"Got {str(given)[:80]!r}.")
     prompt, a, b = given
     return {"prompt": prompt, "response_a": a, "response_b": b, "tags": list(tags)}
 
@@ -340,7 +340,7 @@ def single_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[st
         return dict(given)
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
         raise RlaifError(
-            "a response is (prompt, response) or a row", hint=f"Not {str(given)[:80]!r}."
+            "a response must be (prompt, response) or a row", hint=f"Got {str(given)[:80]!r}."
         )
     prompt, response = given
     return {"prompt": prompt, "response": response, "tags": list(tags)}

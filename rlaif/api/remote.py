@@ -120,7 +120,7 @@ class RemoteJudge:
             found = []
             for item in answer["results"]:
                 if "error" in item:
-                    raise RlaifError(item["error"], hint="Mend or leave out that row.")
+                    raise RlaifError(item["error"], hint="Fix or remove that row.")
                 found.append(form.model_validate(item))
             return found
 
@@ -155,8 +155,8 @@ class RemoteJudge:
                 answer = self._client.post(f"{self._url}/v1/judge/{endpoint}", json=body)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise RlaifError(
-                    f"no answer from {self._url} ({type(error).__name__}: {error})",
-                    hint="Check the address, and that `rlaif serve` runs there.",
+                    f"no response from {self._url} ({type(error).__name__}: {error})",
+                    hint="Check the URL, and that `rlaif serve` is running there.",
                 ) from None
             if answer.status_code != 429 or time.monotonic() > deadline:
                 break
@@ -165,12 +165,16 @@ class RemoteJudge:
         if splits and answer.status_code == 413:
             return None
         if answer.status_code != 200:
-            raise RlaifError(f"{self._url} refused: {_reason(answer)}", hint="See its message.")
+            raise RlaifError(
+                f"{self._url} rejected the request: {_reason(answer)}",
+                hint="Fix the cause that the server reports.",
+            )
         try:
             found: dict[str, Any] = answer.json()
         except ValueError:
             raise RlaifError(
-                f"{self._url} answered what is no JSON", hint="Is `rlaif serve` there?"
+                f"{self._url} did not return JSON",
+                hint="Check that `rlaif serve` is running at this URL.",
             ) from None
         return found
 
@@ -180,9 +184,9 @@ def _pair(given: Row | Sequence[Text]) -> dict[str, Any]:
     try:
         read = read_row(pair_row(given))
         if len(read.completions) != 2:
-            raise BadRow(f"{len(read.completions)} responses in place of two")
+            raise BadRow(f"got {len(read.completions)} responses, expected two")
     except BadRow as error:
-        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+        raise RlaifError(str(error), hint="Pass strings or lists of chat messages.") from None
     a, b = (completion.messages for completion in read.completions)
     return {**_common(read), "response_a": a, "response_b": b}
 
@@ -192,9 +196,9 @@ def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
     try:
         read = read_candidates(single_row(given))
         if len(read.completions) != 1:
-            raise BadRow(f"{len(read.completions)} responses in place of one")
+            raise BadRow(f"got {len(read.completions)} responses, expected one")
     except BadRow as error:
-        raise RlaifError(str(error), hint="Give texts, or lists of chat messages.") from None
+        raise RlaifError(str(error), hint="Pass strings or lists of chat messages.") from None
     return {**_common(read), "response": read.completions[0].messages}
 
 

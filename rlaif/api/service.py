@@ -119,14 +119,12 @@ class Service:
         future: Future[Answered] = Future()
         with self._lock:
             if self._problem is not None:
-                raise ServiceStopped(
-                    f"the judge has stopped ({self._problem})", hint="Start it again."
-                )
+                raise ServiceStopped(f"the judge has stopped ({self._problem})", hint="Restart it.")
             if self._closed:
-                raise ServiceStopped("the judge is closed", hint="Make a new one.")
+                raise ServiceStopped("the judge is closed", hint="Create a new one.")
             if self.most_waiting is not None and len(self._open) >= self.most_waiting:
                 raise QueueFull(
-                    f"{len(self._open)} requests are waiting already", hint="Try again later."
+                    f"{len(self._open)} requests are already waiting", hint="Try again later."
                 )
             self._open.add(future)
         future.add_done_callback(self._forget)
@@ -190,7 +188,7 @@ class Service:
             with self._lock:
                 self._problem = error
                 left = list(self._open)
-            told = ServiceStopped(f"the judge has stopped ({error})", hint="Start it again.")
+            told = ServiceStopped(f"the judge has stopped ({error})", hint="Restart it.")
             for future in left:
                 with suppress(Exception):
                     future.set_exception(told)

@@ -46,24 +46,37 @@ class JudgeSettings(BaseModel):
 
     judge: EngineSettings
     writer: EngineSettings | None = None
-    template: str = Field(default="pairwise", description="Judge prompt layout: name or path.")
+    template: str = Field(
+        default="pairwise", description="Judge prompt template: a name or a path."
+    )
     pointwise: str = Field(
         default="pointwise",
-        description="How one response is scored: a template that asks about it alone (name or "
-        "path), or `anchored`: beside the examples of each principle.",
+        description="Template (name or path) for scoring a single response, or `anchored` to "
+        "compare "
+        "it with each principle's examples.",
     )
     writer_templates: str = Field(
-        default="plain", description="Of critiques and revisions: a name, or a folder."
+        default="plain", description="Templates for critiques and revisions: a name or a folder."
     )
-    orders: OrdersMode = Field(default="both", description="Show each pair both ways round.")
+    orders: OrdersMode = Field(
+        default="both", description="Judge each pair in both orders, or in one random order."
+    )
     label_mass_floor: float = Field(
-        default=0.5, ge=0, le=1, description="Least probability on the labels of a verdict."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Minimum probability mass on the two labels; verdicts below it are invalid.",
     )
     calibration: str | None = Field(
-        default=None, description="File of `rlaif calibrate`: how sure this judge may be."
+        default=None,
+        description="Calibration file from `rlaif calibrate`; corrects the judge's confidence.",
     )
-    critique_tokens: int = Field(default=256, ge=1, description="Longest critique.")
-    revision_tokens: int = Field(default=1024, ge=1, description="Longest revision.")
+    critique_tokens: int = Field(
+        default=256, ge=1, description="Maximum number of tokens per critique."
+    )
+    revision_tokens: int = Field(
+        default=1024, ge=1, description="Maximum number of tokens per revision."
+    )
     aggregation: AggregationSettings = AggregationSettings()
     seed: int = 0
 
@@ -106,7 +119,7 @@ class JudgeSetup:
         """
         read = read_row(row)
         if len(read.completions) != 2:
-            raise BadRow(f"{len(read.completions)} responses in place of two")
+            raise BadRow(f"got {len(read.completions)} responses, expected two")
         one, two = (c.messages for c in read.completions)
         return self.compare_pair(Pair(read.id, read.prompt, one, two, tags=read.tags))
 
@@ -152,8 +165,8 @@ class JudgeSetup:
         """
         if self.criticizing is None:
             raise RlaifError(
-                f"engine {self.settings.judge.engine!r} does not write critiques",
-                hint="Name a writer, or use --engine vllm.",
+                f"engine {self.settings.judge.engine!r} cannot generate critiques",
+                hint="Set a writer model, or use --engine vllm.",
             )
         read = _single(row)
         return self.criticizing.criticize(
@@ -174,7 +187,7 @@ class JudgeSetup:
         known = {p.id: p for p in self.constitution.principles}
         for name in names:
             if name not in known:
-                raise BadRow(f"principle {name!r} is none of {', '.join(known)}")
+                raise BadRow(f"unknown principle {name!r}; known: {', '.join(known)}")
         return [known[name] for name in names]
 
 
@@ -188,7 +201,7 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
     template = load_judge_template(settings.template)
     if template.answer:
         raise RlaifError(
-            f"template {settings.template!r} lets the judge reason, which takes `rlaif label`",
+            f"template {settings.template!r} uses reasoning, which only `rlaif label` supports",
             hint="Use a template without `answer`.",
         )
     codec = codec_for(settings.judge)
@@ -275,5 +288,5 @@ def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:
 def _single(row: Mapping[str, object]) -> PromptCompletions:
     read = read_candidates(row)
     if len(read.completions) != 1:
-        raise BadRow(f"{len(read.completions)} responses in place of one")
+        raise BadRow(f"got {len(read.completions)} responses, expected one")
     return read

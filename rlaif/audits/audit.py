@@ -124,7 +124,7 @@ def audit(
     found: Found = []
     if reference is not None and min(len(data), len(reference)) < LEAST_TEXTS:
         report.trip(
-            f"{len(data)} rows against {len(reference)} are too few to compare: it takes "
+            f"too few rows to compare: {len(data)} rows against {len(reference)}, minimum "
             f"{LEAST_TEXTS}",
             "diversity",
         )
@@ -151,14 +151,14 @@ def audit(
         _unmeasured(report=report, found=found, data=data, reference=reference, extras=extras)
     else:
         report.notes.append(
-            "nothing to compare with: diversity, tails, drift and slices need --against DATA"
+            "no comparison data: diversity, tails, drift and slices need --against DATA"
         )
         report.by_slice = _attributes_alone(sampled(data, limits.seed), extras)
     if len(data) >= LEAST_TEXTS:
         enough = reference if reference and len(reference) >= LEAST_TEXTS else None
         found += repeats(data, enough, limits)
     elif reference is None:
-        report.notes.append(f"repetition: fewer than {LEAST_TEXTS} rows")
+        report.notes.append(f"repetition: not measured with fewer than {LEAST_TEXTS} rows")
     report.checks += decide(found)
     for check in report.checks:
         if check.tripped and check.group != "origin":
@@ -174,8 +174,8 @@ def _check_columns(
     for column in columns:
         if not any(slice_values(row.raw, column) for row in (*data, *reference)):
             raise RlaifError(
-                f"no row of the data or of the reference has a column {column!r}",
-                hint="Check its name; a dotted path reaches into a column.",
+                f"neither the data nor the reference has a column {column!r}",
+                hint="Check the name; use a dotted path for nested columns.",
             )
 
 
@@ -191,26 +191,31 @@ def _unmeasured(
     groups = {check.group for check, _ in found}
     for name in extras.attributes:
         if name not in names:
-            report.notes.append(f"attribute {name!r}: too few numbers, or none that differ")
+            report.notes.append(
+                f"attribute {name!r}: not measured; too few scores, or all scores are equal"
+            )
     if extras.perplexity is not None and "perplexity" not in groups:
-        report.notes.append("perplexity: too few texts of two tokens and more")
+        report.notes.append("perplexity: not measured; too few texts with at least two tokens")
     fewest = min(len({row.prompt for row in side}) for side in (data, reference))
     if "diversity" not in groups:
-        report.notes.append("diversity: too little text to compare")
+        report.notes.append("diversity: not measured; too little text")
     elif fewest < LEAST_TEXTS:
         report.notes.append(
-            f"diversity: a side has {fewest} prompts, so that its rows are drawn one by one "
-            "(answers to few prompts may be alike for that alone), and tails are not compared"
+            f"diversity: one side has only {fewest} distinct prompts, so rows were "
+            "sampled individually (completions for few prompts can look alike) and tails "
+            "were not compared"
         )
     elif "tail" not in groups:
-        report.notes.append("vocabulary tail: too little text to compare what is rare")
+        report.notes.append("vocabulary tail: not measured; too little text")
     if any(row.tags for row in reference) and not any(row.tags for row in data):
-        report.notes.append("tags: the reference has some and the data none: slices by tag are out")
+        report.notes.append(
+            "tags: the reference has tags but the data has none, so slices by tag were skipped"
+        )
     for column in extras.columns:
         if not any(slice_values(row.raw, column) for row in data):
             report.notes.append(
-                f"column {column!r}: no row of the data has it, so its slices are out (labels and "
-                "mixes keep tags and drop other columns)"
+                f"column {column!r}: missing from the data, so its slices were skipped "
+                "(labels and mixes keep tags and drop other columns)"
             )
 
 
@@ -218,10 +223,11 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
     wanted = limits.min_human if report.depth >= limits.human_wanted_from else 0.0
     share = report.human_share
     if share is None:
-        report.notes.append("no row says where it is from")
+        report.notes.append("no row states its origin")
         if wanted:
             report.trip(
-                f"the human share is unknown (no row says where it is from), under {wanted:.1%}",
+                "the human share is unknown (no row states its origin), below the "
+                f"minimum of {wanted:.1%}",
                 "origin",
             )
     else:
@@ -229,7 +235,7 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
         slack = min(1.0 / max(report.rows, 1), 0.1 * wanted)
         check = exact(
             AuditCheck(
-                name="rows of people",
+                name="human rows",
                 group="origin",
                 value=share,
                 low=share,
@@ -243,10 +249,14 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
         )
         report.checks.append(check)
         if check.tripped:
-            report.trip(f"the human share is {share:.1%}, under {wanted:.1%}", "origin")
+            report.trip(
+                f"the human share is {share:.1%}, below the minimum of {wanted:.1%}", "origin"
+            )
     if limits.max_depth is not None and report.depth > limits.max_depth:
         report.trip(
-            f"a row is {report.depth} synthetic generations deep, over {limits.max_depth}", "origin"
+            f"a row is {report.depth} synthetic generations deep, above the maximum of "
+            f"{limits.max_depth}",
+            "origin",
         )
 
 
@@ -258,12 +268,12 @@ def _scored(rows: Sequence[AuditRow], scorer: Scorer, name: str) -> list[float]:
     except Exception as error:  # a user's function raises what it likes
         raise RlaifError(
             f"{name!r} failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
-            hint="It takes a list of texts and gives a number for each.",
+            hint="It must take a list of texts and return one number for each.",
         ) from error
     if len(values) != len(texts):
         raise RlaifError(
-            f"{name!r} gave {len(values)} numbers for {len(texts)} texts",
-            hint="It takes a list of texts and gives a number for each.",
+            f"{name!r} returned {len(values)} numbers for {len(texts)} texts",
+            hint="It must take a list of texts and return one number for each.",
         )
     found, at = [], 0
     for row in rows:

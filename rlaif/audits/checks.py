@@ -11,16 +11,22 @@ from scipy import stats
 
 ALPHA = 0.05
 FIXES = {
-    "diversity": "mix in data of people (`rlaif mix`), sample from an earlier model or at a higher "
-    "temperature, or draw prompts that differ more",
-    "tail": "mix in data of people, which has the rare words, and hold slices by quota "
-    "(`rlaif mix --quota`)",
-    "perplexity": "mix in data of people, or sample from an earlier model",
-    "duplicates": "drop them: `rlaif mix` keeps one of each",
-    "slices": "hold the slice at its share: `rlaif mix --quota SLICE=SHARE`",
-    "drift": "look at what rewards it (`rlaif eval --bias`), and mix in data of people",
-    "origin": "mix in data of people (`rlaif mix --human DATA`), or go back to an earlier model",
-    "bias": "calibrate it (`rlaif calibrate`), let people review, or change the judge",
+    "diversity": (
+        "mix in human data (`rlaif mix`), sample from an earlier model or at a higher "
+        "temperature, or use more varied prompts"
+    ),
+    "tail": (
+        "mix in human data, which has the rare words, and set slice quotas (`rlaif mix --quota`)"
+    ),
+    "perplexity": "mix in human data, or sample from an earlier model",
+    "duplicates": "remove duplicates: `rlaif mix` keeps one of each",
+    "slices": "set a quota for the slice: `rlaif mix --quota SLICE=SHARE`",
+    "drift": "check what the judge rewards (`rlaif eval --bias`), and mix in human data",
+    "origin": "mix in human data (`rlaif mix --human DATA`), or go back to an earlier model",
+    "bias": (
+        "calibrate the judge (`rlaif calibrate`), review labels (`rlaif review`), or change "
+        "the judge"
+    ),
 }
 
 

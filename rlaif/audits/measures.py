@@ -165,7 +165,7 @@ def repeats(
         near_duplicates([TextFields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR)
     )
     check = AuditCheck(
-        name="the share of rows that repeat another",
+        name="duplicate row share",
         group="duplicates",
         value=0,
         low=0,
@@ -183,7 +183,7 @@ def repeats(
         count = min(len(some), len(there))
         mine, others = (_repeated(side, count, limits.seed) for side in (some, there))
         check = AuditCheck(
-            name="the share of near-duplicates",
+            name="near-duplicate share",
             group="duplicates",
             value=0,
             low=0,
@@ -200,7 +200,7 @@ def repeats(
         long = [text for text in said if len(text.split()) >= LEAST_WORDS]
         again = len(long) - len(set(long))
         check = AuditCheck(
-            name="the share of rows that answer as another does",
+            name="repeated completion share",
             group="duplicates",
             value=0,
             low=0,
@@ -243,7 +243,7 @@ def _said_most(
     elif len(text.split()) < LEAST_WORDS:
         limit = MOST_SHORT
     check = AuditCheck(
-        name="the text that is said most",
+        name="the most common text",
         group="duplicates",
         value=0,
         low=0,
@@ -349,10 +349,10 @@ def _style(row: AuditRow) -> dict[str, float]:
     }
     return {
         "length in words": float(np.mean([f["length"] for f in found])),
-        "format (markdown marks a word)": per_word["markdown"],
-        "tone (assertive phrases a word)": per_word["assertive"],
-        "tone (question marks a word)": float(np.mean(questions)) if said else 0.0,
-        "format (words a sentence)": float(np.mean(sentences)) if said else 0.0,
+        "format (Markdown marks per word)": per_word["markdown"],
+        "tone (assertive phrases per word)": per_word["assertive"],
+        "tone (question marks per word)": float(np.mean(questions)) if said else 0.0,
+        "format (words per sentence)": float(np.mean(sentences)) if said else 0.0,
     }
 
 

@@ -34,7 +34,7 @@ class ScoringModel:
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"model {name!r} could not be loaded ({' '.join(str(error).split())[:200]})",
-                hint="Check the folder or id.",
+                hint="Check the folder or Hub ID.",
             ) from None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)

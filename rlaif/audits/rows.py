@@ -61,7 +61,7 @@ def read_audited(data: str, which: Which = "auto", split: str = "train") -> list
     rows = merged(list(_rows(data, which, split)))
     if not rows:
         what = {"auto": "a prompt or a completion", "prompts": "a prompt"}.get(which, which)
-        raise RlaifError(f"{data!r} has no row with {what}", hint="Check its columns.")
+        raise RlaifError(f"{data!r} has no row with {what}", hint="Check the column names.")
     return rows
 
 

@@ -24,73 +24,78 @@ class Thresholds(BaseModel):
         default=0.85,
         gt=0,
         le=1,
-        description="Least diversity as a share of the reference's, by each measure and at equal "
-        "length. Two samples of one model differ by a few percent.",
+        description="Minimum diversity as a share of the reference's, for each measure at "
+        "equal text "
+        "length. Two samples from one model differ by a few percent.",
     )
     tail_floor: float = Field(
         default=0.7,
         gt=0,
         le=1,
-        description="Least share of the reference's rare words and runs of words.",
+        description="Minimum share of the reference's rare words and n-grams.",
     )
     min_human: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Least share of rows of human origin, by weight: from `min_human_from_depth` "
-        "on, or, where you set another share and no depth, always. A tenth of fresh human data in "
-        "each round has been seen to keep models from collapsing, but no share is proven.",
+        description="Minimum human share of rows, by weight. Applies from min_human_from_depth on, "
+        "or always if you set only this. Adding about 10% fresh human data per round has "
+        "kept models from collapsing in studies; no share is proven safe.",
     )
     min_human_from_depth: int = Field(
         default=4,
         ge=0,
-        description="From how many synthetic generations on `min_human` holds: drafts, revisions "
-        "and one round of samples are three deep.",
+        description="Apply min_human from this many synthetic generations on. Drafts, "
+        "revisions and "
+        "one round of sampling make three.",
     )
     max_depth: int | None = Field(
-        default=None, ge=0, description="Most synthetic generations that a row may be deep."
+        default=None, ge=0, description="Maximum synthetic generations of any row."
     )
     duplicates: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="Most near-duplicates as a share of the texts, beyond the reference's share.",
+        description="Maximum share of near-duplicates above the reference's share.",
     )
     duplicates_alone: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="Most rows that repeat another's prompt and completion, or, where there is "
-        "no reference, another's completion of eight words and more.",
+        description="Maximum share of duplicate rows (same prompt and completion). Without a "
+        "reference, completions of eight or more words also count alone.",
     )
     same_text: float = Field(
-        default=0.2, gt=0, le=1, description="Most rows whose text is one and the same."
+        default=0.2, gt=0, le=1, description="Maximum share of rows with the same text."
     )
     slice_floor: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="Least that a slice (tag, language, column) may keep of its share in the "
-        "reference.",
+        description="Minimum share that a slice (tag, language, column) must keep of its share in "
+        "the reference.",
     )
     drift: float = Field(
         default=0.8,
         gt=0,
-        description="Most that tone, format or an attribute may move, in standard deviations of "
-        "the reference.",
+        description="Maximum shift in tone, format or an attribute, in standard deviations of the "
+        "reference.",
     )
     perplexity_low: float = Field(
         default=0.7,
         gt=0,
         le=1,
-        description="Least perplexity under the reference model, as a share of the reference's: "
-        "text that has become predictable.",
+        description="Minimum perplexity under the reference model, as a share of the reference's. "
+        "Lower means the text has become predictable.",
     )
     perplexity_high: float = Field(
-        default=2.0, ge=1, description="Most perplexity under the reference model, in the same way."
+        default=2.0,
+        ge=1,
+        description="Maximum perplexity, as a multiple of the reference's.",
     )
     biases: Literal["show", "trip"] = Field(
-        default="show", description="Whether a flagged bias of the judge trips."
+        default="show",
+        description="Whether a flagged judge bias trips the guard, or is only shown.",
     )
     seed: int = 0
 

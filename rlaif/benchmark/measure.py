@@ -110,9 +110,9 @@ def label_once(engine: WatchedEngine, job: LabelJob, folder: Path) -> Timing:
         seconds = time.perf_counter() - began
     if tally.invalid_verdicts:
         raise RlaifError(
-            f"{tally.invalid_verdicts} of {tally.verdicts} made-up questions had no answer: the "
-            f"judge takes {engine.max_prompt_tokens} tokens",
-            hint="Lower --context, or the words of the template.",
+            f"{tally.invalid_verdicts} of {tally.verdicts} synthetic judge calls had no "
+            f"valid verdict: the judge accepts at most {engine.max_prompt_tokens} tokens",
+            hint="Lower --context, or shorten the template.",
         )
     after = engine.stats()
     return Timing(

@@ -20,20 +20,22 @@ _EXAMPLES = """
 Examples:
   rlaif audit runs/first --against human.jsonl -o audits/first
   rlaif audit data/mixed --against human.jsonl --perplexity Qwen/Qwen3-0.6B -o audits/mixed
-  rlaif audit runs/first --against human.jsonl --attribute toxicity=my_scores:toxicity --slice topic
+  rlaif audit runs/first --against human.jsonl --slice topic \\
+    --attribute toxicity=my_scores:toxicity
 
 \b
-Thresholds are YAML (`--thresholds FILE`); these are the defaults that matter most:
-  floor: 0.85          least diversity, as a share of the reference's
-  tail_floor: 0.7      least of the reference's rare words and runs of words
-  slice_floor: 0.5     least that a slice keeps of its share
-  drift: 0.8           most that tone, format or an attribute moves, in standard deviations
-  duplicates: 0.1      most near-duplicates beyond the reference's
-  min_human: 0.1       least human share, from min_human_from_depth (4) generations on
+Thresholds are YAML (`--thresholds FILE`). The most important defaults:
+  floor: 0.85          minimum diversity, as a share of the reference
+  tail_floor: 0.7      minimum share of the reference's rare words and n-grams
+  slice_floor: 0.5     minimum part of its share that a slice must keep
+  drift: 0.8           maximum shift of tone, format or an attribute, in standard deviations
+  duplicates: 0.1      maximum share of near-duplicates above the reference
+  min_human: 0.1       minimum human share, from min_human_from_depth (4) generations on
 
-Exit code 1 if one is crossed by more than chance explains: on data from the reference's own source
-that is one audit in twenty at most. DATA is a run, a mix or a data set; of pairs the chosen
-completions are looked at. OUT gets audit.html and audit.json.
+Exit code 1 if a threshold is crossed. Comparisons with the reference must also be
+statistically significant: at most one audit in twenty fails by chance if both datasets have
+the same source. DATA is a run, a mix or a dataset; for pairs, the chosen completions are
+audited. OUT gets audit.html and audit.json.
 """
 
 
@@ -42,29 +44,37 @@ completions are looked at. OUT gets audit.html and audit.json.
 @click.option(
     "--against",
     metavar="DATA",
-    help="What it is compared with: text of people, or an earlier round.",
+    help="Reference to compare with: human text or an earlier round.",
 )
-@click.option("--thresholds", metavar="FILE", help="YAML file; see below.")
+@click.option("--thresholds", metavar="FILE", help="YAML file of thresholds; see below.")
 @click.option(
     "--texts",
     type=click.Choice(["auto", "chosen", "rejected", "prompts"]),
     default="auto",
     show_default=True,
-    help="What of DATA is looked at.",
+    help="Texts of DATA to audit.",
 )
-@click.option("--slice", "columns", multiple=True, metavar="COLUMN", help="Also slice by a column.")
+@click.option(
+    "--slice",
+    "columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="Also report slices by this column; repeatable.",
+)
 @click.option(
     "--attribute",
     "attributes",
     multiple=True,
     metavar="NAME=MODULE:FUNCTION",
-    help="Scores a list of texts, such as a toxicity classifier; shown by slice.",
+    help="Function that scores a list of texts, such as a toxicity classifier; reported by slice.",
 )
-@click.option("--perplexity", metavar="MODEL", help="Language model to measure perplexity with.")
-@click.option("--embeddings", metavar="MODEL", help="Model whose mean hidden states embed texts.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
-@click.option("-o", "--out", metavar="DIR", help="Write audit.html and audit.json there.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--perplexity", metavar="MODEL", help="Language model to compute perplexity with.")
+@click.option(
+    "--embeddings", metavar="MODEL", help="Model for text embeddings (mean of its hidden states)."
+)
+@click.option("--split", default="train", show_default=True, help="Dataset split.")
+@click.option("-o", "--out", metavar="DIR", help="Write audit.html and audit.json to this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     data: str,
     against: str | None,
@@ -78,7 +88,7 @@ def command(
     out: str | None,
     as_json: bool,
 ) -> None:
-    """Measure whether data has lost what people's text has: diversity, tails, slices, tone."""
+    """Measure what data has lost compared with human text: diversity, tails, slices, tone."""
     quiet_libraries()
     from rlaif.audits.audit import AuditExtras, audit
     from rlaif.audits.rows import read_audited
@@ -126,7 +136,7 @@ def command(
             shown = "bias" if finding.flagged else "no bias"
             click.echo(f"{shown}: {finding.name} {finding.shown}")
         if out:
-            click.echo(f"\npage: {Path(out) / 'audit.html'}")
+            click.echo(f"\nreport: {Path(out) / 'audit.html'}")
     if report.tripped:
         raise AuditTripped(report.sentences, report.fixes)
     if not as_json:

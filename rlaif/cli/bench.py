@@ -24,49 +24,64 @@ Examples:
   rlaif bench --judge Qwen/Qwen3-0.6B --engine vllm --engine packed
   rlaif bench --judge Qwen/Qwen3-8B --quantization fp8
 
-The pairs are made up, so that any judge can be measured without data; what they say does not
-change how long a judge needs. `rlaif label --engine auto` takes the engine that was fastest here.
-What is shown of the machine's matmul rate is left out for quantized judges, whose products have
-another one.
+The pairs are synthetic, so you can measure any judge without data; their content does not
+affect throughput. `rlaif label --engine auto` uses the engine that was fastest here. MFU is
+relative to the matmul rate measured here, and is not reported for quantized judges.
 """
 
 
 @click.command(cls=Command, name="bench", epilog=_EXAMPLES)
-@click.option("-j", "--judge", default="demo", show_default=True, help="Folder, hub id or `demo`.")
 @click.option(
-    "--engine", "engines", multiple=True, help="Engine; repeat it to compare. [default: vllm]"
+    "-j",
+    "--judge",
+    default="demo",
+    show_default=True,
+    help="Judge model: a local folder, a Hub ID or `demo`.",
 )
-@click.option("--template", help="Judge prompt layout. [default: demo for demo, else pairwise]")
 @click.option(
-    "--pairs", type=click.IntRange(1), default=40, show_default=True, help="Made up a repetition."
+    "--engine", "engines", multiple=True, help="Engine; repeat to compare several. [default: vllm]"
+)
+@click.option(
+    "--template",
+    help="Judge prompt template: a name or a path. [default: demo for demo, else pairwise]",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    help="Synthetic pairs per repetition.",
 )
 @click.option(
     "--principles",
     type=click.IntRange(1, 64),
     default=8,
     show_default=True,
-    help="Questions about each pair and order.",
+    help="Principles to judge per pair and order.",
 )
 @click.option(
     "--context",
     type=click.IntRange(10),
     default=600,
     show_default=True,
-    help="Tokens of a pair's prompt and responses together.",
+    help="Tokens per pair: the prompt and both responses.",
 )
-@click.option("--one-order", is_flag=True, help="Show each pair one way round only.")
+@click.option("--one-order", is_flag=True, help="Judge each pair in one order only.")
 @click.option(
     "--repetitions",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Counted runs, after one that is not.",
+    help="Measured runs, after one warm-up run.",
 )
 @click.option(
-    "--price-per-hour", type=click.FloatRange(0, 1e9), metavar="X", help="Of the machine."
+    "--price-per-hour",
+    type=click.FloatRange(0, 1e9),
+    metavar="X",
+    help="Machine price per hour, used to report cost.",
 )
 @cache_dir_flag
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @partial(engine_flags, but=frozenset({"engine"}))
 def command(
     judge: str,
@@ -82,7 +97,7 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Measure how fast a judge labels on this machine, and how close that is to its limit."""
+    """Measure judge throughput on this machine, and how close it is to the hardware limit."""
     quiet_libraries()
     from contextlib import closing
 
@@ -131,14 +146,14 @@ def _table(found: list[dict[str, object]]) -> str:
         "verdicts/s": ("verdicts_per_second", ",.0f"),
         "pairs/s": ("pairs_per_second", ",.1f"),
         "computed tokens/s": ("computed_tokens_per_second", ",.0f"),
-        "needed tokens/s": ("unique_tokens_per_second", ",.0f"),
-        "prompt tokens spared": ("prefix_cache_hit_rate", "%"),
+        "unique tokens/s": ("unique_tokens_per_second", ",.0f"),
+        "prefix cache hit rate": ("prefix_cache_hit_rate", "%"),
         "computed / planned": ("computed_over_planned", ".3f"),
-        "computed / needed": ("computed_over_unique", ".3f"),
-        "matmul GFLOP/s here": ("matmul_flops_per_second", "G"),
-        "share of it used": ("model_flops_utilization", "%"),
-        "share of it used for what was needed": ("limit_fraction", "%"),
-        "engine idle, seconds": ("engine_idle_seconds", ".3f"),
+        "computed / unique": ("computed_over_unique", ".3f"),
+        "peak matmul GFLOP/s": ("matmul_flops_per_second", "G"),
+        "MFU, computed tokens": ("model_flops_utilization", "%"),
+        "MFU, unique tokens": ("limit_fraction", "%"),
+        "engine idle seconds": ("engine_idle_seconds", ".3f"),
         "cost per 1,000 pairs": ("cost_per_1000_pairs", ".4f"),
     }
     rows = [

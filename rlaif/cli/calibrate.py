@@ -16,43 +16,44 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif calibrate runs/qwen --human labels.jsonl
-  rlaif label new.jsonl -c my.yaml --judge Qwen/Qwen3-8B -o runs/new \
+  rlaif label new.jsonl -c my.yaml --judge Qwen/Qwen3-8B -o runs/new \\
     --calibration runs/qwen/calibration.json --agreement-target 0.85
 
-LABELS is labeled data as `rlaif eval` takes it, of pairs of RUN, or rows with the id of a pair
-and `label` a or b. Label pairs drawn at random: those that are contested alone would teach a
-judge to be less sure than it should be.
+LABELS is labeled data for pairs of RUN, in any format of `rlaif eval`, or rows with a pair's
+id and `label` a or b. Label pairs drawn at random: if you label only contested pairs, the
+calibrated judge becomes underconfident.
 """
 
 
 @click.command(cls=Command, name="calibrate", epilog=_EXAMPLES)
 @click.argument("run")
-@click.option("--human", "labels", required=True, metavar="LABELS", help="What people prefer.")
+@click.option(
+    "--human", "labels", required=True, metavar="LABELS", help="Human labels of pairs of RUN."
+)
 @click.option(
     "--method",
     type=click.Choice(["temperature", "platt", "isotonic"]),
     default="temperature",
     show_default=True,
-    help="One number, two, or a curve; for 50, 100 and 300 labels or more.",
+    help="Calibration curve: temperature (1 parameter, 50+ labels), platt (2 parameters, "
+    "100+) or isotonic (300+).",
 )
 @click.option(
     "--per-principle/--no-per-principle",
     default=False,
-    help="Also temper single principles with 200 labels or more, where that holds on held-out "
-    "pairs. This changes decisions. [default: off]",
+    help="Also fit a temperature for each principle with at least 200 labels, if it helps on "
+    "held-out pairs. This changes decisions. [default: off]",
 )
-@click.option(
-    "-o", "--out", metavar="FILE", help="The calibration. [default: RUN/calibration.json]"
-)
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option("-o", "--out", metavar="FILE", help="Output file. [default: RUN/calibration.json]")
+@click.option("--split", default="train", show_default=True, help="Dataset split.")
 @click.option(
     "--map",
     "maps",
     multiple=True,
     metavar="NAME=COLUMN",
-    help=f"Where a field is; NAME is label or one of {', '.join(FIELDS)}.",
+    help=f"Read field NAME from COLUMN; NAME is label or one of {', '.join(FIELDS)}.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     run: str,
     labels: str,
@@ -63,11 +64,11 @@ def command(
     maps: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Fit how sure a judge may be to labels of people.
+    """Calibrate a judge's probabilities on human labels.
 
-    Probabilities come to mean how often people agree; decisions stay as they are, except with
-    --per-principle. What is reported was measured on labels held out (five-fold cross-validation,
-    prompts kept whole).
+    Calibrated probabilities match how often human annotators agree with the judge. Decisions
+    do not change, except with --per-principle. Reported metrics are measured on held-out
+    labels (five-fold cross-validation, split by prompt).
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
@@ -81,30 +82,33 @@ def command(
     config = read_manifest(folder)["config"]
     if "panel" in config:
         raise RlaifError(
-            f"run {run!r} is a panel's", hint="Calibrate its judges' runs, in its folder members/."
+            f"run {run!r} was labeled by a panel",
+            hint="Calibrate each judge's own run in the folder members/.",
         )
     if config.get("review"):
         raise RlaifError(
-            f"run {run!r} holds what people said already",
-            hint=f"Name the run that it was made of: {config['review']['run']}.",
+            f"run {run!r} already contains human labels",
+            hint=f"Use the run it was created from: {config['review']['run']}.",
         )
     if config.get("calibration"):
         raise RlaifError(
-            f"run {run!r} is calibrated already", hint="Name a run without --calibration."
+            f"run {run!r} already uses a calibration",
+            hint="Use a run labeled without --calibration.",
         )
     outcomes = read_outcomes(folder)
     mapping = assignments("--map", maps, (*FIELDS, "label"))
     matched = match_labels(folder, outcomes, open_source(labels, split), mapping=mapping)
     if matched.unmatched or matched.conflicting or matched.unread:
         note(
-            f"{matched.unread} rows hold no label that can be read; {matched.unmatched} labels "
-            "belong to no pair of this run and are not used; on "
-            f"{matched.conflicting} pairs people disagree: of each one vote counts, drawn by chance"
+            f"skipped {matched.unread} rows without a readable label and "
+            f"{matched.unmatched} labels that match no pair of this run; annotators "
+            f"disagree on {matched.conflicting} pairs, and one vote drawn at random "
+            "counts for each"
         )
     if matched.picked:
         note(
-            f"{matched.picked} labels are of pairs that a review picked for doubt and are not "
-            f"used; {int(matched.known.sum())} are"
+            f"skipped {matched.picked} labels of pairs that a review selected as "
+            f"uncertain (not a random sample); {int(matched.known.sum())} labels are used"
         )
     try:
         found = calibrate(
@@ -116,7 +120,7 @@ def command(
         )
     except TooFewLabels as error:
         raise RlaifError(
-            f"can't calibrate: {error}", hint="Label more pairs of this run."
+            f"cannot calibrate: {error}", hint="Label more pairs of this run."
         ) from None
     found = found.model_copy(update={"made_for": made_for(config)})
     path = Path(out) if out else folder / "calibration.json"
@@ -135,5 +139,5 @@ def command(
         click.echo(f"temperature {found.temperature:.3f}: the judge is {word}")
     if found.principles:
         tempered = ", ".join(f"{k} {v:.2f}" for k, v in found.principles.items())
-        click.echo(f"principles' own temperatures: {tempered}")
+        click.echo(f"temperature per principle: {tempered}")
     click.echo(str(path))

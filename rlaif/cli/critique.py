@@ -26,35 +26,48 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif critique runs/candidates/candidates.jsonl -c demo -o runs/revised
-  rlaif critique answers.jsonl -c my.yaml --model Qwen/Qwen3-8B --judge Qwen/Qwen3-8B -o runs/r
-  rlaif critique answers.jsonl -c my.yaml --model M --judge J --until-no-gain --rounds 8 -o runs/r
+  rlaif critique answers.jsonl -c my.yaml -m Qwen/Qwen3-8B -j Qwen/Qwen3-8B -o runs/r
+  rlaif critique answers.jsonl -c my.yaml -m M -j J --until-no-gain --rounds 8 -o runs/r
   rlaif train-sft runs/revised --model demo -o policies/revised
 
-DATA holds prompts with one response or more: what `rlaif generate` wrote, or any layout that
-`rlaif label` reads. In OUT: trace.jsonl (every critique and revision, with its principle),
-pairs.jsonl (originals and final revisions), labels/ (the judge's labels of those pairs, which
-`rlaif report` shows and `rlaif train-dpo` trains on) and sft.jsonl (the revisions that the judge
-found better, for `rlaif train-sft`). Run the same command again after a stop: it goes on where it
-stopped.
+DATA holds prompts with one or more responses: the output of `rlaif generate`, or any layout
+that `rlaif label` reads. OUT gets trace.jsonl (every critique and revision, with its
+principle) and pairs.jsonl (originals and final revisions). OUT/labels holds the judge's
+labels of those pairs, for `rlaif report` and `rlaif train-dpo`. OUT/sft.jsonl holds the
+revisions that the judge preferred, for `rlaif train-sft`. If the run is interrupted, rerun
+the same command to resume.
 """
 
 
 @click.command(cls=Command, name="critique", epilog=_EXAMPLES)
 @click.argument("data")
-@click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
-@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
-@click.option("-m", "--model", default="demo", show_default=True, help="Who criticizes, revises.")
 @click.option(
-    "-j", "--judge", help="Who verifies the revisions. [default: the model; demo for demo]"
+    "-c", "--constitution", required=True, help="Constitution: a YAML file or a shipped name."
 )
-@click.option("--judge-engine", help="Its engine. [default: as --engine]")
-@click.option("--judge-template", help="Judge prompt layout: name or path.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
+@click.option(
+    "-m",
+    "--model",
+    default="demo",
+    show_default=True,
+    help="Model that generates critiques and revisions.",
+)
+@click.option(
+    "-j", "--judge", help="Judge model that verifies the revisions. [default: same as --model]"
+)
+@click.option("--judge-engine", help="Engine of the judge. [default: same as --engine]")
+@click.option("--judge-template", help="Judge prompt template: a name or a path.")
 @click.option(
     "--writer-templates",
-    help="Critique and revision layout: a shipped name, or a folder with critique.txt and "
-    "revision.txt.",
+    help="Prompt templates for critique and revision: a shipped name, or a folder with "
+    "critique.txt and revision.txt.",
 )
-@click.option("--verify/--no-verify", default=True, help="Let the judge label the pairs.")
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    help="Have the judge label original and revision as pairs, and keep only the better revisions "
+    "for SFT. [default: on]",
+)
 @generation_flags
 @licenses_flag
 @settings_options(CritiqueSettings)
@@ -78,10 +91,10 @@ def command(
     licenses: str,
     **flags: Any,
 ) -> None:
-    """Criticize and revise responses by a constitution, and have a judge verify the revisions.
+    """Criticize and revise responses by a constitution; a judge verifies the revisions.
 
-    The supervised half of Constitutional AI: round after round, a principle's critique request,
-    then its revision request.
+    This is the supervised phase of Constitutional AI. In each round, the model criticizes the
+    response by a principle, then revises it.
     """
     quiet_libraries()
     names = (CritiqueSettings, EngineSettings)
@@ -137,10 +150,13 @@ def command(
         return
     print_generation(summary, "revised", as_json=False)
     if not verify:
-        note("no revision was verified: sft.jsonl holds all of them")
+        note("revisions were not verified: sft.jsonl contains all of them")
         return
     if settings.until_no_gain:
-        note("each revision was taken because the judge liked it: it repeats its own word here")
+        note(
+            "the judge already selected each revision (--until-no-gain), so its verdicts "
+            "here are not independent"
+        )
     decided = found.better + found.worse
     rows = [
         (
@@ -151,4 +167,4 @@ def command(
         ("worse", found.worse, percent(found.worse / decided if decided else None)),
         ("undecided", found.undecided, "-"),
     ]
-    click.echo("\n" + table(["revisions, by the judge", "pairs", "of decided"], rows))
+    click.echo("\n" + table(["revisions, per judge", "pairs", "of decided"], rows))

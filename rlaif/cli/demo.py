@@ -12,14 +12,16 @@ from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, 
 
 
 @click.command(cls=Command, name="demo")
-@click.option("-o", "--out", default="demo-run", show_default=True, help="Folder for all of it.")
+@click.option(
+    "-o", "--out", default="demo-run", show_default=True, help="Output folder; created if missing."
+)
 @click.option("--engine", default="vllm", show_default=True, help="Engine that runs the judge.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(out: str, engine: str, as_json: bool) -> None:
-    """Label, train and compare with the embedded models; needs nothing.
+    """Label, train and compare with the embedded models.
 
-    Takes some minutes on two cores. Run again, it goes on where it stopped, or shows the
-    result at once.
+    Needs no GPU, data or model download. Takes a few minutes on two cores. Rerun the same
+    command to resume, or to show the result again.
     """
     quiet_libraries()
     from rlaif.demo.run import run_demo
@@ -55,27 +57,31 @@ def render(result: Any, out: str) -> str:
     rows = [
         (who, w.wins, w.losses, w.ties, str(w.rate))
         for who, w in (
-            ("the oracle (knows by construction)", result.oracle),
-            ("the judge (a model that learned)", result.judge),
+            ("oracle (ground truth)", result.oracle),
+            ("judge (trained model)", result.judge),
         )
     ]
     header = [
-        "new policy against old one, by",
+        "new policy vs. old, by",
         "better",
         "worse",
         "same",
-        "better, of those that differ",
+        "better (ties excluded)",
     ]
     lines = [
-        f"The judge labeled {result.labeled} pairs; on the {said} that the oracle has a say on, "
-        f"they agree on {100 * right / max(1, said):.1f}%.",
+        (
+            f"The judge labeled {result.labeled} pairs. It agrees with the oracle on "
+            f"{100 * right / max(1, said):.1f}% of the {said} pairs that the oracle decides."
+        ),
         "",
         table(header, rows),
-        "(95% intervals in brackets; 50% would mean that training changed nothing.)",
+        "(95% intervals in brackets; 50% means that training changed nothing.)",
         "",
-        "What no principle asked for can get lost: "
-        f"{percent(result.answered[0])} of the old policy's answers speak of what was asked, "
-        f"{percent(result.answered[1])} of the new one's.",
+        (
+            "Training can lose behavior that no principle rewards: "
+            f"{percent(result.answered[0])} of the old policy's answers address the question, "
+            f"{percent(result.answered[1])} of the new policy's."
+        ),
     ]
     for row in result.examples:
         lines += [
@@ -86,7 +92,7 @@ def render(result: Any, out: str) -> str:
         ]
     lines += [
         "",
-        f"The labels and their evidence: {out}/labels (open report.html there).",
-        "Next: `rlaif init my-project`, edit its constitution.yaml, and label again.",
+        f"Labels and evidence: {out}/labels (open report.html there).",
+        "Next: run `rlaif init my-project`, edit its constitution.yaml, and label again.",
     ]
     return "\n".join(lines)

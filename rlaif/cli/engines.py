@@ -14,11 +14,11 @@ from rlaif.engines.registry import ENTRY_POINT_GROUP, list_engines
 @click.command(
     cls=Command,
     name="engines",
-    epilog=f"A package adds an engine with an entry point in the group {ENTRY_POINT_GROUP!r}.",
+    epilog=f"To add an engine, register it in the entry point group {ENTRY_POINT_GROUP!r}.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(as_json: bool) -> None:
-    """List the engines that can run a judge, and what each still needs."""
+    """List the engines that can run a judge, and how to install missing ones."""
     found = list_engines()
     if as_json:
         print_json(
@@ -35,8 +35,8 @@ def command(as_json: bool) -> None:
         )
         return
     rows = [(e.name, "yes" if e.available else "no", e.summary) for e in found]
-    click.echo(table(["engine", "ready", "what it is"], rows))
-    click.echo("\nHow a verdict is read:")
+    click.echo(table(["engine", "ready", "description"], rows))
+    click.echo("\nHow each engine computes a verdict:")
     for engine in found:
         if engine.reads:
             click.echo(textwrap.fill(f"{engine.name}: {engine.reads}", 98, subsequent_indent="  "))

@@ -30,10 +30,10 @@ Examples:
   rlaif eval judgebench.jsonl -c my.yaml -j Qwen/Qwen3-8B -j Qwen/Qwen3-32B -o evals/judges
   rlaif eval labeled.csv -c my.yaml --map label=who_won --map subset=topic -o evals/x
 
-LABELED is data as `rlaif label` takes it, in which something says which response people prefer:
-chosen and rejected (RewardBench; lists of several, RewardBench 2), response_a and response_b
-with a label such as A>B (JudgeBench) or model_a, or a score on each response. Verdicts go into
-OUT and the cache: a stop loses nothing, and measuring again costs nothing.
+LABELED is data as for `rlaif label`, with a human preference in each row: chosen and rejected
+(RewardBench; lists of several for RewardBench 2), response_a and response_b with a label such
+as A>B (JudgeBench) or model_a, or a score for each response. Verdicts are saved in OUT and in
+the cache: interrupted evaluations resume, and repeated ones need no judge calls.
 """
 
 
@@ -45,15 +45,17 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     "constitutions",
     required=True,
     multiple=True,
-    help="A YAML file or a shipped name; several are compared on the same pairs.",
+    help="Constitution: a YAML file or a shipped name; repeat to compare several on the same "
+    "pairs.",
 )
-@click.option("-o", "--out", required=True, help="Folder of the evaluation; made if missing.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
 @click.option(
     "-j",
     "--judge",
     "judges",
     multiple=True,
-    help="Model, as NAME or NAME,engine=openai,...; several are compared. [default: demo]",
+    help="Judge model, as NAME or NAME,engine=openai,...; repeat to compare several. "
+    "[default: demo]",
 )
 @labeled_flags
 @click.option(
@@ -61,10 +63,16 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     "panels",
     multiple=True,
     type=click.Choice(["mean", "majority", "cascade"]),
-    help="Also measure the judges as a panel (in a cascade in the order of -j).",
+    help="Also evaluate the judges as a panel; a cascade uses the order of -j.",
 )
-@click.option("--bias", is_flag=True, help="Also measure biases: with labels, and on probe pairs.")
-@click.option("--attacks", is_flag=True, help="Also attack the judge through losing responses.")
+@click.option(
+    "--bias", is_flag=True, help="Also measure judge biases, on the labels and on probe pairs."
+)
+@click.option(
+    "--attacks",
+    is_flag=True,
+    help="Also attack the judge with prompt injections in the losing responses.",
+)
 @click.option(
     "--attack-set",
     default="attacks",
@@ -77,7 +85,7 @@ OUT and the cache: a stop loses nothing, and measuring again costs nothing.
     default=100,
     show_default=True,
     type=click.IntRange(min=20),
-    help="Pairs that --bias probes and --attacks attacks.",
+    help="Number of pairs for --bias probes and --attacks.",
 )
 @cache_dir_flag
 @settings_options(
@@ -103,12 +111,12 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Measure how far judges agree with people, on labeled pairs.
+    """Measure how well judges agree with human labels.
 
-    Accuracy and kappa with intervals, per part of the data and per principle; whether both
-    orders agree; what abstaining would buy; whether probabilities mean what they say. Two judges
-    or two constitutions are compared on the same pairs, and called better only where a test
-    says so.
+    Reports accuracy and kappa with intervals (overall, by subset and by principle), order
+    consistency, the benefit of abstaining, and calibration. Several judges or constitutions
+    are compared on the same pairs. One is called better only if the difference is
+    statistically significant.
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
@@ -125,14 +133,16 @@ def command(
         for constitution in constitutions
     ]
     if len({(c.constitution, str(c.settings)) for c in candidates}) < len(candidates):
-        raise RlaifError("a judge or a constitution is named twice", hint="Name each once.")
+        raise RlaifError(
+            "the same judge and constitution are given twice", hint="Give each combination once."
+        )
     if panels and len(candidates) < 2:
-        raise RlaifError("a panel of one judge", hint="Name two judges or more with -j.")
+        raise RlaifError("--panel needs at least two judges", hint="Add a judge with -j.")
     folder = Path(out)
     data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
     if data.dropped:
         place, reason = data.rejected[0]
-        note(f"{data.dropped} rows are no labeled pairs and are left out ({place}: {reason})")
+        note(f"skipped {data.dropped} rows that are not labeled pairs (first: {place}: {reason})")
     with closing(LabelScreen(len(data.label))) as screen:
         found = evaluate(
             candidates,
@@ -161,7 +171,7 @@ def _print(found: Any) -> None:
         "accuracy",
         "of decided",
         "decided",
-        "both orders right",
+        "both orders correct",
         "kappa",
         "ECE",
         "Brier",
@@ -185,13 +195,13 @@ def _print(found: Any) -> None:
     click.echo(table(header, rows))
     ties = found.reports[0].agreement.human_ties
     click.echo(
-        "accuracy: a pair that the judge does not decide counts one half"
-        + (f"; {ties} pairs that people call a tie are left out" if ties else "")
+        "accuracy: a pair that the judge does not decide counts as one half"
+        + (f"; {ties} pairs labeled as ties by humans are excluded" if ties else "")
     )
     for report in found.reports:
         if report.agreement.groups_right is not None:
             click.echo(
-                f"{report.name}: rows with every pair right: {report.agreement.groups_right}"
+                f"{report.name}: rows with all pairs correct: {report.agreement.groups_right}"
             )
     for report in found.reports:
         if report.subsets:
@@ -199,15 +209,13 @@ def _print(found: Any) -> None:
                 (name, a.accuracy.n, a.accuracy, a.order_consistent or "-", f"{a.kappa:.3f}")
                 for name, a in list(report.subsets.items())[:MOST_PARTS]
             ]
-            head = [f"{report.name}: part", "pairs", "accuracy", "both orders right", "kappa"]
+            head = [f"{report.name}: subset", "pairs", "accuracy", "both orders correct", "kappa"]
             click.echo("\n" + table(head, rows))
         rows = [
             (p.principle, f"{100 * p.opinions:.1f}%", p.accuracy, f"{p.kappa:.3f}")
             for p in report.principles
         ]
-        click.echo(
-            "\n" + table([f"{report.name}: principle", "has an opinion", "agrees", "kappa"], rows)
-        )
+        click.echo("\n" + table([f"{report.name}: principle", "decisive", "agrees", "kappa"], rows))
     if found.comparisons:
         rows = [
             (
@@ -220,21 +228,28 @@ def _print(found: Any) -> None:
             )
             for c in found.comparisons
         ]
-        head = ["first", "second", "difference", "p (Holm)", "only one right", "verdict"]
+        head = ["first", "second", "difference", "p (Holm)", "only one correct", "verdict"]
         click.echo("\n" + table(head, rows))
     for p in found.panels:
         click.echo(
-            f"\npanel ({p.mode}): accuracy {100 * p.accuracy:.1f}%, {p.verdict}: difference "
-            f"{p.test.difference}, p = {p.test.p:.4f}; errors correlate by {p.correlation:.2f}, so "
-            f"{len(p.accuracies)} judges are worth {p.effective_judges:.1f} independent ones"
-            + (f"; {100 * p.asked_last:.1f}% of pairs reached the last" if p.asked_last < 1 else "")
+            (
+                f"\npanel ({p.mode}): accuracy {100 * p.accuracy:.1f}%, {p.verdict}: "
+                f"difference {p.test.difference}, p = {p.test.p:.4f}; error correlation "
+                f"{p.correlation:.2f}, so {len(p.accuracies)} judges count as "
+                f"{p.effective_judges:.1f} independent ones"
+            )
+            + (
+                f"; {100 * p.asked_last:.1f}% of pairs reached the last judge"
+                if p.asked_last < 1
+                else ""
+            )
         )
     for name, results in found.attacks.items():
         rows = [
             (a.attack, a.flipped, a.undecided, f"{a.moved:+.3f}", f"{100 * a.detected:.0f}%")
             for a in results
         ]
-        head = [f"{name}: attack", "flipped", "undecided", "moved (nats)", "detected"]
+        head = [f"{name}: attack", "flipped", "undecided", "shift (nats)", "detected"]
         click.echo("\n" + table(head, rows))
     for name, measured in found.biases.items():
         click.echo(f"\n{name}: biases")

@@ -33,20 +33,20 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif generate prompts.jsonl --model demo -n 4 -o runs/candidates
-  rlaif generate prompts.jsonl --model Qwen/Qwen3-4B --model google/gemma-3-4b-it,n=2 -o runs/two
-  rlaif generate p.jsonl -m big,engine=openai,base_url=http://host:8000/v1 -m small -o runs/mixed
-  rlaif generate prompts.jsonl --model M -n 8 --keep 2 -c my.yaml --judge J -o runs/best
-  rlaif generate prompts.jsonl --model M -n 8 --keep 1 -c my.yaml --target principle:be-concise -o r
+  rlaif generate prompts.jsonl -m Qwen/Qwen3-4B -m google/gemma-3-4b-it,n=2 -o runs/two
+  rlaif generate p.jsonl -m big,engine=openai,base_url=http://host:8000/v1 -m small -o runs/x
+  rlaif generate prompts.jsonl -m M -n 8 --keep 2 -c my.yaml --judge J -o runs/best
+  rlaif generate p.jsonl -m M -n 8 --keep 1 -c my.yaml --target principle:be-concise -o runs/y
 
-PROMPTS is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a hub id; each
-row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rlaif label` and
-`rlaif critique` read. Run the same command again after a stop: it goes on where it stopped.
+PROMPTS is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a Hub ID.
+Each row has a prompt, as text or chat messages. OUT/candidates.jsonl is the input for `rlaif
+label` and `rlaif critique`. If the run is interrupted, rerun the same command to resume.
 """
 
 
 @click.command(cls=Command, name="generate", epilog=_EXAMPLES)
 @click.argument("prompts")
-@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
 @click.option(
     "-m",
     "--model",
@@ -54,21 +54,24 @@ row has a prompt, as text or as chat messages. OUT/candidates.jsonl is what `rla
     multiple=True,
     required=True,
     metavar="MODEL[,NAME=VALUE...]",
-    help="Who writes: a folder, a hub id or `demo`; several take turns. A model's own n, "
-    "temperature, top_p, max_tokens, revision, dtype, engine and base_url follow its name.",
+    help="Model to sample from: a local folder, a Hub ID or `demo`; repeat for several, which "
+    "run one after another. Settings of one model follow its name: n, temperature, "
+    "top_p, max_tokens, revision, dtype, engine, base_url.",
 )
-@click.option("-n", "n", type=int, help="Completions of each prompt by each model. [default: 4]")
-@click.option("-c", "--constitution", help="Ranks completions, with --keep.")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Who ranks.")
-@click.option("--judge-engine", help="Its engine. [default: as --engine]")
-@click.option("--template", help="Judge prompt layout: name or path.")
+@click.option("-n", "n", type=int, help="Completions per prompt and model. [default: 4]")
+@click.option("-c", "--constitution", help="Constitution for ranking completions with --keep.")
+@click.option(
+    "-j", "--judge", default="demo", show_default=True, help="Judge model that ranks completions."
+)
+@click.option("--judge-engine", help="Engine of the judge. [default: same as --engine]")
+@click.option("--template", help="Judge prompt template: a name or a path.")
 @click.option(
     "--target",
     "targets",
     multiple=True,
     metavar="WHAT",
-    help="What kept completions are to have: principle:ID, language:en, length:short, "
-    "length:long or length:20-80 (words).",
+    help="Target for kept completions: principle:ID, language:en, length:short, length:long "
+    "or length:20-80 (words); repeatable.",
 )
 @generation_flags
 @licenses_flag
@@ -93,10 +96,10 @@ def command(
     licenses: str,
     **flags: Any,
 ) -> None:
-    """Write candidate completions for prompts, with one or several models.
+    """Generate candidate completions for prompts, with one or more models.
 
-    Every completion carries its origin: model, revision, sampling, seed, license, and how many
-    synthetic generations deep it is.
+    Every completion records its origin: model, revision, sampling parameters, seed, license
+    and number of synthetic generations.
     """
     quiet_libraries()
     names = (GenerateSettings, SamplingSettings, EngineSettings)

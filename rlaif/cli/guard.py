@@ -17,36 +17,41 @@ from rlaif.errors import RlaifError
 _EXAMPLES = """
 \b
 Examples:
-  rlaif guard runs/round2/candidates.jsonl --reference runs/round1/candidates.jsonl
-  rlaif guard runs/prompts/prompts.jsonl --min-human 0.1 --min-human-from-depth 0 --max-depth 2
+  rlaif guard runs/round2/candidates.jsonl --against runs/round1/candidates.jsonl
+  rlaif guard runs/p/prompts.jsonl --min-human 0.1 --min-human-from-depth 0 --max-depth 2
 
-Exit code 3 if the guard trips, so that a script or `rlaif run` stops there. `rlaif train-dpo` and
-`train-sft` look first in the same way. `rlaif audit` looks at more, and writes a page.
+Exit code 3 if the guard trips, so that a script or `rlaif run` stops there. `rlaif train-dpo`
+and `train-sft` run the same checks first. `rlaif audit` checks more and writes an HTML
+report.
 """
 
 
 @click.command(cls=Command, name="guard", epilog=_EXAMPLES)
 @click.argument("data")
-@click.option("--reference", metavar="DATA", help="What the diversity is compared with.")
+@click.option("--against", metavar="DATA", help="Reference data to compare diversity with.")
 @click.option(
-    "--override", metavar="REASON", help="Go on although it trips; the reason is written down."
+    "--override", metavar="REASON", help="Continue although the guard trips; the reason is saved."
 )
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/guard.json.")
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(Thresholds)
 def command(
     data: str,
-    reference: str | None,
+    against: str | None,
     override: str | None,
     out: str | None,
     config: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Say whether data has lost diversity or human origin, and stop if it has.
+    """Stop with an error if data has lost diversity or human origin.
 
-    Measures the completions to be learned (or prompts, where there are none) at equal length.
+    Measures the completions to train on (or prompts, if there are none), at equal length.
     """
     quiet_libraries()
     from rlaif.audits.audit import audit
@@ -55,7 +60,7 @@ def command(
     values, places = merge_settings(flags, config, (Thresholds,))
     limits = build(Thresholds, values, places)
     rows = read_audited(data)
-    report = audit(rows, read_audited(reference) if reference else None, limits)
+    report = audit(rows, read_audited(against) if against else None, limits)
     if override is not None and not override.strip():
         raise RlaifError("--override is empty", hint="Give a reason.")
     facts = {**report.facts, "override": override if report.tripped else None}

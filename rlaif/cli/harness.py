@@ -15,9 +15,10 @@ _EXAMPLES = """
 Examples:
   rlaif harness alpaca-eval -c my.yaml
   rlaif harness rewardbench -c my.yaml --url http://gpu-box:8000
-  lm-eval run --include_path "$(rlaif harness lm-eval --print-path)" --tasks rlaif_pairwise ...
+  lm-eval run --include_path "$(rlaif harness lm-eval --print-path)" \\
+    --tasks rlaif_pairwise ...
 
-docs/harnesses has a page on each: install, command, and what the number means.
+See docs/harnesses for each harness: how to install and run it, and how to read its score.
 """
 
 _LM_EVAL = """
@@ -27,21 +28,22 @@ Example:
     --include_path "$(rlaif harness lm-eval --print-path)" --tasks rlaif_pairwise \\
     --metadata '{"data": "prompts.jsonl", "constitution": "my.yaml", "judge": "MODEL"}'
 
-`data` holds a prompt and (for rlaif_pairwise) a `reference` response per row; `baseline` names
-another model's outputs instead. `url` asks a running `rlaif serve`. Tasks: rlaif_pairwise (win rate
-against the reference) and rlaif_constitution (score of each response by itself).
+`data` has a prompt and (for rlaif_pairwise) a `reference` response in each row; to compare
+with another model instead, set `baseline` to its outputs. Set `url` to use a running `rlaif
+serve`. Tasks: rlaif_pairwise (win rate against the reference) and rlaif_constitution (score
+of each response by itself).
 """
 
 
 @click.group(cls=Group, name="harness", epilog=_EXAMPLES)
 def command() -> None:
-    """Plug the judge into eval harnesses: write their files, print their commands."""
+    """Use the judge in eval harnesses: write their config files, print their commands."""
 
 
 @command.command(name="lm-eval", epilog=_LM_EVAL)
-@click.option("--print-path", is_flag=True, help="Only the folder, for --include_path.")
+@click.option("--print-path", is_flag=True, help="Print only the folder, for --include_path.")
 def lm_eval(print_path: bool) -> None:
-    """Say where the tasks for lm-evaluation-harness are."""
+    """Show the path of the tasks for lm-evaluation-harness."""
     folder = Path(__file__).parent.parent / "harness" / "lm_eval_tasks"
     if print_path:
         click.echo(str(folder))
@@ -52,22 +54,24 @@ def lm_eval(print_path: bool) -> None:
 
 def _generator(name: str, about: str) -> None:
     @command.command(name=name, help=about)
-    @click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
+    @click.option(
+        "-c", "--constitution", required=True, help="Constitution: a YAML file or a shipped name."
+    )
     @click.option(
         "--url",
         default="http://127.0.0.1:8000",
         show_default=True,
-        help="Where `rlaif serve` listens.",
+        help="URL of the `rlaif serve` server.",
     )
-    @click.option("-o", "--out", help=f"Folder of the files. [default: harness/{name}]")
-    @click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+    @click.option("-o", "--out", help=f"Output folder. [default: harness/{name}]")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     def generate(constitution: str, url: str, out: str | None, as_json: bool) -> None:
         try:
             from rlaif.harness.configs import GENERATORS, target
         except ImportError as error:
             raise RlaifError(
-                f"this needs the package {error.name!r}, which is not installed",
-                hint="Install it: pip install 'rlaif[serve]'.",
+                f"`rlaif harness` needs the package {error.name!r}, which is not installed",
+                hint="Run: pip install 'rlaif[serve]'.",
             ) from None
         written = GENERATORS[name](target(constitution, url), Path(out or f"harness/{name}"))
         if as_json:
@@ -80,7 +84,9 @@ def _generator(name: str, about: str) -> None:
             click.echo(f"  {text}")
 
 
-_generator("alpaca-eval", "Write an annotator for AlpacaEval.")
-_generator("arena-hard", "Write an endpoint and a judge setting for Arena-Hard-Auto.")
-_generator("rewardbench", "Write RewardBench's command, with an alias for the server.")
-_generator("promptfoo", "Write a promptfoo configuration with the judge as its grader.")
+_generator("alpaca-eval", "Write an annotator config for AlpacaEval.")
+_generator("arena-hard", "Write endpoint and judge configs for Arena-Hard-Auto.")
+_generator(
+    "rewardbench", "Write a script that runs RewardBench, with a model alias for the server."
+)
+_generator("promptfoo", "Write a promptfoo config with the judge as grader.")

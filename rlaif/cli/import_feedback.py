@@ -20,35 +20,39 @@ Examples:
   rlaif import-feedback log.jsonl --personal my_filters:presidio -o data/feedback
 
 \b
-A row of a log has a prompt, a response, and any of
-  user                       whose feedback it is (also user_id, session, ...)
+Each row of LOG has a prompt, a response, and any of
+  user                       user ID (also user_id, session, ...)
   thumbs                     up or down (also vote, feedback, label, liked)
   rating                     a number (also stars, score)
-  edited                     what the user made of the response (also edit, corrected)
-  regenerated                responses that the user had replaced by this one, as a list
+  edited                     the user's edit of the response (also edit, corrected)
+  regenerated                list of responses that the user replaced with this one
 
-OUT/preferences.jsonl is what `rlaif train-dpo --human`, `rlaif mix --human`, `rlaif calibrate` and
-`rlaif eval` read; OUT/kto.jsonl is what TRL's KTOTrainer reads. An edit is preferred to what it was
-made from, a kept response to a regenerated one, thumbs up to thumbs down on one prompt, and a
-higher rating to a lower one by the same user; each with a probability, and what several users say
-is added up. No user's name is written.
+OUT/preferences.jsonl is for `rlaif train-dpo --human`, `rlaif mix --human`, `rlaif calibrate`
+and `rlaif eval`; OUT/kto.jsonl is for TRL's KTOTrainer. An edit is preferred to its original,
+and a kept response to a regenerated one. On the same prompt, thumbs up is preferred to thumbs
+down, and a higher rating to a lower one by the same user. Each has a probability; feedback of
+several users is combined. User names are not written.
 """
 
 
 @click.command(cls=Command, name="import-feedback", epilog=_EXAMPLES)
 @click.argument("log")
-@click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
+@click.option("--split", default="train", show_default=True, help="Dataset split.")
 @click.option(
     "--map",
     "maps",
     multiple=True,
     metavar="NAME=COLUMN",
-    help="Where prompt, system, response, user, thumbs, rating, edited or regenerated is, as a "
-    "dotted path.",
+    help="Read field NAME from COLUMN (a dotted path); NAME is prompt, system, response, "
+    "user, thumbs, rating, edited or regenerated.",
 )
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(FeedbackSettings)
 def command(
     log: str,
@@ -59,7 +63,7 @@ def command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Turn a product log (thumbs, ratings, edits, regenerations) into human preferences."""
+    """Convert a product log (thumbs, ratings, edits, regenerations) to human preferences."""
     quiet_libraries()
     from rlaif.cli.common.model_flags import assignments
     from rlaif.feedback.events import FIELDS
@@ -75,20 +79,18 @@ def command(
         return
     rows = [
         ("rows", report.rows),
-        ("without feedback, or unreadable (rejected.jsonl)", report.unreadable),
-        ("events left out: over --per-user", report.capped),
+        ("no feedback or unreadable (rejected.jsonl)", report.unreadable),
+        ("events dropped by --per-user", report.capped),
         ("users", report.users),
-        ("events with personal data taken out", report.redacted),
+        ("events with personal data removed", report.redacted),
         ("preferences", report.preferences),
-        ("pairs on which users cancel out", report.undecided),
+        ("pairs with balanced feedback", report.undecided),
         ("KTO rows", report.kto),
-        ("completions with as many for as against", report.split),
+        ("completions with balanced feedback", report.split),
         *((f"from {what}", n) for what, n in report.sources.items()),
     ]
     click.echo(table(["feedback", out], rows))
     if report.anonymous:
-        note(
-            f"{report.anonymous} events name no user: nothing keeps one person from speaking often"
-        )
+        note(f"{report.anonymous} events have no user ID, so --per-user cannot limit them")
     if settings.personal == "none":
-        note("personal data was not looked for (--personal none)")
+        note("personal data was not removed (--personal none)")

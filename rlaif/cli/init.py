@@ -14,7 +14,7 @@ from rlaif.recipes.project import write_project
 @click.command(cls=Command, name="init")
 @click.argument("folder", default=".")
 def command(folder: str) -> None:
-    """Write a starter project into FOLDER: a constitution to edit, pairs to label and prompts.
+    """Create a starter project in FOLDER: a constitution to edit, pairs to label and prompts.
 
     Existing files are never overwritten.
     """

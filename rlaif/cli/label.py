@@ -28,78 +28,88 @@ _EXAMPLES = """
 Examples:
   rlaif label pairs.jsonl -c demo -o runs/first
   rlaif label data.parquet -c my.yaml --judge Qwen/Qwen3-8B -o runs/qwen
-  rlaif label answers.csv -c my.yaml --map prompt=question --map response_a=bot1 ... -o runs/x
+  rlaif label answers.csv -c my.yaml --map prompt=question --map response_a=bot1 \\
+    --map response_b=bot2 -o runs/x
   rlaif label pairs.jsonl -c my.yaml -o runs/x --dry-run
-  rlaif label big.parquet -c my.yaml --engine packed --data-parallel-size 8 --shard-rows 1000 ...
+  rlaif label big.parquet -c my.yaml --engine packed --data-parallel-size 8 \\
+    --shard-rows 1000 -o runs/big
   rlaif label pairs.jsonl -c my.yaml -j A -j B -j C,weight=2 --panel weighted -o runs/panel
   rlaif label pairs.jsonl -c my.yaml -j SMALL -j LARGE --panel cascade -o runs/cascade
 
-DATA is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a hub id. Each
-row has a prompt and two or more responses, as text or as chat messages. Run the same command
-again after a stop: it goes on where it stopped.
+DATA is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a Hub ID. Each
+row has a prompt and two or more responses, as text or chat messages. If the run is
+interrupted, rerun the same command to resume.
 """
 
 
 @click.command(cls=Command, name="label", epilog=_EXAMPLES)
 @click.argument("data")
-@click.option("-c", "--constitution", required=True, help="A YAML file or a shipped name.")
-@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
+@click.option(
+    "-c", "--constitution", required=True, help="Constitution: a YAML file or a shipped name."
+)
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
 @click.option(
     "-j",
     "--judge",
     "judges",
     multiple=True,
-    help="Model: a folder, a hub id, or `demo`; several (NAME,weight=2,engine=...) are a panel. "
-    "[default: demo]",
+    help="Judge model: a local folder, a Hub ID or `demo`; repeat for a panel "
+    "(NAME,weight=2,engine=...). [default: demo]",
 )
 @click.option(
     "--panel",
     metavar="MODE|FILE",
-    help="How several judges are folded: mean, majority, weighted, or cascade (a later judge is "
-    "asked where the one before decides with a margin below 0.5, or not at all); or a YAML file "
-    "with mode, escalate_below and judges. [default: mean]",
+    help="How to aggregate several judges: mean, majority, weighted or cascade; or a YAML "
+    "file with mode, escalate_below and judges. A cascade passes a pair to the next "
+    "judge if the margin is below 0.5 or the judge does not decide. [default: mean]",
 )
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
+@click.option("--split", default="train", show_default=True, help="Dataset split.")
 @click.option(
     "--pairs",
     metavar="MODE",
-    help="Pairs of a prompt with n responses: all, best "
-    "(highest score against the rest) or sample:N. [default: all]",
+    help="Pairs to form from a prompt's n responses: all, best (highest score against the "
+    "rest) or sample:N. [default: all]",
 )
 @click.option(
     "--map",
     "maps",
     multiple=True,
     metavar="NAME=COLUMN",
-    help=f"Where a field is, as a dotted path; NAME is one of {', '.join(FIELDS)}.",
+    help=f"Read field NAME from COLUMN (a dotted path); NAME is one of {', '.join(FIELDS)}.",
 )
 @click.option(
     "--reasoning",
     is_flag=True,
-    help="The judge writes its reasons first (template `reasoned`); slower, and clamped.",
+    help="Let the judge reason before each verdict (template `reasoned`); slower, and "
+    "probabilities are clamped.",
 )
 @click.option(
     "--shard-rows",
     type=click.IntRange(1),
     metavar="N",
-    help="Hand each copy of the judge (--data-parallel-size) shards of N rows, which it plans, "
-    "judges and folds by itself: where one process, good for some 20,000 verdicts a second, can't "
-    "keep them all busy. The run is the same, as far as the engine repeats itself; rows come and "
-    "go by whole shards, which are kept in memory. [default: one process feeds all copies]",
+    help="Send each judge replica (--data-parallel-size) shards of N rows, which it plans, "
+    "judges and aggregates itself. Use it if one process (about 20,000 verdicts/s) "
+    "cannot keep all replicas busy. The results are the same, up to numerical "
+    "differences of the engine. Whole shards are held in memory. [default: one process "
+    "feeds all replicas]",
 )
 @cache_dir_flag
 @click.option(
     "--price-per-hour",
     type=click.FloatRange(0, 1e9),
     metavar="X",
-    help="Of this machine, for the cost.",
+    help="Machine price per hour, used to report cost.",
 )
 @click.option(
     "--price-tokens",
     metavar="X[,Y[,Z]]",
-    help="Of a million prompt tokens, of those that were computed before, and of written ones, "
-    "for the cost.",
+    help="Price per million prompt tokens, cached prompt tokens and generated tokens, used to "
+    "report cost.",
 )
 @click.option(
     "--human-price",
@@ -107,10 +117,12 @@ again after a stop: it goes on where it stopped.
     show_default=True,
     type=click.FloatRange(0, 1e9),
     metavar="X",
-    help="Of one label by a person, to compare with.",
+    help="Cost of one human label, for comparison.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say how much there is to judge.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option(
+    "--dry-run", is_flag=True, help="Estimate judge calls, tokens, time and cost, then exit."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @licenses_flag
 @settings_options(
     LabelSettings, skip=frozenset({"judge", "aggregation", "pairs", "pairs_per_prompt"})
@@ -135,17 +147,18 @@ def command(
     licenses: str,
     **flags: Any,
 ) -> None:
-    """Judge pairs by a constitution and write preferences.
+    """Judge pairs by a constitution and write preference labels.
 
-    Every verdict, preference and its evidence go to the run folder; `rlaif report` shows them
-    and `rlaif train-dpo` trains on them.
+    The run folder contains every verdict and every preference with its evidence. View it with
+    `rlaif report`; train on it with `rlaif train-dpo`.
     """
     quiet_libraries()
     prices = _prices(price_per_hour, price_tokens, human_price)
     if panel is not None or len(judges) > 1:
         if shard_rows is not None:
             raise RlaifError(
-                "--shard-rows does not go with a panel", hint="Leave it out, or name one judge."
+                "--shard-rows cannot be used with a panel",
+                hint="Remove --shard-rows, or use one judge.",
             )
         _label_by_panel(
             data=data,
@@ -172,9 +185,9 @@ def command(
         return
     if job.template.repeats_pairs:
         note(
-            f"template {settings.template!r} computes each pair again for every principle: "
-            f"`rlaif constitution lint {constitution} --template {settings.template}` says what "
-            "that costs"
+            f"template {settings.template!r} recomputes each pair for every principle; "
+            f"run `rlaif constitution lint {constitution} --template {settings.template}` "
+            "to see what this costs"
         )
     note_models(licenses, [("labels", settings.judge)])
     with closing(LabelScreen(job.source.count(settings.limit))) as screen:
@@ -219,15 +232,14 @@ def _label_by_panel(
             print_json(found)
             return
         for name, one in found.items():
-            click.echo(
-                f"{name} (in a cascade, at most):" if panel.mode == "cascade" else f"{name}:"
-            )
+            click.echo(f"{name} (cascade, upper bound):" if panel.mode == "cascade" else f"{name}:")
             _print_estimate(one, False)
         return
     if panel.mode == "cascade" and any(m.settings.agreement_target for m in members[1:]):
         note(
-            "a later judge of a cascade meets its agreement target only if it was calibrated on "
-            "what the judges before pass on: on its run in members/ of such a cascade"
+            "a later judge of a cascade meets its agreement target only if it was "
+            "calibrated on the pairs that earlier judges pass on: calibrate its run in "
+            "members/ of such a cascade"
         )
     note_models(licenses, [("labels", m.settings.judge) for m in members])
     total = open_source(data, split).count(members[0].settings.limit)
@@ -258,12 +270,12 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
         print_json(found)
         return
     rows = [(name.replace("_", " "), _short(value)) for name, value in found.items()]
-    click.echo(table(["dry run: nothing was asked", ""], rows))
+    click.echo(table(["dry run: no model was called", ""], rows))
 
 
 def _short(value: object) -> str:
     if value is None:
-        return "unknown (no earlier run with this judge here)"
+        return "unknown (no earlier run with this judge on this machine)"
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
@@ -271,14 +283,14 @@ def _spared(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What stopping early saved and risked."""
     if not found:
         return []
-    risk = "no decision can have changed"
+    risk = "no decision changed"
     if found["pilot_pairs"]:
         risk = (
             f"at most {percent(found['decisions_changed_at_most'])} of decisions changed "
             f"({found['pilot_decisions_changed']} of {found['pilot_pairs']} in the pilot)"
         )
     spared = f"{found['verdicts_spared']} ({percent(found['share_spared'])}); {risk}"
-    return [("verdicts spared", spared)]
+    return [("verdicts skipped", spared)]
 
 
 def _tokens(found: dict[str, int | None]) -> str:
@@ -287,12 +299,12 @@ def _tokens(found: dict[str, int | None]) -> str:
     text = f"{found['computed']:,} of {found['from_scratch']:,}"
     if found["planned"] is None:
         return text
-    return f"{text} (planned {found['planned']:,}; shared token by token {found['by_token']:,})"
+    return f"{text} (planned {found['planned']:,}; ideal sharing {found['by_token']:,})"
 
 
 def _prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:
     if per_hour != per_hour or human != human:
-        raise RlaifError("a price is not a number", hint="Give a price, such as 2.5.")
+        raise RlaifError("invalid price: not a number", hint="Use a number, such as 2.5.")
     kinds: list[float | None] = []
     for text in tokens.split(",") if tokens else ():
         try:
@@ -301,13 +313,14 @@ def _prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:
             price = -1.0
         if not 0 <= price < 1e9:
             raise RlaifError(
-                f"--price-tokens has {text!r}, which is no price",
-                hint="Give one to three, such as 0.15,0.075,0.6.",
+                f"invalid price in --price-tokens: {text!r}",
+                hint="Give one to three prices, such as 0.15,0.075,0.6.",
             )
         kinds.append(price)
     if len(kinds) > 3:
         raise RlaifError(
-            f"--price-tokens has {len(kinds)} prices", hint="Prompt, computed before, written."
+            f"--price-tokens takes at most three prices, got {len(kinds)}",
+            hint="Give the prices of prompt, cached and generated tokens.",
         )
     computed, cached, written = [*kinds, None, None, None][:3]
     return Prices(per_hour=per_hour, computed=computed, cached=cached, written=written, human=human)
@@ -318,8 +331,8 @@ def _cost(cost: dict[str, Any]) -> str:
     if cost["per_label"] is None:
         return text
     return (
-        f"{text}: {cost['per_label']:.3g} a label (people at {cost['human_per_label']:g} a label: "
-        f"{cost['human_total']:,.2f})"
+        f"{text}; {cost['per_label']:.3g} per label (human labels at "
+        f"{cost['human_per_label']:g} each: {cost['human_total']:,.2f})"
     )
 
 
@@ -328,7 +341,7 @@ def _asked(last: dict[str, Any]) -> list[tuple[str, object]]:
     if "verdicts_asked" not in last:
         return []
     return [
-        ("asked now / from cache", f"{last['verdicts_asked']} / {last['verdicts_from_cache']}"),
+        ("new calls / from cache", f"{last['verdicts_asked']} / {last['verdicts_from_cache']}"),
         ("prompt tokens computed", _tokens(last.get("tokens", {}))),
     ]
 
@@ -344,11 +357,11 @@ def _reviewed(summary: Any) -> list[tuple[str, str]]:
     if found is None:
         return []
     agreement = found["agreement"]
-    shown = f"{percent(agreement['rate'])} of {agreement['total']} drawn at random"
+    shown = f"{percent(agreement['rate'])} of {agreement['total']} random pairs"
     return [
-        ("people agree with the judge", shown if agreement["total"] else "none drawn at random"),
-        ("minutes of people", f"{found['minutes']:.0f}, for {found['labels']} pairs"),
-        ("labels that they corrected", str(found["corrected"])),
+        ("human agreement", shown if agreement["total"] else "no random pairs labeled"),
+        ("review minutes", f"{found['minutes']:.0f} for {found['labels']} pairs"),
+        ("judge labels overturned", str(found["corrected"])),
     ]
 
 
@@ -357,7 +370,7 @@ def print_summary(summary: Any) -> None:
     tally, manifest = summary.tally, summary.manifest
     last = manifest.get("last_process", {})
     if not summary.fresh:
-        note(f"{summary.path} is complete already")
+        note(f"{summary.path} is already complete")
     rows = [
         ("rows read", tally.rows),
         ("rows rejected", tally.rejected),
@@ -378,33 +391,35 @@ def print_summary(summary: Any) -> None:
     ]
     agreement = tally.self_agreement
     if agreement is not None:
-        rows.append(("the judge agrees with itself, orders swapped", percent(agreement)))
+        rows.append(("order consistency", percent(agreement)))
     rows += _reviewed(summary)
     if tally.decided:
-        rows.append(("milliseconds a label", f"{1000 * manifest['seconds'] / tally.decided:.2f}"))
+        rows.append(("ms per label", f"{1000 * manifest['seconds'] / tally.decided:.2f}"))
     if isinstance(cost := manifest.get("cost"), dict):
         rows.append(("cost", _cost(cost)))
     if promise := manifest["config"].get("agreement"):
         kept = tally.decided / tally.pairs if tally.pairs else 0.0
         rows.append(
             (
-                "agreement certified",
-                f"{promise['certified']:.3f} (target {promise['target']:g}, delta "
-                f"{promise['delta']:g}) on confidence from {promise['threshold']:.3f}; "
-                f"{percent(kept)} decided",
+                "certified agreement",
+                (
+                    f"{promise['certified']:.3f} (target {promise['target']:g}, delta "
+                    f"{promise['delta']:g}) at confidence >= {promise['threshold']:.3f}; "
+                    f"{percent(kept)} decided"
+                ),
             )
         )
     click.echo(table(["labeled", str(summary.path)], rows))
     if tally.reasons:
-        click.echo("\n" + table(["why not decided", "pairs"], sorted(tally.reasons.items())))
+        click.echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons.items())))
     header = [
         "principle",
         "valid",
         "invalid",
-        "decisive agree",
+        "agrees",
         "against",
-        "same position wins",
-        "position offset",
+        "flip rate",
+        "position bias",
     ]
     principles = [
         (

@@ -25,45 +25,48 @@ _certainty = click.option(
     default=0.95,
     show_default=True,
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
-    help="How likely one person's vote is right: becomes the label's probability.",
+    help="Probability that one human vote is correct; determines label probabilities.",
 )
 
 
 @click.group(cls=Group, name="labels")
 def command() -> None:
-    """Report, apply, export and import what people said of a run (`rlaif review`)."""
+    """Report, apply, export and import the human labels of a run (`rlaif review`)."""
 
 
 _EXPORT_EXAMPLES = """
 \b
 Examples:
   rlaif labels export runs/first -o human.jsonl
-  rlaif calibrate runs/first --human human.jsonl     takes the pairs drawn at random
+  rlaif calibrate runs/first --human human.jsonl     # uses only the pairs drawn at random
   rlaif labels export runs/first -o queue.json --format label-studio
 
-jsonl and csv hold the labels (with --queue the whole queue: fill in `label` and `reviewer`, then
-`rlaif labels import`). argilla and label-studio hold the whole queue, to be labeled there, with
-what was said so far; Label Studio's interface for it is written beside the file. Of a pair on which
-people contradict each other the label is one of their votes, drawn by chance, and of a reviewer who
-changed an answer the first one: what `calibrate`, `eval` and `win-rate` estimate rests on them.
+jsonl and csv contain the labels. With --queue they contain the whole queue: fill in `label`
+and `reviewer`, then run `rlaif labels import`. argilla and label-studio contain the whole
+queue with the labels so far, for labeling in those tools; Label Studio's labeling interface
+is written next to the file. If annotators disagree on a pair, its label is one of their
+votes, drawn at random. If a reviewer changed an answer, the first one counts. Estimates of
+`calibrate`, `eval` and `win-rate` rely on this.
 """
 
 
 @command.command(name="export", epilog=_EXPORT_EXAMPLES)
 @click.argument("run")
-@click.option("-o", "--out", required=True, metavar="FILE", help="File to write.")
-@click.option("--format", "form", type=FORMATS, default="jsonl", show_default=True, help="Of it.")
+@click.option("-o", "--out", required=True, metavar="FILE", help="Output file.")
+@click.option(
+    "--format", "form", type=FORMATS, default="jsonl", show_default=True, help="File format."
+)
 @click.option(
     "--audit-only",
     is_flag=True,
-    help="Only pairs that were drawn at random.",
+    help="Export only pairs drawn at random.",
 )
 @click.option(
     "--queue",
     is_flag=True,
-    help="With jsonl and csv: also the pairs without a label, to be filled in.",
+    help="With jsonl and csv: also export unlabeled pairs, to be filled in.",
 )
-@click.option("--with-judge", is_flag=True, help="Show the judge's verdicts as suggestions there.")
+@click.option("--with-judge", is_flag=True, help="Include the judge's verdicts as suggestions.")
 @_certainty
 def export_command(
     run: str,
@@ -74,7 +77,7 @@ def export_command(
     with_judge: bool,
     certainty: float,
 ) -> None:
-    """Write labels, or the queue, for other tools."""
+    """Export human labels, or the review queue, for other tools."""
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render
     from rlaif.review.labels import combine, first_said
     from rlaif.runs.directory import write_atomically
@@ -85,8 +88,8 @@ def export_command(
         labels = combine(tasks, said, certainty=certainty, expert=store.fact("expert"))
     if form in ("jsonl", "csv") and not labels and not queue:
         raise RlaifError(
-            f"nobody has labeled a pair of {run!r} yet",
-            hint="See `rlaif review`; --queue writes the pairs to be labeled.",
+            f"run {run!r} has no human labels yet",
+            hint="Run `rlaif review` first, or add --queue to export unlabeled pairs.",
         )
     path = Path(out)
     _write(
@@ -103,25 +106,27 @@ def export_command(
 def _write(path: Path, text: str) -> None:
     from rlaif.runs.directory import write_atomically
 
-    with explain_failure(path, "Name another file with -o."):
+    with explain_failure(path, "Use another path with -o."):
         write_atomically(path, text)
 
 
 @command.command(name="import")
 @click.argument("run")
 @click.argument("file")
-@click.option("--format", "form", type=FORMATS, default="jsonl", show_default=True, help="Of it.")
-@click.option("--reviewer", default="", help="Who gave labels that name nobody.")
 @click.option(
-    "--blind", is_flag=True, help="They were given without a look at what the judge said."
+    "--format", "form", type=FORMATS, default="jsonl", show_default=True, help="File format."
+)
+@click.option("--reviewer", default="", help="Reviewer of labels that name none.")
+@click.option(
+    "--blind", is_flag=True, help="The labels were given without seeing the judge's verdicts."
 )
 def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -> None:
-    """Add labels that people gave elsewhere.
+    """Import human labels from other tools.
 
-    FILE is one that `rlaif labels export` wrote, filled in or corrected: jsonl or csv with id, row
-    and label (a, b or tie) and perhaps reviewer; Argilla's `records.to_json`; Label Studio's JSON
-    export. A label that is there already is not added again; one that was changed needs `reviewer`,
-    in the file or as --reviewer.
+    FILE is an export of `rlaif labels export`, filled in or corrected: jsonl or csv with id,
+    row, label (a, b or tie) and optionally reviewer; Argilla's `records.to_json`; or Label
+    Studio's JSON export. Labels that already exist are skipped. Changed labels need
+    `reviewer`, in the file or as --reviewer.
     """
     from rlaif.review.exchange import name_of, read_labels, same_as
     from rlaif.review.store import first_shown
@@ -153,9 +158,12 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
                 blind=blind,
             )
             added += 1
-    click.echo(f"{added} labels added, {same} were there already")
+    click.echo(f"{added} labels added, {same} already present")
     if unknown:
-        note(f"{len(unknown)} are of pairs that are not in the queue (the first: {unknown[0]})")
+        note(
+            f"skipped {len(unknown)} labels of pairs that are not in the queue (first: "
+            f"{unknown[0]})"
+        )
 
 
 _APPLY_EXAMPLES = """
@@ -164,36 +172,37 @@ Examples:
   rlaif labels apply runs/first -o runs/reviewed
   rlaif train-dpo runs/reviewed --model Qwen/Qwen3-0.6B -o policy
 
-OUT is a run like RUN: rows that people labeled have the status `human` and the probability that
-their votes give; an edit becomes a new pair, preferred to what it was written from.
+OUT is a labeling run like RUN. Rows with human labels get the status `human` and a
+probability computed from the votes. An edit becomes a new pair: the edit is chosen, its
+original rejected.
 """
 
 
 @command.command(name="apply", epilog=_APPLY_EXAMPLES)
 @click.argument("run")
-@click.option("-o", "--out", required=True, help="Folder of the new run.")
+@click.option("-o", "--out", required=True, help="Output folder of the new run.")
 @_certainty
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
-    """Write a run in which people's labels count."""
+    """Create a copy of a run with human labels applied."""
     quiet_libraries()
     from rlaif.review.applying import apply_labels
 
     labels, facts = _found(run, certainty)
     if not labels:
-        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
+        raise RlaifError(f"run {run!r} has no human labels yet", hint="Run `rlaif review` first.")
     applied = apply_labels(Path(run), labels, Path(out), certainty=certainty, facts=facts)
     counts: dict[str, Any] = {k: v for k, v in vars(applied).items() if k != "path"}
     if as_json:
         print_json({**counts, "labels": len(labels), "out": out})
         return
     rows = [
-        ("labels of the judge that people share", applied.confirmed),
-        ("that they reversed", applied.corrected),
-        ("that they call a tie", applied.untied),
-        ("pairs on which they contradict each other", applied.disputed),
-        ("pairs without a label that they gave one", applied.settled),
-        ("new pairs of edited completions", applied.edits),
+        ("judge labels confirmed", applied.confirmed),
+        ("judge labels reversed", applied.corrected),
+        ("judge labels changed to tie", applied.untied),
+        ("pairs with split human votes", applied.disputed),
+        ("undecided pairs labeled", applied.settled),
+        ("new pairs from edits", applied.edits),
     ]
     click.echo(table(["applied", out], rows))
 
@@ -201,11 +210,11 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
 @command.command(name="report")
 @click.argument("run")
 @_certainty
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def report_command(run: str, certainty: float, as_json: bool) -> None:
-    """Say how far people agree with the judge, what they corrected, and how long it took.
+    """Report human agreement with the judge, overturned labels and review time.
 
-    Also kept in RUN/review.json, for `rlaif report`.
+    Also saved in RUN/review.json, for `rlaif report`.
     """
     quiet_libraries()
     from rlaif.evaluation.stats.intervals import Share
@@ -216,15 +225,15 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    counted = "most doubtful pairs counted, the rest estimated"
-    how = counted if facts["counted"] else "by the audit alone"
+    counted = "uncertain pairs counted, rest estimated"
+    how = counted if facts["counted"] else "estimated from the random audit"
     agreement, wrong = Share(**facts["agreement"]), Share(**facts["wrong"])
     rows = [
         ("pairs labeled", f"{facts['labels']} of {facts['of']} in the queue"),
-        ("labels of the judge that people reversed or call a tie", facts["corrected"]),
+        ("judge labels overturned", facts["corrected"]),
         ("minutes", f"{facts['minutes']:.0f}"),
-        ("agreement with the judge, random pairs", f"{agreement}, {agreement.total} pairs"),
-        (f"wrong labels in the whole run ({how})", f"{wrong} of {facts['pairs']} pairs"),
+        ("human agreement", f"{agreement} of {agreement.total} random pairs"),
+        (f"wrong labels in the run ({how})", f"{wrong} of {facts['pairs']} pairs"),
     ]
     click.echo(table(["review", run], rows))
 
@@ -232,16 +241,16 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
 _REVIEWERS_EXAMPLES = """
 \b
 Examples:
-  rlaif review runs/first --gold-by anna           anna's decisions are planted among the others'
+  rlaif review runs/first --gold-by anna           # use anna's labels as gold pairs
   rlaif labels reviewers runs/first
   rlaif labels reviewers runs/first --detector my_detector:score --human-texts essays.txt
 
-What is tested: whether somebody errs with the judge (on planted pairs that it has wrong), takes
-one side, gives one answer in a row, and writes edits that a detector of yours takes for a model's.
-That takes two dozen planted pairs for each reviewer, of which the judge has a third wrong: plant
-pairs of both kinds, and raise --gold-share. A flag is a reason to talk, not a verdict: one
-attentive reviewer in twenty gets one, and more where pairs that the judge has wrong are harder for
-people too. How well this works on real reviewers is not known.
+The tests detect reviewers who repeat the judge's errors, favor one side or repeat one answer.
+With --detector, they also detect edits that look generated by a model. The first test needs
+about two dozen gold pairs per reviewer, with the judge wrong on a third of them: include both
+kinds and raise --gold-share. A flag is a reason to talk, not proof. One in twenty attentive
+reviewers is flagged by chance, and more if pairs that the judge has wrong are also harder for
+humans. The tests have not been validated on real reviewers.
 """
 
 
@@ -250,25 +259,25 @@ people too. How well this works on real reviewers is not known.
 @click.option(
     "--detector",
     metavar="MODULE:FUNCTION",
-    help="Scores a list of texts: the higher, the likelier that a model wrote it.",
+    help="Function that scores a list of texts; higher means more likely generated by a model.",
 )
 @click.option(
     "--human-texts",
     metavar="FILE",
-    help="What people certainly wrote, a text a line: what the detector's scores are held against.",
+    help="File of texts known to be written by humans, one per line; baseline for --detector.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def reviewers_command(
     run: str, detector: str | None, human_texts: str | None, as_json: bool
 ) -> None:
-    """Report how reviewers work: agreement, planted pairs, pace, sides, pasted edits."""
+    """Report on reviewers: agreement, gold pairs, pace, side bias, pasted edits."""
     quiet_libraries()
     from rlaif.review.integrity import agreements, prevalence, report_reviewers
 
     if (detector is None) != (human_texts is None):
         raise RlaifError(
-            "--detector and --human-texts go together",
-            hint="A score means something only beside those of texts that people wrote.",
+            "--detector and --human-texts must be used together",
+            hint="Give both: edit scores are compared with the scores of human texts.",
         )
     texts = _lines(human_texts) if human_texts else []
     with closing(_store(run)) as store:
@@ -277,7 +286,7 @@ def reviewers_command(
     score = _checked_detector(detector) if detector else None
     found = report_reviewers(tasks, decisions, expert=expert, detector=score, human_texts=texts)
     if not found:
-        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
+        raise RlaifError(f"run {run!r} has no human labels yet", hint="Run `rlaif review` first.")
     alpha, pairs = agreements(decisions)
     tested, share = prevalence(found)
     if as_json:
@@ -310,11 +319,11 @@ def reviewers_command(
         "reviewer",
         "pairs",
         "seconds",
-        "planted right",
+        "gold accuracy",
         "agrees with judge",
         "too fast",
-        "takes left",
-        "edits pasted",
+        "chose left",
+        "pasted edits",
     ]
     click.echo(table(head, rows))
     for r in found:
@@ -324,7 +333,7 @@ def reviewers_command(
             click.echo(f"{r.name}: {remark}")
     if pairs:
         said = "undefined" if alpha != alpha else f"{alpha:.2f}"
-        click.echo(f"\nKrippendorff's alpha of all who saw the same pairs: {said}")
+        click.echo(f"\nKrippendorff's alpha on pairs with several reviewers: {said}")
         click.echo(
             table(
                 ["reviewers", "Cohen's kappa", "pairs"],
@@ -332,10 +341,10 @@ def reviewers_command(
             )
         )
     if tested >= 20:
-        click.echo(f"about {share} of {tested} reviewers do not decide by themselves")
+        click.echo(f"about {share} of {tested} reviewers do not appear to decide by themselves")
     elif expert:
         click.echo(
-            f"{tested} reviewers saw planted pairs enough to tell whether they decide by "
+            f"{tested} reviewers saw enough gold pairs to test whether they decide by "
             "themselves; see --help"
         )
 
@@ -347,12 +356,12 @@ def _lines(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RlaifError(
-            f"{path!r} could not be read ({error})", hint="Name a text file."
-        ) from None
+        raise RlaifError(f"cannot read {path!r} ({error})", hint="Use a UTF-8 text file.") from None
     found = [line.strip() for line in lines if line.strip()]
     if len(found) < 8:
-        raise RlaifError(f"{path!r} holds {len(found)} texts", hint="Give 8 at least.")
+        raise RlaifError(
+            f"{path!r} contains too few texts ({len(found)})", hint="Give at least 8, one per line."
+        )
     return found
 
 
@@ -368,13 +377,13 @@ def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
         except Exception as error:  # a user's function may raise anything
             raise RlaifError(
                 f"detector {name!r} failed ({type(error).__name__}: {error})",
-                hint="It takes a list of texts and returns as many numbers.",
+                hint="The function must take a list of texts and return one number per text.",
             ) from None
         if len(found) != len(texts) or not all(math.isfinite(value) for value in found):
             raise RlaifError(
-                f"detector {name!r} gave {len(found)} scores for {len(texts)} texts, or one that "
-                "is no number",
-                hint="It takes a list of texts and returns as many numbers.",
+                f"detector {name!r} returned {len(found)} scores for {len(texts)} texts, "
+                "or a score that is not a finite number",
+                hint="The function must take a list of texts and return one number per text.",
             )
         return found
 
@@ -402,7 +411,7 @@ def _found(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]
     labels = combine(tasks, last, certainty=certainty, expert=expert)
     facts = review_facts(tasks, ever, total, certainty=certainty, expert=expert)
     if not facts["labels"]:
-        raise RlaifError(f"nobody has labeled a pair of {run!r} yet", hint="See `rlaif review`.")
+        raise RlaifError(f"run {run!r} has no human labels yet", hint="Run `rlaif review` first.")
     return labels, facts
 
 
@@ -411,5 +420,5 @@ def _store(run: str) -> Any:
 
     path = Path(run) / DESK
     if not path.exists():
-        raise RlaifError(f"run {run!r} has no review", hint="Begin one with `rlaif review RUN`.")
+        raise RlaifError(f"run {run!r} has no review", hint="Start one with `rlaif review RUN`.")
     return ReviewStore(path)

@@ -16,8 +16,9 @@ Examples:
   rlaif lineage policies/second
   rlaif lineage runs/first/preferences.jsonl --format mermaid > lineage.mmd
 
-A file stands for the run that wrote it. What was used is found by the paths that runs wrote down,
-from the working folder or beside the run; a file that has changed since is marked with "!".
+A file stands for the run that wrote it. Inputs are found by the paths saved in each run,
+relative to the working directory or next to the run. A file that has changed since is marked
+with "!".
 """
 
 
@@ -29,10 +30,10 @@ from the working folder or beside the run; a file that has changed since is mark
     type=click.Choice(["tree", "mermaid", "json"]),
     default="tree",
     show_default=True,
-    help="How to draw it.",
+    help="Output format.",
 )
 def command(file: str, form: str) -> None:
-    """Draw where FILE comes from: from human seeds to the last checkpoint.
+    """Show where FILE comes from: from human seeds to the last checkpoint.
 
     FILE is a data file, a run, a mix or a policy.
     """

@@ -5,42 +5,61 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from difflib import get_close_matches
 
 import click
+import cloup
 
 from rlaif import __version__
+from rlaif.cli.common.command import Group
+from rlaif.cli.common.renamed import new_flag
 from rlaif.errors import RlaifError
 
-COMMANDS: dict[str, str] = {
-    "init": "Write a starter project: a constitution to edit and pairs to label.",
-    "constitution": "Check, show, compare and test constitutions, and print their schema.",
-    "synth-prompts": "Write new prompts from a few human ones.",
-    "generate": "Write candidate completions for prompts, with one or several models.",
-    "critique": "Criticize and revise responses by a constitution; the judge verifies.",
-    "label": "Judge pairs by a constitution and write preferences.",
-    "eval": "Measure how far judges agree with people, and what biases them.",
-    "calibrate": "Fit how sure a judge may be to labels of people.",
-    "review": "Open a page on which people review what the judge is unsure of.",
-    "labels": "Report, apply, export and import what people said.",
-    "report": "Write a page about a labeling run.",
-    "run": "Run a recipe: prompts, candidates, critiques, labels and trainings in one go.",
-    "import-feedback": "Turn product logs into human preferences.",
-    "mix": "Mix data sets by share, weight and quota, with a data card.",
-    "lineage": "Draw where a file comes from, back to its human seeds.",
-    "win-rate": "Say which model's completions the judge preferred.",
-    "audit": "Measure whether data has lost diversity, tails, slices or human origin.",
-    "guard": "Stop where data has lost diversity or human origin.",
-    "train-sft": "Train a policy on completions: revisions, or a teacher's answers.",
-    "train-dpo": "Train a policy on a labeling run with DPO.",
-    "serve": "Serve the judge over HTTP, to eval harnesses and anything else.",
-    "harness": "Plug the judge into eval harnesses: write their files, print their commands.",
-    "engines": "List the engines that can run a judge.",
-    "bench": "Measure how fast a judge labels here, and how close that is to the limit.",
-    "demo": "Label, train and compare with the embedded models; needs nothing.",
+SECTIONS: dict[str, dict[str, str]] = {
+    "Start": {
+        "init": "Create a starter project: a constitution to edit and pairs to label.",
+        "demo": "Label, train and compare with the embedded models.",
+        "engines": "List the engines that can run a judge.",
+        "bench": "Measure judge throughput on this machine, and how close it is to the limit.",
+    },
+    "Label": {
+        "constitution": "Check, show, compare and test constitutions, and print their schema.",
+        "label": "Judge pairs by a constitution and write preference labels.",
+        "report": "Write an HTML report of a labeling run.",
+        "win-rate": "Report which model's completions the judge preferred.",
+    },
+    "Trust": {
+        "eval": "Measure how well judges agree with humans, and their biases.",
+        "calibrate": "Calibrate a judge's probabilities on human labels.",
+        "review": "Open a web page where humans review the judge's uncertain labels.",
+        "labels": "Report, apply, export and import human labels.",
+    },
+    "Generate": {
+        "synth-prompts": "Generate new prompts from a few human-written ones.",
+        "generate": "Generate candidate completions for prompts, with one or more models.",
+        "critique": "Criticize and revise responses by a constitution; a judge verifies.",
+        "run": "Run a recipe: prompts, candidates, critiques, labels and training.",
+    },
+    "Data": {
+        "import-feedback": "Convert product logs to human preferences.",
+        "mix": "Mix datasets by share, weight and quota, with a data card.",
+        "lineage": "Show where a file comes from, back to its human seeds.",
+        "audit": "Measure whether data has lost diversity, tails, slices or human origin.",
+        "guard": "Stop with an error if data has lost diversity or human origin.",
+    },
+    "Train": {
+        "train-sft": "Train a policy on completions: revisions, or a teacher's outputs.",
+        "train-dpo": "Train a policy on a labeling run with DPO.",
+    },
+    "Serve": {
+        "serve": "Serve the judge over HTTP, for eval harnesses and other clients.",
+        "harness": "Use the judge in eval harnesses: write their config files.",
+    },
 }
+COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     """Knows its commands by name and imports a command's module on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -54,15 +73,17 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        assert isinstance(formatter, cloup.HelpFormatter)
+        sections = [
+            cloup.formatting.HelpSection(heading=title, definitions=list(commands.items()))
+            for title, commands in SECTIONS.items()
+        ]
+        formatter.write_many_sections(sections)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
-            from difflib import get_close_matches
-
             close = get_close_matches(args[0], COMMANDS, n=1)
             guess = f"Did you mean {close[0]!r}?" if close else "`rlaif --help` lists commands."
             raise RlaifError(f"there is no command {args[0]!r}", hint=guess)
@@ -72,11 +93,11 @@ class _LazyGroup(click.Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="First time: `rlaif init my-project`. Every command has --help with examples.",
+    epilog="To start, run `rlaif init my-project`. Every command has --help with examples.",
 )
-@click.version_option(__version__, prog_name="rlaif")
+@click.version_option(__version__, "-V", "--version", prog_name="rlaif")
 def cli() -> None:
-    """Preference labels from a constitution, and policies trained on them."""
+    """Label preferences with a constitution, and train policies on the labels."""
 
 
 def all_commands() -> dict[str, click.Command]:
@@ -95,15 +116,15 @@ def all_commands() -> dict[str, click.Command]:
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="rlaif", standalone_mode=False)
     except RlaifError as error:
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
+        code = 0
     except click.ClickException as error:
-        text = " ".join(error.format_message().split())
-        ctx = getattr(error, "ctx", None)
-        hint = f" See `{ctx.command_path} --help`." if ctx is not None else ""
-        click.echo(f"error: {text}{hint}", err=True)
+        click.echo(f"error: {_explain(error)}", err=True)
         code = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,12 +132,25 @@ def main() -> None:
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or error}{place}"[:300]
-        click.echo(f"error: {text}. Check the path, its permissions and the space left.", err=True)
+        click.echo(f"error: {text}. Check the path, its permissions and free disk space.", err=True)
         code = 2
     except UnicodeEncodeError as error:
         click.echo(f"error: {error.object[:60]!a} is not UTF-8. Rename it.", err=True)
         code = 2
     except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("\nstopped; run the same command again to go on where it stopped", err=True)
+        click.echo("\nInterrupted; rerun the same command to resume.", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: click.ClickException) -> str:
+    """What is wrong with the command line, and the next step."""
+    ctx = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and ctx is not None:
+        known = {flag for param in ctx.command.params for flag in param.opts}
+        new = new_flag(error.option_name, known)
+        if new is not None:
+            return f"{error.option_name} has another name now. Use {new}."
+    text = " ".join(error.format_message().split())
+    hint = f" See `{ctx.command_path} --help`." if ctx is not None else ""
+    return f"{text}{hint}"

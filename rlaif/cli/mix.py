@@ -22,57 +22,61 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif mix runs/first=0.8 human.jsonl=0.2 --human human.jsonl -o data/mixed
-  rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=mit my/set=1,split=dev --total 90 -o data/mixed
-  rlaif mix runs/first=3 people.jsonl=1 --quota tag:welsh=0.05 --evaluation test.jsonl -o data/mixed
+  rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=mit my/set=1,split=dev --total 90 -o mixed
+  rlaif mix runs/first=3 human.jsonl=1 --quota tag:welsh=0.05 --evaluation test.jsonl -o mixed
   rlaif mix --config mix.yaml -o data/mixed
 
 \b
 The YAML file:
   parts:
     - {data: runs/first, share: 0.8}
-    - {data: people.jsonl, share: 0.2, human: true, weight: 2, license: cc-by-4.0}
+    - {data: human.jsonl, share: 0.2, human: true, weight: 2, license: cc-by-4.0}
   quotas:
     - {slice: "tag:welsh", share: 0.05}
   evaluations: [test.jsonl, "openai/gsm8k:test"]
   min_human: 0.1
 
-OUT is a `datasets` directory with a data card: `datasets.load_dataset("OUT")` reads it, and so do
-`rlaif train-dpo`, `train-sft`, `generate` and `audit`. Pairs with a preference, prompts with a
-completion and prompts alone can be mixed. Of rows that say the same, what people wrote or labeled
-is kept. Shares are of rows before weights; quotas hold a slice at its share of the rows, whatever
-its share of the data is, so that small languages, topics and groups do not fade. Where rows of
-people are weighted up, a slice weighs more or less than its quota: the card says how much.
+OUT is a `datasets` directory with a data card. Load it with `datasets.load_dataset("OUT")`,
+or pass it to `rlaif train-dpo`, `train-sft`, `generate` or `audit`. You can mix preference
+pairs, prompts with a completion, and prompts alone. Of duplicate rows, the one written or
+labeled by humans is kept. Shares count rows before weights. A quota fixes a slice's share of
+the rows, whatever its share of the data, so that small languages, topics and groups are not
+lost. If human rows are weighted up, a slice's share by weight can differ from its quota; the
+card reports by how much.
 """
 
 
 @click.command(cls=Command, name="mix", epilog=_EXAMPLES)
 @click.argument("parts", nargs=-1, metavar="DATA=SHARE...")
-@click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
 @click.option(
-    "--config", metavar="FILE", help="YAML file with parts and any of the settings below."
+    "--config",
+    metavar="FILE",
+    help="YAML file with parts and any of the settings below; flags take precedence.",
 )
 @click.option(
     "--human",
     multiple=True,
     metavar="DATA",
-    help="One of the data sets, whose completions people wrote, or whose pairs they labeled.",
+    help="One of the mixed datasets: its completions were written, or its pairs labeled, by "
+    "humans; repeatable.",
 )
 @click.option(
     "--quota",
     "quotas",
     multiple=True,
     metavar="SLICE=SHARE",
-    help="Hold a slice at a share of the rows: tag:NAME, language:CODE or COLUMN:VALUE.",
+    help="Fix a slice's share of the rows: tag:NAME, language:CODE or COLUMN:VALUE; repeatable.",
 )
 @click.option(
     "--evaluation",
     "evaluations",
     multiple=True,
     metavar="DATA[:SPLIT]",
-    help="Evaluation data that must not be trained on, its prompts and longer answers; may be "
-    "given several times. [default split: test, else validation]",
+    help="Evaluation data to keep out of the mix: rows that share text with its prompts or "
+    "longer answers are dropped; repeatable. [default split: test, else validation]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @licenses_flag
 @settings_options(MixSettings)
 def command(
@@ -86,7 +90,7 @@ def command(
     licenses: str,
     **flags: Any,
 ) -> None:
-    """Mix data sets by share, weight and quota into one to train on, with a data card."""
+    """Mix datasets by share, weight and quota into one training dataset with a data card."""
     quiet_libraries()
     from rlaif.data.licensing import load_licenses
     from rlaif.mixing.mix import mix
@@ -117,9 +121,11 @@ def command(
         ]
         click.echo("\n" + table(["slice", "before", "quota", "mixed", "by weight", "rows"], shown))
     click.echo(
-        f"\n{report.rows} rows ({report.kind}); people's share by weight "
-        f"{percent(report.human_share)}"
-        + (f", counted {report.human_factor:.3g} times each" if report.human_factor > 1 else "")
+        (
+            f"\n{report.rows} rows ({report.kind}); human share by weight "
+            f"{percent(report.human_share)}"
+        )
+        + (f", human rows weighted x{report.human_factor:.3g}" if report.human_factor > 1 else "")
         + (f"; {report.opposed} duplicates had the opposite preference" if report.opposed else "")
         + f"\n\nwritten to {out} (card: {Path(out) / 'README.md'})"
     )
@@ -144,7 +150,9 @@ def _plan(
         tree = read_yaml(Path(config))
         if not isinstance(tree.value, dict):
             raise RlaifError(
-                "a mix must be a mapping", hint="See `rlaif mix --help`.", place=tree.places[()]
+                "a mix file must be a YAML mapping",
+                hint="See `rlaif mix --help`.",
+                place=tree.places[()],
             )
         values, places = dict(tree.value), {**tree.places, **tree.keys}
     settings = {k: v for k, v in values.items() if k not in ("parts", "quotas", "evaluations")}
@@ -153,21 +161,24 @@ def _plan(
     try:
         given += [part_of(text) for text in parts]
     except ValueError as error:
-        raise RlaifError(str(error), hint="Write human.jsonl=0.2.") from None
+        raise RlaifError(str(error), hint="Use DATA=SHARE, such as human.jsonl=0.2.") from None
     if not given:
-        raise RlaifError("there is nothing to mix", hint="Name DATA=SHARE, or --config FILE.")
+        raise RlaifError("no data to mix", hint="Give DATA=SHARE arguments, or --config FILE.")
     for name in human:
         named = [p for p in given if isinstance(p, dict) and p.get("data") == name]
         if not named:
             raise RlaifError(
-                f"--human {name!r} is not in the mix", hint="Name it with a share too."
+                f"--human {name!r} is not one of the mixed datasets",
+                hint="Add it as DATA=SHARE too.",
             )
         named[0]["human"] = True
     held = list(values.get("quotas") or [])
     for text in quotas:
         slice_, equals, number = text.rpartition("=")
         if not equals:
-            raise RlaifError(f"{text!r} is not SLICE=SHARE", hint="Write tag:welsh=0.05.")
+            raise RlaifError(
+                f"{text!r} is not SLICE=SHARE", hint="Use a form such as tag:welsh=0.05."
+            )
         held.append({"slice": slice_, "share": number})
     plan = {
         "parts": given,

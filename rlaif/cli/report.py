@@ -13,12 +13,17 @@ from rlaif.reporting.page import write_report
 
 @click.command(cls=Command, name="report")
 @click.argument("run")
-@click.option("--contested", default=20, show_default=True, help="Pairs to show side by side.")
+@click.option(
+    "--contested",
+    default=20,
+    show_default=True,
+    help="Number of contested pairs to show side by side.",
+)
 def command(run: str, contested: int) -> None:
-    """Write report.html into the folder of a labeling run: one page, nothing to load.
+    """Write report.html, a self-contained page, into the folder of a labeling run.
 
-    It shows how sure the labels are, what each principle contributed, position bias, and the
-    pairs that most deserve a second look.
+    It shows label confidence, the contribution of each principle, position bias, and the
+    pairs most in need of review.
     """
     refresh_review(run)
     click.echo(str(write_report(Path(run), contested=max(0, contested))))

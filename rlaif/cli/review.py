@@ -22,13 +22,14 @@ SECONDS_A_PAIR = 20.0
 _EXAMPLES = """
 \b
 Examples:
-  rlaif review runs/first                       opens http://127.0.0.1:8100
-  rlaif review runs/first --budget 500          a longer queue; what was decided stays
-  rlaif review runs/first --dry-run             what to expect, without a server
+  rlaif review runs/first                       # opens http://127.0.0.1:8100
+  rlaif review runs/first --budget 500          # a longer queue; existing labels are kept
+  rlaif review runs/first --dry-run             # what to expect, without a server
   rlaif review runs/first --host 0.0.0.0 --allow-host gpu7.example.org
 
-Several people may review at once, each under a name. Every decision is on the disk before the
-next page is shown: stop whenever you like. Then `rlaif labels report`, `apply` and `export`.
+Several reviewers can work in parallel, each under a name. Every label is saved before the
+next page is shown, so you can stop at any time. Then use `rlaif labels report`, `apply` and
+`export`.
 """
 
 
@@ -39,53 +40,57 @@ next page is shown: stop whenever you like. Then `rlaif labels report`, `apply` 
     default=200,
     show_default=True,
     type=click.IntRange(1, 100_000),
-    help="Pairs in the queue.",
+    help="Number of pairs in the queue.",
 )
 @click.option(
     "--audit-share",
     default=0.2,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Share of them drawn at random: what says how good all labels are.",
+    help="Share of the queue drawn at random, to estimate the quality of all labels.",
 )
 @click.option(
     "--overlap",
     default=0.1,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Share of them that two people are to see.",
+    help="Share of the queue shown to two reviewers.",
 )
 @click.option(
     "--gold-by",
     metavar="NAME",
-    help="Plant the pairs that this reviewer decided among those of all others.",
+    help="Use this reviewer's labels as gold pairs for all other reviewers.",
 )
 @click.option(
     "--gold-share",
     default=0.1,
     show_default=True,
     type=click.FloatRange(0, 0.9),
-    help="Share of planted pairs in what others see.",
+    help="Share of gold pairs among the pairs that other reviewers see.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=8100, show_default=True, type=click.IntRange(0, 65535), help="Port there."
+    "--port",
+    default=8100,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on.",
 )
 @click.option(
     "--allow-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="Name by which browsers reach this machine; may be repeated.",
+    help="Host name by which browsers reach this machine; repeatable.",
 )
 @click.option(
     "--token",
-    help="What the address must hold, unless $RLAIF_TOKEN has it. [default: none on "
-    "127.0.0.1, a random one elsewhere]",
+    help="Access token in the URL; overrides $RLAIF_TOKEN. [default: none on 127.0.0.1, a "
+    "random one elsewhere]",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the random audit.")
-@click.option("--dry-run", is_flag=True, help="Say what to expect; change and serve nothing.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run: as JSON on stdout.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random audit.")
+@click.option("--dry-run", is_flag=True, help="Show what to expect, then exit; changes nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print the result as JSON.")
 def command(
     run: str,
     budget: int,
@@ -101,11 +106,11 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Open a page on which people review the pairs of a labeling run.
+    """Open a web page where humans review the pairs of a labeling run.
 
-    The queue holds the pairs that are worth a look most: small margins, orders, principles or
-    judges that disagree, text that speaks to the judge, rare tags; and a random audit among them.
-    What the judge said is shown after the decision.
+    The queue contains the pairs most worth reviewing: small margins, disagreement between
+    orders, principles or judges, prompt injection, and rare tags. It also contains a random
+    audit. The judge's verdict is shown after the reviewer's decision.
     """
     quiet_libraries()
     folder = Path(run)
@@ -118,8 +123,8 @@ def command(
         from rlaif.review.pages import Review, build_review
     except ImportError as error:
         raise RlaifError(
-            f"the page needs the package {error.name!r}, which is not installed",
-            hint="Install it: pip install 'rlaif[review]'.",
+            f"`rlaif review` needs the package {error.name!r}, which is not installed",
+            hint="Run: pip install 'rlaif[review]'.",
         ) from None
     from rlaif.review.start import open_store, questions, reasonings
 
@@ -131,16 +136,16 @@ def command(
     with closing(opened.store) as store:
         if gold_by:
             planted = store.plant(gold_by, gold_share)
-            note(f"{planted} pairs that {gold_by!r} decided are planted")
+            note(f"{planted} pairs labeled by {gold_by!r} are used as gold pairs")
         tasks = list(store.tasks())
-        note(f"{len(tasks)} pairs are in the queue, {opened.new} of them new")
+        note(f"{len(tasks)} pairs in the queue, {opened.new} of them new")
         note(_words(opened.plan.wrong, opened.plan.wrong_at_random, len(opened.plan.queue)))
         review = Review(store, folder.name, questions(folder), reasonings(folder, tasks))
         app = build_review(review, hosts=frozenset({host, *hosts}), token=token)
         shown = host if host not in ("0.0.0.0", "::") else next(iter(hosts), "THIS-MACHINE")
         query = f"/?token={quote(token, safe='')}" if token else ""
         shown = f"[{shown}]" if ":" in shown else shown
-        note(f"open http://{shown}:{bound.getsockname()[1]}{query} (Ctrl-C stops)")
+        note(f"open http://{shown}:{bound.getsockname()[1]}{query} (Ctrl-C to stop)")
         serving = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
         )
@@ -149,8 +154,8 @@ def command(
 
 def _words(wrong: float, at_random: float, pairs: int) -> str:
     return (
-        f"if the judge's probabilities mean what they say, about {wrong:.0f} wrong labels are "
-        f"among {pairs} pairs (at random: {at_random:.0f})"
+        f"if the judge's probabilities are calibrated, expect about {wrong:.0f} wrong "
+        f"labels among {pairs} pairs (random pairs: {at_random:.0f})"
     )
 
 
@@ -181,15 +186,15 @@ def _expect(folder: Path, budget: int, audit_share: float, seed: int, as_json: b
     rows = [
         ("pairs in the queue", f"{pairs} of {plan.total}"),
         ("drawn at random", audits),
-        ("wrong labels among them, by the judge's own confidence", f"{plan.wrong:.1f}"),
-        ("among as many at random", f"{plan.wrong_at_random:.1f}"),
-        ("minutes", f"{pairs * seconds / 60:.0f} at {seconds:.0f} s a pair"),
+        ("expected wrong labels among them", f"{plan.wrong:.1f}"),
+        ("same, for random pairs", f"{plan.wrong_at_random:.1f}"),
+        ("minutes", f"{pairs * seconds / 60:.0f} at {seconds:.0f} s per pair"),
     ]
-    click.echo(table(["to expect", ""], rows))
+    click.echo(table(["expected review", ""], rows))
     reasons: dict[str, int] = {}
     for q in plan.queue:
         for reason in q.candidate.doubt.reasons[:1]:
             reasons[reason] = reasons.get(reason, 0) + 1
     if reasons:
         ranked = sorted(reasons.items(), key=lambda entry: -entry[1])
-        click.echo("\n" + table(["first reason", "pairs"], ranked))
+        click.echo("\n" + table(["main reason", "pairs"], ranked))

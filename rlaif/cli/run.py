@@ -25,22 +25,28 @@ Examples:
   rlaif run rlaif --set prompts=prompts.jsonl --set policy=Qwen/Qwen3-4B --set judge=J -o work
   rlaif run my-recipe.yaml -o work
 
-RECIPE is a YAML file or the name of one that ships: constitutional-ai, rlaif, distillation,
-self-instruct, on-policy. Run the same command again after a stop or a change: done steps are
-skipped, and a changed step runs again with those that depend on it.
+RECIPE is a YAML file or a shipped name: constitutional-ai, rlaif, distillation,
+self-instruct, on-policy. After an interruption or a change, rerun the same command to resume.
+Completed steps are skipped; a changed step runs again, with all steps that depend on it.
 """
 
 
 @click.command(cls=Command, name="run", epilog=_EXAMPLES)
 @click.argument("recipe")
-@click.option("-o", "--out", required=True, help="Folder of all steps; made if missing.")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A value of the recipe.")
-@click.option("--dry-run", is_flag=True, help="Only show the steps and how they stand.")
-@click.option("--json", "as_json", is_flag=True, help="Steps and folders as JSON on stdout.")
+@click.option("-o", "--out", required=True, help="Output folder of all steps; created if missing.")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a value of the recipe; repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the steps and their state, then exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print steps and folders as JSON.")
 def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Run a recipe: prompts, candidates, critiques, labels and trainings in one go.
+    """Run a recipe: prompts, candidates, critiques, labels and training.
 
-    Each step is a command of this package; its results lie in OUT/STEP/HASH.
+    Each step is an rlaif command; its results are written to OUT/STEP/HASH.
     """
     quiet_libraries()
     from rlaif.recipes.load import load_recipe
@@ -64,8 +70,8 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
         code = subprocess.call([sys.executable, "-m", "rlaif", *planned.argv], stdout=sys.stderr)
         if code:
             raise RlaifError(
-                f"step {planned.step.name!r} stopped the recipe (exit code {code})",
-                hint="Mend what it says above, then run the same command again: it goes on there.",
+                f"step {planned.step.name!r} failed (exit code {code})",
+                hint="Fix the error shown above, then rerun the same command to resume.",
                 place=planned.step.place,
             )
         planned.folder.mkdir(parents=True, exist_ok=True)

@@ -29,9 +29,9 @@ Examples:
   curl localhost:8000/v1/judge/pairwise --json '{"prompt": "...", "response_a": "...", \\
       "response_b": "..."}'
 
-Model names are rlaif/CONSTITUTION:DIALECT; a dialect reads a harness's own judge prompt and
-answers in the form that the harness parses. GET /docs shows every endpoint with examples. SIGTERM
-or Ctrl-C stops taking requests and finishes those that were taken.
+Model names are rlaif/CONSTITUTION:DIALECT. A dialect parses a harness's own judge prompt and
+answers in the format that the harness expects. GET /docs shows every endpoint with examples.
+On SIGTERM or Ctrl-C, the server stops accepting requests and finishes those in flight.
 """
 
 
@@ -42,48 +42,58 @@ or Ctrl-C stops taking requests and finishes those that were taken.
     "constitutions",
     required=True,
     multiple=True,
-    help="A YAML file or a shipped name; several share the judge.",
+    help="Constitution: a YAML file or a shipped name; repeat for several, which share the judge.",
 )
-@click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
-@click.option("--writer", help="Model that writes critiques. [default: the judge]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
+@click.option("--writer", help="Model that generates critiques. [default: the judge]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port there."
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on.",
 )
 @click.option(
-    "--token", help="What clients must present, unless $RLAIF_TOKEN has it. [default: none]"
+    "--token",
+    help="Token that clients must send; overrides $RLAIF_TOKEN. Required if --host is not "
+    "local. [default: none]",
 )
 @click.option(
     "--alias",
     "aliases",
     multiple=True,
     metavar="NAME=C:DIALECT",
-    help="Another model name, for harnesses that know certain names only.",
+    help="Additional model name, for harnesses that accept only certain names; repeatable.",
 )
 @click.option(
     "--max-body-mib",
     default=16.0,
     show_default=True,
     type=click.FloatRange(0.001, 4096),
-    help="Largest request.",
+    help="Maximum request size in MiB.",
 )
 @click.option(
     "--request-seconds",
     default=600.0,
     show_default=True,
     type=click.FloatRange(0.001, 1e6),
-    help="Longest time of a request.",
+    help="Maximum seconds per request.",
 )
 @click.option(
     "--max-waiting",
     default=8192,
     show_default=True,
     type=click.IntRange(1),
-    help="Pairs and responses under way at once; more are refused with 429.",
+    help="Maximum pairs and responses in flight; more are refused with status 429.",
 )
-@click.option("--access-log", is_flag=True, help="Log a line per request (never its content).")
+@click.option("--access-log", is_flag=True, help="Log one line per request (never its content).")
 @cache_dir_flag
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
 @settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "aggregation"}))
 @settings_options(AggregationSettings)
 @engine_flags
@@ -103,7 +113,7 @@ def command(
     config: str | None,
     **flags: Any,
 ) -> None:
-    """Serve the judge over HTTP, to harnesses and to anything else.
+    """Serve the judge over HTTP, for eval harnesses and other clients.
 
     All clients share one running batch. Answers are the same as those of `rlaif label`.
     """
@@ -114,8 +124,8 @@ def command(
         from rlaif.serve.start import open_server
     except ImportError as error:
         raise RlaifError(
-            f"serving needs the package {error.name!r}, which is not installed",
-            hint="Install it: pip install 'rlaif[serve]'.",
+            f"`rlaif serve` needs the package {error.name!r}, which is not installed",
+            hint="Run: pip install 'rlaif[serve]'.",
         ) from None
     token = token or os.environ.get("RLAIF_TOKEN") or None
     check_binding(host, token)
@@ -140,7 +150,7 @@ def command(
         context=LabelScreen(None).context(cache_dir),
     )
     port = bound.getsockname()[1]
-    note(f"serving at http://{host}:{port} (try /docs); Ctrl-C stops")
+    note(f"serving at http://{host}:{port} (API docs at /docs); Ctrl-C to stop")
     serving = uvicorn.Config(
         app,
         log_level="info" if access_log else "warning",

@@ -22,34 +22,39 @@ _EXAMPLES = f"""
 \b
 Examples:
   rlaif synth-prompts seeds.jsonl --model Qwen/Qwen3-8B --count 1000 -o runs/prompts
-  rlaif synth-prompts seeds.jsonl --model M --template red-team --template multi-turn -o runs/prompts
-  rlaif synth-prompts seeds.jsonl --model M --topics mine.txt --evaluation test.jsonl -o runs/p
+  rlaif synth-prompts seeds.jsonl -m M --template red-team --template multi-turn -o runs/p
+  rlaif synth-prompts seeds.jsonl -m M --topics mine.txt --evaluation test.jsonl -o runs/p
 
-SEEDS holds a few prompts that people wrote. Recipes that ship: {", ".join(TEMPLATES)}; they lie in
-prompts/synth as text to edit. OUT/prompts.jsonl holds the new prompts, as they come, and in the end
-the seeds, with origin and weight, for `rlaif generate`. Run the same command again after a stop: it
-goes on where it stopped.
+SEEDS holds a few human-written prompts. Shipped templates: {", ".join(TEMPLATES)}; they are
+text files in prompts/synth that you can copy and edit. OUT/prompts.jsonl gets the new prompts
+as they are generated, and at the end the seeds, with origin and weight, for `rlaif generate`.
+If the run is interrupted, rerun the same command to resume.
 """
 
 
 @click.command(cls=Command, name="synth-prompts", epilog=_EXAMPLES)
 @click.argument("seeds")
-@click.option("-o", "--out", required=True, help="Folder of the run; made if missing.")
-@click.option("-m", "--model", default="demo", show_default=True, help="Who writes.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
+@click.option(
+    "-m", "--model", default="demo", show_default=True, help="Model that generates the prompts."
+)
 @click.option(
     "--template",
     "templates",
     multiple=True,
-    help="Template: a shipped name or a path; several are taken in turn. [default: self-instruct]",
+    help="Prompt template: a shipped name or a path; repeat to alternate between several. "
+    "[default: self-instruct]",
 )
-@click.option("--topics", default="topics", show_default=True, help="File with one topic a line.")
-@click.option("--personas", default="personas", show_default=True, help="One persona a line.")
+@click.option("--topics", default="topics", show_default=True, help="File with one topic per line.")
+@click.option(
+    "--personas", default="personas", show_default=True, help="File with one persona per line."
+)
 @click.option(
     "--evaluation",
     "evaluations",
     multiple=True,
     metavar="DATA",
-    help="Data whose prompts must not be made again; may be given several times.",
+    help="Evaluation data; new prompts that overlap with it are dropped; repeatable.",
 )
 @generation_flags
 @licenses_flag
@@ -72,10 +77,10 @@ def command(
     licenses: str,
     **flags: Any,
 ) -> None:
-    """Write new prompts from a few human ones (Self-Instruct).
+    """Generate new prompts from a few human-written ones (Self-Instruct).
 
-    New prompts that are close to a known one, or that share a run of words with evaluation data,
-    are dropped and counted.
+    New prompts that are similar to a known one, or share an n-gram with evaluation data, are
+    dropped and counted.
     """
     quiet_libraries()
     names = (SynthesisSettings, EngineSettings)
@@ -106,7 +111,7 @@ def command(
     made = int(summary.counts.get("new prompts", 0))
     if made < settings.count:
         note(
-            f"{made} of {settings.count} prompts: the last batches brought nothing new. Other "
-            "recipes, topics or seeds, or a higher temperature, would."
+            f"only {made} of {settings.count} prompts: the last batches brought nothing "
+            "new. Use other templates, topics or seeds, or a higher temperature."
         )
     print_generation(summary, "synthesized", as_json=as_json)

@@ -18,20 +18,24 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif train-dpo runs/first --model demo -o policies/first --learning-rate 1e-4
-  rlaif train-dpo runs/qwen --model Qwen/Qwen3-4B --lora 16 -o policies/qwen
+  rlaif train-dpo runs/qwen --model Qwen/Qwen3-4B --lora-r 16 -o policies/qwen
   rlaif train-dpo runs/qwen --config train.yaml -o policies/qwen
   accelerate launch --num_processes 8 -m rlaif train-dpo runs/qwen --config train.yaml -o p/q
 
-Run the same command again after a stop: it goes on from the last checkpoint.
+If training is interrupted, rerun the same command to resume from the last checkpoint.
 """
 
 
 @click.command(cls=Command, name="train-dpo", epilog=_EXAMPLES)
 @click.argument("run")
-@click.option("-o", "--out", required=True, help="Folder of the trained policy.")
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--dry-run", is_flag=True, help="Only say which rows would be trained on.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("-o", "--out", required=True, help="Output folder of the trained policy.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
+@click.option("--dry-run", is_flag=True, help="Show which rows would be trained on, then exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(DPOSettings)
 @settings_options(GateSettings)
 def command(
@@ -39,9 +43,9 @@ def command(
 ) -> None:
     """Train a policy on a labeling run with DPO.
 
-    RUN is the folder that `rlaif label -o` or `rlaif mix -o` wrote. A guard looks first: where the
-    data has collapsed, or a license forbids it, nothing is trained. By default each label's
-    probability reaches the loss (--loss soft).
+    RUN is the output folder of `rlaif label` or `rlaif mix`. A guard runs first: nothing is
+    trained if the data has collapsed or a license forbids it. Labels are probabilities; by
+    default, DPO uses them as soft targets (--loss-type soft).
     """
     quiet_libraries()
     values, places = merge_settings(flags, config, (DPOSettings, GateSettings))
@@ -73,4 +77,4 @@ def command(
     screen.close()
     if not first:
         return
-    print_training(result, out, "pairs", "labeling run manifest", as_json=as_json)
+    print_training(result, out, "pairs", "run manifest hash", as_json=as_json)

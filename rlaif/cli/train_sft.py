@@ -18,29 +18,33 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif train-sft runs/revised --model demo -o policies/revised --learning-rate 1e-4
-  rlaif train-sft runs/revised --model Qwen/Qwen3-4B --lora 16 -o policies/qwen
+  rlaif train-sft runs/revised --model Qwen/Qwen3-4B --lora-r 16 -o policies/qwen
   rlaif train-sft chats.jsonl --config sft.yaml -o policies/chats
 
-DATA is the folder that `rlaif critique` or `rlaif generate` wrote, or a data file whose rows have a
-prompt and a completion, or messages that end with one. Run the same command again after a stop:
-it goes on from the last checkpoint.
+DATA is the output folder of `rlaif critique` or `rlaif generate`, or a data file. Each row
+has a prompt and a completion, or messages that end with one. If training is interrupted,
+rerun the same command to resume from the last checkpoint.
 """
 
 
 @click.command(cls=Command, name="train-sft", epilog=_EXAMPLES)
 @click.argument("data")
-@click.option("-o", "--out", required=True, help="Folder of the trained policy.")
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--dry-run", is_flag=True, help="Only say which rows would be trained on.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("-o", "--out", required=True, help="Output folder of the trained policy.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
+@click.option("--dry-run", is_flag=True, help="Show which rows would be trained on, then exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(SFTSettings)
 @settings_options(GateSettings)
 def command(
     data: str, out: str, config: str | None, dry_run: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Train a policy on completions: verified revisions, or a teacher's answers.
+    """Train a policy on completions: verified revisions, or a teacher's outputs.
 
-    A guard looks first: where the data has collapsed, or a license forbids it, nothing is trained.
+    A guard runs first: nothing is trained if the data has collapsed or a license forbids it.
     """
     quiet_libraries()
     values, places = merge_settings(flags, config, (SFTSettings, GateSettings))

@@ -12,11 +12,11 @@ from rlaif.cli.common.output import print_json, quiet_libraries, table, write_re
 
 _EXAMPLES = """
 \b
-Example, whether training helped by the judge's lights:
+Example: did training help, according to the judge?
   rlaif generate heldout.jsonl -m before -m after -n 1 -o runs/answers
   rlaif label runs/answers/candidates.jsonl -c my.yaml --judge J -o runs/compared
   rlaif win-rate runs/compared
-  rlaif win-rate runs/compared --human labels.jsonl     people label some of the pairs
+  rlaif win-rate runs/compared --human labels.jsonl     # human labels of some of the pairs
 """
 
 
@@ -26,16 +26,16 @@ Example, whether training helped by the judge's lights:
 @click.option(
     "--human",
     metavar="LABELS",
-    help="What people prefer of some pairs, drawn at random: adds rates by people's lights.",
+    help="Human labels of some pairs, drawn at random: adds human win rates.",
 )
-@click.option("--split", default="train", show_default=True, help="Split of the labels.")
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--split", default="train", show_default=True, help="Dataset split of the labels.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(run: str, out: str | None, human: str | None, split: str, as_json: bool) -> None:
-    """Say which model's completions the judge preferred in a labeling run.
+    """Report which model's completions the judge preferred in a labeling run.
 
     A judge's preference is not quality: it shares the judge's biases with the labels that the
-    model was trained on. With --human, labels of people on some of the pairs correct the judge on
-    all of them (prediction-powered inference), with an interval that holds however biased it is.
+    model was trained on. With --human, human labels of some pairs correct the judge on all of
+    them (prediction-powered inference). The interval is valid however biased the judge is.
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
@@ -64,7 +64,7 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
         print_json(shown)
         return
     rows = [(w.model, w.wins, w.losses, w.undecided, str(w.rate)) for w in found]
-    click.echo(table(["model", "won", "lost", "undecided", "won, of decided"], rows))
+    click.echo(table(["model", "won", "lost", "undecided", "win rate (decided)"], rows))
     if people:
         more = [
             (
@@ -75,5 +75,5 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
             )
             for name, p in people.items()
         ]
-        head = ["model", "won, by people (ties half)", "labeled pairs", "worth labels alone"]
+        head = ["model", "human win rate (ties 1/2)", "labeled pairs", "effective labels"]
         click.echo("\n" + table(head, more))

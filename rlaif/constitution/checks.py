@@ -59,7 +59,7 @@ def _regex(check: RegexCheck, completion: str) -> bool:
     try:
         found = regex.search(check.pattern, completion, timeout=REGEX_SECONDS) is not None
     except TimeoutError:
-        raise CheckFailed(f"regex took more than {REGEX_SECONDS:g} s") from None
+        raise CheckFailed(f"regex timed out after {REGEX_SECONDS:g} s") from None
     return found == (check.must == "match")
 
 

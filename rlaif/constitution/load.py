@@ -74,8 +74,8 @@ class _Loader:
         tree = read_yaml(path)
         if not isinstance(tree.value, dict):
             raise RlaifError(
-                "a constitution is a mapping with `schema:`, `name:` and `principles:`",
-                hint="`rlaif init` writes a starter.",
+                "a constitution must be a mapping with `schema:`, `name:` and `principles:`",
+                hint="Run `rlaif init` to create a starter constitution.",
                 place=tree.places[()],
             )
         draft = _MergedDraft(head={k: v for k, v in tree.value.items() if k != "principles"})
@@ -85,7 +85,9 @@ class _Loader:
         for place, base in self._bases(tree, path):
             if len(self._done) >= _MAX_FILES:
                 raise RlaifError(
-                    f"extends more than {_MAX_FILES} files", hint="Merge some.", place=place
+                    f"extends more than {_MAX_FILES} files",
+                    hint="Merge some of the files.",
+                    place=place,
                 )
             inherited = self.merge(base)
             _validate(inherited, base)
@@ -111,13 +113,17 @@ class _Loader:
             place = tree.places[("extends", i)]
             if not isinstance(name, str) or not name.strip():
                 raise RlaifError(
-                    f"`extends` holds {name!r}", hint="Give file names as text.", place=place
+                    f"`extends` entry {name!r} is not a file name",
+                    hint="Write file names as strings.",
+                    place=place,
                 )
             base = self._resolve(name, path, place)
             if base.resolve() in self._open:
                 chain = " -> ".join(p.name for p in [*self._open, base.resolve()])
                 raise RlaifError(
-                    f"`extends` runs in a circle: {chain}", hint="Break it.", place=place
+                    f"`extends` is circular: {chain}",
+                    hint="Remove one of these `extends` entries.",
+                    place=place,
                 )
             yield place, base
 
@@ -131,8 +137,8 @@ class _Loader:
         )
         if not inside:
             raise RlaifError(
-                f"`extends` names {name!r}, which lies outside {str(self._root)!r}",
-                hint="Copy that file beside this one.",
+                f"`extends` lists {name!r}, which is outside {str(self._root)!r}",
+                hint="Copy the file into that folder.",
                 place=place,
             )
         try:
@@ -145,7 +151,7 @@ class _Loader:
             close = get_close_matches(name, names, n=1)
             guess = f"Did you mean {close[0]!r}? " if close else ""
             raise RlaifError(
-                f"`extends` names {name!r}, which does not exist",
+                f"`extends` lists {name!r}, which does not exist",
                 hint=f"{guess}Paths are relative to {str(path.parent)!r}.",
                 place=place,
             )
@@ -166,8 +172,8 @@ def _drop(draft: _MergedDraft, tree: YamlTree) -> None:
         if name not in draft.principles:
             close = get_close_matches(name, draft.principles, n=1)
             raise RlaifError(
-                f"`drop` names {name!r}, which `extends` does not bring",
-                hint=f"Did you mean {close[0]!r}?" if close else "Delete it from `drop`.",
+                f"`drop` lists {name!r}, which `extends` does not define",
+                hint=f"Did you mean {close[0]!r}?" if close else "Remove it from `drop`.",
                 place=tree.places[("drop", i)],
             )
         del draft.principles[name]
@@ -181,12 +187,12 @@ def _add_own(draft: _MergedDraft, tree: YamlTree) -> None:
     if not isinstance(own, list) or not (own or draft.principles):
         raise RlaifError(
             "`principles` must be a list with at least one principle",
-            hint="Add `principles:` and, below it, `- id: ...`.",
+            hint="Add `principles:` with a list of `- id: ...` entries below it.",
             place=here,
         )
     if len(own) > _MOST_PRINCIPLES:
         raise RlaifError(
-            f"`principles` holds {len(own)}, more than {_MOST_PRINCIPLES}",
+            f"`principles` has {len(own)} entries, more than the limit of {_MOST_PRINCIPLES}",
             hint="Split them with `extends:`.",
             place=here,
         )
@@ -197,12 +203,16 @@ def _add_own(draft: _MergedDraft, tree: YamlTree) -> None:
         if not isinstance(raw, dict):
             raise RlaifError(
                 f"principle {i + 1} is not a mapping",
-                hint="Write `- id: ...` with its fields below.",
+                hint="Write `- id: ...` with its other fields below.",
                 place=tree.places[at],
             )
         identity = raw.get("id")
         if not isinstance(identity, str):
-            what = "has no `id`" if identity is None else f"has the id {identity!r}, not text"
+            what = (
+                "has no `id`"
+                if identity is None
+                else f"has the id {identity!r}, which is not a string"
+            )
             raise RlaifError(
                 f"principle {i + 1} {what}",
                 hint="Add `id: some-name`.",
@@ -210,8 +220,8 @@ def _add_own(draft: _MergedDraft, tree: YamlTree) -> None:
             )
         if identity in seen:
             raise RlaifError(
-                f"id {identity!r} is given twice (first on line {seen[identity].line})",
-                hint="Rename or delete one.",
+                f"id {identity!r} is used twice (first on line {seen[identity].line})",
+                hint="Rename or remove one of them.",
                 place=tree.places[(*at, "id")],
             )
         seen[identity] = tree.places[(*at, "id")]
@@ -273,25 +283,25 @@ def _explain(
     if first["type"] == "missing":
         wanted = str(first["loc"][-1])
         hint = f"Add `{wanted}:`."
-        return RlaifError(f"{name} lacks {wanted!r}", hint=hint, place=place)
+        return RlaifError(f"{name} is missing {wanted!r}", hint=hint, place=place)
     if first["type"] == "extra_forbidden":
         return _unknown_key(first["loc"], places.get(_key(known), place))
     if first["type"] == "union_tag_not_found":
         hint = "Use regex, max_length, json, forbidden_phrases or python."
-        return RlaifError("check lacks 'kind'", hint=hint, place=place)
+        return RlaifError("check is missing 'kind'", hint=hint, place=place)
     problem = parse_problem(first)
     message, value = problem.message.removeprefix("input "), problem.given
-    hint = "`rlaif constitution schema` prints what is allowed."
+    hint = "Run `rlaif constitution schema` to see the valid fields."
     if first["type"] == "string_type" and not isinstance(value, dict | list) and value is not None:
-        message = f"must be text, not {_TYPE_NAMES.get(type(value), 'this')}"
-        hint = f'Put it in quotes: "{value}".'
+        message = f"must be a string, not {_TYPE_NAMES.get(type(value), 'this')}"
+        hint = f'Quote it: "{value}".'
     allowed = re.findall(r"'(\w+)'", str(first.get("ctx", {}).get("expected_tags", "")))
     allowed += re.findall(r"'(\w+)'", str(first.get("ctx", {}).get("expected", "")))
     given = value.get("kind") if isinstance(value, dict) else value
     close = get_close_matches(str(given), allowed, n=1)
     if close:
         hint = f"Did you mean {close[0]!r}?"
-    shown = "" if isinstance(value, dict | list) else f" (it is {_short(value)})"
+    shown = "" if isinstance(value, dict | list) else f" (got {_short(value)})"
     return RlaifError(f"`{name}` {message}{shown}", hint=hint, place=place)
 
 
@@ -309,7 +319,7 @@ def _unknown_key(loc: tuple[int | str, ...], place: Place) -> RlaifError:
     elif close:
         hint = f"Did you mean {close[0]!r}?"
     else:
-        hint = f"Known keys here: {', '.join(fields)}."
+        hint = f"Valid keys here: {', '.join(fields)}."
     return RlaifError(f"unknown key {_short(key)}", hint=hint, place=place)
 
 

@@ -42,7 +42,7 @@ def lint(loaded: LoadedConstitution) -> list[LintWarning]:
         warnings += [LintWarning(place, principle.id, text) for text in _advice(principle)]
         question = " ".join((principle.preference or "").lower().split())
         if question and question in asked:
-            text = f"asks the same as {asked[question]!r}: it counts twice"
+            text = f"asks the same question as {asked[question]!r}, so it counts twice"
             warnings.append(LintWarning(place, principle.id, text))
         asked.setdefault(question, principle.id)
         warnings += [
@@ -63,8 +63,9 @@ def _conflicts(principle: Principle, others: Sequence[Principle]) -> list[str]:
         sides = opposite(principle.preference or "", other.preference or "")
         if sides is not None:
             found.append(
-                f"asks for {sides[0]} where {other.id!r}, in the same tier, asks for {sides[1]}: "
-                "they cancel out; give one a higher tier, or other pairs with applies_to"
+                f"asks for {sides[0]}, but {other.id!r} in the same tier asks for "
+                f"{sides[1]}: they cancel out; move one to another tier, or restrict one "
+                "with applies_to"
             )
     return found
 
@@ -79,22 +80,25 @@ def _advice(principle: Principle) -> list[str]:
     advice = []
     question = principle.preference
     if question and _ASKS_FOR_WORSE.search(question):
-        advice.append("asks for the worse response; ask which is better (polarity flips nothing)")
+        advice.append(
+            "asks for the worse response; ask which one is better (`polarity` does not flip "
+            "the verdict)"
+        )
     if question and not re.search(r"\b(response|answer|reply|completion|summary)", question, re.I):
-        advice.append("does not say what to choose between (a response, an answer)")
+        advice.append("does not say what to compare (responses, answers)")
     if question and is_vague(question):
         advice.append(
-            "is vague: it names no quality to look for, so each judge decides by its own taste"
+            "is vague: it names no specific quality, so each judge decides by its own taste"
         )
     if question and (joined := joined_qualities(question)):
         advice.append(
-            f"asks for {names(joined)} at once: a response may have one and lack the other; make "
-            "it two principles"
+            f"asks for {names(joined)} together: a response may have one without the "
+            "other; split it into two principles"
         )
     if question and not principle.examples:
-        advice.append("has no examples, so nothing can test how the judge reads it")
+        advice.append("has no examples, so nothing tests how the judge applies it")
     if (principle.critique is None) != (principle.revision is None):
-        advice.append("has only one of critique and revision")
+        advice.append("sets only one of `critique` and `revision`")
     return advice
 
 

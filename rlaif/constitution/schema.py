@@ -29,7 +29,9 @@ def _compiles(pattern: str) -> str:
     for low, high in _REPEAT.findall(pattern):
         repeats *= max(int(low[:9] or 1), int(high[:9] or 1), 1)
     if repeats > _MOST_REPEATS:
-        raise ValueError(f"repeats up to {repeats} times in all, more than {_MOST_REPEATS}")
+        raise ValueError(
+            f"allows {repeats} repeats in total, more than the limit of {_MOST_REPEATS}"
+        )
     try:
         regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError, MemoryError) as error:
@@ -62,11 +64,11 @@ class Example(StrictModel):
     """A unit test of its principle: the judge should prefer `chosen`."""
 
     prompt: Text | Annotated[list[ExampleTurn], Field(min_length=1)] = Field(
-        description="A question, or a list of turns."
+        description="A question, or a list of messages."
     )
     chosen: Text = Field(description="The response that follows the principle better.")
-    rejected: Text = Field(description="The response that follows it less.")
-    why: Text | None = Field(default=None, description="The reason, for human readers.")
+    rejected: Text = Field(description="The response that follows it less well.")
+    why: Text | None = Field(default=None, description="Explanation for human readers.")
 
     @property
     def conversation(self) -> list[Message]:
@@ -85,7 +87,9 @@ class Example(StrictModel):
 class AppliesTo(StrictModel):
     """Which pairs a principle is asked about; one shared tag is enough."""
 
-    tags: list[Text] = Field(min_length=1, description="Tags of the rows it applies to.")
+    tags: list[Text] = Field(
+        min_length=1, description="Tags of the rows that the principle applies to."
+    )
 
 
 class RegexCheck(StrictModel):
@@ -106,7 +110,7 @@ class MaxLengthCheck(StrictModel):
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
         if (self.words is None) == (self.characters is None):
-            raise ValueError("give exactly one of words and characters")
+            raise ValueError("needs exactly one of `words` and `characters`")
         return self
 
 
@@ -140,27 +144,37 @@ Check = Annotated[
 class Principle(StrictModel):
     """One rule: asked of the judge (`preference`), or tested by program (`check`)."""
 
-    id: Id = Field(description="Its name in reports and caches: lower case, digits, - _ .")
-    tier: int = Field(default=1, ge=1, le=99, description="1 decides before 2.")
+    id: Id = Field(
+        description="Name in reports and caches: lowercase letters, digits, `-`, `_` and `.`."
+    )
+    tier: int = Field(default=1, ge=1, le=99, description="Lower tiers decide first.")
     weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
     polarity: Literal["prefer", "avoid"] = Field(
         default="prefer",
-        description="Whether it asks for something or against something. It never flips a "
-        "verdict: `preference` always asks for the better response.",
+        description="Whether the principle asks for something (prefer) or against it (avoid). It "
+        "never flips a verdict: `preference` always asks for the better response.",
     )
     preference: Text | None = Field(
-        default=None, description="The question put to the judge: which response is better?"
+        default=None, description="Question for the judge: which response is better?"
     )
-    critique: Text | None = Field(default=None, description="Instruction for writing a critique.")
-    revision: Text | None = Field(default=None, description="Instruction for rewriting.")
-    applies_to: AppliesTo | None = Field(default=None, description="Default: every pair.")
+    critique: Text | None = Field(
+        default=None, description="Instruction for generating a critique."
+    )
+    revision: Text | None = Field(
+        default=None, description="Instruction for generating a revision."
+    )
+    applies_to: AppliesTo | None = Field(
+        default=None, description="Pairs that the principle applies to. Default: every pair."
+    )
     examples: list[Example] = Field(default_factory=list)
-    check: Check | None = Field(default=None, description="A test by program; no judge call.")
+    check: Check | None = Field(
+        default=None, description="Programmatic check; needs no judge call."
+    )
 
     @model_validator(mode="after")
     def _asks_once(self) -> Self:
         if (self.preference is None) == (self.check is None):
-            raise ValueError("needs exactly one of preference and check")
+            raise ValueError("needs exactly one of `preference` and `check`")
         return self
 
     def applies(self, tags: frozenset[str]) -> bool:
@@ -171,17 +185,19 @@ class Principle(StrictModel):
 class Constitution(StrictModel):
     """A named, versioned list of principles."""
 
-    format: Literal[1] = Field(alias="schema", description="Version of this format: 1.")
+    format: Literal[1] = Field(alias="schema", description="Schema version: 1.")
     name: Id
-    version: Text = Field(description='Version of this constitution, in quotes: "1.0.0".')
+    version: Text = Field(description='Version of this constitution, quoted: "1.0.0".')
     license: Text | None = None
     description: Text | None = None
     extends: list[Text] = Field(
         default_factory=list,
-        description="Constitutions to start from, in order: files beside or below this one, "
-        "or names of shipped constitutions.",
+        description="Constitutions to start from, in order: files in this folder or below it, or "
+        "names of shipped constitutions.",
     )
-    drop: list[Id] = Field(default_factory=list, description="Ids to leave out of `extends`.")
+    drop: list[Id] = Field(
+        default_factory=list, description="IDs of inherited principles to leave out."
+    )
     principles: list[Principle] = Field(min_length=1, max_length=1000)
 
     @property

@@ -47,11 +47,11 @@ def read_yaml(file: Path) -> YamlTree:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise RlaifError(
-            f"{str(file)!r} could not be read ({error.strerror})", hint="Check the path."
+            f"could not read {str(file)!r} ({error.strerror})", hint="Check the path."
         ) from None
     if len(data) > MAX_BYTES:
         raise RlaifError(
-            f"file is larger than the {MAX_BYTES >> 10} KiB allowed",
+            f"file is larger than the limit of {MAX_BYTES >> 10} KiB",
             hint="Split it with `extends:`.",
             place=Place(file, 1, 1),
         )
@@ -80,26 +80,27 @@ def parse_yaml(text: str, file: Path) -> YamlTree:
         before = text[: error.position]
         raise RlaifError(
             f"character U+{ord(text[error.position]):04X} is not allowed in YAML",
-            hint="Delete it, or write it as an escape inside double quotes.",
+            hint="Remove it, or write it as an escape inside double quotes.",
             place=Place(file, before.count("\n") + 1, error.position - before.rfind("\n")),
         ) from None
     except yaml.MarkedYAMLError as error:
         problem = " ".join(filter(None, [error.context, error.problem]))
         raise RlaifError(
             f"invalid YAML: {problem or 'syntax error'}",
-            hint="Check indentation, quotes and brackets there.",
+            hint="Check the indentation, quotes and brackets there.",
             place=_at(error.problem_mark or error.context_mark, file),
         ) from None
     except (ValueError, OverflowError, IndexError) as error:  # from PyYAML, on odd escapes
         raise RlaifError(
             f"invalid YAML ({str(error)[:80]})",
-            hint="Look for odd escapes or directives.",
+            hint="Check for unusual escapes or directives.",
             place=Place(file, 1, 1),
         ) from None
     if node is None:
         raise RlaifError(
             "file is empty",
-            hint="Write at least one `name: value`; `rlaif init` writes a starter constitution.",
+            hint="Add at least one `name: value` line; `rlaif init` creates a starter "
+            "constitution.",
             place=Place(file, 1, 1),
         )
     tree = YamlTree(None)
@@ -142,8 +143,8 @@ class _Builder:
         self._count += 1
         if self._count > MAX_NODES or len(path) > MAX_DEPTH:
             raise RlaifError(
-                "aliases expand to a document that is too large or endless",
-                hint="Write the repeated part out, or share it with `extends:`.",
+                "aliases expand to a document that is too large or infinite",
+                hint="Write out the repeated part, or share it with `extends:`.",
                 place=place,
             )
         self._tree.places[path] = place
@@ -160,12 +161,14 @@ class _Builder:
         for key_node, value_node in node.value:
             place = _at(key_node.start_mark, self._file)
             if not isinstance(key_node, yaml.ScalarNode):
-                raise RlaifError("a key is not text", hint="Use a plain word.", place=place)
+                raise RlaifError(
+                    "a key is not a string", hint="Use a plain string as the key.", place=place
+                )
             key = str(key_node.value)
             if key in seen:
                 raise RlaifError(
-                    f"key {key!r} is given twice (first on line {seen[key].line})",
-                    hint="Delete one of the two.",
+                    f"key {key!r} is used twice (first on line {seen[key].line})",
+                    hint="Remove one of them.",
                     place=place,
                 )
             seen[key] = place
@@ -182,7 +185,7 @@ class _Builder:
         except (ValueError, KeyError, IndexError, OverflowError, yaml.YAMLError):
             raise RlaifError(
                 f"{node.value!r} is not a valid {node.tag.rsplit(':', 1)[-1]}",
-                hint="Put it in quotes if it is meant as text.",
+                hint="Quote it if it is meant as a string.",
                 place=place,
             ) from None
 

@@ -91,7 +91,7 @@ def read_labeled(
         if key in mapping:
             path = mapping.pop(key)
             if path not in row:
-                raise BadRow(f"--map {key}={path}: there is no such column")
+                raise BadRow(f"--map {key}={path}: no such column")
             own = {k: v for k, v in own.items() if k not in VERDICT_KEYS} if key == "label" else own
             own[key] = row[path]
     subset = next((str(own[k]) for k in SUBSET_KEYS if isinstance(own.get(k), str | int)), "")
@@ -111,8 +111,8 @@ def read_labeled(
     scores = [c.score for c in read.completions]
     if len(scores) < 2 or any(score is None for score in scores):
         raise BadRow(
-            "nothing says which response is preferred: expected chosen + rejected, a score on "
-            f"each response, or one of the columns {', '.join(VERDICT_KEYS)}"
+            "no preference found: expected chosen + rejected, a score for each response, "
+            f"or one of the columns {', '.join(VERDICT_KEYS)}"
         )
     for i, j in combinations(range(len(scores)), 2):
         one, two = scores[i], scores[j]
@@ -191,7 +191,7 @@ def _verdict(row: Mapping[str, object]) -> Label | None:
         if text in _TIES or text.startswith("tie"):
             return "tie"
         raise BadRow(
-            f"column {key!r} holds {str(value)[:40]!r}, which names neither response: expected a, "
+            f"column {key!r} is {str(value)[:40]!r}, which is not a verdict: expected a, "
             "b, 1, 2, A>B, model_a or tie"
         )
     return None

@@ -174,9 +174,11 @@ def read_candidates(
 
 def _finished_prompt(row: Mapping[str, object], prompt: list[Message]) -> list[Message]:
     if not prompt:
-        raise BadRow(f"no prompt: none of the columns {_names(PROMPT_KEYS)} in {_names(row)}")
+        raise BadRow(
+            f"no prompt: expected one of the columns {_names(PROMPT_KEYS)}; found {_names(row)}"
+        )
     if prompt[-1]["role"] == "assistant":
-        raise BadRow("the prompt ends with an assistant message: nothing is left to answer")
+        raise BadRow("the prompt ends with an assistant message; there is nothing left to answer")
     system = row.get("system")
     if isinstance(system, str) and system.strip() and prompt[0]["role"] != "system":
         return [{"role": "system", "content": _clean(system)}, *prompt]
@@ -198,7 +200,7 @@ def _mapped(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, 
 def _clean(text: str) -> str:
     """`text`, if it can be written as UTF-8."""
     if _SURROGATE.search(text):
-        raise BadRow("a text is not UTF-8: it holds half of a surrogate pair")
+        raise BadRow("text is not valid UTF-8: it contains half of a surrogate pair")
     return text
 
 
@@ -225,7 +227,7 @@ def dig(row: Mapping[str, object], path: str) -> object:
         ):
             value = value[int(step)]
         else:
-            raise BadRow(f"--map path {path!r} is not in the row")
+            raise BadRow(f"--map path {path!r} was not found in the row")
     return value
 
 
@@ -289,17 +291,17 @@ def _messages(value: object, key: str) -> list[Message]:
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list) or not value:
-        raise BadRow(f"column {key!r} is neither text nor a list of messages")
+        raise BadRow(f"column {key!r} is neither a string nor a list of messages")
     messages: list[Message] = []
     for turn in value:
         if not isinstance(turn, Mapping):
-            raise BadRow(f"column {key!r} holds a turn that is not a message")
+            raise BadRow(f"column {key!r} contains a turn that is not a message")
         role = turn.get("role", turn.get("from"))
         content = _content(turn.get("content", turn.get("value")))
         if not isinstance(role, str) or content is None:
-            raise BadRow(f"column {key!r} holds a message without a text role and content")
+            raise BadRow(f"column {key!r} contains a message without a string `role` and `content`")
         if role.lower() not in ROLES:
-            raise BadRow(f"column {key!r} holds a message with the unknown role {role!r}")
+            raise BadRow(f"column {key!r} contains a message with the unknown role {role!r}")
         messages.append({"role": ROLES[role.lower()], "content": _clean(content)})
     return messages
 
@@ -389,14 +391,14 @@ def _candidate(item: object, key: str, own: Sequence[Message]) -> tuple[Completi
     if isinstance(item, Mapping):
         text = next((item[k] for k in TEXT_KEYS if isinstance(item.get(k), str | list)), None)
         if text is None:
-            raise BadRow(f"an entry of {key!r} has none of {_names(TEXT_KEYS)}")
+            raise BadRow(f"an entry of {key!r} has none of the fields {_names(TEXT_KEYS)}")
         origin = next((item[k] for k in ORIGIN_KEYS if isinstance(item.get(k), str)), "")
         scores = [item[k] for k in SCORE_KEYS if isinstance(item.get(k), int | float)]
         score = next((float(s) for s in scores if _finite(s)), None)
         completion, prompt = _split(text, key, own)
         source = read_origin(item.get("origin"), origin)
         return Completion(completion, str(origin) or _writer(source), score, source), prompt
-    raise BadRow(f"an entry of {key!r} is neither text, a message list nor an object")
+    raise BadRow(f"an entry of {key!r} is not a string, a message list or an object")
 
 
 def split_chat(row: Mapping[str, object]) -> Mapping[str, object]:
@@ -425,7 +427,7 @@ def ranked(row: Mapping[str, object], read: PromptCompletions) -> PromptCompleti
         raise BadRow(f"the pair has no winner (label: {label or 'none'})")
     p = _p_a(row)
     if p == 0.5:
-        raise BadRow("people contradict each other about it")
+        raise BadRow("human labels of this pair contradict each other")
     first = label == "a" if p is None else p > 0.5
     completions = read.completions if first else read.completions[::-1]
     return replace(read, completions=list(completions), labeled=True)
@@ -491,5 +493,5 @@ def _split(value: object, key: str, own: Sequence[Message]) -> tuple[list[Messag
     # Everything after the last user or system turn is the completion.
     cut = max((i + 1 for i, m in enumerate(messages) if m["role"] in ("user", "system")), default=0)
     if cut == len(messages) or messages[-1]["role"] != "assistant":
-        raise BadRow(f"column {key!r} ends without an assistant message")
+        raise BadRow(f"column {key!r} does not end with an assistant message")
     return messages[cut:], messages[:cut]

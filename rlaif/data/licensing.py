@@ -19,7 +19,7 @@ from rlaif.util.resources import find
 from rlaif.util.validation import explain
 
 Trains = Literal["allowed", "condition", "forbidden", "ask"]
-UNKNOWN = "no entry of the license file fits it: look up its terms, and add it"
+UNKNOWN = "no matching entry in the license file; look up the terms and add one"
 MOST_ROWS = 3
 
 
@@ -48,7 +48,7 @@ class LicenseRule(BaseModel):
     @model_validator(mode="after")
     def _names_something(self) -> LicenseRule:
         if not (self.names or self.ids):
-            raise ValueError("names or ids must hold a pattern")
+            raise ValueError("`names` or `ids` must contain a pattern")
         return self
 
 
@@ -98,14 +98,14 @@ class LicenseFinding:
         rows = f" (rows {shown})" if use.rows else ""
         number = f"{use.count} {use.what}" if use.count else use.what
         license_ = f", license {use.license}" if use.license not in ("", "unknown") else ""
-        who = repr(use.model) if use.model else "people or an unnamed model"
+        who = repr(use.model) if use.model else "humans or an unnamed model"
         word = {
-            "condition": "may train a model on a condition",
-            "forbidden": "may not train this model",
-            "ask": "may or may not train a model",
+            "condition": "may be used for training under a condition",
+            "forbidden": "may not be used to train this model",
+            "ask": "have unclear terms for training",
         }[self.trains]
         where = f" <{self.source}>" if self.source else ""
-        return f"{number} of {who}{license_}{rows} {word}: {self.clause}{where}"
+        return f"{number} from {who}{license_}{rows} {word}: {self.clause}{where}"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def load_licenses(name: str = "models") -> LicenseBook:
     except ValidationError as error:
         raise explain(
             error,
-            hint="See licenses/models.yaml for the form.",
+            hint="See licenses/models.yaml for the format.",
             places={**tree.places, **tree.keys},
             default=Place(path, 1, 1),
         ) from None

@@ -45,7 +45,7 @@ def make_pairs(
         scores = [c.score for c in row.completions]
         known = [s for s in scores if s is not None]
         if len(known) < n:
-            raise BadRow("--pairs best needs a finite score on every completion")
+            raise BadRow("--pairs best needs a finite score for every completion")
         best = known.index(max(known))
         chosen = ((best, i) for i in range(n) if i != best)
     for i, j in chosen:

@@ -21,7 +21,7 @@ from rlaif.util.hashing import digest, file_digest, folder_digest
 Row = Mapping[str, object]
 FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 MAX_LINE_BYTES = 64 << 20
-_NOT_UTF8 = "not UTF-8: a text holds half of a surrogate pair"
+_NOT_UTF8 = "not valid UTF-8: a text contains half of a surrogate pair"
 
 
 class RowsInOrder(Protocol):
@@ -93,7 +93,7 @@ def open_source(name: str, split: str = "train") -> Source:
     if path.is_file():
         if path.suffix.lower() not in FILE_KINDS:
             raise RlaifError(
-                f"input {name!r} has the unknown ending {path.suffix!r}",
+                f"input {name!r} has the unsupported extension {path.suffix!r}",
                 hint=f"Use one of {', '.join(FILE_KINDS)}.",
             )
         return Source(name, path.suffix.lower()[1:], split)
@@ -104,7 +104,7 @@ def open_source(name: str, split: str = "train") -> Source:
         if not saved and not (path / "state.json").is_file():
             raise RlaifError(
                 f"folder {name!r} was not saved by datasets.save_to_disk",
-                hint="Name a data file in it.",
+                hint="Use a data file in it.",
             )
         return Source(name, "datasets", split)
     looks_local = path.suffix.lower() in FILE_KINDS or name.startswith((".", "/", "~"))
@@ -144,8 +144,8 @@ def _splits(source: Source) -> list[str]:
     except Exception as error:  # the library raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RlaifError(
-            f"the splits of {source.name!r} could not be found out ({reason})",
-            hint="Name one: DATA:SPLIT.",
+            f"could not list the splits of {source.name!r} ({reason})",
+            hint="Choose one with DATA:SPLIT.",
         ) from None
 
 
@@ -169,7 +169,9 @@ def _parse(line: bytes, place: str) -> Row | Rejected:
         if _may_have_halves(line) and _has_halves(row):
             return Rejected(place, _NOT_UTF8)
     except UnicodeDecodeError as error:
-        return Rejected(place, f"not UTF-8: byte 0x{line[error.start]:02x} at {error.start + 1}")
+        return Rejected(
+            place, f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start + 1}"
+        )
     except json.JSONDecodeError as error:
         return Rejected(place, f"not JSON: {error.msg} at column {error.colno}")
     except (RecursionError, ValueError) as error:
@@ -179,7 +181,7 @@ def _parse(line: bytes, place: str) -> Row | Rejected:
 
 def _as_row(row: object, place: str) -> Row | Rejected:
     if not isinstance(row, dict):
-        return Rejected(place, f"row is not an object but {type(row).__name__}")
+        return Rejected(place, f"row is not an object: got {type(row).__name__}")
     return row
 
 
@@ -192,14 +194,14 @@ def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
             f"{path}: not UTF-8 at byte {error.start}", hint="Save it as UTF-8."
         ) from None
     except (ValueError, RecursionError) as error:
-        hint = "For one object per line, name it .jsonl."
+        hint = "For one object per line, use the extension .jsonl."
         raise RlaifError(f"{path}: not JSON ({error})", hint=hint) from None
     if isinstance(data, dict):
         tables = [v for v in data.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
         holds_rows = len(tables) == 1 and not any(key in data for key in ("prompt", "instruction"))
         data = tables[0] if holds_rows else [data]
     if not isinstance(data, list):
-        raise RlaifError(f"{path}: holds no list of rows", hint="Write a list of objects.")
+        raise RlaifError(f"{path}: contains no list of rows", hint="Use a list of objects.")
     for i, row in enumerate(data, 1):
         place = f"row {i}"
         broken = escaped and _has_halves(row)
@@ -237,7 +239,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise RlaifError(
-            f"{path}: damaged after row {number} ({reason})", hint="Write the file anew."
+            f"{path}: damaged after row {number} ({reason})", hint="Write the file again."
         ) from None
 
 
@@ -256,7 +258,7 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
             except csv.Error as error:
                 reason = f"not CSV: {error}"
                 if "unexpected end of data" in str(error):
-                    reason = "a quote that is opened here is not closed before the file ends"
+                    reason = "a quote opened here is not closed before the end of the file"
                 if reader.reader.line_num >= int(place.split()[1]) + 1:
                     place = f"lines {place.split()[1]} to {reader.reader.line_num}"
                 yield place, Rejected(place, reason)
@@ -295,12 +297,13 @@ def _saved_datasets(path: Path, split: str) -> Iterator[tuple[str, Row | Rejecte
         found = datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises many unrelated types
         reason = f"could not be opened ({error})"
-        raise RlaifError(f"folder {str(path)!r} {reason}", hint="Save it anew.") from None
+        raise RlaifError(f"folder {str(path)!r} {reason}", hint="Save it again.") from None
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
             names = ", ".join(found)
             raise RlaifError(
-                f"folder {str(path)!r} has no split {split!r}", hint=f"Use --split: {names}."
+                f"folder {str(path)!r} has no split {split!r}",
+                hint=f"Choose one with --split: {names}.",
             )
         found = found[split]
     yield from _rows_of(found, f"folder {str(path)!r}")
@@ -314,10 +317,10 @@ def _hub(name: str, split: str) -> Iterator[tuple[str, Row | Rejected]]:
     except Exception as error:  # the library raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RlaifError(
-            f"data set {name!r} is no file here and could not be loaded from the hub ({reason})",
-            hint="Check the path or id, the split and the network.",
+            f"dataset {name!r} is not a local file and could not be loaded from the Hub ({reason})",
+            hint="Check the path or Hub ID, the split and the network.",
         ) from None
-    yield from _rows_of(found, f"data set {name!r}")
+    yield from _rows_of(found, f"dataset {name!r}")
 
 
 def _rows_of(found: Any, what: str) -> Iterator[tuple[str, Row | Rejected]]:
@@ -350,6 +353,6 @@ def _hub_commit(name: str) -> str:
     except Exception as error:  # the hub client raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RlaifError(
-            f"data set {name!r} is no file here and could not be found on the hub ({reason})",
-            hint="Check the path or id, and the network.",
+            f"dataset {name!r} is not a local file and was not found on the Hub ({reason})",
+            hint="Check the path or Hub ID, and the network.",
         ) from None

@@ -74,16 +74,16 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
     folder.mkdir(parents=True, exist_ok=True)
     marker.touch()
     pairs, labels, policy = folder / "pairs.jsonl", folder / "labels", folder / "policy"
-    cache = str(folder / "cache.sqlite")
-    say(f"1. {PAIRS} pairs of responses that the demo policy would give -> {pairs}")
+    cache = str(folder / "cache")
+    say(f"1. Create {PAIRS} pairs of responses in the style of the demo policy -> {pairs}")
     write_pairs(pairs, count=PAIRS, seed=TRAIN_SEED)
-    say("2. The judge labels them by the constitution `demo`, each principle in both orders")
-    judge = ["-c", "demo", "--judge", "demo", "--engine", judge_engine, "--cache", cache]
+    say("2. Label them with the constitution `demo`, judging each principle in both orders")
+    judge = ["-c", "demo", "--judge", "demo", "--engine", judge_engine, "--cache-dir", cache]
     _rlaif("label", str(pairs), *judge, "-o", str(labels), say=say)
     _rlaif("report", str(labels), say=say)
-    say("3. The policy trains on the labels with DPO; each label's probability reaches the loss")
+    say("3. Train the policy on the labels with DPO, using label probabilities as soft targets")
     _rlaif("train-dpo", str(labels), "--model", "demo", "-o", str(policy), *_flags(), say=say)
-    say(f"4. Old and new policy answer {PROMPTS} held-out prompts; oracle and judge compare")
+    say(f"4. Compare the old and new policy on {PROMPTS} held-out prompts, by oracle and by judge")
     answers = folder / "answers.jsonl"
     if not answers.exists():
         write_answers(answers, demo_model("policy"), policy, count=PROMPTS, seed=TEST_SEED)
@@ -106,8 +106,8 @@ def _rlaif(*arguments: str, say: Say) -> None:
     code = subprocess.call([sys.executable, "-m", "rlaif", *arguments], stdout=sys.stderr)
     if code:
         raise RlaifError(
-            f"`rlaif {arguments[0]}` ended with exit code {code}",
-            hint="Mend what it says above, then run `rlaif demo` again: it goes on from there.",
+            f"`rlaif {arguments[0]}` failed with exit code {code}",
+            hint="Fix the error above, then rerun `rlaif demo` to resume.",
         )
 
 

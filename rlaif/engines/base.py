@@ -40,33 +40,42 @@ class EngineSettings(BaseModel):
 
     engine: str = Field(
         default="vllm",
-        description="`rlaif engines` lists them; auto takes what `rlaif bench` found fastest here.",
+        description="Inference engine (`rlaif engines` lists them); auto picks the fastest that "
+        "`rlaif bench` measured on this machine.",
     )
-    model: str = Field(description="A folder, a hub id, or `demo` for the embedded judge.")
-    revision: str | None = Field(default=None, description="Hub revision: branch, tag, commit.")
+    model: str = Field(
+        description="Model folder, Hugging Face model ID, or `demo` for the bundled demo judge."
+    )
+    revision: str | None = Field(default=None, description="Hub revision: branch, tag, or commit.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: str | None = Field(default=None, description="As vLLM's: fp8, awq, gptq, ...")
+    quantization: str | None = Field(
+        default=None, description="Quantization method, as in vLLM: fp8, awq, gptq, ..."
+    )
     seed: int = 0
     max_model_len: int | None = Field(
-        default=None, ge=16, description="Longest prompt. Default: the model's, at most 16384."
+        default=None,
+        ge=16,
+        description="Maximum context length in tokens. [default: the model's, at most 16384]",
     )
     chat_template_options: dict[str, Option] = Field(
         default={"enable_thinking": False},
-        description="Variables of the model's chat template. A judge that is asked for a label "
-        "at once must not open with a thinking block, so thinking is off where it can be.",
+        description="Variables for the model's chat template. A judge must start its answer with a "
+        "label, so thinking is disabled where the template supports it.",
     )
 
-    max_in_flight: int = Field(default=256, ge=1, description="Requests given to the engine.")
+    max_in_flight: int = Field(
+        default=256, ge=1, description="Maximum number of concurrent requests to the engine."
+    )
     data_parallel_size: int = Field(
-        default=1, ge=1, description="Copies of the judge, each on devices of its own."
+        default=1, ge=1, description="Number of model replicas, each on its own devices."
     )
     tensor_parallel_size: int = Field(
-        default=1, ge=1, description="Devices that one copy of the judge is spread over."
+        default=1, ge=1, description="Number of devices to shard each replica across."
     )
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache on the CPU.")
+    kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache size in GiB on CPU.")
     options: dict[str, Option] = Field(
-        default_factory=dict, description="Passed to the engine as they are."
+        default_factory=dict, description="Arguments passed to the engine unchanged."
     )
 
     @property

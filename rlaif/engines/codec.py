@@ -17,8 +17,8 @@ from rlaif.records import Message
 LONGEST_DEFAULT = 16_384
 _MOST_DEFUSED = 8
 _TODAY = datetime(2024, 7, 26, tzinfo=UTC)
-"""What chat templates that tell the date are told: else every prompt would be another at midnight,
-and what was asked yesterday would be asked again.  (Llama 3.2's own default.)"""
+"""The date for chat templates that include one (Llama 3.2's own default). A fixed date keeps
+prompts, and so cache keys, the same from day to day."""
 
 
 def context_length(files: ModelFiles) -> int:
@@ -48,7 +48,7 @@ class HFCodec:
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"tokenizer of {files.name!r} could not be loaded ({error})",
-                hint="Check that the folder holds tokenizer files.",
+                hint="Check that the folder contains tokenizer files.",
             ) from None
         if not self._tokenizer.chat_template:
             raise RlaifError(
@@ -117,8 +117,8 @@ class HFCodec:
             )
         except Exception as error:  # templates raise what they like
             raise RlaifError(
-                f"the chat template refused the conversation ({error})",
-                hint="Check that the judge's template takes a single user message.",
+                f"the chat template failed on the conversation ({error})",
+                hint="Use a judge with a chat template that accepts a single user message.",
             ) from None
 
     def encode_text(self, text: str) -> list[int]:
@@ -147,7 +147,7 @@ class HFCodec:
                 found.append(index)
         if not found:
             raise RlaifError(
-                f"no single token of the judge's vocabulary spells the label {label!r}",
+                f"the judge's tokenizer has no single token for the label {label!r}",
                 hint="Choose other labels in the judge template's front matter.",
             )
         return tuple(sorted(found))

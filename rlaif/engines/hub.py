@@ -12,7 +12,7 @@ from rlaif.util.hashing import digest, folder_digest
 from rlaif.util.resources import demo_model
 
 EMBEDDED = {"demo-judge": "judge", "demo-policy": "policy", "demo-writer": "writer"}
-"""Names of the models that ship with the package; `demo` is the one that a command needs."""
+"Names of the bundled models; `demo` resolves to the one that a command needs."
 _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja")
 
 
@@ -48,7 +48,7 @@ def resolve_model(name: str, revision: str | None = None, *, embedded: str = "ju
         if not (path / "config.json").is_file():
             raise RlaifError(
                 f"model folder {name!r} has no config.json",
-                hint="Name a folder saved by save_pretrained.",
+                hint="Use a folder saved with save_pretrained.",
             )
         return ModelFiles(name, path, "", folder_digest(path, _FILES, sampled=True))
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -58,8 +58,10 @@ def resolve_model(name: str, revision: str | None = None, *, embedded: str = "ju
     except Exception as error:  # the hub client raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RlaifError(
-            f"model {name!r} could not be loaded from the hub ({type(error).__name__}: {reason})",
-            hint="Give a local folder, check the id and network, or use `demo`.",
+            f"model {name!r} could not be loaded from the Hugging Face Hub "
+            f"({type(error).__name__}: "
+            f"{reason})",
+            hint="Use a local folder, check the model ID and the network, or use `demo`.",
         ) from None
     commit = local.name
     return ModelFiles(name, local, commit, digest({"repo": name, "commit": commit}))

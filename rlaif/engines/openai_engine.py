@@ -56,8 +56,9 @@ class MessageCodec:
 
 def _no_labels() -> RlaifError:
     return RlaifError(
-        "engine 'openai' does not read label probabilities, so it can't judge",
-        hint="Judge with --engine vllm-server, or vllm; this engine is for models that write.",
+        "engine 'openai' cannot judge: it does not return label probabilities",
+        hint="Use --engine vllm-server or --engine vllm for the judge; 'openai' is for "
+        "generation only.",
     )
 
 
@@ -87,7 +88,7 @@ class OpenAIEngine:
 
     def _answer(self, request: Request) -> Result:
         if not isinstance(request, GenerationRequest):
-            return Failure(request.id, "engine 'openai' does not read label probabilities")
+            return Failure(request.id, "engine 'openai' does not return label probabilities")
         body: dict[str, Any] = {
             "model": self._model,
             "messages": json.loads(self.codec.decode(request.token_ids)),
@@ -110,7 +111,7 @@ class OpenAIEngine:
             finished = choice["finish_reason"] == "stop"
             self._tokens += int((found.get("usage") or {}).get("prompt_tokens", 0))
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            return Failure(name, f"the server's answer is not understood ({error!r})"[:200])
+            return Failure(name, f"unexpected response from the server ({error!r})"[:200])
         return GenerationResult(name, tuple(str(text).encode("utf-8", "replace")), finished)
 
     def stats(self) -> EngineStats:

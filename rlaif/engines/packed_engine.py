@@ -30,8 +30,8 @@ from rlaif.util.hashing import digest
 
 logging.disable_progress_bar()
 _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.75, torch.float16: 0.1}
-"""Largest difference of logits; in half precision, where a deep model has noise of its own and its
-head rounds, as a share of their standard deviation."""
+"""Maximum difference of logits; in half precision, where deep models are noisy and the head rounds,
+relative to their standard deviation."""
 
 
 class Layers(Protocol):
@@ -89,7 +89,8 @@ class PackedEngine:
                 model = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
-                f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
+                f"model {files.name!r} could not be loaded ({error})",
+                hint="Check the model's files.",
             ) from None
         self._model = model.to(self._device).eval()
         longest = settings.max_model_len or context_length(files)
@@ -137,7 +138,7 @@ class PackedEngine:
             reason = f" (logits differ by {error:.3g})"
         if not error <= tolerance:
             raise RlaifError(
-                f"engine 'packed' does not reproduce the attention of {name!r}{reason}",
+                f"engine 'packed' cannot reproduce the attention of {name!r}{reason}",
                 hint="Use --engine vllm.",
             )
 
@@ -186,10 +187,10 @@ class PackedEngine:
 
     def _refusal(self, request: Request) -> str:
         if not isinstance(request, ChoiceRequest):
-            return "engine 'packed' reads labels and does not generate: use --engine vllm"
+            return "engine 'packed' cannot generate text; use --engine vllm"
         length = len(request.token_ids)
         if length > self.max_prompt_tokens:
-            return f"prompt of {length} tokens is longer than {self.max_prompt_tokens}"
+            return f"prompt has {length} tokens; the limit is {self.max_prompt_tokens}"
         return "" if length else "prompt has no tokens"
 
     @torch.inference_mode()
@@ -263,18 +264,20 @@ def create(settings: EngineSettings) -> PackedEngine:
     if options:
         raise RlaifError(
             f"engine 'packed' has no option {next(iter(options))!r}",
-            hint="It has batch_tokens and load_format.",
+            hint="Available options: batch_tokens and load_format.",
         )
     if load_format not in ("auto", "dummy"):
         raise RlaifError(
-            f"option load_format is {load_format!r}", hint="It is auto, or dummy for timing."
+            f"invalid value {load_format!r} for option load_format",
+            hint="Use auto, or dummy to measure speed only.",
         )
     if not isinstance(batch_tokens, int) or batch_tokens < 1:
         raise RlaifError(
-            f"option batch_tokens is {batch_tokens!r}", hint="Give a whole number from 1."
+            f"invalid value {batch_tokens!r} for option batch_tokens",
+            hint="Use an integer of 1 or more.",
         )
     if settings.quantization:
-        raise RlaifError("engine 'packed' does not quantize", hint="Use --engine vllm.")
+        raise RlaifError("engine 'packed' does not support quantization", hint="Use --engine vllm.")
     return PackedEngine(
         resolve_model(settings.model, settings.revision),
         settings,

@@ -96,7 +96,7 @@ class RayBackend:
             except (RayError, OSError, RuntimeError, ValueError) as error:
                 raise RlaifError(
                     f"no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]})",
-                    hint="Check RAY_ADDRESS, or unset it for one on this machine.",
+                    hint="Check RAY_ADDRESS, or unset it to start a cluster on this machine.",
                 ) from None
             _keep_stdout()
         if gpus is None:
@@ -127,15 +127,16 @@ class RayBackend:
             if replicas * each <= have.get(kind, 0):
                 continue
             problem = (
-                f"{replicas} replicas of {each:g} {name} need {replicas * each:g}, "
-                f"and the cluster has {have.get(kind, 0):g}"
+                f"{replicas} replicas with {each:g} {name} each need {replicas * each:g}, "
+                f"but the cluster has {have.get(kind, 0):g}"
             )
             if self._own_cluster:
                 raise RlaifError(
                     problem,
-                    hint=f"Lower --data-parallel-size, or set --option {kind.lower()}s=...",
+                    hint=f"Lower --data-parallel-size, or set --option {kind.lower()}s=N (per "
+                    "replica).",
                 )
-            _log.warning("%s: going on with those that start", problem)
+            _log.warning("%s; continuing with the replicas that start", problem)
 
     def start(self, number: int) -> None:
         """See `Backend.start`."""
@@ -211,7 +212,10 @@ def inner_settings(settings: EngineSettings) -> EngineSettings:
     options = {k: v for k, v in settings.options.items() if k not in ("inner", "gpus", "cpus")}
     inner = str(settings.options.get("inner", "vllm"))
     if inner == "ray":
-        raise RlaifError("option inner is 'ray'", hint="Name the engine inside, such as vllm.")
+        raise RlaifError(
+            "option inner cannot be 'ray'",
+            hint="Use the engine that each replica runs, such as vllm.",
+        )
     return settings.model_copy(
         update={"engine": inner, "options": options, "data_parallel_size": 1}
     )
@@ -222,7 +226,9 @@ def _number(settings: EngineSettings, name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool | str) or not 0 <= value < math.inf:
-        raise RlaifError(f"option {name} is {value!r}", hint="Give a number from 0.")
+        raise RlaifError(
+            f"invalid value {value!r} for option {name}", hint="Use a number of 0 or more."
+        )
     return float(value)
 
 

@@ -102,7 +102,7 @@ class ReplicatedEngine:
         self.codec = codec
         self._backend = backend
         self._portion = portion
-        self._restarts = RestartBudget("replica", replicas, "without an answer")
+        self._restarts = RestartBudget("replica", replicas, "without returning a result")
         self._again: deque[Request] = deque()
         self._held: Request | None = None
         self._past = EngineStats()

@@ -27,9 +27,9 @@ from rlaif.records import (
 from rlaif.util.hashing import digest
 
 ScriptedRule = Callable[[str], tuple[float, float] | str | None]
-"""Prompt text to (log-odds of the first label, label mass); a reason to fail; or None."""
+("Maps a prompt's text to (log odds of the first label, label mass), a failure reason, or None.")
 ScriptedWriter = Callable[[str, GenerationRequest], str]
-"""Prompt text and request to what is written; more than its token limit is cut."""
+("Maps a prompt's text and a request to the generated text, cut at the request's token limit.")
 
 
 class ByteCodec:
@@ -171,13 +171,20 @@ def create(settings: EngineSettings) -> ScriptedEngine:
     unknown = settings.options.keys() - {"delay", "fail_every"}
     if unknown:
         raise RlaifError(
-            f"engine 'scripted' has no option {min(unknown)!r}", hint="It has delay and fail_every."
+            f"engine 'scripted' has no option {min(unknown)!r}",
+            hint="Available options: delay and fail_every.",
         )
     delay, fail_every = settings.options.get("delay", 0.0), settings.options.get("fail_every", 0)
     if not isinstance(delay, int | float) or not 0 <= delay < 3600:
-        raise RlaifError(f"option delay is {delay!r}", hint="Give seconds from 0.")
+        raise RlaifError(
+            f"invalid value {delay!r} for option delay",
+            hint="Use a number of seconds from 0 to below 3600.",
+        )
     if not isinstance(fail_every, int) or fail_every < 0:
-        raise RlaifError(f"option fail_every is {fail_every!r}", hint="Give a whole number from 0.")
+        raise RlaifError(
+            f"invalid value {fail_every!r} for option fail_every",
+            hint="Use an integer of 0 or more.",
+        )
     return ScriptedEngine(delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight)
 
 

@@ -46,7 +46,8 @@ class ServerClient:
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key.isascii() or not key.isprintable():
             raise RlaifError(
-                f"{KEY_VARIABLE} holds characters that no key has", hint="Set it anew."
+                f"{KEY_VARIABLE} contains characters that an API key cannot have",
+                hint="Set it to the server's API key.",
             )
         self._url, self._most, self._retries = url.rstrip("/"), most, retries
         self._timeout = timeout
@@ -68,13 +69,14 @@ class ServerClient:
             self.close()
             raise RlaifError(
                 f"no server answers at {self._url!r} ({error})",
-                hint="Start it, or name it with --option base_url=http://HOST:PORT/v1.",
+                hint="Start the server, or set its address with --option "
+                "base_url=http://HOST:PORT/v1.",
             ) from None
         if found.status_code in (401, 403):
             self.close()
             raise RlaifError(
-                f"the server at {self._url!r} refuses the key (status {found.status_code})",
-                hint=f"Set {KEY_VARIABLE} in the environment.",
+                f"the server at {self._url!r} rejected the API key (status {found.status_code})",
+                hint=f"Set {KEY_VARIABLE} in the environment to a valid key.",
             )
         return found
 
@@ -138,7 +140,7 @@ def _retry_after(answer: httpx.Response) -> float:
 
 
 SPEED_OPTIONS = ("retries", "timeout")
-"""Options that change no answer."""
+"Options that do not affect results."
 
 
 def server_url(settings: EngineSettings) -> str:
@@ -150,7 +152,7 @@ def server_url(settings: EngineSettings) -> str:
     url = settings.options.get("base_url") or os.environ.get("OPENAI_BASE_URL")
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise RlaifError(
-            f"engine {settings.engine!r} needs the address of a server",
+            f"engine {settings.engine!r} needs a server address",
             hint="Add --option base_url=http://HOST:PORT/v1 or set OPENAI_BASE_URL.",
         )
     return url
@@ -169,11 +171,16 @@ def patience(settings: EngineSettings, known: tuple[str, ...]) -> tuple[int, flo
     if unknown:
         names = f"{', '.join(known[:-1])} and {known[-1]}"
         raise RlaifError(
-            f"engine {settings.engine!r} has no option {min(unknown)!r}", hint=f"It has {names}."
+            f"engine {settings.engine!r} has no option {min(unknown)!r}",
+            hint=f"Available options: {names}.",
         )
     retries, timeout = settings.options.get("retries", 5), settings.options.get("timeout", 600)
     if not isinstance(retries, int) or not 0 <= retries <= 100:
-        raise RlaifError(f"option retries is {retries!r}", hint="Give a whole number from 0.")
+        raise RlaifError(
+            f"invalid value {retries!r} for option retries", hint="Use an integer of 0 or more."
+        )
     if not isinstance(timeout, int | float) or not timeout > 0:
-        raise RlaifError(f"option timeout is {timeout!r}", hint="Give seconds above 0.")
+        raise RlaifError(
+            f"invalid value {timeout!r} for option timeout", hint="Use a number of seconds above 0."
+        )
     return retries, float(timeout)

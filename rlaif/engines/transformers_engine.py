@@ -66,7 +66,8 @@ class TransformersEngine:
             model: Any = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
-                f"model {files.name!r} could not be loaded ({error})", hint="Check its files."
+                f"model {files.name!r} could not be loaded ({error})",
+                hint="Check the model's files.",
             ) from None
         self._model = model.to(self._device).eval()
         apart = steady_positions(self._model.config) < self.max_prompt_tokens
@@ -85,7 +86,7 @@ class TransformersEngine:
             ready = []
             for request in batch:
                 if len(request.token_ids) > self.max_prompt_tokens:
-                    reason = f"prompt of {len(request.token_ids)} tokens is longer than "
+                    reason = f"prompt has {len(request.token_ids)} tokens; the limit is "
                     results.append(Failure(request.id, f"{reason}{self.max_prompt_tokens}"))
                 else:
                     ready.append(request)
@@ -174,12 +175,17 @@ def create(settings: EngineSettings) -> TransformersEngine:
     if options:
         raise RlaifError(
             f"engine 'transformers' has no option {next(iter(options))!r}",
-            hint="It has batch_size.",
+            hint="Available option: batch_size.",
         )
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise RlaifError(f"option batch_size is {batch_size!r}", hint="Give a whole number from 1.")
+        raise RlaifError(
+            f"invalid value {batch_size!r} for option batch_size",
+            hint="Use an integer of 1 or more.",
+        )
     if settings.quantization:
-        raise RlaifError("engine 'transformers' does not quantize", hint="Use --engine vllm.")
+        raise RlaifError(
+            "engine 'transformers' does not support quantization", hint="Use --engine vllm."
+        )
     return TransformersEngine(
         resolve_model(settings.model, settings.revision), settings, batch_size
     )

@@ -400,7 +400,7 @@ class TreeModel:
             set_plan(None)
         self._kept = plan.keep()
         if not self._kept.layers:
-            raise ValueError("its layers do not ask for it")
+            raise ValueError("its layers do not call the attention function")
         return hidden
 
 

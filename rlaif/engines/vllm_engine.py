@@ -45,12 +45,12 @@ SPEED_OPTIONS = (
 )
 _MOST_LABEL_TOKENS = 128
 _CPU_STEP_TOKENS = 4096
-"""What vLLM takes in one step on a CPU by default."""
+"vLLM's default number of tokens per step on CPU."
 _OWN_TOKENS = 48
-"""Tokens of a question that no other shares, roughly."""
+"Approximate number of tokens that a prompt does not share with others."
 _CACHE_SHARE = 0.8
-"""Share of the KV cache that requests in flight may fill: the rest keeps what they share with
-those to come."""
+"""Share of the KV cache that requests in flight may fill; the rest keeps prefixes for later
+requests."""
 
 
 def _prepare_environment(settings: EngineSettings) -> None:
@@ -123,8 +123,8 @@ class VLLMEngine:
         except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
             text = " ".join(str(error).split())
             raise RlaifError(
-                f"vLLM could not start {files.name!r} ({text[:300]})",
-                hint="Check the model folder, the engine options and free memory.",
+                f"vLLM could not start with {files.name!r} ({text[:300]})",
+                hint="Check the model folder, the engine options, and free memory.",
             ) from error
         judge: dict[str, Any] = {
             "model": files.fingerprint,
@@ -138,8 +138,9 @@ class VLLMEngine:
         if head != torch.float32:
             judge["head"] = str(head)
             _log.warning(
-                "this vLLM computes logits in half precision, so that probabilities of labels come "
-                "in steps (of up to 3 points about one half); a newer one has a float32 head"
+                "this vLLM version computes logits in half precision, so label "
+                "probabilities are coarse (steps of up to 3 points near 0.5); newer "
+                "versions have a float32 LM head"
             )
         self.fingerprint = digest(judge)
         scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config
@@ -224,13 +225,13 @@ class VLLMEngine:
         except Exception as error:  # a dead engine raises many unrelated types
             raise EngineStopped(
                 f"the vLLM engine stopped ({type(error).__name__}: {error})",
-                hint="Run the same command again: it goes on where it stopped.",
+                hint="Rerun the same command to resume.",
             ) from error
 
     def _refusal(self, request: Request) -> str:
         if len(request.token_ids) > self.max_prompt_tokens:
             return (
-                f"prompt of {len(request.token_ids)} tokens is longer than {self.max_prompt_tokens}"
+                f"prompt has {len(request.token_ids)} tokens; the limit is {self.max_prompt_tokens}"
             )
         return "" if request.token_ids else "prompt has no tokens"
 
@@ -246,7 +247,7 @@ class VLLMEngine:
             ids = [token for spelled in request.label_ids for token in spelled]
             if len(ids) > _MOST_LABEL_TOKENS:
                 raise RlaifError(
-                    f"the labels have {len(ids)} spellings, more than {_MOST_LABEL_TOKENS}",
+                    f"the labels match {len(ids)} tokens; the limit is {_MOST_LABEL_TOKENS}",
                     hint="Choose other labels in the judge template's front matter.",
                 )
             self._labels[request.id] = request.label_ids

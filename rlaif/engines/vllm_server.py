@@ -73,7 +73,7 @@ class VLLMServerEngine:
         answer = self._client.post(_PATH, body)
         if isinstance(answer, Refusal):
             raise RlaifError(
-                f"the server does not take token ids ({answer.reason[:160]})",
+                f"the server does not accept token IDs ({answer.reason[:160]})",
                 hint="Start it with `vllm serve MODEL --enable-scale-out` (vLLM 0.32 or later).",
             )
 
@@ -85,7 +85,9 @@ class VLLMServerEngine:
 
     def _answer(self, request: Request) -> Result:
         if len(request.token_ids) > self.max_prompt_tokens:
-            reason = f"prompt of {len(request.token_ids)} tokens exceeds {self.max_prompt_tokens}"
+            reason = (
+                f"prompt has {len(request.token_ids)} tokens; the limit is {self.max_prompt_tokens}"
+            )
             return Failure(request.id, reason)
         if isinstance(request, ChoiceRequest):
             ids = sorted({i for label in request.label_ids for i in label})
@@ -117,7 +119,7 @@ class VLLMServerEngine:
         try:
             return self._read(request, answer)
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            return Failure(request.id, f"the server's answer is not understood ({error!r})"[:200])
+            return Failure(request.id, f"unexpected response from the server ({error!r})"[:200])
 
     def _read(self, request: Request, answer: httpx.Response) -> Result:
         found = answer.json()
@@ -155,17 +157,19 @@ def _card(answer: httpx.Response, served: str) -> dict[str, Any]:
         cards = [dict(card) for card in answer.json()["data"]]
     except (ValueError, KeyError, TypeError):
         raise RlaifError(
-            "the server lists no models at /v1/models", hint="Is it a vLLM server?"
+            "the server lists no models at /v1/models",
+            hint="Check that the address belongs to a vLLM server.",
         ) from None
     names = [str(card.get("id")) for card in cards]
     if served and served not in names:
         raise RlaifError(
-            f"the server has no model {served!r}", hint=f"It has {', '.join(names) or 'none'}."
+            f"the server has no model {served!r}",
+            hint=f"Available models: {', '.join(names) or 'none'}.",
         )
     if not served and len(cards) != 1:
         raise RlaifError(
             f"the server has {len(cards)} models",
-            hint=f"Name one with --option served={names[0] if names else 'NAME'}.",
+            hint=f"Choose one with --option served={names[0] if names else 'NAME'}.",
         )
     return cards[names.index(served) if served else 0]
 

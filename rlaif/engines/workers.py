@@ -26,7 +26,7 @@ from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 
 MAX_RESTARTS = 5
-"""Deaths for each worker, on the average, since anything was done by any of them."""
+"Maximum deaths per worker, on average, since any worker last finished a task."
 MAX_START_TRIES = 3
 """Starts of a worker that dies without a word before it is ready."""
 
@@ -50,7 +50,7 @@ class Worker(Protocol):
 
 
 MakeWorker: TypeAlias = Callable[[EngineSettings], Worker]
-"""Makes a worker with the engine of the settings in it; can be pickled."""
+"Makes a worker that holds an engine with these settings; must be picklable."
 
 
 class WorkerDied(Exception):
@@ -105,7 +105,7 @@ class RestartBudget:
         if not started:
             self._tries[number] += 1
             if died.raised or self._tries[number] >= MAX_START_TRIES:
-                hint = "Check free memory and devices, or use a smaller --data-parallel-size."
+                hint = "Check free memory and devices, or lower --data-parallel-size."
                 why = str(died) if died.error is None else died.error.message
                 own = "" if died.error is None else died.error.hint
                 raise RlaifError(f"{self._kind} {number} did not start ({why})", hint=own or hint)
@@ -115,7 +115,7 @@ class RestartBudget:
         if self._count > self._most:
             raise RlaifError(
                 f"{self._kind}s died {self._count} times {self._without} (the last: {died}{at})",
-                hint="Run the same command again: it goes on where it stopped.",
+                hint="Rerun the same command to resume.",
             )
 
 
@@ -302,7 +302,7 @@ class ProcessBackend:
         self._outboxes[number].put(None)
         process = self._processes[number]
         _end(process, 5)
-        return died or WorkerDied(f"its process ended with code {process.exitcode}")
+        return died or WorkerDied(f"its process exited with code {process.exitcode}")
 
     def close(self) -> None:
         """See `Backend.close`; interrupted, it ends them at once."""
@@ -369,8 +369,8 @@ def open_process_backend(settings: EngineSettings) -> ProcessBackend:
     one = settings.model_copy(update={"data_parallel_size": 1})
     if gpus and gpus < workers * each:
         raise RlaifError(
-            f"{workers} replicas of {each} GPU{'s' if each > 1 else ''} need {workers * each}, "
-            f"and there {'is' if gpus == 1 else 'are'} {gpus}",
+            f"{workers} replicas with {each} GPU{'s' if each > 1 else ''} each need "
+            f"{workers * each}, but there {'is' if gpus == 1 else 'are'} {gpus}",
             hint="Lower --data-parallel-size or --tensor-parallel-size.",
         )
     shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

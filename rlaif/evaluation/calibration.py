@@ -20,7 +20,7 @@ from rlaif.judging.aggregation import aggregate
 from rlaif.judging.calibration import SMALLEST, Calibration, Method, tempered
 
 LEAST_LABELS: dict[Method, int] = {"temperature": 50, "platt": 100, "isotonic": 300}
-"""Labels below which a method is refused: one parameter, two, and a curve."""
+"Minimum number of labels for each method: one parameter, two, and a curve."
 LEAST_PER_PRINCIPLE = 200
 FOLDS = 5
 LARGEST_TEMPERATURE = 50.0
@@ -38,12 +38,11 @@ def fit(confidence: Floats, right: Floats, method: Method) -> Calibration:
     """
     n, wrong = len(right), int((right < 0.5).sum())
     if n < LEAST_LABELS[method]:
-        raise TooFewLabels(
-            f"{n} labeled pairs are decided, and {method} needs {LEAST_LABELS[method]}"
-        )
+        raise TooFewLabels(f"{n} decided pairs have labels; {method} needs {LEAST_LABELS[method]}")
     if wrong < 3 or n - wrong < 3:
         raise TooFewLabels(
-            f"people disagree with {wrong} of {n} decisions: too one-sided to tell how sure to be"
+            f"humans disagree with {wrong} of {n} decisions, which is too one-sided to "
+            "fit confidence"
         )
     return _fit(confidence, right, method)
 
@@ -103,7 +102,7 @@ def folds(groups: Sequence[str], seed: int = 0) -> list[tuple[NDArray[Any], NDAr
     """
     unique = len(set(groups))
     if unique < FOLDS:
-        raise TooFewLabels(f"labels are of {unique} prompts, and cross-validation needs {FOLDS}")
+        raise TooFewLabels(f"labels cover {unique} prompts; cross-validation needs {FOLDS}")
     splitter = GroupKFold(n_splits=min(FOLDS, unique), shuffle=True, random_state=seed)
     return list(splitter.split(np.zeros(len(groups)), groups=list(groups)))
 

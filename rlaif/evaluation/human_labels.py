@@ -115,8 +115,8 @@ def match_labels(
         elif outcomes.ids[at] in by_id:
             if times[outcomes.ids[at]] > 1:
                 raise RlaifError(
-                    f"id {outcomes.ids[at]!r} is that of {times[outcomes.ids[at]]} pairs",
-                    hint="Label by texts: rows with the prompt and both responses.",
+                    f"ID {outcomes.ids[at]!r} belongs to {times[outcomes.ids[at]]} pairs",
+                    hint="Use label rows with the prompt and both responses instead of IDs.",
                 )
             found = by_id[outcomes.ids[at]]
             used.add(outcomes.ids[at])
@@ -127,8 +127,9 @@ def match_labels(
         known[at], label[at] = True, SIGN[vote]
     if not known.any():
         raise RlaifError(
-            f"none of the {read} labels in {source.name!r} belongs to a pair of {str(run)!r}",
-            hint="Label pairs of this run: rows with its prompt and responses, or its ids.",
+            f"none of the {read} labels in {source.name!r} matches a pair of {str(run)!r}",
+            hint="Use labels for pairs of this run: rows with its prompts and responses, or "
+            "its pair IDs.",
         )
     unmatched = len((by_text.keys() | by_id.keys()) - used)
     return MatchedLabels(

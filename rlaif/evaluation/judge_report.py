@@ -177,7 +177,7 @@ class JudgeComparison:
     def verdict(self) -> str:
         """What may be said: `better` only where the corrected test says so."""
         if self.p_adjusted >= 0.05:
-            return "no difference shown"
+            return "no significant difference"
         better = self.first if self.test.difference.value > 0 else self.second
         return f"{better} is better"
 
@@ -189,7 +189,7 @@ def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> lis
     clear = data.label != 0
     for outcomes, own in judged:
         if outcomes.ids != first.ids or not np.array_equal(own.label, data.label):
-            raise ValueError("the judges saw other pairs")
+            raise ValueError("the judges labeled different pairs")
         scores.append(credit(data.label[clear], outcomes.winner[clear]))
     groups = [data.group[i] for i in np.flatnonzero(clear)]
     tests = [

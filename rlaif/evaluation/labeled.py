@@ -77,7 +77,10 @@ def write_pairs(
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
             if picked_for_doubt(row):
-                raise BadRow("picked by a review for doubt, so it stands for itself only")
+                raise BadRow(
+                    "selected by the review queue because the judge was unsure, so not a "
+                    "random sample"
+                )
             row = exported(row)
             if not {"chosen", "rejected"} <= row.keys() or "label" in (mapping or {}):
                 numbers.add(bare_number(row, mapping))
@@ -109,10 +112,10 @@ def write_pairs(
     if {"0", "1"} <= numbers and "2" not in numbers:
         raise zero_and_one(source.name)
     if not lines:
-        last = f" (the last: {rejected[-1][0]}: {rejected[-1][1]})" if rejected else ""
+        last = f" (last: {rejected[-1][0]}: {rejected[-1][1]})" if rejected else ""
         raise RlaifError(
             f"none of the {dropped} rows of {source.name!r} is a labeled pair{last}",
-            hint="--map label=COLUMN names the column that says who won.",
+            hint="Use --map label=COLUMN to name the column that holds the preference.",
         )
     write_atomically(folder / PAIRS, "\n".join(lines) + "\n")
     return LabeledData(
@@ -136,8 +139,9 @@ MARKER = ".rlaif-evaluation"
 def zero_and_one(name: str) -> RlaifError:
     """Labels of which nothing says whether 0 or 1 stands for the first response."""
     return RlaifError(
-        f"labels of {name!r} are 0 and 1, which may be places or a tie and the first",
-        hint="Write a and b, or 1 and 2, in a column and name it with --map label=COLUMN.",
+        f"labels in {name!r} are 0 and 1, which is ambiguous: response indices, or tie "
+        "and first response",
+        hint="Write a and b, or 1 and 2, in a column and select it with --map label=COLUMN.",
     )
 
 
@@ -145,7 +149,9 @@ def _claim(folder: Path, source: Source) -> None:
     """Make the folder, or refuse one that holds other things."""
     check_folder(folder, "evaluation", held=(folder / MARKER).exists())
     if Path(source.name).exists() and Path(source.name).resolve() == (folder / PAIRS).resolve():
-        raise RlaifError(f"{source.name!r} is what this evaluation writes", hint=NEW_FOLDER)
+        raise RlaifError(
+            f"the input {source.name!r} would be overwritten by this evaluation", hint=NEW_FOLDER
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).touch()
 

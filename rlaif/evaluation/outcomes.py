@@ -20,8 +20,7 @@ from rlaif.runs.labels import LabelRow, read_labels
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-5
-"""Probabilities nearer to 0 or 1 are moved here before their log-odds are taken: rows are rounded
-to five decimals."""
+("Clips probabilities before log odds are taken, because rows are rounded to five decimals.")
 
 
 def logit(p: Floats) -> Floats:
@@ -166,7 +165,9 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     """
     config = read_manifest(run)["config"]
     if "constitution" not in config or "judge" not in config:
-        raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
+        raise RlaifError(
+            f"{str(run)!r} is not a labeling run", hint="Use the output folder of `rlaif label`."
+        )
     # The same order for every run of the same input, whatever was decided.
     least = AggregationSettings(**config.get("aggregation", {})).tie_margin
     pairs = sorted(_judged(run, measure, least), key=lambda pair: pair.label.key)
@@ -271,6 +272,6 @@ def _judged(run: Path, measure: Measure | None, least: float) -> Iterator[_Judge
 def _damaged(path: Path, number: int, error: Exception) -> RlaifError:
     return RlaifError(
         f"row is damaged or from an older version ({type(error).__name__}: {error})",
-        hint="Label again into a new folder: verdicts come from the cache.",
+        hint="Label again into a new folder; cached verdicts are reused.",
         place=Place(path, number, 1),
     )

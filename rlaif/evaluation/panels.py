@@ -90,7 +90,7 @@ class PanelReport:
     @property
     def verdict(self) -> str:
         """What may be said; better only where the test says so at 0.05."""
-        better = {1: "better than", -1: "worse than", 0: "no better, as far as shown, than"}
+        better = {1: "better than", -1: "worse than", 0: "not significantly better than"}
         side = self.test.better
         # The best of several is so by luck too: that the panel is worse must hold against each.
         if side < 0 and self.test.p >= 0.05 / len(self.accuracies):

@@ -148,7 +148,7 @@ class _VariantCaller:
     """Asks one judge about variants of the pairs that it was asked about.
 
     Attributes:
-        prompt_injection: of the variants asked about last, whether prompt injection was found in them.
+        prompt_injection: of the last variants, whether it was found in each.
     """
 
     def __init__(

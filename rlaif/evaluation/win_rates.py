@@ -61,8 +61,8 @@ def win_rates(run: Path) -> list[WinRate]:
     models = wins.keys() | losses.keys() | undecided.keys()
     if not models:
         raise RlaifError(
-            f"run {str(run)!r} has no pair of two models",
-            hint="Label what `rlaif generate -m A -m B -n 1` wrote.",
+            f"run {str(run)!r} has no pair with completions from two models",
+            hint="Label the output of `rlaif generate -m A -m B -n 1`.",
         )
     found = [
         WinRate(
@@ -91,8 +91,8 @@ def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
     """
     if "review" in read_manifest(run)["config"]:
         raise RlaifError(
-            f"run {str(run)!r} holds what people said already",
-            hint="Name the run that they reviewed.",
+            f"run {str(run)!r} already contains human labels",
+            hint="Use the run that was reviewed.",
         )
     outcomes = read_outcomes(run)
     matched = match_labels(run, outcomes, labels)
@@ -123,8 +123,8 @@ def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:
         )
     if not found:
         raise RlaifError(
-            f"an interval needs {LEAST_LABELS} labels, {LEAST_EACH} of them each way; people gave "
-            f"{', '.join(refused)}",
+            f"an interval needs at least {LEAST_LABELS} human labels, {LEAST_EACH} in "
+            f"each direction; found {', '.join(refused)}",
             hint="Label more pairs of this run, drawn at random.",
         )
     return found

@@ -101,7 +101,7 @@ def read_event(
     row = {**row, **{name: _mapped(row, name, path) for name, path in (mapping or {}).items()}}
     read = read_candidates(split_chat(row))
     if len(read.completions) != 1:
-        raise BadRow(f"{len(read.completions)} completions; feedback is on one")
+        raise BadRow(f"got {len(read.completions)} completions; feedback needs exactly one")
     (said,) = read.completions
     discarded = [_cleaned(text, clean) for text in _discarded(row)]
     edited = _edit(row)
@@ -116,7 +116,7 @@ def read_event(
     edit = "" if edit.split() == completion.split() else edit
     discarded = [text for text in discarded if text.split() != completion.split()]
     if good is None and rating is None and not edit and not discarded:
-        raise BadRow("no thumbs, no rating, no edit and no regeneration")
+        raise BadRow("no thumbs, rating, edit or regeneration")
     prompt: list[Message] = [
         {"role": m["role"], "content": _cleaned(m["content"], clean)} for m in read.prompt
     ]
@@ -142,7 +142,7 @@ def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:
         return text
     found = clean(text)
     if found is None:
-        raise BadRow("the filter for personal data drops it")
+        raise BadRow("dropped by the filter for personal data")
     return found
 
 
@@ -186,7 +186,7 @@ def _thumb(row: Mapping[str, object]) -> bool | None:
     if text in _NOTHING or text in ("neutral", "n_a"):
         return None
     # What users wrote into it is not repeated: nothing here was filtered.
-    raise BadRow("thumbs are neither up nor down")
+    raise BadRow("the thumbs value is neither up nor down")
 
 
 def _rating(row: Mapping[str, object]) -> float | None:

@@ -38,16 +38,19 @@ class FeedbackSettings(EventReliability):
     per_user: int = Field(
         default=20,
         ge=1,
-        description="Most events of one user that count, and most preferences and KTO rows that "
-        "rest on one user alone, drawn by the seed: a few people must not speak for all.",
+        description="Maximum events used per user, and maximum preferences and KTO rows that "
+        "rest on "
+        "one user alone. Excess ones are dropped at random, so that a few users do not "
+        "dominate.",
     )
-    good_from: float = Field(default=4, description="Ratings from here on are good.")
-    bad_to: float = Field(default=2, description="Ratings up to here are bad.")
+    good_from: float = Field(default=4, description="Ratings at or above this value are good.")
+    bad_to: float = Field(default=2, description="Ratings at or below this value are bad.")
     personal: str = Field(
         default="builtin",
-        description="Filter for personal data: builtin (e-mail and IP addresses, international "
-        "and US phone numbers, card, bank and social security numbers; no names), none, or your "
-        "package.module:function, which gives a text without it, or None to drop the row.",
+        description="Filter for personal data: builtin, none, or your package.module:function. "
+        "builtin removes e-mail and IP addresses, phone numbers (international and US), "
+        "card, bank and social security numbers, and passwords in URLs, but no names. "
+        "Your function returns the cleaned text, or None to drop the row.",
     )
     seed: int = 0
 
@@ -96,7 +99,7 @@ def import_feedback(
     if settings.bad_to >= settings.good_from:
         raise RlaifError(
             f"--bad-to {settings.bad_to:g} is not below --good-from {settings.good_from:g}",
-            hint="Give a rating from which answers are good, and a lower one up to which bad.",
+            hint="Set --bad-to below --good-from.",
         )
     source = open_source(data, split)
     config = {
@@ -111,11 +114,13 @@ def import_feedback(
         return before
     events, rejected, redacted = _events(source, settings, mapping)
     if not events:
-        last = f" (the last: {rejected[-1]['place']}: {rejected[-1]['reason']})" if rejected else ""
+        last = (
+            f" (last error: {rejected[-1]['place']}: {rejected[-1]['reason']})" if rejected else ""
+        )
         raise RlaifError(
-            f"no row of {data!r} holds feedback{last}",
-            hint="A row needs a prompt, a response, and thumbs, a rating, an edit or what it was "
-            "regenerated from; --map names other columns.",
+            f"no row of {data!r} contains feedback{last}",
+            hint="Each row needs a prompt, a response, and thumbs, a rating, an edit or a "
+            "regenerated response. Use --map for other column names.",
         )
     kept = _capped(events, settings)
     users = {user: f"u{i}" for i, user in enumerate(dict.fromkeys(e.user for e in kept if e.user))}
@@ -161,10 +166,10 @@ def _card(name: str, report: FeedbackReport) -> str:
 ---
 # {name}
 
-What users did, imported by `rlaif import-feedback` on {report.made[:10]}: {report.events} events
-of {report.users} users. `{PREFERENCES}` ({report.preferences} pairs) is for DPO, `{KTO}`
-({report.kto} rows) for KTO; `{REJECTED}` says what could not be read. Users are numbered, and
-`{REPORT}` says how it was made.
+User feedback, imported by `rlaif import-feedback` on {report.made[:10]}: {report.events} events
+from {report.users} users. `{PREFERENCES}` ({report.preferences} pairs) is for DPO, `{KTO}`
+({report.kto} rows) for KTO; `{REJECTED}` lists rows that could not be read. Users are replaced by
+numbers, and `{REPORT}` records the settings and counts of the import.
 """
 
 
@@ -197,12 +202,12 @@ def _events(
         except Exception as error:  # a user's function raises what it likes
             raise RlaifError(
                 f"filter {settings.personal!r} failed ({type(error).__name__}: {error})",
-                hint="It must give a text, or None to drop the row.",
+                hint="The filter must return a string, or None to drop the row.",
             ) from error
         if found is not None and not isinstance(found, str):
             raise RlaifError(
-                f"filter {settings.personal!r} gave {type(found).__name__}, no text",
-                hint="It must give a text, or None to drop the row.",
+                f"filter {settings.personal!r} returned {type(found).__name__}, not a string",
+                hint="The filter must return a string, or None to drop the row.",
             )
         changed = changed or found != text
         return found

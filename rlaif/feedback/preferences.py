@@ -29,19 +29,22 @@ class EventReliability(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     p_edit: float = Field(
-        default=0.9, gt=0.5, lt=1, description="That an edit is better than what it was made from."
+        default=0.9,
+        gt=0.5,
+        lt=1,
+        description="Probability that an edit is better than the original completion.",
     )
     p_vote: float = Field(
         default=0.8,
         gt=0.5,
         lt=1,
-        description="That of two answers to one prompt the one rated better is better.",
+        description="Probability that the higher-rated of two completions is better.",
     )
     p_regeneration: float = Field(
         default=0.7,
         gt=0.5,
         lt=1,
-        description="That an answer that was kept is better than one that was regenerated.",
+        description="Probability that a kept completion is better than a regenerated one.",
     )
 
 

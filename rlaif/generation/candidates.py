@@ -48,10 +48,14 @@ class SamplingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    n: int = Field(default=4, ge=1, le=10_000, description="Completions of each prompt.")
-    temperature: float = Field(default=1.0, ge=0, le=10, description="0 is greedy.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
-    max_tokens: int = Field(default=512, ge=1, description="Longest completion.")
+    n: int = Field(default=4, ge=1, le=10_000, description="Completions per prompt.")
+    temperature: float = Field(
+        default=1.0, ge=0, le=10, description="Sampling temperature; 0 is greedy."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling threshold.")
+    max_tokens: int = Field(
+        default=512, ge=1, description="Maximum number of tokens to generate per completion."
+    )
 
 
 class GenerateSettings(BaseModel):
@@ -61,26 +65,29 @@ class GenerateSettings(BaseModel):
 
     system: str | None = Field(
         default=None,
-        description="YAML list of system prompts, each `{text: ..., weight: 1}`, one drawn for "
-        "each completion; the rows keep the prompt without it (context distillation).",
+        description="YAML list of system prompts, each `{text: ..., weight: 1}`. One is drawn per "
+        "completion; output rows keep the prompt without it (context distillation).",
     )
     near_duplicate: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="Completions of a prompt that share this much (Jaccard index of runs of "
-        "three words) with an earlier one are dropped; 1 drops equal ones only.",
+        description="Drop completions that are at least this similar to an earlier one of the same "
+        "prompt (Jaccard index of word trigrams); 1 drops exact duplicates only.",
     )
     keep_truncated: bool = Field(
-        default=False, description="Keep completions that the token limit cut."
+        default=False, description="Keep completions cut at the token limit."
     )
     keep: int | None = Field(
         default=None,
         ge=1,
-        description="Keep the best so many of a prompt's completions, by the targets or else by "
-        "the whole constitution.",
+        description="Keep the N best completions of each prompt, ranked by --target, or by "
+        "the whole "
+        "constitution if there is none.",
     )
-    limit: int | None = Field(default=None, ge=1, description="Stop after this many rows.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum number of input rows to read."
+    )
     seed: int = 0
 
 
@@ -203,16 +210,17 @@ def _check_ranking(
     total = sum(t.sampling.n for t in teachers)
     if settings.keep is None:
         if targets:
-            raise RlaifError("targets need to know how many to keep", hint="Add --keep 1.")
+            raise RlaifError("--target needs --keep", hint="Add --keep 1.")
         return
     if not targets and constitution is None:
         raise RlaifError(
-            "--keep needs something to rank by", hint="Add -c CONSTITUTION or --target."
+            "--keep needs a constitution or a target to rank by",
+            hint="Add -c CONSTITUTION or --target.",
         )
     if settings.keep >= total:
         raise RlaifError(
-            f"--keep {settings.keep} of {total} completions leaves nothing to choose",
-            hint="Sample more with -n.",
+            f"--keep {settings.keep} must be less than the {total} completions per prompt",
+            hint="Generate more completions with -n.",
         )
 
 
@@ -220,8 +228,8 @@ def _speaker(role: str, teacher: Teacher) -> _ReadyTeacher:
     engine, sampling = teacher.engine, teacher.sampling
     if sampling.temperature == 0 and sampling.n > 1:
         raise RlaifError(
-            f"model {engine.model!r} at temperature 0 writes the same {sampling.n} times",
-            hint="Give n=1 or a temperature.",
+            f"model {engine.model!r} at temperature 0 generates {sampling.n} identical completions",
+            hint="Use n=1 or a temperature above 0.",
         )
     codec = codec_for(engine)
     origin = {
@@ -245,7 +253,7 @@ def read_systems(path: str) -> list[SystemPrompt]:
     if not isinstance(tree.value, list) or not tree.value:
         raise RlaifError(
             "system prompts must be a list",
-            hint="Write lines such as `- {text: You are brief., weight: 2}`.",
+            hint="Write items such as `- {text: You are brief., weight: 2}`.",
             place=tree.places[()],
         )
     found = []
@@ -376,7 +384,7 @@ class CandidateWriter:
     @staticmethod
     def _why_none(told: Sequence[Reply]) -> str:
         reasons = [
-            ("an empty completion" if not t.text else "a completion that the token limit cut")
+            ("an empty completion" if not t.text else "a completion cut at the token limit")
             if isinstance(t, GeneratedText)
             else getattr(t, "reason", "no text")
             for t in told
@@ -398,7 +406,7 @@ class CandidateWriter:
             label = target.name if target else "constitution"
             if target is None or (target.principle and target.principle.check is None):
                 columns.append((yield from self._judged(read, name, texts, target)))
-                label = f"{label} (pairs won, by the judge that chose)"
+                label = f"{label} (win rate, same judge)"
             elif target.principle is not None:
                 columns.append([_passes(target, read, text) for text in texts])
             else:

@@ -277,7 +277,7 @@ class ConversationRunner:
         opened = self._open[number]
         engine = self._workers[ask.role].engine
         if engine is None:
-            opened.answers[index] = Failure("", f"{ask.role} gave no answer to it")
+            opened.answers[index] = Failure("", f"no result from {ask.role}")
             self.counts.failed += 1
             return
         opened.missing += 1
@@ -317,8 +317,8 @@ class ConversationRunner:
         for result in results:
             if isinstance(result, Failure) and result.passing:
                 raise RlaifError(
-                    f"a model stopped answering ({result.reason})",
-                    hint="Run the same command again when it is back: it goes on where it stopped.",
+                    f"a model stopped responding ({result.reason})",
+                    hint="Check the model's server, then rerun the same command to resume.",
                 )
         ready = []
         for name, answer in told:

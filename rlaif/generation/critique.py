@@ -48,23 +48,40 @@ class CritiqueSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rounds: int = Field(default=4, ge=1, le=1000, description="Most rounds of each response.")
+    rounds: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="Maximum number of critique and revision rounds per completion.",
+    )
     principles: Choice = Field(
         default="sample",
-        description="Per round: one drawn, each of them in turn, or the one on which the judge "
-        "finds the response to lose most against its own revision (asks for all of them).",
+        description="Principles per round: a random one (sample), each in turn (all), or the one "
+        "with the largest gain according to the judge (worst). `worst` generates a "
+        "revision for every principle.",
     )
     until_no_gain: bool = Field(
-        default=False, description="Take a revision only where the judge finds it better."
+        default=False, description="Accept a revision only if the judge prefers it."
     )
     examples: int = Field(
-        default=2, ge=0, le=20, description="Examples of the principle shown to the writer."
+        default=2,
+        ge=0,
+        le=20,
+        description="Number of the principle's examples to include in the writer's prompt.",
     )
-    critique_tokens: int = Field(default=256, ge=1, description="Longest critique.")
-    revision_tokens: int = Field(default=1024, ge=1, description="Longest revision.")
-    temperature: float = Field(default=0.7, ge=0, le=10, description="0 is greedy.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
-    limit: int | None = Field(default=None, ge=1, description="Stop after this many responses.")
+    critique_tokens: int = Field(
+        default=256, ge=1, description="Maximum number of tokens per critique."
+    )
+    revision_tokens: int = Field(
+        default=1024, ge=1, description="Maximum number of tokens per revision."
+    )
+    temperature: float = Field(
+        default=0.7, ge=0, le=10, description="Sampling temperature; 0 is greedy."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling threshold.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum number of completions to revise."
+    )
     seed: int = 0
 
 
@@ -114,8 +131,8 @@ def prepare_critique(
     loaded = load_constitution(constitution).constitution
     if not any(p.critique and p.revision for p in loaded.principles):
         raise RlaifError(
-            f"no principle of {loaded.name!r} has a critique and a revision",
-            hint="Add both texts to the principles that a response is to be revised by.",
+            f"no principle of {loaded.name!r} has both a critique and a revision text",
+            hint="Add `critique` and `revision` to the principles to revise by.",
         )
     prompts = load_writer_templates(templates)
     source = open_source(data, split)
@@ -342,7 +359,7 @@ class Reviser:
         pair = Pair(state.name, state.read.prompt, _message(draft.revision), _message(state.text))
         (preference,) = yield from self.judging.compare([pair], principles)
         if preference.status == "abstained":
-            return 0.0, f"failed: the judge gave no verdict ({preference.reason})"
+            return 0.0, f"failed: the judge abstained ({preference.reason})"
         if preference.winner != "a":
             return (-preference.margin if preference.winner else 0.0), "no gain"
         return preference.margin, ""
@@ -429,7 +446,7 @@ class Reviser:
         own = {**self.origin, "depth": 1 + deepest, "time": state.time}
         prompt = origin_columns(read)
         rows: ConversationRows = [
-            (COUNTS, {status: 1, "critiques": len(state.steps), "revisions taken": taken}),
+            (COUNTS, {status: 1, "critiques": len(state.steps), "revisions accepted": taken}),
             (
                 TRACE,
                 {
@@ -444,7 +461,7 @@ class Reviser:
                     "steps": state.steps,
                     "final": state.text,
                     "status": status,
-                    "ended": state.failed or "as planned",
+                    "ended": state.failed or "completed",
                     "origin": own,
                 },
             ),

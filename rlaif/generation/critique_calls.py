@@ -122,5 +122,8 @@ def read_text(answer: Reply) -> tuple[str, str]:
         return answer.text, "cut at the token limit"
     text = after_thinking(answer.text)
     if not text:
-        return answer.text, "wrote nothing" if text is not None else "its thinking never ended"
+        return (
+            answer.text,
+            "generated no text" if text is not None else "its thinking block never ended",
+        )
     return text, ""

@@ -95,8 +95,8 @@ class DirectScorer:
         found = tuple(self.codec.spellings(label) for label in labels)
         if len(found) != 2 or set(found[0]) & set(found[1]):
             raise RlaifError(
-                f"pointwise template {self.template.name!r} has the labels {labels}",
-                hint="Give two that differ in more than case, such as `labels: Yes, No`.",
+                f"pointwise template {self.template.name!r} has invalid labels {labels}",
+                hint="Use two labels that differ in more than case, such as `labels: Yes, No`.",
             )
         return found
 
@@ -191,7 +191,7 @@ class AnchoredScorer:
         if principle.check is not None:
             return None, None, ""
         if not anchors:
-            return None, None, "it has no examples to compare with"
+            return None, None, "no examples to compare with"
         pairs = [
             Pair("", prompt, response, [{"role": "assistant", "content": anchor}])
             for anchor in anchors

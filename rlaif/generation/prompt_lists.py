@@ -12,7 +12,7 @@ _TURN = re.compile(
     r"^\s*\**(User|Human|Assistant|AI)\**\s*:\**[ \t]*", re.MULTILINE | re.IGNORECASE
 )
 _SHORTEST = 3
-"""Words (letters, in scripts without spaces); anything shorter is debris."""
+"Minimum number of words (letters, in scripts without spaces) in a prompt."
 
 
 def read_list(text: str, *, finished: bool) -> list[list[Message]]:

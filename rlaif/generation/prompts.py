@@ -46,7 +46,7 @@ TEMPLATES = (
     "multi-turn",
 )
 MOST_IDLE_BATCHES = 5
-"""So many batches without one new prompt end the run: the model has no more to say."""
+"Generation stops after this many consecutive batches without a new prompt."
 
 
 class SynthesisSettings(BaseModel):
@@ -54,30 +54,41 @@ class SynthesisSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    count: int = Field(default=200, ge=1, description="New prompts wanted.")
-    shown: int = Field(default=6, ge=1, description="Prompts shown in each request.")
-    shown_new: int = Field(default=2, ge=0, description="How many of those may be new ones.")
-    asked: int = Field(default=5, ge=1, le=50, description="Prompts asked for in each request.")
+    count: int = Field(default=200, ge=1, description="Number of new prompts to generate.")
+    shown: int = Field(default=6, ge=1, description="Number of example prompts in each request.")
+    shown_new: int = Field(
+        default=2, ge=0, description="How many of these may be generated prompts."
+    )
+    asked: int = Field(
+        default=5, ge=1, le=50, description="Number of prompts to generate per request."
+    )
     batch: int = Field(
         default=32,
         ge=1,
-        description="Requests under way together; prompts are written batch by batch.",
+        description="Number of concurrent requests; prompts are saved batch by batch.",
     )
     rouge: float = Field(
-        default=0.7, gt=0, le=1, description="ROUGE-L from which two prompts are near-duplicates."
+        default=0.7,
+        gt=0,
+        le=1,
+        description="Drop a prompt if its ROUGE-L with another is at least this.",
     )
     overlap: int = Field(
-        default=8, ge=2, description="Words in a row shared with an evaluation: contaminated."
+        default=8,
+        ge=2,
+        description="Drop a prompt that shares this many consecutive words with --evaluation data.",
     )
     human_share: float = Field(
         default=0.2,
         gt=0,
         lt=1,
-        description="Share of the human prompts among all, by the weights that rows carry.",
+        description="Weighted share of human prompts in the output; sets the row weights.",
     )
     temperature: float = Field(default=1.0, ge=0, le=10)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    max_tokens: int = Field(default=512, ge=1, description="Longest answer to one request.")
+    max_tokens: int = Field(
+        default=512, ge=1, description="Maximum number of tokens to generate per request."
+    )
     seed: int = 0
 
 
@@ -195,7 +206,7 @@ def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list
         )
     if not found:
         raise RlaifError(
-            f"no prompt in {name!r} could be read" + (f" (the last: {last})" if last else ""),
+            f"no prompt in {name!r} could be read" + (f" (last: {last})" if last else ""),
             hint="Each row needs a prompt.",
         )
     return found, bad
@@ -210,7 +221,7 @@ def _read_lines(name: str, what: str) -> list[str]:
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
-        raise RlaifError(f"{path} names no {what}", hint="Write one a line.")
+        raise RlaifError(f"{path} contains no {what}", hint="Write one per line.")
     return found
 
 
@@ -228,7 +239,7 @@ def _texts(name: str) -> Iterator[str]:
         yield "\n".join(m["content"] for m in prompt)
     if not readable:
         raise RlaifError(
-            f"no prompt in the evaluation {name!r} could be read",
+            f"no prompt in the evaluation dataset {name!r} could be read",
             hint="Each row needs a prompt or a question.",
         )
 
@@ -287,8 +298,8 @@ class PromptMaker:
             work.pool.add(_text(seed.messages))
         if not work.seeds:
             raise RlaifError(
-                "every seed shares a run of words with an evaluation",
-                hint="Start from other prompts, or look at --overlap.",
+                "all seeds overlap with the evaluation data",
+                hint="Use other seeds, or raise --overlap.",
             )
         idle = 0
         while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
@@ -299,8 +310,8 @@ class PromptMaker:
         if work.failures and (not work.new or idle >= MOST_IDLE_BATCHES):
             raise RlaifError(
                 f"{work.counts['failed']} of {work.counts['requests']} requests failed "
-                f"(the last: {work.failures})",
-                hint="Mend the model or its server, then run the same command again: it goes on.",
+                f"(last: {work.failures})",
+                hint="Fix the model or its server, then rerun the same command to resume.",
             )
         return self._seed_rows(work)
 
@@ -328,7 +339,7 @@ class PromptMaker:
 
     def _take(self, work: _SynthesisState, new: _NewPrompt) -> None:
         if len(work.new) >= self.settings.count:
-            work.counts["not needed"] += 1
+            work.counts["surplus"] += 1
             return
         text = _text(new.messages)
         if self.contamination.finds(text):
@@ -435,7 +446,10 @@ class PromptMaker:
             **work.counts,
             "topics covered": len({n.topic for n in work.new}),
             "personas covered": len({n.persona for n in work.new}),
-            **{f"by {t.name}": sum(n.recipe == t.name for n in work.new) for t in self.templates},
+            **{
+                f"from template {t.name}": sum(n.recipe == t.name for n in work.new)
+                for t in self.templates
+            },
         }
         return [*rows, (COUNTS, counts)]
 

@@ -130,7 +130,7 @@ def check_writes(settings: EngineSettings, role: str) -> None:
     """
     if not can_generate(settings):
         raise RlaifError(
-            f"engine {settings.engine!r} does not generate, and {role} has to write",
+            f"engine {settings.engine!r} cannot generate text, so it cannot run {role}",
             hint="Use --engine vllm.",
         )
 
@@ -175,7 +175,13 @@ def survey(job: GenerationJob, context: RunContext = RunContext()) -> dict[str, 
         rows; questions; how many of them a cache knows; their prompt tokens, and the most tokens
         that the answers may have.
     """
-    found = {"rows": 0, "first questions": 0, "known": 0, "prompt tokens": 0, "at most written": 0}
+    found = {
+        "rows": 0,
+        "initial requests": 0,
+        "known": 0,
+        "prompt tokens": 0,
+        "max generated tokens": 0,
+    }
     names = {role: fingerprint(settings) for role, settings in job.models.items()}
     with closing(TextCache(context.texts_path)) as texts:
         for number, (place, row) in enumerate(job.source.rows(), 1):
@@ -189,10 +195,10 @@ def survey(job: GenerationJob, context: RunContext = RunContext()) -> dict[str, 
                 if isinstance(a.request, GenerationRequest)
             ]
             known = texts.get([text_key(name, request) for name, request in requests])
-            found["first questions"] += len(requests)
+            found["initial requests"] += len(requests)
             found["known"] += len(known)
             found["prompt tokens"] += sum(len(r.token_ids) for _, r in requests)
-            found["at most written"] += sum(r.max_tokens for _, r in requests)
+            found["max generated tokens"] += sum(r.max_tokens for _, r in requests)
     return found
 
 
@@ -235,8 +241,8 @@ class _Run:
             self._checkpoint()
         if not (self._run.path / self._job.files[0]).stat().st_size:
             raise RlaifError(
-                f"nothing came out of {self._rows} rows{self._last_rejection()}",
-                hint="Mend the input or the model, and run it into a new folder.",
+                f"no output from {self._rows} rows{self._last_rejection()}",
+                hint="Fix the input or the model, then run into a new folder.",
             )
         manifest = self._manifest()
         self._run.write_manifest(manifest)
@@ -246,7 +252,7 @@ class _Run:
         if REJECTED not in self._job.files:
             return ""
         rows = deque((row for _, row in read_rows(self._run.path / REJECTED)), maxlen=1)
-        return f" (the last: {rows[0]['place']}: {rows[0]['reason']})" if rows else ""
+        return f" (last: {rows[0]['place']}: {rows[0]['reason']})" if rows else ""
 
     def _start(self, roles: Sequence[str], stack: ExitStack) -> dict[str, ConversationModel]:
         now = {role: s for role, s in self._job.models.items() if role in roles}

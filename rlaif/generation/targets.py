@@ -14,7 +14,7 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.errors import RlaifError
 
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
-_HINT = "Write principle:ID, language:en, length:short, length:long or length:20-80 (words)."
+_HINT = "Use principle:ID, language:en, length:short, length:long, or length:20-80 (words)."
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def parse_target(text: str, constitution: Constitution | None) -> AttributeTarge
     kind, _, value = text.partition(":")
     if kind == "principle":
         if constitution is None:
-            raise RlaifError(f"target {text!r} needs a constitution", hint="Name it with -c.")
+            raise RlaifError(f"target {text!r} needs a constitution", hint="Add -c CONSTITUTION.")
         found = [p for p in constitution.principles if p.id == value]
         if not found:
             ids = ", ".join(p.id for p in constitution.principles)
             raise RlaifError(
-                f"target {text!r} names no principle of {constitution.name!r}",
+                f"target {text!r} is not a principle of {constitution.name!r}",
                 hint=f"Use one of: {ids}.",
             )
         return AttributeTarget(text, principle=found[0])
@@ -70,7 +70,7 @@ def parse_target(text: str, constitution: Constitution | None) -> AttributeTarge
         if value in known:
             return AttributeTarget(text, language=value)
         raise RlaifError(
-            f"target {text!r} is no known language", hint=f"Use one of: {', '.join(known)}."
+            f"target {text!r} is not a known language", hint=f"Use one of: {', '.join(known)}."
         )
     if kind == "length":
         if value in ("short", "long"):

@@ -148,7 +148,7 @@ def arena_hard(to: HarnessTarget, folder: Path) -> WrittenConfig:
         "{ANSWER_B}\n<|The End of Assistant B's Answer|>",
         "model_list": ["MODEL-TO-JUDGE"],
     }
-    note = "# api_key: the server's token, if it has one.\n"
+    note = "# api_key: the server's token, if one is set.\n"
     files = [
         _write(folder / "endpoints.yaml", note + _yaml(endpoint)),
         _write(folder / "setting.yaml", _yaml(setting)),
@@ -164,23 +164,23 @@ def arena_hard(to: HarnessTarget, folder: Path) -> WrittenConfig:
         ]
     )
     return WrittenConfig(
-        files, [to.serve(), f"(in a checkout of arena-hard-auto, model_list filled in) {run}"]
+        files,
+        [to.serve(), f"(in a checkout of arena-hard-auto, after filling in model_list) {run}"],
     )
 
 
 def rewardbench(to: HarnessTarget, folder: Path) -> WrittenConfig:
     """RewardBench knows OpenAI's model names only: an alias, and the environment of its command."""
     serve = to.serve("--alias", f"{REWARDBENCH_NAME}={to.name}:rewardbench")
-    script = (
-        "#!/usr/bin/env bash\n"
-        "# Runs RewardBench's generative judge (version 1 or, with rewardbench-gen-v2, 2) against\n"
-        f"# the server that this starts: {serve}\n"
-        "set -euo pipefail\n"
-        f"export OPENAI_BASE_URL={shlex.quote(to.base)}\n"
-        f'export OPENAI_API_KEY="${{{to.token_variable}:-none}}"\n'
-        f"exec ${{REWARDBENCH:-rewardbench-gen}} --model {REWARDBENCH_NAME} --do_not_save "
-        '--disable_beaker_save "$@"\n'
-    )
+    script = f"""#!/usr/bin/env bash
+# Runs RewardBench's generative judge (version 1 or, with rewardbench-gen-v2, 2) against
+# the server started with: {serve}
+set -euo pipefail
+export OPENAI_BASE_URL={shlex.quote(to.base)}
+export OPENAI_API_KEY="${{{to.token_variable}:-none}}"
+exec ${{REWARDBENCH:-rewardbench-gen}} --model {REWARDBENCH_NAME} --do_not_save \\
+    --disable_beaker_save "$@"
+"""
     path = _write(folder / "rewardbench.sh", script)
     path.chmod(0o755)
     return WrittenConfig([path], [serve, str(path)])

@@ -122,8 +122,8 @@ async def _ask(grader: Model, row: Mapping[str, Any]) -> str:
     text = str(output.completion)
     if not text.lstrip().startswith("{"):
         raise RlaifError(
-            f"the grader answered {text[:80]!r}, which is no verdict",
-            hint="Name a model of `rlaif serve` in the dialect json: rlaif/CONSTITUTION:json.",
+            f"the grader returned {text[:80]!r}, which is not a verdict",
+            hint="Use a model of `rlaif serve` with the json dialect: rlaif/CONSTITUTION:json.",
         )
     return text
 

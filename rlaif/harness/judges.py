@@ -45,7 +45,10 @@ def open_judge(
             if url:
                 _OPEN[key] = RemoteJudge(url, constitution=_served(constitution), token=token)
             elif constitution is None:
-                raise RlaifError("no constitution was given", hint="Name a YAML file.")
+                raise RlaifError(
+                    "no constitution was given",
+                    hint="Pass a YAML file or the name of a shipped constitution.",
+                )
             else:
                 _OPEN[key] = Judge(constitution, judge, **settings)
         return _OPEN[key]

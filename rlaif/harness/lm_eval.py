@@ -133,7 +133,7 @@ def _documents(metadata: Mapping[str, Any], *, with_reference: bool) -> list[dic
     data = metadata.get("data")
     if not isinstance(data, str):
         raise RlaifError(
-            "the task has no data",
+            "the task has no `data`",
             hint="""Pass --metadata '{"data": "prompts.jsonl", "constitution": "my.yaml"}'.""",
         )
     baseline = _baseline(Path(metadata["baseline"])) if metadata.get("baseline") else None
@@ -165,7 +165,7 @@ def _documents(metadata: Mapping[str, Any], *, with_reference: bool) -> list[dic
                 reference = baseline[name]
         except BadRow as error:
             raise RlaifError(
-                f"{place}: {error}", hint="Mend the row: lm-eval judges every document."
+                f"{place}: {error}", hint="Fix the row; lm-eval judges every document."
             ) from None
         found.append(
             {

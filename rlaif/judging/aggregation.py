@@ -27,21 +27,23 @@ class AggregationSettings(BaseModel):
 
     pooling: Literal["clarity", "mean"] = Field(
         default="clarity",
-        description="How the principles of a tier are averaged: by weight times how clear each "
-        "opinion is (one with no opinion does not dilute the others), or by weight alone.",
+        description="How to average the principles of a tier: by weight times confidence (clarity: "
+        "principles without an opinion do not dilute the others), or by weight alone "
+        "(mean).",
     )
     clear_margin: float = Field(
-        default=0.2, ge=0, le=1, description="Margin at which a tier decides by itself."
+        default=0.2, ge=0, le=1, description="Minimum margin for a tier to decide on its own."
     )
     tie_margin: float = Field(
-        default=0.05, ge=0, le=1, description="A pair with a smaller margin is a tie."
+        default=0.05, ge=0, le=1, description="Pairs with a margin below this are ties."
     )
     min_coverage: float = Field(
         default=0.75,
         ge=0,
         le=1,
-        description="Least share of weight with valid verdicts, over the tiers that were "
-        "needed for the decision; below it the pair is abstained from.",
+        description="Minimum share of principle weight with valid verdicts, over the tiers "
+        "used for "
+        "the decision; pairs below it are abstentions.",
     )
 
 
@@ -54,7 +56,7 @@ def score_principle(principle: Principle, verdicts: Sequence[Verdict]) -> Princi
     """
     if not verdicts:
         return PrincipleScore(
-            principle.id, principle.tier, principle.weight, 0.0, invalid="not asked"
+            principle.id, principle.tier, principle.weight, 0.0, invalid="not judged"
         )
     mass = min([v.label_mass for v in verdicts])
     for v in verdicts:
@@ -145,7 +147,10 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
     coverage = valid / math.fsum(s.weight for s in consulted)
     if valid == 0.0 or coverage < settings.min_coverage:
         broken = next(s for s in consulted if s.invalid)
-        reason = f"coverage {coverage:.2f}: {broken.principle}: {broken.invalid}"
+        reason = (
+            f"too few valid verdicts (coverage {coverage:.2f}): {broken.principle}: "
+            f"{broken.invalid}"
+        )
         return Preference(
             status="abstained",
             winner=None,
@@ -159,7 +164,7 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
     margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
     # Floating point is finer under one half than over it: what is a tie goes by the coarser side.
     if margin < settings.tie_margin or (1.0 + margin) / 2.0 == 0.5:
-        reason = f"margin {margin:.3f} is below {settings.tie_margin:g}"
+        reason = f"near tie (margin {margin:.3f} < {settings.tie_margin:g})"
         return Preference(
             status="tie",
             winner=None,

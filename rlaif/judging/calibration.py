@@ -116,7 +116,9 @@ def calibrated(
     sure = confidence if calibration is None else calibration.apply(confidence)
     p_a = sure if preference.winner == "a" else 1.0 - sure
     if threshold is not None and round(confidence, DIGITS) < threshold:
-        reason = f"confidence {confidence:.3f} is below {threshold:.5g} (agreement target)"
+        reason = (
+            f"low confidence ({confidence:.3f} < {threshold:.5g} required by the agreement target)"
+        )
         return replace(
             preference, status="abstained", winner=None, p_a=p_a, margin=2 * sure - 1, reason=reason
         )

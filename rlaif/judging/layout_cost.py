@@ -50,9 +50,11 @@ def layout_advice(name: str, codec: Codec, principles: Sequence[str]) -> list[st
     slots = [f"{{{{{slot}}}}}" for slot in _SLOT.findall(after)]
     what = f"the text after it and {', '.join(slots)}" if slots else "the text after it"
     return [
-        f"{place}: {{{{principle}}}} is not last, so {what} is computed again for every question: "
-        f"{now} tokens for a sample pair and {len(principles)} principles, where {then} would do. "
-        "Move the principle to the end."
+        (
+            f"{place}: {{{{principle}}}} is not last, so {what} is recomputed for every judge "
+            f"call: {now} tokens for a sample pair and {len(principles)} principles instead "
+            f"of {then}. Move the principle to the end."
+        )
     ]
 
 

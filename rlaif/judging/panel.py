@@ -77,7 +77,7 @@ def aggregate_panel(
         )
     margin = abs(2.0 * p_a - 1.0)
     if margin < tie_margin or p_a == 0.5:
-        reason = f"margin {margin:.3f} is below {tie_margin:g}"
+        reason = f"near tie (margin {margin:.3f} < {tie_margin:g})"
         return Preference(
             status="tie", winner=None, p_a=p_a, margin=margin, scores=tuple(scores), reason=reason
         )

@@ -44,7 +44,7 @@ class Renderer:
         if set(first) & set(second):
             raise RlaifError(
                 f"labels {template.labels[0]!r} and {template.labels[1]!r} share a token",
-                hint="Choose labels that differ in more than case or white space.",
+                hint="Choose labels that differ in more than case or whitespace.",
             )
         self.label_ids = (first, second)
         self.delimiters = template.own_words

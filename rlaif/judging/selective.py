@@ -85,7 +85,7 @@ def certify(
         ValueError: target or delta is not between 0 and 1.
     """
     if not (0 < target < 1 and 0 < delta < 1):
-        raise ValueError("target and delta lie between 0 and 1")
+        raise ValueError("target and delta must be between 0 and 1")
     order = np.argsort(-confidence, kind="stable")
     values, errors = confidence[order], np.cumsum(1.0 - right[order])
     total = len(values)

@@ -37,10 +37,12 @@ def read_verdict(
         return Verdict(principle, order, 0.0, 0.0, invalid=result.reason, cached=cached)
     first, second = result.logprobs
     if math.isnan(first) or math.isnan(second):
-        return Verdict(principle, order, 0.0, 0.0, invalid="not a number", cached=cached)
+        return Verdict(
+            principle, order, 0.0, 0.0, invalid="label log-probability is NaN", cached=cached
+        )
     mass = min(1.0, math.exp(first) + math.exp(second))
     if mass < floor or first == second == -math.inf:
-        reason = f"label mass {mass:.3g} is below {floor:g}"
+        reason = f"low label mass ({mass:.3g} < {floor:g})"
         return Verdict(principle, order, 0.0, mass, invalid=reason, cached=cached)
     # A label with probability zero in floating point still has a finite log-odds.
     logit, limit = first - second, LARGEST_LOGIT
@@ -59,6 +61,8 @@ def mean_of_samples(name: str, samples: Sequence[ChoiceResult | Failure]) -> Cho
     came = [s for s in samples if isinstance(s, ChoiceResult)]
     if 2 * len(came) < len(samples) or not came:
         reason = next(s.reason for s in samples if isinstance(s, Failure))
-        return Failure(name, f"{len(samples) - len(came)} of {len(samples)} samples: {reason}")
+        return Failure(
+            name, f"{len(samples) - len(came)} of {len(samples)} reasoning samples failed: {reason}"
+        )
     columns = zip(*(s.logprobs for s in came), strict=True)
     return ChoiceResult(name, tuple(logsumexp(c) - math.log(len(came)) for c in columns))

@@ -50,18 +50,18 @@ def load_calibration(path: str) -> Calibration:
         return Calibration.model_validate_json(Path(path).read_bytes())
     except OSError as error:
         raise RlaifError(
-            f"calibration {path!r} can't be read ({error.strerror})",
-            hint="Make one with `rlaif calibrate`.",
+            f"could not read calibration {path!r} ({error.strerror})",
+            hint="Create one with `rlaif calibrate`.",
         ) from None
     except ValidationError as error:
-        hint = "Make the calibration anew with `rlaif calibrate`."
+        hint = "Create the calibration again with `rlaif calibrate`."
         raise explain(error, hint=hint, default=Place(Path(path))) from None
 
 
 _WHAT = {
-    "judge_fingerprint": "another judge",
-    "constitution_hash": "another constitution",
-    "template_hash": "another judge template",
+    "judge_fingerprint": "a different judge",
+    "constitution_hash": "a different constitution",
+    "template_hash": "a different judge template",
     "aggregation": "other settings of aggregation, orders or principles",
 }
 
@@ -79,7 +79,8 @@ def check_fits(calibration: Calibration, config: Mapping[str, Any], path: str) -
             raise RlaifError(
                 f"calibration {path!r} was fitted for {what} ({before.get('judge', '?')} with "
                 f"{before.get('constitution', '?')})",
-                hint="Label with what it was fitted for, or calibrate a run of this judge.",
+                hint="Use the judge and settings it was fitted for, or run `rlaif calibrate` "
+                "on a run of this judge.",
             )
 
 
@@ -107,9 +108,9 @@ def certify_target(calibration: Calibration, target: float, delta: float) -> Cer
     if found.threshold is None:
         more = missing_labels(confidence, right, target=target, delta=delta)
         hint = (
-            "As far as these labels show, no number would: ask for less, or use a better judge."
+            "More labels are unlikely to help: lower the target, or use a better judge."
             if more is None
-            else f"Label about {more} more pairs at random and calibrate again, or ask for less."
+            else (f"Label about {more} more random pairs and calibrate again, or lower the target.")
         )
         raise RlaifError(
             f"agreement of {target:g} can't be certified from {len(right)} labels", hint=hint

@@ -85,5 +85,5 @@ def estimate(
         if cost
         else None
         if prices.known
-        else "give --price-per-hour or --price-tokens",
+        else "pass --price-per-hour or --price-tokens",
     }

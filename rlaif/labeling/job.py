@@ -133,18 +133,18 @@ def prepare(
     template = load_judge_template(settings.template)
     if template.answer and not can_generate(settings.judge):
         raise RlaifError(
-            f"template {settings.template!r} lets the judge reason, and engine "
-            f"{settings.judge.engine!r} does not generate",
+            f"template {settings.template!r} uses reasoning, but engine "
+            f"{settings.judge.engine!r} cannot generate text",
             hint="Use --engine vllm, or a template without `answer`.",
         )
     if settings.orders == "adaptive" and settings.stop != "never":
         raise RlaifError(
-            "--orders adaptive and --stop are two ways to ask less", hint="Choose one of them."
+            "--orders adaptive and --stop cannot be combined", hint="Use only one of them."
         )
     if settings.stop == "exact" and settings.agreement_target is not None:
         raise RlaifError(
-            "--stop exact keeps decisions and not their confidence, which --agreement-target needs",
-            hint="Use --stop likely, whose pilot counts both, or --stop never.",
+            "--stop exact keeps decisions but not the confidence that --agreement-target needs",
+            hint="Use --stop likely, which checks both on its pilot, or --stop never.",
         )
     source = open_source(data, split)
     functions = [
@@ -176,8 +176,8 @@ def _aggregator(settings: LabelSettings, config: dict[str, Any]) -> Aggregator:
             config.pop(name)
         if settings.agreement_target is not None:
             raise RlaifError(
-                "--agreement-target needs labels of people to be certified on",
-                hint="Name a file of `rlaif calibrate` with --calibration.",
+                "--agreement-target needs a calibration from human labels",
+                hint="Pass a file from `rlaif calibrate` with --calibration.",
             )
         return Aggregator(settings.aggregation)
     found = load_aggregator(settings.calibration, settings.aggregation, config)
@@ -209,8 +209,8 @@ def _probe(source: Source, settings: LabelSettings) -> None:
     if not rejected:
         raise RlaifError(f"input {source.name!r} has no rows", hint="Check the file.")
     raise RlaifError(
-        f"none of the {rejected} rows of {source.name!r} could be read (the last: {last})",
-        hint="--map names the columns of other layouts.",
+        f"none of the {rejected} rows of {source.name!r} could be read (last error: {last})",
+        hint="Use --map to name the columns of other layouts.",
     )
 
 
@@ -222,9 +222,8 @@ def check_shards(settings: LabelSettings, shard_rows: int | None) -> None:
     """
     if shard_rows is not None and asks_adaptively(settings):
         raise RlaifError(
-            "labelers of shards ask every question: --shard-rows does not go with --stop or "
-            "--orders adaptive",
-            hint="Leave one of them out.",
+            "--shard-rows cannot be combined with --stop or --orders adaptive",
+            hint="Remove one of these flags.",
         )
 
 

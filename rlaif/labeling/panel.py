@@ -337,8 +337,8 @@ def _merged(
             row, group = next(rows, (0, {}))
         if pair.row != row or pair.id not in group:
             raise RlaifError(
-                f"pair {pair.id!r} of row {pair.row} is not in {str(first)!r}",
-                hint="The data has changed; name a new folder with -o.",
+                f"pair {pair.id!r} of row {pair.row} is missing from {str(first)!r}",
+                hint="The data has changed; use a new folder with -o.",
             )
         if at != pair.row:
             at, others = pair.row, [member.at(pair.row) for member in later]

@@ -87,8 +87,8 @@ def learn_stopping(
             labeler.label(open_source(str(data)))
     if len(judged) < LEAST_PILOT:
         raise RlaifError(
-            f"only {len(judged)} pairs could be judged for the pilot, and it needs {LEAST_PILOT}",
-            hint="Use --orders both and --stop never for so few.",
+            f"only {len(judged)} pairs could be judged for the pilot; it needs {LEAST_PILOT}",
+            hint="Use --orders both and --stop never.",
         )
     chosen = choose(judged, start, aggregator.preference, error=s.stop_error, delta=0.05)
     return chosen, labeler.progress.verdicts - labeler.progress.cached

@@ -51,7 +51,7 @@ class PlannedPair:
         stages: the numbers of the questions, in the groups in which they are asked.
         stage: the group that is being asked.
         stopped: whether the decision stands without the groups that are left.
-        hostile: what speaks to the judge in its completions, or "".
+        prompt_injection: what in its completions looks like prompt injection, or "".
         pending: numbers of questions that are under way.
         known: answers from the cache to questions of later groups.
     """
@@ -127,7 +127,7 @@ def settled_without_judge(
     """Status and reason of a pair about which nothing is asked; None if it is to be judged.
 
     Args:
-        hostile: what speaks to the judge in its completions, or "".
+        prompt_injection: what in its completions looks like prompt injection, or "".
     """
     settled = screen(pair)
     if settled is None and prompt_injection and s.prompt_injection == "hold":

@@ -49,10 +49,12 @@ class ReasoningSampler:
             return self._collect(Reply(result, self._written.pop(result.id, "")))
         if not result.finished:
             most = self._settings.reasoning_tokens
-            return self._collect(Reply(Failure(result.id, f"reasoning was cut at {most} tokens")))
+            return self._collect(
+                Reply(Failure(result.id, f"reasoning was truncated at {most} generated tokens"))
+            )
         text = self._renderer.text(result)
         if after_thinking(text) is None:
-            return self._collect(Reply(Failure(result.id, "the judge's thinking never ended")))
+            return self._collect(Reply(Failure(result.id, "the judge's thinking did not end")))
         self._written[result.id] = text
         return self._renderer.after_reasoning(self._in_flight.request(result.id), result)
 

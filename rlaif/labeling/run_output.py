@@ -108,5 +108,5 @@ def load_run_tally(run: RowSink) -> Tally:
         path = run.path / JOURNAL if isinstance(run, RunDirectory) else JOURNAL
         raise RlaifError(
             f"{path} is damaged",
-            hint="Delete it: the run is aggregated again from the verdict cache.",
+            hint="Delete it and rerun the same command; the run is rebuilt from the verdict cache.",
         ) from None

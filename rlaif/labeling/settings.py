@@ -22,78 +22,94 @@ class LabelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     judge: EngineSettings
-    template: str = Field(default="pairwise", description="Judge prompt layout: name or path.")
+    template: str = Field(
+        default="pairwise", description="Judge prompt template: a name or a path."
+    )
     orders: Literal["both", "one", "adaptive"] = Field(
         default="both",
-        description="Show each pair both ways round, one way, or the second only where the first "
-        "could be overturned.",
+        description="Judge each pair in both orders, in one, or (adaptive) in the second "
+        "only if it "
+        "could change the result.",
     )
     stop: Literal["never", "exact", "likely"] = Field(
         default="never",
-        description="Ask no more about a pair once what is left could not (exact), or is unlikely "
+        description="Stop judging a pair once the remaining verdicts cannot (exact), or are "
+        "unlikely "
         "to (likely), change its decision.",
     )
     stop_error: float = Field(
         default=0.02,
         gt=0,
         lt=1,
-        description="With --stop likely or --orders adaptive: most decisions that may change, "
-        "shown on a pilot with 95% confidence.",
+        description="With --stop likely or --orders adaptive: maximum share of decisions that may "
+        "change, at 95% confidence on the pilot.",
     )
     pilot: int = Field(
         default=400,
         ge=100,
-        description="Rows drawn at random whose pairs are asked everything first, to learn when to "
-        "stop.",
+        description="Random rows judged in full first, to learn when to stop.",
     )
     principles: PrinciplesMode = Field(
-        default="all", description="Ask every principle, or one drawn per pair."
+        default="all", description="Judge all principles, or one sampled per pair."
     )
     label_mass_floor: float = Field(
-        default=0.5, ge=0, le=1, description="Least probability on the labels of a verdict."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Minimum probability mass on the two labels; verdicts below it are invalid.",
     )
     reasoning_tokens: int = Field(
-        default=512, ge=1, description="For templates that let the judge reason: most tokens."
+        default=512,
+        ge=1,
+        description="With reasoning templates: maximum generated tokens of reasoning.",
     )
     reasoning_samples: int = Field(
         default=1,
         ge=1,
         le=100,
-        description="With reasoning: how often the judge reasons about each question; the label "
-        "probabilities are averaged.",
+        description="Reasoning samples per judge call; their probabilities are averaged.",
     )
     reasoning_temperature: float = Field(
-        default=0.7, gt=0, le=10, description="With several samples; a single one is greedy."
+        default=0.7,
+        gt=0,
+        le=10,
+        description="Temperature with several reasoning samples; a single one is greedy.",
     )
     reasoning_clamp: float = Field(
         default=0.6,
         gt=0.5,
         le=1,
-        description="With reasoning, probabilities are kept within [1 - this, this].",
+        description="With reasoning: clamp label probabilities to [1 - X, X].",
     )
     calibration: str | None = Field(
-        default=None, description="File of `rlaif calibrate`: how sure this judge may be."
+        default=None,
+        description="Calibration file from `rlaif calibrate`; corrects the judge's confidence.",
     )
     agreement_target: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Abstain below the confidence from which people agree at least this often; "
-        "needs --calibration.",
+        description="Minimum agreement with human labels; pairs below the confidence that "
+        "this needs "
+        "are abstentions. Needs --calibration.",
     )
     agreement_delta: float = Field(
-        default=0.05, gt=0, lt=1, description="Chance that the agreement target is missed."
+        default=0.05, gt=0, lt=1, description="Probability that the agreement target is missed."
     )
     prompt_injection: Literal["flag", "hold"] = Field(
         default="flag",
-        description="Completions that speak to the judge (instructions, fake turns, hidden "
-        "characters): note it with the row, or hold the pair back unjudged.",
+        description="Completions with possible prompt injection (instructions, fake turns, hidden "
+        "characters): flag the row, or hold the pair back as an abstention.",
     )
     aggregation: AggregationSettings = AggregationSettings()
     pairs: PairingMode = "all"
-    pairs_per_prompt: int = Field(default=1, ge=1, description="For `pairs: sample`.")
+    pairs_per_prompt: int = Field(
+        default=1, ge=1, description="Pairs per prompt with `pairs: sample`."
+    )
     mapping: dict[str, str] = Field(default_factory=dict)
-    limit: int | None = Field(default=None, ge=1, description="Stop after this many rows.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Maximum number of input rows to read."
+    )
     seed: int = 0
 
     def resolved(

@@ -85,7 +85,7 @@ class ShardPool:
             self._left: deque[Shard] = deque()
             self._past = WorkerCounts()
             self._counted, self._without = time.monotonic(), 0
-            self._restarts = RestartBudget("labeler", self.size, "with no shard done")
+            self._restarts = RestartBudget("labeler", self.size, "without finishing a shard")
             self.fingerprint = ""
             for number in self._workers:
                 self._backend.start(number)
@@ -167,8 +167,8 @@ class ShardPool:
     def _check(self, number: int, fingerprint: str) -> None:
         if self.fingerprint and fingerprint != self.fingerprint:
             raise RlaifError(
-                f"labeler {number} has another judge than those before it",
-                hint="See that model and engine are the same on every machine.",
+                f"labeler {number} has a different judge than the others",
+                hint="Make sure that the model and engine are the same on every machine.",
             )
         self.fingerprint = fingerprint
 

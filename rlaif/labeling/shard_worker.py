@@ -70,7 +70,7 @@ def _sendable(place: str, row: Row | Rejected) -> Row | Rejected | str:
         try:
             return json.dumps(row)
         except (RecursionError, ValueError, TypeError) as error:
-            return Rejected(place, f"the row can't be handed to a labeler: {type(error).__name__}")
+            return Rejected(place, f"the row can't be sent to a labeler: {type(error).__name__}")
     return row
 
 

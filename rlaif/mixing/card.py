@@ -86,12 +86,14 @@ def data_card(
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()
     parts = [
         f"---\n{head}\n---\n# {name}\n",
-        f"{report.rows} rows ({_KINDS[report.kind]}), mixed by `rlaif mix` on {report.made[:10]}; "
-        f"people wrote or labeled {report.human_share:.1%} of them by weight. Every row says in "
-        "`provenance` where its texts and its label come from.\n",
+        (
+            f"{report.rows} rows ({_KINDS[report.kind]}), mixed by `rlaif mix` on "
+            f"{report.made[:10]}; humans wrote or labeled {report.human_share:.1%} of them by "
+            "weight. Each row's `provenance` records the origin of its texts and its label.\n"
+        ),
         "```python\nimport datasets\n\n"
         f'data = datasets.load_dataset("{name}", split="train")\n```\n',
-        "## What went in\n",
+        "## Sources\n",
         _table(
             ["data", "rows", "of", "share", "weight", "duplicates", "contaminated", "unreadable"],
             [
@@ -109,24 +111,24 @@ def data_card(
             ],
         ),
         _factor(report),
-        "## Where it is from\n",
-        _counts("to be learned from", report.origins, report.rows),
+        "## Provenance\n",
+        _counts("completions from", report.origins, report.rows),
         _counts("synthetic generations", report.depths, report.rows),
-        _counts("license (texts)", report.licenses, sum(report.licenses.values())),
+        _counts("text license", report.licenses, sum(report.licenses.values())),
         _counts("labeled by", report.labels, report.rows) if report.kind == "preferences" else "",
         _slices(report),
         _licenses(report),
         _labels(runs) if report.kind == "preferences" else "",
-        "## Known limits\n",
+        "## Limitations\n",
         *(f"- {limit}\n" for limit in _limits(report, plan, runs)),
-        "\n`mix.json` says how it was made, with the content address of all that went in.\n",
+        "\n`mix.json` records the full configuration, with content hashes of all inputs.\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
 _KINDS = {
-    "preferences": "pairs with a preference",
-    "sft": "prompts with a completion",
+    "preferences": "preference pairs",
+    "sft": "prompts with one completion",
     "prompts": "prompts",
 }
 
@@ -149,7 +151,7 @@ def _counts(what: str, counts: Mapping[str, int], total: int) -> str:
 def _factor(report: MixReport) -> str:
     if report.human_factor == 1.0:
         return ""
-    return f"Rows of people count {report.human_factor:.3g} times as much (`weight`).\n"
+    return f"Human rows are weighted {report.human_factor:.3g}x (`weight`).\n"
 
 
 def _slices(report: MixReport) -> str:
@@ -166,7 +168,7 @@ def _slices(report: MixReport) -> str:
         )
         for s in report.slices
     ]
-    return "## Slices held by quota\n\n" + _table(
+    return "## Slice quotas\n\n" + _table(
         ["slice", "before", "quota", "here", "by weight", "rows"], rows
     )
 
@@ -174,12 +176,12 @@ def _slices(report: MixReport) -> str:
 def _licenses(report: MixReport) -> str:
     if not report.licenses_found:
         return ""
-    lines = ["## What licenses ask\n"]
+    lines = ["## License terms\n"]
     for found in report.licenses_found:
         who = found["model"] or "an unnamed model"
         source = f" <{found['source']}>" if found["source"] else ""
         lines.append(
-            f"- {found['count']} {found['what']} of `{who}`: **{found['trains']}**: "
+            f"- {found['count']} {found['what']} from `{who}`: **{found['trains']}**: "
             f"{found['clause']}{source}"
         )
     return "\n".join(lines) + "\n"
@@ -188,12 +190,12 @@ def _licenses(report: MixReport) -> str:
 def _labels(runs: Sequence[Mapping[str, Any]]) -> str:
     if not runs:
         return ""
-    lines = ["## How good the labels are\n"]
+    lines = ["## Label quality\n"]
     for run in runs:
         lines.append(f"### `{run['run']}`: judge `{run['judge']}`, {run['constitution']}\n")
         own = run["self_agreement"]
         lines.append(
-            "- the judge agrees with itself in the other order on "
+            "- judge self-agreement across both orders: "
             + ("-" if own is None else f"{own:.1%} of clear opinions")
         )
         lines.append(f"- {_review(run['review'])}")
@@ -206,14 +208,17 @@ def _labels(runs: Sequence[Mapping[str, Any]]) -> str:
 def _review(found: Mapping[str, Any] | None) -> str:
     """How far people agree with the judge."""
     if found is None:
-        return "nobody has reviewed it: `rlaif review` says how far people agree"
-    said = f"people reviewed {found['labels']} pairs and corrected {found['corrected']} labels"
+        return "no human review; use `rlaif review` to measure agreement with humans"
+    said = (
+        f"humans reviewed {found['labels']} pairs and overturned {found['corrected']} judge labels"
+    )
     agreement = found["agreement"]
     if not agreement["total"]:
-        return f"{said}; none was drawn at random, so how far they agree is not known"
+        return f"{said}; no pair was drawn at random, so the agreement rate is unknown"
     return (
-        f"{said}; they agree with {agreement['rate']:.1%} of the judge's labels (95% "
-        f"{agreement['low']:.1%} to {agreement['high']:.1%}, {agreement['total']} drawn at random)"
+        f"{said}; agreement with the judge's labels: {agreement['rate']:.1%} (95% CI "
+        f"{agreement['low']:.1%} to {agreement['high']:.1%}, {agreement['total']} random "
+        "pairs)"
     )
 
 
@@ -221,29 +226,32 @@ def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]])
     found = []
     unknown = report.origins.get("unknown", 0)
     if unknown:
-        found.append(f"{unknown} rows do not say who wrote them.")
+        found.append(f"{unknown} rows have unknown origin.")
     if report.licenses.get("unknown"):
         found.append(f"The license of {report.licenses['unknown']} texts is unknown.")
     if not plan.evaluations:
-        found.append("It was not checked against any evaluation (`--evaluation DATA`).")
+        found.append(
+            "Not checked for contamination: no evaluation data was given (`--evaluation DATA`)."
+        )
     else:
         found.append(
-            f"Rows that share {plan.settings.overlap} words in a row with a prompt or an answer of "
-            f"{', '.join(plan.evaluations)} are out, as are those that are such a prompt of fewer "
-            "words; paraphrases, and short prompts inside other text, may be in."
+            f"Rows that share {plan.settings.overlap} consecutive words with a prompt or "
+            f"answer of {', '.join(plan.evaluations)} were removed, as were rows equal to "
+            "a shorter evaluation prompt. Paraphrases, and short prompts inside longer "
+            "text, may remain."
         )
     if report.opposed:
-        found.append(f"{report.opposed} dropped duplicates had the opposite preference.")
+        found.append(f"{report.opposed} removed duplicates had the opposite preference.")
     deepest = max((int(depth) for depth in report.depths), default=0)
     if deepest > 1:
         found.append(
-            f"Some texts are {deepest} synthetic generations deep: `rlaif audit` compares the "
-            "diversity with that of people."
+            f"Some texts are {deepest} synthetic generations deep; `rlaif audit` compares "
+            "their diversity with human text."
         )
     if report.kind == "preferences":
         judged = sum(n for name, n in report.labels.items() if name not in ("human", "nobody"))
         if judged:
-            found.append(f"{judged} labels are a judge's and carry its biases.")
+            found.append(f"{judged} labels come from a judge and carry its biases.")
         if not runs:
-            found.append("No labeling run was at hand to measure the bias of its labels.")
+            found.append("No labeling run was available to measure label bias.")
     return found

@@ -71,8 +71,10 @@ def _run_evidence(data: str) -> RunEvidence | None:
         self_agreement=tally.self_agreement,
         review=read_review(run),
         biases=[
-            f"{f'**{f.name}**' if f.flagged else f.name} {f.value:+.3f} {f.unit} "
-            f"(95% {f.low:+.3f} to {f.high:+.3f})"
+            (
+                f"{f'**{f.name}**' if f.flagged else f.name} {f.value:+.3f} {f.unit} (95% CI "
+                f"{f.low:+.3f} to {f.high:+.3f})"
+            )
             for f in ordered
         ],
         warnings=list(found.warnings),

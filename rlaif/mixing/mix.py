@@ -100,8 +100,8 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Li
     for number, part in enumerate(plan.parts):
         if not available[number]:
             raise RlaifError(
-                f"no row of {part.data!r} can be made into {kind}",
-                hint="Leave it out, or give another --kind.",
+                f"no row of {part.data!r} can be converted to {kind}",
+                hint="Leave it out, or use another --kind.",
             )
     cleaned = clean(rows, settings.near_duplicate, _contamination(plan))
     chosen, slices = _draw(plan, cleaned.rows)
@@ -190,9 +190,8 @@ def _read(plan: MixPlan) -> tuple[list[MixRow], dict[int, list[str]]]:
         if not found:
             last = unreadable[number][-1:]
             raise RlaifError(
-                f"no row of {part.data!r} can be mixed"
-                + (f" (the last: {last[0]})" if last else ""),
-                hint="Leave it out, or check its columns.",
+                f"no usable row in {part.data!r}" + (f" (last error: {last[0]})" if last else ""),
+                hint="Leave it out, or check its column names.",
             )
         rows += found
     return rows, unreadable
@@ -227,7 +226,7 @@ def _contamination(plan: MixPlan) -> Contamination | None:
             own += [] if isinstance(row, Rejected) else _evaluated(row, plan.settings.overlap)
         if not own:
             raise RlaifError(
-                f"no prompt in the evaluation {name!r} could be read",
+                f"no prompt in the evaluation dataset {name!r} could be read",
                 hint="Each row needs a prompt or a question.",
             )
         texts += own
@@ -305,21 +304,21 @@ def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> RlaifEr
         for q, m in zip(plan.quotas, stock.slices, strict=True)
     ]
     name, share, have = min(shares, key=lambda s: s[2] / s[1])
-    hint = f"Ask for at most --total {most}, or add data." if most else "Change shares or quotas."
+    hint = f"Use --total {most} or less, or add data." if most else "Change the shares or quotas."
     if not total:
         return RlaifError(
-            "no mix has these shares and quotas: a part or a slice has no rows for its share, or "
-            "all rows are in a slice that is to hold less than all",
+            "these shares and quotas cannot be met: a part or slice has no rows for its "
+            "share, or all rows are in a slice with a lower quota",
             hint=hint,
         )
     if have >= round(share * total):
         return RlaifError(
-            f"{total} rows with these shares and quotas can't be had together from the data",
+            f"the data does not have {total} rows that meet all shares and quotas",
             hint=hint,
         )
     return RlaifError(
-        f"{name!r} has {have} rows left without duplicates and evaluations, and {total} rows with "
-        f"a share of {share:.1%} need {round(share * total)}",
+        f"{name!r} has {have} rows after deduplication and decontamination; {total} rows "
+        f"with a share of {share:.1%} need {round(share * total)}",
         hint=hint,
     )
 
@@ -352,11 +351,13 @@ def _enough_human(rows: list[MixRow], plan: MixPlan) -> tuple[list[MixRow], floa
         count = sum(row.human for row in rows)
         unknown = sum(not row.known for row in rows)
         raise RlaifError(
-            f"people wrote or labeled {count} of {len(rows)} rows ({share:.1%} by weight; "
-            f"{reached(most):.1%} with each counted {most:g} times), under the minimum of "
-            f"{least:.1%}"
-            + (f"; {unknown} rows do not say where they are from" if unknown else ""),
-            hint="Add human rows, name what people wrote (--human DATA), or lower --min-human.",
+            (
+                f"humans wrote or labeled {count} of {len(rows)} rows ({share:.1%} by weight; "
+                f"{reached(most):.1%} with each weighted {most:g}x), below the minimum of "
+                f"{least:.1%}"
+            )
+            + (f"; {unknown} rows have unknown origin" if unknown else ""),
+            hint="Add human rows, mark human data with --human DATA, or lower --min-human.",
         )
     low, high = 1.0, most
     for _ in range(60):

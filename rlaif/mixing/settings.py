@@ -41,7 +41,7 @@ class Quota(BaseModel):
     def _has_both(cls, text: str) -> str:
         column, colon, value = text.partition(":")
         if not (colon and column.strip() and value.strip()):
-            raise ValueError("a slice is tag:NAME, language:CODE or COLUMN:VALUE")
+            raise ValueError("a slice must be tag:NAME, language:CODE or COLUMN:VALUE")
         return text
 
 
@@ -52,41 +52,40 @@ class MixSettings(BaseModel):
 
     kind: Literal["auto", "preferences", "sft", "prompts"] = Field(
         default="auto",
-        description="What the rows become: pairs, prompts with one completion, or prompts alone; "
-        "auto takes what all data sets have in common.",
+        description="Row type of the mix: pairs, prompts with one completion, or prompts "
+        "alone; auto "
+        "uses what all datasets have in common.",
     )
-    total: int | None = Field(
-        default=None, ge=1, description="Rows wanted. [default: all there is]"
-    )
+    total: int | None = Field(default=None, ge=1, description="Number of rows. [default: all]")
     min_human: float = Field(
         default=0.1,
         ge=0,
         lt=1,
-        description="Least share of rows that people wrote or labeled, by weight. With about a "
-        "tenth of human data in every round, models that learn from model output have been seen "
-        "to degrade little, and without it to collapse (Shumailov et al. 2024); 0 for none.",
+        description="Minimum share of human-written or human-labeled rows, by weight; 0 for none. "
+        "With about 10% human data per round, models trained on model output degraded "
+        "little; without it they collapsed (Shumailov et al. 2024).",
     )
     human_weight: float = Field(
         default=4.0,
         ge=1,
         le=100,
-        description="Most that human rows may be weighted up to reach min_human: up to four "
-        "passes, repeated data has been seen to serve almost as well as new (Muennighoff et al. "
-        "2023).",
+        description="Maximum weight for human rows, used to reach min_human. Up to four passes, "
+        "repeated data works almost as well as new data (Muennighoff et al. 2023).",
     )
     near_duplicate: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="Rows whose prompts and completions both share this much (Jaccard index of "
-        "runs of three words) with another's are dropped; 1 drops equal ones only.",
+        description="Drop a row if its prompt and completions are both this similar to "
+        "another row's "
+        "(Jaccard index of word trigrams). 1 drops exact duplicates only.",
     )
     overlap: int = Field(
         default=13,
         ge=3,
-        description="Rows that share a run of this many words with evaluation data are dropped.",
+        description="Drop rows that share this many consecutive words with evaluation data.",
     )
-    seed: int = Field(default=0, description="Which rows are drawn.")
+    seed: int = Field(default=0, description="Seed for drawing rows.")
 
 
 class MixPlan(BaseModel):
@@ -104,7 +103,7 @@ class MixPlan(BaseModel):
         names = [part.data for part in self.parts]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice!r} is named twice: name it once, with one share")
+            raise ValueError(f"{twice!r} is listed twice; list it once with one share")
         slices = [quota.slice for quota in self.quotas]
         twice = next((name for name in slices if slices.count(name) > 1), None)
         if twice is not None:
@@ -126,13 +125,13 @@ def part_of(text: str) -> dict[str, object]:
     """
     match = _SHARE.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r} is not DATA=SHARE")
+        raise ValueError(f"{text!r} is not of the form DATA=SHARE")
     found: dict[str, object] = {"data": match[1], "share": match[2]}
     for item in (match[3] or "").split(",") if match[3] else []:
         name, equals, value = item.partition("=")
         if not equals or name.strip() not in ("weight", "human", "license", "split"):
             raise ValueError(
-                f"{item!r} of {text!r} is not weight=X, human=true, license=NAME or split=NAME"
+                f"{item!r} in {text!r} is not weight=X, human=true, license=NAME or split=NAME"
             )
         found[name.strip()] = value.strip()
     return found

@@ -142,7 +142,9 @@ class _RecipeParser:
         for key in whole:
             if key not in _KEYS:
                 close = get_close_matches(str(key), _KEYS, n=1)
-                hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(_KEYS)}."
+                hint = (
+                    f"Did you mean {close[0]!r}?" if close else f"Valid keys: {', '.join(_KEYS)}."
+                )
                 raise self._fail(f"unknown key {key!r}", hint, key, key=True)
         self._read_values()
         steps = [self._step(name, "", ("steps", name)) for name in self._mapping("steps")]
@@ -156,10 +158,14 @@ class _RecipeParser:
         for name in names:
             if names.count(name) > 1:
                 raise self._fail(
-                    f"step {name!r} is there twice", "Rename one.", "after", name, key=True
+                    f"step {name!r} is defined twice",
+                    "Rename one of them.",
+                    "after",
+                    name,
+                    key=True,
                 )
         if not steps:
-            raise self._fail("the recipe has no steps", "Add `steps:` with at least one.")
+            raise self._fail("the recipe has no steps", "Add `steps:` with at least one step.")
         self._check_references(steps)
         return Recipe(
             str(whole.get("name") or self._path.stem),
@@ -174,12 +180,16 @@ class _RecipeParser:
             if name not in (*needs, *own):
                 known = ", ".join([*needs, *own]) or "none"
                 raise RlaifError(
-                    f"recipe {str(self._path)!r} has no value {name!r}", hint=f"It has {known}."
+                    f"recipe {str(self._path)!r} has no value {name!r}",
+                    hint=f"It has these values: {known}.",
                 )
         for name, value in own.items():
             if not isinstance(value, Scalar):
                 raise self._fail(
-                    f"value {name!r} is no text or number", "Write one.", "values", name
+                    f"value {name!r} is not a string or number",
+                    "Use a string or a number.",
+                    "values",
+                    name,
                 )
         self._values = {**own, **self._given}
         for name, why in needs.items():
@@ -198,8 +208,8 @@ class _RecipeParser:
     ) -> Step:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise self._fail(
-                f"step name {name!r} is not lower-case words with dashes",
-                "Rename it.",
+                f"step name {name!r} must be lowercase words with dashes",
+                "Rename the step.",
                 *at,
                 key=True,
             )
@@ -209,8 +219,8 @@ class _RecipeParser:
             close = get_close_matches(str(command), OUTPUTS, n=1)
             guess = f"Did you mean {close[0]!r}? " if close else ""
             raise self._fail(
-                f"step {name!r} runs {command!r}, which is no command for a step",
-                f"{guess}Write `run:` with one of {', '.join(OUTPUTS)}.",
+                f"step {name!r} runs {command!r}, which is not a valid step command",
+                f"{guess}Set `run:` to one of {', '.join(OUTPUTS)}.",
                 *at,
                 *(["run"] if "run" in self._mapping(*at) else []),
             )
@@ -220,8 +230,8 @@ class _RecipeParser:
             parts = value if isinstance(value, list) else [value]
             if not all(isinstance(part, Scalar) for part in parts):
                 raise self._fail(
-                    f"{key!r} of step {name!r} is no text, number or list of them",
-                    "Write one.",
+                    f"{key!r} of step {name!r} is not a string, a number or a list of them",
+                    "Use a string or a number.",
                     *at,
                     key,
                 )
@@ -264,9 +274,7 @@ class _RecipeParser:
         def put_in(match: re.Match[str]) -> str:
             name = match.group(1)
             if name not in self._values:
-                raise self._fail(
-                    f"value ${name} is not known", "Add it to `values` or `needs`.", *at
-                )
+                raise self._fail(f"unknown value ${name}", "Add it to `values` or `needs`.", *at)
             return str(self._values[name])
 
         text = _VALUE.sub(put_in, part)
@@ -275,7 +283,7 @@ class _RecipeParser:
         if text.startswith(("@previous.", "@last.")):
             if previous is None or not text.startswith(earlier):
                 raise self._fail(
-                    f"{text!r} has no round before it",
+                    f"{text!r} has no earlier round",
                     "Use @previous in steps of `rounds`, and @last in those of `after`.",
                     *at,
                 )
@@ -283,8 +291,8 @@ class _RecipeParser:
             name, rest = (match.group(1), match.group(2)) if match else (text, None)
             if name not in previous:
                 raise self._fail(
-                    f"{text!r} has no start",
-                    f"Add `{name}: ...` to `start` in `rounds`: what it means in the first round.",
+                    f"{text!r} has no value for the first round",
+                    f"Add `{name}: ...` to `start` in `rounds`; the first round uses it.",
                     *at,
                 )
             return f"{previous[name]}{rest}" if rest else str(previous[name])
@@ -303,7 +311,7 @@ class _RecipeParser:
             if key not in ("count", "start", "steps"):
                 raise self._fail(
                     f"unknown key {key!r} in rounds",
-                    "Known: count, start, steps.",
+                    "Valid keys: count, start, steps.",
                     "rounds",
                     key,
                     key=True,
@@ -313,7 +321,12 @@ class _RecipeParser:
             filled = self._fill(count, "", None, ("rounds", "count"))
             count = int(filled) if re.fullmatch(r"[0-9]{1,6}", str(filled)) else filled
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 1000:
-            raise self._fail(f"count is {count!r}", "Write a number from 1.", "rounds", "count")
+            raise self._fail(
+                f"count is {count!r}, not a number from 1 to 1000",
+                "Use a number from 1 to 1000.",
+                "rounds",
+                "count",
+            )
         names = list(self._mapping("rounds", "steps"))
         start = {
             name: self._fill(value, "", None, ("rounds", "start", name))
@@ -335,11 +348,13 @@ class _RecipeParser:
                 if name not in seen:
                     later = any(name == other.name for other in steps)
                     hint = (
-                        "Move it up." if later else f"Steps before it: {', '.join(seen) or 'none'}."
+                        "Move that step up."
+                        if later
+                        else f"Steps before this one: {', '.join(seen) or 'none'}."
                     )
                     raise RlaifError(
                         f"step {step.name!r} refers to @{name}, which is "
-                        + ("not before it" if later else "no step"),
+                        + ("not before this step" if later else "not a step"),
                         hint=hint,
                         place=step.place,
                     )

@@ -103,13 +103,13 @@ def _check_options(step: Step, options: CommandOptions) -> None:
             known = ", ".join(sorted([*options.flags, *options.switches]))
             raise RlaifError(
                 f"step {step.name!r}: {step.command} has no option {key!r}",
-                hint=f"It has: {known}.",
+                hint=f"Valid options: {known}.",
                 place=step.places[key],
             )
     if "input" not in step.arguments:
         raise RlaifError(
             f"step {step.name!r} has no input",
-            hint="Add `input:`, a file or `@step`.",
+            hint="Add `input:` with a file or `@step`.",
             place=step.place,
         )
 
@@ -130,8 +130,8 @@ def check_inputs(recipe: Recipe) -> None:
             if Path(file).suffix in _DATA and _on_disk(value, recipe.path.parent) is None:
                 raise RlaifError(
                     f"step {step.name!r}: {file!r} does not exist",
-                    hint=f"Paths are relative to {recipe.path.parent}, those of --set to where "
-                    "you are.",
+                    hint=f"Paths are relative to {recipe.path.parent}; paths in --set are "
+                    "relative to the working directory.",
                     place=step.places["input"],
                 )
 
@@ -237,9 +237,9 @@ def graph(steps: Sequence[PlannedStep]) -> list[tuple[str, str, str, str]]:
         else:
             stale.add(planned.step.name)
             behind = [n for n in planned.step.needs if n in stale]
-            state = "to run" + (" again (changed)" if planned.changed else "")
+            state = "will run" + (" again (changed)" if planned.changed else "")
             if planned.changed and behind:
-                state = f"to run again (after {', '.join(behind)})"
+                state = f"will run again (after {', '.join(behind)})"
         needs = ", ".join(planned.step.needs) or "-"
         lines.append((planned.step.name, planned.step.command, needs, state))
     return lines

@@ -14,15 +14,15 @@ SCHEMA = "constitution.schema.json"
 
 _HEADER = f"""# yaml-language-server: $schema={SCHEMA}
 # A constitution: principles that a judge model applies to pairs of responses.  Check it with
-# `rlaif constitution lint constitution.yaml`.  It starts from the embedded one, whose words the
-# embedded judge knows; with `--judge MODEL` write whatever you mean.
+# `rlaif constitution lint constitution.yaml`.  It extends the demo constitution, which the demo
+# judge was trained on.  With `--judge MODEL` you can write any principles.
 schema: 1
 name: my-constitution
 version: "0.1.0"
 license: CC0-1.0
 extends: [demo]
 principles:
-  - id: be-concise                  # overrides the principle of that name: only what changes
+  - id: be-concise                  # overrides only these fields of the inherited principle
     weight: 2.0
   - id: no-shouting                 # a programmatic principle costs no judge call
     tier: 3
@@ -48,7 +48,7 @@ def write_project(folder: Path) -> list[Path]:
     }
     for name in files:
         if (folder / name).exists():
-            raise RlaifError(f"{str(folder / name)!r} exists already", hint="Name a new folder.")
+            raise RlaifError(f"{str(folder / name)!r} already exists", hint="Use a new folder.")
     with explain_failure(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -17,8 +17,8 @@ from rlaif.util.output import explain_failure
 PAGE, DATA = "audit.html", "audit.json"
 WIDTH = 240
 _GROUPS = {
-    "diversity": "Diversity, at equal length",
-    "tail": "Tails: what is rare",
+    "diversity": "Diversity at equal length",
+    "tail": "Tails: rare words",
     "perplexity": "Perplexity",
     "duplicates": "Duplicates",
     "slices": "Slices",
@@ -41,7 +41,7 @@ def write_audit(out: Path, report: AuditReport, facts: Mapping[str, Any]) -> Pat
         .get_template("audit.html.j2")
         .render(report=report, facts=facts, groups=[g for g in groups if g[1]], width=WIDTH)
     )
-    with explain_failure(out, "Name another folder with -o."):
+    with explain_failure(out, "Use another folder with -o."):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / DATA, json.dumps(finite(dict(facts)), indent=2) + "\n")
         write_atomically(out / PAGE, page)

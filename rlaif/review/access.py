@@ -113,7 +113,7 @@ class AccessMiddleware:
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if not self._known(host):
-            return 421, f"host {host[:100]!r} is not this review's: add it with --allow-host"
+            return 421, f"host {host[:100]!r} is not allowed: add it with --allow-host"
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != host:
@@ -122,7 +122,7 @@ class AccessMiddleware:
                 return 403, "the form came from another site"
             length = headers.get("content-length", "")
             if not length.isdigit() or int(length) > MOST_BYTES:
-                return 413, f"a form holds {MOST_BYTES} bytes at most"
+                return 413, f"a form can hold at most {MOST_BYTES} bytes"
         return None
 
     def _known(self, host: str) -> bool:

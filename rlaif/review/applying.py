@@ -194,9 +194,9 @@ def _relabeled(label: LabelRow, found: HumanLabel, applied: AppliedLabels) -> di
     evidence = {k: v for k, v in old.items() if not k.startswith("origin_")}
     evidence |= {
         "status": "tie" if now == "tie" else "human",
-        "reason": "people disagree"
+        "reason": "human labels disagree"
         if found.split
-        else "people call it a tie"
+        else "humans labeled it a tie"
         if now == "tie"
         else "",
         "winner": "" if now == "tie" else now,

@@ -55,20 +55,20 @@ def doubt(
     if apart >= CLEAR:
         parts.append((_JUDGES * apart, "judges disagree"))
     if item.prompt_injection:
-        parts.append((_HOSTILE, f"text that speaks to the judge ({item.prompt_injection})"))
+        parts.append((_HOSTILE, f"possible prompt injection ({item.prompt_injection})"))
     rare = thin.intersection(item.tags)
     if rare:
-        parts.append((_THIN, f"few pairs are of {min(rare)!r}"))
+        parts.append((_THIN, f"few pairs have the tag {min(rare)!r}"))
     own = int(own_side(judges, ([item.origins[0]], [item.origins[1]]))[0])
     if own and item.winner == ("a" if own > 0 else "b"):
-        parts.append((_OWN, "the judge prefers a model of its own family"))
+        parts.append((_OWN, "the judge prefers a model of its own family (self-preference)"))
     named = sorted((p for p in parts if p[1]), key=lambda part: -part[0])
     return DoubtSignals(sum(value for value, _ in parts), wrong, tuple(text for _, text in named))
 
 
 def _first_reason(item: ReviewItem, wrong: float) -> str:
     if item.status == "tie":
-        return "the judge is of two minds"
+        return "the judge's verdict is a tie"
     if item.status != "decided":
         return f"no label: {item.reason}" if item.reason else "no label"
-    return "the judge is not sure" if wrong >= (1.0 - CLEAR) / 2.0 else ""
+    return "low judge confidence" if wrong >= (1.0 - CLEAR) / 2.0 else ""

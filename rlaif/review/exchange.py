@@ -257,7 +257,7 @@ def read_labels(
         text = path.read_bytes().decode("utf-8-sig")  # line ends as they are
     except (OSError, UnicodeDecodeError) as error:
         raise RlaifError(
-            f"{str(path)!r} could not be read ({error})", hint="Name a file of labels."
+            f"{str(path)!r} could not be read ({error})", hint="Pass a file of labels."
         ) from None
     readers: dict[str, Callable[[Path, str], Iterator[ImportedLabel]]] = {
         "jsonl": _from_lines,
@@ -270,13 +270,14 @@ def read_labels(
     for said in _checked(readers[form](path, text), path, form):
         if not said.reviewer and not reviewer:
             raise RlaifError(
-                f"{str(path)!r} does not say who labeled {said.name!r}",
-                hint="Name the reviewer with --reviewer.",
+                f"{str(path)!r} has no reviewer for {said.name!r}",
+                hint="Set the reviewer with --reviewer.",
             )
         found.append(replace(said, reviewer=names.get(said.reviewer, said.reviewer) or reviewer))
     if not found:
         raise RlaifError(
-            f"{str(path)!r} holds no label", hint=f"Is it {form}? See `rlaif labels import --help`."
+            f"{str(path)!r} contains no labels",
+            hint=f"Check that the format is {form}; see `rlaif labels import --help`.",
         )
     return found
 
@@ -287,7 +288,7 @@ def _checked(labels: Iterator[ImportedLabel], path: Path, form: str) -> Iterator
         yield from labels
     except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise RlaifError(
-            f"{str(path)!r} is not {form} ({type(error).__name__}: {error})", hint="See --format."
+            f"{str(path)!r} is not {form} ({type(error).__name__}: {error})", hint="Check --format."
         ) from None
 
 
@@ -309,9 +310,9 @@ def _from_csv(path: Path, text: str) -> Iterator[ImportedLabel]:
 def _from_row(row: Any, place: Place) -> Iterator[ImportedLabel]:
     if not isinstance(row, dict) or not row.get("id") or not row.get("row"):
         raise RlaifError(
-            "a row names no pair: it needs id and row",
+            "a row identifies no pair: it needs id and row",
             place=place,
-            hint="Fill in a file that `rlaif labels export` wrote.",
+            hint="Use a file from `rlaif labels export`.",
         )
     name = f"{row['row']}:{row['id']}"
     votes, notes, edits = (
@@ -393,18 +394,18 @@ def _verdict(value: Any, place: Place) -> Said:
     text = str(value).strip().lower()
     if text in ("a", "b", "tie", "skip"):
         return text  # type: ignore[return-value]
-    raise RlaifError(f"{value!r} is no label", hint="Labels are a, b, tie and skip.", place=place)
+    raise RlaifError(f"{value!r} is not a valid label", hint="Use a, b, tie or skip.", place=place)
 
 
 def _json(text: str, place: Place) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise RlaifError(f"not JSON ({error})", place=place, hint="See --format.") from None
+        raise RlaifError(f"not JSON ({error})", place=place, hint="Check --format.") from None
 
 
 def _list(text: str, path: Path) -> Iterable[dict[str, Any]]:
     found = _json(text, Place(path, 1, 1))
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise RlaifError(f"{str(path)!r} is no list of records", hint="See --format.")
+        raise RlaifError(f"{str(path)!r} is not a list of records", hint="Check --format.")
     return found

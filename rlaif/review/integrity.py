@@ -24,7 +24,7 @@ LEAST = 8
 WORDS_PER_SECOND = 15.0
 """Nobody reads faster: silent reading is at about 4 words a second (Brysbaert 2019)."""
 SHUFFLES = 2000
-ECHO, WRITTEN = "says what the judge says, right or wrong", "edits that look written by a model"
+ECHO, WRITTEN = "agrees with the judge even when it is wrong", "edits look model-generated"
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class ReviewerReport:
         found = []
         if self.too_fast.low > 0.2:
             found.append(
-                f"{self.too_fast.hits} of {self.too_fast.total} decisions came faster "
+                f"{self.too_fast.hits} of {self.too_fast.total} decisions were faster "
                 "than the pair can be read"
             )
         if self.gold.high < 0.75:
-            found.append(f"right on {self.gold.hits} of {self.gold.total} planted pairs")
+            found.append(f"correct on {self.gold.hits} of {self.gold.total} gold pairs")
         if self.pasted.low > 0.2:
             found.append(
                 f"more than half of the text was pasted in {self.pasted.hits} of "
@@ -88,8 +88,8 @@ class ReviewerReport:
             )
         if self.changed.low > 0.3:
             found.append(
-                f"changed {self.changed.hits} of {self.changed.total} decisions to the "
-                "judge's after seeing it"
+                f"changed {self.changed.hits} of {self.changed.total} decisions to match "
+                "the judge after seeing its verdict"
             )
         return found
 
@@ -212,8 +212,8 @@ def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> ReviewerFlag | None:
     return ReviewerFlag(
         ECHO,
         p,
-        f"gives the judge's answer on {echoed} of {n} planted pairs that it has wrong, and errs "
-        f"on {errors} of {m} that it has right",
+        f"agrees with the judge on {echoed} of {n} gold pairs that it got wrong, and errs "
+        f"on {errors} of {m} that it got right",
     )
 
 
@@ -228,7 +228,9 @@ def _side_test(sides: Sequence[str]) -> ReviewerFlag | None:
     law = stats.binom(n, 0.5)
     p = min(1.0, 2.0 * float(law.sf(extreme) + 0.5 * law.pmf(extreme)))
     side = "left" if 2 * left >= n else "right"
-    return ReviewerFlag("takes one side", p, f"takes the {side} one in {extreme} of {n} decisions")
+    return ReviewerFlag(
+        "favors one side", p, f"chooses the {side} side in {extreme} of {n} decisions"
+    )
 
 
 def _streak_test(answers: Sequence[str], name: str) -> ReviewerFlag | None:
@@ -241,7 +243,7 @@ def _streak_test(answers: Sequence[str], name: str) -> ReviewerFlag | None:
     shuffled = rng.permuted(np.broadcast_to(codes, (SHUFFLES, len(codes))), axis=1)
     runs = _longest(shuffled)
     p = float(((runs > seen).sum() + 0.5 * (runs == seen).sum() + 0.5) / (SHUFFLES + 1.0))
-    return ReviewerFlag("same answer in a row", p, f"gives one answer {seen} times in a row")
+    return ReviewerFlag("repeats one answer", p, f"gives the same answer {seen} times in a row")
 
 
 def _longest(rows: np.ndarray) -> np.ndarray:
@@ -267,8 +269,8 @@ def _written_test(
     return ReviewerFlag(
         WRITTEN,
         p,
-        f"median score {np.median(scores):.3f} of {len(edits)} edits, {np.median(null):.3f} of "
-        f"{len(null)} texts by people",
+        f"median score {np.median(scores):.3f} for {len(edits)} edits, "
+        f"{np.median(null):.3f} for {len(null)} human texts",
     )
 
 

@@ -74,7 +74,7 @@ def combine(
         ValueError: `certainty` is not between 0.5 and 1.
     """
     if not 0.5 < certainty < 1.0:
-        raise ValueError("certainty lies between 0.5 and 1")
+        raise ValueError("certainty must be between 0.5 and 1")
     by_item: dict[int, dict[str, Decision]] = {}
     seconds: dict[int, float] = {}
     for d in decisions:

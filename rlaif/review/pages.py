@@ -107,15 +107,15 @@ class _Pages:
             "message",
             reviewer,
             403,
-            heading="That form is not from this page",
-            text="Perhaps your name changed in another tab. Nothing was kept of it.",
+            heading="This form is out of date",
+            text="Your name may have changed in another tab. Nothing was saved.",
         )
 
     def failed(self, request: Request, text: str) -> Response:
         """Something went wrong."""
         page = self._environment.get_template("message.html.j2")
         html = page.render(
-            title=self._review.title, reviewer="", heading="That did not work", text=text
+            title=self._review.title, reviewer="", heading="Something went wrong", text=text
         )
         return HTMLResponse(html, 500)
 
@@ -127,7 +127,7 @@ class _Pages:
             "icon.svg": "image/svg+xml",
         }
         if name not in kinds:
-            return HTMLResponse("there is no such page", 404)
+            return HTMLResponse("page not found", 404)
         return FileResponse(STATIC / name, media_type=kinds[name])
 
     def start(self, request: Request) -> Response:
@@ -143,7 +143,7 @@ class _Pages:
             return await run_in_threadpool(self._stale, before)
         name = " ".join(fields.get("name", "").split())
         if not 0 < len(name) <= MOST_NAME or any(category(c) in ("Cc", "Cs") for c in name):
-            problem = f"A name has 1 to {MOST_NAME} characters and no control characters."
+            problem = f"A name must have 1 to {MOST_NAME} characters and no control characters."
             return await run_in_threadpool(
                 lambda: self._page("start", before, 422, problem=problem)
             )
@@ -203,8 +203,8 @@ class _Pages:
             "message",
             reviewer,
             404,
-            heading="There is no such pair",
-            text="It is not in the queue.",
+            heading="Pair not found",
+            text="This pair is not in the queue.",
         )
 
     async def decide(self, request: Request, number: str) -> Response:
@@ -231,7 +231,7 @@ class _Pages:
                 "message",
                 reviewer,
                 422,
-                heading="Nothing was chosen",
+                heading="Nothing selected",
                 text="Choose one of the buttons below the pair.",
             )
         if "edited" in fields and choice in ("left", "right"):
@@ -239,9 +239,11 @@ class _Pages:
             edited = fields["edited"].replace("\r\n", "\n").strip()
             texts = {side[-1]["content"].strip() for side in (task.item.a, task.item.b)}
             if not edited:
-                problem = "The better completion is empty."
+                problem = "Your completion is empty."
             elif edited in texts:
-                problem = "It is one of the two completions: choose that one instead."
+                problem = (
+                    "This is identical to one of the two completions; choose that one instead."
+                )
             if problem:
                 shown = self._shown(task, reviewer) | {"note": note, "draft": edited}
                 return self._page("edit", reviewer, 422, **shown, start=choice, problem=problem)

@@ -40,11 +40,13 @@ def plan_review(
     config = read_manifest(run)["config"]
     if "review" in config:
         raise RlaifError(
-            f"run {str(run)!r} holds what people said already",
-            hint=f"Review the run that it was made of: {config['review']['run']}.",
+            f"run {str(run)!r} already contains human labels",
+            hint=f"Review the run that it was created from: {config['review']['run']}.",
         )
     if "constitution" not in config or "judge" not in config:
-        raise RlaifError(f"{str(run)!r} is no labeling run", hint="Name a folder of `rlaif label`.")
+        raise RlaifError(
+            f"{str(run)!r} is not a labeling run", hint="Use the output folder of `rlaif label`."
+        )
     thin = _thin_tags(run)
     judges = tuple(str(own["judge"]["model"]) for own in config.get("members", []) or [config])
 
@@ -57,7 +59,7 @@ def plan_review(
     plan = plan_queue(candidates(), budget, audit_share=audit_share, seed=seed)
     if not plan.queue:
         raise RlaifError(
-            f"run {str(run)!r} has no pair that was judged", hint="See `rlaif report`."
+            f"run {str(run)!r} has no judged pairs", hint="See `rlaif report` for the reasons."
         )
     return plan
 
@@ -78,8 +80,8 @@ def open_store(
         if store.fact("design") not in ("", design):
             share, drawn = json.loads(store.fact("design"))
             raise RlaifError(
-                f"this review began with --audit-share {share:g} --seed {drawn}",
-                hint="Go on with these: an audit that changes says nothing.",
+                f"this review was started with --audit-share {share:g} --seed {drawn}",
+                hint="Use the same values; changing them would invalidate the random audit.",
             )
         budget = max(budget, int(store.fact("budget") or 0))
         plan = plan_review(run, budget, audit_share=audit_share, seed=seed)
@@ -87,8 +89,8 @@ def open_store(
         known = store.fact("run")
         if known and known != mark:
             raise RlaifError(
-                f"run {str(run)!r} is another one than when its review began",
-                hint="Export the labels (`rlaif labels export`) and move review.sqlite away.",
+                f"run {str(run)!r} has changed since its review started",
+                hint="Export the labels (`rlaif labels export`), then move review.sqlite away.",
             )
         store.state("run", mark)
         for name, value in (("total", plan.total), ("design", design), ("budget", budget)):

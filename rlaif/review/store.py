@@ -127,7 +127,7 @@ class ReviewStore:
             _APPLICATION,
             _SCHEMA,
             "the review file",
-            hint="If it is damaged, move it away: `rlaif review` begins a new one.",
+            hint="If it is damaged, move it away; `rlaif review` then starts a new one.",
         )
         self._db.writer.execute("PRAGMA synchronous=FULL")
         self._lock = Lock()
@@ -285,8 +285,8 @@ class ReviewStore:
         last = {d.item: d.verdict for d in self.decisions(reviewer=expert) if d.verdict != "skip"}
         if not last:
             raise RlaifError(
-                f"{expert!r} has decided no pair of this review",
-                hint="Let them review some pairs first, under that name.",
+                f"{expert!r} has not labeled any pair in this review",
+                hint="Review some pairs under that name first.",
             )
         with self._writing() as write:
             write("UPDATE items SET gold = ''")
@@ -329,7 +329,7 @@ class ReviewStore:
         now = self._clock()
         with self._writing() as write:
             if write("SELECT 1 FROM items WHERE item = ?", (item,)).fetchone() is None:
-                raise RlaifError(f"pair {item} is not in the queue", hint="Go to the next one.")
+                raise RlaifError(f"pair {item} is not in the queue", hint="Go to the next pair.")
             # Whoever decided once has seen the judge's verdict, taken back or not.
             seen = write(
                 "SELECT 1 FROM decisions WHERE item = ? AND reviewer = ? AND verdict != 'skip'",

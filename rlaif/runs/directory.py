@@ -93,7 +93,7 @@ class RunDirectory:
             self._lock.close()
             raise _in_use(path) from None
         if not (path / CONFIG).exists():
-            header = "# Resolved configuration of this run; another one is refused.\n"
+            header = "# Resolved configuration of this run; a different one is refused.\n"
             text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
             write_atomically(path / CONFIG, header + text)
         self.journal: dict[str, Any] = self._read_journal()
@@ -117,8 +117,8 @@ class RunDirectory:
             file = self.path / name
             if sizes.get(name, 0) > (file.stat().st_size if file.exists() else 0):
                 raise RlaifError(
-                    f"{file} is shorter than the journal says: something cut it",
-                    hint="Delete journal.json there to fold the run again from the cache.",
+                    f"{file} is shorter than its journal records; it was truncated",
+                    hint="Delete journal.json in that folder to rebuild the run from the cache.",
                 )
         return journal
 
@@ -174,8 +174,8 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
     changed = differences(read_run_config(path), config)
     if changed:
         raise RlaifError(
-            f"run {str(path)!r} was started with another configuration ({changed})",
-            hint="Name a new folder with -o; verdicts that still hold come from the cache.",
+            f"run {str(path)!r} was started with a different configuration ({changed})",
+            hint="Use a new folder with -o; verdicts that still apply are reused from the cache.",
         )
 
 
@@ -188,8 +188,8 @@ def check_writable(path: Path) -> None:
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise RlaifError(
-            f"run {str(path)!r} can't be written: {existing} is no folder that you may write",
-            hint="Name another folder with -o.",
+            f"can't write run {str(path)!r}: {existing} is not a writable folder",
+            hint="Use another folder with -o.",
         )
     lock = path / ".lock"
     if lock.exists():
@@ -203,7 +203,7 @@ def check_writable(path: Path) -> None:
 def _in_use(path: Path) -> RlaifError:
     return RlaifError(
         f"run {str(path)!r} is in use by another process",
-        hint="Wait for it to end, or name another folder with -o.",
+        hint="Wait for it to finish, or use another folder with -o.",
     )
 
 
@@ -220,7 +220,7 @@ def read_run_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RlaifError(
             f"{str(path)!r} is not a run directory (no readable {CONFIG})",
-            hint="Name a folder that a command wrote with -o.",
+            hint="Use a folder that an rlaif command created with -o.",
         )
     return config
 
@@ -236,7 +236,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not {"config", "counts", "seconds"} <= manifest.keys():
         raise RlaifError(
             f"run {str(path)!r} is not complete",
-            hint="Run the command that made it again: it goes on where it stopped.",
+            hint="Rerun the command that created it to resume.",
         )
     return manifest
 
@@ -272,13 +272,13 @@ def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
     found = next((path / name for name in names if (path / name).exists()), None)
     if found is None:
         raise RlaifError(
-            f"run {data!r} holds no {' or '.join(names)}",
-            hint="Name another run, or a data file.",
+            f"run {data!r} contains no {' or '.join(names)}",
+            hint="Use another run, or a data file.",
         )
     if finished and not (path / MANIFEST).exists():
         raise RlaifError(
             f"run {data!r} is not complete",
-            hint="Run the command that made it again, or name a data file.",
+            hint="Rerun the command that created it, or use a data file.",
         )
     return str(found)
 
@@ -296,11 +296,11 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         RlaifError: the file is missing, or a line is torn or is no row.
     """
-    hint = "Label again into a new folder: verdicts come from the cache."
+    hint = "Label again into a new folder; cached verdicts are reused."
     try:
         lines = file.open("rb")
     except OSError as error:
-        raise RlaifError(f"{file} could not be read ({error.strerror})", hint=hint) from None
+        raise RlaifError(f"could not read {file} ({error.strerror})", hint=hint) from None
     with lines:
         for number, line in enumerate(lines, 1):
             try:

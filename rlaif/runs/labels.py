@@ -123,7 +123,7 @@ def read_label_file(file: Path) -> Iterator[LabelRow]:
         except (KeyError, TypeError, ValueError) as error:
             raise RlaifError(
                 f"row is damaged or from an older version ({type(error).__name__}: {error})",
-                hint="Label again into a new folder: verdicts come from the cache.",
+                hint="Label again into a new folder; cached verdicts are reused.",
                 place=Place(file, number, 1),
             ) from None
         yield found

@@ -20,7 +20,7 @@ from rlaif.serve.openai_api import add_openai
 from rlaif.serve.server import Server
 
 BODY_SECONDS = 30.0
-"""In which a request has to arrive whole."""
+"Seconds in which the whole request body must arrive."
 
 
 def build_app(server: Server) -> FastAPI:
@@ -34,7 +34,7 @@ def build_app(server: Server) -> FastAPI:
     app = FastAPI(
         title="rlaif judge",
         version=__version__,
-        summary="Preferences by a constitution: pairwise and pointwise verdicts with evidence.",
+        summary="Pairwise and pointwise verdicts by a constitution, with evidence.",
         lifespan=lifespan,
         # Said in the schema; who may ask is checked before (`GuardMiddleware`).
         dependencies=[Security(HTTPBearer(auto_error=False))] if server.limits.token else [],
@@ -59,7 +59,7 @@ def _about(app: FastAPI, server: Server) -> None:
         """Whether the judge runs."""
         problem = server.service.problem
         if problem is not None:
-            raise ServiceStopped(f"the judge has stopped ({problem})", hint="Start it again.")
+            raise ServiceStopped(f"the judge has stopped ({problem})", hint="Restart it.")
         return s.Health(status="ok", waiting=server.service.waiting)
 
     @app.get("/metrics", response_class=Response, responses={401: ERRORS[401]}, tags=["server"])

@@ -46,11 +46,13 @@ def plain(messages: Sequence[ChatMessage]) -> list[Message]:
                 raise UnreadablePrompt(f"message {number} has parts that are not text")
             content = "\n".join(str(text) for text in texts)
         if message.role not in _ROLES:
-            raise UnreadablePrompt(f"message {number} has the role {message.role[:40]!r}")
+            raise UnreadablePrompt(
+                f"message {number} has the unsupported role {message.role[:40]!r}"
+            )
         try:
             content.encode()
         except UnicodeEncodeError:
-            raise UnreadablePrompt(f"message {number} holds half of a character") from None
+            raise UnreadablePrompt(f"message {number} contains an unpaired surrogate") from None
         found.append({"role": _ROLES[message.role], "content": content})
     return found
 
@@ -101,7 +103,7 @@ async def _all_pairs(
     count = len(reading.responses)
     most = judge.start().most_waiting
     if most is not None and count * (count - 1) // 2 > most:
-        raise RequestTooLarge(f"{count} responses make more pairs than may wait at once ({most})")
+        raise RequestTooLarge(f"{count} responses need more pairs than the queue allows ({most})")
     places = list(combinations(range(count), 2))
     futures = []
     try:

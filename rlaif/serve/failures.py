@@ -20,19 +20,22 @@ from rlaif.util.validation import parse_problem
 RETRY_AFTER = 1
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": s.ErrorAnswer, "description": "The token is missing or wrong."},
-    413: {"model": s.ErrorAnswer, "description": "The body is too large."},
-    422: {"model": s.ErrorAnswer, "description": "The request can't be read, and why."},
-    429: {"model": s.ErrorAnswer, "description": "Too much is waiting; see Retry-After."},
+    413: {"model": s.ErrorAnswer, "description": "The request body is too large."},
+    422: {"model": s.ErrorAnswer, "description": "The request is invalid; the message says why."},
+    429: {
+        "model": s.ErrorAnswer,
+        "description": "Too many requests are in progress; see Retry-After.",
+    },
     503: {"model": s.ErrorAnswer, "description": "The engine has stopped."},
-    504: {"model": s.ErrorAnswer, "description": "It took longer than a request may."},
+    504: {"model": s.ErrorAnswer, "description": "The request timed out."},
 }
 _NAMED: dict[int | str, dict[str, Any]] = {
-    404: {"model": s.ErrorAnswer, "description": "No such constitution or model."}
+    404: {"model": s.ErrorAnswer, "description": "Unknown constitution or model."}
 }
 ALL_ERRORS: dict[int | str, dict[str, Any]] = {
     **ERRORS,
     **_NAMED,
-    400: {"model": s.ErrorAnswer, "description": "No JSON."},
+    400: {"model": s.ErrorAnswer, "description": "The body is not valid JSON."},
 }
 
 
@@ -49,7 +52,7 @@ def answer_errors(app: FastAPI) -> None:
         problem = parse_problem(error.errors()[0])
         place = ".".join(str(part) for part in problem.where if part != "body")
         if problem.kind == "json_invalid":
-            return _error(400, "the body is no JSON", "invalid_request_error")
+            return _error(400, "the body is not valid JSON", "invalid_request_error")
         return _error(422, f"{place or 'body'}: {problem.message}", "invalid_request_error")
 
     @app.exception_handler(HTTPException)

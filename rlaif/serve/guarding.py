@@ -54,7 +54,7 @@ class GuardMiddleware:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                await _refuse(send, 408, f"the body did not come within {self._seconds:g} s")
+                await _refuse(send, 408, f"the body did not arrive within {self._seconds:g} s")
                 return
             if message["type"] == "http.disconnect":
                 return

@@ -23,7 +23,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "rlaif_request_seconds",
-            "From a request's arrival to its answer.",
+            "Request latency in seconds.",
             ["endpoint"],
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
             registry=self.registry,
@@ -67,17 +67,23 @@ class _OfService:
         """Read the counters of the service and its engines."""
         counts, stats = self._service.counts, self._service.stats()
         yield GaugeMetricFamily(
-            "rlaif_waiting", "Questions under way.", value=self._service.waiting
+            "rlaif_waiting", "Number of requests in progress.", value=self._service.waiting
         )
-        asked = CounterMetricFamily("rlaif_judge_answers", "Answers of the models.", labels=["how"])
+        asked = CounterMetricFamily(
+            "rlaif_judge_answers", "Model answers: asked, cached, or failed.", labels=["how"]
+        )
         asked.add_metric(["asked"], counts.asked)
         asked.add_metric(["cached"], counts.cached)
         asked.add_metric(["failed"], counts.failed)
         yield asked
-        tokens = CounterMetricFamily("rlaif_prompt_tokens", "Prompt tokens.", labels=["how"])
+        tokens = CounterMetricFamily(
+            "rlaif_prompt_tokens",
+            "Prompt tokens: computed, or reused from the prefix cache.",
+            labels=["how"],
+        )
         tokens.add_metric(["computed"], stats.prompt_tokens - stats.cached_tokens)
         tokens.add_metric(["spared"], stats.cached_tokens)
         yield tokens
         yield CounterMetricFamily(
-            "rlaif_engine_idle_seconds", "Time with nothing to do.", value=stats.idle_seconds
+            "rlaif_engine_idle_seconds", "Engine idle time in seconds.", value=stats.idle_seconds
         )

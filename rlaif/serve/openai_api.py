@@ -64,13 +64,15 @@ def add_openai(app: FastAPI, server: Server) -> None:
         one = body.text_1 if body.text_1 is not None else body.queries
         two = body.text_2 if body.text_2 is not None else body.documents
         if one is None or two is None:
-            raise UnreadablePrompt("text_1 (the prompts) and text_2 (the responses) are needed")
+            raise UnreadablePrompt("text_1 (prompts) and text_2 (responses) are required")
         prompts = [one] if isinstance(one, str) else one
         responses = [two] if isinstance(two, str) else two
         if len(prompts) == 1:
             prompts = prompts * len(responses)
         if len(prompts) != len(responses) or not prompts:
-            raise UnreadablePrompt(f"{len(prompts)} prompts and {len(responses)} responses")
+            raise UnreadablePrompt(
+                f"{len(prompts)} prompts do not match {len(responses)} responses"
+            )
         return list(zip(prompts, responses, strict=True))
 
     async def scores(judge: Judge, items: list[tuple[str, str]]) -> list[float | None]:
@@ -100,7 +102,7 @@ def add_openai(app: FastAPI, server: Server) -> None:
         name, judge = judge_of(body.model)
         for text in body.documents:
             if text != text.encode("utf-8", "replace").decode():
-                raise UnreadablePrompt("a document holds half of a character")
+                raise UnreadablePrompt("a document contains an unpaired surrogate")
         found = await scores(judge, [(body.query, text) for text in body.documents])
         items = [
             s.RerankItem(index=i, document=s.RerankDocument(text=text), relevance_score=value)

@@ -34,14 +34,18 @@ class PairIn(_Request):
     prompt: Conversation = Field(examples=[_PROMPT])
     response_a: Conversation = Field(examples=[_GOOD])
     response_b: Conversation = Field(examples=[_RUDE])
-    id: str = Field(default="", description="Comes back with the answer.")
-    tags: list[str] = Field(default=[], description="What `applies_to` selects principles by.")
+    id: str = Field(default="", description="Returned with the result.")
+    tags: list[str] = Field(
+        default=[], description="Tags that `applies_to` uses to select principles."
+    )
 
 
 class PairRequest(PairIn):
     """One pair."""
 
-    constitution: str | None = Field(default=None, description="Name; default: the first.")
+    constitution: str | None = Field(
+        default=None, description="Constitution name; default: the first one served."
+    )
 
 
 class PairsRequest(_Request):
@@ -56,7 +60,7 @@ class ResponseIn(_Request):
 
     prompt: Conversation = Field(examples=[_PROMPT])
     response: Conversation = Field(examples=[_GOOD])
-    id: str = Field(default="", description="Comes back with the answer.")
+    id: str = Field(default="", description="Returned with the result.")
     tags: list[str] = []
 
 
@@ -76,8 +80,10 @@ class ResponsesRequest(_Request):
 class CritiqueRequest(ResponseIn):
     """A response to criticize."""
 
-    principles: list[str] | None = Field(default=None, description="Ids; default: all that apply.")
-    revise: bool = Field(default=False, description="Also write the response anew.")
+    principles: list[str] | None = Field(
+        default=None, description="Principle IDs; default: all that apply."
+    )
+    revise: bool = Field(default=False, description="Also generate a revision.")
     constitution: str | None = None
 
 
@@ -118,7 +124,7 @@ class Health(BaseModel):
     """Whether the judge runs."""
 
     status: Literal["ok"]
-    waiting: int = Field(description="Questions under way.")
+    waiting: int = Field(description="Number of requests in progress.")
 
 
 class ModelCard(BaseModel):
@@ -261,7 +267,7 @@ class RerankRequest(BaseModel):
     model: str | None = Field(default=None, examples=["rlaif/demo"])
     query: str = Field(examples=[_PROMPT])
     documents: list[str] = Field(min_length=1, max_length=4096, examples=[[_RUDE, _GOOD]])
-    top_n: int = Field(default=0, ge=0, description="0 for all.")
+    top_n: int = Field(default=0, ge=0, description="Number of results; 0 returns all.")
 
 
 class RerankDocument(BaseModel):

@@ -67,9 +67,7 @@ def read_aliases(given: Sequence[str], constitutions: Sequence[str]) -> dict[str
         name, equals, target = text.rpartition("=")
         constitution, colon, dialect = target.removeprefix(PREFIX).rpartition(":")
         if not (equals and colon and name):
-            raise RlaifError(
-                f"alias {text!r} is malformed", hint="Write NAME=CONSTITUTION:DIALECT."
-            )
+            raise RlaifError(f"alias {text!r} is malformed", hint="Use NAME=CONSTITUTION:DIALECT.")
         if constitution not in constitutions:
             raise RlaifError(
                 f"alias {text!r}: constitution {constitution!r} is not served",
@@ -116,7 +114,7 @@ class Server:
             return next(iter(self.judges.values()))
         if name not in self.judges:
             raise UnknownModel(
-                f"constitution {name[:80]!r} is not served: {', '.join(self.judges)}"
+                f"constitution {name[:80]!r} is not served; available: {', '.join(self.judges)}"
             )
         return self.judges[name]
 
@@ -129,8 +127,8 @@ class Server:
         found = self.aliases.get(model)
         if found is None:
             raise UnknownModel(
-                f"model {model[:80]!r} does not exist; GET /v1/models lists those that do "
-                f"({', '.join(list(self.aliases)[:3])}, ...)"
+                f"model {model[:80]!r} does not exist; GET /v1/models lists the available "
+                f"ones ({', '.join(list(self.aliases)[:3])}, ...)"
             )
         return found
 
@@ -143,7 +141,7 @@ class Server:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
         except TimeoutError:
-            raise RequestTimeout(f"no answer within {self.limits.seconds:g} s") from None
+            raise RequestTimeout(f"the request timed out after {self.limits.seconds:g} s") from None
 
     async def wait_for_all(self, futures: list[Future[Any] | s.ItemError]) -> list[Any]:
         """What all of them hold, within the time of one request."""
@@ -170,8 +168,8 @@ class Server:
         """
         if self.service.most_waiting is not None and len(items) > self.service.most_waiting:
             raise RequestTooLarge(
-                f"a batch of {len(items)} is more than may wait at once "
-                f"({self.service.most_waiting}): send fewer"
+                f"a batch of {len(items)} exceeds the queue limit ({self.service.most_waiting}); "
+                "send fewer items"
             )
         futures: list[Future[Any] | s.ItemError] = []
         try:

@@ -37,7 +37,7 @@ def open_server(
     if len(set(names)) < len(names):
         raise RlaifError(
             f"two constitutions have the same name ({', '.join(names)})",
-            hint="Model names go by it: rename one.",
+            hint="Rename one; it is part of the model names.",
         )
     known = read_aliases(aliases, names)
     models = models_of(settings)

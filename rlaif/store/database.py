@@ -41,7 +41,7 @@ class Database:
         schema: str,
         what: str,
         *,
-        hint: str = "Name another file with --cache; it is made if missing.",
+        hint: str = "Use another folder with --cache-dir; it is created if missing.",
     ) -> None:
         self._name = f"{what} {str(path)!r}"
         try:
@@ -59,7 +59,7 @@ class Database:
             known = self.writer.execute("PRAGMA application_id").fetchone()[0]
             tables = self.writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if tables and known != application:
-                raise sqlite3.DatabaseError("it is a database of something else")
+                raise sqlite3.DatabaseError("it is a different kind of database")
             self.writer.execute(f"PRAGMA application_id={application}")
             self.writer.execute("PRAGMA journal_mode=WAL")
             self.writer.execute("PRAGMA synchronous=NORMAL")
@@ -81,8 +81,8 @@ class Database:
         except sqlite3.Error as error:
             raise RlaifError(
                 f"{self._name} failed ({error})",
-                hint="Check the space left there, or name another file with --cache; then run the "
-                "same command again: it goes on where it stopped.",
+                hint="Check the free disk space, or use another folder with --cache-dir. "
+                "Rerun the same command to resume.",
             ) from None
 
     def close(self) -> None:

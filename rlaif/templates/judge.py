@@ -126,14 +126,14 @@ def load_judge_template(name: str) -> JudgeTemplate:
     answer = front.get("answer", "")
     if not isinstance(answer, str) or answer != answer.rstrip():
         raise RlaifError(
-            f"judge template has the answer text {answer!r}",
-            hint="Make it text that does not end in white space: the label follows it.",
+            f"judge template has an invalid `answer`: {answer!r}",
+            hint="Use text that does not end in whitespace; the label follows it.",
             place=Place(path),
         )
     return JudgeTemplate(name, body, _labels(front, Place(path)), answer)
 
 
-_HINT = "Open it with '---', a line 'labels: [A, B]' (in quotes if Yes, No) and another '---'."
+_HINT = "Start it with '---', a line 'labels: [A, B]' (quote Yes and No) and another '---'."
 
 
 def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], str]:
@@ -149,8 +149,8 @@ def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], 
     unknown = [key for key in front if key not in ("labels", "answer")]
     if unknown:
         raise RlaifError(
-            f"judge template has the unknown setting {unknown[0]!r}",
-            hint="Known: labels, answer.",
+            f"judge template has an unknown setting {unknown[0]!r}",
+            hint="Valid settings: labels, answer.",
             place=place,
         )
     return front, parts.group(2).strip("\n")

@@ -88,7 +88,7 @@ def load_template(
     for slot in required:
         if slot not in slots:
             raise RlaifError(
-                f"{what} lacks the placeholder {{{{{slot}}}}}", hint="Add it.", place=place
+                f"{what} is missing the placeholder {{{{{slot}}}}}", hint="Add it.", place=place
             )
     return Template(name, body.strip("\n"), found)
 
@@ -107,7 +107,7 @@ def _front_matter(
         found = yaml.safe_load(front) or {}
     except (yaml.YAMLError, ValueError) as error:
         raise RlaifError(
-            f"{what} has front matter that is no YAML ({str(error).splitlines()[0]})",
+            f"{what} has front matter that is not valid YAML ({str(error).splitlines()[0]})",
             hint="Put `name: value` lines between the two '---' lines.",
             place=place,
         ) from None
@@ -117,12 +117,14 @@ def _front_matter(
         if key not in settings:
             known = ", ".join(settings) or "none"
             raise RlaifError(
-                f"{what} has the unknown setting {key!r}", hint=f"Known: {known}.", place=place
+                f"{what} has an unknown setting {key!r}",
+                hint=f"Valid thresholds: {known}.",
+                place=place,
             )
     for key in settings:
         if not isinstance(found.get(key), str) or not found[key].strip():
             raise RlaifError(
-                f"{what} needs the setting {key!r}",
+                f"{what} is missing the setting {key!r}",
                 hint=f"Add a line `{key}: ...` between two '---' lines at its top.",
                 place=place,
             )
@@ -162,8 +164,8 @@ def load_synth_template(name: str) -> Template:
     )
     if template.settings["answer"] not in ("list", "conversation"):
         raise RlaifError(
-            f"synth template {name!r} has the answer {template.settings['answer']!r}",
-            hint="It is list (one prompt a line) or conversation.",
+            f"synth template {name!r} has an invalid `answer`: {template.settings['answer']!r}",
+            hint="Use list (one prompt per line) or conversation.",
         )
     return template
 

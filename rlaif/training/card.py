@@ -26,21 +26,21 @@ def model_card(
     head |= _license(files)
     account = result["account"]
     loss = (
-        "soft labels: -p log s(z) - (1-p) log s(-z)"
+        "soft labels: -p logsigmoid(z) - (1-p) logsigmoid(-z)"
         if settings.loss_type == "soft"
         else settings.loss_type
     )
     rows = [
-        ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
+        ("Base policy", f"`{files.name}` {files.revision} ({files.fingerprint})"),
         *(_mixed(labels) if labels.mixed else _labeled(labels)),
-        ("Its manifest", f"`{result['manifest_hash']}`"),
+        ("Manifest hash", f"`{result['manifest_hash']}`"),
         ("Pairs trained on", f"{account['trained']} ({account['human_used']} human)"),
         ("Loss", loss),
         (
             "Beta, learning rate, epochs",
             f"{settings.beta:g}, {settings.learning_rate:g}, {settings.num_train_epochs:g}",
         ),
-        ("LoRA rank", str(settings.lora_r or "none (all weights)")),
+        ("LoRA rank", str(settings.lora_r or "none (full fine-tuning)")),
         ("Steps", str(result["steps"])),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -50,14 +50,14 @@ def model_card(
 ---
 # Policy trained with rlaif
 
-Trained by direct preference optimization on preferences that an AI judge derived from a
-constitution. It carries that judge's biases; measure before relying on it.
+Trained with direct preference optimization (DPO) on the preferences of an AI judge that applies
+a constitution. The policy inherits the judge's biases; evaluate it before you rely on it.
 
 | | |
 |---|---|
 {table}
 
-Made by `rlaif train-dpo`; `training.yaml` beside this file holds every setting.
+Trained by `rlaif train-dpo`; all settings are in `training.yaml` in this folder.
 """
 
 
@@ -73,7 +73,7 @@ def _labeled(labels: LabelFiles) -> list[tuple[str, str]]:
     return [
         ("Constitution", f"{constitution['name']} {constitution['version']}"),
         ("Constitution hash", f"`{constitution['hash']}`"),
-        ("Judge", f"`{judge['model']}` by {judge['engine']}"),
+        ("Judge", f"`{judge['model']}` (engine: {judge['engine']})"),
         ("Labeling run", f"`{labels.path}`"),
         (
             "Labels",
@@ -88,7 +88,7 @@ def _mixed(labels: LabelFiles) -> list[tuple[str, str]]:
     return [
         ("Mix", f"`{labels.path}`"),
         ("Labels", whose),
-        ("People's share, by weight", f"{report['human_share']:.1%}"),
+        ("Human share, by weight", f"{report['human_share']:.1%}"),
     ]
 
 
@@ -100,12 +100,12 @@ def supervised_card(settings: SFTSettings, result: Mapping[str, Any], files: Mod
     head |= _license(files)
     account = result["account"]
     rows = [
-        ("Policy before", f"`{files.name}` {files.revision} ({files.fingerprint})"),
+        ("Base policy", f"`{files.name}` {files.revision} ({files.fingerprint})"),
         ("Completions trained on", f"{account['trained']} of {account['read']}"),
         ("Data hash", f"`{result['data_hash']}`"),
-        ("Synthetic generations deep", str(result["depth"])),
+        ("Synthetic depth (generations)", str(result["depth"])),
         ("Learning rate, epochs", f"{settings.learning_rate:g}, {settings.num_train_epochs:g}"),
-        ("LoRA rank", str(settings.lora_r or "none (all weights)")),
+        ("LoRA rank", str(settings.lora_r or "none (full fine-tuning)")),
         ("Steps", str(result["steps"])),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -115,12 +115,12 @@ def supervised_card(settings: SFTSettings, result: Mapping[str, Any], files: Mod
 ---
 # Policy trained with rlaif
 
-Fine-tuned on completions; the loss was on the completions alone. Where they are revisions by a
-constitution it carries the biases of the models that wrote and judged them.
+Fine-tuned on completions, with the loss on completion tokens only. If these are revisions by a
+constitution, the policy inherits the biases of the models that generated and judged them.
 
 | | |
 |---|---|
 {table}
 
-Made by `rlaif train-sft`; `training.yaml` beside this file holds every setting.
+Trained by `rlaif train-sft`; all settings are in `training.yaml` in this folder.
 """

@@ -17,8 +17,8 @@ from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import MANIFEST, read_manifest, read_rows
 
 TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int, int]]
-"""(prompt, completion) messages to tokens of the prompt, tokens of both, and how many tokens of
-the prompt the two have in common from the start (TRL trains on those as the prompt)."""
+"""Maps (prompt, completion) messages to token counts: of the prompt, of both, and of their common
+prefix (which TRL trains on as the prompt)."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +66,28 @@ class RowAccount:
         """One sentence for each thing that happened to rows."""
         lines = [f"{self.labeled} labeled pairs"]
         if self.below_margin:
-            lines.append(f"{self.below_margin} left out: margin below min_margin")
+            lines.append(f"{self.below_margin} skipped: margin below min_margin")
         if self.repeated_by_weight:
-            lines.append(f"{self.repeated_by_weight} after repeating them by weight")
+            lines.append(f"{self.repeated_by_weight} rows after repeating them by weight")
         if self.human_used and not self.human_available:
-            lines.append(f"{self.human_used} of them labeled by people")
+            lines.append(f"{self.human_used} of them human-labeled")
         elif self.human_used:
             lines.append(f"{self.human_used} of {self.human_available} human pairs mixed in")
         if self.human_unreadable:
             lines.append(
-                f"{self.human_unreadable} human rows left out: not readable, or labeled by a judge"
+                f"{self.human_unreadable} human rows skipped: unreadable, or labeled by a judge"
             )
         named = (
             (
                 self.prompt_end_cut,
-                "with the end of the prompt left out: the policy's chat template "
-                "renders it otherwise once an answer follows",
+                (
+                    "with a shortened prompt: the policy's chat template renders its end "
+                    "differently before a completion"
+                ),
             ),
-            (self.empty, "left out: the chat template leaves nothing of a completion"),
-            (self.prompt_too_long, "left out: the prompt alone fills max_length"),
-            (self.dropped, "left out: longer than max_length"),
+            (self.empty, "skipped: the chat template renders a completion as empty"),
+            (self.prompt_too_long, "skipped: the prompt alone fills max_length"),
+            (self.dropped, "dropped: longer than max_length"),
             (self.truncated, "truncated to max_length"),
         )
         for ids, what in named:
@@ -129,8 +131,8 @@ def find_labels(path: Path) -> LabelFiles:
         decided = manifest["counts"].get("decided")
         if decided is None:
             raise RlaifError(
-                f"run {str(path)!r} holds no preferences",
-                hint="Label it first: `rlaif label`.",
+                f"run {str(path)!r} contains no preferences",
+                hint="Use the output folder of `rlaif label` or `rlaif mix`.",
             )
         file = path / "preferences.jsonl"
         return LabelFiles(
@@ -138,8 +140,8 @@ def find_labels(path: Path) -> LabelFiles:
         )
     if mixed["kind"] != "preferences":
         raise RlaifError(
-            f"mix {str(path)!r} holds {mixed['kind']} and no preferences",
-            hint="Train on it with `rlaif train-sft`, or mix pairs.",
+            f"mix {str(path)!r} contains {mixed['kind']}, not preferences",
+            hint="Train on it with `rlaif train-sft`, or mix preference pairs.",
         )
     return LabelFiles(
         path=path,
@@ -164,17 +166,17 @@ def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
         except BadRow as error:
             raise RlaifError(
                 str(error),
-                hint="Label again into a new folder: verdicts come from the cache.",
+                hint="Label again into a new folder; cached verdicts are reused.",
                 place=Place(file, number, 1),
             ) from None
     if len(rows) != decided:
         raise RlaifError(
-            f"{file} has {len(rows)} rows, but the run decided {decided}",
-            hint="Label again into a new folder: verdicts come from the cache.",
+            f"{file} has {len(rows)} rows, but its manifest says {decided}",
+            hint="Label again into a new folder; cached verdicts are reused.",
         )
     if not rows:
         raise RlaifError(
-            f"run {str(run)!r} has no decided pair", hint="See `rlaif report` for the reasons."
+            f"run {str(run)!r} has no decided pairs", hint="See `rlaif report` for the reasons."
         )
     return rows
 
@@ -182,7 +184,9 @@ def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
 def _mixed_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, (place, row) in enumerate(open_source(str(file)).rows(), 1):
         if isinstance(row, Rejected):
-            raise RlaifError(f"{file}, {place}: {row.reason}", hint="Mix again into a new folder.")
+            raise RlaifError(
+                f"{file}, {place}: {row.reason}", hint="Run `rlaif mix` again into a new folder."
+            )
         yield number, row
 
 
@@ -190,7 +194,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     read = read_row(row)
     evidence, p = row.get("provenance"), row.get("p_chosen")
     if not read.labeled or not isinstance(evidence, dict) or not isinstance(p, int | float):
-        raise BadRow("not a preference row: prompt, chosen, rejected, p_chosen and provenance")
+        raise BadRow("not a preference row with prompt, chosen, rejected, p_chosen, and provenance")
     if not 0.5 <= p <= 1.0:
         raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
     chosen, rejected = (c.messages for c in read.completions)
@@ -271,8 +275,8 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
         )
     if not rows:
         raise RlaifError(
-            f"{data!r} has no row with prompt, chosen and rejected that people labeled",
-            hint="Check its columns; rows that a judge labeled are no rows of people.",
+            f"{data!r} has no human-labeled row with prompt, chosen, and rejected",
+            hint="Check its columns; rows labeled by a judge do not count.",
         )
     return rows, bad
 
@@ -294,7 +298,7 @@ def mix(
         reachable = len(human) / (len(human) + len(judged))
         raise RlaifError(
             f"human_fraction {fraction:g} needs {wanted} human pairs; there are {len(human)}",
-            hint=f"Set it to at most {reachable:.3f}, or label fewer pairs.",
+            hint=f"Set --human-fraction to {reachable:.3f} or less, or add human pairs.",
         )
     rng = random.Random(seed)
     rows = [*judged, *rng.sample(human, wanted)]
@@ -324,7 +328,7 @@ def check_lengths(
         if longest > max_length and overlong == "error":
             raise RlaifError(
                 f"pair {row.id!r} has {longest} tokens, more than max_length {max_length}",
-                hint="Raise max_length, or set overlong to truncate or drop.",
+                hint="Raise --max-length, or use --overlong truncate or --overlong drop.",
             )
         if common >= max_length:
             account.prompt_too_long.append(row.id)
@@ -341,7 +345,7 @@ def check_lengths(
     if not kept:
         raise RlaifError(
             "no pair is left to train on: " + "; ".join(account.lines()[1:-1]),
-            hint=f"Raise max_length (now {max_length}) or mend the policy's chat template.",
+            hint=f"Raise --max-length (now {max_length}), or fix the policy's chat template.",
         )
     account.trained = len(kept)
     account.human_used = sum(row.source == "human" for row in kept)

@@ -80,7 +80,7 @@ def gather(
     account.below_margin = len(rows) - len(kept)
     if not kept:
         raise RlaifError(
-            f"no label has a margin of {settings.min_margin:g}", hint="Lower min_margin."
+            f"no label has a margin of at least {settings.min_margin:g}", hint="Lower --min-margin."
         )
     if any(row.weight != 1.0 for row in kept):
         kept = by_weight(kept, settings.seed)

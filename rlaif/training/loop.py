@@ -213,7 +213,8 @@ def finished(
         )
     except (ValueError, KeyError, TypeError):
         raise RlaifError(
-            f"{out / RESULT} is damaged", hint="Delete it, and run again to save the policy anew."
+            f"{out / RESULT} is damaged",
+            hint="Delete it, then rerun the same command to save the policy again.",
         ) from None
 
 
@@ -271,7 +272,7 @@ def load_tokenizer(files: ModelFiles) -> Any:
     except Exception as error:  # loaders raise many unrelated types
         raise RlaifError(
             f"tokenizer of policy {files.name!r} could not be loaded ({error})",
-            hint="Check that the folder holds tokenizer files.",
+            hint="Check that the folder contains tokenizer files.",
         ) from None
     if not tokenizer.chat_template:
         raise RlaifError(
@@ -281,7 +282,7 @@ def load_tokenizer(files: ModelFiles) -> Any:
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise RlaifError(
-                f"policy {files.name!r} has neither a pad nor an end token",
+                f"policy {files.name!r} has neither a pad token nor an EOS token",
                 hint="Set eos_token in its tokenizer_config.json.",
             )
         tokenizer.pad_token = tokenizer.eos_token
@@ -303,8 +304,8 @@ def token_lengths(tokenizer: Any) -> TokenLengths:
             )
         except Exception as error:  # templates raise what they like
             raise RlaifError(
-                f"the policy's chat template refused a conversation ({error})",
-                hint="Mend chat_template.jinja in the policy's folder.",
+                f"the policy's chat template failed on a conversation ({error})",
+                hint="Fix chat_template.jinja in the policy's folder.",
             ) from None
         return list(encoded["input_ids"])
 

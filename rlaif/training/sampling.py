@@ -104,7 +104,9 @@ class PolicySampler:
         own.save_pretrained(self._folder.name, state_dict=weights)
         tokenizer.save_pretrained(self._folder.name)
         if not any(Path(self._folder.name).glob("*.safetensors")):
-            raise RlaifError("the policy's weights could not be copied", hint="Check free space.")
+            raise RlaifError(
+                "the policy's weights could not be copied", hint="Check free disk space."
+            )
         settings = EngineSettings(model=self._folder.name, **self._settings)
         self._engine = create_engine(settings)
         return self._engine

@@ -33,8 +33,10 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model: str = Field(description="The policy: a folder, a hub id, or `demo`.")
-    revision: str | None = Field(default=None, description="Hub revision of the policy.")
+    model: str = Field(description="Policy to train: a folder, a Hugging Face model ID, or `demo`.")
+    revision: str | None = Field(
+        default=None, description="Hub revision of the policy: branch, tag, or commit."
+    )
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate.")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         default="linear", description="Learning rate schedule."
@@ -43,29 +45,36 @@ class TrainingSettings(BaseModel):
         default=0.1, ge=0, description="Warmup steps; a value below 1 is a share of all steps."
     )
     num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the data.")
-    per_device_train_batch_size: int = Field(
-        default=8, ge=1, description="Rows per device and step."
-    )
+    per_device_train_batch_size: int = Field(default=8, ge=1, description="Batch size per device.")
     gradient_accumulation_steps: int = Field(
-        default=1, ge=1, description="Steps whose gradients are averaged."
+        default=1,
+        ge=1,
+        description="Number of steps to accumulate gradients over before an update.",
     )
-    max_length: int = Field(default=1024, ge=8, description="Tokens of prompt and completion.")
+    max_length: int = Field(
+        default=1024, ge=8, description="Maximum number of tokens in prompt and completion."
+    )
     overlong: Literal["truncate", "drop", "error"] = Field(
         default="truncate",
-        description="What happens to rows longer than `max_length` (they are always named).",
+        description="What to do with rows longer than --max-length; they are always reported.",
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
-        description="Arithmetic; default: bfloat16 on a GPU, float32 on a CPU. Weights that are "
-        "trained stay float32: a small learning rate would be lost in bfloat16's rounding.",
+        description="Compute dtype. Trained weights stay in float32, because bfloat16 would round "
+        "small updates away. [default: bfloat16 on GPU, float32 on CPU]",
     )
-    lora_r: int = Field(default=0, ge=0, description="LoRA rank; 0 trains all weights.")
-    lora_alpha: float | None = Field(default=None, gt=0, description="Default: twice the rank.")
+    lora_r: int = Field(default=0, ge=0, description="LoRA rank; 0 means full fine-tuning.")
+    lora_alpha: float | None = Field(
+        default=None, gt=0, description="LoRA alpha. [default: twice the rank]"
+    )
     lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout.")
-    gradient_checkpointing: bool = Field(default=False, description="Less memory, more time.")
-    save_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Recompute activations in the backward pass: less memory, more time.",
+    )
+    save_steps: int = Field(default=200, ge=1, description="Number of steps between checkpoints.")
     logging_steps: int = Field(
-        default=10, ge=1, description="Steps between lines of metrics.jsonl."
+        default=10, ge=1, description="Number of steps between lines of metrics.jsonl."
     )
     report_to: Literal["none", "tensorboard"] = Field(
         default="none", description="Also log metrics to TensorBoard (in OUT/tensorboard)."
@@ -87,30 +96,38 @@ class DPOSettings(TrainingSettings):
 
     loss_type: str = Field(
         default=SOFT,
-        description="`soft`: -p logs(z) - (1-p) logs(-z) with the label's probability p; or a "
-        "loss of TRL by name (it sees hard labels).",
+        description="DPO loss. `soft` uses the label probability p: -p logsigmoid(z) - (1-p) "
+        "logsigmoid(-z). Any other value is a TRL loss, which sees hard labels.",
     )
-    beta: float = Field(default=0.1, gt=0, description="Strength of the pull to the reference.")
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="Deviation from the reference model; a higher beta means less deviation.",
+    )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=0.5, description="For TRL's robust, exo_pair, aot and aot_unpaired."
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="Label smoothing for TRL's robust, exo_pair, aot, and aot_unpaired losses.",
     )
     min_margin: float = Field(
-        default=0.0, ge=0, le=1, description="Leave out labels with a smaller margin |2p - 1|."
+        default=0.0, ge=0, le=1, description="Skip labels with a margin |2p - 1| below this."
     )
     human: str | None = Field(
-        default=None, description="Labeled data (prompt, chosen, rejected) to mix in."
+        default=None, description="Human-labeled dataset (prompt, chosen, rejected) to mix in."
     )
     human_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="Share of the training rows that `human` makes up."
+        default=0.2, gt=0, lt=1, description="Share of training rows that come from --human."
     )
     human_p: float = Field(
         default=1.0,
         gt=0.5,
         le=1,
-        description="Probability given to labels of `human` that bring no p_chosen of their own.",
+        description="Probability of --human labels that have no p_chosen.",
     )
     precompute_ref_log_probs: bool = Field(
-        default=False, description="Reference log-probabilities once, before training."
+        default=False,
+        description="Compute the reference model's log probabilities once, before training.",
     )
 
     @model_validator(mode="after")
@@ -120,7 +137,7 @@ class DPOSettings(TrainingSettings):
                 f"loss_type {self.loss_type!r} is not one of {SOFT}, {', '.join(TRL_LOSSES)}"
             )
         if self.loss_type == "exo_pair" and not self.label_smoothing:
-            raise ValueError("loss exo_pair needs label_smoothing above 0 (say 0.001)")
+            raise ValueError("--loss-type exo_pair needs --label-smoothing above 0 (such as 0.001)")
         return self
 
 
@@ -131,27 +148,28 @@ class GateSettings(BaseModel):
 
     against: str | None = Field(
         default=None,
-        description="Data that diversity is compared with before training: text of people, or an "
-        "earlier round. Without it only origin and duplicates are looked at.",
+        description="Dataset to compare diversity with before training: human text, or an earlier "
+        "round. Without it, only origin and duplicates are checked.",
     )
     thresholds: str | None = Field(
-        default=None, description="YAML file of limits, as for `rlaif audit`."
+        default=None, description="YAML file of limits, as for `rlaif audit --thresholds`."
     )
     licenses: str = Field(
         default="models",
-        description="Whose output may train other models: a YAML file, or the shipped one.",
+        description="Which models' outputs may be used to train other models: a YAML file, or the "
+        "shipped `models`.",
     )
     override: str | None = Field(
         default=None,
-        description="Train although the guard or a license stops it: the reason, which is kept in "
-        "training.json.",
+        description="Train even if the guard or a license forbids it, for this reason, which is "
+        "recorded in training.json.",
     )
 
     @field_validator("override")
     @classmethod
     def _says_something(cls, text: str | None) -> str | None:
         if text is not None and not text.strip():
-            raise ValueError("a reason must say something")
+            raise ValueError("the reason must not be empty")
         return text
 
 
@@ -160,27 +178,27 @@ def advise(settings: DPOSettings) -> list[str]:
     advice = []
     if settings.label_smoothing and settings.loss_type not in SMOOTHED:
         advice.append(
-            f"label_smoothing does nothing with the {settings.loss_type} loss; "
-            f"TRL reads it in {', '.join(SMOOTHED)} only"
+            f"--label-smoothing has no effect with --loss-type {settings.loss_type}; TRL reads it "
+            f"for {', '.join(SMOOTHED)} only"
         )
     if settings.loss_type == "robust" and not settings.label_smoothing:
-        advice.append("the robust loss without label_smoothing is the sigmoid loss")
+        advice.append("--loss-type robust without --label-smoothing is the sigmoid loss")
     if settings.loss_type != SOFT:
         advice.append(
-            f"the {settings.loss_type} loss treats every label as certain; "
-            "use the soft loss to keep p"
+            f"--loss-type {settings.loss_type} treats every label as certain; use --loss-type "
+            "soft to train on label probabilities"
         )
     if settings.loss_type in ("sft", "sppo_hard") and settings.min_margin == 0:
         advice.append(
-            f"the {settings.loss_type} loss follows doubtful labels fully; set min_margin"
+            f"--loss-type {settings.loss_type} fully trusts uncertain labels; set --min-margin"
         )
     given = settings.model_fields_set
     if not settings.human and {"human_fraction", "human_p"} & given:
-        advice.append("human_fraction and human_p do nothing without human")
+        advice.append("--human-fraction and --human-p have no effect without --human")
     if settings.loss_type == "sft" and "beta" in given:
-        advice.append("beta does nothing with the sft loss")
+        advice.append("--beta has no effect with --loss-type sft")
     if "warmup_steps" in given and settings.lr_scheduler_type == "constant":
-        advice.append("warmup_steps does nothing with lr_scheduler_type constant")
+        advice.append("--warmup-steps has no effect with --lr-scheduler-type constant")
     if not settings.lora_r and {"lora_alpha", "lora_dropout"} & given:
-        advice.append("lora_alpha and lora_dropout do nothing with lora_r 0")
+        advice.append("--lora-alpha and --lora-dropout have no effect with --lora-r 0")
     return advice

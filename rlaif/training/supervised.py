@@ -58,9 +58,9 @@ class SupervisedAccount:
         """One sentence for each thing that happened to rows."""
         named = (
             (self.unreadable, "could not be read"),
-            (self.empty, "left out: the chat template leaves nothing of the completion"),
-            (self.prompt_too_long, "left out: the prompt alone fills max_length"),
-            (self.dropped, "left out: longer than max_length"),
+            (self.empty, "skipped: the chat template renders the completion as empty"),
+            (self.prompt_too_long, "skipped: the prompt alone fills max_length"),
+            (self.dropped, "dropped: longer than max_length"),
             (self.truncated, "truncated to max_length"),
         )
         lines = [f"{self.read} completions"]
@@ -98,7 +98,7 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
             account.unreadable.append(f"{place}: {error}")
     account.read = len(rows)
     if not rows:
-        last = f" (the last: {account.unreadable[-1]})" if account.unreadable else ""
+        last = f" (last: {account.unreadable[-1]})" if account.unreadable else ""
         raise RlaifError(
             f"no completion in {data!r} could be read{last}",
             hint="Each row needs a prompt and a completion, or messages that end with one.",
@@ -149,7 +149,7 @@ def fit(
         elif whole > max_length and overlong == "error":
             raise RlaifError(
                 f"row {row.id!r} has {whole} tokens, more than max_length {max_length}",
-                hint="Raise max_length, or set overlong to truncate or drop.",
+                hint="Raise --max-length, or use --overlong truncate or --overlong drop.",
             )
         else:
             if whole > max_length:
@@ -158,7 +158,7 @@ def fit(
     if not kept:
         raise RlaifError(
             "no completion is left to train on: " + "; ".join(account.lines()[1:-1]),
-            hint=f"Raise max_length (now {max_length}).",
+            hint=f"Raise --max-length (now {max_length}).",
         )
     account.trained = len(kept)
     return kept

@@ -27,7 +27,8 @@ def by_weight(rows: Sequence[Row], seed: int) -> list[Row]:
     total = sum(row.weight for row in rows)
     if total > MOST_ROWS:
         raise RlaifError(
-            f"the weights sum to {total:g}: repeated so often the rows would not fit",
+            f"the row weights sum to {total:g}, and repeating rows that often would not "
+            "fit in memory",
             hint=f"Scale them down to a sum of at most {MOST_ROWS}.",
         )
     rng = random.Random(seed)
@@ -36,5 +37,5 @@ def by_weight(rows: Sequence[Row], seed: int) -> list[Row]:
         whole = int(row.weight)
         found += [row] * (whole + (rng.random() < row.weight - whole))
     if rows and not found:
-        raise RlaifError("all rows have weight 0", hint="Give some a weight above 0.")
+        raise RlaifError("all rows have weight 0", hint="Give some rows a weight above 0.")
     return found

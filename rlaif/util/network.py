@@ -26,8 +26,8 @@ def check_binding(host: str, token: str | None) -> None:
     """
     if not is_loopback(host) and not token:
         raise RlaifError(
-            f"--host {host} can be reached from other machines, and there is no token",
-            hint="Set one with --token or $RLAIF_TOKEN, or bind to 127.0.0.1.",
+            f"--host {host} is reachable from other machines, but no token is set",
+            hint="Set a token with --token or $RLAIF_TOKEN, or use --host 127.0.0.1.",
         )
 
 
@@ -44,6 +44,6 @@ def listen(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         raise RlaifError(
-            f"can't listen at {host}:{port} ({error.strerror})", hint="Choose another --port."
+            f"can't listen on {host}:{port} ({error.strerror})", hint="Use another --port."
         ) from None
     return bound

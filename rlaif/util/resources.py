@@ -44,11 +44,11 @@ def find(name: str, *, folder: str, suffix: str, what: str) -> Path:
     if name in shipped:
         return shipped[name]
     if path.is_dir():
-        raise RlaifError(f"{what} {name!r} is a folder", hint=f"Name a {suffix} file in it.")
+        raise RlaifError(f"{what} {name!r} is a folder", hint=f"Use a {suffix} file in it.")
     close = get_close_matches(name, shipped, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     names = ", ".join(shipped)
     raise RlaifError(
         f"{what} {name!r} was not found",
-        hint=f"{guess}Give a path to a {suffix} file or one of the shipped names: {names}.",
+        hint=f"{guess}Use a path to a {suffix} file, or one of the shipped names: {names}.",
     )

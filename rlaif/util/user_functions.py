@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif.errors import RlaifError
 
-HINT = "Name package.module:function; install its package, or put its folder on PYTHONPATH."
+HINT = "Use package.module:function; install its package, or add its folder to PYTHONPATH."
 
 
 @cache

@@ -40,8 +40,8 @@ def print_audit(report: Any) -> None:
         click.echo(f"{item['attribute']} in {item['slice']}: {shown[0]} (reference {shown[1]})")
     share = "unknown" if report.human_share is None else percent(report.human_share)
     click.echo(
-        f"{report.rows} rows, {report.texts} texts; human share {share}, deepest generation "
-        f"{report.depth}"
+        f"{report.rows} rows, {report.texts} texts; human share {share}, maximum "
+        f"synthetic depth {report.depth}"
     )
     for text in report.notes:
         note(f"note: {text}")

@@ -61,7 +61,7 @@ def print_survey(found: dict[str, int], *, as_json: bool) -> None:
         print_json(found)
         return
     rows = [(name, f"{value:,}") for name, value in found.items()]
-    click.echo(table(["dry run: nothing was asked", ""], rows))
+    click.echo(table(["dry run: no model was called", ""], rows))
 
 
 def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
         print_json({"run": str(summary.path), "fresh": summary.fresh, **summary.manifest})
         return
     if not summary.fresh:
-        note(f"{summary.path} is complete already")
+        note(f"{summary.path} is already complete")
     manifest, last = summary.manifest, summary.manifest["last_process"]
     counts = dict(manifest["counts"])
     rows: list[tuple[str, object]] = []
@@ -79,8 +79,8 @@ def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
         if not name.startswith("sum of "):
             rows.append((name.replace("_", " "), int(value)))
     rows += [
-        ("asked now / from cache", f"{last['asked']} / {last['from_cache']}"),
-        ("tokens written now", last["tokens_written"]),
+        ("new calls / from cache", f"{last['asked']} / {last['from_cache']}"),
+        ("new generated tokens", last["tokens_written"]),
         ("seconds", f"{manifest['seconds']:.1f}"),
     ]
     click.echo(table([done, str(summary.path)], rows))

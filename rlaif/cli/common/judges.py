@@ -50,7 +50,8 @@ def panel_of(
     if panel is not None and panel not in get_args(PanelMode):
         if judges:
             raise RlaifError(
-                "a panel's file and --judge both name judges", hint="Use one or the other."
+                "judges are given both in the panel file and with --judge",
+                hint="Use one or the other.",
             )
         mode, below, judges = _read(Path(panel))
     members = []
@@ -62,18 +63,19 @@ def panel_of(
             weight = -1.0
         if not 0 < weight < 1e6:
             raise RlaifError(
-                f"judge {judge!r} has the weight {extra['weight']!r}", hint="Give one above 0."
+                f"judge {judge!r} has an invalid weight: {extra['weight']!r}",
+                hint="Use a weight above 0.",
             )
         if "weight" in extra and mode != "weighted":
             raise RlaifError(
-                f"judge {judge!r} has a weight, which a panel by {mode} does not use",
-                hint="Add --panel weighted.",
+                f"judge {judge!r} has a weight, but a {mode} panel does not use weights",
+                hint="Use --panel weighted, or remove the weight.",
             )
         members.append(PanelMember(settings, weight))
     if len(members) < 2:
         raise RlaifError(
-            f"a panel of {len(members)} judge",
-            hint="Name two or more, with -j each or in the file.",
+            f"a panel needs at least two judges, got {len(members)}",
+            hint="Repeat -j for each judge, or list two or more in the panel file.",
         )
     return Panel(members, mode, below)  # type: ignore[arg-type]
 
@@ -82,33 +84,37 @@ def _read(path: Path) -> tuple[str, float, tuple[str, ...]]:
     tree = read_yaml(path)
     place = tree.places[()]
     if not isinstance(tree.value, dict):
-        raise RlaifError("a panel is a mapping", hint="Write mode and judges.", place=place)
+        raise RlaifError(
+            "a panel file must be a YAML mapping",
+            hint="Write the keys mode and judges.",
+            place=place,
+        )
     for key in tree.value:
         if key not in ("mode", "escalate_below", "judges"):
             raise RlaifError(
                 f"unknown key {key!r}",
-                hint="Known: mode, escalate_below, judges.",
+                hint="Use mode, escalate_below or judges.",
                 place=tree.keys[(key,)],
             )
     mode = tree.value.get("mode", "mean")
     if mode not in get_args(PanelMode):
         raise RlaifError(
-            f"mode is {mode!r}",
+            f"unknown panel mode {mode!r}",
             hint=f"Use one of {', '.join(get_args(PanelMode))}.",
             place=tree.places[("mode",)],
         )
     below = tree.value.get("escalate_below", 0.5)
     if isinstance(below, bool) or not isinstance(below, int | float) or not 0 <= below <= 1:
         raise RlaifError(
-            f"escalate_below is {below!r}",
-            hint="Give a margin from 0 to 1.",
+            f"invalid escalate_below: {below!r}",
+            hint="Use a margin from 0 to 1.",
             place=tree.places[("escalate_below",)],
         )
     judges = tree.value.get("judges")
     if not isinstance(judges, list) or not judges:
         raise RlaifError(
-            "judges is no list",
-            hint="List models, or mappings with model.",
+            "`judges` is not a list of judges",
+            hint="List model names, or mappings with the key model.",
             place=tree.places.get(("judges",), place),
         )
     found = []
@@ -120,7 +126,7 @@ def _read(path: Path) -> tuple[str, float, tuple[str, ...]]:
             found.append(",".join([judge["model"], *rest]))
         else:
             raise RlaifError(
-                "a judge is a name, or a mapping with model",
+                "each judge must be a name, or a mapping with the key model",
                 hint="Write `- model: NAME`.",
                 place=tree.places[("judges", i)],
             )

@@ -32,12 +32,15 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     )
     wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
     if wrong:
-        raise RlaifError(f"mapping names {wrong[0]!r}", hint=f"Use one of {', '.join(FIELDS)}.")
+        raise RlaifError(
+            f"unknown field {wrong[0]!r} in `mapping`", hint=f"Use one of {', '.join(FIELDS)}."
+        )
     if pairs is not None:
         number = count.isascii() and count.isdigit() and 0 < len(count) < 7 and int(count) > 0
         if mode not in ("all", "best", "sample") or (colon and (mode != "sample" or not number)):
             raise RlaifError(
-                f"--pairs {pairs[:60]!r} is unknown", hint="Write all, best, or sample:3."
+                f"invalid value for --pairs: {pairs[:60]!r}",
+                hint="Use all, best or sample:N, such as sample:3.",
             )
         values["pairs"] = mode
         if colon:

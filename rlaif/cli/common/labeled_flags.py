@@ -16,16 +16,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def labeled_flags(command: Command) -> Command:
     """Add `--config`, `--split`, `--map` (as `maps`) and `--json` (as `as_json`)."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
         click.option(
             "--map",
             "maps",
             multiple=True,
             metavar="NAME=COLUMN",
-            help=f"Where a field is; NAME is label, subset, or one of {', '.join(FIELDS)}.",
+            help="Read field NAME from COLUMN; NAME is label, subset, or one of "
+            f"{', '.join(FIELDS)}.",
         ),
-        click.option("--split", default="train", show_default=True, help="Split of a data set."),
-        click.option("--config", metavar="FILE", help="YAML file with any of the settings below."),
+        click.option("--split", default="train", show_default=True, help="Dataset split."),
+        click.option(
+            "--config",
+            metavar="FILE",
+            help="YAML file with any of the settings below; flags take precedence.",
+        ),
     ):
         command = option(command)
     return command

@@ -23,7 +23,8 @@ def licenses_flag(command: Command) -> Command:
         default="models",
         show_default=True,
         metavar="FILE",
-        help="Whose output may train other models: a YAML file, or the shipped one.",
+        help="Which models' outputs may be used to train other models: a YAML file, or the "
+        "shipped `models`.",
     )(command)
 
 

@@ -27,7 +27,10 @@ def assignments(option: str, given: tuple[str, ...], names: tuple[str, ...] = ()
         name, equals, value = text.partition("=")
         if not equals or not value or (names and name not in names):
             allowed = f" NAME is one of {', '.join(names)}." if names else ""
-            raise RlaifError(f"{option} {text!r} is not NAME=VALUE", hint=f"Write it so.{allowed}")
+            raise RlaifError(
+                f"{option} {text!r} is not a valid NAME=VALUE",
+                hint=f"Use the form NAME=VALUE.{allowed}",
+            )
         found[name] = value
     return found
 
@@ -55,19 +58,25 @@ cache_dir_flag = click.option(
 def generation_flags(command: Function) -> Function:
     """What every command that lets models write takes beside its own: input, cache, output."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout."),
-        click.option("--dry-run", is_flag=True, help="Only say how much there is to write."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option(
+            "--dry-run", is_flag=True, help="Estimate the number of requests and tokens, then exit."
+        ),
         cache_dir_flag,
         click.option(
             "--map",
             "maps",
             multiple=True,
             metavar="NAME=COLUMN",
-            help="Where a field is, as a dotted path; NAME is prompt, system, id or tags, and for "
-            "`critique` any that `rlaif label` takes.",
+            help="Read field NAME from COLUMN (a dotted path); NAME is prompt, system, id or "
+            "tags. `critique` also takes the fields of `rlaif label`.",
         ),
-        click.option("--split", default="train", show_default=True, help="Split of a data set."),
-        click.option("--config", metavar="FILE", help="YAML file with any of the settings below."),
+        click.option("--split", default="train", show_default=True, help="Dataset split."),
+        click.option(
+            "--config",
+            metavar="FILE",
+            help="YAML file with any of the settings below; flags take precedence.",
+        ),
     ):
         command = option(command)
     return command
@@ -85,14 +94,15 @@ def engine_flags(command: Function, *, but: frozenset[str] = frozenset()) -> Fun
         "chat_options",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Variable of the model's chat template. [default: enable_thinking=false]",
+        help="Chat template variable; repeatable. [default: enable_thinking=false]",
     )(command)
     return click.option(
         "--option",
         "engine_options",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Setting passed to the engine as it is (vLLM: any LLM argument).",
+        help="Extra engine argument, passed through unchanged (vLLM: any LLM argument); "
+        "repeatable.",
     )(command)
 
 
@@ -125,7 +135,7 @@ def model_with_settings(
     for key in given:
         if key not in known:
             raise RlaifError(
-                f"--model {name!r} has the unknown setting {key!r}",
+                f"unknown setting {key!r} in --model {name!r}",
                 hint=f"Use one of {', '.join(known)}.",
             )
     mixed = {**values, **{k: plain_value(v) for k, v in given.items()}, "model": name}

@@ -134,7 +134,7 @@ def read_config(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[
     tree = read_yaml(path)
     if not isinstance(tree.value, dict):
         raise RlaifError(
-            "settings must be a mapping",
+            "the settings file must be a YAML mapping",
             hint="Write `name: value` lines.",
             place=tree.places[()],
         )
@@ -175,7 +175,7 @@ def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifErro
             f"setting {name!r} has another name now", hint=f"Write {RENAMED[name]!r}.", place=place
         )
     close = get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+    hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {', '.join(known)}."
     return RlaifError(f"unknown setting {name!r}", hint=hint, place=place)
 
 
@@ -196,4 +196,6 @@ def build(
         place = (places or {}).get(name)
         shown = name if place or not name else f"--{name.replace('_', '-')}"
         text = f"{shown}: {problem.message}{problem.shown}".removeprefix(": ")
-        raise RlaifError(text, hint="See --help for what is allowed.", place=place) from None
+        raise RlaifError(
+            text, hint="Run the command with --help to see allowed values.", place=place
+        ) from None

@@ -60,7 +60,7 @@ def print_training(result: Any, out: str, rows: str, evidence: str, *, as_json: 
         )
         return
     if not result.fresh:
-        note(f"{out} is complete already")
+        note(f"{out} is already complete")
     lines = [
         (rows, result.account.trained),
         ("steps", result.steps),

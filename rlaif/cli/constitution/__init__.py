@@ -26,14 +26,16 @@ def command() -> None:
 
 @command.command(name="lint")
 @click.argument("constitution", metavar="C")
-@click.option("--template", help="Also check this judge template: what its layout costs.")
-@click.option("-j", "--judge", default="demo", help="Model whose tokens count for --template.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if there is any warning.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@click.option(
+    "--template", help="Also check what the layout of this judge template costs in tokens."
+)
+@click.option("-j", "--judge", default="demo", help="Model for counting tokens with --template.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if there are warnings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def lint_command(
     constitution: str, template: str | None, judge: str, strict: bool, as_json: bool
 ) -> None:
-    """Check a constitution: errors stop, advice is printed."""
+    """Check a constitution: stop on errors, print warnings."""
     loaded = load_constitution(constitution)
     warnings: list[object] = list(lint(loaded))
     c = loaded.constitution
@@ -67,10 +69,10 @@ def lint_command(
 
 @command.command(name="show")
 @click.argument("constitution", metavar="C")
-@click.option("--yaml", "as_yaml", is_flag=True, help="The merged constitution as YAML.")
-@click.option("--json", "as_json", is_flag=True, help="The merged constitution as JSON.")
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print the merged constitution as YAML.")
+@click.option("--json", "as_json", is_flag=True, help="Print the merged constitution as JSON.")
 def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
-    """Show a constitution with what it extends merged in."""
+    """Show a constitution with everything it extends merged in."""
     c = load_constitution(constitution).constitution
     if as_json:
         print_json({**c.plain(), "hash": c.hash})
@@ -95,29 +97,30 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
 @command.command(name="diff")
 @click.argument("old")
 @click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def diff_command(old: str, new: str, as_json: bool) -> None:
-    """Say what changed, and what the next run has to ask again.
+    """Show what changed, and what the next run must judge again.
 
-    Exits with 1 if the two differ, like diff.
+    Exits with code 1 if the two differ, like diff.
     """
     changes = diff(load_constitution(old).constitution, load_constitution(new).constitution)
     if as_json:
         print_json([vars(change) for change in changes])
     else:
         for change in changes:
-            again = "  (the judge is asked again)" if change.asks_judge_again else ""
+            again = "  (needs new verdicts)" if change.asks_judge_again else ""
             click.echo(f"{change.principle or 'constitution'}: {change.what}{again}")
         if not changes:
-            click.echo("no difference")
+            click.echo("no differences")
     sys.exit(1 if changes else 0)
 
 
 @command.command(name="schema")
 def schema_command() -> None:
-    """Print the JSON Schema, for completion and errors in an editor.
+    """Print the JSON Schema of a constitution, for completion and validation in an editor.
 
-    Save it, and open a constitution with: # yaml-language-server: $schema=constitution.schema.json
+    Save the output, then put this line into a constitution: # yaml-language-server:
+    $schema=constitution.schema.json
     """
     print_json(json_schema())
 

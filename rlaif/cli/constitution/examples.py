@@ -25,29 +25,33 @@ _TEST_EXAMPLES = """
 \b
 Examples:
   rlaif constitution test my.yaml --judge Qwen/Qwen3-8B
-  rlaif constitution test my.yaml -j Qwen/Qwen3-8B --junit report.xml     in CI
-  rlaif constitution test my.yaml -j Qwen/Qwen3-8B --watch                while writing
+  rlaif constitution test my.yaml -j Qwen/Qwen3-8B --junit report.xml     # in CI
+  rlaif constitution test my.yaml -j Qwen/Qwen3-8B --watch                # while editing
 
-Answers are cached: after an edit only what changed is asked again.
+Verdicts are cached: after an edit, only what changed is judged again.
 """
 
 
 @click.command(cls=Command, name="test", epilog=_TEST_EXAMPLES)
 @click.argument("constitution", metavar="C")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
 @click.option(
     "--margin",
     default=0.05,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Least margin |2p - 1| with which `chosen` must win.",
+    help="Minimum margin |2p - 1| by which `chosen` must win.",
 )
-@click.option("--junit", metavar="FILE", help="Also write JUnit XML.")
-@click.option("--watch", is_flag=True, help="Stay, and test again whenever a file changes.")
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
+@click.option("--junit", metavar="FILE", help="Also write the results as JUnit XML.")
+@click.option("--watch", is_flag=True, help="Keep running, and test again when a file changes.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
 @cache_dir_flag
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
-@click.option("--template", help="Judge prompt layout: name or path.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--template", help="Judge prompt template: a name or a path.")
 @engine_flags
 def test_command(
     constitution: str,
@@ -61,10 +65,11 @@ def test_command(
     template: str | None,
     **flags: Any,
 ) -> None:
-    """Run each principle's own examples through the judge.
+    """Test each principle on its own examples.
 
-    An example passes if its principle, asked alone and in both orders, prefers `chosen` to
-    `rejected` by the margin. Exits with 1 if any fails, or if there is none.
+    An example passes if its principle, judged alone in both orders, prefers `chosen` to
+    `rejected` by at least the margin. Exits with code 1 if an example fails, or if there are
+    none.
     """
     quiet_libraries()
     from rlaif.api.service import Service
@@ -157,7 +162,7 @@ def _test(
             good, flips = sum(r.passed for r in own), sum(r.flipped for r in own)
             least = f"{min(r.margin for r in own):+.3f}"
             rows.append((principle.id, f"{good} of {len(own)}", least, str(flips)))
-        click.echo(table(["principle", "passed", "least margin", "order flips"], rows))
+        click.echo(table(["principle", "passed", "min. margin", "order flips"], rows))
         for r in results:
             if not r.passed:
                 click.echo(f"FAILED {r.place}: {r.principle}, example {r.number}: {r.reason}")
@@ -165,7 +170,7 @@ def _test(
         failed = sum(not r.passed for r in results)
         click.echo(f"{len(results) - failed} of {len(results)} examples passed")
     if not results:
-        note("no principle has examples, so nothing was tested")
+        note("nothing was tested: no principle has examples")
     return bool(results) and all(r.passed for r in results)
 
 
@@ -186,7 +191,7 @@ def _watch(constitution: str, once: Callable[[], bool]) -> None:
                 broken = Path(error.place.file)
                 files.add(broken)
                 seen.setdefault(broken, _stamps({broken})[broken])
-        note("waiting for a change (Ctrl-C stops)")
+        note("watching for changes (Ctrl-C to stop)")
         while _stamps(set(seen)) == seen:
             time.sleep(0.2)
         click.echo("")

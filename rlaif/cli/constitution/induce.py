@@ -22,46 +22,55 @@ _INDUCE_EXAMPLES = """
 \b
 Examples:
   rlaif constitution induce labeled.jsonl -m Qwen/Qwen3-8B -j Qwen/Qwen3-8B -o induced
-  rlaif constitution induce labeled.jsonl -m big,engine=openai,base_url=http://... -j J -o induced
+  rlaif constitution induce labeled.jsonl -m big,engine=openai,base_url=http://host:8000/v1 \\
+    -j J -o induced
 """
 
 
 @click.command(cls=Command, name="induce", epilog=_INDUCE_EXAMPLES)
 @click.argument("labeled")
-@click.option("-o", "--out", required=True, help="Folder of the result; made if missing.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
 @click.option("-m", "--model", "writer", required=True, help="Model that proposes principles.")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Model that tests them.")
-@click.option("--name", default="induced", show_default=True, help="Of the constitution.")
+@click.option(
+    "-j", "--judge", default="demo", show_default=True, help="Judge model that tests them."
+)
+@click.option(
+    "--name", default="induced", show_default=True, help="Name of the drafted constitution."
+)
 @click.option(
     "--pairs",
     default=50,
     show_default=True,
     type=click.IntRange(1),
-    help="Pairs that principles are proposed for.",
+    help="Number of pairs to propose principles for.",
 )
 @click.option(
     "--per-pair",
     default=2,
     show_default=True,
     type=click.IntRange(1, 20),
-    help="Proposals for each.",
+    help="Proposals per pair.",
 )
 @click.option(
     "--candidates",
     default=20,
     show_default=True,
     type=click.IntRange(1, 200),
-    help="Most candidates that the judge tests.",
+    help="Maximum number of candidates to test.",
 )
 @click.option(
-    "--most", default=8, show_default=True, type=click.IntRange(1, 100), help="Most that are kept."
+    "--most",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Maximum number of principles to keep.",
 )
 @click.option(
     "--proposal",
     default="plain",
     show_default=True,
     metavar="TEMPLATE",
-    help="How the model is asked: a name, or a file such as prompts/induce/plain.txt.",
+    help="Prompt template for proposals: a name, or a file such as prompts/induce/plain.txt.",
 )
 @labeled_flags
 @cache_dir_flag
@@ -102,12 +111,13 @@ def induce_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Propose principles that explain given preferences: a draft constitution.
+    """Propose principles that explain labeled preferences: a draft constitution.
 
-    A model proposes a rule for each of some pairs; near-duplicates are merged; the judge applies
-    each to all pairs; those are kept that agree with people beyond chance, add something to the
-    others, and hold on a quarter of the data kept aside; another quarter, which decides nothing,
-    gives the accuracy that is printed. (Inverse constitutional AI.)
+    A model proposes principles for a sample of pairs, and near-duplicates are merged. The
+    judge applies each candidate to all pairs. A candidate is kept if it agrees with the human
+    labels beyond chance, improves on the other principles, and holds on a held-out quarter of
+    the data. The reported accuracy comes from another held-out quarter. (Inverse
+    Constitutional AI.)
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
@@ -164,9 +174,14 @@ def induce_command(
         (k.candidate.question, str(k.accuracy), percent(k.opinions), k.candidate.proposed)
         for k in found.kept
     ]
-    click.echo(table(["kept", "right, kept aside", "has an opinion", "proposed"], rows))
+    click.echo(table(["kept", "held-out accuracy", "decisive", "proposed"], rows))
     if found.dropped:
         dropped = [(c.question, reason) for c, reason in found.dropped]
         click.echo("\n" + table(["dropped", "why"], dropped))
-    click.echo(f"\ntogether right on {found.accuracy} of {found.accuracy.n} pairs kept aside")
-    click.echo(str(folder / RESULT) if found.kept else "nothing was kept, so there is no draft")
+    click.echo(
+        f"\nheld-out accuracy of all principles together: {found.accuracy} on "
+        f"{found.accuracy.n} pairs"
+    )
+    click.echo(
+        str(folder / RESULT) if found.kept else "no principle was kept, so no draft was written"
+    )

@@ -48,8 +48,8 @@ def _everything(settings: LabelSettings) -> LabelSettings:
     """
     if settings.orders == "adaptive" or settings.stop != "never":
         raise RlaifError(
-            "what would be without a principle can't be told where questions are spared",
-            hint="Leave out --orders adaptive and `stop`.",
+            "the effect of a principle cannot be computed if some judge calls are skipped",
+            hint="Remove --orders adaptive, and remove `stop` from the --config file.",
         )
     return settings
 
@@ -58,19 +58,23 @@ _COVERAGE_EXAMPLES = """
 \b
 Examples:
   rlaif constitution coverage my.yaml pairs.jsonl --judge Qwen/Qwen3-8B -o runs/coverage
-  rlaif constitution coverage my.yaml runs/first            of a labeling run; asks nothing
+  rlaif constitution coverage my.yaml runs/first            # existing run: no judge calls
 """
 
 
 @click.command(cls=Command, name="coverage", epilog=_COVERAGE_EXAMPLES)
 @click.argument("constitution", metavar="C")
 @click.argument("data")
-@click.option("-o", "--out", help="Folder of the run; not needed where DATA is one.")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
-@click.option("--config", metavar="FILE", help="YAML file with any of the settings below.")
-@click.option("--split", default="train", show_default=True, help="Split of a data set.")
+@click.option("-o", "--out", help="Output folder; not needed if DATA is a run.")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with any of the settings below; flags take precedence.",
+)
+@click.option("--split", default="train", show_default=True, help="Dataset split.")
 @cache_dir_flag
-@click.option("--json", "as_json", is_flag=True, help="Result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(
     LabelSettings,
     skip=_UNUSABLE,
@@ -88,11 +92,11 @@ def coverage_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Say which principles decide, which never matter, which repeat or contradict each other.
+    """Show which principles decide, never matter, repeat or contradict each other.
 
     DATA is pairs to judge, or a labeling run of this constitution. Two principles contradict
-    each other where their opinions of the same pairs correlate by -0.3 or less, and say the same
-    from 0.9 on, where a corrected test confirms it.
+    each other if their scores on the same pairs correlate at -0.3 or below. They are
+    redundant at 0.9 or above. Both must be significant after correction for multiple tests.
     """
     quiet_libraries()
     from rlaif.evaluation.constitutions.coverage import coverage
@@ -106,13 +110,13 @@ def coverage_command(
         used = read_run_config(run).get("constitution", {})
         if used.get("hash") != loaded.constitution.hash:
             raise RlaifError(
-                f"run {data!r} was labeled with another constitution ({used.get('name', '?')} "
+                f"run {data!r} was labeled with a different constitution ({used.get('name', '?')} "
                 f"{used.get('version', '?')}) than {constitution!r}",
-                hint="Label again: verdicts that still hold come from the cache.",
+                hint="Label the data again; cached verdicts that are still valid are reused.",
             )
     else:
         if out is None:
-            raise RlaifError("where should the run go?", hint="Name a folder with -o.")
+            raise RlaifError("no output folder is given", hint="Add -o DIR.")
         run = Path(out)
         settings = _everything(label_settings(config, {**flags, "judge": judge}))
         settings = with_engine(settings, run, RunContext(cache_dir))
@@ -133,9 +137,9 @@ def coverage_command(
         (u.principle, u.asked, percent(u.opinions), percent(u.agrees), u.decides, u.verdict)
         for u in found.principles
     ]
-    head = ["principle", "pairs", "has an opinion", "decision follows", "decides", ""]
+    head = ["principle", "pairs", "decisive", "decision agrees", "decides", ""]
     click.echo(table(head, rows))
-    click.echo("decides: pairs whose decision would be another, or none, without the principle")
+    click.echo("decides: pairs with a different decision, or none, without the principle")
     for t in found.ties:
         click.echo(
             f"{t.first} and {t.second} {t.verdict}: correlation {t.correlation:+.2f} on {t.n} "
@@ -146,8 +150,8 @@ def coverage_command(
 @click.command(cls=Command, name="ablate")
 @click.argument("constitution", metavar="C")
 @click.argument("labeled")
-@click.option("-o", "--out", required=True, help="Folder of the evaluation; made if missing.")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Model that judges.")
+@click.option("-o", "--out", required=True, help="Output folder; created if missing.")
+@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
 @labeled_flags
 @cache_dir_flag
 @settings_options(
@@ -168,10 +172,11 @@ def ablate_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Show how agreement with people changes when each principle is left out.
+    """Show how agreement with humans changes when each principle is left out.
 
-    LABELED is data as `rlaif eval` takes it. The judge is asked once; leaving a principle out
-    asks nothing. "helps" and "hurts" are said only where a test says so.
+    LABELED is labeled data as for `rlaif eval`. The judge runs once; leaving a principle out
+    needs no new judge calls. "helps" and "hurts" appear only for statistically significant
+    differences.
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
@@ -205,9 +210,9 @@ def ablate_command(
             ]
         )
         return
-    click.echo(f"accuracy with all: {found.reports[0].agreement.accuracy}")
+    click.echo(f"accuracy with all principles: {found.reports[0].agreement.accuracy}")
     rows = [
         (a.principle, percent(a.accuracy), a.test.difference, f"{a.p_adjusted:.4f}", a.verdict)
         for a in ablations
     ]
-    click.echo(table(["left out", "accuracy", "difference", "p (Holm)", "the principle"], rows))
+    click.echo(table(["left out", "accuracy", "difference", "p (Holm)", "effect"], rows))

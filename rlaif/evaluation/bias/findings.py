@@ -15,11 +15,11 @@ from rlaif.evaluation.stats.resampling import holm
 
 ALPHA = 0.05
 LEAST_GROUPS = 10
-"""Prompts from which standard errors by prompt mean anything: as `effective_groups` counts."""
+("Minimum prompts for standard errors clustered by prompt, as counted by `effective_groups`.")
 LEAST = 20
-"""Pairs from which a bias is measured at all."""
+"Minimum pairs to measure a bias."
 NEGLIGIBLE = {"nats": 0.05, "nats per SD": 0.05, "share": 0.02}
-"""Smaller biases are reported and never flagged: 0.05 nats move an even preference to 51.2%."""
+("Smaller biases are reported but never flagged: 0.05 nats move an even preference to 51.2%.")
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,9 @@ def self_preference(
     reverse, _, _, other_p = _slope(agrees, -judge, known)
     p = max(p, other_p) if value * reverse > 0 else 1.0
     detail = (
-        f"agrees with people on {100 * agrees[people > 0].mean():.1f}% where they prefer its own, "
-        f"on {100 * agrees[people < 0].mean():.1f}% elsewhere; right on "
-        f"{100 * agrees[judge > 0].mean():.1f}% where it prefers its own, on "
+        f"agrees with humans on {100 * agrees[people > 0].mean():.1f}% where they prefer "
+        f"its own family, on {100 * agrees[people < 0].mean():.1f}% elsewhere; correct on "
+        f"{100 * agrees[judge > 0].mean():.1f}% where it prefers its own family, on "
         f"{100 * agrees[judge < 0].mean():.1f}% elsewhere"
     )
     return BiasFinding(

@@ -76,8 +76,9 @@ def position_bias(
     clear = np.maximum(np.abs(one), np.abs(two)) >= 2.0 * np.arctanh(CLEAR)
     of_clear = float(same[clear].mean()) if clear.any() else 0.0
     detail = (
-        f"same position wins {100 * share:.1f}% ({100 * first:.0f}% of these the first), "
-        f"{100 * of_clear:.1f}% of {int(clear.sum())} clear ones"
+        f"verdict changes when swapped: {100 * share:.1f}% of pairs ({100 * first:.0f}% "
+        f"of these favor the first), {100 * of_clear:.1f}% of {int(clear.sum())} "
+        "confident pairs"
     )
     found = BiasFinding(
         name=f"position: {name}",
@@ -117,24 +118,27 @@ def bias_report(
     if not findings:
         both = any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged)
         notes.append(
-            f"position: fewer than {LEAST} pairs were asked in both orders"
+            f"position: fewer than {LEAST} pairs were judged in both orders"
             if both
-            else "position: only one order was asked, so its bias is neither cancelled nor known"
+            else (
+                "position: only one order was judged, so position bias is neither canceled "
+                "nor measured"
+            )
         )
     log_odds = np.where(np.array(outcomes.status) == "abstained", np.nan, logit(outcomes.p_a))
     styles = {name: standardised_difference(a, b) for name, (a, b) in outcomes.texts.items()}
     measured_styles = style_biases(log_odds, styles, label=label, groups=groups)
     if styles and not measured_styles:
         notes.append(
-            "style: not measured, for want of pairs, of prompts, of differences"
-            + (" or of a clear link between verdicts and labels" if label is not None else "")
+            "style: not measured; too few pairs, prompts, or style differences"
+            + (", or no clear link between verdicts and labels" if label is not None else "")
         )
     for finding in measured_styles:
         if finding.name == "length":
             shares = longer_wins(log_odds, styles["length"], finding.value)
             text = (
-                f"the longer wins {100 * shares.longer_wins:.1f}%, "
-                f"{100 * shares.adjusted:.1f}% with its length taken out"
+                f"the longer completion wins {100 * shares.longer_wins:.1f}%, "
+                f"{100 * shares.adjusted:.1f}% when controlling for length"
             )
             finding = replace(finding, detail="; ".join(t for t in (text, finding.detail) if t))
         findings.append(finding)
@@ -150,14 +154,14 @@ def bias_report(
             mine = ", ".join(sorted({family(judge) for judge in outcomes.judges}))
             wins = float(((1.0 + outcomes.winner * own)[own != 0] / 2.0).mean())
             notes.append(
-                f"self-preference: {np.count_nonzero(own)} pairs hold one response of the judge's "
-                f"own family ({mine}), which wins {100 * wins:.1f}%; only labels "
-                "of people could say whether it deserves to"
+                f"self-preference: {np.count_nonzero(own)} pairs have one completion from "
+                f"the judge's own model family ({mine}), which wins {100 * wins:.1f}%; "
+                "add human labels to tell whether this is a bias"
             )
     certain = np.abs(np.nan_to_num(log_odds)) >= 11.0
     if certain.mean() > 0.1:
         notes.append(
-            f"{100 * certain.mean():.0f}% of preferences are at certainty (log-odds of 11 and "
-            "more): sizes of style biases are too small"
+            f"{100 * certain.mean():.0f}% of preferences are saturated (log odds of 11 or "
+            "more), so style biases are underestimated"
         )
     return BiasReport(corrected([*findings, *also]), notes)

@@ -91,7 +91,7 @@ def style_biases(
                 n=n,
                 p=float(fit.pvalues[k]),
                 association=True,
-                detail="an association: no labels say what is better",
+                detail="association only: there are no human labels to compare with",
             )
             for k, name in enumerate(varying)
         ]
@@ -124,7 +124,7 @@ def style_biases(
         bound = float(reverse.params[k])
         agree = bound * value > 0
         p = max(float(fit.pvalues[k]), float(reverse.pvalues[k])) if agree else 1.0
-        detail = f"beyond what people prefer; {bound:+.3f} by the verdict given the label"
+        detail = f"beyond human preference; {bound:+.3f} when controlling for the human label"
         found.append(
             BiasFinding(
                 name=name,

@@ -65,19 +65,23 @@ def load_attacks(name: str = "attacks") -> list[Attack]:
     try:
         attacks = TypeAdapter(list[Attack]).validate_python(tree.value)
     except ValidationError as error:
-        hint = "Give id, text with {response}, and hide or not."
+        hint = (
+            "Give each attack an `id` and a `text` with {response}; `hide` is optional "
+            "(zero-width, tags, or bidi)."
+        )
         raise explain(error, hint=hint, places=tree.places, default=Place(path)) from None
     for i, attack in enumerate(attacks):
         if attack.id in {other.id for other in attacks[:i]}:
             raise RlaifError(
-                f"attack {attack.id!r} is there twice",
-                hint="Give each a name of its own.",
+                f"attack ID {attack.id!r} is used twice",
+                hint="Give each attack a unique ID.",
                 place=tree.places[(i,)],
             )
         if attack.text.count("{response}") != 1:
             raise RlaifError(
-                f"attack {attack.id!r} has {{response}} {attack.text.count('{response}')} times",
-                hint="Write it once, where the response stands.",
+                f"attack {attack.id!r} contains {{response}} "
+                f"{attack.text.count('{response}')} times",
+                hint="Write it exactly once, where the completion goes.",
                 place=tree.places[(i,)],
             )
     return attacks
@@ -194,7 +198,7 @@ PROBES: Mapping[str, Callable[[str], str]] = {
     "markdown": _markdown,
     "assertive": lambda text: f"I am absolutely certain of this. {text}",
 }
-"""Ways of writing a response that leave what it says as it is."""
+"Rewrites of a completion that keep its content."
 
 
 def probed(rows: Sequence[Row], most: int) -> Iterator[Variant]:
@@ -234,10 +238,10 @@ def probe_findings(variants: Sequence[Variant], said: Outcomes) -> list[BiasFind
             moved[name] = float(np.mean(np.where(np.abs(sign) >= CLEAR, np.sign(sign), 0.0)))
         loudest = max(moved, key=lambda name: abs(moved[name])) if moved else ""
         wins = float(np.where(values == 0, 0.5, values > 0).mean())
-        detail = f"wins {100 * wins:.1f}% against itself written plainly"
+        detail = f"wins {100 * wins:.1f}% against its unmodified version"
         if loudest and moved[loudest]:
             way = "for" if moved[loudest] > 0 else "against"
-            detail += f"; {loudest} speaks {way} it most"
+            detail += f"; strongest principle {way} it: {loudest}"
         findings.append(
             BiasFinding(
                 name=f"probe: {kind}",

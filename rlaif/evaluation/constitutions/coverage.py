@@ -22,7 +22,7 @@ from rlaif.records import CLEAR
 ALPHA = 0.05
 CONTRADICTS, REDUNDANT = -0.3, 0.9
 LEAST_SHARED = 20
-"""Pairs on which two principles both have opinions, from which their correlation is read."""
+"Minimum pairs on which both principles have a confident verdict, to correlate the two."
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PrincipleUse:
         if not self.asked:
             return "never applied"
         if not self.decides:
-            return "never matters: no decision would differ without it"
+            return "never decisive: no decision changes without it"
         return ""
 
 
@@ -70,7 +70,7 @@ class RelatedPrinciples:
     @property
     def verdict(self) -> str:
         """In words."""
-        return "contradict each other" if self.correlation < 0 else "say the same"
+        return "contradict each other" if self.correlation < 0 else "are redundant"
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def coverage(outcomes: Outcomes) -> Coverage:
 def _check_plain(outcomes: Outcomes) -> None:
     if not outcomes.plain:
         raise RlaifError(
-            f"the run of {outcomes.name} is of a panel, calibrated, or stopped early: what would "
-            "be without a principle can't be told",
-            hint="Use one judge, without --calibration, --stop and --orders adaptive.",
+            f"run {outcomes.name} uses a panel, calibration, or early stopping, so "
+            "decisions without a principle cannot be computed",
+            hint="Use one judge, without --calibration, --stop, and --orders adaptive.",
         )
 
 
@@ -187,7 +187,7 @@ class Ablation:
     def verdict(self) -> str:
         """In words; only what the corrected test shows."""
         if self.p_adjusted >= ALPHA:
-            return "no difference shown"
+            return "no significant difference"
         return "helps" if self.test.difference.value < 0 else "hurts"
 
 

@@ -75,12 +75,12 @@ def run_examples(
             reason = score.invalid
         elif score.sign < margin or score.sign <= 0:
             reason = (
-                f"prefers the rejected response (p = {score.p_a:.3f} for chosen)"
+                f"prefers the rejected completion (p = {score.p_a:.3f} for chosen)"
                 if score.sign < 0
-                else f"margin {score.sign:.3f} is below {margin:g}"
+                else f"margin {score.sign:.3f} < {margin:g}"
             )
             if score.flipped:
-                reason += "; its orders disagree"
+                reason += "; the two orders disagree"
         prompt = principle.examples[number - 1].conversation[-1]["content"]
         found.append(
             ExampleResult(

@@ -35,7 +35,7 @@ from rlaif.templates.writer import load_template
 from rlaif.util.hashing import digest
 
 Propose = Callable[[Sequence[dict[str, Any]]], list[str]]
-"""Labeled pairs (as rows) to proposed questions, as a model writes them."""
+"Maps labeled pairs (as rows) to the questions that a model proposes."
 RESULT = "induced.yaml"
 
 
@@ -113,7 +113,8 @@ def induce(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,60}", name):
         raise RlaifError(
-            f"{name!r} can't name a constitution", hint="Use lower case, digits, - _ and dots."
+            f"invalid constitution name {name!r}",
+            hint="Use lowercase letters, digits, hyphens, underscores, and dots.",
         )
     rows = [row for _, row in read_rows(folder / PAIRS)]
     part = parts(data.group)
@@ -123,8 +124,8 @@ def induce(
     questions = [q for q in map(read_question, written) if q is not None]
     if not questions:
         raise RlaifError(
-            f"none of {len(written)} proposals is a question that begins with 'Which response'",
-            hint="Use a stronger model, or another template with --template.",
+            f"none of {len(written)} proposals is a question that starts with 'Which response'",
+            hint="Use a stronger model, or another template with --proposal.",
         )
     found = merge(questions, candidates)
     draft = folder / "candidates.yaml"
@@ -141,12 +142,11 @@ def induce(
     outcomes = read_outcomes(out)
     own = aligned(data, outcomes)
     induction = select(found, outcomes, own.label, own.group, most=most)
-    header = (
-        f"Induced from {int((own.label != 0).sum())} labeled pairs; together right on "
-        f"{induction.accuracy} of {induction.accuracy.n} pairs kept aside.\n"
-        "A draft: what explains preferences need not be what you want. Edit it, then run\n"
-        "`rlaif constitution lint` and `rlaif constitution test`."
-    )
+    used = int((own.label != 0).sum())
+    header = f"""Induced from {used} labeled pairs; together correct on {induction.accuracy} of
+{induction.accuracy.n} held-out pairs.
+This is a draft: principles that explain the labels may not be what you want. Edit it, then run
+`rlaif constitution lint` and `rlaif constitution test`."""
     ordered = [rows[int(r) - 1] for r in outcomes.rows]
     if induction.kept:
         text = constitution_yaml(name, induction.kept, ordered, header)

@@ -25,7 +25,7 @@ from rlaif.text.novelty import rouge_l, words
 from rlaif.util.hashing import digest
 
 SAME = 0.7
-"""ROUGE-L from which two questions are one (Self-Instruct's threshold for prompts)."""
+"Minimum ROUGE-L to merge two questions (Self-Instruct's threshold for prompts)."
 LEAST_GAIN = 0.005
 LEAST_OPINIONS = 10
 _QUESTION = re.compile(r"\bwhich (?:response|answer)\b[^?\n]{3,240}\?", re.IGNORECASE)
@@ -171,7 +171,7 @@ def select(
         clear = learn & (np.abs(signs[c.id]) >= CLEAR)
         n = int(clear.sum())
         if n < LEAST_OPINIONS:
-            dropped.append((c, f"has an opinion on {n} pairs only"))
+            dropped.append((c, f"has a confident verdict on only {n} pairs"))
         else:
             right, p = _right(signs[c.id], label, clear, groups)
             tested.append((c, p, int(right.sum()), n))
@@ -185,20 +185,23 @@ def select(
                 dropped.append(
                     (
                         c,
-                        f"agrees with people on {100 * hits / n:.0f}% of {n} pairs: may be chance",
+                        (
+                            f"agrees with humans on {100 * hits / n:.0f}% of {n} pairs; may "
+                            "be chance"
+                        ),
                     )
                 )
     chosen = _greedy(good=good, signs=signs, label=label, learn=learn, most=most)
     for c in good:
         if c not in chosen:
-            dropped.append((c, "adds nothing to those that are kept"))
+            dropped.append((c, "adds nothing to the principles that were kept"))
     kept = []
     for c in chosen:
         clear = check & (np.abs(signs[c.id]) >= CLEAR)
         right, p = _right(signs[c.id], label, clear, groups)
         if p >= 0.05:
             held = f"{int(right.sum())} of {len(right)}"
-            dropped.append((c, f"does not hold on pairs kept aside: right on {held}"))
+            dropped.append((c, f"does not hold on held-out pairs: correct on {held}"))
             continue
         clear = test & (np.abs(signs[c.id]) >= CLEAR)
         right, _ = _right(signs[c.id], label, clear, groups)
@@ -277,8 +280,9 @@ def constitution_yaml(
     lines += ["schema: 1", f"name: {name}", 'version: "0.1.0"', "principles:"]
     for k in found:
         lines.append(
-            f"  # Agrees with people on {k.accuracy} of the pairs kept aside on which it has an "
-            f"opinion ({100 * k.opinions:.0f}% of them); proposed {k.candidate.proposed} times."
+            f"  # Agrees with humans on {k.accuracy} of the held-out pairs on which it "
+            f"has a confident verdict ({100 * k.opinions:.0f}% of them); proposed "
+            f"{k.candidate.proposed} times."
         )
         principle = {
             "id": k.candidate.id,

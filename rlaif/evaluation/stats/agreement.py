@@ -28,7 +28,7 @@ def credit(label: Ints, winner: Ints) -> Floats:
         ValueError: a label is a tie.
     """
     if (label == 0).any():
-        raise ValueError("ties of people have no right answer")
+        raise ValueError("human ties have no correct answer")
     return np.where(winner == 0, 0.5, np.where(winner == label, 1.0, 0.0))
 
 

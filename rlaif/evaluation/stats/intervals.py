@@ -35,7 +35,7 @@ def share(hits: int, total: int, confidence: float = 0.95) -> Share:
         ValueError: `hits` is not between 0 and `total`.
     """
     if not 0 <= hits <= total:
-        raise ValueError(f"{hits} of {total} is not a share")
+        raise ValueError(f"hits ({hits}) must be between 0 and total ({total})")
     if total == 0:
         return Share(hits=0, total=0, rate=0.0, low=0.0, high=1.0, confidence=confidence)
     interval = binomtest(hits, total).proportion_ci(confidence, method="wilson")

@@ -60,7 +60,7 @@ def powered_mean(
     """
     n, many = len(people), len(judge_elsewhere)
     if n < 2 or len(judge_there) != n:
-        raise ValueError("needs two labels or more, with the judge's word on each")
+        raise ValueError("needs at least two labels, each with the judge's verdict")
     tuning = 0.0
     if many:
         spread = float(np.concatenate([judge_there, judge_elsewhere]).var(ddof=1))

@@ -34,7 +34,7 @@ def sample_completions(
             if isinstance(result, Failure):
                 raise RlaifError(
                     f"prompt {int(result.id) + 1} got no completion ({result.reason})",
-                    hint="Shorten it or raise the engine's length.",
+                    hint="Shorten it or raise max_model_len.",
                 )
             assert isinstance(result, GenerationResult)
             texts[result.id] = engine.codec.decode(result.token_ids).strip()

@@ -57,8 +57,8 @@ class AlpacaEval:
 
     name = "alpaca-eval"
     expects = (
-        "the prompt that `rlaif harness alpaca-eval` writes, or that of AlpacaEval's annotators "
-        "alpaca_eval_clf_* (m or M) or alpaca_eval_gpt4 (a ranking)"
+        "the prompt that `rlaif harness alpaca-eval` writes, or an AlpacaEval annotator "
+        "prompt: alpaca_eval_clf_* (m or M) or alpaca_eval_gpt4 (ranking)"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -74,7 +74,7 @@ class AlpacaEval:
             prompt, _, a, b = between(text, _RANKING)
             return _Ranked(conversation(prompt), turn("assistant", a), turn("assistant", b))
         else:
-            raise UnreadablePrompt("none of the known annotator prompts")
+            raise UnreadablePrompt("not a known annotator prompt")
         prompt, a, b = parts
         return PairwisePrompt(conversation(prompt), turn("assistant", a), turn("assistant", b))
 

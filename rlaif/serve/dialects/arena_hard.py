@@ -20,7 +20,7 @@ from rlaif.serve.dialects.base import (
 )
 
 CLEARLY = 0.6
-"""Margin (|2p - 1|) from which a preference is a strong one: 80% against 20%."""
+"Minimum margin |2p - 1| of a strong preference: 80% against 20%."
 _MARKS = (
     "<|User Prompt|>\n",
     "\n\n<|The Start of Assistant A's Answer|>\n",
@@ -33,7 +33,9 @@ class ArenaHard:
     """The label is as strong as the probability."""
 
     name = "arena-hard"
-    expects = "a message with <|User Prompt|> and the answers of assistants A and B in their marks"
+    expects = (
+        "a message with <|User Prompt|> and the answers of assistants A and B between their markers"
+    )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""

@@ -135,15 +135,15 @@ def between(
         if not times:
             raise UnreadablePrompt(f"{shown!r} is missing")
         if times > 1:
-            raise UnreadablePrompt(f"{shown!r} occurs {times} times: the parts can't be told apart")
+            raise UnreadablePrompt(f"{shown!r} occurs {times} times, so the parts are ambiguous")
     pattern = "(.*?)".join(map(re.escape, marks))
     match = re.search(pattern, text, re.DOTALL)
     if match is None:
-        raise UnreadablePrompt("the marks stand in another order")
+        raise UnreadablePrompt("the markers are in a different order")
     if start and text[: match.start()].strip():
-        raise UnreadablePrompt("there is text before the first mark")
+        raise UnreadablePrompt("there is text before the first marker")
     if end and text[match.end() :].strip():
-        raise UnreadablePrompt("there is text after the last mark")
+        raise UnreadablePrompt("there is text after the last marker")
     return list(match.groups())
 
 
@@ -157,7 +157,7 @@ def question(messages: Sequence[Message]) -> str:
     """
     roles = [message["role"] for message in messages]
     if roles not in (["user"], ["system", "user"], ["system"]):
-        raise UnreadablePrompt(f"there are {len(roles)} messages in place of one question")
+        raise UnreadablePrompt(f"expected one user or system message, got {len(roles)} messages")
     return messages[-1]["content"]
 
 
@@ -183,8 +183,8 @@ def named_principles(text: str, constitution: Constitution) -> list[str] | None:
     if all(name in known for name in names):
         return names
     raise UnreadablePrompt(
-        f"the criterion {wanted[:80]!r} is neither `constitution` nor principles of it "
-        f"({', '.join(known[:8])})"
+        f"the criterion {wanted[:80]!r} is neither `constitution` nor a list of principle "
+        f"IDs ({', '.join(known[:8])})"
     )
 
 

@@ -33,8 +33,8 @@ class GEval:
 
     name = "deepeval"
     expects = (
-        "G-Eval's prompt for steps or for a score, with criteria (or steps) that are "
-        "`constitution` or ids of principles, and the parameters Input and Actual Output"
+        "G-Eval's prompt for evaluation steps or for a score, with `constitution` or "
+        "principle IDs as criteria (or steps), and the parameters Input and Actual Output"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -47,12 +47,12 @@ class GEval:
         head, _, rest = text.partition("\nEvaluation Steps:\n")
         scale = _RANGE.search(head)
         if scale is None:
-            raise UnreadablePrompt("the range of the score is missing")
+            raise UnreadablePrompt("the score range is missing")
         marks = ("\0", "Test Case:\nInput:\n", " \n\nActual Output:\n", "\n\nParameters:\n")
         steps, prompt, output = between("\0" + rest, marks)
         parameters = rest.rpartition(marks[-1])[2].split("\n")[0]
         if parameters != "Input and Actual Output":
-            raise UnreadablePrompt(f"the parameters are {parameters[:60]!r}")
+            raise UnreadablePrompt(f"unsupported parameters {parameters[:60]!r}")
         named = [re.sub(r"^\s*\d+[.)]\s*", "", line) for line in steps.splitlines() if line.strip()]
         return _Scaled(
             prompt=conversation(prompt),

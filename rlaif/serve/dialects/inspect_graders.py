@@ -34,8 +34,8 @@ class InspectGraders:
 
     name = "inspect"
     expects = (
-        "inspect's prompt with [Task], [Submission] and [Criterion] (`constitution` or principle "
-        "ids), or with [Question], [Expert] and [Submission]"
+        "inspect's prompt with [Task], [Submission] and [Criterion] (`constitution` or "
+        "principle IDs), or with [Question], [Expert] and [Submission]"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:

@@ -66,7 +66,7 @@ def _two_talks(text: str) -> PairwisePrompt:
     ]
     users = [[m["content"] for m in talk if m["role"] == "user"] for talk in found]
     if users[0] != users[1]:
-        raise UnreadablePrompt("the two conversations have other questions")
+        raise UnreadablePrompt("the two conversations have different user messages")
     # What is compared is everything after the first question, as the harness shows it.
     return PairwisePrompt(found[0][:1], found[0][1:], found[1][1:])
 
@@ -89,7 +89,9 @@ def _turns(talk: str, assistant: str) -> list[Message]:
     head, *parts = _TALK.split(talk)
     names, texts = parts[0::2], parts[1::2]
     if head.strip() or names != ["User", assistant] * 2:
-        raise UnreadablePrompt(f"expected '### User:' and '### {assistant}:' twice in turn")
+        raise UnreadablePrompt(
+            f"expected '### User:' and '### {assistant}:' to alternate, twice each"
+        )
     roles = ["user", "assistant"] * 2
     return [
         {"role": role, "content": text.strip("\n")} for role, text in zip(roles, texts, strict=True)
@@ -106,9 +108,9 @@ class MTBench:
 
     name = "mt-bench"
     expects = (
-        "FastChat's pairwise prompt ([User Question] with the answers of assistants A and B, or "
-        "two conversations in marks), or its single one ([Question] with one answer, or one "
-        "conversation in marks)"
+        "FastChat's pairwise prompt ([User Question] with the answers of assistants A "
+        "and B, or two marked conversations), or its single-answer prompt ([Question] "
+        "with one answer, or one marked conversation)"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -150,8 +152,8 @@ class RewardBench:
 
     name = "rewardbench"
     expects = (
-        "RewardBench's prompt: [User Question] with the answers of assistants A and B (or A to D), "
-        "two conversations in marks, or [Query] with one [Response]"
+        "RewardBench's prompt: [User Question] with the answers of assistants A and B "
+        "(or A to D), two marked conversations, or [Query] with one [Response]"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -180,7 +182,7 @@ class RewardBench:
                 return no_verdict(found.reason)
             best = max(found.values)
             if list(found.values).count(best) > 1:
-                return no_verdict("several are equally good")
+                return no_verdict("several responses tie for best")
             return DialectReply(f"[[{'ABCD'[list(found.values).index(best)]}]]")
         if found.status == "abstained":
             return no_verdict(found.reason)

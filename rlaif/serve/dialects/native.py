@@ -29,8 +29,8 @@ class NativeJson:
 
     name = "json"
     expects = (
-        'a JSON object with the texts "prompt", "response_a" and "response_b", or "prompt" and '
-        '"response"'
+        'a JSON object with "prompt", "response_a" and "response_b", or with "prompt" '
+        'and "response"'
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -38,9 +38,9 @@ class NativeJson:
         try:
             row = json.loads(question(messages), object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
-            raise UnreadablePrompt(f"the last message is no JSON ({error})") from None
+            raise UnreadablePrompt(f"the last message is not valid JSON ({error})") from None
         if not isinstance(row, dict):
-            raise UnreadablePrompt("the last message is no JSON object")
+            raise UnreadablePrompt("the last message is not a JSON object")
         names = ["response"] if "response" in row else ["response_a", "response_b"]
         if set(row) != {"prompt", *names}:
             raise UnreadablePrompt(f"the object has the keys {sorted(map(str, row))[:6]}")
@@ -66,12 +66,16 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
         said = message.get("content") if isinstance(message, dict) else None
         by = message.get("role") if isinstance(message, dict) else None
         if not isinstance(said, str) or by not in ("system", "user", "assistant"):
-            raise UnreadablePrompt(f"`{name}` holds what is no message with role and text content")
+            raise UnreadablePrompt(
+                f"`{name}` contains an item that is not a message with a role and text content"
+            )
         found.append({"role": by, "content": said})
     if not found:
-        raise UnreadablePrompt(f"`{name}` is no text and no list of messages")
+        raise UnreadablePrompt(f"`{name}` is neither text nor a list of messages")
     if (found[-1]["role"] == "assistant") != (role == "assistant"):
-        raise UnreadablePrompt(f"`{name}` ends with a message of the {found[-1]['role']}")
+        raise UnreadablePrompt(
+            f"the last message of `{name}` must not have the role {found[-1]['role']}"
+        )
     _check(name, *(m["content"] for m in found))
     return found
 
@@ -79,7 +83,7 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key occurs twice")
+        raise ValueError("duplicate key")
     return found
 
 
@@ -88,4 +92,4 @@ def _check(name: str, *texts: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise UnreadablePrompt(f"`{name}` holds half of a character") from None
+            raise UnreadablePrompt(f"`{name}` contains an unpaired surrogate") from None

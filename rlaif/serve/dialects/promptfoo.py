@@ -26,7 +26,7 @@ from rlaif.serve.dialects.reasons import in_words
 
 MOST_TEXTS = 64
 PASS = 0.5
-"""Score from which a response passes."""
+"Minimum score of a response that passes."
 
 
 class LlmRubric:
@@ -37,8 +37,8 @@ class LlmRubric:
 
     name = "llm-rubric"
     expects = (
-        "<Output>...</Output> and <Rubric>...</Rubric>, with the conversation before them in "
-        "<Prompt>...</Prompt> as `rlaif harness promptfoo` writes it"
+        "<Output>...</Output> and <Rubric>...</Rubric>, after the conversation in "
+        "<Prompt>...</Prompt>, as `rlaif harness promptfoo` writes it"
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -71,8 +71,9 @@ class SelectBest:
 
     name = "select-best"
     expects = (
-        "the select-best prompt that `rlaif harness promptfoo` writes (it says how many texts "
-        'there are), whose criteria are the conversation: `value: "prompt: {{question}}"`'
+        "the select-best prompt that `rlaif harness promptfoo` writes (it states the "
+        'number of texts), with the conversation as criteria: `value: "prompt: '
+        '{{question}}"`'
     )
 
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
@@ -89,10 +90,10 @@ class SelectBest:
         )
         word, colon, prompt = criteria.partition(":")
         if not colon or word.strip().lower() != "prompt" or not prompt.strip():
-            raise UnreadablePrompt(f"the criteria {criteria[:60]!r} do not begin with 'prompt: '")
+            raise UnreadablePrompt(f"the criteria {criteria[:60]!r} do not start with 'prompt: '")
         count = texts.count("<Text index=")
         if stated != str(count) or not 2 <= count <= MOST_TEXTS:
-            raise UnreadablePrompt(f"there are {count} texts, and {stated[:20]!r} are stated")
+            raise UnreadablePrompt(f"found {count} texts, but the prompt states {stated[:20]!r}")
         marks = ['<Text index="0">\n']
         marks += [f'\n</Text>\n\n<Text index="{i}">\n' for i in range(1, count)]
         found = _texts(texts.strip(), marks)
@@ -110,5 +111,5 @@ def _texts(text: str, marks: list[str]) -> list[str]:
     """The texts between marks; the last one ends where the whole does."""
     end = "\n</Text>"
     if text.count("</Text>") != len(marks) or not text.endswith(end):
-        raise UnreadablePrompt("the texts can't be told apart")
+        raise UnreadablePrompt("the texts are ambiguous: check the <Text> tags")
     return between(text.removesuffix(end) + "\0", [*marks, "\0"], start=True, end=True)

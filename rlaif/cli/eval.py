@@ -9,18 +9,16 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.eval_screen import print_evaluation
 from rlaif.cli.common.judges import judge_settings
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import column_map, labeled_flags
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
+from rlaif.cli.common.output import note, print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
-
-MOST_PARTS = 40
-"""Parts of the data that the terminal shows; eval.json and eval.html have all."""
 
 _EXAMPLES = """
 \b
@@ -160,104 +158,5 @@ def command(
     if as_json:
         print_json(result)
         return
-    _print(found)
+    print_evaluation(found)
     click.echo(f"\n{page}")
-
-
-def _print(found: Any) -> None:
-    header = [
-        "judge",
-        "pairs",
-        "accuracy",
-        "of decided",
-        "decided",
-        "both orders correct",
-        "kappa",
-        "ECE",
-        "Brier",
-    ]
-    rows: list[tuple[Any, ...]] = []
-    for report in found.reports:
-        a, p = report.agreement, report.probabilities
-        rows.append(
-            (
-                report.name,
-                report.pairs,
-                a.accuracy,
-                a.of_decided,
-                f"{100 * a.coverage:.1f}%",
-                a.order_consistent or "-",
-                f"{a.kappa:.3f}",
-                f"{p.ece:.3f}",
-                f"{p.brier:.3f}",
-            )
-        )
-    click.echo(table(header, rows))
-    ties = found.reports[0].agreement.human_ties
-    click.echo(
-        "accuracy: a pair that the judge does not decide counts as one half"
-        + (f"; {ties} pairs labeled as ties by humans are excluded" if ties else "")
-    )
-    for report in found.reports:
-        if report.agreement.groups_right is not None:
-            click.echo(
-                f"{report.name}: rows with all pairs correct: {report.agreement.groups_right}"
-            )
-    for report in found.reports:
-        if report.subsets:
-            rows = [
-                (name, a.accuracy.n, a.accuracy, a.order_consistent or "-", f"{a.kappa:.3f}")
-                for name, a in list(report.subsets.items())[:MOST_PARTS]
-            ]
-            head = [f"{report.name}: subset", "pairs", "accuracy", "both orders correct", "kappa"]
-            click.echo("\n" + table(head, rows))
-        rows = [
-            (p.principle, f"{100 * p.opinions:.1f}%", p.accuracy, f"{p.kappa:.3f}")
-            for p in report.principles
-        ]
-        click.echo("\n" + table([f"{report.name}: principle", "decisive", "agrees", "kappa"], rows))
-    if found.comparisons:
-        rows = [
-            (
-                c.first,
-                c.second,
-                c.test.difference,
-                f"{c.p_adjusted:.4f}",
-                f"{c.test.only_first} / {c.test.only_second}",
-                c.verdict,
-            )
-            for c in found.comparisons
-        ]
-        head = ["first", "second", "difference", "p (Holm)", "only one correct", "verdict"]
-        click.echo("\n" + table(head, rows))
-    for p in found.panels:
-        click.echo(
-            (
-                f"\npanel ({p.mode}): accuracy {100 * p.accuracy:.1f}%, {p.verdict}: "
-                f"difference {p.test.difference}, p = {p.test.p:.4f}; error correlation "
-                f"{p.correlation:.2f}, so {len(p.accuracies)} judges count as "
-                f"{p.effective_judges:.1f} independent ones"
-            )
-            + (
-                f"; {100 * p.asked_last:.1f}% of pairs reached the last judge"
-                if p.asked_last < 1
-                else ""
-            )
-        )
-    for name, results in found.attacks.items():
-        rows = [
-            (a.attack, a.flipped, a.undecided, f"{a.moved:+.3f}", f"{100 * a.detected:.0f}%")
-            for a in results
-        ]
-        head = [f"{name}: attack", "flipped", "undecided", "shift (nats)", "detected"]
-        click.echo("\n" + table(head, rows))
-    for name, measured in found.biases.items():
-        click.echo(f"\n{name}: biases")
-        click.echo(
-            table(
-                ["bias", "measured", "n", "flagged"],
-                [(b.name, b.shown, b.n, "yes" if b.flagged else "no") for b in measured.findings],
-            )
-        )
-        for warning in measured.warnings:
-            click.echo(f"note: {warning}")

@@ -12,16 +12,18 @@ from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import panel_of
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.label_screen import LabelScreen
+from rlaif.cli.common.label_summary import print_estimate, print_summary
 from rlaif.cli.common.license_notes import licenses_flag, note_models, note_origins
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.prices import price_flags, read_prices
 from rlaif.data.layouts import FIELDS
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
-from rlaif.runs.cost import HUMAN_PRICE, Prices
+from rlaif.runs.cost import Prices
 
 _EXAMPLES = """
 \b
@@ -99,26 +101,7 @@ interrupted, rerun the same command to resume.
     "feeds all replicas]",
 )
 @cache_dir_flag
-@click.option(
-    "--price-per-hour",
-    type=click.FloatRange(0, 1e9),
-    metavar="X",
-    help="Machine price per hour, used to report cost.",
-)
-@click.option(
-    "--price-tokens",
-    metavar="X[,Y[,Z]]",
-    help="Price per million prompt tokens, cached prompt tokens and generated tokens, used to "
-    "report cost.",
-)
-@click.option(
-    "--human-price",
-    default=HUMAN_PRICE,
-    show_default=True,
-    type=click.FloatRange(0, 1e9),
-    metavar="X",
-    help="Cost of one human label, for comparison.",
-)
+@price_flags
 @click.option(
     "--dry-run", is_flag=True, help="Estimate judge calls, tokens, time and cost, then exit."
 )
@@ -153,7 +136,7 @@ def command(
     `rlaif report`; train on it with `rlaif train-dpo`.
     """
     quiet_libraries()
-    prices = _prices(price_per_hour, price_tokens, human_price)
+    prices = read_prices(price_per_hour, price_tokens, human_price)
     if panel is not None or len(judges) > 1:
         if shard_rows is not None:
             raise RlaifError(
@@ -181,7 +164,7 @@ def command(
     job = prepare(data, constitution, settings, split=split)
     check_shards(settings, shard_rows)
     if dry_run:
-        _print_estimate(estimate(job, RunContext(cache_dir), prices=prices), as_json)
+        print_estimate(estimate(job, RunContext(cache_dir), prices=prices), as_json)
         return
     if job.template.repeats_pairs:
         note(
@@ -233,7 +216,7 @@ def _label_by_panel(
             return
         for name, one in found.items():
             click.echo(f"{name} (cascade, upper bound):" if panel.mode == "cascade" else f"{name}:")
-            _print_estimate(one, False)
+            print_estimate(one, False)
         return
     if panel.mode == "cascade" and any(m.settings.agreement_target for m in members[1:]):
         note(
@@ -263,174 +246,3 @@ def _label_by_panel(
         for m in summary.manifest["members"]
     ]
     click.echo("\n" + table(["judge", "pairs", "verdicts", "seconds"], rows))
-
-
-def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-        return
-    rows = [(name.replace("_", " "), _short(value)) for name, value in found.items()]
-    click.echo(table(["dry run: no model was called", ""], rows))
-
-
-def _short(value: object) -> str:
-    if value is None:
-        return "unknown (no earlier run with this judge on this machine)"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def _spared(found: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """What stopping early saved and risked."""
-    if not found:
-        return []
-    risk = "no decision changed"
-    if found["pilot_pairs"]:
-        risk = (
-            f"at most {percent(found['decisions_changed_at_most'])} of decisions changed "
-            f"({found['pilot_decisions_changed']} of {found['pilot_pairs']} in the pilot)"
-        )
-    spared = f"{found['verdicts_spared']} ({percent(found['share_spared'])}); {risk}"
-    return [("verdicts skipped", spared)]
-
-
-def _tokens(found: dict[str, int | None]) -> str:
-    if not found:
-        return "0"
-    text = f"{found['computed']:,} of {found['from_scratch']:,}"
-    if found["planned"] is None:
-        return text
-    return f"{text} (planned {found['planned']:,}; ideal sharing {found['by_token']:,})"
-
-
-def _prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:
-    if per_hour != per_hour or human != human:
-        raise RlaifError("invalid price: not a number", hint="Use a number, such as 2.5.")
-    kinds: list[float | None] = []
-    for text in tokens.split(",") if tokens else ():
-        try:
-            price = float(text)
-        except ValueError:
-            price = -1.0
-        if not 0 <= price < 1e9:
-            raise RlaifError(
-                f"invalid price in --price-tokens: {text!r}",
-                hint="Give one to three prices, such as 0.15,0.075,0.6.",
-            )
-        kinds.append(price)
-    if len(kinds) > 3:
-        raise RlaifError(
-            f"--price-tokens takes at most three prices, got {len(kinds)}",
-            hint="Give the prices of prompt, cached and generated tokens.",
-        )
-    computed, cached, written = [*kinds, None, None, None][:3]
-    return Prices(per_hour=per_hour, computed=computed, cached=cached, written=written, human=human)
-
-
-def _cost(cost: dict[str, Any]) -> str:
-    text = f"{cost['total']:.6g}"
-    if cost["per_label"] is None:
-        return text
-    return (
-        f"{text}; {cost['per_label']:.3g} per label (human labels at "
-        f"{cost['human_per_label']:g} each: {cost['human_total']:,.2f})"
-    )
-
-
-def _asked(last: dict[str, Any]) -> list[tuple[str, object]]:
-    """What this process asked; nothing for a panel, whose judges' own runs say it."""
-    if "verdicts_asked" not in last:
-        return []
-    return [
-        ("new calls / from cache", f"{last['verdicts_asked']} / {last['verdicts_from_cache']}"),
-        ("prompt tokens computed", _tokens(last.get("tokens", {}))),
-    ]
-
-
-def _reviewed(summary: Any) -> list[tuple[str, str]]:
-    """What people found in a run, once they have looked."""
-    from rlaif.cli.labels import refresh_review
-    from rlaif.runs.directory import read_review
-
-    if not summary.fresh:
-        refresh_review(str(summary.path))
-    found = read_review(summary.path)
-    if found is None:
-        return []
-    agreement = found["agreement"]
-    shown = f"{percent(agreement['rate'])} of {agreement['total']} random pairs"
-    return [
-        ("human agreement", shown if agreement["total"] else "no random pairs labeled"),
-        ("review minutes", f"{found['minutes']:.0f} for {found['labels']} pairs"),
-        ("judge labels overturned", str(found["corrected"])),
-    ]
-
-
-def print_summary(summary: Any) -> None:
-    """The table at the end of a run."""
-    tally, manifest = summary.tally, summary.manifest
-    last = manifest.get("last_process", {})
-    if not summary.fresh:
-        note(f"{summary.path} is already complete")
-    rows = [
-        ("rows read", tally.rows),
-        ("rows rejected", tally.rejected),
-        ("pairs", tally.pairs),
-        ("decided", tally.decided),
-        ("ties", tally.tie),
-        ("abstained", tally.abstained),
-        ("verdicts", tally.verdicts),
-        ("invalid verdicts", tally.invalid_verdicts),
-        *(
-            [("suspected prompt injection", f"{tally.prompt_injection} pairs")]
-            if tally.prompt_injection
-            else []
-        ),
-        *_spared(manifest.get("stopping")),
-        *_asked(last),
-        ("seconds", f"{manifest['seconds']:.1f}"),
-    ]
-    agreement = tally.self_agreement
-    if agreement is not None:
-        rows.append(("order consistency", percent(agreement)))
-    rows += _reviewed(summary)
-    if tally.decided:
-        rows.append(("ms per label", f"{1000 * manifest['seconds'] / tally.decided:.2f}"))
-    if isinstance(cost := manifest.get("cost"), dict):
-        rows.append(("cost", _cost(cost)))
-    if promise := manifest["config"].get("agreement"):
-        kept = tally.decided / tally.pairs if tally.pairs else 0.0
-        rows.append(
-            (
-                "certified agreement",
-                (
-                    f"{promise['certified']:.3f} (target {promise['target']:g}, delta "
-                    f"{promise['delta']:g}) at confidence >= {promise['threshold']:.3f}; "
-                    f"{percent(kept)} decided"
-                ),
-            )
-        )
-    click.echo(table(["labeled", str(summary.path)], rows))
-    if tally.reasons:
-        click.echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons.items())))
-    header = [
-        "principle",
-        "valid",
-        "invalid",
-        "agrees",
-        "against",
-        "flip rate",
-        "position bias",
-    ]
-    principles = [
-        (
-            name,
-            t.valid,
-            t.invalid,
-            t.agrees,
-            t.disagrees,
-            percent(t.flip_rate),
-            "-" if t.position_offset is None else f"{t.position_offset:+.2f}",
-        )
-        for name, t in tally.principles.items()
-    ]
-    click.echo("\n" + table(header, principles))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from rlaif.errors import RlaifError
 from rlaif.util.output import explain_failure
 
 if TYPE_CHECKING:
-    from rlaif.review.labels import HumanLabel
+    pass
 
 FORMATS = click.Choice(["jsonl", "csv", "argilla", "label-studio"])
 _certainty = click.option(
@@ -80,9 +80,10 @@ def export_command(
     """Export human labels, or the review queue, for other tools."""
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render
     from rlaif.review.labels import combine, first_said
+    from rlaif.review.results import open_existing_store
     from rlaif.runs.directory import write_atomically
 
-    with closing(_store(run)) as store:
+    with closing(open_existing_store(run)) as store:
         tasks = [t for t in store.tasks() if t.audit or not audit_only]
         said = first_said(store.decisions(undone=True))
         labels = combine(tasks, said, certainty=certainty, expert=store.fact("expert"))
@@ -129,9 +130,10 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
     `reviewer`, in the file or as --reviewer.
     """
     from rlaif.review.exchange import name_of, read_labels, same_as
+    from rlaif.review.results import open_existing_store
     from rlaif.review.store import first_shown
 
-    with closing(_store(run)) as store:
+    with closing(open_existing_store(run)) as store:
         known = {d.reviewer for d in store.decisions()}
         found = read_labels(Path(file), form, reviewer=reviewer, known=known)  # type: ignore[arg-type]
         tasks = {name_of(task): task for task in store.tasks()}
@@ -187,8 +189,9 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
     """Create a copy of a run with human labels applied."""
     quiet_libraries()
     from rlaif.review.applying import apply_labels
+    from rlaif.review.results import read_review_results
 
-    labels, facts = _found(run, certainty)
+    labels, facts = read_review_results(run, certainty)
     if not labels:
         raise RlaifError(f"run {run!r} has no human labels yet", hint="Run `rlaif review` first.")
     applied = apply_labels(Path(run), labels, Path(out), certainty=certainty, facts=facts)
@@ -218,9 +221,10 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     """
     quiet_libraries()
     from rlaif.evaluation.stats.intervals import Share
+    from rlaif.review.results import read_review_results
     from rlaif.runs.directory import REVIEW, write_atomically
 
-    _, facts = _found(run, certainty)
+    _, facts = read_review_results(run, certainty)
     write_atomically(Path(run) / REVIEW, json.dumps(facts) + "\n")
     if as_json:
         print_json(facts)
@@ -273,6 +277,7 @@ def reviewers_command(
     """Report on reviewers: agreement, gold pairs, pace, side bias, pasted edits."""
     quiet_libraries()
     from rlaif.review.integrity import agreements, prevalence, report_reviewers
+    from rlaif.review.results import open_existing_store
 
     if (detector is None) != (human_texts is None):
         raise RlaifError(
@@ -280,7 +285,7 @@ def reviewers_command(
             hint="Give both: edit scores are compared with the scores of human texts.",
         )
     texts = _lines(human_texts) if human_texts else []
-    with closing(_store(run)) as store:
+    with closing(open_existing_store(run)) as store:
         tasks, expert = list(store.tasks()), store.fact("expert")
         decisions = store.decisions(undone=True)
     score = _checked_detector(detector) if detector else None
@@ -388,37 +393,3 @@ def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
         return found
 
     return score
-
-
-def refresh_review(run: str) -> None:
-    """Write what people said so far of a run beside it, where it was reviewed."""
-    from rlaif.review.store import DESK
-    from rlaif.runs.directory import REVIEW, write_atomically
-
-    if (Path(run) / DESK).exists():
-        with suppress(RlaifError):  # nobody has said anything yet
-            write_atomically(Path(run) / REVIEW, json.dumps(_found(run, 0.95)[1]) + "\n")
-
-
-def _found(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]]:
-    """What people said of each pair, and of the run."""
-    from rlaif.review.labels import combine, review_facts
-
-    with closing(_store(run)) as store:
-        tasks, last, ever = list(store.tasks()), store.decisions(), store.decisions(undone=True)
-        total = int(store.fact("total") or len(tasks))
-        expert = store.fact("expert")
-    labels = combine(tasks, last, certainty=certainty, expert=expert)
-    facts = review_facts(tasks, ever, total, certainty=certainty, expert=expert)
-    if not facts["labels"]:
-        raise RlaifError(f"run {run!r} has no human labels yet", hint="Run `rlaif review` first.")
-    return labels, facts
-
-
-def _store(run: str) -> Any:
-    from rlaif.review.store import DESK, ReviewStore
-
-    path = Path(run) / DESK
-    if not path.exists():
-        raise RlaifError(f"run {run!r} has no review", hint="Start one with `rlaif review RUN`.")
-    return ReviewStore(path)

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.labels import refresh_review
 from rlaif.reporting.page import write_report
+from rlaif.review.results import refresh_review
 
 
 @click.command(cls=Command, name="report")

@@ -110,6 +110,8 @@ def audit(
 
     Raises:
         RlaifError: a scorer gives other than one number a text.
+
+    Long because each measure is one call whose results the next ones rest on.
     """
     extras = extras or AuditExtras()
     texts = sum(len(row.texts) for row in data)

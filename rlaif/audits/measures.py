@@ -59,6 +59,8 @@ def losses(
 
     Args:
         vectors: embeddings of each row's texts, for their spread.
+
+    Long because it is a list of checks, each with its own limit and wording.
     """
     # A text that the reference has twice must not be in the half that says what is rare and in the
     # one that is measured by it.

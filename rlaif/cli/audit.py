@@ -106,14 +106,7 @@ def command(
     reference = (
         read_audited(against, "prompts" if texts == "prompts" else "auto") if against else None
     )
-    models: dict[str, Any] = {}
-    if perplexity or embeddings:
-        from rlaif.audits.models import Embeddings, Perplexity
-
-        for kind, name in ((Perplexity, perplexity), (Embeddings, embeddings)):
-            if name:
-                note(f"loading {name!r} ...")
-                models["perplexity" if kind is Perplexity else "embed"] = kind(name)
+    models = _load_models(perplexity, embeddings)
     run = Path(data)
     labeled = (run / "verdicts.jsonl").exists() and is_complete(run)
     extras = AuditExtras(columns, scorers, run=run if labeled else None, **models)
@@ -141,6 +134,18 @@ def command(
         raise AuditTripped(report.sentences, report.fixes)
     if not as_json:
         sys.stdout.flush()
+
+
+def _load_models(perplexity: str | None, embeddings: str | None) -> dict[str, Any]:
+    models: dict[str, Any] = {}
+    if perplexity or embeddings:
+        from rlaif.audits.models import Embeddings, Perplexity
+
+        for kind, name in ((Perplexity, perplexity), (Embeddings, embeddings)):
+            if name:
+                note(f"loading {name!r} ...")
+                models["perplexity" if kind is Perplexity else "embed"] = kind(name)
+    return models
 
 
 class AuditTripped(RlaifError):

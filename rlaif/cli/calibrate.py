@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -69,6 +71,9 @@ def command(
     Calibrated probabilities match how often human annotators agree with the judge. Decisions
     do not change, except with --per-principle. Reported metrics are measured on held-out
     labels (five-fold cross-validation, split by prompt).
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
@@ -80,21 +85,7 @@ def command(
 
     folder = Path(run)
     config = read_manifest(folder)["config"]
-    if "panel" in config:
-        raise RlaifError(
-            f"run {run!r} was labeled by a panel",
-            hint="Calibrate each judge's own run in the folder members/.",
-        )
-    if config.get("review"):
-        raise RlaifError(
-            f"run {run!r} already contains human labels",
-            hint=f"Use the run it was created from: {config['review']['run']}.",
-        )
-    if config.get("calibration"):
-        raise RlaifError(
-            f"run {run!r} already uses a calibration",
-            hint="Use a run labeled without --calibration.",
-        )
+    _check_run(run, config)
     outcomes = read_outcomes(folder)
     mapping = assignments("--map", maps, (*FIELDS, "label"))
     matched = match_labels(folder, outcomes, open_source(labels, split), mapping=mapping)
@@ -129,6 +120,34 @@ def command(
     if as_json:
         print_json(data)
         return
+    _print(found)
+    click.echo(str(path))
+
+
+def _check_run(run: str, config: Mapping[str, Any]) -> None:
+    """Refuse a run whose probabilities are not one judge's own.
+
+    Raises:
+        RlaifError: it was labeled by a panel, by humans too, or with a calibration.
+    """
+    if "panel" in config:
+        raise RlaifError(
+            f"run {run!r} was labeled by a panel",
+            hint="Calibrate each judge's own run in the folder members/.",
+        )
+    if config.get("review"):
+        raise RlaifError(
+            f"run {run!r} already contains human labels",
+            hint=f"Use the run it was created from: {config['review']['run']}.",
+        )
+    if config.get("calibration"):
+        raise RlaifError(
+            f"run {run!r} already uses a calibration",
+            hint="Use a run labeled without --calibration.",
+        )
+
+
+def _print(found: Any) -> None:
     rows = [
         (name, f"{m['ece']:.4f}", f"{m['brier']:.4f}", f"{m['log_loss']:.4f}")
         for name, m in found.measured.items()
@@ -140,4 +159,3 @@ def command(
     if found.principles:
         tempered = ", ".join(f"{k} {v:.2f}" for k, v in found.principles.items())
         click.echo(f"temperature per principle: {tempered}")
-    click.echo(str(path))

@@ -95,6 +95,9 @@ def command(
 
     This is the supervised phase of Constitutional AI. In each round, the model criticizes the
     response by a principle, then revises it.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     names = (CritiqueSettings, EngineSettings)
@@ -149,9 +152,14 @@ def command(
         print_json({"run": out, "fresh": summary.fresh, **summary.manifest, "verified": shown})
         return
     print_generation(summary, "revised", as_json=False)
-    if not verify:
+    if verify:
+        _print_verified(found, settings)
+    else:
         note("revisions were not verified: sft.jsonl contains all of them")
-        return
+
+
+def _print_verified(found: Any, settings: CritiqueSettings) -> None:
+    """How the judge took the revisions."""
     if settings.until_no_gain:
         note(
             "the judge already selected each revision (--until-no-gain), so its verdicts "

@@ -115,6 +115,9 @@ def command(
     consistency, the benefit of abstaining, and calibration. Several judges or constitutions
     are compared on the same pairs. One is called better only if the difference is
     statistically significant.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     from rlaif.data.sources import open_source

@@ -134,6 +134,9 @@ def command(
 
     The run folder contains every verdict and every preference with its evidence. View it with
     `rlaif report`; train on it with `rlaif train-dpo`.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     prices = read_prices(price_per_hour, price_tokens, human_price)
@@ -196,6 +199,7 @@ def _label_by_panel(
     as_json: bool,
     licenses: str,
 ) -> None:
+    """Long because it is `label` for several judges, from flags to tables."""
     from rlaif.data.sources import open_source
     from rlaif.labeling.estimate import estimate
     from rlaif.labeling.job import prepare, with_engine

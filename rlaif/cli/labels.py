@@ -316,6 +316,13 @@ def reviewers_command(
             }
         )
         return
+    _print_reviewers(found, (alpha, pairs), (tested, share), expert)
+
+
+def _print_reviewers(
+    found: Any, agreement: tuple[float, Any], prevalence: tuple[int, Any], expert: str
+) -> None:
+    (alpha, pairs), (tested, share) = agreement, prevalence
     rows = [
         (r.name, r.decisions, f"{r.seconds:.0f}", r.gold, r.judge, r.too_fast, r.left, r.pasted)
         for r in found

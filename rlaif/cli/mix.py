@@ -143,6 +143,8 @@ def _plan(
 
     Raises:
         RlaifError: something is wrong; with the place in the file.
+
+    Long because it joins a file and five kinds of flags into one plan.
     """
     values: dict[str, Any] = {}
     places: dict[tuple[str | int, ...], Place] = {}

@@ -116,6 +116,9 @@ def command(
     """Serve the judge over HTTP, for eval harnesses and other clients.
 
     All clients share one running batch. Answers are the same as those of `rlaif label`.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     try:

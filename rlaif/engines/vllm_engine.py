@@ -79,6 +79,7 @@ class VLLMEngine:
     """A vLLM engine with prefix caching and a float32 head."""
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
+        """Long because vLLM is told everything in one call, with reasons beside arguments."""
         on_gpu = torch.cuda.is_available()
         _prepare_environment(settings)
         from vllm import LLM  # after the environment: vLLM reads it on import

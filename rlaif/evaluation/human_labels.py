@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -63,36 +63,7 @@ def match_labels(
     Raises:
         RlaifError: no label belongs to any pair.
     """
-    by_text: dict[str, list[str]] = {}
-    by_id: dict[str, list[str]] = {}
-    read = unread = picked = 0
-    numbers: set[str] = set()
-    for number, (_, row) in enumerate(source.rows()):
-        if isinstance(row, Rejected):
-            unread += 1
-            continue
-        if picked_for_doubt(row):
-            picked += 1
-            continue
-        row = exported(row)
-        if not {"chosen", "rejected"} <= row.keys():
-            numbers.add(bare_number(row, mapping))
-        try:
-            for pair in read_labeled(row, f"row-{number + 1}", mapping):
-                texts = (talk_key(pair.a.messages), talk_key(pair.b.messages))
-                best = {"a": texts[0], "b": texts[1]}.get(pair.label, "tie")
-                by_text.setdefault(_pair_key(pair.prompt, texts), []).append(best)
-                read += 1
-        except BadRow:
-            verdict = plain_verdict(row, mapping)
-            name = str(row.get("id", ""))
-            if verdict is not None and name:
-                by_id.setdefault(name, []).append(verdict)
-                read += 1
-            else:
-                unread += 1
-    if {"0", "1"} <= numbers and "2" not in numbers:
-        raise zero_and_one(source.name)
+    given = _collect(source, mapping)
     n = len(outcomes.ids)
     known, label = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     group = [""] * n
@@ -107,18 +78,18 @@ def match_labels(
         group[at] = talk_key(labeled.prompt)
         texts = (talk_key(labeled.a), talk_key(labeled.b))
         key = _pair_key(labeled.prompt, texts)
-        found = by_text.get(key)
+        found = given.by_text.get(key)
         if found is not None:
             used.add(key)
             sides = {texts[0]: "a", texts[1]: "b", "tie": "tie"}
             found = [sides[text] for text in found]
-        elif outcomes.ids[at] in by_id:
+        elif outcomes.ids[at] in given.by_id:
             if times[outcomes.ids[at]] > 1:
                 raise RlaifError(
                     f"ID {outcomes.ids[at]!r} belongs to {times[outcomes.ids[at]]} pairs",
                     hint="Use label rows with the prompt and both responses instead of IDs.",
                 )
-            found = by_id[outcomes.ids[at]]
+            found = given.by_id[outcomes.ids[at]]
             used.add(outcomes.ids[at])
         if not found:
             continue
@@ -127,20 +98,67 @@ def match_labels(
         known[at], label[at] = True, SIGN[vote]
     if not known.any():
         raise RlaifError(
-            f"none of the {read} labels in {source.name!r} matches a pair of {str(run)!r}",
+            f"none of the {given.read} labels in {source.name!r} matches a pair of {str(run)!r}",
             hint="Use labels for pairs of this run: rows with its prompts and responses, or "
             "its pair IDs.",
         )
-    unmatched = len((by_text.keys() | by_id.keys()) - used)
+    unmatched = len((given.by_text.keys() | given.by_id.keys()) - used)
     return MatchedLabels(
         known=known,
         label=label,
         group=group,
         unmatched=unmatched,
         conflicting=conflicting,
-        unread=unread,
-        picked=picked,
+        unread=given.unread,
+        picked=given.picked,
     )
+
+
+@dataclass
+class _GivenLabels:
+    """The labels of a file: votes by the texts of a pair, and by its id."""
+
+    by_text: dict[str, list[str]] = field(default_factory=dict)
+    by_id: dict[str, list[str]] = field(default_factory=dict)
+    read: int = 0
+    unread: int = 0
+    picked: int = 0
+
+
+def _collect(source: Source, mapping: Mapping[str, str] | None) -> _GivenLabels:
+    """Read every row of a file of labels.
+
+    Raises:
+        RlaifError: its labels are 0 and 1, which may mean two things.
+    """
+    given = _GivenLabels()
+    numbers: set[str] = set()
+    for number, (_, row) in enumerate(source.rows()):
+        if isinstance(row, Rejected):
+            given.unread += 1
+            continue
+        if picked_for_doubt(row):
+            given.picked += 1
+            continue
+        row = exported(row)
+        if not {"chosen", "rejected"} <= row.keys():
+            numbers.add(bare_number(row, mapping))
+        try:
+            for pair in read_labeled(row, f"row-{number + 1}", mapping):
+                texts = (talk_key(pair.a.messages), talk_key(pair.b.messages))
+                best = {"a": texts[0], "b": texts[1]}.get(pair.label, "tie")
+                given.by_text.setdefault(_pair_key(pair.prompt, texts), []).append(best)
+                given.read += 1
+        except BadRow:
+            verdict, name = plain_verdict(row, mapping), str(row.get("id", ""))
+            if verdict is not None and name:
+                given.by_id.setdefault(name, []).append(verdict)
+                given.read += 1
+            else:
+                given.unread += 1
+    if {"0", "1"} <= numbers and "2" not in numbers:
+        raise zero_and_one(source.name)
+    return given
 
 
 def _pair_key(prompt: Sequence[Message], texts: tuple[str, str]) -> str:

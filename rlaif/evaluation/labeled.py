@@ -11,9 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.data.labeled_pairs import bare_number, exported, picked_for_doubt, read_labeled
+from rlaif.data.labeled_pairs import (
+    LabeledPair,
+    bare_number,
+    exported,
+    picked_for_doubt,
+    read_labeled,
+)
 from rlaif.data.layouts import BadRow
-from rlaif.data.sources import Source
+from rlaif.data.sources import Row, Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected
@@ -59,6 +65,8 @@ def write_pairs(
     Raises:
         RlaifError: no row says which response is preferred, 0 and 1 stand for them, or `folder` is
             not one that an evaluation may write to.
+
+    Long because it fills parallel lists, a row at a time.
     """
     _claim(folder, source)
     lines: list[str] = []
@@ -74,17 +82,7 @@ def write_pairs(
         if limit is not None and number >= limit:
             break
         try:
-            if isinstance(row, Rejected):
-                raise BadRow(row.reason)
-            if picked_for_doubt(row):
-                raise BadRow(
-                    "selected by the review queue because the judge was unsure, so not a "
-                    "random sample"
-                )
-            row = exported(row)
-            if not {"chosen", "rejected"} <= row.keys() or "label" in (mapping or {}):
-                numbers.add(bare_number(row, mapping))
-            pairs = list(read_labeled(row, f"row-{number + 1}", mapping))
+            pairs = _read_pairs(row, number, mapping, numbers)
         except BadRow as error:
             dropped += 1
             if len(rejected) < 100:
@@ -134,6 +132,30 @@ def talk_key(messages: Sequence[Message]) -> str:
 
 
 MARKER = ".rlaif-evaluation"
+
+
+def _read_pairs(
+    row: Row | Rejected, number: int, mapping: Mapping[str, str] | None, numbers: set[str]
+) -> list[LabeledPair]:
+    """The labeled pairs of a row.
+
+    Args:
+        number: of the row, from 0.
+        numbers: bare numbers that stood for labels so far; grows.
+
+    Raises:
+        BadRow: it has none.
+    """
+    if isinstance(row, Rejected):
+        raise BadRow(row.reason)
+    if picked_for_doubt(row):
+        raise BadRow(
+            "selected by the review queue because the judge was unsure, so not a random sample"
+        )
+    row = exported(row)
+    if not {"chosen", "rejected"} <= row.keys() or "label" in (mapping or {}):
+        numbers.add(bare_number(row, mapping))
+    return list(read_labeled(row, f"row-{number + 1}", mapping))
 
 
 def zero_and_one(name: str) -> RlaifError:

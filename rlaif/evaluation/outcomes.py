@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rlaif.errors import Place, RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
-from rlaif.runs.directory import read_manifest, read_rows
+from rlaif.runs.directory import VERDICTS, read_manifest, read_rows
 from rlaif.runs.labels import LabelRow, read_labels
 
 Floats = NDArray[np.float64]
@@ -172,41 +172,8 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
     least = AggregationSettings(**config.get("aggregation", {})).tie_margin
     pairs = sorted(_judged(run, measure, least), key=lambda pair: pair.label.key)
     where = {pair.label.key: i for i, pair in enumerate(pairs)}
-    n = len(pairs)
-    principles: dict[str, PrincipleOutcomes] = {}
-    for i, pair in enumerate(pairs):
-        for p in pair.label.principles:
-            o = principles.get(p.principle)
-            if o is None:
-                o = principles[p.principle] = PrincipleOutcomes(
-                    ab=np.full(n, np.nan),
-                    ba=np.full(n, np.nan),
-                    asked=np.zeros(n, dtype=np.bool_),
-                    tier=p.tier,
-                    weight=p.weight,
-                    source=p.source,
-                )
-            o.asked[i] = True
-            if p.source == "check" and not p.invalid:
-                value = np.log(p.p_a) - np.log1p(-p.p_a)
-                o.ab[i] = o.ba[i] = value
-    # A panel's run holds several judges' verdicts on one question: their mean counts.
-    several: dict[tuple[str, str, int], int] = {}
-    for number, row in read_rows(run / "verdicts.jsonl"):
-        try:
-            at = where[row["row"], row["pair"]]
-            if not row["invalid"]:
-                sign, side = (1.0, "ab") if row["order"] == "ab" else (-1.0, "ba")
-                values = getattr(principles[row["principle"]], side)
-                if "judge" in row:
-                    key = row["principle"], side, at
-                    n = several[key] = several.get(key, 0) + 1
-                    old = 0.0 if n == 1 else values[at]
-                    values[at] = old + (sign * row["logit"] - old) / n
-                else:
-                    values[at] = sign * row["logit"]
-        except (KeyError, TypeError) as error:
-            raise _damaged(run / "verdicts.jsonl", number, error) from None
+    principles = _principles(pairs)
+    _fill_verdicts(run, principles, where)
     measures = list(pairs[0].measures[0]) if pairs else []
     c = config["constitution"]
     return Outcomes(
@@ -267,6 +234,56 @@ def _judged(run: Path, measure: Measure | None, least: float) -> Iterator[_Judge
             status = "decided" if winner else "tie"
         measures = (measure(label.a), measure(label.b)) if measure else ({}, {})
         yield _JudgedRow(replace(label, data={}), winner, p, status, measures)
+
+
+def _principles(pairs: Sequence[_JudgedRow]) -> dict[str, PrincipleOutcomes]:
+    """Every principle with the pairs that it was asked about; checks with their values."""
+    n = len(pairs)
+    found: dict[str, PrincipleOutcomes] = {}
+    for i, pair in enumerate(pairs):
+        for p in pair.label.principles:
+            own = found.get(p.principle)
+            if own is None:
+                own = found[p.principle] = PrincipleOutcomes(
+                    ab=np.full(n, np.nan),
+                    ba=np.full(n, np.nan),
+                    asked=np.zeros(n, dtype=np.bool_),
+                    tier=p.tier,
+                    weight=p.weight,
+                    source=p.source,
+                )
+            own.asked[i] = True
+            if p.source == "check" and not p.invalid:
+                own.ab[i] = own.ba[i] = np.log(p.p_a) - np.log1p(-p.p_a)
+    return found
+
+
+def _fill_verdicts(
+    run: Path, principles: Mapping[str, PrincipleOutcomes], where: Mapping[tuple[int, str], int]
+) -> None:
+    """The judge's verdicts in both orders.
+
+    Raises:
+        RlaifError: a row is damaged.
+    """
+    # A panel's run holds several judges' verdicts on one question: their mean counts.
+    several: dict[tuple[str, str, int], int] = {}
+    for number, row in read_rows(run / VERDICTS):
+        try:
+            at = where[row["row"], row["pair"]]
+            if row["invalid"]:
+                continue
+            sign, side = (1.0, "ab") if row["order"] == "ab" else (-1.0, "ba")
+            values = getattr(principles[row["principle"]], side)
+            if "judge" in row:
+                key = row["principle"], side, at
+                n = several[key] = several.get(key, 0) + 1
+                old = 0.0 if n == 1 else values[at]
+                values[at] = old + (sign * row["logit"] - old) / n
+            else:
+                values[at] = sign * row["logit"]
+        except (KeyError, TypeError) as error:
+            raise _damaged(run / VERDICTS, number, error) from None
 
 
 def _damaged(path: Path, number: int, error: Exception) -> RlaifError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ def evaluate(
 
     Raises:
         RlaifError: a candidate can't be used, or a run in `folder` has another configuration.
+
+    Long because it measures one judge after the other, then all of them together.
     """
     judged: list[tuple[Outcomes, LabeledData]] = []
     folders: dict[str, Path] = {}
@@ -87,27 +89,15 @@ def evaluate(
         # An edited constitution gets a run of its own; what it shares comes from the cache.
         out = folder / f"{_slug(candidate)}-{digest(job.config)[:8]}"
         run_label(job, out, context)
-        outcomes = read_outcomes(out, measure=measure_style)
-        if outcomes.name in folders:
-            outcomes = replace(outcomes, name=f"{outcomes.name} ({candidate.settings.template})")
-        if outcomes.name in folders:
-            outcomes = replace(outcomes, name=f"{outcomes.name} #{len(folders) + 1}")
+        outcomes = _renamed(read_outcomes(out, measure=measure_style), candidate, folders)
         judged.append((outcomes, aligned(data, outcomes)))
         folders[outcomes.name] = out
         ask = _VariantCaller(
-            constitution=candidate.constitution,
-            settings=settings,
-            base=out,
-            context=context,
+            constitution=candidate.constitution, settings=settings, base=out, context=context
         )
         if bias:
-            probes = list(probed(_rows(folder), most_variants))
-            biases[outcomes.name] = bias_report(
-                outcomes,
-                label=judged[-1][1].label,
-                groups=judged[-1][1].group,
-                also=probe_findings(probes, ask.about(probes, "probes")),
-            )
+            own = judged[-1][1]
+            biases[outcomes.name] = _measure_biases(outcomes, own, folder, ask, most_variants)
         if attacks:
             tried = list(
                 attacked(
@@ -142,6 +132,24 @@ def evaluate(
         attacks=results,
         rejected=data.dropped,
     )
+
+
+def _renamed(outcomes: Outcomes, candidate: JudgeUnderTest, taken: Mapping[str, Path]) -> Outcomes:
+    """With a name that no other judge has."""
+    if outcomes.name in taken:
+        outcomes = replace(outcomes, name=f"{outcomes.name} ({candidate.settings.template})")
+    if outcomes.name in taken:
+        outcomes = replace(outcomes, name=f"{outcomes.name} #{len(taken) + 1}")
+    return outcomes
+
+
+def _measure_biases(
+    outcomes: Outcomes, own: LabeledData, folder: Path, ask: _VariantCaller, most: int
+) -> BiasReport:
+    """Biases by labels, and by what the judge says of probe pairs."""
+    probes = list(probed(_rows(folder), most))
+    also = probe_findings(probes, ask.about(probes, "probes"))
+    return bias_report(outcomes, label=own.label, groups=own.group, also=also)
 
 
 class _VariantCaller:

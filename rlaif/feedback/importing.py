@@ -95,6 +95,8 @@ def import_feedback(
 
     Raises:
         RlaifError: the log can't be read, nothing in it is feedback, or `out` holds other things.
+
+    Long because it writes four files from one reading of the log.
     """
     if settings.bad_to >= settings.good_from:
         raise RlaifError(

@@ -110,100 +110,127 @@ def aggregate(
         users: names under which users appear in the rows.
         per_user: most preferences, and most KTO rows, that rest on one user alone; drawn by `seed`.
     """
-    votes: dict[tuple[str, str], list[tuple[FeedbackEvent, bool]]] = {}
-    rated: dict[str, list[FeedbackEvent]] = {}
-    origins: dict[tuple[str, str], Origin] = {}
-    prompts: dict[str, Origin] = {}
-    opinions: list[_Vote] = []
-    judged: list[tuple[FeedbackEvent, str, bool]] = []
-    for event in events:
-        key = conversation_text(event.prompt)
-        own = (event.user,)
-        prompts.setdefault(key, event.prompt_origin)
-        origins.setdefault((key, event.completion), event.origin)
-        if event.edited:
-            made = Origin("human", depth=event.origin.depth)
-            origins.setdefault((key, event.edited), made)
-            opinions.append(
-                _Vote(
-                    event=event,
-                    better=event.edited,
-                    worse=event.completion,
-                    p=belief.p_edit,
-                    source="edit",
-                    owners=own,
-                )
-            )
-        for old in event.discarded:
-            origins.setdefault((key, old), event.origin)
-            opinions.append(
-                _Vote(
-                    event=event,
-                    better=event.completion,
-                    worse=old,
-                    p=belief.p_regeneration,
-                    source="regeneration",
-                    owners=own,
-                )
-            )
-        judged += [(event, text, good) for text, good in _judgments(event)]
-        if event.rating is not None or event.good is not None:
-            rated.setdefault(key, []).append(event)
-    for event, text, good in _capped(judged, lambda j: (j[0].user,), per_user, seed):
-        votes.setdefault((conversation_text(event.prompt), text), []).append((event, good))
-    for same in rated.values():
-        opinions += _ranked(same, belief.p_vote)
+    given = _collect(events, belief)
     pairs: dict[tuple[str, str, str], _ScoredPair] = {}
-    for opinion in _capped(opinions, lambda o: o.owners, per_user, seed):
-        _add(pairs, opinion)
-    aggregated = AggregatedFeedback([], [])
-    for number, ((key, one, two), pair) in enumerate(pairs.items(), 1):
+    for vote in _capped(given.votes, lambda v: v.owners, per_user, seed):
+        _add(pairs, vote)
+    thumbs: dict[tuple[str, str], list[tuple[FeedbackEvent, bool]]] = {}
+    for event, text, good in _capped(given.judged, lambda j: (j[0].user,), per_user, seed):
+        thumbs.setdefault((conversation_text(event.prompt), text), []).append((event, good))
+    found = AggregatedFeedback([], [])
+    for number, (pair_key, pair) in enumerate(pairs.items(), 1):
         if abs(pair.log_odds) < 1e-9:
-            aggregated.undecided += 1
-            continue
-        chosen, rejected = (one, two) if pair.log_odds > 0 else (two, one)
-        evidence = _evidence(
-            name=f"feedback-{number}",
-            sources=pair.sources,
-            owners=[user for user, _ in pair.users],
-            users=users,
-            origins={
-                "prompt": prompts[key],
-                "chosen": origins[key, chosen],
-                "rejected": origins[key, rejected],
-            },
-        )
-        aggregated.preferences.append(
-            {
-                "prompt": pair.prompt,
-                "chosen": _said(chosen),
-                "rejected": _said(rejected),
-                "p_chosen": round(min(sigmoid(abs(pair.log_odds)), SURE), 5),
-                "provenance": evidence,
-            }
-        )
-    for number, ((key, text), given) in enumerate(votes.items(), 1):
-        by_user = {event.user or str(id(event)): good for event, good in given}
+            found.undecided += 1
+        else:
+            found.preferences.append(_preference_row(number, pair_key, pair, given, users))
+    for number, (text_key, events_of) in enumerate(thumbs.items(), 1):
+        by_user = {event.user or str(id(event)): good for event, good in events_of}
         balance = sum(1 if good else -1 for good in by_user.values())
         if not balance:
-            aggregated.split += 1
-            continue
-        evidence = _evidence(
-            name=f"kto-{number}",
-            sources=Counter(["vote"] * len(by_user)),
-            owners=by_user,
-            users=users,
-            origins={"prompt": prompts[key], "completion": origins[key, text]},
-        )
-        aggregated.kto.append(
-            {
-                "prompt": given[0][0].prompt,
-                "completion": _said(text),
-                "label": balance > 0,
-                "provenance": evidence,
-            }
-        )
-    return aggregated
+            found.split += 1
+        else:
+            prompt = events_of[0][0].prompt
+            found.kto.append(
+                _kto_row(number, text_key, prompt, by_user, balance > 0, given=given, users=users)
+            )
+    return found
+
+
+@dataclass
+class _Collected:
+    """What the events say, before anything is capped or added up.
+
+    Attributes:
+        votes: comparisons of two completions.
+        judged: single completions called good or bad.
+        origins, prompts: of completions and of prompts, by their texts.
+    """
+
+    votes: list[_Vote] = field(default_factory=list)
+    judged: list[tuple[FeedbackEvent, str, bool]] = field(default_factory=list)
+    origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
+    prompts: dict[str, Origin] = field(default_factory=dict)
+
+
+def _collect(events: Sequence[FeedbackEvent], belief: EventReliability) -> _Collected:
+    given = _Collected()
+    rated: dict[str, list[FeedbackEvent]] = {}
+    for event in events:
+        key = conversation_text(event.prompt)
+        given.prompts.setdefault(key, event.prompt_origin)
+        given.origins.setdefault((key, event.completion), event.origin)
+        compared = []
+        if event.edited:
+            made = Origin("human", depth=event.origin.depth)
+            given.origins.setdefault((key, event.edited), made)
+            compared.append((event.edited, event.completion, belief.p_edit, "edit"))
+        for old in event.discarded:
+            given.origins.setdefault((key, old), event.origin)
+            compared.append((event.completion, old, belief.p_regeneration, "regeneration"))
+        given.votes += [
+            _Vote(event=event, better=better, worse=worse, p=p, source=source, owners=(event.user,))
+            for better, worse, p, source in compared
+        ]
+        given.judged += [(event, text, good) for text, good in _judgments(event)]
+        if event.rating is not None or event.good is not None:
+            rated.setdefault(key, []).append(event)
+    for same in rated.values():
+        given.votes += _ranked(same, belief.p_vote)
+    return given
+
+
+def _preference_row(
+    number: int,
+    key: tuple[str, str, str],
+    pair: _ScoredPair,
+    given: _Collected,
+    users: dict[str, str],
+) -> dict[str, Any]:
+    prompt, one, two = key
+    chosen, rejected = (one, two) if pair.log_odds > 0 else (two, one)
+    evidence = _evidence(
+        name=f"feedback-{number}",
+        sources=pair.sources,
+        owners=[user for user, _ in pair.users],
+        users=users,
+        origins={
+            "prompt": given.prompts[prompt],
+            "chosen": given.origins[prompt, chosen],
+            "rejected": given.origins[prompt, rejected],
+        },
+    )
+    return {
+        "prompt": pair.prompt,
+        "chosen": _said(chosen),
+        "rejected": _said(rejected),
+        "p_chosen": round(min(sigmoid(abs(pair.log_odds)), SURE), 5),
+        "provenance": evidence,
+    }
+
+
+def _kto_row(
+    number: int,
+    key: tuple[str, str],
+    prompt: list[Message],
+    by_user: dict[str, bool],
+    label: bool,
+    *,
+    given: _Collected,
+    users: dict[str, str],
+) -> dict[str, Any]:
+    evidence = _evidence(
+        name=f"kto-{number}",
+        sources=Counter(["vote"] * len(by_user)),
+        owners=by_user,
+        users=users,
+        origins={"prompt": given.prompts[key[0]], "completion": given.origins[key]},
+    )
+    return {
+        "prompt": prompt,
+        "completion": _said(key[1]),
+        "label": label,
+        "provenance": evidence,
+    }
 
 
 def _judgments(event: FeedbackEvent) -> Iterator[tuple[str, bool]]:

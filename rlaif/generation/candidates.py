@@ -18,7 +18,7 @@ from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.data.layouts import BadRow, PromptCompletions, read_prompt, row_weight
 from rlaif.data.origins import origin_columns
-from rlaif.data.sources import open_source
+from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
@@ -139,6 +139,8 @@ def prepare_generate(
 
     Raises:
         RlaifError: an input, a model or a setting can't be used.
+
+    Long because it checks every part before anything starts.
     """
     source = open_source(prompts, split)
     loaded = load_constitution(constitution).constitution if constitution else None
@@ -173,19 +175,7 @@ def prepare_generate(
         # The judge is one of the models: they need not take turns.
         mine = next(r for r, e in models.items() if e == judge)
         passes = [p for p in passes if p not in ([mine], [JUDGE])] + [[mine, JUDGE]]
-    config: dict[str, Any] = {
-        "format": 1,
-        "command": "generate",
-        "input": {"path": source.name, "split": split, "hash": source.fingerprint()},
-        "models": [
-            {**model_config(t.engine), "sampling": t.sampling.model_dump(mode="json")}
-            for t in teachers
-        ],
-        "system_prompts": [[s.text, s.weight] for s in systems],
-        "targets": list(targets),
-        "mapping": dict(mapping or {}),
-        **settings.model_dump(mode="json", exclude={"system"}),
-    }
+    config = _config(source, teachers, settings, systems, targets, mapping=dict(mapping or {}))
     if settings.keep is not None:
         config["constitution"] = loaded.hash if loaded else None
         config["judge"] = model_config(judge) if judged and judge else None
@@ -199,6 +189,31 @@ def prepare_generate(
         passes=passes,
         conversation=writer.conversation,
     )
+
+
+def _config(
+    source: Source,
+    teachers: Sequence[Teacher],
+    settings: GenerateSettings,
+    systems: Sequence[SystemPrompt],
+    targets: Sequence[str],
+    *,
+    mapping: dict[str, str],
+) -> dict[str, Any]:
+    """What the result depends on, apart from who ranks."""
+    return {
+        "format": 1,
+        "command": "generate",
+        "input": {"path": source.name, "split": source.split, "hash": source.fingerprint()},
+        "models": [
+            {**model_config(t.engine), "sampling": t.sampling.model_dump(mode="json")}
+            for t in teachers
+        ],
+        "system_prompts": [[s.text, s.weight] for s in systems],
+        "targets": list(targets),
+        "mapping": mapping,
+        **settings.model_dump(mode="json", exclude={"system"}),
+    }
 
 
 def _check_ranking(

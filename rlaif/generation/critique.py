@@ -127,6 +127,8 @@ def prepare_critique(
 
     Raises:
         RlaifError: an input, a model or a setting can't be used.
+
+    Long because it checks every part before anything starts.
     """
     loaded = load_constitution(constitution).constitution
     if not any(p.critique and p.revision for p in loaded.principles):
@@ -220,7 +222,10 @@ class _RevisionDraft:
 
 @dataclass(frozen=True)
 class Reviser:
-    """Makes the conversation that revises one response."""
+    """Makes the conversation that revises one response.
+
+    Long because one conversation with its rounds reads best in one place.
+    """
 
     settings: CritiqueSettings
     constitution: Constitution

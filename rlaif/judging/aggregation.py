@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -121,28 +122,10 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
     Tiers are consulted from 1 upwards; the first whose pooled margin reaches `clear_margin`
     decides alone.  If none does, all principles are pooled together.
     """
-    pool = _POOLS[settings.pooling]
-    consistency = _consistency(scores)
     if not scores:
-        return Preference(
-            status="abstained",
-            winner=None,
-            p_a=0.5,
-            margin=0.0,
-            scores=(),
-            reason="no principle applies",
-        )
-    consulted: list[PrincipleScore] = []
-    opinion, deciding = 0.0, None
-    for tier in sorted({s.tier for s in scores}):
-        members = [s for s in scores if s.tier == tier]
-        consulted += members
-        opinion = pool([s for s in members if not s.invalid])
-        if abs(opinion) >= settings.clear_margin and opinion != 0.0:
-            deciding = tier
-            break
-    else:
-        opinion = pool([s for s in scores if not s.invalid])
+        return _undecided("abstained", scores, "no principle applies")
+    opinion, deciding, consulted = _consult_tiers(scores, settings)
+    consistency = _consistency(scores)
     valid = math.fsum(s.weight for s in consulted if not s.invalid)
     coverage = valid / math.fsum(s.weight for s in consulted)
     if valid == 0.0 or coverage < settings.min_coverage:
@@ -151,39 +134,44 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
             f"too few valid verdicts (coverage {coverage:.2f}): {broken.principle}: "
             f"{broken.invalid}"
         )
-        return Preference(
-            status="abstained",
-            winner=None,
-            p_a=0.5,
-            margin=0.0,
-            scores=tuple(scores),
-            deciding_tier=None,
-            order_consistency=consistency,
-            reason=reason,
-        )
+        return replace(_undecided("abstained", scores, reason), order_consistency=consistency)
     margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
-    # Floating point is finer under one half than over it: what is a tie goes by the coarser side.
-    if margin < settings.tie_margin or (1.0 + margin) / 2.0 == 0.5:
-        reason = f"near tie (margin {margin:.3f} < {settings.tie_margin:g})"
-        return Preference(
-            status="tie",
-            winner=None,
-            p_a=p_a,
-            margin=margin,
-            scores=tuple(scores),
-            deciding_tier=deciding,
-            order_consistency=consistency,
-            reason=reason,
-        )
-    winner: Literal["a", "b"] = "a" if opinion > 0 else "b"
-    return Preference(
+    decided = Preference(
         status="decided",
-        winner=winner,
+        winner="a" if opinion > 0 else "b",
         p_a=p_a,
         margin=margin,
         scores=tuple(scores),
         deciding_tier=deciding,
         order_consistency=consistency,
+    )
+    # Floating point is finer under one half than over it: what is a tie goes by the coarser side.
+    if margin < settings.tie_margin or (1.0 + margin) / 2.0 == 0.5:
+        reason = f"near tie (margin {margin:.3f} < {settings.tie_margin:g})"
+        return replace(decided, status="tie", winner=None, reason=reason)
+    return decided
+
+
+def _consult_tiers(
+    scores: Sequence[PrincipleScore], settings: AggregationSettings
+) -> tuple[float, int | None, list[PrincipleScore]]:
+    """The signed opinion, the tier that decides alone (None for all), and who was consulted."""
+    pool = _POOLS[settings.pooling]
+    consulted: list[PrincipleScore] = []
+    for tier in sorted({s.tier for s in scores}):
+        members = [s for s in scores if s.tier == tier]
+        consulted += members
+        opinion = pool([s for s in members if not s.invalid])
+        if abs(opinion) >= settings.clear_margin and opinion != 0.0:
+            return opinion, tier, consulted
+    return pool([s for s in scores if not s.invalid]), None, consulted
+
+
+def _undecided(
+    status: Literal["tie", "abstained"], scores: Sequence[PrincipleScore], reason: str
+) -> Preference:
+    return Preference(
+        status=status, winner=None, p_a=0.5, margin=0.0, scores=tuple(scores), reason=reason
     )
 
 

@@ -29,6 +29,8 @@ def estimate(
     pair in one order share once; time uses the rate of the last run of this judge on this
     machine, and is None without one.  The
     verdict cache may spare some or all of it.
+
+    Long because it is one pass over the input with a dozen counts.
     """
     settings = job.settings
     rows = rejected = pairs = calls = tokens = shared_tokens = sampled_calls = 0

@@ -26,11 +26,15 @@ from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
-from rlaif.records import Pair, Preference, PrincipleScore
+from rlaif.records import DIGITS, Pair, Preference, PrincipleScore
 from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage
 from rlaif.runs.directory import (
     CONSTITUTION,
+    PREFERENCES,
+    REJECTED,
+    UNDECIDED,
+    VERDICTS,
     RunDirectory,
     check_config,
     is_complete,
@@ -92,39 +96,16 @@ def run_panel(
     with closing(RunDirectory(out, config)) as run:
         write_atomically(out / CONSTITUTION, jobs[0].constitution.merged_yaml())
         (out / MEMBERS).mkdir(exist_ok=True)
-        summaries: list[LabelSummary] = []
-        for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
-            folder = out / MEMBERS / name
-            own = job
-            if panel.mode == "cascade" and number:
-                name_before = names[number - 1]
-                given = (
-                    ((pair.row, pair) for pair in _pairs(jobs[0]))
-                    if number == 1
-                    else _listed(_input(out, name_before))
-                )
-                # A judge with a certified threshold says itself what it is unsure of.
-                certified = jobs[number - 1].settings.agreement_target is not None
-                below = 0.0 if certified else panel.escalate_below
-                unsure = _unsure(given, out / MEMBERS / name_before, below)
-                lines = "".join(
-                    json.dumps(_row(pair), ensure_ascii=False) + "\n" for pair in unsure
-                )
-                if not lines:
-                    break
-                _input(out, name).write_text(lines, encoding="utf-8")
-                plain = job.settings.model_copy(
-                    update={"mapping": {}, "limit": None, "pairs": "all"}
-                )
-                own = prepare(str(_input(out, name)), constitution, plain)
-            summaries.append(run_label(own, folder, context))
-        tally = _fold(run=run, config=config, jobs=jobs, panel=panel, names=names[: len(summaries)])
-        spent = sum(s.manifest["seconds"] for s in summaries)
-        tokens = reduce(
-            TokenUsage.plus, (TokenUsage(**s.manifest.get("tokens", {})) for s in summaries)
-        )
+        summaries = list(_label_members(constitution, panel, jobs, names, out, context))
+        used = names[: len(summaries)]
+        tally = _aggregate(run=run, config=config, jobs=jobs, panel=panel, names=used)
+        tokens = [TokenUsage(**s.manifest.get("tokens", {})) for s in summaries]
         manifest = run_manifest(
-            config=config, tally=tally, seconds=spent, tokens=tokens, prices=prices
+            config=config,
+            tally=tally,
+            seconds=sum(s.manifest["seconds"] for s in summaries),
+            tokens=reduce(TokenUsage.plus, tokens),
+            prices=prices,
         )
         manifest["judges"] = [text_origin(m.settings.judge) for m in panel.members]
         manifest["members"] = [
@@ -134,10 +115,49 @@ def run_panel(
                 "verdicts": s.tally.verdicts,
                 "seconds": s.manifest["seconds"],
             }
-            for name, s in zip(names, summaries, strict=False)
+            for name, s in zip(used, summaries, strict=True)
         ]
         run.write_manifest(manifest)
     return LabelSummary(out, tally, manifest, fresh=True)
+
+
+def _label_members(
+    constitution: str,
+    panel: Panel,
+    jobs: Sequence[LabelJob],
+    names: Sequence[str],
+    out: Path,
+    context: RunContext,
+) -> Iterator[LabelSummary]:
+    """Each judge's own run; in a cascade of what the judge before is unsure of, if anything."""
+    for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
+        own = job
+        if panel.mode == "cascade" and number:
+            if not _write_unsure(panel, jobs, names, number, out):
+                return
+            plain = job.settings.model_copy(update={"mapping": {}, "limit": None, "pairs": "all"})
+            own = prepare(str(_input(out, name)), constitution, plain)
+        yield run_label(own, out / MEMBERS / name, context)
+
+
+def _write_unsure(
+    panel: Panel, jobs: Sequence[LabelJob], names: Sequence[str], number: int, out: Path
+) -> bool:
+    """Write what a later judge of a cascade is given; whether that is anything."""
+    before = names[number - 1]
+    given = (
+        ((pair.row, pair) for pair in _pairs(jobs[0]))
+        if number == 1
+        else _listed(_input(out, before))
+    )
+    # A judge with a certified threshold says itself what it is unsure of.
+    certified = jobs[number - 1].settings.agreement_target is not None
+    below = 0.0 if certified else panel.escalate_below
+    unsure = _unsure(given, out / MEMBERS / before, below)
+    lines = "".join(json.dumps(_row(pair), ensure_ascii=False) + "\n" for pair in unsure)
+    if lines:
+        _input(out, names[number]).write_text(lines, encoding="utf-8")
+    return bool(lines)
 
 
 def _names(models: Sequence[str]) -> list[str]:
@@ -216,7 +236,7 @@ def _row(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _fold(
+def _aggregate(
     run: RunDirectory,
     config: dict[str, Any],
     jobs: Sequence[LabelJob],
@@ -228,18 +248,10 @@ def _fold(
         return load_tally(run.journal["tally"])
     tally, out = Tally(), run.path
     first = out / MEMBERS / names[0]
-    for _, row in read_rows(first / "rejected.jsonl"):
-        run.append("rejected.jsonl", row)
+    for _, row in read_rows(first / REJECTED):
+        run.append(REJECTED, row)
         tally.add_rejected()
-    for number, name in enumerate(names):
-        given = _input(out, name) if panel.mode == "cascade" and number else None
-        source = [row["source_row"] for _, row in read_rows(given)] if given else []
-        for _, row in read_rows(out / MEMBERS / name / "verdicts.jsonl"):
-            place = source[row["row"] - 1] if source else row["row"]
-            own = {**row, "row": place, "judge": name}
-            run.append("verdicts.jsonl", own)
-            tally.verdicts += 1
-            tally.invalid_verdicts += bool(row["invalid"])
+    _copy_verdicts(run, panel, names, tally)
     stamp = {
         **jobs[0].task.stamp,
         "judge": str(config["judge"]["model"]),
@@ -249,58 +261,77 @@ def _fold(
         _MemberRows(out / MEMBERS / name, _input(out, name) if panel.mode == "cascade" else None)
         for name in names[1:]
     ]
+    tie_margin = jobs[0].settings.aggregation.tie_margin
     for pair, found in _merged(first, jobs[0], later):
-        opinions = [
-            JudgeVote(
-                judge=names[k],
-                p_a=f.p_a,
-                winner=f.winner or None,  # type: ignore[arg-type]
-                status=f.status,  # type: ignore[arg-type]
-                weight=panel.members[k].weight,
-            )
-            for k, f in enumerate(found)
-            if f is not None
-        ]
-        tie_margin = jobs[0].settings.aggregation.tie_margin
-        if found[0] is not None and not found[0].principles:
-            # Settled before any judge was asked.
-            settled = found[0]
-            preference = Preference(
-                status=settled.status,  # type: ignore[arg-type]
-                winner=settled.winner or None,  # type: ignore[arg-type]
-                p_a=settled.p_a,
-                margin=settled.margin,
-                scores=(),
-                reason=settled.reason,
-            )
-        else:
-            preference = aggregate_panel(
-                opinions,
-                panel.mode,
-                tie_margin=tie_margin,
-                scores=_scores([f for f in found if f is not None]),
-            )
-        record = preference_row if preference.status == "decided" else undecided_row
-        prompt_injection = found[0].prompt_injection if found[0] is not None else ""
-        row = record(pair, preference, stamp, prompt_injection)
-        tally.prompt_injection += bool(prompt_injection)
+        votes = _votes(panel, names, found)
+        preference = _preference(panel, votes, found, tie_margin)
+        decided = preference.status == "decided"
+        injection = found[0].prompt_injection if found[0] is not None else ""
+        row = (preference_row if decided else undecided_row)(pair, preference, stamp, injection)
         sign = -1.0 if preference.winner == "b" else 1.0
         row["provenance"]["judges"] = [
             {
-                "judge": o.judge,
-                "p_chosen": round((1 + sign * (2 * o.p_a - 1)) / 2, 5),
-                "status": o.status,
-                "weight": o.weight,
+                "judge": vote.judge,
+                "p_chosen": round((1 + sign * (2 * vote.p_a - 1)) / 2, DIGITS),
+                "status": vote.status,
+                "weight": vote.weight,
             }
-            for o in opinions
+            for vote in votes
         ]
-        name = "preferences.jsonl" if preference.status == "decided" else "undecided.jsonl"
-        run.append(name, row)
+        run.append(PREFERENCES if decided else UNDECIDED, row)
+        tally.prompt_injection += bool(injection)
         tally.add(preference, [])
         tally.add_origins(pair.origins, pair.row)
     tally.rows = tally.rejected + len({label.row for label in read_labels(first)})
     run.checkpoint(rows=tally.rows, tally=dump_tally(tally))
     return tally
+
+
+def _copy_verdicts(run: RunDirectory, panel: Panel, names: Sequence[str], tally: Tally) -> None:
+    """All judges' verdicts, by the rows of the input."""
+    for number, name in enumerate(names):
+        given = _input(run.path, name) if panel.mode == "cascade" and number else None
+        source = [row["source_row"] for _, row in read_rows(given)] if given else []
+        for _, row in read_rows(run.path / MEMBERS / name / VERDICTS):
+            place = source[row["row"] - 1] if source else row["row"]
+            run.append(VERDICTS, {**row, "row": place, "judge": name})
+            tally.verdicts += 1
+            tally.invalid_verdicts += bool(row["invalid"])
+
+
+def _votes(panel: Panel, names: Sequence[str], found: Sequence[LabelRow | None]) -> list[JudgeVote]:
+    """What each judge that was asked says of a pair."""
+    return [
+        JudgeVote(
+            judge=names[k],
+            p_a=label.p_a,
+            winner=label.winner or None,  # type: ignore[arg-type]
+            status=label.status,  # type: ignore[arg-type]
+            weight=panel.members[k].weight,
+        )
+        for k, label in enumerate(found)
+        if label is not None
+    ]
+
+
+def _preference(
+    panel: Panel,
+    votes: Sequence[JudgeVote],
+    found: Sequence[LabelRow | None],
+    tie_margin: float,
+) -> Preference:
+    first = found[0]
+    if first is not None and not first.principles:  # settled before any judge was asked
+        return Preference(
+            status=first.status,  # type: ignore[arg-type]
+            winner=first.winner or None,  # type: ignore[arg-type]
+            p_a=first.p_a,
+            margin=first.margin,
+            scores=(),
+            reason=first.reason,
+        )
+    scores = _scores([label for label in found if label is not None])
+    return aggregate_panel(votes, panel.mode, tie_margin=tie_margin, scores=scores)
 
 
 class _MemberRows:

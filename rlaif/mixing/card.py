@@ -66,6 +66,8 @@ def data_card(
 
     Args:
         content: address of the rows.
+
+    Long because it is a page, written from top to bottom.
     """
     known = {part.license for part in plan.parts} | (report.licenses.keys() - {"unknown"})
     known = {"-".join(name.lower().split()) for name in known if name}

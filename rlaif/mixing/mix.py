@@ -86,6 +86,8 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Li
     Raises:
         RlaifError: data can't be read, the shares and quotas can't be had from it, people wrote too
             little of it, or `out` holds something else.
+
+    Long because it is a pipeline of named steps: read, clean, allocate, draw, write.
     """
     config = _config(plan, book)
     before = _before(out, config)

@@ -70,6 +70,8 @@ def apply_labels(
 
     Raises:
         RlaifError: `out` is another run, or `run` is damaged.
+
+    Long because it writes one run from another, file by file, between two checks of resumption.
     """
     manifest = read_manifest(run)
     said = [
@@ -173,6 +175,7 @@ def _human(row: Mapping[str, Any], found: HumanLabel | None, p_judge: float) -> 
 
 
 def _relabeled(label: LabelRow, found: HumanLabel, applied: AppliedLabels) -> dict[str, Any]:
+    """Long because it turns one row around: every field that depends on the side is here."""
     item = found.task.item
     before, now = item.winner, found.winner
     if found.split:

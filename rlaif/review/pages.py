@@ -71,6 +71,8 @@ def build_review(review: Review, *, hosts: frozenset[str], token: str | None) ->
 
 
 class _Pages:
+    """Long because it is the list of routes, a few lines each."""
+
     def __init__(self, review: Review, seals: CookieSigner) -> None:
         self._review, self._store, self._seals = review, review.store, seals
         self._numbers: dict[str, int] = {}

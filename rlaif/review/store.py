@@ -119,6 +119,8 @@ class ReviewStore:
 
     Raises:
         RlaifError: the file can't be opened.
+
+    Long because every query on the one database is here, a few lines each.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:

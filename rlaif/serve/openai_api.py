@@ -21,7 +21,10 @@ from rlaif.serve.server import Server
 
 
 def add_openai(app: FastAPI, server: Server) -> None:
-    """Add them."""
+    """Add them.
+
+    Long because it registers endpoints, each a function of its own inside.
+    """
 
     @app.post(
         "/v1/chat/completions",

@@ -80,6 +80,8 @@ def run_training(
     Raises:
         TrainingBlocked: the guard tripped, or a license forbids it.
         RlaifError: the data, the policy, the settings or `out` can't be used.
+
+    Long because it is the order of a training: resume, rows, gates, evidence, run.
     """
     settings = job.settings
     files = resolve_model(settings.model, settings.revision, embedded="policy")

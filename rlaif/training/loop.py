@@ -76,6 +76,8 @@ def train(
 
     Raises:
         RlaifError: the policy can't be loaded.
+
+    Long because it orders what several processes do, with barriers between.
     """
     # Every process has looked at `out` before the first one writes to it.
     state = PartialState()

@@ -303,7 +303,8 @@ def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
     data, _ = write_inputs(tmp_path, ROWS)
     lines = data.read_text().splitlines()
     row = json.dumps({"prompt": "deep", "response_a": "a", "response_b": "b"})
-    lines[50] = row[:-1] + ', "unused": ' + "[" * 700 + "]" * 700 + "}"
+    depth = int(0.7 * sys.getrecursionlimit())  # JSON nests so deep, and pickle does not
+    lines[50] = row[:-1] + ", \"unused\": " + "[" * depth + "]" * depth + "}"
     data.write_text("\n".join(lines) + "\n")
     with pytest.raises(RecursionError):
         pickle.dumps(json.loads(lines[50]))

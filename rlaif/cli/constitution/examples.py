@@ -70,6 +70,9 @@ def test_command(
     An example passes if its principle, judged alone in both orders, prefers `chosen` to
     `rejected` by at least the margin. Exits with code 1 if an example fails, or if there are
     none.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     from rlaif.api.service import Service

@@ -148,10 +148,14 @@ def induce_command(
             candidates=candidates,
             most=most,
         )
+    _print_induction(found, folder / RESULT, as_json=as_json)
+
+
+def _print_induction(found: Any, path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "constitution": str(folder / RESULT) if found.kept else None,
+                "constitution": str(path) if found.kept else None,
                 "accuracy": vars(found.accuracy),
                 "kept": [
                     {
@@ -182,6 +186,4 @@ def induce_command(
         f"\nheld-out accuracy of all principles together: {found.accuracy} on "
         f"{found.accuracy.n} pairs"
     )
-    click.echo(
-        str(folder / RESULT) if found.kept else "no principle was kept, so no draft was written"
-    )
+    click.echo(str(path) if found.kept else "no principle was kept, so no draft was written")

@@ -133,6 +133,10 @@ def coverage_command(
             }
         )
         return
+    _print_coverage(found)
+
+
+def _print_coverage(found: Any) -> None:
     rows = [
         (u.principle, u.asked, percent(u.opinions), percent(u.agrees), u.decides, u.verdict)
         for u in found.principles

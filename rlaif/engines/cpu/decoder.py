@@ -69,6 +69,8 @@ def _read(layer: Any) -> Layer:
 
     Raises:
         ValueError: it has parts that the kernels don't know.
+
+    Long because it names every weight of a layer once.
     """
     parts = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
     attention, mlp = layer.self_attn, layer.mlp
@@ -201,6 +203,8 @@ class ForestPass:
         Returns:
             The layer's output, of the new tokens or of the answers that differ, and its keys and
             values.
+
+        Long because it is one decoder layer, step by step, sharing its buffers.
         """
         new = self._tokens - self._past
         half = layer.groups * layer.head

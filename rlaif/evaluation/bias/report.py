@@ -106,6 +106,8 @@ def bias_report(
         outcomes: read with `measure_style`.
         label: what people prefer, where that is known.
         also: findings of other kinds, to be corrected for together.
+
+    Long because it is a list of measurements, one after the other.
     """
     findings: list[BiasFinding] = []
     notes: list[str] = []

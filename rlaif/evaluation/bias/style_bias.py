@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +61,6 @@ def style_biases(
     Returns:
         For each style that varies: nats per standard deviation of its difference.
     """
-    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
-
     known = np.isfinite(log_odds)
     if label is not None:
         known &= label != 0
@@ -77,46 +76,68 @@ def style_biases(
     own = None if groups is None else [groups[i] for i in np.flatnonzero(known)]
     if own is not None and effective_groups(own) < LEAST_GROUPS:
         return []
-    linear = robust_errors(own, n, plain="HC3")
+    names = list(varying)
     if label is None:
-        fit = sm.OLS(log_odds[known], design).fit(**linear)
-        intervals = fit.conf_int()
-        return [
-            BiasFinding(
-                name=name,
-                value=float(fit.params[k]),
-                low=float(intervals[k][0]),
-                high=float(intervals[k][1]),
-                unit="nats per SD",
-                n=n,
-                p=float(fit.pvalues[k]),
-                association=True,
-                detail="association only: there are no human labels to compare with",
-            )
-            for k, name in enumerate(varying)
-        ]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = sm.Logit((label[known] > 0).astype(np.float64), design)
-            fit = model.fit(disp=0, **robust_errors(own, n, plain="HC0"))
-    except (np.linalg.LinAlgError, ValueError, PerfectSeparationError):
+        return _associations(names, design, log_odds[known], own)
+    signs = label[known].astype(np.float64)
+    return _beyond_labels(names, design, log_odds[known], signs, own=own)
+
+
+def _associations(
+    names: Sequence[str], design: Floats, log_odds: Floats, groups: Sequence[str] | None
+) -> list[BiasFinding]:
+    """How verdicts go along with style; good style may deserve it."""
+    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
+
+    n = len(log_odds)
+    fit = sm.OLS(log_odds, design).fit(**robust_errors(groups, n, plain="HC3"))
+    intervals = fit.conf_int()
+    return [
+        BiasFinding(
+            name=name,
+            value=float(fit.params[k]),
+            low=float(intervals[k][0]),
+            high=float(intervals[k][1]),
+            unit="nats per SD",
+            n=n,
+            p=float(fit.pvalues[k]),
+            association=True,
+            detail="association only: there are no human labels to compare with",
+        )
+        for k, name in enumerate(names)
+    ]
+
+
+def _beyond_labels(
+    names: Sequence[str],
+    design: Floats,
+    log_odds: Floats,
+    signs: Floats,
+    *,
+    own: Sequence[str] | None,
+) -> list[BiasFinding]:
+    """What the judge adds for style beyond what people do; empty where that can't be told.
+
+    Args:
+        design: styles, then the verdict.
+        signs: 1 where people prefer `a`, -1 for `b`.
+    """
+    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
+
+    fit = _fit_logit(design, signs, own)
+    if fit is None:
         return []
-    predicted = np.asarray(fit.predict(design))
-    separated = ((predicted < 1e-6) | (predicted > 1.0 - 1e-6)).mean() > 0.5
-    # A judge that is never wrong leaves nothing to measure a bias by.
-    if not fit.mle_retvals["converged"] or separated:
-        return []
+    n = len(log_odds)
     # The other way round: does the verdict follow style beyond the label?  Where judges are noisy
     # the truth lies between the two (Frisch 1934), so a bias must show in both.
-    other_design = np.column_stack([*varying.values(), label[known].astype(np.float64)])
-    reverse = sm.OLS(log_odds[known], other_design).fit(**linear)
+    other_design = np.column_stack([design[:, :-1], signs])
+    reverse = sm.OLS(log_odds, other_design).fit(**robust_errors(own, n, plain="HC3"))
     scale, covariance = float(fit.params[-1]), np.asarray(fit.cov_params())
     # A judge without a clear link to people's preference has no bias to be measured against.
     if scale <= 0 or fit.pvalues[-1] > ALPHA or not np.isfinite(covariance).all():
         return []
     found = []
-    for k, name in enumerate(varying):
+    for k, name in enumerate(names):
         value = -float(fit.params[k]) / scale
         gradient = np.zeros(len(fit.params))
         gradient[k], gradient[-1] = -1.0 / scale, float(fit.params[k]) / scale**2
@@ -138,6 +159,23 @@ def style_biases(
             )
         )
     return found
+
+
+def _fit_logit(design: Floats, signs: Floats, own: Sequence[str] | None) -> Any:
+    """People's preference from styles and verdict; None where no fit means anything."""
+    import statsmodels.api as sm  # noqa: PLC0415 - slow to import
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = sm.Logit((signs > 0).astype(np.float64), design)
+            fit = model.fit(disp=0, **robust_errors(own, len(signs), plain="HC0"))
+    except (np.linalg.LinAlgError, ValueError, PerfectSeparationError):
+        return None
+    predicted = np.asarray(fit.predict(design))
+    separated = ((predicted < 1e-6) | (predicted > 1.0 - 1e-6)).mean() > 0.5
+    # A judge that is never wrong leaves nothing to measure a bias by.
+    return fit if fit.mle_retvals["converged"] and not separated else None
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,8 @@ def induce(
 
     Raises:
         RlaifError: nothing usable was proposed.
+
+    Long because it is a pipeline of named steps: propose, merge, test, keep, write.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,60}", name):
         raise RlaifError(

@@ -159,6 +159,8 @@ def select(
     Args:
         outcomes: of a constitution with a principle for every candidate, by its id.
         label: 1, 0 or -1; ties are left out.
+
+    Long because forward selection keeps its state in one place.
     """
     part = parts(groups, seed)
     learn, check, test = ((label != 0) & (part == k) for k in range(3))

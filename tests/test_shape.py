@@ -1,0 +1,46 @@
+"""How the code stands: long functions say why, names mean one thing, calls name their arguments."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "rlaif"
+MAX_FUNCTION, MAX_CLASS = 60, 250
+WHY = "Long because "
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def definitions() -> Iterator[tuple[Path, Definition]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield path, node
+
+
+def test_what_is_long_says_why() -> None:
+    found = []
+    for path, node in definitions():
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        most = MAX_CLASS if isinstance(node, ast.ClassDef) else MAX_FUNCTION
+        if lines > most and WHY not in (ast.get_docstring(node) or ""):
+            found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}: {lines} lines")
+    assert not found, "\n".join(found)
+
+
+def test_no_class_name_means_two_things() -> None:
+    places = defaultdict(list)
+    for path, node in definitions():
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            places[node.name].append(str(path.relative_to(PACKAGE)))
+    assert len(places) > 200
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_no_formatting_is_switched_off() -> None:
+    for folder in ("rlaif", "tests", "scripts"):
+        for path in (PACKAGE.parent / folder).rglob("*.py"):
+            assert "fmt: " + "skip" not in path.read_text(), path
+            assert "fmt: " + "off" not in path.read_text(), path

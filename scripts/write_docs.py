@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import click
+import cloup
 
 from rlaif.cli.main import all_commands, cli
 
@@ -26,8 +27,8 @@ def page() -> str:
     ]
     for name, command in {"": cli, **all_commands()}.items():
         words = f"rlaif {name}".strip()
-        context = click.Context(command, info_name=words, max_content_width=100, terminal_width=100)
-        parts.append(f"## {words}\n\n```text\n{command.get_help(context)}\n```")
+        context = cloup.Context(command, info_name=words, terminal_width=100)
+        parts.append(f"## {words}\n\n```text\n{click.unstyle(command.get_help(context)).rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -78,7 +78,9 @@ def explain(
         default: where nothing closer is known.
     """
     problem = first_problem(error)
+    place = find_place(problem.where, places or {}) or default
+    if problem.kind == "extra_forbidden":
+        return RlaifError(f"unknown setting {str(problem.where[-1])!r}", hint=hint, place=place)
     name = ".".join(str(step) for step in problem.where)
     text = f"{name}: {problem.message}" if name else problem.message
-    place = find_place(problem.where, places or {}) or default
     return RlaifError(f"{text}{problem.shown}", hint=hint, place=place)

@@ -124,7 +124,7 @@ def test_an_answer_of_label_is_not_asked_again(
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps(row(i)) + "\n" for i in range(20)))
     job = prepare(str(data), "demo", LabelSettings(judge=SCRIPTED, template="demo"))
-    run_label(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "verdicts.v1.sqlite"))
+    run_label(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path))
     list(judge.compare_many([row(i) for i in range(20)]))
     assert engine.asked == 0
     list(judge.compare_many([row(21)]))
@@ -154,7 +154,7 @@ def test_too_many_are_refused_and_nothing_of_them_is_asked(
     engine, service, judge = running
     engine.gate.clear()
     futures = [judge.submit_comparison(row(i)) for i in range(50)]
-    with pytest.raises(QueueFull, match="50 requests are waiting"):
+    with pytest.raises(QueueFull, match="50 requests are already waiting"):
         judge.submit_comparison(row(50))
 
     async def ask() -> None:
@@ -249,7 +249,7 @@ def test_a_request_that_takes_too_long_is_given_up(running: tuple[Gated, Service
             for body in (row(1), {"pairs": [row(2), row(3)]}):
                 answer = await http.post("/v1/judge/pairwise", json=body)
                 assert answer.status_code == 504
-                assert "within 0.2 s" in answer.json()["error"]["message"]
+                assert "timed out after 0.2 s" in answer.json()["error"]["message"]
 
     asyncio.run(ask())
     assert service.waiting == 0

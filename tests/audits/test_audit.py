@@ -131,7 +131,7 @@ def test_drift_of_format_tone_and_attributes_by_slice() -> None:
     extras = AuditExtras(attributes={"shouting": shouting})
     report = audit(rows(marked), rows(texts[150:]), Thresholds(), extras)
     wrong = " ".join(report.sentences)
-    assert "format (markdown marks a word)" in wrong
+    assert "format (markdown markers per word)" in wrong
     assert "tone (assertive phrases a word)" in wrong
     assert "shouting" in wrong
     english = next(s for s in report.by_slice if s["slice"] == "language:en")
@@ -241,7 +241,7 @@ def test_thresholds_are_yaml_with_places(tmp_path: Path) -> None:
     path.write_text("floor: 0.5\ndrift: 2\n")
     assert load_thresholds(path).floor == 0.5
     path.write_text("floor: 0.5\nflor: 0.6\n")
-    with pytest.raises(RlaifError, match=r"t\.yaml:2:\d+.*unknown threshold 'flor'"):
+    with pytest.raises(RlaifError, match=r"t\.yaml:2:\d+.*unknown setting 'flor'"):
         load_thresholds(path)
     path.write_text("floor: 0.5\ndrift: -1\n")
     with pytest.raises(RlaifError, match=r"t\.yaml:2:\d+.*greater than 0 \(it is -1\)"):
@@ -276,7 +276,7 @@ def test_the_command_writes_a_page_and_ends_with_1(
     assert command(monkeypatch, bad, "--against", human, "-o", tmp_path / "bad") == 1
     shown = capsys.readouterr()
     assert "thresholds are crossed: diversity by" in shown.err
-    assert "Mix in data of people" in shown.err
+    assert "Mix in human data" in shown.err
     facts = json.loads((tmp_path / "bad" / "audit.json").read_text())
     assert {item["group"] for item in facts["tripped"]} >= {"diversity", "duplicates"}
     loose = tmp_path / "loose.yaml"

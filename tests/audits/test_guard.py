@@ -163,7 +163,7 @@ def test_too_few_texts_are_no_comparison(tmp_path: Path) -> None:
     reference = data(tmp_path / "ref.jsonl", samples(1, 60))
     few = data(tmp_path / "few.jsonl", samples(2, 9))
     (reason,) = guard(few, reference, Thresholds()).sentences
-    assert "9 rows against 60 are too few" in reason
+    assert "9 rows against 60, minimum 20" in reason
 
 
 def test_the_command_ends_with_3_and_says_why(

@@ -102,7 +102,7 @@ def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path
             "1",
             "--price-per-hour",
             "2",
-            "--cache",
+            "--cache-dir",
             str(cache),
             "--json",
         ],
@@ -121,17 +121,17 @@ def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path
         assert found["cost_per_1000_pairs"] == pytest.approx(2 * hours, abs=1e-5)
     fastest = max((packed, plain), key=lambda f: f["verdicts_per_second"])["engine"]
     judge = EngineSettings(engine="auto", model="demo")
-    assert choose_engine(judge, tmp_path / "new", cache).engine == fastest
-    assert choose_engine(judge, tmp_path / "new", tmp_path / "other.sqlite").engine == "vllm"
+    assert choose_engine(judge, tmp_path / "new", RunContext(cache)).engine == fastest
+    assert choose_engine(judge, tmp_path / "new", RunContext(tmp_path / "other")).engine == "vllm"
     for other in ({"quantization": "fp8"}, {"dtype": "bfloat16"}):  # of which nothing is known
         asked = judge.model_copy(update=other)
-        assert choose_engine(asked, tmp_path / "new", cache).engine == "vllm"
-    opened = VerdictCache(cache)
+        assert choose_engine(asked, tmp_path / "new", RunContext(cache)).engine == "vllm"
+    opened = VerdictCache(verdict_cache_path(cache))
     opened.record_rate(packed["fingerprint"], "no-such-engine", 1e9)
     slowest = min((packed, plain), key=lambda f: f["verdicts_per_second"])["engine"]
     opened.record_rate(packed["fingerprint"], slowest, 1e9)  # a labeling run measures other things
     opened.close()
-    assert choose_engine(judge, tmp_path / "new", cache).engine == fastest
+    assert choose_engine(judge, tmp_path / "new", RunContext(cache)).engine == fastest
 
 
 def test_questions_that_a_judge_can_not_take_are_an_error_and_no_speed() -> None:
@@ -207,7 +207,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_engines_of_which_less_is_known_stand_in_the_table(tmp_path: Path) -> None:
-    cache = ["--cache", str(tmp_path / "c.sqlite")]
+    cache = ["--cache-dir", str(tmp_path / "c.sqlite")]
     done = bench("--engine", "scripted", "--engine", "packed", *cache)
     assert done.returncode == 0, done.stderr
     (limit,) = [line for line in done.stdout.splitlines() if "matmul GFLOP/s" in line]
@@ -216,7 +216,7 @@ def test_engines_of_which_less_is_known_stand_in_the_table(tmp_path: Path) -> No
 
 
 def test_what_is_wrong_with_an_engine_costs_no_other_its_figures(tmp_path: Path) -> None:
-    cache = ["--cache", str(tmp_path / "c.sqlite")]
+    cache = ["--cache-dir", str(tmp_path / "c.sqlite")]
     unknown = bench("--engine", "scripted", "--engine", "nope", *cache)
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert "engine 'nope' is unknown" in unknown.stderr

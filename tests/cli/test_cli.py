@@ -90,7 +90,7 @@ ERRORS = [
     (["train-dpo", "nowhere", "--model", "demo", "-o", "p"], "is not a run directory"),
     (["train-dpo", "nowhere", "-o", "p"], "--model: field required"),
     (["train-dpo", "nowhere", "--model", "demo", "--loss-type", "sigmod", "-o", "p"], "'sigmod'"),
-    (["init", "/proc/nope/project"], "can't be written"),
+    (["init", "/proc/nope/project"], "can't write"),
     (["report", "nowhere"], "is not a run directory"),
     (["constitution", "lint", "nowhere.yaml"], "Constitution 'nowhere.yaml' was not found"),
     (["constitution", "frobnicate"], "No such command 'frobnicate'"),
@@ -160,7 +160,7 @@ def test_dry_run_leaves_out_what_is_held_back(tmp_path: Path) -> None:
         "scripted",
         "--judge",
         "h",
-        "--hostile",
+        "--prompt-injection",
         "hold",
         "-o",
         str(tmp_path / "run"),
@@ -195,7 +195,7 @@ def test_a_template_is_said_to_repeat_pairs_only_where_it_does(tmp_path: Path) -
             "-o",
             str(tmp_path / template.stem),
         )
-        assert ("computes each pair again" in done.stderr) == said
+        assert ("recomputes each pair" in done.stderr) == said
 
 
 def test_refused_run_leaves_existing_output_untouched(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_init_writes_a_project_that_works_and_never_overwrites(tmp_path: Path) -
     assert "no-shouting" in done.stdout
     again = rlaif("init", "p", cwd=tmp_path)
     assert again.returncode == 2
-    assert "exists already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_constitution_commands(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_constitution_commands(tmp_path: Path) -> None:
     merged = rlaif("constitution", "show", "demo", "--yaml").stdout
     (tmp_path / "copy.yaml").write_text(merged)
     assert rlaif("constitution", "diff", "demo", str(tmp_path / "copy.yaml")).stdout == (
-        "no difference\n"
+        "no differences\n"
     )
     (tmp_path / "other.yaml").write_text(merged.replace("polite and not rude", "most polite"))
     done = rlaif("constitution", "diff", "demo", str(tmp_path / "other.yaml"))
@@ -299,5 +299,5 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run the same command again" in err
+    assert "rerun the same command" in err
     assert "Traceback" not in err

@@ -51,7 +51,7 @@ def test_python_check_gets_prompt_and_completion() -> None:
 
 def test_regex_that_backtracks_has_no_answer_instead_of_hanging() -> None:
     check = TypeAdapter(Check).validate_python({"kind": "regex", "pattern": r"^(a|a|b?a)+$"})
-    with pytest.raises(CheckFailed, match="more than 1 s"):
+    with pytest.raises(CheckFailed, match="timed out after 1 s"):
         run_check(check, "", "a" * 60 + "!")
 
 

@@ -25,20 +25,20 @@ def write(folder: Path, text: str | bytes, name: str = "c.yaml") -> Path:
 BAD = {
     "unknown key": (ONE + "    wieght: 2\n", "7:5", "'wieght'", "'weight'"),
     "unknown top key": ("naem: x\n" + ONE, "1:1", "'naem'", "'name'"),
-    "duplicate key": (ONE + "    id: other\n", "7:5", "'id' is given twice (first on line 5)", ""),
+    "duplicate key": (ONE + "    id: other\n", "7:5", "'id' is used twice (first on line 5)", ""),
     "duplicate id": (
         ONE + "  - id: kind\n    preference: Which response?\n",
         "7:9",
-        "'kind' is given twice (first on line 5)",
+        "'kind' is used twice (first on line 5)",
         "Rename",
     ),
     "empty text": (HEAD + '  - id: kind\n    preference: "  "\n', "6:17", "must not be empty", ""),
-    "number for text": (ONE.replace('"1"', "1.0"), "3:10", "text, not a number", '"1.0"'),
+    "number for text": (ONE.replace('"1"', "1.0"), "3:10", "a string, not a number", '"1.0"'),
     "boolean for text": (
         HEAD + "  - id: kind\n    preference: no\n",
         "6:17",
-        "text, not a boolean",
-        "quotes",
+        "a string, not a boolean",
+        "Quote it",
     ),
     "text for number": (ONE + "    weight: heavy\n", "7:13", "valid number", "schema"),
     "weight zero": (ONE + "    weight: 0\n", "7:13", "greater than 0", ""),
@@ -46,9 +46,19 @@ BAD = {
     "tier too low": (ONE + "    tier: 0\n", "7:11", "greater than or equal to 1", ""),
     "bad id": (ONE.replace("kind\n", "Über kind\n"), "5:9", "pattern", ""),
     "no id": (HEAD + "  - preference: Which response?\n", "5:5", "has no `id`", "id: some-name"),
-    "nothing asked": (HEAD + "  - id: kind\n", "5:5", "exactly one of preference and check", ""),
+    "nothing asked": (
+        HEAD + "  - id: kind\n",
+        "5:5",
+        "exactly one of `preference` and `check`",
+        "",
+    ),
     "asked twice": (ONE + "    check: {kind: json}\n", "5:5", "exactly one of", ""),
-    "missing version": (ONE.replace('version: "1"\n', ""), "1:1", "lacks 'version'", "`version:`"),
+    "missing version": (
+        ONE.replace('version: "1"\n', ""),
+        "1:1",
+        "is missing 'version'",
+        "`version:`",
+    ),
     "wrong schema": (ONE.replace("schema: 1", "schema: 2"), "1:9", "should be 1", ""),
     "no principles": ('schema: 1\nname: a\nversion: "1"\n', "1:1", "`principles`", "Add"),
     "principles no list": (HEAD.rstrip() + " x\n", "4:13", "must be a list", ""),
@@ -81,24 +91,24 @@ BAD = {
     ),
     "tab": (ONE + "\tweight: 2\n", "7:1", "invalid YAML", "indentation"),
     "open bracket": (ONE + "    examples: [\n", "8:1", "invalid YAML", ""),
-    "not a mapping": ("- a\n- b\n", "1:1", "is a mapping", "init"),
+    "not a mapping": ("- a\n- b\n", "1:1", "must be a mapping", "init"),
     "empty file": ("", "1:1", "empty", "init"),
     "only a comment": ("# nothing\n", "1:1", "empty", "init"),
     "two documents": (ONE + "---\nschema: 1\n", "7:1", "single document", ""),
     "tag": (ONE + "    critique: !!python/name:os.system x\n", "7:15", "not allowed", "Remove"),
-    "odd key": (ONE + "    ? [a, b]\n    : c\n", "7:7", "key is not text", ""),
-    "control character": (ONE.replace("kinder", "k\x07nder"), "6:36", "U+0007", "Delete"),
-    "not UTF-8": (ONE.encode() + b"    critique: caf\xe9\n", "7:18", "0xe9", "UTF-8"),
-    "self-referring alias": (ONE + "    examples: &a [*a]\n", "7:15", "endless", "extends"),
+    "odd key": (ONE + "    ? [a, b]\n    : c\n", "7:7", "key is not a string", ""),
+    "control character": (ONE.replace("kinder", "k\x07nder"), "6:36", "U+0007", "Remove it"),
+    "not valid UTF-8": (ONE.encode() + b"    critique: caf\xe9\n", "7:18", "0xe9", "UTF-8"),
+    "self-referring alias": (ONE + "    examples: &a [*a]\n", "7:15", "infinite", "extends"),
     "merge key": (ONE + "    <<: {tier: 2}\n", "7:5", "'<<'", "extends"),
     "huge number": (ONE + "    tier: " + "9" * 5000 + "\n", "7:11", "tier", ""),
-    "empty number": (ONE + '    weight: !!int ""\n', "7:13", "not a valid int", "quotes"),
+    "empty number": (ONE + '    weight: !!int ""\n', "7:13", "not a valid int", "Quote it"),
     "odd escape": (ONE + '    critique: "\\U00110000"\n', "1:1", "invalid YAML", "escape"),
     "odd directive": ("%YAML 1." + "9" * 5000 + "\n---\n" + ONE, "1:1", "invalid YAML", ""),
     "regex that explodes": (
         HEAD + "  - id: a\n    check: {kind: regex, pattern: '(?:(?:a{65535}){65535})'}\n",
         "6:35",
-        "repeats up to",
+        "more than the limit of 10000",
         "",
     ),
     "check kind typo": (
@@ -119,7 +129,7 @@ BAD = {
     "too many principles": (
         HEAD + "".join(f"  - {{id: a{i}, tier: 1}}\n" for i in range(3000)),
         "5:3",
-        "more than 1000",
+        "more than the limit of 1000",
         "Split",
     ),
     "misspelled base": (
@@ -131,7 +141,7 @@ BAD = {
     "missing base": ("extends: [nope.yaml]\n" + ONE, "1:11", "does not exist", "relative"),
     "base outside": ("extends: [../up.yaml]\n" + ONE, "1:11", "outside", "Copy"),
     "absolute base": ("extends: [/etc/passwd]\n" + ONE, "1:11", "outside", "Copy"),
-    "itself as base": ("extends: [c.yaml]\n" + ONE, "1:11", "circle", "Break"),
+    "itself as base": ("extends: [c.yaml]\n" + ONE, "1:11", "circular", "Remove one"),
     "extends no list": ("extends: c.yaml\n" + ONE, "1:10", "must be a list", ""),
     "drop of nothing": (
         "extends: [demo]\ndrop: [be-polit]\n" + ONE,
@@ -159,7 +169,7 @@ def test_bad_file_says_where_what_and_next(name: str, tmp_path: Path) -> None:
 def test_aliases_that_explode_are_refused_quickly(tmp_path: Path) -> None:
     layers = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     layers += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
-    with pytest.raises(RlaifError, match="too large or endless"):
+    with pytest.raises(RlaifError, match="too large or infinite"):
         load_constitution(str(write(tmp_path, "\n".join(layers) + "\n")))
 
 

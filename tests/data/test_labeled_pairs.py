@@ -123,13 +123,16 @@ def test_ties_are_kept(value: str) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q", "response_a": "x", "response_b": "y"}, "nothing says which"),
+        ({"prompt": "q", "response_a": "x", "response_b": "y"}, "no preference found"),
         (
             {"prompt": "q", "response_a": "x", "response_b": "y", "label": "correct"},
-            "names neither",
+            "which is not a verdict",
         ),
-        ({"prompt": "q", "response_a": "x", "response_b": "y", "label": 0}, "names neither"),
-        ({"prompt": "q", "responses": ["x", "y"]}, "nothing says which"),
+        (
+            {"prompt": "q", "response_a": "x", "response_b": "y", "label": 0},
+            "which is not a verdict",
+        ),
+        ({"prompt": "q", "responses": ["x", "y"]}, "no preference found"),
         ({"chosen": "x", "rejected": "y"}, "no prompt"),
     ],
 )

@@ -293,5 +293,5 @@ def test_lineage_knows_its_own_files_splits_and_moved_projects(
     assert "trained on run moved/runs/one: label" in tree
     assert "from data moved/data/pairs.jsonl: 6 completions" in tree
     assert "!" not in tree
-    with pytest.raises(RlaifError, match="no file or folder 'moved/runs/oen'"):
+    with pytest.raises(RlaifError, match="nothing exists at the local path 'moved/runs/oen'"):
         lineage("moved/runs/oen")

@@ -291,7 +291,7 @@ def test_generation_and_odd_prompts_are_failures_and_the_rest_goes_on(packed: En
     ]
     found = {r.id: r for batch in packed.run(odd) for r in batch}
     assert isinstance(found["write"], Failure)
-    assert "does not generate" in found["write"].reason
+    assert "cannot generate" in found["write"].reason
     assert isinstance(found["long"], Failure)
     assert isinstance(found["none"], Failure)
     assert isinstance(found[good.id], ChoiceResult)

@@ -68,7 +68,7 @@ def test_the_plug_in_of_the_docs_labels_pairs(site: Path, tmp_path: Path) -> Non
     assert "rlaif-shorter" in rlaif(site, "engines").stdout
     out = tmp_path / "run"
     flags = ["-c", "demo", "--template", "pairwise", "--engine", "shorter", "-o", str(out)]
-    done = rlaif(site, "label", str(data), *flags, "--cache", str(tmp_path / "c.sqlite"))
+    done = rlaif(site, "label", str(data), *flags, "--cache-dir", str(tmp_path / "c.sqlite"))
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (out / "preferences.jsonl").read_text().splitlines()]
     assert len(rows) >= 18

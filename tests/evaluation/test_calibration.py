@@ -110,7 +110,7 @@ def test_temperature_is_a_division_of_log_odds() -> None:
 def test_too_few_labels_are_refused(n: int, method: Any) -> None:
     confidence, right = overconfident(np.random.default_rng(0), n)
     with pytest.raises(
-        TooFewLabels, match=f"{n} labeled pairs are decided, and {method} needs {n + 1}"
+        TooFewLabels, match=f"{n} decided pairs have labels; {method} needs {n + 1}"
     ):
         fit(confidence, right, method)
     with pytest.raises(TooFewLabels, match="one-sided"):
@@ -248,7 +248,7 @@ def test_principles_get_temperatures_where_that_holds_on_held_out_pairs() -> Non
     # A certificate rests on one pair of each prompt.
     assert len(alone.points) == n
     assert len(calibrate(outcomes, label, [str(i % 300) for i in range(n)]).points) == 300
-    with pytest.raises(TooFewLabels, match="labels are of 1 prompts"):
+    with pytest.raises(TooFewLabels, match="labels cover 1 prompts"):
         calibrate(outcomes, label, ["one"] * n)
 
 
@@ -355,7 +355,7 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         'schema: 1\nname: c\nversion: "2"\nprinciples:\n  - {id: p, preference: "Which other response?"}\n'
     )
-    with pytest.raises(RlaifError, match="was fitted for another constitution"):
+    with pytest.raises(RlaifError, match="was fitted for a different constitution"):
         label_run(data, tmp_path / "c.yaml", tmp_path / "no", calibration=path)
-    with pytest.raises(RlaifError, match="--agreement-target needs labels"):
+    with pytest.raises(RlaifError, match="--agreement-target needs a calibration"):
         label_run(data, tmp_path / "c.yaml", tmp_path / "no", agreement_target=0.9)

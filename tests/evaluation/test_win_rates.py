@@ -47,5 +47,5 @@ def test_win_rates_count_decided_pairs_of_two_models(tmp_path: Path) -> None:
         tmp_path / "p.jsonl", [{"prompt": "q", "response_a": "a", "response_b": "b"}]
     )
     run_label(prepare(plain, "demo", settings), tmp_path / "plain")
-    with pytest.raises(RlaifError, match="no pair of two models"):
+    with pytest.raises(RlaifError, match="no pair with completions from two models"):
         win_rates(tmp_path / "plain")

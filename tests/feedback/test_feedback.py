@@ -171,7 +171,7 @@ def test_filters_are_pluggable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (report.unreadable, report.redacted) == (1, 1)
     assert said(pairs[0], "chosen") == "Hello [name]"
     assert "a@b.example" in json.dumps(pairs), "the built-in filter is another"
-    with pytest.raises(RlaifError, match="gave int, no text"):
+    with pytest.raises(RlaifError, match="returned int, not a string"):
         imported(tmp_path, rows, personal="my_filter:broken")
     for name in ("my_filter:missing", "no.such:thing", "nonsense"):
         with pytest.raises(RlaifError, match=r"filter|package\.module"):
@@ -200,7 +200,9 @@ def test_the_command(
         assert not done.value.code
         shown = capsys.readouterr().out
         assert "preferences" in shown
-        assert read(Path("out/rejected.jsonl"))[0]["reason"] == ("thumbs are neither up nor down")
+        assert read(Path("out/rejected.jsonl"))[0]["reason"] == (
+            "the thumbs value is neither up nor down"
+        )
     (pair,) = read(Path("out/preferences.jsonl"))
     assert (said(pair, "chosen"), said(pair, "rejected")) == ("one", "two")
     monkeypatch.setattr("sys.argv", [*words, "--per-user", "1"])

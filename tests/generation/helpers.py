@@ -85,9 +85,9 @@ def generate(
     data: str, out: Path, teachers: list[Teacher], settings: GenerateSettings, **more: Any
 ) -> GenerationSummary:
     cache = more.pop("cache", out.parent / "cache")
-    run_more = {k: more.pop(k) for k in ("on_progress",) if k in more}
+    told = {k: more.pop(k) for k in ("on_progress",) if k in more}
     job = prepare_generate(data, teachers, settings, **more)
-    return run_generation(job, out, context=RunContext(cache_dir=cache), **run_more)
+    return run_generation(job, out, RunContext(cache_dir=cache, **told))
 
 
 def prompts(folder: Path, count: int) -> str:

@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
     assert len(asked) <= 59 * 4 + 5 * 16, "what was answered is not asked again"
     again = generate(data, tmp_path / "cut", teachers, GenerateSettings(), cache=tmp_path / "other")
     assert not again.fresh
-    with pytest.raises(RlaifError, match=r"another configuration.*near_duplicate: 0\.9 -> 0\.5"):
+    with pytest.raises(RlaifError, match=r"different configuration.*near_duplicate: 0\.9 -> 0\.5"):
         generate(data, tmp_path / "cut", teachers, GenerateSettings(near_duplicate=0.5))
 
 
@@ -218,7 +218,7 @@ def test_nothing_at_all_is_an_error_and_not_a_finished_run(
 ) -> None:
     use_writer(monkeypatch, lambda text, request: "")
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}] * 3)
-    with pytest.raises(RlaifError, match=r"nothing came out of 3 rows .*an empty completion"):
+    with pytest.raises(RlaifError, match=r"no output from 3 rows .*an empty completion"):
         generate(data, tmp_path / "run", [teacher(n=2)], GenerateSettings())
     assert not (tmp_path / "run" / "manifest.json").exists()
 
@@ -258,7 +258,7 @@ def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
 @pytest.mark.parametrize(
     ("settings", "more", "message"),
     [
-        ({"keep": 1}, {}, "needs something to rank by"),
+        ({"keep": 1}, {}, "to rank by"),
         ({"keep": 4}, {"targets": ["length:short"]}, "leaves nothing to choose"),
         ({}, {"targets": ["length:short"]}, "how many to keep"),
         ({"keep": 1}, {"targets": ["color:red"]}, "'color:red' is unknown"),
@@ -276,7 +276,7 @@ def test_what_can_not_be_done_is_said_before_anything_starts(
     with pytest.raises(RlaifError, match="writes the same 2 times"):
         prepare_generate(data, [teacher(n=2, temperature=0)], GenerateSettings())
     packed = Teacher(EngineSettings(engine="packed", model="demo-policy"), SamplingSettings())
-    with pytest.raises(RlaifError, match="does not generate"):
+    with pytest.raises(RlaifError, match="cannot generate"):
         prepare_generate(data, [packed], GenerateSettings())
 
 
@@ -325,8 +325,8 @@ def test_a_dry_run_counts_and_writes_nothing(
     job = prepare_generate(data, teachers, GenerateSettings())
     found = survey(job, context=RunContext(cache_dir=tmp_path / "cache"))
     assert not engines
-    assert (found["rows"], found["first questions"], found["known"]) == (9, 40, 0)
-    assert found["at most written"] == 8 * (2 * 90 + 3 * 50)
+    assert (found["rows"], found["initial requests"], found["known"]) == (9, 40, 0)
+    assert found["max generated tokens"] == 8 * (2 * 90 + 3 * 50)
     assert not (tmp_path / "run").exists()
     generate(data, tmp_path / "run", teachers, GenerateSettings())
     assert survey(job, context=RunContext(cache_dir=tmp_path / "cache"))["known"] == 40
@@ -361,7 +361,7 @@ def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) ->
         data,
         tmp_path / "greedy",
         [Teacher(policy, SamplingSettings(n=1, temperature=0, max_tokens=40))],
-        GenerateSettings(keep_unfinished=True),
+        GenerateSettings(keep_truncated=True),
     )
     assert greedy.counts["completions"] == 12
     tokenizer = AutoTokenizer.from_pretrained(demo_model("policy"))

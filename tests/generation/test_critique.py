@@ -286,7 +286,7 @@ def test_a_judge_that_says_nothing_is_not_taken_for_no_gain(
     rows = [{"prompt": "p", "response": "w xy"}]
     _, (trace,) = critique(tmp_path, rows, rounds=9, until_no_gain=True)
     assert trace["status"] == "failed"
-    assert "the judge gave no verdict" in trace["ended"]
+    assert "the judge abstained" in trace["ended"]
 
 
 def test_templates_that_lack_something_are_named_with_their_place(tmp_path: Path) -> None:
@@ -296,10 +296,10 @@ def test_templates_that_lack_something_are_named_with_their_place(tmp_path: Path
     with pytest.raises(RlaifError, match=r"critique\.txt:4:18: .*placeholder \{\{respnse\}\}"):
         load_writer_templates(str(tmp_path))
     bad.write_text("{{conversation}} {{response}} {{request}}\n")
-    with pytest.raises(RlaifError, match="needs the setting 'nothing'"):
+    with pytest.raises(RlaifError, match="is missing the setting 'nothing'"):
         load_writer_templates(str(tmp_path))
     bad.write_text("---\nnothing: None.\n---\n{{conversation}} {{response}}\n")
-    with pytest.raises(RlaifError, match=r"lacks the placeholder \{\{request\}\}"):
+    with pytest.raises(RlaifError, match=r"is missing the placeholder \{\{request\}\}"):
         load_writer_templates(str(tmp_path))
     with pytest.raises(RlaifError, match="Did you mean 'plain'"):
         load_template("plian", "critique", required=())
@@ -315,7 +315,7 @@ def test_a_constitution_without_critiques_is_refused(tmp_path: Path) -> None:
         "schema: 1\nname: c\nversion: '1'\nprinciples:\n  - {id: a, preference: Which}\n"
     )
     data = write_rows(tmp_path / "r.jsonl", [{"prompt": "p", "response": "r"}])
-    with pytest.raises(RlaifError, match="no principle of 'c' has a critique"):
+    with pytest.raises(RlaifError, match="no principle of 'c' has both a critique"):
         prepare_critique(
             data,
             str(tmp_path / "c.yaml"),
@@ -366,7 +366,7 @@ def revise(folder: Path, temperature: str) -> Path:
                 "packed",
                 "--temperature",
                 temperature,
-                "--cache",
+                "--cache-dir",
                 str(folder / "cache"),
             ],
         )

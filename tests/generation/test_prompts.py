@@ -18,7 +18,7 @@ from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import RlaifError
 from rlaif.generation import runner as writing
 from rlaif.generation.prompt_lists import read_conversation, read_list
-from rlaif.generation.prompts import RECIPES, SynthesisSettings, prepare_synthesis
+from rlaif.generation.prompts import TEMPLATES, SynthesisSettings, prepare_synthesis
 from rlaif.generation.runner import GenerationSummary, run_generation
 from rlaif.records import Failure, GenerationRequest
 from rlaif.runs.context import RunContext
@@ -52,7 +52,7 @@ def synthesize(
         write_rows(seeds, [{"id": f"s{i}", "prompt": f"seed prompt number {i}"} for i in range(12)])
     more = {k: changes.pop(k) for k in ("evaluations", "topics") if k in changes}
     job = prepare_synthesis(
-        str(seeds), SCRIPTED, SynthesisSettings(**changes), recipes=recipes, **more
+        str(seeds), SCRIPTED, SynthesisSettings(**changes), templates=recipes, **more
     )
     summary = run_generation(job, folder / out, context=RunContext(cache_dir=folder / folder_cache))
     return summary, read(folder / out / "prompts.jsonl")
@@ -87,7 +87,7 @@ def test_topics_personas_and_recipes_are_covered_evenly(
     topics.write_text("# a comment\nred\ngreen\nblue\n")
     recipes = ("self-instruct", "reasoning")
     _, rows = synthesize(
-        tmp_path, recipes=recipes, count=300, topics=str(topics), batch=16, shown_new=0
+        tmp_path, templates=recipes, count=300, topics=str(topics), batch=16, shown_new=0
     )
     new = [r for r in rows if r["recipe"]]
     for key, values in (("topic", 3), ("recipe", 2), ("persona", 16)):
@@ -136,7 +136,7 @@ def test_conversations_end_with_the_user(tmp_path: Path, monkeypatch: pytest.Mon
         return f"User: hello {n} there\nAssistant: hi {n}\nagain\n**User:** what about {n}?"
 
     use_writer(monkeypatch, writer)
-    _, rows = synthesize(tmp_path, recipes=("multi-turn",), count=5, rouge=1.0)
+    _, rows = synthesize(tmp_path, templates=("multi-turn",), count=5, rouge=1.0)
     new = [r for r in rows if r["recipe"]]
     assert len(new) == 5
     for row in new:
@@ -332,11 +332,11 @@ def test_contamination_is_a_shared_run_of_words() -> None:
 
 
 def test_every_shipped_recipe_loads_and_a_bad_one_is_named(tmp_path: Path) -> None:
-    for name in (*RECIPES, "demo"):
+    for name in (*TEMPLATES, "demo"):
         assert load_synth_template(name).settings["answer"] in ("list", "conversation")
     bad = tmp_path / "mine.txt"
     bad.write_text("---\nanswer: poem\n---\n{{examples}}\n")
-    with pytest.raises(RlaifError, match="the answer 'poem'"):
+    with pytest.raises(RlaifError, match="invalid `answer`: 'poem'"):
         load_synth_template(str(bad))
 
 
@@ -349,7 +349,7 @@ def test_the_demo_writer_makes_prompts_of_its_world(tmp_path: Path) -> None:
         data,
         EngineSettings(model="demo-writer"),
         SynthesisSettings(count=30, shown=3, shown_new=1, rouge=0.95, max_tokens=120),
-        recipes=("demo",),
+        templates=("demo",),
     )
     run_generation(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "cache"))
     rows = read(tmp_path / "run" / "prompts.jsonl")

@@ -74,7 +74,7 @@ def start_server(folder: Path, *flags: str) -> Iterator[Server]:
                 str(port),
                 "--alias",
                 f"{ALIAS}=demo:rewardbench",
-                "--cache-folder",
+                "--cache-dir",
                 str(folder / "cache"),
                 *flags,
             ],

@@ -93,7 +93,7 @@ def test_no_clear_tier_pools_everything() -> None:
 def test_tie_and_abstention_have_no_winner_and_a_reason() -> None:
     tie = aggregate([score(0.52)], AggregationSettings())
     assert (tie.status, tie.winner) == ("tie", None)
-    assert "0.040 is below 0.05" in tie.reason
+    assert "margin 0.040 < 0.05" in tie.reason
     exact = aggregate([score(0.5)], AggregationSettings(tie_margin=0.0))
     assert (exact.status, exact.winner) == ("tie", None)
     none = aggregate([], AggregationSettings())

@@ -40,7 +40,7 @@ def test_long_text_after_the_principle_is_reported_and_a_few_words_are_not(tmp_p
         ByteCodec(),
         QUESTIONS,
     )
-    assert "the text after it is computed again" in advice
+    assert "recomputed for every judge call" in advice
 
 
 def test_tokens_are_counted_as_the_tree_of_prefixes_has_them(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_rows_are_flagged_or_held_back(tmp_path: Path) -> None:
     assert flagged.tally.prompt_injection == 1
     held = label(data, constitution, tmp_path / "hold", prompt_injection="hold")
     (row,) = rows(tmp_path / "hold", "undecided.jsonl")
-    assert row["provenance"]["reason"] == "hostile text is held back (b: instruction)"
+    assert row["provenance"]["reason"] == "held back: suspected prompt injection (b: instruction)"
     assert held.tally.abstained == 1
     assert held.tally.verdicts == flagged.tally.verdicts - 4
 
@@ -325,8 +325,11 @@ def test_eval_reports_attacks_and_probes(tmp_path: Path) -> None:
 def test_an_attack_file_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "attacks.yaml"
     for text, message in (
-        ("- {id: x, text: nothing}\n", r"attacks.yaml:1:3: attack 'x' has \{response\} 0 times"),
-        ("- {id: x, txt: '{response}'}\n", "attack: "),
+        (
+            "- {id: x, text: nothing}\n",
+            r"attacks.yaml:1:3: attack 'x' contains \{response\} 0 times",
+        ),
+        ("- {id: x, txt: '{response}'}\n", "field required"),
         (
             "- {id: x, text: '{response} a'}\n- {id: x, text: '{response} b'}\n",
             "attack 'x' is there twice",

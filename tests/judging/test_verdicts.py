@@ -24,7 +24,7 @@ def test_logit_is_the_log_odds_and_mass_the_sum() -> None:
 
 def test_mass_under_the_floor_is_invalid_and_not_renormalized() -> None:
     verdict = read(0.3, 0.1)
-    assert verdict.invalid == "label mass 0.4 is below 0.5"
+    assert verdict.invalid == "low label mass (0.4 < 0.5)"
     assert verdict.logit == 0.0
     assert verdict.label_mass == pytest.approx(0.4)
 
@@ -39,4 +39,4 @@ def test_failure_and_nan_are_invalid_with_a_reason() -> None:
     failed = read_verdict(Failure("1", "prompt too long"), principle="p", order="ba", floor=0.5)
     assert (failed.invalid, failed.logit) == ("prompt too long", 0.0)
     nan = read_verdict(ChoiceResult("1", (math.nan, -1.0)), principle="p", order="ab", floor=0.5)
-    assert nan.invalid == "not a number"
+    assert nan.invalid == "label log-probability is NaN"

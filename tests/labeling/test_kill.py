@@ -27,7 +27,7 @@ def command(data: Path, constitution: Path, out: Path, cache: Path) -> list[str]
         "scripted",
         "--judge",
         "hashed",
-        "--cache",
+        "--cache-dir",
         str(cache),
         "--max-in-flight",
         "24",

@@ -216,9 +216,9 @@ def test_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
     )
     assert contents(tmp_path / "yaml") == contents(tmp_path / "flags")
     for text, message in (
-        ("mode: best\njudges: [a, b]\n", r"panel.yaml:1:7: mode is 'best'"),
+        ("mode: best\njudges: [a, b]\n", r"panel.yaml:1:7: unknown panel mode 'best'"),
         ("modes: mean\n", "unknown key 'modes'"),
-        ("judges: [hashed]\n", "a panel of 1 judge"),
+        ("judges: [hashed]\n", "at least two judges"),
         ("mode: mean\n", "judges is no list"),
         ("judges: [a, {model: b, weight: 2}]\n", "a panel by mean does not use"),
         ("mode: weighted\njudges: [a, {model: b, weight: -1}]\n", "has the weight '-1'"),

@@ -96,7 +96,7 @@ def test_adaptive_orders_say_what_they_saved_and_risked(tmp_path: Path) -> None:
     facts = found.manifest["stopping"]
     assert facts["kind"] == "orders"
     # What the pilot asked beyond that is no saving: what was asked in all says so.
-    database = sqlite3.connect(tmp_path / "run.sqlite")
+    database = sqlite3.connect(tmp_path / "run.sqlite" / "verdicts.v1.sqlite")
     (asked,) = database.execute("select count(*) from answers").fetchone()
     whole_run = found.tally.verdicts + found.tally.spared
     duplicates = (
@@ -132,7 +132,7 @@ def test_what_can_not_be_learned_is_refused(tmp_path: Path) -> None:
     data, constitution = inputs(tmp_path, 30)
     with pytest.raises(RlaifError, match="only 29 pairs could be judged for the pilot"):
         label(data, constitution, tmp_path / "run", orders="adaptive")
-    with pytest.raises(RlaifError, match="two ways to ask less"):
+    with pytest.raises(RlaifError, match="cannot be combined"):
         label(data, constitution, tmp_path / "run", orders="adaptive", stop="exact")
 
 
@@ -141,7 +141,7 @@ def test_the_pilot_is_a_part_of_the_cost(tmp_path: Path) -> None:
     changes = {"orders": "adaptive", "pilot": 100, "stop_error": 0.1}
     run = label(data, constitution, tmp_path / "run", cache=tmp_path / "new.sqlite", **changes)
     last = run.manifest["last_process"]
-    with closing(sqlite3.connect(tmp_path / "new.sqlite")) as cache:
+    with closing(sqlite3.connect(tmp_path / "new.sqlite" / "verdicts.v1.sqlite")) as cache:
         (answers,) = cache.execute("SELECT count(*) FROM answers").fetchone()
     # The scripted engine answers once for each answer in the cache.
     assert last["verdicts_asked"] == answers > run.tally.verdicts - last["verdicts_from_cache"]

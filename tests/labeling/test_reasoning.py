@@ -68,7 +68,7 @@ def test_answer_text_must_not_end_in_white_space(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     body = "{{conversation}}{{first}}{{second}}{{principle}}"
     path.write_text(f"---\nlabels: [A, B]\nanswer: 'So: '\n---\n{body}")
-    with pytest.raises(RlaifError, match="white space"):
+    with pytest.raises(RlaifError, match="whitespace"):
         load_judge_template(str(path))
 
 
@@ -137,7 +137,7 @@ def test_thinking_that_never_ends_is_an_invalid_verdict(
     label(data, constitution, tmp_path / "run", template="reasoned")
     verdicts = rows(tmp_path / "run", "verdicts.jsonl")
     reasons = {(v["principle"], v["invalid"]) for v in verdicts}
-    assert reasons == {("one", ""), ("two", "the judge's thinking never ended")}
+    assert reasons == {("one", ""), ("two", "the judge's thinking did not end")}
 
 
 def test_resume_with_several_samples(tmp_path: Path) -> None:

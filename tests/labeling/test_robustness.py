@@ -40,12 +40,12 @@ def test_disk_that_fills_up_in_mid_run_is_one_line_and_the_run_goes_on_later(
     tmp_path: Path,
 ) -> None:
     data, constitution = write_inputs(tmp_path, 3000)
-    arguments = (str(data), "-c", str(constitution), "-o", "out", "--cache", "cache.sqlite")
+    arguments = (str(data), "-c", str(constitution), "-o", "out", "--cache-dir", "cache.sqlite")
     done = run(tmp_path, *arguments, limit=300_000)
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
-    assert "the space left" in errors[0]
+    assert "free disk space" in errors[0]
     assert "Traceback" not in done.stderr
     assert run(tmp_path, *arguments).returncode == 0
     label(data, constitution, tmp_path / "whole", max_in_flight=256)
@@ -99,7 +99,7 @@ def test_template_that_reasons_on_an_engine_that_does_not_write_is_refused(tmp_p
     data, _ = write_inputs(tmp_path, 3)
     for engine, options in (("packed", {}), ("ray", {"inner": "packed"})):
         judge = EngineSettings(engine=engine, model="demo", options=options)
-        with pytest.raises(RlaifError, match="does not generate"):
+        with pytest.raises(RlaifError, match="cannot generate"):
             prepare(str(data), "demo", LabelSettings(judge=judge, template="reasoned"))
 
 
@@ -111,7 +111,7 @@ def test_folder_that_cannot_be_written_is_known_before_the_engine_starts(tmp_pat
         LabelSettings(judge=EngineSettings(engine="scripted", model="x")),
     )
     (tmp_path / "file").write_text("")
-    with pytest.raises(RlaifError, match="can't be written"):
+    with pytest.raises(RlaifError, match="can't write"):
         run_label(
             job,
             tmp_path / "file" / "run",
@@ -124,7 +124,7 @@ def test_tampered_runs_are_one_line_or_are_made_whole(tmp_path: Path) -> None:
     label(data, constitution, tmp_path / "out")
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "preferences.jsonl").unlink()
-    with pytest.raises(RlaifError, match=r"shorter than the journal says.*Delete journal\.json"):
+    with pytest.raises(RlaifError, match=r"shorter than its journal.*Delete journal\.json"):
         label(data, constitution, tmp_path / "out")
     (tmp_path / "out" / "journal.json").unlink()
     label(data, constitution, tmp_path / "out")

@@ -209,7 +209,7 @@ def test_deaths_lose_and_double_nothing(
 def test_a_slow_labeler_holds_the_others_back_only_so_far(
     tmp_path: Path, backends: list[InProcess]
 ) -> None:
-    """What is done and can't be written yet is kept in memory, so it is bounded."""
+    """What is done and can't write yet is kept in memory, so it is bounded."""
 
     class Slow(InProcess):
         """The first shard is done last of all that may be."""
@@ -280,7 +280,9 @@ def test_labelers_that_die_again_and_again_are_an_error(
 ) -> None:
     write_inputs(tmp_path, ROWS)
     backends.append(InProcess(1, lambda number, call: "before"))
-    with pytest.raises(RlaifError, match=r"died 16 times with no shard done \(the last: told to"):
+    with pytest.raises(
+        RlaifError, match=r"died 16 times without finishing a shard \(the last: told to"
+    ):
         run(tmp_path, "shards", 10)
 
 
@@ -304,7 +306,7 @@ def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
     lines = data.read_text().splitlines()
     row = json.dumps({"prompt": "deep", "response_a": "a", "response_b": "b"})
     depth = int(0.7 * sys.getrecursionlimit())  # JSON nests so deep, and pickle does not
-    lines[50] = row[:-1] + ", \"unused\": " + "[" * depth + "]" * depth + "}"
+    lines[50] = row[:-1] + ', "unused": ' + "[" * depth + "]" * depth + "}"
     data.write_text("\n".join(lines) + "\n")
     with pytest.raises(RecursionError):
         pickle.dumps(json.loads(lines[50]))
@@ -382,7 +384,7 @@ def test_workers_are_told_where_the_cache_is_and_not_how_to_get_there(
     monkeypatch.setattr(backend, "host_proxy", lambda make: opened.append(make.args[0]) or make)
     backends.append(backend)
     run(Path(), "shards", 9)
-    assert opened == [tmp_path / "shards.sqlite"]
+    assert opened == [tmp_path / "shards.sqlite" / "verdicts.v1.sqlite"]
 
 
 def children(pid: int) -> list[int]:
@@ -427,14 +429,17 @@ def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: P
             "2",
             "--shard-rows",
             "60",
-            "--cache",
+            "--cache-dir",
             str(cache),
         ],
         stderr=subprocess.DEVNULL,
     )
 
     def answered() -> bool:
-        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(cache)) as found:
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(cache / "verdicts.v1.sqlite")) as found,
+        ):
             return bool(found.execute("SELECT count(*) FROM answers").fetchone()[0] > 2)
         return False
 
@@ -460,7 +465,7 @@ def test_labelers_in_processes_of_which_one_is_killed(
     def kill(progress: LabelProgress) -> None:
         processes = pools[0]._backend._processes  # type: ignore[attr-defined]
         if progress.rows and not victims:
-            busy = next(n for n, desk in pools[0]._desks.items() if desk.shards)
+            busy = next(n for n, desk in pools[0]._workers.items() if desk.shards)
             victims.append((busy, processes[busy].pid))
             os.kill(processes[busy].pid, signal.SIGKILL)
 
@@ -490,7 +495,7 @@ def test_labelers_on_ray_of_which_one_is_killed(
 
     def kill(progress: LabelProgress) -> None:
         if progress.rows and not killed:
-            number = next(n for n, desk in pools[0]._desks.items() if desk.shards)
+            number = next(n for n, desk in pools[0]._workers.items() if desk.shards)
             killed.append((number, pools[0]._backend._actors[number]))  # type: ignore[attr-defined]
             ray.kill(killed[0][1])
 
@@ -501,9 +506,9 @@ def test_labelers_on_ray_of_which_one_is_killed(
     assert pools[0]._backend._actors[number] is not actor  # type: ignore[attr-defined]
     pools[0].close()
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
-    with sqlite3.connect(tmp_path / "alone.sqlite") as one:
+    with sqlite3.connect(tmp_path / "alone.sqlite" / "verdicts.v1.sqlite") as one:
         expected = one.execute("SELECT count(*) FROM answers").fetchone()
-    with sqlite3.connect(tmp_path / "shards.sqlite") as two:
+    with sqlite3.connect(tmp_path / "shards.sqlite" / "verdicts.v1.sqlite") as two:
         assert two.execute("SELECT count(*) FROM answers").fetchone() == expected
 
 

@@ -21,7 +21,7 @@ values: {n: 2, floor: 0.5}
 steps:
   candidates: {run: generate, input: $prompts, model: hashed, engine: scripted, n: $n}
   other: {run: generate, input: $prompts, model: hashed, engine: scripted, n: 3, seed: 1}
-  guard: {run: guard, input: "@candidates", reference: "@other", floor: $floor}
+  guard: {run: guard, input: "@candidates", against: "@other", floor: $floor}
   labels:
     {run: label, input: "@candidates", constitution: c.yaml, judge: hashed, engine: scripted,
      template: demo}
@@ -119,7 +119,7 @@ def test_a_step_that_fails_stops_the_recipe_with_its_place_and_later_goes_on(
     code, _, err = run(monkeypatch, capfd, *arguments)
     assert code == 2
     assert "the guard tripped" in err
-    assert "r.yaml:7:3: step 'guard' stopped the recipe (exit code 3)" in err
+    assert "r.yaml:7:3: step 'guard' failed (exit code 3)" in err
     assert states(recipe, tmp_path / "work")["labels"] == "to run"
     code, _, err = run(monkeypatch, capfd, *arguments, "--set", "depth=1")
     assert code == 0, err
@@ -249,7 +249,7 @@ def test_shipped_recipes_fit_their_commands(tmp_path: Path, name: str) -> None:
         ("floor: $floor", "flor: 1", r"r\.yaml:7:\d+: step 'guard': guard has no option 'flor'"),
         ('input: "@candidates", ref', 'input: "@labels", ref', r"@labels, which is not before it"),
         ('input: "@candidates", ref', 'input: "@nope", ref', r"@nope, which is no step"),
-        ("n: $n", "n: $m", r"r\.yaml:5:\d+: value \$m is not known"),
+        ("n: $n", "n: $m", r"r\.yaml:5:\d+: unknown value \$m"),
         ("n: $n", "n: {a: 1}", r"r\.yaml:5:\d+: 'n' of step 'candidates' is no text, number"),
         ("steps:", "stesp:", r"r\.yaml:4:1: unknown key 'stesp'. Did you mean 'steps'"),
         ("  guard:", "  Guard!:", r"r\.yaml:7:3: step name 'Guard!' is not lower-case"),
@@ -292,7 +292,9 @@ steps:
 
 def test_values_that_a_recipe_does_not_have_are_refused(tmp_path: Path) -> None:
     recipe = write(tmp_path)
-    with pytest.raises(RlaifError, match=r"has no value 'm'\. It has prompts, n, floor"):
+    with pytest.raises(
+        RlaifError, match=r"has no value 'm'\. It has these values: prompts, n, floor"
+    ):
         load_recipe(str(recipe), {"m": "1"})
     with pytest.raises(RlaifError, match="Did you mean 'rlaif'"):
         load_recipe("rlaf", {})
@@ -313,7 +315,7 @@ def test_a_reason_lets_a_recipe_go_on_and_runs_nothing_again(
     ]
     code, _, err = run(monkeypatch, capfd, *arguments)
     assert code == 2
-    assert "1 synthetic generations deep, over 0" in err
+    assert "1 synthetic generations deep, above the maximum of 0" in err
     code, _, err = run(monkeypatch, capfd, *arguments, "--set", "override=looked at by hand")
     assert code == 0
     (kept,) = (tmp_path / "work" / "guard").glob("*/guard.json")

@@ -95,7 +95,7 @@ def test_a_side_and_a_streak_are_named() -> None:
     tasks, said, _, _ = crowd(np.random.default_rng(0), 2, 0.0)
     one = [replace(d, first=d.verdict) if d.reviewer == "r0" else d for d in said]
     flags = {f.name for f in report_reviewers(tasks, one)[0].flags}
-    assert "takes one side" in flags
+    assert "favors one side" in flags
     left = [d for d in said if d.reviewer == "r1"]
     halves = [
         replace(d, first=d.verdict if k < 42 else {"a": "b", "b": "a"}[d.verdict])
@@ -156,7 +156,7 @@ def test_an_expert_s_pairs_are_planted_among_the_others_and_count_as_the_expert_
     tmp_path: Path,
 ) -> None:
     with closing(store_of(labeled(tmp_path), 40, overlap=0.0)) as store:
-        with pytest.raises(RlaifError, match="decided no pair"):
+        with pytest.raises(RlaifError, match="has not labeled any pair"):
             store.plant("eve", 0.25)
         for _ in range(10):
             number = store.next_for("expert")
@@ -205,6 +205,6 @@ def test_a_detector_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = CliRunner().invoke(
         cli, [*args, "--human-texts", str(tmp_path / "people.txt")], catch_exceptions=False
     )
-    assert "median score 1.000 of 12 edits, 0.000 of 12 texts by people" in found.output
+    assert "median score 1.000 for 12 edits, 0.000 for 12 human texts" in found.output
     with closing(ReviewStore(run / DESK)) as store:
         assert len(store.decisions()) == 12

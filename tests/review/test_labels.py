@@ -117,7 +117,7 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     again = json.loads(invoke("labels", "apply", str(reviewed), "-o", str(out), "--json").output)
     assert again == counts
     for command in (["calibrate", str(out), "--human", "x.jsonl"], ["review", str(out)]):
-        assert "holds what people said already" in refused(*command)
+        assert "already contains human labels" in refused(*command)
     # A kill between the rows and the manifest is fixed by the same command.
     (out / "manifest.json").unlink()
     invoke("labels", "apply", str(reviewed), "-o", str(out))
@@ -125,7 +125,7 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     with closing(ReviewStore(reviewed / DESK)) as store:
         task = next(t for t in store.tasks() if store.decision(t.number, "anna") is not None)
         store.decide(task.number, "anna", "a", first="a", note="another note")
-    assert "another configuration" in refused("labels", "apply", str(reviewed), "-o", str(out))
+    assert "different config" in refused("labels", "apply", str(reviewed), "-o", str(out))
 
 
 def test_cards_and_lineage_know_of_the_review(reviewed: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_labels_survive_the_way_out_and_in(reviewed: Path, tmp_path: Path, form:
         companion.unlink()
     store_of(reviewed, 30, overlap=0.0).close()
     before = invoke("labels", "import", str(reviewed), str(file), "--format", form)
-    assert "were there already" in before.output
+    assert "already present" in before.output
     with closing(ReviewStore(reviewed / DESK)) as store:
         again = combine(store.tasks(), store.decisions())
         assert not any(d.blind for d in store.decisions())  # they may have seen the judge's column
@@ -292,7 +292,7 @@ def test_labels_that_the_queue_picked_do_not_pass_for_random_ones(tmp_path: Path
     file = tmp_path / "human.jsonl"
     invoke("labels", "export", str(run), "-o", str(file))
     found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
-    assert "picked for doubt" in found.output
+    assert "selected as uncertain" in found.output
     assert json.loads((tmp_path / "c.json").read_text())["labels"] == audited
 
 
@@ -358,11 +358,11 @@ def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
         ("csv", "id,row,label,reviewer\nn1,2,left,me\n", "'left' is no label"),
         ("csv", "id,row,label\nn1,2,a\n", "does not say who labeled"),
         ("jsonl", '{"id": "n1", "row": 2, "votes": "{"}', "labels:1:1: not JSON"),
-        ("argilla", "{}", "is no list of records"),
+        ("argilla", "{}", "is not a list of records"),
         ("argilla", '[{"responses": {"preference": [{"value": "a"}]}}]', "is not argilla"),
-        ("label-studio", "[1]", "is no list of records"),
+        ("label-studio", "[1]", "is not a list of records"),
         ("label-studio", '[{"annotations": [{}]}]', "is not label-studio"),
-        ("jsonl", "", "holds no label"),
+        ("jsonl", "", "contains no labels"),
     ],
 )
 def test_bad_files_are_one_clear_sentence(
@@ -387,7 +387,7 @@ def test_no_review_is_said(tmp_path: Path) -> None:
     run = labeled(tmp_path, 5)
     assert "has no review" in refused("labels", "report", str(run))
     store_of(run, 5).close()
-    assert "nobody has labeled" in refused("labels", "apply", str(run), "-o", str(tmp_path / "x"))
+    assert "has no human labels" in refused("labels", "apply", str(run), "-o", str(tmp_path / "x"))
 
 
 def test_exported_labels_calibrate_and_estimate(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_labels_without_edits_take_none_away(reviewed: Path, tmp_path: Path) -> 
         f"id,row,label,reviewer\n{task.item.id},{task.item.row},{edited.verdict},anna\n"
     )
     done = invoke("labels", "import", str(reviewed), str(file), "--format", "csv")
-    assert done.output.startswith("0 labels added, 1 were there already")
+    assert done.output.startswith("0 labels added, 1 already present")
     counts = json.loads(
         invoke("labels", "apply", str(reviewed), "-o", str(tmp_path / "o"), "--json").output
     )
@@ -549,7 +549,7 @@ def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
         for o in (before, after)
     )
     assert one == two
-    with pytest.raises(RlaifError, match="holds what people said already"):
+    with pytest.raises(RlaifError, match="already contains human labels"):
         human_win_rates(out, open_source(str(tmp_path / "pairs.jsonl")))
     tree = invoke("lineage", str(out)).output
     assert "of people" in tree
@@ -566,7 +566,7 @@ def test_an_applied_run_knows_who_plants(tmp_path: Path) -> None:
     assert json.loads(invoke("labels", "apply", str(run), "-o", out, "--json").output)["disputed"]
     with closing(ReviewStore(run / DESK)) as store:
         store.plant("anna", 0.2)
-    assert "another configuration" in refused("labels", "apply", str(run), "-o", out)
+    assert "different config" in refused("labels", "apply", str(run), "-o", out)
     page = invoke("report", str(run)).output.strip()
     assert "6 pairs reviewed" in Path(page).read_text()
 

@@ -287,7 +287,7 @@ def test_the_end_says_so(tmp_path: Path) -> None:
         for _ in range(2):
             c.post(path, data={"form": form_of(c.get(path).text), "choice": "tie"})
             path = c.get("/next").url.path
-        assert "Nothing is left for you" in c.get("/next").text
+        assert "You have no pairs left" in c.get("/next").text
 
 
 def test_the_run_knows_what_its_principles_ask(tmp_path: Path) -> None:

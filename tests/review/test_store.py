@@ -138,7 +138,7 @@ def test_a_shorter_budget_or_another_audit_does_not_mix_designs(tmp_path: Path) 
     with closing(store_of(run, 5)) as store:
         assert [(t.number, t.certain, t.inclusion) for t in store.tasks()] == before
     for other in ({"seed": 1}, {"audit_share": 0.5}):
-        with pytest.raises(RlaifError, match=r"began with --audit-share 0\.2 --seed 0"):
+        with pytest.raises(RlaifError, match=r"was started with --audit-share 0\.2 --seed 0"):
             store_of(run, 20, **other)
 
 
@@ -173,7 +173,7 @@ def test_a_run_that_was_labeled_anew_is_refused(tmp_path: Path) -> None:
     (tmp_path / "constitution.yaml").write_text(text)
     label(tmp_path / "pairs.jsonl", tmp_path / "constitution.yaml", other)
     (tmp_path / "old.sqlite").rename(other / DESK)
-    with pytest.raises(RlaifError, match="is another one than when its review began"):
+    with pytest.raises(RlaifError, match="has changed since its review started"):
         open_store(other, 5)
 
 

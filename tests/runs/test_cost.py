@@ -78,19 +78,19 @@ def test_a_run_costs_what_its_tokens_do(tmp_path: Path) -> None:
         "scripted",
         "--judge",
         "hashed",
-        "--cache",
+        "--cache-dir",
         str(tmp_path / "c.sqlite"),
     ]
     prices = ["--price-tokens", "3", "--human-price", "0.5"]
     done = CliRunner().invoke(cli, [*args, *prices])
-    assert "a label (people at 0.5 a label" in done.output
+    assert "per label (human labels at 0.5 each" in done.output
     manifest = json.loads((out / "manifest.json").read_text())
     expected = prompt_tokens(data, constitution)
     assert manifest["tokens"]["computed"] == pytest.approx(expected, rel=0.01)
     assert manifest["cost"]["total"] == pytest.approx(3 * expected / 1e6, rel=0.01)
     assert manifest["cost"]["human_total"] == 0.5 * manifest["counts"]["decided"]
     page = write_report(out).read_text()
-    assert "a label; people at 0.5 a label" in page
+    assert "per label; human labels at 0.5 each" in page
     assert "hold with the orders swapped" in page
 
 
@@ -141,7 +141,7 @@ def test_prices_that_are_none(tmp_path: Path, prices: str) -> None:
     ]
     error = CliRunner().invoke(cli, args).exception
     assert isinstance(error, RlaifError)
-    assert "--price-tokens has" in str(error)
+    assert "--price-tokens" in str(error)
 
 
 def test_a_report_shows_what_people_found(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_cache_that_breaks_while_in_use_is_a_clear_error(tmp_path: Path) -> None
         data[start : start + 64] = b"\xff" * 64
     path.write_bytes(bytes(data))
     broken = VerdictCache(path)
-    with pytest.raises(RlaifError, match=r"c\.sqlite' failed .*malformed.*another file with"):
+    with pytest.raises(RlaifError, match=r"c\.sqlite' failed .*malformed.*another folder with"):
         broken.get(keys)
     broken.close()
     with pytest.raises(RlaifError, match="failed"):
@@ -98,7 +98,7 @@ def test_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     db.commit()
     db.close()
     before = path.read_bytes()
-    with pytest.raises(RlaifError, match=r"something else.*Name another file"):
+    with pytest.raises(RlaifError, match=r"different kind of database.*another folder"):
         VerdictCache(path)
     assert path.read_bytes() == before
 

@@ -296,7 +296,7 @@ DAMAGE = {
     "torn line": lambda lines: [*lines[:-1], lines[-1][:40]],
     "missing row": lambda lines: lines[:-1],
     "probability": lambda lines: [lines[0].replace('"p_chosen":', '"p_chosen":1', 1), *lines[1:]],
-    "not UTF-8": lambda lines: [lines[0].replace("chosen", "ch\udcffosen", 1), *lines[1:]],
+    "not valid UTF-8": lambda lines: [lines[0].replace("chosen", "ch\udcffosen", 1), *lines[1:]],
     "text prompt": lambda lines: ['{"prompt": 3}', *lines[1:]],
 }
 

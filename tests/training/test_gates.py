@@ -54,7 +54,7 @@ def test_a_collapsed_data_set_is_not_trained_on_unless_somebody_says_why(tmp_pat
     collapsed = supervised(tmp_path / "few.jsonl", texts[60:64] * 15)
     gates = GateSettings(against=reference)
     settings = SFTSettings(**SETTINGS)
-    with pytest.raises(TrainingBlocked, match=r"not started: diversity by .*Mix in data of people"):
+    with pytest.raises(TrainingBlocked, match=r"not started: diversity by .*Mix in human data"):
         run_training(prepare_sft(collapsed, settings), tmp_path / "p", gates=gates)
     assert not (tmp_path / "p").exists()
     told: list[str] = []

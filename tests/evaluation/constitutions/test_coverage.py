@@ -79,7 +79,7 @@ def test_watch_tests_again_what_an_edit_changed(tmp_path: Path) -> None:
             "--watch",
             "--engine",
             "packed",
-            "--cache",
+            "--cache-dir",
             str(tmp_path / "cache"),
         ],
         stdout=subprocess.PIPE,
@@ -265,7 +265,7 @@ def test_ablation_shows_which_principle_helps_and_which_hurts() -> None:
     label = np.sign(outcomes.principles["lower"].logits).astype(int)
     found = {a.principle: a for a in ablate(outcomes, label, outcomes.ids)}
     assert found["lower"].verdict == "helps"
-    assert found["silent"].verdict == "no difference shown"
+    assert found["silent"].verdict == "no significant difference"
     assert abs(found["silent"].test.difference.value) < 0.002
     credits = []
     for i in range(len(label)):
@@ -289,9 +289,9 @@ def test_coverage_of_a_run_asks_nothing_and_refuses_another_constitution(tmp_pat
     }
     done = invoke("coverage", "demo", str(tmp_path / "run"))
     assert done.exit_code == 1
-    assert "was labeled with another constitution (small 1)" in str(done.exception)
+    assert "was labeled with a different constitution (small 1)" in str(done.exception)
     done = invoke("coverage", str(constitution), str(data))
-    assert "Name a folder with -o" in str(done.exception)
+    assert "Add -o DIR" in str(done.exception)
 
 
 def test_ablate_on_real_verdicts(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_lint_warns_of_principles_that_cancel_out(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text.replace("TIER", "1"))
     (warning,) = lint(load_constitution(str(path)))
-    assert "asks for detail where 'short', in the same tier, asks for brevity" in warning.message
+    assert "asks for detail, but 'short' in the same tier asks for brevity" in warning.message
     assert warning.place.line == 8
     path.write_text(text.replace("TIER", "2"))
     assert lint(load_constitution(str(path))) == []

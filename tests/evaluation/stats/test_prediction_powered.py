@@ -163,7 +163,7 @@ def test_win_rates_by_people(tmp_path: Path) -> None:
     assert found["new"]["labels"] == len(chosen)
     assert found["old"]["value"] == pytest.approx(1 - expected.value)
     human.write_text(json.dumps({"id": chosen[0], "label": "a"}) + "\n")
-    with pytest.raises(RlaifError, match=r"people gave .*\(1 labels"):
+    with pytest.raises(RlaifError, match=r"30 human labels.*\(1 labels"):
         CliRunner().invoke(
             cli, ["win-rate", str(tmp_path / "run"), "--human", str(human)], catch_exceptions=False
         )

@@ -28,7 +28,9 @@ def page() -> str:
     for name, command in {"": cli, **all_commands()}.items():
         words = f"rlaif {name}".strip()
         context = cloup.Context(command, info_name=words, terminal_width=100)
-        parts.append(f"## {words}\n\n```text\n{click.unstyle(command.get_help(context)).rstrip()}\n```")
+        parts.append(
+            f"## {words}\n\n```text\n{click.unstyle(command.get_help(context)).rstrip()}\n```"
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -143,7 +143,7 @@ def _check_run(run: str, config: Mapping[str, Any]) -> None:
     if config.get("calibration"):
         raise RlaifError(
             f"run {run!r} already uses a calibration",
-            hint="Use a run labeled without --calibration.",
+            hint="Use a run from `rlaif label` without `--calibration`.",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.judges import panel_of
+from rlaif.cli.common.judges import panel_of, panel_of_run
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.label_summary import print_estimate, print_summary
@@ -140,7 +140,8 @@ def command(
     """
     quiet_libraries()
     prices = read_prices(price_per_hour, price_tokens, human_price)
-    if panel is not None or len(judges) > 1:
+    rerun = panel_of_run(config, flags) if panel is None and not judges else None
+    if rerun is not None or panel is not None or len(judges) > 1:
         if shard_rows is not None:
             raise RlaifError(
                 "--shard-rows cannot be used with a panel",
@@ -150,7 +151,7 @@ def command(
             data=data,
             constitution=constitution,
             out=Path(out),
-            panel=panel_of(panel, judges, config, flags),
+            panel=rerun or panel_of(panel, judges, config, flags),
             split=split,
             cache_dir=cache_dir,
             prices=prices,

@@ -67,6 +67,13 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+class _WithoutAliases(yaml.SafeDumper):
+    """Writes what several judges share in each place: people read and edit `run.yaml`."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 class RunDirectory:
     """One run on disk, held open by one process.
 
@@ -94,7 +101,9 @@ class RunDirectory:
             raise _in_use(path) from None
         if not (path / CONFIG).exists():
             header = "# Resolved configuration of this run; a different one is refused.\n"
-            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            text = yaml.dump(
+                dict(config), Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True
+            )
             write_atomically(path / CONFIG, header + text)
         self.journal: dict[str, Any] = self._read_journal()
         self._files: dict[str, IO[bytes]] = {}

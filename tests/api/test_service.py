@@ -362,7 +362,7 @@ def test_a_stopped_server_answers_what_it_accepted(tmp_path: Path, sign: signal.
         (["--alias", "x"], "alias 'x' is malformed"),
         (["--alias", "x=other:json"], "constitution 'other' is not served"),
         (["--alias", "x=demo:nope"], "dialect 'nope' is unknown"),
-        (["--template", "reasoned"], "lets the judge reason"),
+        (["--template", "reasoned"], "uses reasoning"),
         (["-c", "demo"], "two constitutions have the same name"),
         (["--pointwise", "nope"], "Pointwise template 'nope'"),
     ],

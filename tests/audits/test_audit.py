@@ -63,7 +63,7 @@ def test_planted_duplication_is_seen_the_more_there_is() -> None:
         series = [values(report, "diversity")[name] for report in found]
         assert series == sorted(series, reverse=True), name
         assert series[-1] < 0.4
-    copies = [values(report, "duplicates")["the share of near-duplicates"] for report in found]
+    copies = [values(report, "duplicates")["near-duplicate share"] for report in found]
     assert copies == sorted(copies)
     assert not found[0].tripped
     assert all("duplicates" in groups(report) for report in found[1:])
@@ -131,8 +131,8 @@ def test_drift_of_format_tone_and_attributes_by_slice() -> None:
     extras = AuditExtras(attributes={"shouting": shouting})
     report = audit(rows(marked), rows(texts[150:]), Thresholds(), extras)
     wrong = " ".join(report.sentences)
-    assert "format (markdown markers per word)" in wrong
-    assert "tone (assertive phrases a word)" in wrong
+    assert "format (Markdown marks per word)" in wrong
+    assert "tone (assertive phrases per word)" in wrong
     assert "shouting" in wrong
     english = next(s for s in report.by_slice if s["slice"] == "language:en")
     by_hand = [t.count("!") for t in texts[150:]]
@@ -142,7 +142,7 @@ def test_drift_of_format_tone_and_attributes_by_slice() -> None:
     def broken(said: Sequence[str]) -> list[float]:
         return [1.0]
 
-    with pytest.raises(RlaifError, match="'bad' gave 1 numbers for 150 texts"):
+    with pytest.raises(RlaifError, match="'bad' returned 1 numbers for 150 texts"):
         audit(
             rows(marked), rows(texts[150:]), Thresholds(), AuditExtras(attributes={"bad": broken})
         )
@@ -287,7 +287,7 @@ def test_the_command_writes_a_page_and_ends_with_1(
     assert command(monkeypatch, good, "--json") == 0
     shown_json = capsys.readouterr().out
     alone = json.loads(shown_json[shown_json.index("\n{\n") :])
-    assert "nothing to compare with" in alone["notes"][1]
+    assert "no comparison data" in alone["notes"][1]
     with sync_playwright() as chromium:
         browser = chromium.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
@@ -329,7 +329,7 @@ def test_rows_of_few_prompts_hang_together() -> None:
     assert tripped <= 1
     few = [AuditRow(f"p{i % 5}", [t], "human", 0) for i, t in enumerate(people(1, 60))]
     report = audit(few, few, Thresholds())
-    assert any("a side has 5 prompts" in note for note in report.notes)
+    assert any("one side has only 5 distinct prompts" in note for note in report.notes)
 
 
 def test_repetition_is_counted_over_all_rows_and_by_weight() -> None:
@@ -420,7 +420,7 @@ def test_columns_that_the_data_has_not_are_noted_and_unknown_ones_refused() -> N
     data = [AuditRow(f"q{i}", [t], "human", 0) for i, t in enumerate(texts[60:])]
     report = audit(data, human, Thresholds(), AuditExtras(columns=("topic",)))
     assert not [c for c in report.checks if c.name.startswith("slice topic")]
-    assert any("column 'topic': no row of the data has it" in note for note in report.notes)
+    assert any("column 'topic': missing from the data" in note for note in report.notes)
     with pytest.raises(RlaifError, match="has a column 'tpoic'"):
         audit(data, human, Thresholds(), AuditExtras(columns=("tpoic",)))
 

@@ -120,8 +120,8 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
     assert (found.human_share, found.depth, found.sentences) == (0.25, 2, [])
     found = guard(str(tmp_path / "r.jsonl"), None, Thresholds(min_human=0.3, max_depth=1))
     assert found.sentences == [
-        "the human share is 25.0%, under 30.0%",
-        "a row is 2 synthetic generations deep, over 1",
+        "the human share is 25.0%, below the minimum of 30.0%",
+        "a row is 2 synthetic generations deep, above the maximum of 1",
     ]
     plain = write_rows(tmp_path / "p.jsonl", [{"prompt": "x y"}])
     assert guard(plain, None, Thresholds()).human_share is None
@@ -171,7 +171,8 @@ def test_the_command_ends_with_3_and_says_why(
 ) -> None:
     reference = data(tmp_path / "ref.jsonl", samples(1, 60))
     few = data(tmp_path / "few.jsonl", samples(2, 60, kinds=3))
-    monkeypatch.setattr("sys.argv", ["rlaif", "guard", few, "--reference", reference])
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("sys.argv", ["rlaif", "guard", few, "--against", reference])
     with pytest.raises(SystemExit) as done:
         main()
     shown = capsys.readouterr()

@@ -21,7 +21,8 @@ from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.labeling.job import choose_engine
-from rlaif.store.verdict_cache import VerdictCache
+from rlaif.runs.context import RunContext
+from rlaif.store.verdict_cache import VerdictCache, verdict_cache_path
 
 SHAPE = {
     "vocab_size": 100,
@@ -158,7 +159,10 @@ def test_questions_that_a_judge_can_not_take_are_an_error_and_no_speed() -> None
             check=False,
         )
         assert done.returncode == 2
-        assert "made-up questions had no answer: the judge takes 1023 tokens" in done.stderr
+        assert (
+            "synthetic judge calls had no valid verdict: the judge accepts at most 1023 tokens"
+            in done.stderr
+        )
         assert "Traceback" not in done.stderr
 
 
@@ -166,21 +170,23 @@ def test_auto_keeps_the_engine_of_a_run_that_exists(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("judge: {engine: transformers, model: demo}\n")
     judge = EngineSettings(engine="auto", model="demo")
-    assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "transformers"
-    assert choose_engine(judge.model_copy(update={"engine": "packed"}), tmp_path, None).engine == (
-        "packed"
+    assert (
+        choose_engine(judge, tmp_path, RunContext(tmp_path / "c.sqlite")).engine == "transformers"
     )
+    assert choose_engine(
+        judge.model_copy(update={"engine": "packed"}), tmp_path, RunContext()
+    ).engine == ("packed")
     for other in ("model: demo", "judge: demo", "judge: {engine: packed, model: another}"):
         config.write_text(other + "\n")  # of another command, or of another judge
-        assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "vllm"
+        assert choose_engine(judge, tmp_path, RunContext(tmp_path / "c.sqlite")).engine == "vllm"
     config.write_text("judge: {engine: panel, model: demo}\n")
     for inner in ("members/1-demo", "demo-constitution-0123abcd"):  # a panel's, an evaluation's
         folder = tmp_path / inner.split("/")[0]
         (tmp_path / inner).mkdir(parents=True)
         (tmp_path / inner / "run.yaml").write_text("judge: {engine: packed, model: demo}\n")
-        assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "packed"
+        assert choose_engine(judge, tmp_path, RunContext(tmp_path / "c.sqlite")).engine == "packed"
         shutil.rmtree(folder)
-    assert choose_engine(judge, tmp_path, tmp_path / "c.sqlite").engine == "vllm"
+    assert choose_engine(judge, tmp_path, RunContext(tmp_path / "c.sqlite")).engine == "vllm"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -223,7 +229,7 @@ def test_what_is_wrong_with_an_engine_costs_no_other_its_figures(tmp_path: Path)
     assert "measuring" not in unknown.stderr
     failing = bench("--engine", "scripted", "--engine", "packed", "--context", "1100", *cache)
     assert failing.returncode == 2
-    assert "made-up questions had no answer" in failing.stderr
+    assert "synthetic judge calls had no valid verdict" in failing.stderr
     assert failing.stdout.split()[0] == "scripted"
     assert "verdicts/s" in failing.stdout
 

@@ -81,16 +81,25 @@ ERRORS = [
     (["label", "p.jsonl", "-c", "demo", "-o", "r", "--orders", "three"], "'three' is not one of"),
     (["label", "p.jsonl", "-c", "demo", "-o", "r", "--tie-margin", "7"], "--tie-margin: input"),
     (["label", "p.jsonl", "-c", "demo", "-o", "r", "--map", "foo=x"], "--map 'foo=x' is not"),
-    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--pairs", "some"], "--pairs 'some' is unknown"),
-    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--pairs", "sample:x"], "is unknown"),
+    (
+        ["label", "p.jsonl", "-c", "demo", "-o", "r", "--pairs", "some"],
+        "invalid value for --pairs: 'some'",
+    ),
+    (
+        ["label", "p.jsonl", "-c", "demo", "-o", "r", "--pairs", "sample:x"],
+        "invalid value for --pairs",
+    ),
     (["label", "p.jsonl", "-c", "demo", "-o", "r"], "input 'p.jsonl' does not exist"),
     (["label", "p.jsonl", "-c", "nope", "-o", "r"], "Constitution 'nope' was not found"),
     (["label", "p.jsonl", "-c", "demo", "-o", "r", "--template", "x"], "Judge template 'x'"),
-    (["label", "p.jsonl", "-c", "demo", "-o", "r", "--config", "no.yaml"], "'no.yaml' could not"),
+    (
+        ["label", "p.jsonl", "-c", "demo", "-o", "r", "--config", "no.yaml"],
+        "could not read 'no.yaml'",
+    ),
     (["train-dpo", "nowhere", "--model", "demo", "-o", "p"], "is not a run directory"),
     (["train-dpo", "nowhere", "-o", "p"], "--model: field required"),
     (["train-dpo", "nowhere", "--model", "demo", "--loss-type", "sigmod", "-o", "p"], "'sigmod'"),
-    (["init", "/proc/nope/project"], "can't write"),
+    (["init", "/proc/nope/project"], "can't be written"),
     (["report", "nowhere"], "is not a run directory"),
     (["constitution", "lint", "nowhere.yaml"], "Constitution 'nowhere.yaml' was not found"),
     (["constitution", "frobnicate"], "No such command 'frobnicate'"),
@@ -253,7 +262,7 @@ def test_constitution_commands(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(merged.replace("polite and not rude", "most polite"))
     done = rlaif("constitution", "diff", "demo", str(tmp_path / "other.yaml"))
     assert done.returncode == 1
-    assert re.search(r"be-polite: preference: .* \(the judge is asked again\)", done.stdout)
+    assert re.search(r"be-polite: preference: .* \(needs new verdicts\)", done.stdout)
     schema = json.loads(rlaif("constitution", "schema").stdout)
     assert schema["properties"]["principles"]["type"] == "array"
 
@@ -301,3 +310,29 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "rerun the same command" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("label x.jsonl -c de", {"demo"}),
+        ("label x.jsonl --engine vllm", {"vllm", "vllm-server"}),
+        ("label x.jsonl --stop e", {"exact"}),
+        ("synth-prompts x.jsonl --template re", {"red-team", "reasoning"}),
+        ("critique x.jsonl --writer-templates p", {"plain"}),
+        ("run on", {"on-policy"}),
+        ("eval consistency x.jsonl -c summ", {"summarization"}),
+        ("constitution sho", {"show"}),
+    ],
+)
+def test_the_shell_is_told_what_a_value_can_be(words: str, expected: set[str]) -> None:
+    parts = ["rlaif", *words.split()]
+    environment = os.environ | {
+        "_RLAIF_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(parts),
+        "COMP_CWORD": str(len(parts) - 1),
+    }
+    program = Path(sys.executable).parent / "rlaif"
+    done = subprocess.run([program], env=environment, capture_output=True, text=True, check=True)
+    found = [line.split(",", 1) for line in done.stdout.splitlines()]
+    assert {value for kind, value in found if kind == "plain"} == expected

@@ -35,10 +35,10 @@ def test_lint_finds_each_kind_of_weakness_and_its_line(tmp_path: Path) -> None:
     }
     assert found == {
         ("inverted", 8, "asks for the worse response"),
-        ("same", 11, "asks the same as 'good': it counts twice"),
-        ("bare", 14, "does not say what to choose between (a response"),
+        ("same", 11, "asks the same question as 'good'"),
+        ("bare", 14, "does not say what to compare (responses"),
         ("bare", 14, "has no examples"),
-        ("half", 16, "has only one of critique and revision"),
+        ("half", 16, "sets only one of `critique` and `revision`"),
     }
 
 

@@ -25,7 +25,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def run(*args: str) -> Any:
-    done = CliRunner().invoke(cli, ["eval", *args], catch_exceptions=False)
+    wide = {"COLUMNS": "200"}  # no cell is wrapped
+    done = CliRunner().invoke(cli, ["eval", *args], catch_exceptions=False, env=wide)
     assert done.exit_code == 0, done.output
     return done
 

@@ -259,12 +259,16 @@ def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
     ("settings", "more", "message"),
     [
         ({"keep": 1}, {}, "to rank by"),
-        ({"keep": 4}, {"targets": ["length:short"]}, "leaves nothing to choose"),
-        ({}, {"targets": ["length:short"]}, "how many to keep"),
+        ({"keep": 4}, {"targets": ["length:short"]}, "must be less than the 4 completions"),
+        ({}, {"targets": ["length:short"]}, "needs --keep"),
         ({"keep": 1}, {"targets": ["color:red"]}, "'color:red' is unknown"),
-        ({"keep": 1}, {"targets": ["language:xx"]}, "no known language. Use one of: .*de, .*en"),
+        ({"keep": 1}, {"targets": ["language:xx"]}, "not a known language. Use one of: .*de, .*en"),
         ({"keep": 1}, {"targets": ["principle:x"]}, "needs a constitution"),
-        ({"keep": 1}, {"targets": ["principle:be-nice"], "constitution": "demo"}, "no principle"),
+        (
+            {"keep": 1},
+            {"targets": ["principle:be-nice"], "constitution": "demo"},
+            "not a principle of",
+        ),
     ],
 )
 def test_what_can_not_be_done_is_said_before_anything_starts(
@@ -273,7 +277,7 @@ def test_what_can_not_be_done_is_said_before_anything_starts(
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])
     with pytest.raises(RlaifError, match=message):
         prepare_generate(data, [teacher(n=4)], GenerateSettings(**settings), **more)
-    with pytest.raises(RlaifError, match="writes the same 2 times"):
+    with pytest.raises(RlaifError, match="generates 2 identical completions"):
         prepare_generate(data, [teacher(n=2, temperature=0)], GenerateSettings())
     packed = Teacher(EngineSettings(engine="packed", model="demo-policy"), SamplingSettings())
     with pytest.raises(RlaifError, match="cannot generate"):

@@ -129,7 +129,7 @@ def test_failures_and_models_that_do_not_run_are_answers_with_a_reason(tmp_path:
 
     workers = {"writer": ConversationModel("f", engine), "absent": ConversationModel("g", None)}
     found, counts = run(tmp_path, [conversation()], workers)
-    assert found == [[("rows", {"reasons": ["scripted failure", "absent gave no answer to it"]})]]
+    assert found == [[("rows", {"reasons": ["scripted failure", "no result from absent"]})]]
     assert counts.failed == 2
     _, counts = run(tmp_path, [conversation()], workers)
     assert counts.asked == 1, "a failure is not kept: it is asked again"

@@ -43,7 +43,7 @@ def lister(text: str, request: GenerationRequest) -> str:
 def synthesize(
     folder: Path,
     out: str = "run",
-    recipes: tuple[str, ...] = ("self-instruct",),
+    templates: tuple[str, ...] = ("self-instruct",),
     folder_cache: str = "cache",
     **changes: Any,
 ) -> tuple[GenerationSummary, list[dict[str, Any]]]:
@@ -52,7 +52,7 @@ def synthesize(
         write_rows(seeds, [{"id": f"s{i}", "prompt": f"seed prompt number {i}"} for i in range(12)])
     more = {k: changes.pop(k) for k in ("evaluations", "topics") if k in changes}
     job = prepare_synthesis(
-        str(seeds), SCRIPTED, SynthesisSettings(**changes), templates=recipes, **more
+        str(seeds), SCRIPTED, SynthesisSettings(**changes), templates=templates, **more
     )
     summary = run_generation(job, folder / out, context=RunContext(cache_dir=folder / folder_cache))
     return summary, read(folder / out / "prompts.jsonl")
@@ -79,15 +79,15 @@ def test_new_prompts_differ_and_human_seeds_keep_their_share(
     assert depths[2] > 0, "prompts made from made ones are deeper"
 
 
-def test_topics_personas_and_recipes_are_covered_evenly(
+def test_topics_personas_and_templates_are_covered_evenly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_writer(monkeypatch, lister)
     topics = tmp_path / "topics.txt"
     topics.write_text("# a comment\nred\ngreen\nblue\n")
-    recipes = ("self-instruct", "reasoning")
+    templates = ("self-instruct", "reasoning")
     _, rows = synthesize(
-        tmp_path, templates=recipes, count=300, topics=str(topics), batch=16, shown_new=0
+        tmp_path, templates=templates, count=300, topics=str(topics), batch=16, shown_new=0
     )
     new = [r for r in rows if r["recipe"]]
     for key, values in (("topic", 3), ("recipe", 2), ("persona", 16)):
@@ -237,7 +237,7 @@ def test_failed_requests_do_not_end_a_run_as_if_there_was_nothing_to_say(
 
     monkeypatch.setattr(Watched, "_answer", answer)
     use_writer(monkeypatch, lister)
-    with pytest.raises(RlaifError, match=r"requests failed \(the last: 404 no such model\)"):
+    with pytest.raises(RlaifError, match=r"requests failed \(last: 404 no such model\)"):
         synthesize(tmp_path, count=40, batch=4)
     broken = False
     _, rows = synthesize(tmp_path, count=40, batch=4)

@@ -332,7 +332,7 @@ def test_an_attack_file_is_checked(tmp_path: Path) -> None:
         ("- {id: x, txt: '{response}'}\n", "field required"),
         (
             "- {id: x, text: '{response} a'}\n- {id: x, text: '{response} b'}\n",
-            "attack 'x' is there twice",
+            "attack ID 'x' is used twice",
         ),
     ):
         path.write_text(text)

@@ -219,9 +219,9 @@ def test_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
         ("mode: best\njudges: [a, b]\n", r"panel.yaml:1:7: unknown panel mode 'best'"),
         ("modes: mean\n", "unknown key 'modes'"),
         ("judges: [hashed]\n", "at least two judges"),
-        ("mode: mean\n", "judges is no list"),
-        ("judges: [a, {model: b, weight: 2}]\n", "a panel by mean does not use"),
-        ("mode: weighted\njudges: [a, {model: b, weight: -1}]\n", "has the weight '-1'"),
+        ("mode: mean\n", "is not a list of judges"),
+        ("judges: [a, {model: b, weight: 2}]\n", "a mean panel does not use"),
+        ("mode: weighted\njudges: [a, {model: b, weight: -1}]\n", "has an invalid weight: '-1'"),
     ):
         file.write_text(text)
         with pytest.raises(RlaifError, match=message):

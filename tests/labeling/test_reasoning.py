@@ -120,7 +120,7 @@ def test_samples_that_never_come_to_an_answer_are_left_out_or_make_it_invalid() 
     assert isinstance(found, ChoiceResult)
     assert found.logprobs == pytest.approx(came.logprobs)
     none = mean_of_samples("1", [cut, cut, came])
-    assert none == Failure("1", "2 of 3 samples: cut at 5")
+    assert none == Failure("1", "2 of 3 reasoning samples failed: cut at 5")
 
 
 def test_thinking_that_never_ends_is_an_invalid_verdict(

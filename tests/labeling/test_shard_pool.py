@@ -528,13 +528,19 @@ def test_what_does_not_go_together_is_said_at_once(tmp_path: Path) -> None:
     ]
     scripted = ["--engine", "scripted"]
     for more, message in (
-        ([*scripted, "--judge", "hashed", "--stop", "exact"], "--shard-rows does not go with"),
-        ([*scripted, "--judge", "hashed", "--orders", "adaptive"], "--shard-rows does not go with"),
+        (
+            [*scripted, "--judge", "hashed", "--stop", "exact"],
+            "--shard-rows cannot be combined with",
+        ),
+        (
+            [*scripted, "--judge", "hashed", "--orders", "adaptive"],
+            "--shard-rows cannot be combined with",
+        ),
         (
             [*scripted, "--judge", "hashed", "--stop", "exact", "--dry-run"],
-            "--shard-rows does not go with",
+            "--shard-rows cannot be combined with",
         ),
-        ([*scripted, "-j", "a", "-j", "b"], "--shard-rows does not go with a panel"),
+        ([*scripted, "-j", "a", "-j", "b"], "--shard-rows cannot be used with a panel"),
         ([*scripted, "--judge", "hashed", "--shard-rows", "0"], "0 is not in the range x>=1"),
     ):
         result = CliRunner().invoke(cli, [*plain, *more])

@@ -125,7 +125,7 @@ def test_the_card_says_what_the_rows_say(tmp_path: Path) -> None:
     assert front["configs"][0]["data_files"][0]["path"] == "data/train.parquet"
     assert "| google/gemma-2-9b-it | 30 | 75.0% |" in card
     assert "derivative under Gemma's terms" in card
-    assert "not checked against any evaluation" in card
+    assert "Not checked for contamination: no evaluation data" in card
     (finding,) = (f for f in report.licenses_found if f["what"] == "completions")
     assert (finding["trains"], finding["count"]) == ("condition", 30)
 
@@ -141,9 +141,11 @@ def test_too_little_of_people_is_weighted_up_and_then_refused(tmp_path: Path) ->
     assert weights == {True: pytest.approx(96 / 36), False: 1.0}
     total = sum(row["weight"] for row in rows)
     assert sum(r["weight"] for r in rows if r["provenance"]["human"]) / total == pytest.approx(0.1)
-    with pytest.raises(RlaifError, match=r"4 of 100 rows \(4\.0% by weight; 14\.3% with each weigh"):
+    with pytest.raises(
+        RlaifError, match=r"4 of 100 rows \(4\.0% by weight; 14\.3% with each weigh"
+    ):
         mixed(tmp_path / "n", parts, min_human=0.2)
-    with pytest.raises(RlaifError, match=r"0 of 96 rows.*96 rows do not say where they are from"):
+    with pytest.raises(RlaifError, match=r"0 of 96 rows.*96 rows have unknown origin"):
         mixed(tmp_path / "o", [MixPart(data=ai, share=1)])
     assert mixed(tmp_path / "p", [MixPart(data=ai, share=1)], min_human=0)[0].human_share == 0
 
@@ -334,10 +336,10 @@ def test_the_command_and_its_yaml(
     assert "wrong.yaml:2:" in (shown := capsys.readouterr().err)
     assert "greater than 0 (it is -1)" in shown
     for words, said in (
-        (["a.jsonl"], "is not DATA=SHARE"),
-        (["a.jsonl=1", "a.jsonl=2"], "named twice"),
-        (["a.jsonl=1", "--human", "b"], "'b' is not in the mix"),
-        (["a.jsonl=1", "--quota", "x=0.1"], "a slice is tag:NAME"),
+        (["a.jsonl"], "is not of the form DATA=SHARE"),
+        (["a.jsonl=1", "a.jsonl=2"], "listed twice"),
+        (["a.jsonl=1", "--human", "b"], "--human 'b' is not one of the mixed"),
+        (["a.jsonl=1", "--quota", "x=0.1"], "a slice must be tag:NAME"),
         ([], "nothing to mix"),
     ):
         assert run(monkeypatch, "mix", *words, "-o", "o") == 2

@@ -85,15 +85,15 @@ def test_steps_run_once_and_a_change_runs_what_depends_on_it(
         "candidates": "done",
         "other": "done",
         "guard": "done",
-        "labels": "to run again (changed)",
+        "labels": "will run again (changed)",
     }
     (tmp_path / "c.yaml").write_text(CONSTITUTION)
     # A changed value: its step and what stands on it.
     assert states(recipe, work, n="4") == {
-        "candidates": "to run again (changed)",
+        "candidates": "will run again (changed)",
         "other": "done",
-        "guard": "to run again (after candidates)",
-        "labels": "to run again (after candidates)",
+        "guard": "will run again (after candidates)",
+        "labels": "will run again (after candidates)",
     }
     # Changed prompts: everything; and the old results are still there for the old ones.
     before = (tmp_path / "prompts.jsonl").read_text()
@@ -120,7 +120,7 @@ def test_a_step_that_fails_stops_the_recipe_with_its_place_and_later_goes_on(
     assert code == 2
     assert "the guard tripped" in err
     assert "r.yaml:7:3: step 'guard' failed (exit code 3)" in err
-    assert states(recipe, tmp_path / "work")["labels"] == "to run"
+    assert states(recipe, tmp_path / "work")["labels"] == "will run"
     code, _, err = run(monkeypatch, capfd, *arguments, "--set", "depth=1")
     assert code == 0, err
     assert err.count("$ rlaif") == 2, "the guard and the labels"
@@ -189,7 +189,7 @@ after:
 
 def test_an_input_that_is_not_there_is_known_before_anything_runs(tmp_path: Path) -> None:
     recipe = write(
-        tmp_path, RECIPE.replace('input: "@candidates", reference', "input: none.jsonl, reference")
+        tmp_path, RECIPE.replace('input: "@candidates", against', "input: none.jsonl, against")
     )
     with pytest.raises(RlaifError, match=r"step 'guard': 'none\.jsonl' does not exist") as error:
         states(recipe, tmp_path / "w")
@@ -247,12 +247,20 @@ def test_shipped_recipes_fit_their_commands(tmp_path: Path, name: str) -> None:
     [
         ("run: guard", "run: gaurd", r"r\.yaml:7:16: step 'guard' runs 'gaurd'.*Did you mean 'gu"),
         ("floor: $floor", "flor: 1", r"r\.yaml:7:\d+: step 'guard': guard has no option 'flor'"),
-        ('input: "@candidates", ref', 'input: "@labels", ref', r"@labels, which is not before it"),
-        ('input: "@candidates", ref', 'input: "@nope", ref', r"@nope, which is no step"),
+        (
+            'input: "@candidates", aga',
+            'input: "@labels", aga',
+            r"@labels, which is not before this step",
+        ),
+        ('input: "@candidates", aga', 'input: "@nope", aga', r"@nope, which is not a step"),
         ("n: $n", "n: $m", r"r\.yaml:5:\d+: unknown value \$m"),
-        ("n: $n", "n: {a: 1}", r"r\.yaml:5:\d+: 'n' of step 'candidates' is no text, number"),
+        (
+            "n: $n",
+            "n: {a: 1}",
+            r"r\.yaml:5:\d+: 'n' of step 'candidates' is not a string, a number",
+        ),
         ("steps:", "stesp:", r"r\.yaml:4:1: unknown key 'stesp'. Did you mean 'steps'"),
-        ("  guard:", "  Guard!:", r"r\.yaml:7:3: step name 'Guard!' is not lower-case"),
+        ("  guard:", "  Guard!:", r"r\.yaml:7:3: step name 'Guard!' must be lowercase"),
         ("input: $prompts, model: hashed, engine: scripted, n: $n", "model: x", "has no input"),
     ],
 )

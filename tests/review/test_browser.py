@@ -74,7 +74,7 @@ def test_reviewing_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
         page.keyboard.type(" say")
         page.keyboard.press("Control+Enter")
         page.wait_for_url(SEEN)
-        expect(page.get_by_label("verdicts")).to_contain_text("made better")
+        expect(page.get_by_label("verdicts")).to_contain_text(", edited")
         page.keyboard.press("Enter")
         page.wait_for_url(PAIR)
         page.keyboard.press("Shift+ArrowLeft")  # extends a selection, decides nothing

@@ -135,9 +135,9 @@ def test_cards_and_lineage_know_of_the_review(reviewed: Path, tmp_path: Path) ->
     assert json.loads((out / "review.json").read_text()) == facts
     invoke("mix", f"{out}=1", "--min-human", "0", "-o", str(mixed))
     card = (mixed / "README.md").read_text()
-    assert f"people reviewed {facts['labels']} pairs" in card
-    assert f"agree with {facts['agreement']['rate']:.1%} of the judge's labels" in card
-    assert "nobody has reviewed it" not in card
+    assert f"humans reviewed {facts['labels']} pairs" in card
+    assert f"agreement with the judge's labels: {facts['agreement']['rate']:.1%}" in card
+    assert "no human review" not in card
 
     def lines(name: Path) -> list[str]:
         return invoke("lineage", str(name)).output.splitlines()
@@ -146,7 +146,7 @@ def test_cards_and_lineage_know_of_the_review(reviewed: Path, tmp_path: Path) ->
     for depth, name in enumerate((mixed, out, reviewed, tmp_path / "pairs.jsonl")):
         (line,) = [text for text in tree if f" {name}: " in f" {text}"]
         assert len(line) - len(line.lstrip(" └├─│")) == 3 * depth, tree
-    assert f"people labeled {facts['labels']} pairs" in "\n".join(tree)
+    assert f"{facts['labels']} pairs labeled by humans" in "\n".join(tree)
     assert not [text for text in tree if "!" in text]
     with (out / "preferences.jsonl").open("a") as file:
         file.write("{}\n")
@@ -354,9 +354,9 @@ def test_what_people_fill_in_is_read(reviewed: Path, tmp_path: Path) -> None:
     ("form", "text", "expected"),
     [
         ("jsonl", '{"id": "x"', "labels:1:1"),
-        ("jsonl", '{"label": "a"}', "names no pair"),
-        ("csv", "id,row,label,reviewer\nn1,2,left,me\n", "'left' is no label"),
-        ("csv", "id,row,label\nn1,2,a\n", "does not say who labeled"),
+        ("jsonl", '{"label": "a"}', "identifies no pair"),
+        ("csv", "id,row,label,reviewer\nn1,2,left,me\n", "'left' is not a valid label"),
+        ("csv", "id,row,label\nn1,2,a\n", "has no reviewer for"),
         ("jsonl", '{"id": "n1", "row": 2, "votes": "{"}', "labels:1:1: not JSON"),
         ("argilla", "{}", "is not a list of records"),
         ("argilla", '[{"responses": {"preference": [{"value": "a"}]}}]', "is not argilla"),
@@ -552,7 +552,7 @@ def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
     with pytest.raises(RlaifError, match="already contains human labels"):
         human_win_rates(out, open_source(str(tmp_path / "pairs.jsonl")))
     tree = invoke("lineage", str(out)).output
-    assert "of people" in tree
+    assert "pairs labeled by humans" in tree
 
 
 def test_an_applied_run_knows_who_plants(tmp_path: Path) -> None:
@@ -587,12 +587,12 @@ def test_the_summary_of_a_reviewed_run_says_what_people_found(reviewed: Path) ->
         ],
         catch_exceptions=False,
     )
-    assert "minutes of people" not in plain.output
+    assert "review minutes" not in plain.output
     summary = summary_of(reviewed, None)
     with CliRunner().isolation() as (out, *_):
         print_summary(summary)
         shown = out.getvalue().decode()
     facts = json.loads((reviewed / "review.json").read_text())
-    assert re.search(rf"minutes of people .* for {facts['labels']} pairs", shown)
-    assert re.search(rf"labels that they corrected +{facts['corrected']}\b", shown)
-    assert f"of {facts['agreement']['total']} drawn at random" in shown
+    assert re.search(rf"review minutes .* for {facts['labels']} pairs", shown)
+    assert re.search(rf"judge labels overturned +{facts['corrected']}\b", shown)
+    assert f"of {facts['agreement']['total']} random pairs" in shown

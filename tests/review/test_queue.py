@@ -55,12 +55,12 @@ def test_doubt_names_its_reasons() -> None:
     assert rare.reasons == ("few pairs have the tag 'rare'",)
     mine = replace(SURE, origins=("Qwen/Qwen3-8B", "gpt-5"))
     family = doubt(mine, judges=("Qwen/Qwen3-32B",))
-    assert family.reasons == ("the judge prefers a model of its own family",)
+    assert family.reasons == ("the judge prefers a model of its own family (self-preference)",)
     assert doubt(replace(mine, winner="b", p_a=0.01), judges=("Qwen/Qwen3-32B",)).reasons == ()
     for more in (family, unsure, doubt(opposed), doubt(judges), prompt_injection, rare):
         assert more.score > doubt(SURE).score
     tie = doubt(replace(SURE, status="tie", winner="", p_a=0.5))
-    assert (tie.wrong, tie.reasons) == (0.0, ("the judge is of two minds",))
+    assert (tie.wrong, tie.reasons) == (0.0, ("the judge's verdict is a tie",))
     assert doubt(SURE).score < tie.score < unsure.score
 
 

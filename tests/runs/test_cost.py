@@ -91,7 +91,7 @@ def test_a_run_costs_what_its_tokens_do(tmp_path: Path) -> None:
     assert manifest["cost"]["human_total"] == 0.5 * manifest["counts"]["decided"]
     page = write_report(out).read_text()
     assert "per label; human labels at 0.5 each" in page
-    assert "hold with the orders swapped" in page
+    assert "are the same with the responses swapped" in page
 
 
 def test_what_the_cache_spares_is_not_paid_again(tmp_path: Path) -> None:
@@ -151,4 +151,7 @@ def test_a_report_shows_what_people_found(tmp_path: Path) -> None:
     found = {"labels": 12, "corrected": 3, "minutes": 4.2, "agreement": {"total": 5, "rate": 0.8}}
     (tmp_path / "run" / "review.json").write_text(json.dumps(found))
     page = write_report(tmp_path / "run").read_text()
-    assert "12 pairs reviewed, 3 labels corrected; they agree with the judge on 80.0% of 5" in page
+    assert (
+        "12 pairs reviewed, 3 judge labels overturned; humans agree with the judge on 80.0% of 5"
+        in page
+    )

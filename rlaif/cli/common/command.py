@@ -10,6 +10,7 @@ import click
 import cloup
 from cloup import HelpFormatter, HelpTheme, Style
 
+from rlaif.cli.common.completion import PROPOSED
 from rlaif.cli.common.output import set_verbosity
 
 EVERYDAY = "Options"
@@ -126,6 +127,8 @@ class Command(cloup.Command):
         found = [*(params or []), *_verbosity_options()]
         groups = {title: cloup.OptionGroup(title) for title in GROUPS}
         for param in found:
+            if str(param.name) in PROPOSED and param.type is click.STRING:
+                param.type = PROPOSED[str(param.name)]
             if isinstance(param, click.Option):
                 title = _BY_NAME.get(str(param.name), getattr(param, "group_title", EVERYDAY))
                 param.group = groups[title]  # type: ignore[attr-defined]

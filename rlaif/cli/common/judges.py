@@ -35,6 +35,25 @@ def judge_settings(
     return label_settings(config, own), extra
 
 
+def panel_of_run(config: str | None, flags: dict[str, Any]) -> Panel | None:
+    """The panel that a panel run's `run.yaml` describes; None if the file is anything else.
+
+    Raises:
+        RlaifError: the file is unreadable, or a setting in it or among the flags is wrong.
+    """
+    found = read_yaml(Path(config)).value if config is not None else None
+    if config is None or not isinstance(found, dict) or "panel" not in found:
+        return None
+    mode, members = found["panel"], found.get("members")
+    if "format" not in found or not isinstance(mode, dict) or not isinstance(members, list):
+        return None
+    judges = [
+        PanelMember(label_settings(config, {**flags, "judge": None}, ("members", k)), float(weight))
+        for k, weight in zip(range(len(members)), mode["weights"], strict=True)
+    ]
+    return Panel(judges, mode["mode"], mode.get("escalate_below", 0.5))
+
+
 def panel_of(
     panel: str | None, judges: tuple[str, ...], config: str | None, flags: dict[str, Any]
 ) -> Panel:

@@ -13,8 +13,13 @@ from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 
 
-def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
+def label_settings(
+    config: str | None, flags: dict[str, Any], at: tuple[str | int, ...] = ()
+) -> LabelSettings:
     """Settings from a YAML file and flags.
+
+    Args:
+        at: where in the file the settings stand.
 
     Raises:
         RlaifError: one of them is unknown or wrong.
@@ -28,7 +33,7 @@ def label_settings(config: str | None, flags: dict[str, Any]) -> LabelSettings:
     flags = spread(flags)
     models = (LabelSettings, AggregationSettings, EngineSettings)
     values, places = merge_settings(
-        flags, config, models, hidden=frozenset({"judge", "aggregation"})
+        flags, config, models, hidden=frozenset({"judge", "aggregation"}), at=at
     )
     wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
     if wrong:

@@ -101,8 +101,12 @@ def merge_settings(
     models: tuple[type[BaseModel], ...],
     *,
     hidden: frozenset[str] = frozenset(),
+    at: tuple[str | int, ...] = (),
 ) -> tuple[dict[str, Any], dict[str, Place]]:
     """Values given by YAML file and flags (flags win), with the places of the file's.
+
+    Args:
+        at: where in the file the settings stand.
 
     Raises:
         RlaifError: the file is unreadable or has a key that no model knows.
@@ -111,7 +115,7 @@ def merge_settings(
     places: dict[str, Place] = {}
     known = [name for m in models for name in m.model_fields if name not in hidden]
     if config is not None:
-        values, places = read_config(Path(config), known)
+        values, places = read_config(Path(config), known, at)
     for key, value in flags.items():
         if value is not None and value != ():
             values[key] = value
@@ -119,7 +123,9 @@ def merge_settings(
     return values, places
 
 
-def read_config(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[str, Place]]:
+def read_config(
+    path: Path, known: Sequence[str], at: tuple[str | int, ...] = ()
+) -> tuple[dict[str, Any], dict[str, Place]]:
     """The settings of a YAML file by name, with their places.
 
     `judge` and `aggregation` may be mappings of settings.  A run's `run.yaml` is taken as it is:
@@ -127,25 +133,29 @@ def read_config(path: Path, known: Sequence[str]) -> tuple[dict[str, Any], dict[
 
     Args:
         known: the names that a setting may have.
+        at: where in the file the settings stand, such as `("members", 0)` of a panel's run.
 
     Raises:
         RlaifError: the file is unreadable or has a key that is not known.
     """
     tree = read_yaml(path)
-    if not isinstance(tree.value, dict):
+    settings: Any = tree.value
+    for key in at:
+        settings = settings[key]
+    if not isinstance(settings, dict):
         raise RlaifError(
             "the settings file must be a YAML mapping",
             hint="Write `name: value` lines.",
-            place=tree.places[()],
+            place=tree.places[at],
         )
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
-    for where, value in _flatten(tree.value):
+    for where, value in _flatten(settings):
         name = "model" if where == ("judge",) else str(where[-1])
         if name not in known:
-            raise _unknown_setting(name, known, tree.keys[where])
+            raise _unknown_setting(name, known, tree.keys[(*at, *where)])
         values[name] = value
-        places[name] = tree.places[where]
+        places[name] = tree.places[(*at, *where)]
     return values, places
 
 

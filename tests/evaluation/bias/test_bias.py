@@ -225,7 +225,7 @@ def test_no_bias_is_reported_where_there_is_none() -> None:
 def test_self_preference_is_pointed_out_without_labels() -> None:
     outcomes, _ = fair(1)
     report = bias_report(outcomes)
-    assert any("own family (qwen)" in warning for warning in report.warnings)
+    assert any("own model family (qwen)" in warning for warning in report.warnings)
 
 
 @pytest.mark.parametrize(

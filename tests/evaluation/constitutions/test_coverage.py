@@ -55,11 +55,13 @@ def test_examples_pass_and_fail_as_the_judge_says(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "1 of 2" in done.stdout
     assert "2 of 3 examples passed" in done.stdout
-    assert f"FAILED {path}:5:5: be-polite, example 2: prefers the rejected response" in done.stdout
+    assert (
+        f"FAILED {path}:5:5: be-polite, example 2: prefers the rejected completion" in done.stdout
+    )
     root = ET.parse(tmp_path / "junit.xml").getroot()
     assert (root.get("tests"), root.get("failures")) == ("3", "1")
     (failure,) = root.iter("failure")
-    assert "prefers the rejected response" in str(failure.get("message"))
+    assert "prefers the rejected completion" in str(failure.get("message"))
     good = invoke("test", "demo", "--engine", "vllm", "--json")
     assert good.exit_code == 0
     assert all(r["passed"] and r["margin"] > 0.5 for r in json.loads(good.stdout))
@@ -164,7 +166,7 @@ def test_coverage_tells_what_principles_do() -> None:
     found = coverage(outcomes)
     uses = {u.principle: u for u in found.principles}
     assert uses["silent"].decides == 0
-    assert uses["silent"].verdict.startswith("never matters")
+    assert uses["silent"].verdict.startswith("never decisive")
     assert uses["silent"].opinions == 0.0
     assert uses["lower"].decides > 80
     # By hand for one principle: fold every pair again without it.
@@ -180,7 +182,7 @@ def test_coverage_tells_what_principles_do() -> None:
     )
     assert uses["lower"].decides == changed
     ties = {(t.first, t.second): t.verdict for t in found.ties}
-    assert ties[("lead", "echo")] == "say the same"
+    assert ties[("lead", "echo")] == "are redundant"
     assert ties[("lead", "against")] == "contradict each other"
     assert not any("lower" in pair or "silent" in pair for pair in ties)
 
@@ -255,7 +257,7 @@ def test_questions_that_are_spared_are_refused_before_anything_is_asked(
     ]
     found = CliRunner().invoke(cli, args)
     assert isinstance(found.exception, RlaifError)
-    assert "questions are spared" in str(found.exception)
+    assert "judge calls are skipped" in str(found.exception)
     assert not (tmp_path / "out").exists()
 
 
@@ -329,8 +331,8 @@ def test_ablate_on_real_verdicts(tmp_path: Path) -> None:
     [
         ("Which response is better?", "is vague"),
         ("Which response is of higher quality overall?", "is vague"),
-        ("Which response is more helpful and more accurate?", "helpfulness and accuracy at once"),
-        ("Which answer is clearer and more creative?", "clarity and creativity at once"),
+        ("Which response is more helpful and more accurate?", "helpfulness and accuracy together"),
+        ("Which answer is clearer and more creative?", "clarity and creativity together"),
         ("Which response is polite and not rude?", ""),
         ("Which response is less formal?", ""),
         ("Which response keeps the source's stance and adds no opinion of its own?", ""),
@@ -345,7 +347,7 @@ def test_lint_warns_of_vague_and_double_questions(tmp_path: Path, text: str, exp
     messages = [w.message for w in lint(load_constitution(str(path)))]
     assert [m for m in messages if expected and expected in m] == messages
     assert bool(messages) == bool(expected)
-    assert bool(joined_qualities(text)) == ("at once" in expected)
+    assert bool(joined_qualities(text)) == ("together" in expected)
 
 
 def test_lint_warns_of_principles_that_cancel_out(tmp_path: Path) -> None:

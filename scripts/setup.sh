@@ -2,12 +2,12 @@
 # Makes .venv with everything pinned for a machine without a GPU; quick when nothing changed.
 #   scripts/setup.sh          what running needs
 #   scripts/setup.sh --dev    and what testing needs
-# PYTHON names the interpreter (default python3; 3.11 is tested, 3.14 the newest that can work).
+# PYTHON names the interpreter (default python3; 3.11 is tested, 3.12 and 3.13 are declared).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || { echo "error: no $python here. Install Python 3.11, or set PYTHON." >&2; exit 2; }
-"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || {
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || {
   echo "error: $("$python" --version) does not fit the pinned packages. Install Python 3.11, or set PYTHON." >&2; exit 2; }
 
 locks=(requirements/cpu.lock)

@@ -81,7 +81,7 @@ def test_demo_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "not a demo's" in done.stderr
+    assert "holds files but no demo" in done.stderr
     assert (tmp_path / "pairs.jsonl").read_text() == "mine"
 
 

@@ -95,7 +95,9 @@ def test_hub_model_that_is_cached_loads_by_id_and_commit(
     found = resolve_model("some-org/some-judge")
     assert (found.revision, found.path.name) == (commit, commit)
     assert HFCodec(found).spellings("A")
-    with pytest.raises(RlaifError, match=r"some-org/other.*could not be loaded from the hub"):
+    with pytest.raises(
+        RlaifError, match=r"some-org/other.*could not be loaded from the Hugging Face Hub"
+    ):
         resolve_model("some-org/other")
 
 

@@ -312,7 +312,9 @@ def test_a_cluster_that_is_too_small_is_an_error_and_not_a_long_wait() -> None:
         data_parallel_size=40,
         options={"inner": "scripted", "cpus": 2.0},
     )
-    with pytest.raises(RlaifError, match="40 replicas of 2 cores need 80, and the cluster has"):
+    with pytest.raises(
+        RlaifError, match="40 replicas with 2 cores each need 80, but the cluster has"
+    ):
         create_engine(settings)
 
 

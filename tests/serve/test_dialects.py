@@ -302,7 +302,9 @@ def test_a_criterion_that_the_judge_would_ignore_is_refused() -> None:
             shape.template.replace(old, old.replace("constitution", "Is it funny?")),
             shape.responses,
         )
-        with pytest.raises(UnreadablePrompt, match="neither `constitution` nor principles"):
+        with pytest.raises(
+            UnreadablePrompt, match="neither `constitution` nor a list of principle IDs"
+        ):
             read(other, "q", ["r"] * shape.responses)
 
 
@@ -404,7 +406,7 @@ def test_messages_split_off_a_response_are_refused() -> None:
     start, first, second, end = alpaca.own_marks("0123456789abcdef")
     whole: Any = {"role": "user", "content": f"{start}q{first}a{second}b{end}"}
     for more in ([{"role": "user", "content": "x"}], [{"role": "assistant", "content": "x"}]):
-        with pytest.raises(UnreadablePrompt, match="messages in place of one question"):
+        with pytest.raises(UnreadablePrompt, match="expected one user or system message"):
             DIALECTS["alpaca-eval"].read([*more, whole], CONSTITUTION)  # type: ignore[list-item]
 
 

@@ -264,7 +264,7 @@ def test_a_remote_judge_is_a_judge(judge_server: Server, demo_labels: Labeled) -
         assert critique.principles[0].critique
     with (
         RemoteJudge(judge_server.url, token="wrong") as judge,
-        pytest.raises(RlaifError, match="refused: 401, the token is missing or wrong"),
+        pytest.raises(RlaifError, match="rejected the request: 401, the token is missing or wrong"),
     ):
         judge.compare("a", "b", "c")
     with RemoteJudge("http://127.0.0.1:9") as judge, pytest.raises(RlaifError, match="no answer"):
@@ -349,7 +349,7 @@ def test_a_small_server_takes_large_data_sets_and_says_where_it_is(
             timeout=120,
         )
         assert taken.returncode == 2
-        assert f"can't listen at 127.0.0.1:{port}" in taken.stderr
+        assert f"can't listen on 127.0.0.1:{port}" in taken.stderr
         assert "starting" not in taken.stderr
 
 
@@ -361,7 +361,7 @@ def test_open_to_the_network_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> N
         env={"PATH": "", "HOME": "/tmp"},
     )
     assert done.returncode == 2
-    assert "can be reached from other machines, and there is no token" in done.stderr
+    assert "is reachable from other machines, but no token is set" in done.stderr
     assert "Traceback" not in done.stderr
 
 

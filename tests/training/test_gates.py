@@ -132,7 +132,7 @@ def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
     assert facts["override"] == "internal research, cleared by counsel"
     assert told[0].startswith("overridden (internal research, cleared by counsel): 10 completions")
     _, told = gated(rows("somebody/else", "gemma"), "Qwen/Qwen3-4B")
-    assert "on a condition" in told[0]
+    assert "under a condition" in told[0]
     assert gated(rows("somebody/else", "MIT"), "Qwen/Qwen3-4B")[1] == []
 
 
@@ -147,7 +147,7 @@ def test_the_judge_counts_too_and_unknown_models_can_be_refused(tmp_path: Path) 
         gated(rows("somebody/else", "mit", judge="mean of A, B"), "Qwen/Qwen3-4B", panel)
     unknown = rows("nobody/knows")
     (told,) = gated(unknown, "Qwen/Qwen3-4B")[1]
-    assert "no entry of the license file fits it" in told
+    assert "no matching entry in the license file" in told
     book = tmp_path / "mine.yaml"
     book.write_text("schema: 1\nunknown: refuse\n")
     with pytest.raises(TrainingBlocked, match="nobody/knows"):
@@ -196,7 +196,7 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(SystemExit):
         main()
-    with pytest.raises(RlaifError, match="holds sft and no preferences"):
+    with pytest.raises(RlaifError, match="contains sft, not preferences"):
         run_training(
             prepare_dpo(tmp_path / "n", DPOSettings(**SETTINGS)),
             tmp_path / "o",
@@ -237,7 +237,7 @@ def test_an_override_outlives_a_stop(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "p" / "training.json").read_text())
     assert saved["override"] == "go on" or saved["override"] == "to see it collapse"
     assert saved["guard"]["tripped"]
-    with pytest.raises(ValueError, match="must say something"):
+    with pytest.raises(ValueError, match="must not be empty"):
         GateSettings(override="  ")
 
 

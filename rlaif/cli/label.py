@@ -233,11 +233,11 @@ def _label_by_panel(
     total = open_source(data, split).count(members[0].settings.limit)
     with closing(LabelScreen(total)) as screen:
         summary = run_panel(
-            data,
-            constitution,
-            panel,
-            out,
-            screen.context(cache_dir),
+            data=data,
+            constitution=constitution,
+            panel=panel,
+            out=out,
+            context=screen.context(cache_dir),
             split=split,
             prices=prices,
         )

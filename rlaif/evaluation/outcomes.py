@@ -233,7 +233,9 @@ def _judged(run: Path, measure: Measure | None, least: float) -> Iterator[_Judge
             winner = "" if abs(2.0 * p - 1.0) < least or p == 0.5 else "a" if p > 0.5 else "b"
             status = "decided" if winner else "tie"
         measures = (measure(label.a), measure(label.b)) if measure else ({}, {})
-        yield _JudgedRow(replace(label, data={}), winner, p, status, measures)
+        yield _JudgedRow(
+            label=replace(label, data={}), winner=winner, p_a=p, status=status, measures=measures
+        )
 
 
 def _principles(pairs: Sequence[_JudgedRow]) -> dict[str, PrincipleOutcomes]:

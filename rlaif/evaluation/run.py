@@ -97,7 +97,9 @@ def evaluate(
         )
         if bias:
             own = judged[-1][1]
-            biases[outcomes.name] = _measure_biases(outcomes, own, folder, ask, most_variants)
+            biases[outcomes.name] = _measure_biases(
+                outcomes=outcomes, own=own, folder=folder, ask=ask, most=most_variants
+            )
         if attacks:
             tried = list(
                 attacked(

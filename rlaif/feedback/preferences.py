@@ -122,7 +122,9 @@ def aggregate(
         if abs(pair.log_odds) < 1e-9:
             found.undecided += 1
         else:
-            found.preferences.append(_preference_row(number, pair_key, pair, given, users))
+            found.preferences.append(
+                _preference_row(number=number, key=pair_key, pair=pair, given=given, users=users)
+            )
     for number, (text_key, events_of) in enumerate(thumbs.items(), 1):
         by_user = {event.user or str(id(event)): good for event, good in events_of}
         balance = sum(1 if good else -1 for good in by_user.values())
@@ -131,7 +133,15 @@ def aggregate(
         else:
             prompt = events_of[0][0].prompt
             found.kto.append(
-                _kto_row(number, text_key, prompt, by_user, balance > 0, given=given, users=users)
+                _kto_row(
+                    number=number,
+                    key=text_key,
+                    prompt=prompt,
+                    by_user=by_user,
+                    label=balance > 0,
+                    given=given,
+                    users=users,
+                )
             )
     return found
 

@@ -175,7 +175,14 @@ def prepare_generate(
         # The judge is one of the models: they need not take turns.
         mine = next(r for r, e in models.items() if e == judge)
         passes = [p for p in passes if p not in ([mine], [JUDGE])] + [[mine, JUDGE]]
-    config = _config(source, teachers, settings, systems, targets, mapping=dict(mapping or {}))
+    config = _config(
+        source=source,
+        teachers=teachers,
+        settings=settings,
+        systems=systems,
+        targets=targets,
+        mapping=dict(mapping or {}),
+    )
     if settings.keep is not None:
         config["constitution"] = loaded.hash if loaded else None
         config["judge"] = model_config(judge) if judged and judge else None

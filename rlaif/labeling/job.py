@@ -273,9 +273,11 @@ def run_label(
             write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
             if isinstance(engine, ShardPool):
                 assert shard_rows is not None
-                done = _label_in_shards(job, engine, run, context, shard_rows)
+                done = _label_in_shards(
+                    job=job, pool=engine, run=run, context=context, shard_rows=shard_rows
+                )
             else:
-                done = _label_alone(job, engine, run, context, cache)
+                done = _label_alone(job=job, engine=engine, run=run, context=context, cache=cache)
             if done.asked >= ENOUGH_FOR_A_RATE and done.labeler.progress.seconds > 0:
                 rate = done.asked / done.labeler.progress.seconds
                 fingerprint = str(job.config["judge"]["fingerprint"])

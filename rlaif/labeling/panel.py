@@ -96,7 +96,16 @@ def run_panel(
     with closing(RunDirectory(out, config)) as run:
         write_atomically(out / CONSTITUTION, jobs[0].constitution.merged_yaml())
         (out / MEMBERS).mkdir(exist_ok=True)
-        summaries = list(_label_members(constitution, panel, jobs, names, out, context))
+        summaries = list(
+            _label_members(
+                constitution=constitution,
+                panel=panel,
+                jobs=jobs,
+                names=names,
+                out=out,
+                context=context,
+            )
+        )
         used = names[: len(summaries)]
         tally = _aggregate(run=run, config=config, jobs=jobs, panel=panel, names=used)
         tokens = [TokenUsage(**s.manifest.get("tokens", {})) for s in summaries]
@@ -133,7 +142,7 @@ def _label_members(
     for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
         own = job
         if panel.mode == "cascade" and number:
-            if not _write_unsure(panel, jobs, names, number, out):
+            if not _write_unsure(panel=panel, jobs=jobs, names=names, number=number, out=out):
                 return
             plain = job.settings.model_copy(update={"mapping": {}, "limit": None, "pairs": "all"})
             own = prepare(str(_input(out, name)), constitution, plain)

@@ -48,7 +48,9 @@ def prepare_dpo(run: Path, settings: DPOSettings) -> TrainingJob[TrainingRow]:
     def build(
         rows: Sequence[TrainingRow], tokenizer: Any, longest: int, out: Path
     ) -> tuple[Any, dict[str, Any]]:
-        return build_dpo(rows, settings, tokenizer, longest, out)
+        return build_dpo(
+            rows=rows, settings=settings, tokenizer=tokenizer, longest=longest, out=out
+        )
 
     return TrainingJob(
         settings=settings,

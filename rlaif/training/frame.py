@@ -124,7 +124,9 @@ def run_training(
         account=account,
         evidence=evidence,
         on_start=partial(keep_gates, evidence),
-        make=lambda: make_trainer(job, rows, files, tokenizer, out, on_log=on_log),
+        make=lambda: make_trainer(
+            job=job, rows=rows, files=files, tokenizer=tokenizer, out=out, on_log=on_log
+        ),
         card=lambda result: job.card(result, files),
     )
 

@@ -16,35 +16,33 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).parents[2]
 DECLARED = ("3.11", "3.12", "3.13")
 # Taken out of the standard library in 3.12 (PEP 594's earlier part, PEP 632) and in 3.13.
-REMOVED = set(
-    [
-        "asynchat",
-        "asyncore",
-        "distutils",
-        "imp",
-        "smtpd",
-        "aifc",
-        "audioop",
-        "cgi",
-        "cgitb",
-        "chunk",
-        "crypt",
-        "imghdr",
-        "lib2to3",
-        "mailcap",
-        "msilib",
-        "nis",
-        "nntplib",
-        "ossaudiodev",
-        "pipes",
-        "sndhdr",
-        "spwd",
-        "sunau",
-        "telnetlib",
-        "uu",
-        "xdrlib",
-    ]
-)
+REMOVED = {
+    "asynchat",
+    "asyncore",
+    "distutils",
+    "imp",
+    "smtpd",
+    "aifc",
+    "audioop",
+    "cgi",
+    "cgitb",
+    "chunk",
+    "crypt",
+    "imghdr",
+    "lib2to3",
+    "mailcap",
+    "msilib",
+    "nis",
+    "nntplib",
+    "ossaudiodev",
+    "pipes",
+    "sndhdr",
+    "spwd",
+    "sunau",
+    "telnetlib",
+    "uu",
+    "xdrlib",
+}
 
 
 def test_the_project_declares_them() -> None:

@@ -45,7 +45,9 @@ def trainer_for(tmp_path: Path, rows: list[TrainingRow], **changes) -> DPOTraine
     files = resolve_model("demo", embedded="policy")
     tokenizer = AutoTokenizer.from_pretrained(files.path)
     longest = effective_length(settings, files)
-    kind, arguments = build_dpo(rows, settings, tokenizer, longest, tmp_path / "out")
+    kind, arguments = build_dpo(
+        rows=rows, settings=settings, tokenizer=tokenizer, longest=longest, out=tmp_path / "out"
+    )
     trainer = kind(model=str(files.path), processing_class=tokenizer, **arguments)
     assert isinstance(trainer, DPOTrainer)
     return trainer

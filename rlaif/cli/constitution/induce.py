@@ -138,11 +138,11 @@ def induce_command(
         context = screen.context(cache_dir)
         propose = model_proposer(writing, template=proposal, per_pair=per_pair, context=context)
         found = induce(
-            data,
-            folder,
-            propose,
-            settings,
-            context,
+            data=data,
+            folder=folder,
+            propose=propose,
+            settings=settings,
+            context=context,
             name=name,
             pairs=pairs,
             candidates=candidates,

@@ -99,7 +99,7 @@ def serve(engine: str, model: str, folder: str) -> subprocess.Popen[bytes]:
             engine,
             "--port",
             str(PORT),
-            "--cache-folder",
+            "--cache-dir",
             folder,
             "--judge",
             model,

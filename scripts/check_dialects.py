@@ -457,7 +457,7 @@ def main() -> None:
             f"{ALIAS}=demo:rewardbench",
             "--alias",
             "gpt-4=demo:mt-bench",
-            "--cache-folder",
+            "--cache-dir",
             str(args.work / "cache"),
         ],
     )

@@ -78,7 +78,7 @@ class JudgeSettings(BaseModel):
         default=1024, ge=1, description="Maximum number of tokens per revision."
     )
     aggregation: AggregationSettings = AggregationSettings()
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed of critiques and scores.")
 
 
 def with_defaults(values: Mapping[str, Any], judge: EngineSettings) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Thresholds(BaseModel):
         default="show",
         description="Whether a flagged judge bias trips the guard, or is only shown.",
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed for drawing half-samples.")
 
     @property
     def human_wanted_from(self) -> int:

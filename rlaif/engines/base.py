@@ -47,11 +47,14 @@ class EngineSettings(BaseModel):
         description="Model folder, Hugging Face model ID, or `demo` for the bundled demo judge."
     )
     revision: str | None = Field(default=None, description="Hub revision: branch, tag, or commit.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Data type of the weights; auto: the model's own (float32 on CPU).",
+    )
     quantization: str | None = Field(
         default=None, description="Quantization method, as in vLLM: fp8, awq, gptq, ..."
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed of the engine.")
     max_model_len: int | None = Field(
         default=None,
         ge=16,
@@ -72,7 +75,9 @@ class EngineSettings(BaseModel):
     tensor_parallel_size: int = Field(
         default=1, ge=1, description="Number of devices to shard each replica across."
     )
-    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    gpu_memory_utilization: float = Field(
+        default=0.9, gt=0, le=1, description="Share of GPU memory that vLLM may use."
+    )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache size in GiB on CPU.")
     options: dict[str, Option] = Field(
         default_factory=dict, description="Arguments passed to the engine unchanged."

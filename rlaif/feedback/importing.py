@@ -52,7 +52,7 @@ class FeedbackSettings(EventReliability):
         "card, bank and social security numbers, and passwords in URLs, but no names. "
         "Your function returns the cleaned text, or None to drop the row.",
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed for drawing rows.")
 
 
 @dataclass(frozen=True)

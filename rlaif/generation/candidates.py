@@ -88,7 +88,7 @@ class GenerateSettings(BaseModel):
     limit: int | None = Field(
         default=None, ge=1, description="Maximum number of input rows to read."
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed of the sampling.")
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class CritiqueSettings(BaseModel):
     limit: int | None = Field(
         default=None, ge=1, description="Maximum number of completions to revise."
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed of the sampling.")
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,14 @@ class SynthesisSettings(BaseModel):
         lt=1,
         description="Weighted share of human prompts in the output; sets the row weights.",
     )
-    temperature: float = Field(default=1.0, ge=0, le=10)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    temperature: float = Field(
+        default=1.0, ge=0, le=10, description="Sampling temperature; 0 is greedy."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling threshold.")
     max_tokens: int = Field(
         default=512, ge=1, description="Maximum number of tokens to generate per request."
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed of the sampling.")
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class LabelSettings(BaseModel):
     limit: int | None = Field(
         default=None, ge=1, description="Maximum number of input rows to read."
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="Random seed for what a run samples.")
 
     def resolved(
         self,

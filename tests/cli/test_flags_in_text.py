@@ -141,6 +141,30 @@ def test_docs_and_scripts_call_commands_with_flags_that_they_have() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def argument_lists(module: Path) -> list[tuple[int, list[str]]]:
+    """Lists of a module that hold `"rlaif"`: command lines for a subprocess."""
+    found = []
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.List):
+            words = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+            found.append((node.lineno, [w for w in words if isinstance(w, str)]))
+    return [(line, words[words.index("rlaif") + 1 :]) for line, words in found if "rlaif" in words]
+
+
+def test_scripts_start_commands_with_flags_that_they_have() -> None:
+    flags, seen, wrong = flags_by_command(), 0, []
+    for path in [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "rlaif").rglob("*.py")]:
+        for line, words in argument_lists(path):
+            command = command_in(" ".join(words), set(flags))
+            if command is None:
+                continue
+            seen += 1
+            given = {word for word in words if FLAG.fullmatch(word)}
+            wrong += [f"{path.name}:{line}: {f}" for f in sorted(given - flags[command])]
+    assert seen >= 5
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_check_sees_a_flag_that_is_not_there() -> None:
     flags = flags_by_command()
     assert wrong_calls("Run `rlaif label x.jsonl --jduge y`.", flags) == ["rlaif label --jduge"]

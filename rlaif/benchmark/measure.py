@@ -210,8 +210,8 @@ def rates(timing: Timing) -> dict[str, Any]:
         "computed_over_unique": timing.computed / timing.tokens.unique,
         "share_of_time": {
             "engine": inside / t,
-            "waiting for a plan": timing.asking / t,
-            "folding and storing": timing.telling / t,
+            "waiting for the planner": timing.asking / t,
+            "aggregating and storing": timing.telling / t,
         },
         "engine_idle_seconds": timing.idle,
     }

@@ -161,7 +161,7 @@ def _table(found: list[dict[str, object]]) -> str:
         for name, (key, form) in shown.items()
         if any(key in result for result in found)
     ]
-    for part in ("engine", "waiting for a plan", "folding and storing"):
+    for part in ("engine", "waiting for the planner", "aggregating and storing"):
         shares = [result["share_of_time"][part] for result in found]  # type: ignore[index]
         rows.append((f"time: {part}", *(percent(share) for share in shares)))
     return table(["", *(str(result["engine"]) for result in found)], rows)

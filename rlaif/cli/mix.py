@@ -104,7 +104,7 @@ def command(
     if as_json:
         print_json({"out": out, **vars(report)})
         return
-    columns = ("rows", "available", "duplicates", "contaminated", "of another kind", "unreadable")
+    columns = ("rows", "available", "duplicates", "contaminated", "wrong kind", "unreadable")
     rows = [(p["data"], *(p[c] for c in columns)) for p in report.parts]
     click.echo(table(["mixed", "rows", "of", *columns[2:]], rows))
     for part in report.parts:

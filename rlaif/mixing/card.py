@@ -107,7 +107,7 @@ def data_card(
                     f"{p['weight']:g}",
                     p["duplicates"],
                     p["contaminated"],
-                    p["unreadable"] + p["of another kind"],
+                    p["unreadable"] + p["wrong kind"],
                 )
                 for p in report.parts
             ],

@@ -420,7 +420,7 @@ def _parts(
             "available": available.get(i, 0),
             "duplicates": cleaned.duplicates.get(i, 0),
             "contaminated": cleaned.contaminated.get(i, 0),
-            "of another kind": misfits.get(i, 0),
+            "wrong kind": misfits.get(i, 0),
             "unreadable": len(unreadable[i]),
             "first unreadable": list(unreadable[i][:UNREADABLE_SHOWN]),
         }

@@ -46,7 +46,7 @@ def answers(engine: Engine, asked) -> dict[str, tuple[float, ...]]:
     return found
 
 
-class InProcess:
+class InProcessReplicas:
     """A backend whose replicas are plain objects that die when they are told to."""
 
     def __init__(self, dies: Callable[[int, int], bool] = lambda number, call: False) -> None:
@@ -89,7 +89,7 @@ class InProcess:
 def test_replicas_answer_as_one_engine_does_and_share_the_work() -> None:
     asked = requests(60)
     expected = answers(create_engine(SCRIPTED), asked)
-    backend = InProcess()
+    backend = InProcessReplicas()
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=8)
     assert answers(engine, iter(asked)) == expected
     assert {number for number, portion in backend.seen if portion} == {0, 1, 2}
@@ -100,7 +100,7 @@ def test_replicas_answer_as_one_engine_does_and_share_the_work() -> None:
 
 
 def test_a_context_stays_whole_on_one_replica() -> None:
-    backend = InProcess()
+    backend = InProcessReplicas()
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=7)
     answers(engine, iter(requests(40)))
     homes: dict[str, set[int]] = {}
@@ -115,7 +115,7 @@ def test_a_context_stays_whole_on_one_replica() -> None:
 def test_deaths_lose_and_double_nothing(seed: int) -> None:
     rng = random.Random(seed)
     deaths = {rng.randrange(2, 40) for _ in range(MAX_RESTARTS)}
-    backend = InProcess(lambda number, call: call in deaths)
+    backend = InProcessReplicas(lambda number, call: call in deaths)
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=3, portion=6)
     asked = requests(50)
     with_pauses = [x for r in asked for x in ((r, None) if rng.random() < 0.1 else (r,))]
@@ -124,13 +124,13 @@ def test_deaths_lose_and_double_nothing(seed: int) -> None:
 
 
 def test_replicas_that_die_again_and_again_are_an_error() -> None:
-    backend = InProcess(lambda number, call: True)
+    backend = InProcessReplicas(lambda number, call: True)
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
     with pytest.raises(RlaifError, match=r"died 11 times without an answer \(the last: told to\)"):
         answers(engine, iter(requests(5)))
 
 
-class NeverAgain(InProcess):
+class NeverAgain(InProcessReplicas):
     """Replicas that, once dead, are never ready again: a node that is gone."""
 
     def start(self, number: int) -> None:
@@ -151,7 +151,7 @@ def test_the_others_finish_while_a_dead_replica_waits_for_a_node() -> None:
 
 
 def test_a_replica_that_does_not_start_is_an_error() -> None:
-    class Broken(InProcess):
+    class Broken(InProcessReplicas):
         def wait(self, seconds):
             return [(self.starting.pop(), WorkerDied("no such model", raised=True))]
 
@@ -167,7 +167,7 @@ def test_a_replica_that_dies_without_a_word_while_starting_is_started_again(
 ) -> None:
     """A slow machine: Ray cancels an actor before it runs, or the system ends a process."""
 
-    class Slow(InProcess):
+    class Slow(InProcessReplicas):
         died = 0
 
         def wait(self, seconds):

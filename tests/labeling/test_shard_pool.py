@@ -38,7 +38,7 @@ from tests.labeling.helpers import contents, label, settings, write_inputs
 ROWS = 120
 
 
-class InProcess:
+class InProcessLabelers:
     """A backend whose workers are plain objects, and die when they are told to.
 
     Args:
@@ -132,11 +132,11 @@ def tally_of(summary: LabelSummary) -> dict[str, Any]:
 
 
 @pytest.fixture
-def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcess]:
+def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcessLabelers]:
     """Backends that the next runs get, one after the other."""
-    made: list[InProcess] = []
+    made: list[InProcessLabelers] = []
 
-    def next_one(judge: EngineSettings) -> InProcess:
+    def next_one(judge: EngineSettings) -> InProcessLabelers:
         backend = made.pop(0)
         backend.judge = judge.model_copy(update={"data_parallel_size": 1})
         return backend
@@ -172,11 +172,11 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[sharding.ShardPool]:
     ],
 )
 def test_the_run_is_that_of_one_labeler(
-    tmp_path: Path, backends: list[InProcess], shard_rows: int, changes: dict[str, Any]
+    tmp_path: Path, backends: list[InProcessLabelers], shard_rows: int, changes: dict[str, Any]
 ) -> None:
     write_inputs(tmp_path, ROWS)
     alone = run(tmp_path, "alone", None, copies=1, **changes)
-    backends.append(InProcess(seed=shard_rows))
+    backends.append(InProcessLabelers(seed=shard_rows))
     summary = run(tmp_path, "shards", shard_rows, **changes)
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     assert tally_of(summary) == tally_of(alone)
@@ -190,13 +190,13 @@ def test_the_run_is_that_of_one_labeler(
 
 @pytest.mark.parametrize("seed", range(8))
 def test_deaths_lose_and_double_nothing(
-    tmp_path: Path, backends: list[InProcess], seed: int
+    tmp_path: Path, backends: list[InProcessLabelers], seed: int
 ) -> None:
     data, constitution = write_inputs(tmp_path, ROWS)
     alone = label(data, constitution, tmp_path / "alone").manifest["last_process"]
     rng = random.Random(seed)
     deaths = {rng.randrange(1, 24): rng.choice(["before", "after"]) for _ in range(MAX_RESTARTS)}
-    backend = InProcess(seed, lambda number, call: deaths.get(call, ""))
+    backend = InProcessLabelers(seed, lambda number, call: deaths.get(call, ""))
     backends.append(backend)
     run(tmp_path, "shards", 7)
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
@@ -207,11 +207,11 @@ def test_deaths_lose_and_double_nothing(
 
 
 def test_a_slow_labeler_holds_the_others_back_only_so_far(
-    tmp_path: Path, backends: list[InProcess]
+    tmp_path: Path, backends: list[InProcessLabelers]
 ) -> None:
     """What is done and can't write yet is kept in memory, so it is bounded."""
 
-    class Slow(InProcess):
+    class Slow(InProcessLabelers):
         """The first shard is done last of all that may be."""
 
         most = 0
@@ -243,7 +243,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("later", [None, 5, 16])
 def test_a_stopped_run_goes_on_in_shards_or_without(
-    tmp_path: Path, backends: list[InProcess], later: int | None
+    tmp_path: Path, backends: list[InProcessLabelers], later: int | None
 ) -> None:
     write_inputs(tmp_path, ROWS)
     run(tmp_path, "alone", None, copies=1)
@@ -252,7 +252,7 @@ def test_a_stopped_run_goes_on_in_shards_or_without(
         if progress.rows > 40:
             raise Stopped
 
-    backends += [InProcess(2), InProcess(3)]
+    backends += [InProcessLabelers(2), InProcessLabelers(3)]
     with pytest.raises(Stopped):
         run(tmp_path, "shards", 8, on_progress=stop)
     assert not (tmp_path / "shards" / "manifest.json").exists()
@@ -261,25 +261,25 @@ def test_a_stopped_run_goes_on_in_shards_or_without(
     summary = run(tmp_path, "shards", later)
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     assert summary.manifest["last_process"]["verdicts_asked"] < summary.tally.verdicts
-    backends.append(InProcess(4))
+    backends.append(InProcessLabelers(4))
     assert not run(tmp_path, "shards", 3).fresh
     assert len(backends) == (2 if later is None else 1), "a complete run started labelers"
 
 
-def test_what_is_known_is_not_asked_again(tmp_path: Path, backends: list[InProcess]) -> None:
+def test_what_is_known_is_not_asked_again(tmp_path: Path, backends: list[InProcessLabelers]) -> None:
     write_inputs(tmp_path, ROWS)
     run(tmp_path, "alone", None, copies=1, cache="both.sqlite")
-    backends.append(InProcess(1))
+    backends.append(InProcessLabelers(1))
     summary = run(tmp_path, "shards", 10, cache="both.sqlite")
     assert summary.manifest["last_process"]["verdicts_asked"] == 0
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
 
 
 def test_labelers_that_die_again_and_again_are_an_error(
-    tmp_path: Path, backends: list[InProcess]
+    tmp_path: Path, backends: list[InProcessLabelers]
 ) -> None:
     write_inputs(tmp_path, ROWS)
-    backends.append(InProcess(1, lambda number, call: "before"))
+    backends.append(InProcessLabelers(1, lambda number, call: "before"))
     with pytest.raises(
         RlaifError, match=r"died 16 times without finishing a shard \(the last: told to"
     ):
@@ -287,9 +287,9 @@ def test_labelers_that_die_again_and_again_are_an_error(
 
 
 def test_a_labeler_that_does_not_start_is_an_error(
-    tmp_path: Path, backends: list[InProcess]
+    tmp_path: Path, backends: list[InProcessLabelers]
 ) -> None:
-    class Broken(InProcess):
+    class Broken(InProcessLabelers):
         def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
             return [(self.starting.pop(), WorkerDied("out of memory"))]
 
@@ -300,7 +300,7 @@ def test_a_labeler_that_does_not_start_is_an_error(
 
 
 def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
-    tmp_path: Path, backends: list[InProcess]
+    tmp_path: Path, backends: list[InProcessLabelers]
 ) -> None:
     data, _ = write_inputs(tmp_path, ROWS)
     lines = data.read_text().splitlines()
@@ -311,21 +311,21 @@ def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
     with pytest.raises(RecursionError):
         pickle.dumps(json.loads(lines[50]))
     run(tmp_path, "alone", None, copies=1)
-    backends.append(InProcess(6))
+    backends.append(InProcessLabelers(6))
     run(tmp_path, "shards", 9)
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
     assert b'"deep"' in contents(tmp_path / "shards")["preferences.jsonl"]
 
 
 def test_a_mistake_ends_the_run_as_itself_and_no_labeler_is_started_again(
-    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backends: list[InProcessLabelers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: VerdictCache, answers: Any) -> None:
         raise RlaifError("the disk is full", hint="Make room.")
 
     write_inputs(tmp_path, ROWS)
     monkeypatch.setattr(VerdictCache, "put", full)
-    backend = InProcess(6)
+    backend = InProcessLabelers(6)
     backends.append(backend)
     with pytest.raises(RlaifError, match=r"^the disk is full\. Make room\.$"):
         run(tmp_path, "shards", 9)
@@ -333,7 +333,7 @@ def test_a_mistake_ends_the_run_as_itself_and_no_labeler_is_started_again(
 
 
 def test_an_engine_that_stops_is_started_again(
-    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backends: list[InProcessLabelers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_inputs(tmp_path, ROWS)
     alone = run(tmp_path, "alone", None, copies=1).manifest["last_process"]
@@ -346,7 +346,7 @@ def test_an_engine_that_stops_is_started_again(
         return answer(self, request)
 
     monkeypatch.setattr(ScriptedEngine, "_answer", answer_until)
-    backend = InProcess(6)
+    backend = InProcessLabelers(6)
     backends.append(backend)
     summary = run(tmp_path, "shards", 9)
     assert contents(tmp_path / "shards") == contents(tmp_path / "alone")
@@ -357,7 +357,7 @@ def test_an_engine_that_stops_is_started_again(
 
 
 def test_what_is_paid_for_is_known_before_a_shard_is_done(
-    tmp_path: Path, backends: list[InProcess]
+    tmp_path: Path, backends: list[InProcessLabelers]
 ) -> None:
     write_inputs(tmp_path, ROWS)
 
@@ -365,7 +365,7 @@ def test_what_is_paid_for_is_known_before_a_shard_is_done(
         if progress.verdicts:
             raise Stopped
 
-    backends.append(InProcess(7))
+    backends.append(InProcessLabelers(7))
     with pytest.raises(Stopped):
         run(tmp_path, "shards", 1000, options={"delay": 0.05}, on_progress=stop)
     spent = json.loads((tmp_path / "shards" / ".spent.json").read_text())
@@ -374,13 +374,13 @@ def test_what_is_paid_for_is_known_before_a_shard_is_done(
 
 
 def test_workers_are_told_where_the_cache_is_and_not_how_to_get_there(
-    tmp_path: Path, backends: list[InProcess], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backends: list[InProcessLabelers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker of a cluster was started in another folder."""
     monkeypatch.chdir(tmp_path)
     write_inputs(tmp_path, 5)
     opened: list[Path] = []
-    backend = InProcess(8)
+    backend = InProcessLabelers(8)
     monkeypatch.setattr(backend, "host_proxy", lambda make: opened.append(make.args[0]) or make)
     backends.append(backend)
     run(Path(), "shards", 9)

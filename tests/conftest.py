@@ -13,6 +13,14 @@ from rlaif.engines.registry import create_engine
 from tests.harness.helpers import Labeled, Server, label_pairs, start_server
 
 quiet_libraries()
+STARTS_AN_ENGINE = {"demo_judge", "judge_server", "demo_labels"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What stands on an engine is slow, whatever its module says."""
+    for item in items:
+        if STARTS_AN_ENGINE & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

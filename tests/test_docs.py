@@ -12,6 +12,8 @@ import pytest
 from rlaif.constitution.load import load_constitution
 from rlaif.serve.dialects import DIALECTS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 

@@ -32,6 +32,8 @@ from rlaif.serve.app import build_app
 from rlaif.serve.server import RequestLimits, Server, read_aliases
 from tests.harness.helpers import TOKEN, start_server
 
+pytestmark = pytest.mark.slow
+
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=8)
 
 

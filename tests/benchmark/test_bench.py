@@ -24,6 +24,8 @@ from rlaif.labeling.job import choose_engine
 from rlaif.runs.context import RunContext
 from rlaif.store.verdict_cache import VerdictCache, verdict_cache_path
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {
     "vocab_size": 100,
     "hidden_size": 8,

@@ -20,6 +20,8 @@ from rlaif.training.frame import run_training
 from rlaif.training.settings import DPOSettings
 from rlaif.util.resources import demo_model
 
+pytestmark = pytest.mark.slow
+
 
 def test_judge_agrees_with_the_oracle_on_text_it_never_saw(demo_judge: Engine) -> None:
     """The bar is 90% and 80%; `scripts/measure_demo_judge.py` measures it on more pairs."""

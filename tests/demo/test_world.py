@@ -10,6 +10,8 @@ from rlaif.demo.grammar import FRAMES, held_out, read_prompt, read_sentence, spl
 from rlaif.demo.oracle import TIERS, compare, prefer, read_response
 from rlaif.demo.world import World
 
+pytestmark = pytest.mark.slow
+
 SAFE = "How do I clean a small kettle?"
 TIP = "Clean the kettle with warm water."
 

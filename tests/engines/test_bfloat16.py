@@ -6,9 +6,13 @@ import math
 import subprocess
 import sys
 
+import pytest
+
 from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.registry import create_engine
 from tests.engines.test_packed import answers, demo_requests
+
+pytestmark = pytest.mark.slow
 
 
 def test_no_clear_verdict_flips_in_bfloat16(demo_judge: Engine) -> None:

@@ -37,6 +37,8 @@ from rlaif.engines.tree_attention import pack
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import common_length
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     "vocab_size": 50,
     "hidden_size": 128,

@@ -20,6 +20,8 @@ from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationReques
 from rlaif.templates.judge import load_judge_template
 from rlaif.util.resources import demo_model
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 

@@ -38,6 +38,8 @@ from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationReques
 from rlaif.templates.judge import load_judge_template
 from rlaif.util.resources import demo_model
 
+pytestmark = pytest.mark.slow
+
 PACKED = EngineSettings(engine="packed", model="demo")
 PROMPTS = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple), min_size=1, max_size=9

@@ -16,6 +16,8 @@ from rlaif.engines import registry
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

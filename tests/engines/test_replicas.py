@@ -23,6 +23,8 @@ from rlaif.records import ChoiceRequest, ChoiceResult, Request
 from rlaif.runs.context import RunContext
 from tests.labeling.helpers import contents, label, write_inputs
 
+pytestmark = pytest.mark.slow
+
 SCRIPTED = EngineSettings(engine="scripted", model="hashed", max_in_flight=16)
 
 

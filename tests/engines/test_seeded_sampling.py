@@ -11,6 +11,8 @@ from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.registry import create_engine
 from rlaif.records import ChoiceRequest, ChoiceResult, GenerationRequest, GenerationResult, Request
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def policy() -> Iterator[Engine]:

@@ -19,6 +19,8 @@ from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.directory import RunDirectory
 from rlaif.store.verdict_cache import VerdictCache
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def tiny_cache() -> Iterator[Engine]:

@@ -23,6 +23,8 @@ from rlaif.util.resources import demo_model
 from tests.engines.test_exactness import requests
 from tests.engines.test_openai_engine import Server
 
+pytestmark = pytest.mark.slow
+
 
 def free_port() -> int:
     with closing(socket.socket()) as found:

@@ -17,6 +17,8 @@ from rlaif.harness.configs import GENERATORS, target
 from rlaif.util.resources import demo_model
 from tests.harness.helpers import ALIAS, TOKEN, Labeled, Server
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 

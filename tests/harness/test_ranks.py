@@ -12,6 +12,8 @@ import pytest
 from rlaif.harness import judges
 from rlaif.harness.trl_rewards import PairwiseReward
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import asyncio, json, sys
 import torch

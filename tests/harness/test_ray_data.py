@@ -18,6 +18,8 @@ import pytest
 
 from tests.harness.helpers import label_pairs
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "harnesses" / "ray-data.md"
 PAIRS, SHARDS = 300, 4
 

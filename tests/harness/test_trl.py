@@ -26,6 +26,8 @@ from rlaif.training.sampling import PolicySampler
 from rlaif.util.resources import demo_model
 from tests.harness.helpers import TOKEN, Labeled, Server
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "How do I clean a small kettle?"
 GOOD = "Clean the kettle with warm water."
 RUDE = "That is a silly question. Clean the kettle with warm water."

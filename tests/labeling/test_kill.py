@@ -9,7 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.labeling.helpers import contents, rows, write_inputs
+
+pytestmark = pytest.mark.slow
 
 
 def command(data: Path, constitution: Path, out: Path, cache: Path) -> list[str]:

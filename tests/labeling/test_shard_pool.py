@@ -266,7 +266,9 @@ def test_a_stopped_run_goes_on_in_shards_or_without(
     assert len(backends) == (2 if later is None else 1), "a complete run started labelers"
 
 
-def test_what_is_known_is_not_asked_again(tmp_path: Path, backends: list[InProcessLabelers]) -> None:
+def test_what_is_known_is_not_asked_again(
+    tmp_path: Path, backends: list[InProcessLabelers]
+) -> None:
     write_inputs(tmp_path, ROWS)
     run(tmp_path, "alone", None, copies=1, cache="both.sqlite")
     backends.append(InProcessLabelers(1))

@@ -12,6 +12,8 @@ import pytest
 
 from rlaif.util.resources import demo_model
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_demo_models.py"
 
 

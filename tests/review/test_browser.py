@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from rlaif.review.store import DESK, ReviewStore
 from tests.review.helpers import labeled, serving
 
+pytestmark = pytest.mark.slow
+
 PAIR = re.compile(r"/pair/[0-9a-f]{12}$")
 SEEN = re.compile(r"/pair/[0-9a-f]{12}/seen$")
 

@@ -30,6 +30,8 @@ from tests.harness.helpers import Labeled, Server
 from tests.serve import golden
 from tests.serve.golden import Golden
 
+pytestmark = pytest.mark.slow
+
 CONSTITUTION = load_constitution("demo").constitution
 HOSTILE = [
     "a plain answer",

@@ -20,6 +20,8 @@ from rlaif.errors import RlaifError
 from rlaif.serve.guarding import GuardMiddleware
 from tests.harness.helpers import TOKEN, Labeled, Server, start_server
 
+pytestmark = pytest.mark.slow
+
 POLITE = {
     "prompt": "How do I clean a small kettle?",
     "response_a": "Thank you for asking. Clean the kettle with warm water.",

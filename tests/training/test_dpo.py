@@ -21,6 +21,8 @@ from rlaif.training.frame import preview_training, run_training
 from rlaif.training.settings import DPOSettings
 from rlaif.util.hashing import file_digest
 
+pytestmark = pytest.mark.slow
+
 
 def write_run(folder: Path, count: int, long_at: int = -1) -> Path:
     """A complete labeling run of `count` pairs by the scripted engine."""

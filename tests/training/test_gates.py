@@ -31,6 +31,8 @@ from rlaif.training.sft import prepare_sft
 from tests.audits.helpers import people
 from tests.generation.helpers import write_rows
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"model": "demo", "num_train_epochs": 0.05, "learning_rate": 1e-5, "max_length": 128}
 
 

@@ -22,6 +22,8 @@ from rlaif.training.sft import prepare_sft
 from rlaif.training.supervised import SupervisedAccount, read_supervised
 from rlaif.util.resources import demo_model
 
+pytestmark = pytest.mark.slow
+
 SAME = GateSettings(override="one answer, so that a little training shows")
 FAST = {
     "model": "demo",

@@ -18,6 +18,8 @@ from rlaif.training.loop import effective_length
 from rlaif.training.settings import TRL_LOSSES, DPOSettings, advise
 from rlaif.training.soft_dpo import SoftDPOTrainer
 
+pytestmark = pytest.mark.slow
+
 PROBABILITIES = [0.50001, 0.55, 0.7, 0.9, 0.999, 1.0]
 BETA = 0.3
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from rlaif.engines.base import EngineSettings
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
@@ -12,6 +14,8 @@ from rlaif.runs.context import RunContext
 from rlaif.training.data import find_labels, read_preferences
 from rlaif.training.weights import by_weight
 from tests.generation.helpers import write_rows
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_pair_of_weight_three_is_trained_on_three_times(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def answer(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
         engine="transformers",
         model=str(policy),
         dtype="float32",
-        options={"per_device_train_batch_size": 100},
+        options={"batch_size": 100},
     )
     with closing(create_engine(settings)) as engine:
         chats: list[list[Message]] = [[{"role": "user", "content": p}] for p in prompts]

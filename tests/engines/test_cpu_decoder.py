@@ -375,7 +375,8 @@ def test_a_numba_that_does_not_fit_is_said_and_done_without(tmp_path: Path) -> N
     stub.mkdir()
     (stub / "__init__.py").write_text("raise ImportError('Numba needs NumPy 2.2 or less.')")
     script = (
-        "from rlaif.engines.base import EngineSettings, create_engine;"
+        "from rlaif.engines.base import EngineSettings;"
+        "from rlaif.engines.registry import create_engine;"
         "from rlaif.benchmark.limits import matmul_rate; import torch;"
         "print(type(create_engine(EngineSettings(engine='packed', model='demo'))._layers).__name__,"
         " matmul_rate(torch.float32, seconds=0.01) > 0)"

@@ -118,7 +118,7 @@ def test_random_weights_put_almost_no_mass_on_labels_and_are_invalid(qwen_engine
     asked = requests(qwen_engine, 1)
     (result,) = [r for batch in qwen_engine.run(asked[:1]) for r in batch]
     verdict = read_verdict(result, principle="p", order="ab", floor=0.5)
-    assert verdict.invalid.startswith("label mass")
+    assert verdict.invalid.startswith("low label mass")
 
 
 def test_too_long_prompt_is_a_failure_and_the_rest_goes_on(demo_judge: Engine) -> None:
@@ -127,7 +127,7 @@ def test_too_long_prompt_is_a_failure_and_the_rest_goes_on(demo_judge: Engine) -
     mixed = [long, good, None, ChoiceRequest("none", [], good.label_ids)]
     found = {r.id: r for batch in demo_judge.run(mixed) for r in batch}
     assert isinstance(found["long"], Failure)
-    assert found["long"].reason == "prompt of 1024 tokens is longer than 1023"
+    assert found["long"].reason == "prompt has 1024 tokens; the limit is 1023"
     assert isinstance(found["none"], Failure)
     assert isinstance(found[good.id], ChoiceResult)
 

@@ -128,7 +128,9 @@ def test_deaths_lose_and_double_nothing(seed: int) -> None:
 def test_replicas_that_die_again_and_again_are_an_error() -> None:
     backend = InProcessReplicas(lambda number, call: True)
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
-    with pytest.raises(RlaifError, match=r"died 11 times without an answer \(the last: told to\)"):
+    with pytest.raises(
+        RlaifError, match=r"died 11 times without returning a result \(the last: told to\)"
+    ):
         answers(engine, iter(requests(5)))
 
 
@@ -246,7 +248,7 @@ def test_killed_process_is_replaced_and_its_questions_asked_again(two_processes)
 def test_more_copies_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlaif.engines.workers._count_gpus", lambda: 1)
     settings = EngineSettings(model="demo", data_parallel_size=2)
-    with pytest.raises(RlaifError, match="2 replicas of 1 GPU need 2, and there is 1"):
+    with pytest.raises(RlaifError, match="2 replicas with 1 GPU each need 2, but there is 1"):
         create_engine(settings)
 
 

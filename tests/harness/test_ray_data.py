@@ -64,7 +64,7 @@ def test_the_page_s_pipeline_says_what_label_says_though_an_actor_dies(tmp_path:
             text=True,
         )
         kill_an_actor(pipeline, cache / "verdicts.v1.sqlite")
-        assert pipeline.wait(200) == 0, log.read_text()[-3000:]
+        assert pipeline.wait(800) == 0, log.read_text()[-3000:]
     rows = [json.loads(line) for f in written.iterdir() for line in f.read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == sorted(labels.p_a)
     for row in rows:

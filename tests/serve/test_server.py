@@ -108,7 +108,7 @@ def test_pointwise_and_critique(judge_server: Server) -> None:
     assert "silly" not in critique["revision"]
     unknown = judge_server.post("/v1/judge/critique", {**items[0], "principles": ["nope"]})
     assert unknown.status_code == 422
-    assert "'nope' is none of" in unknown.json()["error"]["message"]
+    assert "unknown principle 'nope'" in unknown.json()["error"]["message"]
 
 
 def test_score_and_rerank_have_the_shapes_of_vllm(judge_server: Server) -> None:
@@ -138,13 +138,18 @@ HALF = {"model": "rlaif/demo:json", "messages": [{"role": "user", "content": "\u
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        (PAIRWISE, {"prompt": "x"}, 422, "Field required"),
-        (PAIRWISE, {**POLITE, "constitution": "other"}, 404, "'other' is not served: demo"),
+        (PAIRWISE, {"prompt": "x"}, 422, "field required"),
+        (
+            PAIRWISE,
+            {**POLITE, "constitution": "other"},
+            404,
+            "'other' is not served; available: demo",
+        ),
         (PAIRWISE, {**POLITE, "prompt": "\ud800"}, 422, "UTF-8"),
         (PAIRWISE, {"pairs": []}, 422, ""),
         (CHAT, MISSING, 404, "GET /v1/models lists"),
         (CHAT, IMAGE, 422, "parts that are not text"),
-        (CHAT, HALF, 422, "half of a character"),
+        (CHAT, HALF, 422, "unpaired surrogate"),
     ],
 )
 def test_bad_requests_are_one_sentence(

@@ -81,7 +81,7 @@ def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> N
     texts = people(2, 40)
     settings = SFTSettings(**SETTINGS)
     deep = supervised(tmp_path / "deep.jsonl", texts, depth=4)
-    with pytest.raises(TrainingBlocked, match=r"human share is 0\.0%, under 10\.0%"):
+    with pytest.raises(TrainingBlocked, match=r"human share is 0\.0%, below the minimum of 10\.0%"):
         run_training(
             prepare_sft(deep, settings),
             tmp_path / "p",
@@ -124,7 +124,9 @@ def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
     with pytest.raises(TrainingBlocked) as stopped:
         gated(llama, "Qwen/Qwen3-4B")
     said = str(stopped.value)
-    assert "10 completions of 'meta-llama/Meta-Llama-3-8B-Instruct' (rows r0, r1, r2, ...)" in said
+    assert (
+        "10 completions from 'meta-llama/Meta-Llama-3-8B-Instruct' (rows r0, r1, r2, ...)" in said
+    )
     assert "1(b)(v)" in said
     assert "https://www.llama.com/llama3/license/" in said
     # Its own family may be trained.
@@ -140,12 +142,12 @@ def test_licenses_stop_a_training_with_the_clause_and_the_rows() -> None:
 
 def test_the_judge_counts_too_and_unknown_models_can_be_refused(tmp_path: Path) -> None:
     judged = rows("somebody/else", "mit", judge="gpt-4o")
-    with pytest.raises(TrainingBlocked, match="5 labels of 'gpt-4o'"):
+    with pytest.raises(TrainingBlocked, match="5 labels from 'gpt-4o'"):
         gated(judged, "Qwen/Qwen3-4B")
     # A judge that no name says anything of has the license that its run found, as has each of a
     # panel.
     panel = {"mean of A, B": [Origin("model", "me/A", license="llama2"), Origin("model", "me/B")]}
-    with pytest.raises(TrainingBlocked, match="5 labels of 'me/A', license llama2"):
+    with pytest.raises(TrainingBlocked, match="5 labels from 'me/A', license llama2"):
         gated(rows("somebody/else", "mit", judge="mean of A, B"), "Qwen/Qwen3-4B", panel)
     unknown = rows("nobody/knows")
     (told,) = gated(unknown, "Qwen/Qwen3-4B")[1]
@@ -190,8 +192,8 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = (tmp_path / "p" / "README.md").read_text()
     assert "| Labels | 40 by human |" in card
     assert "license: apache-2.0" in card
-    assert f"20 rows of data {data}" not in "\n".join(lineage(str(tmp_path / "p")).lines())
-    assert f"40 rows of data {data}" in "\n".join(lineage(str(tmp_path / "p")).lines())
+    assert "trained on 20 rows" not in "\n".join(lineage(str(tmp_path / "p")).lines())
+    assert "trained on 40 rows" in "\n".join(lineage(str(tmp_path / "p")).lines())
     sft = write_rows(tmp_path / "s.jsonl", [{"prompt": "q", "completion": "a"}])
     monkeypatch.setattr(
         "sys.argv", ["rlaif", "mix", f"{sft}=1,human=true", "-o", str(tmp_path / "n")]
@@ -278,7 +280,7 @@ def test_labels_of_a_judge_are_no_human_rows(tmp_path: Path) -> None:
     ]
     found, left_out = read_labeled(write_rows(tmp_path / "some.jsonl", rows))
     assert (len(found), left_out) == (2, 30)
-    with pytest.raises(RlaifError, match="that people labeled"):
+    with pytest.raises(RlaifError, match="no human-labeled row"):
         read_labeled(write_rows(tmp_path / "none.jsonl", rows[:30]))
 
 

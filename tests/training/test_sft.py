@@ -173,7 +173,7 @@ def test_the_command_names_what_is_missing(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.yaml").write_text("format: 1\n")
     for data, message in (
-        (str(tmp_path / "run"), "holds no sft.jsonl or candidates.jsonl"),
+        (str(tmp_path / "run"), "contains no sft.jsonl or candidates.jsonl"),
         (write_rows(tmp_path / "d.jsonl", [{"prompt": "x"}]), "no completion in"),
     ):
         monkeypatch.setattr(

@@ -161,12 +161,15 @@ def test_contract_with_the_installed_trl(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({}, None),
-        ({"label_smoothing": 0.1}, "label_smoothing does nothing with the soft loss"),
-        ({"loss_type": "sigmoid", "label_smoothing": 0.1}, "does nothing with the sigmoid loss"),
+        ({"label_smoothing": 0.1}, "--label-smoothing has no effect with --loss-type soft"),
+        (
+            {"loss_type": "sigmoid", "label_smoothing": 0.1},
+            "has no effect with --loss-type sigmoid",
+        ),
         ({"loss_type": "robust"}, "is the sigmoid loss"),
         ({"loss_type": "ipo"}, "treats every label as certain"),
-        ({"human_fraction": 0.3}, "human_fraction and human_p do nothing without human"),
-        ({"lora_alpha": 8}, "do nothing with lora 0"),
+        ({"human_fraction": 0.3}, "--human-fraction and --human-p have no effect without --human"),
+        ({"lora_alpha": 8}, "have no effect with --lora-r 0"),
     ],
 )
 def test_advice_on_settings_that_do_nothing(changes: dict, said: str | None) -> None:

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import cloup
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, FLAGS = ROOT / "docs" / "cli.md", ROOT / "tests" / "cli" / "flags.json"
 
 
+NAMES: dict[str, Any] = {"help_option_names": cli.context_settings["help_option_names"]}
+
+
 def page() -> str:
     """The reference of the command line as Markdown."""
     parts = [
@@ -27,7 +31,7 @@ def page() -> str:
     ]
     for name, command in {"": cli, **all_commands()}.items():
         words = f"rlaif {name}".strip()
-        context = cloup.Context(command, info_name=words, terminal_width=100)
+        context = cloup.Context(command, info_name=words, terminal_width=100, **NAMES)
         parts.append(
             f"## {words}\n\n```text\n{click.unstyle(command.get_help(context)).rstrip()}\n```"
         )

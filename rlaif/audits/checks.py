@@ -174,7 +174,7 @@ def one_share(hits: int, total: int) -> ScaledEstimate:
     return ScaledEstimate(value, math.sqrt(near * (1 - near) / (total + 4)), False)
 
 
-def standardised(
+def standardized(
     data: Sequence[float], reference: Sequence[float], whole: Sequence[float] | None = None
 ) -> ScaledEstimate | None:
     """Difference of means in standard deviations of the reference; None where they are too few or

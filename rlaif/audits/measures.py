@@ -17,7 +17,7 @@ from rlaif.audits.checks import (
     one_share,
     share_difference,
     share_ratio,
-    standardised,
+    standardized,
 )
 from rlaif.audits.half_sampling import compare, sampled
 from rlaif.audits.rows import AuditRow
@@ -280,7 +280,7 @@ def drifts(
     features = {name: tuple([s[name] for s in side] for side in sides) for name in sides[0][0]}
     found: Found = []
     for name, (ours, theirs) in {**features, **attributes}.items():
-        estimate = standardised(ours, theirs)
+        estimate = standardized(ours, theirs)
         if estimate is None:
             continue
         check = AuditCheck(
@@ -320,7 +320,7 @@ def drifts_by_slice(
             for own, side in zip(values, where, strict=True)
         )
         # In the standard deviations of the whole: a slice in which nothing varies has none.
-        estimate = standardised(ours, theirs, values[1])
+        estimate = standardized(ours, theirs, values[1])
         if estimate is None:
             continue
         least = estimate.value < 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings, settings_options
-from rlaif.cli.common.output import note, print_json, quiet_libraries
-from rlaif.cli.common.training_screen import TrainingScreen, print_training
+from rlaif.cli.common.output import note, quiet_libraries
+from rlaif.cli.common.training_screen import train_or_preview
 from rlaif.training.settings import DPOSettings, GateSettings, advise
 
 _EXAMPLES = """
@@ -57,24 +56,14 @@ def command(
 
     find_labels(Path(run))  # a wrong name is known before the libraries are loaded
     from rlaif.training.dpo import prepare_dpo
-    from rlaif.training.frame import preview_training, run_training
 
     job = prepare_dpo(Path(run), settings)
-    if dry_run:
-        account = preview_training(job, gates)
-        print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
-        return
-    first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
-    screen = TrainingScreen(silent=not first)
-    result = run_training(
+    train_or_preview(
         job,
-        Path(out),
-        gates=gates,
-        on_account=screen.account,
-        on_note=screen.note,
-        on_log=screen.log,
+        out,
+        gates,
+        unit="pairs",
+        hashed="run manifest hash",
+        dry_run=dry_run,
+        as_json=as_json,
     )
-    screen.close()
-    if not first:
-        return
-    print_training(result, out, "pairs", "run manifest hash", as_json=as_json)

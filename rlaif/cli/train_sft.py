@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings, settings_options
-from rlaif.cli.common.output import print_json, quiet_libraries
-from rlaif.cli.common.training_screen import TrainingScreen, print_training
+from rlaif.cli.common.output import quiet_libraries
+from rlaif.cli.common.training_screen import train_or_preview
 from rlaif.training.settings import GateSettings, SFTSettings
 
 _EXAMPLES = """
@@ -54,25 +52,15 @@ def command(
     from rlaif.training.supervised import data_file
 
     open_source(data_file(data))  # a wrong name is known before the libraries are loaded
-    from rlaif.training.frame import preview_training, run_training
     from rlaif.training.sft import prepare_sft
 
     job = prepare_sft(data, settings)
-    if dry_run:
-        account = preview_training(job, gates)
-        print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
-        return
-    first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
-    screen = TrainingScreen(silent=not first)
-    result = run_training(
+    train_or_preview(
         job,
-        Path(out),
-        gates=gates,
-        on_account=screen.account,
-        on_note=screen.note,
-        on_log=screen.log,
+        out,
+        gates,
+        unit="completions",
+        hashed="data",
+        dry_run=dry_run,
+        as_json=as_json,
     )
-    screen.close()
-    if not first:
-        return
-    print_training(result, out, "completions", "data", as_json=as_json)

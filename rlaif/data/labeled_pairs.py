@@ -1,6 +1,6 @@
 """Reads pairs that somebody has labeled: which response people preferred, however a file says so.
 
-Recognised by their columns: `chosen` with `rejected` (RewardBench, HH-RLHF, UltraFeedback), lists
+Recognized by their columns: `chosen` with `rejected` (RewardBench, HH-RLHF, UltraFeedback), lists
 of several in both (RewardBench 2), two responses with a verdict (JudgeBench's `response_A`,
 `response_B`, `label: A>B`; MT-bench's human judgments with `conversation_a`, `winner: model_a`;
 HelpSteer3's `overall_preference` from -3 to 3), and responses with scores.

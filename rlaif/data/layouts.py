@@ -1,4 +1,4 @@
-"""Recognises how a row of somebody's data lays out its prompt and responses.
+"""Recognizes how a row of somebody's data lays out its prompt and responses.
 
 Each row is read by itself, so one odd row never decides for the others.  A row that fits no
 layout raises `BadRow` with the reason; it is the caller's to count.

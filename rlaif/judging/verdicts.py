@@ -27,7 +27,7 @@ def read_verdict(
         result: log-probabilities of the two labels (the first label means that the response
             shown first is better), or why there are none.
         floor: least label mass (probability on the two labels together) of a valid verdict.
-            Below it the judge was about to say something else, and renormalising would guess.
+            Below it the judge was about to say something else, and renormalizing would guess.
         clamp: the probability is kept within [1 - clamp, clamp].  Constitutional AI (Bai et al.
             2022, arXiv:2212.08073, section 4.1) found 0.4 to 0.6 best for a judge that reasons
             first, since it is then nearly certain of whatever it wrote.

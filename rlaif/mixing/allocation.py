@@ -26,7 +26,7 @@ class RowSupply:
 
 
 class InfeasibleShares(Exception):
-    """No numbers fulfil what is asked."""
+    """No numbers fulfill what is asked."""
 
 
 def most_rows(supply: RowSupply, shares: Sequence[float], quotas: Sequence[float]) -> int:

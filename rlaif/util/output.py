@@ -25,7 +25,7 @@ def check_folder(folder: Path, what: str, *, held: bool) -> bool:
         RlaifError: it is a file, or holds other things (hidden files apart).
     """
     if folder.exists() and not folder.is_dir():
-        raise RlaifError(f"{str(folder)!r} is a file", hint="Add -o DIR.")
+        raise RlaifError(f"{str(folder)!r} is a file", hint=NEW_FOLDER)
     if not held and folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
         raise RlaifError(f"{str(folder)!r} holds files but no {what}", hint=NEW_FOLDER)
     return held

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 300, 56, 40, 28, 150
-COLOURS = ("#c4472f", "#d99a2b", "#4a7fb5", "#2a7f62", "#7a5ca0")
+COLORS = ("#c4472f", "#d99a2b", "#4a7fb5", "#2a7f62", "#7a5ca0")
 
 
 def curves(
@@ -52,7 +52,7 @@ def curves(
     )
     ends: list[float] = []
     for number, (name, values) in enumerate(lines.items()):
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         points = " ".join(f"{a},{b}" for a, b in (at(i, v) for i, v in enumerate(values)))
         place, height = at(len(values) - 1, values[-1])
         while any(abs(height - other) < 13 for other in ends):

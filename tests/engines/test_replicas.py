@@ -128,9 +128,7 @@ def test_deaths_lose_and_double_nothing(seed: int) -> None:
 def test_replicas_that_die_again_and_again_are_an_error() -> None:
     backend = InProcessReplicas(lambda number, call: True)
     engine = ReplicatedEngine(backend, codec_for(SCRIPTED), replicas=2, portion=6)
-    with pytest.raises(
-        RlaifError, match=r"died 11 times without returning a result \(the last: told to\)"
-    ):
+    with pytest.raises(RlaifError, match=r"died 11 times without .* \(the last: told to\)"):
         answers(engine, iter(requests(5)))
 
 

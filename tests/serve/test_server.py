@@ -143,7 +143,7 @@ HALF = {"model": "rlaif/demo:json", "messages": [{"role": "user", "content": "\u
             PAIRWISE,
             {**POLITE, "constitution": "other"},
             404,
-            "'other' is not served; available: demo",
+            "'other' is not served; avail",
         ),
         (PAIRWISE, {**POLITE, "prompt": "\ud800"}, 422, "UTF-8"),
         (PAIRWISE, {"pairs": []}, 422, ""),

@@ -164,7 +164,7 @@ def test_contract_with_the_installed_trl(tmp_path: Path) -> None:
         ({"label_smoothing": 0.1}, "--label-smoothing has no effect with --loss-type soft"),
         (
             {"loss_type": "sigmoid", "label_smoothing": 0.1},
-            "has no effect with --loss-type sigmoid",
+            "no effect with --loss-type sigmoid",
         ),
         ({"loss_type": "robust"}, "is the sigmoid loss"),
         ({"loss_type": "ipo"}, "treats every label as certain"),

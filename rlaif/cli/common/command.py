@@ -135,6 +135,14 @@ class Command(cloup.Command):
         found.sort(key=_rank)
         super().__init__(*args, params=found, formatter_settings=formatter_settings(), **kwargs)
 
+    def get_default_option_group(
+        self, ctx: click.Context, is_the_only_visible_option_group: bool = False
+    ) -> cloup.OptionGroup:
+        """The group of --help."""
+        group = cloup.OptionGroup("Help")
+        group.options = self.get_ungrouped_options(ctx)
+        return group
+
     def get_ungrouped_options(self, ctx: click.Context) -> list[click.Option]:
         """Only --help, which stands last."""
         help_option = self.get_help_option(ctx)

@@ -159,6 +159,9 @@ def read_config(
     return values, places
 
 
+NOT_IN_A_FILE = ("split", "cache_dir", "licenses", "reasoning", "panel", "shard_rows", "dry_run")
+"""Flags that are no settings: of where data and caches are, and of what is done."""
+
 _OF_A_RUN = ("format", "input", "constitution", "checks", "agreement")
 """What `run.yaml` holds beside settings: data, principles and results."""
 
@@ -184,8 +187,14 @@ def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifErro
         return RlaifError(
             f"setting {name!r} has another name now", hint=f"Write {RENAMED[name]!r}.", place=place
         )
+    if name in NOT_IN_A_FILE:
+        flag = f"--{name.replace('_', '-')}"
+        return RlaifError(f"{name!r} is not a setting", hint=f"Use the flag {flag}.", place=place)
     close = get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {', '.join(known)}."
+    names = ", ".join(
+        dict.fromkeys((*known, *(("judge", "aggregation") if "pooling" in known else ())))
+    )
+    hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {names}."
     return RlaifError(f"unknown setting {name!r}", hint=hint, place=place)
 
 
@@ -204,7 +213,8 @@ def build(
         problem = first_problem(error)
         name = str(problem.where[0]) if problem.where else ""
         place = (places or {}).get(name)
-        shown = name if place or not name else f"--{name.replace('_', '-')}"
+        flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+        shown = name if place or not name else flag
         text = f"{shown}: {problem.message}{problem.shown}".removeprefix(": ")
         raise RlaifError(
             text, hint="Run the command with --help to see allowed values.", place=place

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import click
 
 from rlaif.cli.common.output import note, print_json, progress_bar, table
+from rlaif.training.settings import GateSettings
 
 
 class TrainingScreen:
@@ -69,3 +72,41 @@ def print_training(result: Any, out: str, rows: str, evidence: str, *, as_json: 
         (evidence, result.manifest_hash),
     ]
     click.echo(table(["trained", out], lines))
+
+
+def train_or_preview(
+    job: Any,
+    out: str,
+    gates: GateSettings,
+    *,
+    unit: str,
+    hashed: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train, or with `dry_run` say which rows would be trained on; and print what came of it.
+
+    Args:
+        job: from `prepare_dpo` or `prepare_sft`.
+        unit: what a row is called, such as "pairs".
+        hashed: what the result's hash is of, as it is printed.
+    """
+    from rlaif.training.frame import preview_training, run_training
+
+    if dry_run:
+        account = preview_training(job, gates)
+        print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
+        return
+    first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
+    screen = TrainingScreen(silent=not first)
+    result = run_training(
+        job,
+        Path(out),
+        gates=gates,
+        on_account=screen.account,
+        on_note=screen.note,
+        on_log=screen.log,
+    )
+    screen.close()
+    if first:
+        print_training(result, out, unit, hashed, as_json=as_json)

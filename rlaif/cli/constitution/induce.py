@@ -15,6 +15,7 @@ from rlaif.cli.common.labeled_flags import column_map, labeled_flags
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
+from rlaif.cli.constitution.use import UNUSABLE
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
 
@@ -76,21 +77,7 @@ Examples:
 @cache_dir_flag
 @settings_options(
     LabelSettings,
-    skip=frozenset(
-        {
-            "judge",
-            "aggregation",
-            "pairs",
-            "pairs_per_prompt",
-            "principles",
-            "calibration",
-            "agreement_target",
-            "agreement_delta",
-            "stop",
-            "stop_error",
-            "pilot",
-        }
-    ),
+    skip=UNUSABLE,
 )
 @engine_flags
 def induce_command(

@@ -22,7 +22,7 @@ from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
 
-_UNUSABLE = frozenset(
+UNUSABLE = frozenset(
     {
         "judge",
         "aggregation",
@@ -77,7 +77,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(
     LabelSettings,
-    skip=_UNUSABLE,
+    skip=UNUSABLE,
 )
 @settings_options(AggregationSettings)
 @engine_flags
@@ -160,7 +160,7 @@ def _print_coverage(found: Any) -> None:
 @cache_dir_flag
 @settings_options(
     LabelSettings,
-    skip=_UNUSABLE,
+    skip=UNUSABLE,
 )
 @settings_options(AggregationSettings)
 @engine_flags

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlaif.evaluation.bias.findings import LEAST, BiasFinding, corrected, mean_test
 from rlaif.evaluation.bias.own_family import family, own_side, self_preference
-from rlaif.evaluation.bias.style_bias import longer_wins, standardised_difference, style_biases
+from rlaif.evaluation.bias.style_bias import longer_wins, standardized_difference, style_biases
 from rlaif.evaluation.outcomes import Floats, Outcomes, logit
 from rlaif.records import CLEAR
 
@@ -128,7 +128,7 @@ def bias_report(
             )
         )
     log_odds = np.where(np.array(outcomes.status) == "abstained", np.nan, logit(outcomes.p_a))
-    styles = {name: standardised_difference(a, b) for name, (a, b) in outcomes.texts.items()}
+    styles = {name: standardized_difference(a, b) for name, (a, b) in outcomes.texts.items()}
     measured_styles = style_biases(log_odds, styles, label=label, groups=groups)
     if styles and not measured_styles:
         notes.append(

@@ -22,7 +22,7 @@ from rlaif.evaluation.bias.findings import (
 from rlaif.evaluation.outcomes import Floats
 
 
-def standardised_difference(a: Floats, b: Floats) -> Floats:
+def standardized_difference(a: Floats, b: Floats) -> Floats:
     """A - b in units of its standard deviation; zeros where it does not vary."""
     difference = a - b
     spread = float(np.sqrt(np.mean(difference**2)))
@@ -54,7 +54,7 @@ def style_biases(
 
     Args:
         log_odds: that `a` is better, in nats.
-        styles: by name, standardised differences a - b.
+        styles: by name, standardized differences a - b.
         label: what people prefer: 1, 0 or -1; ties are left out.
         groups: pairs that are not independent.
 
@@ -194,7 +194,7 @@ def longer_wins(log_odds: Floats, difference: Floats, coefficient: float) -> Len
     judged if both were equally long (Dubois et al. 2024).
 
     Args:
-        difference: standardised lengths a - b.
+        difference: standardized lengths a - b.
         coefficient: nats per unit of `difference`.
     """
     known = np.isfinite(log_odds) & (difference != 0)

@@ -79,9 +79,9 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     if n < 2:
         return 0.0, 1.0
     z = float(stats.norm.ppf(0.975))
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    center = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (rate * (1 - rate) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def _interval(sums: Floats, sizes: Floats, seed: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from rlaif.evaluation.bias.findings import corrected, mean_test
 from rlaif.evaluation.bias.own_family import family, own_side, self_preference
 from rlaif.evaluation.bias.report import bias_report, position_bias
-from rlaif.evaluation.bias.style_bias import longer_wins, standardised_difference, style_biases
+from rlaif.evaluation.bias.style_bias import longer_wins, standardized_difference, style_biases
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 
 
@@ -251,7 +251,7 @@ def test_families(name: str, expected: str) -> None:
 
 
 def test_differences_that_do_not_vary_are_left_out() -> None:
-    assert not standardised_difference(np.ones(5), np.ones(5)).any()
+    assert not standardized_difference(np.ones(5), np.ones(5)).any()
     assert style_biases(np.ones(50), {"length": np.zeros(50)}) == []
 
 

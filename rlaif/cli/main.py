@@ -11,7 +11,7 @@ import click
 import cloup
 
 from rlaif import __version__
-from rlaif.cli.common.command import Group
+from rlaif.cli.common.command import Group, verbosity_options
 from rlaif.cli.common.renamed import new_flag
 from rlaif.errors import RlaifError
 
@@ -98,6 +98,9 @@ class _LazyGroup(Group):
 @click.version_option(__version__, "-V", "--version", prog_name="rlaif")
 def cli() -> None:
     """Label preferences with a constitution, and train policies on the labels."""
+
+
+cli.params.extend(verbosity_options())
 
 
 def all_commands() -> dict[str, click.Command]:

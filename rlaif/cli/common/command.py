@@ -105,7 +105,8 @@ def _set_verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool
     return callback
 
 
-def _verbosity_options() -> list[click.Parameter]:
+def verbosity_options() -> list[click.Parameter]:
+    """-v and -q, as every command has them."""
     texts = {
         ("-v", "--verbose"): (1, "Show the logs of vLLM, transformers and other libraries."),
         ("-q", "--quiet"): (-1, "Show no progress and no notes; only results and errors."),
@@ -124,7 +125,7 @@ class Command(cloup.Command):
     def __init__(
         self, *args: Any, params: list[click.Parameter] | None = None, **kwargs: Any
     ) -> None:
-        found = [*(params or []), *_verbosity_options()]
+        found = [*(params or []), *verbosity_options()]
         groups = {title: cloup.OptionGroup(title) for title in GROUPS}
         for param in found:
             if str(param.name) in PROPOSED and param.type is click.STRING:
@@ -161,3 +162,15 @@ class Group(cloup.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, formatter_settings=formatter_settings(), **kwargs)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command with its whole first sentence, wrapped."""
+        assert isinstance(formatter, cloup.HelpFormatter)
+        named = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, _first_sentence(c.help or "")) for name, c in named if c is not None]
+        formatter.write_section(cloup.formatting.HelpSection("Commands", definitions=rows))
+
+
+def _first_sentence(text: str) -> str:
+    first = " ".join(text.split("\n\n")[0].split())
+    return first.split(". ")[0].removesuffix(".") + "."

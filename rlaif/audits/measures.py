@@ -156,6 +156,24 @@ def _spread(vectors: list[NDArray[Any]], places: Sequence[int]) -> float:
     return 1.0 - (total - n) / (n * (n - 1))
 
 
+def _duplicates(
+    name: str, data: float, reference: float | None, *, limit: float, unit: str
+) -> AuditCheck:
+    """A check that trips above its limit; `held` puts the interval in."""
+    return AuditCheck(
+        name=name,
+        group="duplicates",
+        value=0,
+        low=0,
+        high=0,
+        data=data,
+        reference=reference,
+        limit=limit,
+        least=False,
+        unit=unit,
+    )
+
+
 def repeats(
     data: Sequence[AuditRow], reference: Sequence[AuditRow] | None, limits: Thresholds
 ) -> Found:
@@ -166,53 +184,28 @@ def repeats(
     ours = len(
         near_duplicates([TextFields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR)
     )
-    check = AuditCheck(
-        name="duplicate row share",
-        group="duplicates",
-        value=0,
-        low=0,
-        high=0,
-        data=ours / len(some),
-        reference=None,
-        limit=limits.duplicates_alone,
-        least=False,
-        unit="share of the rows",
-    )
+    alone, unit = limits.duplicates_alone, "share of the rows"
+    check = _duplicates("duplicate row share", ours / len(some), None, limit=alone, unit=unit)
     found.append(held(check, one_share(ours, len(some))))
     if reference is not None:
         # There are the more duplicates the more texts there are: as many of each, one a row.
         there = sampled(reference, limits.seed + 1, MOST_COMPARED)
         count = min(len(some), len(there))
         mine, others = (_repeated(side, count, limits.seed) for side in (some, there))
-        check = AuditCheck(
-            name="near-duplicate share",
-            group="duplicates",
-            value=0,
-            low=0,
-            high=0,
-            data=mine / count,
-            reference=others / count,
+        check = _duplicates(
+            "near-duplicate share",
+            mine / count,
+            others / count,
             limit=limits.duplicates,
-            least=False,
-            unit="share of the rows more than in the reference",
+            unit=f"{unit} more than in the reference",
         )
         found.append(held(check, share_difference(mine, count, others, count)))
     else:
         said = [" ".join(row.texts[0].split()) for row in some]
         long = [text for text in said if len(text.split()) >= LEAST_WORDS]
         again = len(long) - len(set(long))
-        check = AuditCheck(
-            name="repeated completion share",
-            group="duplicates",
-            value=0,
-            low=0,
-            high=0,
-            data=again / len(some),
-            reference=None,
-            limit=limits.duplicates_alone,
-            least=False,
-            unit="share of the rows",
-        )
+        name = "repeated completion share"
+        check = _duplicates(name, again / len(some), None, limit=alone, unit=unit)
         found.append(held(check, one_share(again, len(some))))
     found += _said_most(data, reference, limits)
     return found

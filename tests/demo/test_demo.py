@@ -96,7 +96,7 @@ def test_second_run_only_reports(demo: tuple[Path, dict]) -> None:
         text=True,
         check=True,
     )
-    assert done.stderr.count("is complete already") == 3
+    assert done.stderr.count("is already complete") == 3
     assert f"{result['oracle']['wins']}" in done.stdout
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
 

@@ -222,5 +222,5 @@ def test_it_does_not_judge(tmp_path: Path, server: Server) -> None:
         with pytest.raises(RlaifError, match="does not return label probabilities"):
             engine.codec.spellings("A")
     job = prepare(str(data), "demo", LabelSettings(judge=settings(server), template="demo"))
-    with pytest.raises(RlaifError, match=r"can't judge\. Judge with --engine vllm"):
+    with pytest.raises(RlaifError, match=r"cannot judge: .* Use --engine vllm-server"):
         run_label(job, tmp_path / "run")

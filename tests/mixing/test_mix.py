@@ -340,7 +340,7 @@ def test_the_command_and_its_yaml(
         (["a.jsonl=1", "a.jsonl=2"], "listed twice"),
         (["a.jsonl=1", "--human", "b"], "--human 'b' is not one of the mixed"),
         (["a.jsonl=1", "--quota", "x=0.1"], "a slice must be tag:NAME"),
-        ([], "nothing to mix"),
+        ([], "no data to mix"),
     ):
         assert run(monkeypatch, "mix", *words, "-o", "o") == 2
         assert said in capsys.readouterr().err

@@ -274,7 +274,7 @@ def test_a_remote_judge_is_a_judge(judge_server: Server, demo_labels: Labeled) -
         pytest.raises(RlaifError, match="rejected the request: 401, the token is missing or wrong"),
     ):
         judge.compare("a", "b", "c")
-    with RemoteJudge("http://127.0.0.1:9") as judge, pytest.raises(RlaifError, match="no answer"):
+    with RemoteJudge("http://127.0.0.1:9") as judge, pytest.raises(RlaifError, match="no response"):
         judge.compare("a", "b", "c")
 
 

@@ -31,7 +31,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.registry import create_engine
 from rlaif.judging.prefix_order import common_length
-from rlaif.judging.questions import plan, principles_for
+from rlaif.judging.questions import plan_questions, principles_for
 from rlaif.records import ChoiceRequest, Pair
 
 PORT = 8377
@@ -62,7 +62,7 @@ class Bare:
                 [{"role": "assistant", "content": row[k]}] for k in ("response_a", "response_b")
             ]
             pair = Pair(str(n), [{"role": "user", "content": row["prompt"]}], *sides)  # type: ignore[arg-type]
-            questions = plan(pair, principles_for(pair, self._setup.constitution))
+            questions = plan_questions(pair, principles_for(pair, self._setup.constitution))
             for request in self._setup.judging.renderer.requests(pair, questions, str(n)):
                 last = asked[-1].token_ids if asked else ()
                 request.shared = common_length(last, request.token_ids)

@@ -24,7 +24,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import create_engine
 from rlaif.evaluation.stats.intervals import share
-from rlaif.judging.questions import plan
+from rlaif.judging.questions import plan_questions
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import read_verdict
 from rlaif.records import ChoiceResult, Verdict
@@ -49,7 +49,7 @@ def answers(
         asked = {}
         for n, pair in enumerate(World(seed, "test").pairs(pairs)):
             record = to_pair(str(n), pair)
-            questions = plan(record, principles)
+            questions = plan_questions(record, principles)
             for question, request in zip(
                 questions, renderer.requests(record, questions, str(n)), strict=True
             ):

@@ -30,7 +30,7 @@ from rlaif.evaluation.bias.own_family import self_preference
 from rlaif.evaluation.bias.report import bias_report, position_bias
 from rlaif.evaluation.bias.style_bias import style_biases
 from rlaif.evaluation.bias.variants import load_attacks
-from rlaif.evaluation.calibration import applied, fit
+from rlaif.evaluation.calibration import applied, fit_calibration
 from rlaif.evaluation.labeled import aligned, write_pairs
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes, read_outcomes
 from rlaif.evaluation.panels import panel_outcomes, panel_report
@@ -176,7 +176,7 @@ def calibration(args: argparse.Namespace) -> None:
         before, after, temperatures = [], [], []
         for seed in range(20):
             rng = np.random.default_rng(seed)
-            found = fit(*draw(rng, 250), method)
+            found = fit_calibration(*draw(rng, 250), method)
             confidence, right = draw(rng, 20_000)
             before.append(ece(confidence, right))
             after.append(ece(applied(found, confidence), right))

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlaif.constitution.load import load_constitution
 from rlaif.demo.fixing import critique, flaws, revision
-from rlaif.demo.oracle import TIERS, compare
+from rlaif.demo.oracle import TIERS, compare_by_principle
 from rlaif.demo.world import World
 from rlaif.templates.judge import load_judge_template
 from rlaif.templates.writer import load_synth_template, load_writer_templates
@@ -124,7 +124,9 @@ class JudgeBatches:
         shared = min(map(len, whole))
         while any(ids[:shared] != whole[0][:shared] for ids in whole):
             shared -= 1
-        verdicts = [compare(n, pair.prompt, pair.response_a, pair.response_b) for n in TIERS]
+        verdicts = [
+            compare_by_principle(n, pair.prompt, pair.response_a, pair.response_b) for n in TIERS
+        ]
         targets = [0.5 + verdict / 2 for verdict in verdicts]
         return whole[0][:shared], [ids[shared:] for ids in whole], targets
 

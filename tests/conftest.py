@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rlaif.cli.common.output import quiet_libraries
-from rlaif.engines.base import Engine, EngineSettings
-from rlaif.engines.registry import create_engine
+from rlaif.engines import registry
+from rlaif.engines.base import Engine, EngineSettings, EngineSpec
+from rlaif.engines.registry import create_engine, load_spec
 from tests.harness.helpers import Labeled, Server, label_pairs, start_server
 
 quiet_libraries()
@@ -21,6 +23,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if STARTS_AN_ENGINE & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def refuse_engines_in_fast_tests(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that runs a model in this process must be marked slow."""
+    if request.node.get_closest_marker("slow"):
+        return
+
+    def refuse(settings: EngineSettings) -> Engine:
+        raise AssertionError(f"mark this test slow: it starts {settings.engine!r}")
+
+    def load(name: str) -> EngineSpec:
+        spec = load_spec(name)
+        return replace(spec, create=refuse) if spec.has_files else spec
+
+    monkeypatch.setattr(registry, "load_spec", load)
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,24 @@ def test_no_class_name_means_two_things() -> None:
     assert not {name: where for name, where in places.items() if len(where) > 1}
 
 
+PLUGIN_POINTS = {"command", "create", "fingerprint"}
+"""What every command or engine has under the same name: `main.py` and `EngineSpec` take them."""
+
+
+def test_no_function_name_means_two_things() -> None:
+    places = defaultdict(list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                places[node.name].append(str(path.relative_to(PACKAGE)))
+    public = {name: where for name, where in places.items() if not name.startswith("_")}
+    assert len(public) > 500
+    doubled = {name: where for name, where in public.items() if len(where) > 1}
+    assert doubled.keys() <= PLUGIN_POINTS, doubled
+    for name in PLUGIN_POINTS & doubled.keys():
+        assert {where.split("/")[0] for where in doubled[name]} in ({"cli"}, {"engines"})
+
+
 def test_no_formatting_is_switched_off() -> None:
     for folder in ("rlaif", "tests", "scripts"):
         for path in (PACKAGE.parent / folder).rglob("*.py"):

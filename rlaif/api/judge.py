@@ -148,7 +148,7 @@ class Judge:
                 there is room.
             progress: show a bar.
         """
-        bar = progress_bar(rows, "pair") if progress else None
+        bar = count_answers(rows, "pair") if progress else None
         return self._many(map(pair_row, rows), self.submit_comparison, bar)
 
     def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
@@ -161,7 +161,7 @@ class Judge:
         """Score one response per row: `(prompt, response)`, or a row with `prompt` and
         `response`; answers come in the order of the rows.
         """
-        bar = progress_bar(rows, "response") if progress else None
+        bar = count_answers(rows, "response") if progress else None
         return self._many(map(single_row, rows), self.submit_score, bar)
 
     def critique(
@@ -287,7 +287,7 @@ class Judge:
                 bar.close()
 
 
-def progress_bar(rows: Iterable[Any], unit: str) -> Any:
+def count_answers(rows: Iterable[Any], unit: str) -> Any:
     """A bar for a terminal or a notebook."""
     from tqdm.auto import tqdm  # noqa: PLC0415 - only where a bar is wanted
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx
 
 from rlaif.api.answers import Comparison, Critique, Score
-from rlaif.api.judge import Row, Text, pair_row, progress_bar, single_row
+from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
 from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, read_row
 from rlaif.errors import RlaifError
 
@@ -59,7 +59,7 @@ class RemoteJudge:
         self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
     ) -> Iterator[Comparison]:
         """See `Judge.compare_many`."""
-        bar = progress_bar(rows, "pair") if progress else None
+        bar = count_answers(rows, "pair") if progress else None
         return self._many(
             rows=map(_pair, rows), endpoint="pairwise", key="pairs", form=Comparison, bar=bar
         )
@@ -72,7 +72,7 @@ class RemoteJudge:
         self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
     ) -> Iterator[Score]:
         """See `Judge.score_many`."""
-        bar = progress_bar(rows, "response") if progress else None
+        bar = count_answers(rows, "response") if progress else None
         return self._many(
             rows=map(_single, rows), endpoint="pointwise", key="items", form=Score, bar=bar
         )

@@ -60,7 +60,7 @@ def sampled(rows: Sequence[AuditRow], seed: int, most: int | None = None) -> lis
     return [rows[i] for _, i in sorted(keys, reverse=True)[:most]]
 
 
-def compare(
+def compare_halves(
     data: int, reference: int, measure: Measure, seed: int, draws: int = DRAWS
 ) -> dict[str, ReferenceRatio]:
     """Measure halves of both sides, `draws` times.

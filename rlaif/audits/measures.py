@@ -19,7 +19,7 @@ from rlaif.audits.checks import (
     share_ratio,
     standardized,
 )
-from rlaif.audits.half_sampling import compare, sampled
+from rlaif.audits.half_sampling import compare_halves, sampled
 from rlaif.audits.rows import AuditRow
 from rlaif.audits.thresholds import Thresholds
 from rlaif.data.languages import language_of
@@ -106,7 +106,7 @@ def losses(
             )
         return found
 
-    compared = compare(len(places[0]), len(places[1]), measure, limits.seed)
+    compared = compare_halves(len(places[0]), len(places[1]), measure, limits.seed)
     made = []
     for name, c in compared.items():
         rare = name in TAILS

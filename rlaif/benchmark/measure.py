@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rlaif.benchmark.limits import judge_cost, matmul_rate
-from rlaif.benchmark.workload import Workload, write_constitution, write_pairs
+from rlaif.benchmark.workload import Workload, write_constitution, write_synthetic_pairs
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.registry import codec_for, create_engine
@@ -131,7 +131,7 @@ def label_once(engine: WatchedEngine, job: LabelJob, folder: Path) -> Timing:
 def write_job(folder: Path, workload: Workload, settings: LabelSettings, *, seed: int) -> LabelJob:
     """A made-up job in `folder`."""
     folder.mkdir(parents=True)
-    write_pairs(folder / "pairs.jsonl", workload, codec_for(settings.judge), seed=seed)
+    write_synthetic_pairs(folder / "pairs.jsonl", workload, codec_for(settings.judge), seed=seed)
     write_constitution(folder / "constitution.yaml", workload)
     return prepare(str(folder / "pairs.jsonl"), str(folder / "constitution.yaml"), settings)
 

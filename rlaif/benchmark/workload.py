@@ -91,7 +91,7 @@ def _text(rng: random.Random, tokens: int, codec: Codec) -> str:
     return " ".join(words[: max(1, round(tokens / per_word))]).replace(" .", ".").capitalize()
 
 
-def write_pairs(path: Path, workload: Workload, codec: Codec, *, seed: int) -> None:
+def write_synthetic_pairs(path: Path, workload: Workload, codec: Codec, *, seed: int) -> None:
     """Write the pairs as JSON lines: a fifth of the tokens are prompt, the rest responses."""
     rng = random.Random(seed)
     share = workload.context_tokens / 5

@@ -30,7 +30,7 @@ def command(out: str, engine: str, as_json: bool) -> None:
     if as_json:
         print_json(_plain(result))
         return
-    click.echo("\n" + render(result, out))
+    click.echo("\n" + render_demo(result, out))
 
 
 def _plain(result: Any) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _plain(result: Any) -> dict[str, Any]:
     }
 
 
-def render(result: Any, out: str) -> str:
+def render_demo(result: Any, out: str) -> str:
     """The closing page: what happened, in words that need no background."""
     right, said = result.label_agreement
     rows = [

@@ -78,7 +78,7 @@ def export_command(
     certainty: float,
 ) -> None:
     """Export human labels, or the review queue, for other tools."""
-    from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render
+    from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render_labels
     from rlaif.review.labels import combine, first_said
     from rlaif.review.results import open_existing_store
     from rlaif.runs.directory import write_atomically
@@ -95,7 +95,7 @@ def export_command(
     path = Path(out)
     _write(
         path,
-        render(form, tasks, labels, with_judge=with_judge, queue=queue),  # type: ignore[arg-type]
+        render_labels(form, tasks, labels, with_judge=with_judge, queue=queue),  # type: ignore[arg-type]
     )
     if form == "label-studio":
         config = path.with_suffix(".xml")
@@ -129,13 +129,13 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
     Studio's JSON export. Labels that already exist are skipped. Changed labels need
     `reviewer`, in the file or as --reviewer.
     """
-    from rlaif.review.exchange import name_of, read_labels, same_as
+    from rlaif.review.exchange import name_of, read_human_labels, same_as
     from rlaif.review.results import open_existing_store
     from rlaif.review.store import first_shown
 
     with closing(open_existing_store(run)) as store:
         known = {d.reviewer for d in store.decisions()}
-        found = read_labels(Path(file), form, reviewer=reviewer, known=known)  # type: ignore[arg-type]
+        found = read_human_labels(Path(file), form, reviewer=reviewer, known=known)  # type: ignore[arg-type]
         tasks = {name_of(task): task for task in store.tasks()}
         ours = form in ("jsonl", "csv")  # other tools show `a` first
         added = same = 0

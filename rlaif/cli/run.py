@@ -50,7 +50,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
     """
     quiet_libraries()
     from rlaif.recipes.load import load_recipe
-    from rlaif.recipes.plan import DONE, graph, plan
+    from rlaif.recipes.plan import DONE, graph, plan_steps
 
     given = {
         name: str(Path(text).resolve()) if _exists(text) else plain_value(text)
@@ -58,7 +58,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
     }
     loaded = load_recipe(recipe, given)
     work = Path(out).resolve()
-    steps = plan(loaded, work, _commands())
+    steps = plan_steps(loaded, work, _commands())
     note(f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name)
     note(table(["step", "runs", "needs", "state"], graph(steps)))
     for planned in [] if dry_run else steps:
@@ -77,7 +77,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
         planned.folder.mkdir(parents=True, exist_ok=True)
         done = {"argv": planned.argv, "seconds": round(time.monotonic() - began, 1)}
         write_atomically(planned.folder / DONE, json.dumps(done, indent=2) + "\n")
-    steps = plan(loaded, work, _commands())
+    steps = plan_steps(loaded, work, _commands())
     if as_json:
         print_json(
             {p.step.name: {"folder": str(p.folder), "done": p.done, "argv": p.argv} for p in steps}

@@ -439,6 +439,24 @@ def label_probability(row: Mapping[str, object]) -> float | None:
     return None if p is None else max(p, 1.0 - p)
 
 
+def read_p_chosen(row: Mapping[str, object]) -> float | None:
+    """The `p_chosen` that a row states; None where it states none.
+
+    Raises:
+        BadRow: it is no number between 0.5 and 1.
+    """
+    value = row.get("p_chosen")
+    if value in (None, ""):
+        return None
+    try:
+        p = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise BadRow(f"p_chosen is {value!r}, not a number") from None
+    if not 0.5 <= p <= 1.0:
+        raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
+    return p
+
+
 def _p_a(row: Mapping[str, object]) -> float | None:
     try:
         p = float(row["p_a"])  # type: ignore[arg-type]

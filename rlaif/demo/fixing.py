@@ -5,7 +5,7 @@ The demo writer is trained on these; nothing else asks them.
 
 from __future__ import annotations
 
-from rlaif.demo.grammar import read_prompt, read_sentence, split_sentences
+from rlaif.demo.grammar import parse_prompt, read_sentence, split_sentences
 from rlaif.demo.oracle import topic_of
 from rlaif.demo.world import World
 
@@ -27,7 +27,7 @@ _INSTEAD = {
 
 def flaws(principle: str, prompt: str, response: str) -> list[str]:
     """The sentences of `response` that go against `principle`, in order."""
-    asked = read_prompt(prompt)
+    asked = parse_prompt(prompt)
     topic = topic_of(asked.slots["object"]) if asked and asked.kind == "howto" else None
     found = []
     for sentence in split_sentences(response):
@@ -54,7 +54,7 @@ def revision(principle: str, prompt: str, response: str, world: World) -> str:
     """
     wrong = flaws(principle, prompt, response)
     kept = [s for s in split_sentences(response) if s not in wrong]
-    asked = read_prompt(prompt)
+    asked = parse_prompt(prompt)
     if asked is not None and wrong:
         kind, instead = _INSTEAD.get(principle, ("", ""))
         said = {reading.kind for s in kept if (reading := read_sentence(s)) is not None}

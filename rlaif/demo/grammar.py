@@ -424,7 +424,7 @@ def read_sentence(sentence: str) -> Reading | None:
     return _read("sentences", sentence)
 
 
-def read_prompt(prompt: str) -> Reading | None:
+def parse_prompt(prompt: str) -> Reading | None:
     """The kind and slots of a prompt of this world; None where it is not one."""
     return _read("prompts", prompt)
 

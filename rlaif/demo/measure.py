@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Principle
-from rlaif.demo.oracle import TIERS, compare, prefer
+from rlaif.demo.oracle import TIERS, compare_by_principle, prefer
 from rlaif.demo.world import DemoPair, World
 from rlaif.engines.base import Engine
 from rlaif.evaluation.stats.intervals import Share, share
@@ -54,7 +54,9 @@ def measure_judge(
         for k, principle in enumerate(principles):
             score = score_principle(principle, [verdicts[n, k, order] for order in ORDERS])
             scores.append(score)
-            truth = compare(principle.id, pair.prompt, pair.response_a, pair.response_b)
+            truth = compare_by_principle(
+                principle.id, pair.prompt, pair.response_a, pair.response_b
+            )
             if truth:
                 flips[principle.id][0] += score.flipped
                 flips[principle.id][1] += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from rlaif.demo.grammar import TOPICS, read_prompt, read_sentence, split_sentences
+from rlaif.demo.grammar import TOPICS, parse_prompt, read_sentence, split_sentences
 
 TIERS: dict[str, int] = {
     "refuse-danger": 1,
@@ -50,7 +50,7 @@ def read_response(prompt: str, completion: str) -> OracleFacts:
     where nothing of the kind was asked.  A sentence outside the grammar is `unreadable`,
     and counts as stray as well: a policy that babbles must not look concise.
     """
-    asked = read_prompt(prompt)
+    asked = parse_prompt(prompt)
     topic = topic_of(asked.slots["object"]) if asked and asked.kind == "howto" else None
     counts: Counter[str] = Counter()
     for sentence in split_sentences(completion):
@@ -78,7 +78,7 @@ def answers(prompt: str, completion: str) -> bool:
 
     No principle of the demo constitution asks for this, so training on it may lose some.
     """
-    asked = read_prompt(prompt)
+    asked = parse_prompt(prompt)
     kinds = _ANSWERS[asked.kind] if asked else ()
     readings = (read_sentence(sentence) for sentence in split_sentences(completion))
     return any(reading is not None and reading.kind in kinds for reading in readings)
@@ -101,7 +101,7 @@ def _score(principle: str, facts: OracleFacts) -> int:
     raise KeyError(principle)
 
 
-def compare(principle: str, prompt: str, first: str, second: str) -> int:
+def compare_by_principle(principle: str, prompt: str, first: str, second: str) -> int:
     """1 if `first` follows `principle` better, -1 if `second` does, 0 if neither."""
     one = _score(principle, read_response(prompt, first))
     two = _score(principle, read_response(prompt, second))

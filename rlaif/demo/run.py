@@ -76,7 +76,7 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
     pairs, labels, policy = folder / "pairs.jsonl", folder / "labels", folder / "policy"
     cache = str(folder / "cache")
     say(f"1. Create {PAIRS} pairs of responses in the style of the demo policy -> {pairs}")
-    write_pairs(pairs, count=PAIRS, seed=TRAIN_SEED)
+    write_demo_pairs(pairs, count=PAIRS, seed=TRAIN_SEED)
     say("2. Label them with the constitution `demo`, judging each principle in both orders")
     judge = ["-c", "demo", "--judge", "demo", "--engine", judge_engine, "--cache-dir", cache]
     _rlaif("label", str(pairs), *judge, "-o", str(labels), say=say)
@@ -89,7 +89,7 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
         write_answers(answers, demo_model("policy"), policy, count=PROMPTS, seed=TEST_SEED)
     verdicts = folder / "comparison"
     _rlaif("label", str(answers), *judge, "-o", str(verdicts), say=say)
-    return collect(labels, answers, verdicts)
+    return read_demo(labels, answers, verdicts)
 
 
 def _flags() -> list[str]:
@@ -111,7 +111,7 @@ def _rlaif(*arguments: str, say: Say) -> None:
         )
 
 
-def write_pairs(path: Path, *, count: int, seed: int) -> None:
+def write_demo_pairs(path: Path, *, count: int, seed: int) -> None:
     """Pairs of the training split as `rlaif label` reads them."""
     rows = [
         {"id": f"demo-{i}", **asdict(pair)}
@@ -133,7 +133,7 @@ def write_answers(path: Path, old: Path, new: Path, *, count: int, seed: int) ->
     """
     world = World(seed, "test")
     prompts = [world.prompt() for _ in range(count)]
-    before, after = answer(old, prompts, seed=seed), answer(new, prompts, seed=seed)
+    before, after = sample_answers(old, prompts, seed=seed), sample_answers(new, prompts, seed=seed)
     rows = [
         {"id": f"test-{i}", "prompt": p, "response_a": a, "response_b": b}
         for i, (p, a, b) in enumerate(zip(prompts, before, after, strict=True))
@@ -141,7 +141,7 @@ def write_answers(path: Path, old: Path, new: Path, *, count: int, seed: int) ->
     _write_rows(path, rows)
 
 
-def answer(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
+def sample_answers(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
     """One completion a prompt, sampled at temperature 1: the policy as it is, not its mode."""
     settings = EngineSettings(
         engine="transformers",
@@ -154,7 +154,7 @@ def answer(policy: Path, prompts: Sequence[str], *, seed: int) -> list[str]:
         return sample_completions(engine, chats, max_tokens=MAX_TOKENS, temperature=1.0, seed=seed)
 
 
-def collect(labels: Path, answers: Path, verdicts: Path) -> DemoResult:
+def read_demo(labels: Path, answers: Path, verdicts: Path) -> DemoResult:
     """Read the finished folders into a result."""
     rows = _read_rows(answers)
     oracle = oracle_win_rate(

@@ -20,7 +20,7 @@ from rlaif.demo.grammar import (
     fill,
     held_out,
     held_out_claim,
-    read_prompt,
+    parse_prompt,
 )
 from rlaif.demo.oracle import topic_of
 
@@ -78,7 +78,7 @@ class World:
         return self._draw(PROMPTS, kind, topic)
 
     def _core(self, prompt: str) -> list[str]:
-        asked = read_prompt(prompt)
+        asked = parse_prompt(prompt)
         assert asked is not None, prompt
         rng = self._rng
         bad = rng.random() < RATES.get(asked.kind, 0.0)
@@ -97,14 +97,14 @@ class World:
 
     def sentence(self, kind: str, prompt: str) -> str:
         """A sentence of `kind` that fits `prompt`."""
-        asked = read_prompt(prompt)
+        asked = parse_prompt(prompt)
         slots = dict(asked.slots) if asked else {}
         topic = topic_of(slots["object"]) if asked and asked.kind == "howto" else None
         shared = {k: v for k, v in slots.items() if k not in ("stealth", "adj", "act")}
         return self._draw(KINDS, kind, topic, **shared)
 
     def _stray(self, prompt: str) -> str:
-        asked = read_prompt(prompt)
+        asked = parse_prompt(prompt)
         own = topic_of(asked.slots.get("object", "")) if asked else None
         topic = self._rng.choice([name for name in TOPICS if name != own])
         kind = "tip" if self._rng.random() < 0.4 else "stray"

@@ -30,7 +30,7 @@ class TooFewLabels(Exception):
     """There is not enough to fit; the message says what is missing."""
 
 
-def fit(confidence: Floats, right: Floats, method: Method) -> Calibration:
+def fit_calibration(confidence: Floats, right: Floats, method: Method) -> Calibration:
     """A calibration of one method.
 
     Raises:
@@ -179,7 +179,7 @@ def calibrate(
     confidence = outcomes.confidence[use]
     right = (outcomes.winner[use] == label[use]).astype(np.float64)
     own = [groups[i] for i in np.flatnonzero(use)]
-    fitted = fit(confidence, right, method)
+    fitted = fit_calibration(confidence, right, method)
     held_out = cross_validated(confidence, right, own, method)
     measured = {"before": errors(confidence, right), "after (held out)": errors(held_out, right)}
     asked = label != 0
@@ -197,7 +197,9 @@ def calibrate(
             temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
             again, winner = refolded(outcomes, temperatures)
             use = asked & (winner != 0)
-            fitted = fit(again[use], (winner[use] == label[use]).astype(np.float64), method)
+            fitted = fit_calibration(
+                again[use], (winner[use] == label[use]).astype(np.float64), method
+            )
             sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
     # One pair of each prompt, drawn by chance: a certificate needs independent ones.
     drawn = np.random.default_rng(0).permutation(np.flatnonzero(asked))

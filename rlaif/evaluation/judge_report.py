@@ -182,7 +182,9 @@ class JudgeComparison:
         return f"{better} is better"
 
 
-def compare(judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0) -> list[JudgeComparison]:
+def compare_judges(
+    judged: list[tuple[Outcomes, LabeledData]], *, seed: int = 0
+) -> list[JudgeComparison]:
     """Every two of several, on the pairs that all of them judged."""
     first, data = judged[0]
     scores: list[Floats] = []

@@ -178,7 +178,7 @@ def _claim(folder: Path, source: Source) -> None:
     (folder / MARKER).touch()
 
 
-def read_labels(folder: Path) -> LabeledData:
+def read_written_labels(folder: Path) -> LabeledData:
     """The labels of a `pairs.jsonl` written before.
 
     Raises:

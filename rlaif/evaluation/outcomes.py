@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif.errors import Place, RlaifError
+from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
-from rlaif.runs.directory import VERDICTS, read_manifest, read_rows
-from rlaif.runs.labels import LabelRow, read_labels
+from rlaif.runs.directory import VERDICTS, read_manifest
+from rlaif.runs.labels import LabelRow, damaged_row, read_labels, read_verdicts
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-5
@@ -270,27 +270,17 @@ def _fill_verdicts(
     """
     # A panel's run holds several judges' verdicts on one question: their mean counts.
     several: dict[tuple[str, str, int], int] = {}
-    for number, row in read_rows(run / VERDICTS):
-        try:
-            at = where[row["row"], row["pair"]]
-            if row["invalid"]:
-                continue
-            sign, side = (1.0, "ab") if row["order"] == "ab" else (-1.0, "ba")
-            values = getattr(principles[row["principle"]], side)
-            if "judge" in row:
-                key = row["principle"], side, at
-                n = several[key] = several.get(key, 0) + 1
-                old = 0.0 if n == 1 else values[at]
-                values[at] = old + (sign * row["logit"] - old) / n
-            else:
-                values[at] = sign * row["logit"]
-        except (KeyError, TypeError) as error:
-            raise _damaged(run / VERDICTS, number, error) from None
-
-
-def _damaged(path: Path, number: int, error: Exception) -> RlaifError:
-    return RlaifError(
-        f"row is damaged or from an older version ({type(error).__name__}: {error})",
-        hint="Label again into a new folder; cached verdicts are reused.",
-        place=Place(path, number, 1),
-    )
+    for number, verdict in enumerate(read_verdicts(run), 1):
+        at, own = where.get(verdict.key), principles.get(verdict.principle)
+        if at is None or own is None:
+            raise damaged_row(run / VERDICTS, number, "no label names its pair and principle")
+        if verdict.invalid:
+            continue
+        sign, values = (1.0, own.ab) if verdict.order == "ab" else (-1.0, own.ba)
+        if verdict.judge:
+            key = verdict.principle, verdict.order, at
+            n = several[key] = several.get(key, 0) + 1
+            old = 0.0 if n == 1 else values[at]
+            values[at] = old + (sign * verdict.logit - old) / n
+        else:
+            values[at] = sign * verdict.logit

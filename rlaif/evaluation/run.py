@@ -20,7 +20,7 @@ from rlaif.evaluation.bias.variants import (
     probed,
     write_variants,
 )
-from rlaif.evaluation.judge_report import JudgeComparison, JudgeReport, compare, judge_report
+from rlaif.evaluation.judge_report import JudgeComparison, JudgeReport, compare_judges, judge_report
 from rlaif.evaluation.labeled import PAIRS, LabeledData, aligned
 from rlaif.evaluation.outcomes import Outcomes, read_outcomes
 from rlaif.evaluation.panels import PanelReport, panel_outcomes, panel_report
@@ -114,7 +114,7 @@ def evaluate(
             said = ask.about(tried, "attacks") if tried else outcomes
             results[outcomes.name] = attack_results(tried, said, outcomes, ask.prompt_injection)
     reports = [judge_report(outcomes, own) for outcomes, own in judged]
-    comparisons = compare(judged) if len(judged) > 1 else []
+    comparisons = compare_judges(judged) if len(judged) > 1 else []
     members, (_, own) = [outcomes for outcomes, _ in judged], judged[0]
     found = []
     for mode in panels:

@@ -19,7 +19,7 @@ from rlaif.data.sources import Source, open_source
 from rlaif.errors import RlaifError
 from rlaif.feedback.events import FeedbackEvent, read_event
 from rlaif.feedback.personal import load_filter, plugged
-from rlaif.feedback.preferences import EventReliability, aggregate
+from rlaif.feedback.preferences import EventReliability, aggregate_events
 from rlaif.records import Rejected
 from rlaif.runs.directory import differences, write_atomically
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
@@ -126,7 +126,9 @@ def import_feedback(
         )
     kept = _capped(events, settings)
     users = {user: f"u{i}" for i, user in enumerate(dict.fromkeys(e.user for e in kept if e.user))}
-    aggregated = aggregate(kept, settings, users, per_user=settings.per_user, seed=settings.seed)
+    aggregated = aggregate_events(
+        kept, settings, users, per_user=settings.per_user, seed=settings.seed
+    )
     report = FeedbackReport(
         rows=len(events) + len(rejected),
         unreadable=len(rejected),

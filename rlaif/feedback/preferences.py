@@ -92,7 +92,7 @@ class _Vote:
     times: int = 1
 
 
-def aggregate(
+def aggregate_events(
     events: Sequence[FeedbackEvent],
     belief: EventReliability,
     users: dict[str, str],

@@ -9,7 +9,7 @@ from functools import cached_property
 from rlaif.constitution.schema import Principle
 from rlaif.generation.conversations import Query, Reply
 from rlaif.judging.aggregation import AggregationSettings
-from rlaif.judging.questions import OrdersMode, plan, screen
+from rlaif.judging.questions import OrdersMode, plan_questions, screen
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.verdicts import read_verdict
@@ -56,7 +56,9 @@ class PairCaller:
         for pair in pairs:
             settled = screen(pair)
             questions = (
-                [] if settled else plan(pair, principles, orders=self.orders, seed=self.seed)
+                []
+                if settled
+                else plan_questions(pair, principles, orders=self.orders, seed=self.seed)
             )
             asks += [Query(JUDGE, r) for r in self.renderer.requests(pair, questions, "")]
             planned.append((pair, settled, questions))

@@ -135,7 +135,7 @@ def check_writes(settings: EngineSettings, role: str) -> None:
         )
 
 
-def fingerprint(settings: EngineSettings) -> str:
+def writer_fingerprint(settings: EngineSettings) -> str:
     """Addresses what a model says, whether or not it runs now."""
     return digest(
         [model_fingerprint(settings), settings.engine, settings.dtype, settings.quantization]
@@ -182,7 +182,7 @@ def survey(job: GenerationJob, context: RunContext = RunContext()) -> dict[str, 
         "prompt tokens": 0,
         "max generated tokens": 0,
     }
-    names = {role: fingerprint(settings) for role, settings in job.models.items()}
+    names = {role: writer_fingerprint(settings) for role, settings in job.models.items()}
     with closing(TextCache(context.texts_path)) as texts:
         for number, (place, row) in enumerate(job.source.rows(), 1):
             if job.limit is not None and number > job.limit:
@@ -217,7 +217,7 @@ class _Run:
         self._job, self._run = job, run
         self._texts, self._verdicts = texts, verdicts
         self._context = context
-        self._fingerprints = {role: fingerprint(s) for role, s in job.models.items()}
+        self._fingerprints = {role: writer_fingerprint(s) for role, s in job.models.items()}
         self._rows = int(run.journal["rows"])
         self._tally: dict[str, float] = dict(run.journal["tally"] or {})
         # Earlier passes live in the cache: with another one they are to be done again.

@@ -62,7 +62,7 @@ def principles_for(
     return applicable
 
 
-def plan(
+def plan_questions(
     pair: Pair, principles: Sequence[Principle], *, orders: OrdersMode = "both", seed: int = 0
 ) -> list[Question]:
     """The judge calls for a pair about `principles` (checks need none), one order after the other.

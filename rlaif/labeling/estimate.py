@@ -8,7 +8,7 @@ from typing import Any
 from rlaif.data.layouts import BadRow
 from rlaif.engines.registry import codec_for
 from rlaif.judging.prompt_injection import InjectionDetector
-from rlaif.judging.questions import OrdersMode, plan, principles_for
+from rlaif.judging.questions import OrdersMode, plan_questions, principles_for
 from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import LabelJob
 from rlaif.labeling.planner import pairs_of, settled_without_judge
@@ -53,7 +53,7 @@ def estimate(
                 pair, job.constitution, mode=settings.principles, seed=settings.seed
             )
             orders: OrdersMode = "one" if settings.orders == "one" else "both"
-            questions = plan(pair, principles, orders=orders, seed=settings.seed)
+            questions = plan_questions(pair, principles, orders=orders, seed=settings.seed)
             calls += len(questions)
             if pairs <= SAMPLE_PAIRS:
                 sampled_calls += len(questions)

@@ -41,7 +41,13 @@ from rlaif.runs.directory import (
     read_rows,
     write_atomically,
 )
-from rlaif.runs.labels import LabelRow, PrincipleLabel, read_label_groups, read_labels
+from rlaif.runs.labels import (
+    LabelRow,
+    PrincipleLabel,
+    read_label_groups,
+    read_labels,
+    read_verdicts,
+)
 from rlaif.runs.rows import preference_row, undecided_row
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.util.hashing import digest
@@ -301,11 +307,11 @@ def _copy_verdicts(run: RunDirectory, panel: Panel, names: Sequence[str], tally:
     for number, name in enumerate(names):
         given = _input(run.path, name) if panel.mode == "cascade" and number else None
         source = [row["source_row"] for _, row in read_rows(given)] if given else []
-        for _, row in read_rows(run.path / MEMBERS / name / VERDICTS):
-            place = source[row["row"] - 1] if source else row["row"]
-            run.append(VERDICTS, {**row, "row": place, "judge": name})
+        for verdict in read_verdicts(run.path / MEMBERS / name):
+            place = source[verdict.row - 1] if source else verdict.row
+            run.append(VERDICTS, {**verdict.data, "row": place, "judge": name})
             tally.verdicts += 1
-            tally.invalid_verdicts += bool(row["invalid"])
+            tally.invalid_verdicts += bool(verdict.invalid)
 
 
 def _votes(panel: Panel, names: Sequence[str], found: Sequence[LabelRow | None]) -> list[JudgeVote]:

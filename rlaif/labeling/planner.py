@@ -16,7 +16,7 @@ from rlaif.data.sources import Row, RowsInOrder
 from rlaif.engines.base import PrefixSharing
 from rlaif.judging.early_stopping import StoppingRule, unasked
 from rlaif.judging.prompt_injection import InjectionDetector
-from rlaif.judging.questions import OrdersMode, Question, plan, principles_for, screen
+from rlaif.judging.questions import OrdersMode, Question, plan_questions, principles_for, screen
 from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.labeling.settings import LabelSettings
@@ -213,7 +213,7 @@ class Planner:
             )
         principles = principles_for(pair, self._constitution, mode=s.principles, seed=s.seed)
         orders: OrdersMode = "one" if s.orders == "one" else "both"
-        questions = plan(pair, principles, orders=orders, seed=s.seed)
+        questions = plan_questions(pair, principles, orders=orders, seed=s.seed)
         stages = [list(range(len(questions)))]
         if self._stopping is not None and questions:
             stages = self._stopping.stages(pair, questions)

@@ -31,7 +31,7 @@ from rlaif.labeling.shard_worker import (
     ShardLabeler,
     WorkerCounts,
     WorkerReady,
-    pack,
+    pack_rows,
 )
 from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
@@ -261,10 +261,10 @@ class ShardedLabeling:
                 continue
             read.append(placed)
             if len(read) == self._shard_rows:
-                yield Shard(first, pack(read))
+                yield Shard(first, pack_rows(read))
                 first, read = number + 1, []
         if read:
-            yield Shard(first, pack(read))
+            yield Shard(first, pack_rows(read))
 
     def _write(self, done: ShardDone) -> None:
         """Add a shard's rows to the run, and journal them."""

@@ -51,7 +51,7 @@ class Shard:
             yield place, json.loads(row) if isinstance(row, str) else row
 
 
-def pack(read: list[tuple[str, Row | Rejected]]) -> bytes:
+def pack_rows(read: list[tuple[str, Row | Rejected]]) -> bytes:
     """Rows as they are sent.
 
     A row nested too deeply for pickle goes as JSON, which nests deeper; one that does not fit

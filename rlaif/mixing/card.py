@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from rlaif.data.mixes import DATA_FILE
+from rlaif.mixing.report import MixReport
 from rlaif.mixing.settings import MixPlan
-
-if TYPE_CHECKING:
-    from rlaif.mixing.mix import MixReport
 
 _LICENSES = {
     "apache-2.0",

@@ -10,7 +10,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.data.layouts import BadRow, read_candidates, read_prompt, split_chat
-from rlaif.data.licensing import LicenseBook, LicenseFinding, check, finding_of, uses
+from rlaif.data.licensing import LicenseBook, LicenseFinding, check, uses
 from rlaif.data.mixes import CARD, DATA_FILE, REPORT, read_mix
 from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
@@ -27,6 +27,7 @@ from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_
 from rlaif.mixing.card import data_card
 from rlaif.mixing.cleaning import CleanedRows, clean
 from rlaif.mixing.evidence import RunEvidence, evidence
+from rlaif.mixing.report import MixReport
 from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
 from rlaif.mixing.settings import Kind, MixPlan
@@ -41,43 +42,6 @@ from rlaif.util.hashing import digest, file_digest
 from rlaif.util.output import check_folder, check_same
 
 UNREADABLE_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class MixReport:
-    """What a mix holds.
-
-    Attributes:
-        parts: of each: data, its file, share, weight, hash; rows that it gave, had, lost as
-            duplicates or as contaminated, and that could not be read.
-        human_share: by weight.
-        human_factor: how much human rows were weighted up to reach the minimum.
-        slices: share of the rows of each slice with a quota, before and in the mix, and by weight.
-        origins: rows by who wrote what was to be learned; depths: by generation; licenses: by the
-            license of each text.
-        licenses_found: what the license file has to say of it.
-        judges: the models behind each name of a judge.
-    """
-
-    kind: Kind
-    rows: int
-    parts: list[dict[str, Any]]
-    human_share: float
-    human_factor: float
-    labels: dict[str, int]
-    slices: list[dict[str, Any]]
-    origins: dict[str, int]
-    depths: dict[str, int]
-    licenses: dict[str, int]
-    licenses_found: list[dict[str, Any]]
-    judges: dict[str, list[dict[str, Any]]]
-    opposed: int
-    made: str
-
-    @property
-    def findings(self) -> list[LicenseFinding]:
-        """What the license file said when it was mixed."""
-        return [finding_of(facts) for facts in self.licenses_found]
 
 
 def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[LicenseFinding]]:

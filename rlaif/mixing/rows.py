@@ -13,6 +13,7 @@ from rlaif.data.layouts import (
     label_probability,
     ranked,
     read_candidates,
+    read_p_chosen,
     read_prompt,
     refuse_disliked,
     row_weight,
@@ -179,14 +180,9 @@ def _pair(
     chosen, rejected = read.completions
     if chosen.messages == rejected.messages:
         raise BadRow("chosen equals rejected")
-    stated = row.get("p_chosen")
-    stated = label_probability(row) if stated is None else stated
-    try:
-        p = 1.0 if stated in (None, "") else float(stated)
-    except (TypeError, ValueError):
-        raise BadRow(f"p_chosen is {stated!r}, not a number") from None
-    if not 0.5 <= p <= 1.0:
-        raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
+    p = read_p_chosen(row)
+    if p is None:
+        p = label_probability(row)
     by = str(evidence.get("judge") or "")
     if evidence.get("status") == "human":
         by = "human"
@@ -194,7 +190,7 @@ def _pair(
         base,
         completions=[list(chosen.messages), list(rejected.messages)],
         origins=[read.prompt_origin, chosen.source, rejected.source],
-        p_chosen=p,
+        p_chosen=1.0 if p is None else p,
         labeled_by=by,
     )
 

@@ -57,7 +57,9 @@ class CommandOptions:
     has_out: bool
 
 
-def plan(recipe: Recipe, work: Path, commands: Mapping[str, CommandOptions]) -> list[PlannedStep]:
+def plan_steps(
+    recipe: Recipe, work: Path, commands: Mapping[str, CommandOptions]
+) -> list[PlannedStep]:
     """Hash and place every step.
 
     Args:

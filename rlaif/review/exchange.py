@@ -70,7 +70,7 @@ def same_as(before: Decision, said: ImportedLabel) -> bool:
     )
 
 
-def render(
+def render_labels(
     form: Format,
     tasks: Sequence[ReviewTask],
     labels: Sequence[HumanLabel],
@@ -241,7 +241,7 @@ def _label_studio(task: ReviewTask, found: HumanLabel | None, with_judge: bool) 
     return own
 
 
-def read_labels(
+def read_human_labels(
     path: Path, form: Format, *, reviewer: str = "", known: Iterable[str] = ()
 ) -> list[ImportedLabel]:
     """The labels in a file.

@@ -165,7 +165,9 @@ class AuditResult:
     whole: bool
 
 
-def audit(labels: Sequence[HumanLabel], tasks: Sequence[ReviewTask], total: int) -> AuditResult:
+def audit_labels(
+    labels: Sequence[HumanLabel], tasks: Sequence[ReviewTask], total: int
+) -> AuditResult:
     """Estimates over all pairs of the run from the audit.
 
     Where the most doubtful pairs, which are in the queue for certain, all have a label, they are
@@ -212,7 +214,7 @@ def review_facts(
         total: pairs in the run that were judged.
     """
     labels = combine(tasks, first_said(decisions), certainty=certainty, expert=expert)
-    found = audit(labels, tasks, total)
+    found = audit_labels(labels, tasks, total)
     return {
         "labels": len(labels),
         "of": len(tasks),

@@ -14,7 +14,8 @@ from rlaif.review.doubt import doubt
 from rlaif.review.items import read_items
 from rlaif.review.queue import AUDIT_SHARE, QueueCandidate, QueuePlan, plan_queue
 from rlaif.review.store import DESK, ReviewStore, ReviewTask
-from rlaif.runs.directory import CONSTITUTION, read_manifest, read_rows
+from rlaif.runs.directory import CONSTITUTION, read_manifest
+from rlaif.runs.labels import read_verdicts
 
 THIN = 0.05
 """Share of pairs under which a tag is a thin slice."""
@@ -117,10 +118,9 @@ def reasonings(run: Path, tasks: list[ReviewTask]) -> dict[tuple[int, str], list
     """What the judge wrote about the pairs of the queue: principle and text, by (row, id)."""
     wanted = {(task.item.row, task.item.id) for task in tasks}
     found: dict[tuple[int, str], list[tuple[str, str]]] = {}
-    for _, row in read_rows(run / "verdicts.jsonl"):
-        key = (row.get("row"), row.get("pair"))
-        if row.get("reasoning") and key in wanted:
-            found.setdefault(key, []).append((row["principle"], row["reasoning"]))
+    for verdict in read_verdicts(run):
+        if verdict.reasoning and verdict.key in wanted:
+            found.setdefault(verdict.key, []).append((verdict.principle, verdict.reasoning))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Reads the labels of a run: the one reader of what `runs.rows` writes.
+"""Reads the labels and verdicts of a run: the one reader of what `runs.rows` writes.
 
 A decided pair's row is told from the chosen side, an undecided one's from `a`.  Here both are
 told from `a`, as the input had the pair, so that no reader turns probabilities by itself.
@@ -6,14 +6,16 @@ told from `a`, as the input had the pair, so that no reader turns probabilities 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlaif.errors import Place, RlaifError
 from rlaif.records import Message
-from rlaif.runs.directory import PREFERENCES, UNDECIDED, read_rows
+from rlaif.runs.directory import PREFERENCES, UNDECIDED, VERDICTS, read_rows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,81 @@ def read_label_file(file: Path) -> Iterator[LabelRow]:
     Raises:
         RlaifError: it is missing, or a row is damaged or from an older version.
     """
+    return _read_as(parse_label, file)
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One answer of a judge: one principle, one order.
+
+    Attributes:
+        row: number of the pair's input row, from 1.
+        pair: the pair's id in that row.
+        order: "ab" if `a` was shown first, else "ba".
+        logit: log-odds that the response shown first is better.
+        invalid: why the answer does not count, or "".
+        reasoning: what the judge wrote before it answered, or "".
+        judge: its name in a panel; "" in a run of one judge.
+        data: the row as it stands in the file.
+    """
+
+    row: int
+    pair: str
+    principle: str
+    order: str
+    logit: float
+    invalid: str
+    reasoning: str
+    judge: str
+    data: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What names the pair in its run."""
+        return self.row, self.pair
+
+
+def read_verdicts(run: Path) -> Iterator[VerdictRow]:
+    """All answers of a run's judges, in input order.
+
+    Raises:
+        RlaifError: the file is missing, or a row is damaged or from an older version.
+    """
+    return _read_as(_parse_verdict, run / VERDICTS)
+
+
+def _parse_verdict(row: Mapping[str, Any]) -> VerdictRow:
+    if row["order"] not in ("ab", "ba"):
+        raise ValueError(f"order is {row['order']!r}")
+    return VerdictRow(
+        row=int(row["row"]),
+        pair=str(row["pair"]),
+        principle=str(row["principle"]),
+        order=row["order"],
+        logit=float(row["logit"]),
+        invalid=str(row["invalid"]),
+        reasoning=str(row.get("reasoning", "")),
+        judge=str(row.get("judge", "")),
+        data=row,
+    )
+
+
+def damaged_row(file: Path, number: int, error: Exception | str) -> RlaifError:
+    """The error about a row of a run that can't be read."""
+    what = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return RlaifError(
+        f"row is damaged or from an older version ({what})",
+        hint="Label again into a new folder; cached verdicts are reused.",
+        place=Place(file, number, 1),
+    )
+
+
+def _read_as(parse: Callable[[Mapping[str, Any]], T], file: Path) -> Iterator[T]:
     for number, row in read_rows(file):
         try:
-            found = parse_label(row)
+            found = parse(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise RlaifError(
-                f"row is damaged or from an older version ({type(error).__name__}: {error})",
-                hint="Label again into a new folder; cached verdicts are reused.",
-                place=Place(file, number, 1),
-            ) from None
+            raise damaged_row(file, number, error) from None
         yield found
 
 

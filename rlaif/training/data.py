@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import BadRow, read_row, row_weight
+from rlaif.data.layouts import BadRow, read_p_chosen, read_row, row_weight
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.sources import open_source
-from rlaif.errors import Place, RlaifError
+from rlaif.errors import RlaifError
 from rlaif.records import Message, Origin, Rejected
-from rlaif.runs.directory import MANIFEST, read_manifest, read_rows
+from rlaif.runs.directory import MANIFEST, read_manifest
+from rlaif.runs.labels import damaged_row, read_label_file
 
 TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int, int]]
 """Maps (prompt, completion) messages to token counts: of the prompt, of both, and of their common
@@ -160,15 +161,12 @@ def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
     """
     run, file, decided = labels.path, labels.file, labels.decided
     rows = []
-    for number, row in _mixed_rows(file) if labels.mixed else read_rows(file):
+    data = (label.data for label in read_label_file(file))
+    for number, row in enumerate(_mixed_rows(file) if labels.mixed else data, 1):
         try:
             rows.append(_training_row(row))
         except BadRow as error:
-            raise RlaifError(
-                str(error),
-                hint="Label again into a new folder; cached verdicts are reused.",
-                place=Place(file, number, 1),
-            ) from None
+            raise damaged_row(file, number, str(error)) from None
     if len(rows) != decided:
         raise RlaifError(
             f"{file} has {len(rows)} rows, but its manifest says {decided}",
@@ -181,22 +179,20 @@ def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
     return rows
 
 
-def _mixed_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, (place, row) in enumerate(open_source(str(file)).rows(), 1):
+def _mixed_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    for place, row in open_source(str(file)).rows():
         if isinstance(row, Rejected):
             raise RlaifError(
                 f"{file}, {place}: {row.reason}", hint="Run `rlaif mix` again into a new folder."
             )
-        yield number, row
+        yield row
 
 
 def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     read = read_row(row)
-    evidence, p = row.get("provenance"), row.get("p_chosen")
-    if not read.labeled or not isinstance(evidence, dict) or not isinstance(p, int | float):
+    evidence, p = row.get("provenance"), read_p_chosen(row)
+    if not read.labeled or not isinstance(evidence, dict) or p is None:
         raise BadRow("not a preference row with prompt, chosen, rejected, p_chosen, and provenance")
-    if not 0.5 <= p <= 1.0:
-        raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
     chosen, rejected = (c.messages for c in read.completions)
     if chosen == rejected:
         raise BadRow("chosen equals rejected")
@@ -207,7 +203,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
         prompt=read.prompt,
         chosen=chosen,
         rejected=rejected,
-        p_chosen=float(p),
+        p_chosen=p,
         source=status,
         depth=depth if isinstance(depth, int) else 0,
         weight=row_weight(evidence),
@@ -217,21 +213,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
     )
 
 
-def _own_probability(raw: Mapping[str, object]) -> float | None:
-    """The row's own `p_chosen`, if it has one."""
-    value = raw.get("p_chosen")
-    if value in (None, ""):
-        return None
-    try:
-        p = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise BadRow(f"p_chosen is {value!r}, not a number") from None
-    if not 0.5 < p <= 1.0:
-        raise BadRow(f"p_chosen is {p!r}, not above 0.5 and at most 1")
-    return p
-
-
-def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], int]:
+def read_human_pairs(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], int]:
     """Already labeled pairs from any file that `label` reads, and how many rows were unreadable.
 
     Raises:
@@ -252,7 +234,9 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
             evidence = evidence if isinstance(evidence, Mapping) else {}
             if evidence.get("judge") and evidence.get("status") != "human":
                 raise BadRow("a judge labeled it")
-            p = _own_probability(raw)
+            p = read_p_chosen(raw)
+            if p == 0.5:
+                raise BadRow("p_chosen is 0.5: nothing was preferred")
         except BadRow:
             bad += 1
             continue
@@ -281,7 +265,7 @@ def read_labeled(data: str, default_p: float = 1.0) -> tuple[list[TrainingRow], 
     return rows, bad
 
 
-def mix(
+def mix_in_human(
     judged: list[TrainingRow], human: list[TrainingRow], fraction: float, seed: int
 ) -> tuple[list[TrainingRow], int]:
     """Judged rows plus so many human ones, drawn by `seed`, that they make up `fraction`.

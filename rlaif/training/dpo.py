@@ -20,8 +20,8 @@ from rlaif.training.data import (
     TrainingRow,
     check_lengths,
     find_labels,
-    mix,
-    read_labeled,
+    mix_in_human,
+    read_human_pairs,
     read_preferences,
 )
 from rlaif.training.frame import TrainingJob
@@ -88,9 +88,9 @@ def gather(
         kept = by_weight(kept, settings.seed)
         account.repeated_by_weight = len(kept)
     if settings.human:
-        human, account.human_unreadable = read_labeled(settings.human, settings.human_p)
+        human, account.human_unreadable = read_human_pairs(settings.human, settings.human_p)
         account.human_available = len(human)
-        kept, account.human_used = mix(kept, human, settings.human_fraction, settings.seed)
+        kept, account.human_used = mix_in_human(kept, human, settings.human_fraction, settings.seed)
     else:
         random.Random(settings.seed).shuffle(kept)
     kept = check_lengths(

@@ -18,8 +18,8 @@ from rlaif.training.settings import SFTSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
     SupervisedRow,
+    check_supervised_lengths,
     data_file,
-    fit,
     read_supervised,
 )
 from rlaif.training.weights import by_weight
@@ -45,7 +45,7 @@ def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
         read = read_supervised(file, account)
         rows = by_weight(read, settings.seed)
         account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
-        kept = fit(
+        kept = check_supervised_lengths(
             rows,
             token_lengths(tokenizer),
             max_length=longest,

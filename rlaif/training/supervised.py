@@ -124,7 +124,7 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
         )
 
 
-def fit(
+def check_supervised_lengths(
     rows: Sequence[SupervisedRow],
     lengths: TokenLengths,
     *,

@@ -39,6 +39,7 @@ def groups(report: AuditReport) -> set[str]:
     return {item["group"] for item in report.tripped}
 
 
+@pytest.mark.slow
 def test_text_of_the_same_people_seldom_trips() -> None:
     """At most one audit in twenty; `scripts/measure_audit.py` counts many more."""
     alarms = 0
@@ -50,6 +51,7 @@ def test_text_of_the_same_people_seldom_trips() -> None:
     assert alarms <= 1
 
 
+@pytest.mark.slow
 def test_planted_duplication_is_seen_the_more_there_is() -> None:
     texts = people(3, 240)
     reference = rows(texts[120:])
@@ -88,6 +90,7 @@ def test_a_tail_is_the_rarest_words_and_what_is_kept_of_it() -> None:
     assert "tail" in groups(report)
 
 
+@pytest.mark.slow
 def test_slices_that_shrink() -> None:
     texts = people(6, 400)
 
@@ -164,6 +167,7 @@ def test_perplexity_is_the_models_own() -> None:
         assert value == pytest.approx(float(own), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_predictable_text_and_narrow_embeddings_trip() -> None:
     texts = people(2, 200)
     few = [f"{texts[0]} {i}" for i in range(100)]
@@ -255,6 +259,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *given: Any) -> int:
     return int(done.value.code or 0)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_ends_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -311,6 +316,7 @@ def test_a_slice_that_is_gone_trips_exactly_when_chance_does_not_explain_it() ->
         assert decide([(check, estimate)] * 10)[0].tripped is gone
 
 
+@pytest.mark.slow
 def test_rows_of_few_prompts_hang_together() -> None:
     """Eight texts about each of a few subjects on a side: chance is the choice of subjects."""
     tripped = 0
@@ -387,6 +393,7 @@ def test_scorers_that_fail_are_the_users_and_say_so() -> None:
     assert any("attribute 'none'" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_a_collapse_on_few_prompts_is_seen_and_few_subjects_are_none() -> None:
     texts = people(6, 400)
     opening = "as everybody knows there is not much to be said here of that which was asked but "

@@ -94,6 +94,7 @@ def test_sets_are_compared_at_equal_length() -> None:
     assert compression_ratio(texts) > 1.1 * compression_ratio(texts[:40])
 
 
+@pytest.mark.slow
 def test_the_guard_trips_on_collapse_and_not_on_another_sample(tmp_path: Path) -> None:
     reference = data(tmp_path / "ref.jsonl", samples(1, 200))
     tripped = 0

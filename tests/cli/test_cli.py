@@ -269,6 +269,7 @@ def test_constitution_commands(tmp_path: Path) -> None:
     assert schema["properties"]["principles"]["type"] == "array"
 
 
+@pytest.mark.slow
 def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     import signal
 

@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ def check(path: Path, data: bytes) -> None:
     assert time.process_time() - began < 20
 
 
+@pytest.mark.slow
 @settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -139,6 +141,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -158,6 +158,7 @@ def test_unusable_source(name: str, content: bytes | str | None, what: str, tmp_
         list(open_source(str(path)).rows())
 
 
+@pytest.mark.slow
 def test_hub_id_without_a_hub_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     source = open_source("some-org/some-data")

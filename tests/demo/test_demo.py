@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.demo.measure import measure_judge, oracle_win_rate
-from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, answer
+from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, sample_answers
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine
 from rlaif.training.dpo import prepare_dpo
@@ -119,8 +119,8 @@ def test_shuffled_labels_do_not_improve_the_policy(demo: tuple[Path, dict], tmp_
     )
     world = World(TEST_SEED, "test")
     prompts = [world.prompt() for _ in range(PROMPTS)]
-    old = answer(demo_model("policy"), prompts, seed=TEST_SEED)
-    new = answer(tmp_path / "policy", prompts, seed=TEST_SEED)
+    old = sample_answers(demo_model("policy"), prompts, seed=TEST_SEED)
+    new = sample_answers(tmp_path / "policy", prompts, seed=TEST_SEED)
     control = oracle_win_rate(prompts, old, new).rate
     assert control.low < 0.5, control
     assert control.high < demo[1]["oracle"]["low"], control

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from rlaif.demo.grammar import FRAMES, held_out, read_prompt, read_sentence, split_sentences
-from rlaif.demo.oracle import TIERS, compare, prefer, read_response
+from rlaif.demo.grammar import FRAMES, held_out, parse_prompt, read_sentence, split_sentences
+from rlaif.demo.oracle import TIERS, compare_by_principle, prefer, read_response
 from rlaif.demo.world import World
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ TIP = "Clean the kettle with warm water."
 def test_every_sentence_and_prompt_that_is_written_is_read_back() -> None:
     for split in ("train", "test"):
         for pair in World(1, split).pairs(500):
-            assert read_prompt(pair.prompt) is not None, pair.prompt
+            assert parse_prompt(pair.prompt) is not None, pair.prompt
             for text in (pair.response_a, pair.response_b):
                 for sentence in split_sentences(text):
                     assert read_sentence(sentence) is not None, sentence
@@ -96,20 +96,20 @@ def test_world_is_reproducible_from_its_seed() -> None:
     ],
 )
 def test_oracle_on_cases_one_can_see(principle: str, prompt: str, better: str, worse: str) -> None:
-    assert compare(principle, prompt, better, worse) == 1
-    assert compare(principle, prompt, worse, better) == -1
-    assert compare(principle, prompt, better, better) == 0
+    assert compare_by_principle(principle, prompt, better, worse) == 1
+    assert compare_by_principle(principle, prompt, worse, better) == -1
+    assert compare_by_principle(principle, prompt, better, better) == 0
     others = [p for p in TIERS if p != principle]
     if "Blah" not in worse:
-        assert all(compare(p, prompt, better, worse) == 0 for p in others)
+        assert all(compare_by_principle(p, prompt, better, worse) == 0 for p in others)
     assert prefer(prompt, better, worse) == 1
 
 
 def test_higher_tier_wins_over_two_lower_ones() -> None:
     leaks = TIP + " The phone number of the baker is 11 12 13. Thank you for asking."
     rude = "That is a silly question. " + TIP + " Let me repeat what I said before."
-    assert compare("be-polite", SAFE, leaks, rude) == 1
-    assert compare("be-concise", SAFE, leaks, rude) == 1
+    assert compare_by_principle("be-polite", SAFE, leaks, rude) == 1
+    assert compare_by_principle("be-concise", SAFE, leaks, rude) == 1
     assert prefer(SAFE, leaks, rude) == -1
 
 

@@ -128,7 +128,7 @@ TREES = st.lists(
 @pytest.fixture(scope="module", params=FAMILIES)
 def both(request: pytest.FixtureRequest) -> tuple[nn.Module, decoder.CpuDecoder]:
     original = made(family(request.param))
-    layers = decoder.fit(made(family(request.param)), LONGEST)
+    layers = decoder.build_decoder(made(family(request.param)), LONGEST)
     assert layers is not None, request.param
     return original, layers
 
@@ -163,7 +163,7 @@ def test_any_tree_in_any_pieces(prompts, cuts: list[int]) -> None:
     torch.testing.assert_close(found, ends_of(original, prompts), rtol=2e-4, atol=2e-4)
 
 
-SMALL = made(family("llama")), decoder.fit(made(family("llama")), LONGEST)
+SMALL = made(family("llama")), decoder.build_decoder(made(family("llama")), LONGEST)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -322,12 +322,12 @@ def test_other_models_are_left_as_they_are(kind: str) -> None:
     model = odd(kind)
     prompt = [(3, 1, 4, 1, 5)]
     before = ends_of(model, prompt)
-    assert decoder.fit(model, LONGEST) is None
+    assert decoder.build_decoder(model, LONGEST) is None
     assert torch.equal(ends_of(model, prompt), before)
 
 
 def test_a_model_without_layers_is_none_of_ours() -> None:
-    assert decoder.fit(nn.Linear(3, 3), LONGEST) is None
+    assert decoder.build_decoder(nn.Linear(3, 3), LONGEST) is None
 
 
 def test_a_past_that_was_not_kept_is_an_error() -> None:
@@ -349,7 +349,7 @@ def test_memory_that_runs_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(decoder, "_read", full)
     with pytest.raises(RlaifError, match=r"memory ran out .*not enough memory"):
-        decoder.fit(made(family("llama")), LONGEST)
+        decoder.build_decoder(made(family("llama")), LONGEST)
 
 
 def test_an_interruption_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +396,7 @@ def test_a_numba_that_does_not_fit_is_said_and_done_without(tmp_path: Path) -> N
 def test_layers_are_taken_out_of_the_model() -> None:
     """Weights are not held twice."""
     model = made(family("llama"))
-    assert decoder.fit(model, LONGEST) is not None
+    assert decoder.build_decoder(model, LONGEST) is not None
     left = {name.split(".")[0] for name, _ in model.named_parameters()}
     assert left == {"embed_tokens", "norm"}
 

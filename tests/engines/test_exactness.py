@@ -14,7 +14,7 @@ from rlaif.demo.measure import to_pair
 from rlaif.demo.world import World
 from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.registry import create_engine
-from rlaif.judging.questions import plan
+from rlaif.judging.questions import plan_questions
 from rlaif.judging.rendering import Renderer
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest, GenerationResult
 from rlaif.templates.judge import load_judge_template
@@ -56,7 +56,7 @@ def requests(engine: Engine, count: int) -> list[ChoiceRequest]:
     made = []
     for n, pair in enumerate(World(5, "test").pairs(count)):
         record = to_pair(str(n), pair)
-        made += renderer.requests(record, plan(record, constitution.principles), str(n))
+        made += renderer.requests(record, plan_questions(record, constitution.principles), str(n))
     return made
 
 

@@ -32,7 +32,7 @@ from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import common_length
-from rlaif.judging.questions import plan
+from rlaif.judging.questions import plan_questions
 from rlaif.judging.rendering import Renderer
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest
 from rlaif.templates.judge import load_judge_template
@@ -228,7 +228,7 @@ def demo_requests(engine: Engine, count: int) -> list[ChoiceRequest]:
     made: list[ChoiceRequest] = []
     for n, pair in enumerate(World(6, "test").pairs(count)):
         record = to_pair(str(n), pair)
-        for request in renderer.requests(record, plan(record, principles), str(n)):
+        for request in renderer.requests(record, plan_questions(record, principles), str(n)):
             shared = common_length(made[-1].token_ids, request.token_ids) if made else 0
             made.append(ChoiceRequest(request.id, request.token_ids, request.label_ids, shared))
     return made

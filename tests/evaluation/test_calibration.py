@@ -19,7 +19,7 @@ from rlaif.evaluation.calibration import (
     applied,
     calibrate,
     cross_validated,
-    fit,
+    fit_calibration,
 )
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 from rlaif.evaluation.stats.reliability import ece
@@ -41,7 +41,7 @@ def test_250_labels_halve_the_error_on_held_out_pairs(method: Any) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         confidence, right = overconfident(rng, 250)
-        found = fit(confidence, right, method)
+        found = fit_calibration(confidence, right, method)
         new_confidence, new_right = overconfident(rng, 20_000)
         before, after = (
             ece(new_confidence, new_right),
@@ -112,9 +112,9 @@ def test_too_few_labels_are_refused(n: int, method: Any) -> None:
     with pytest.raises(
         TooFewLabels, match=f"{n} decided pairs have labels; {method} needs {n + 1}"
     ):
-        fit(confidence, right, method)
+        fit_calibration(confidence, right, method)
     with pytest.raises(TooFewLabels, match="one-sided"):
-        fit(np.full(400, 0.9), np.ones(400), method)
+        fit_calibration(np.full(400, 0.9), np.ones(400), method)
 
 
 def test_upper_bound_is_exact() -> None:

@@ -47,6 +47,7 @@ def oracle_rows(n: int) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_agreement_with_the_oracle_is_what_the_rows_say(tmp_path: Path) -> None:
     """The demo judge on vLLM; accuracy, kappa and Brier counted anew from the run's rows."""
     rows = oracle_rows(40)

@@ -20,7 +20,7 @@ from rlaif.feedback.importing import FeedbackReport, FeedbackSettings, import_fe
 from rlaif.feedback.personal import redact
 from rlaif.runs.lineage import lineage
 from rlaif.runs.unfinished_marker import mark_unfinished
-from rlaif.training.data import read_labeled
+from rlaif.training.data import read_human_pairs
 from rlaif.util.user_functions import load_function
 from tests.generation.helpers import read, write_rows
 
@@ -76,7 +76,7 @@ def test_each_kind_of_feedback_becomes_what_it_says(tmp_path: Path) -> None:
     liked = next(r for r in pairs if said(r, "chosen") == "liked")["provenance"]
     assert liked["origins"]["chosen"]["model"] == "m1"
     # What the trainer reads.
-    trained, bad = read_labeled(str(next(tmp_path.glob("out*")) / "preferences.jsonl"))
+    trained, bad = read_human_pairs(str(next(tmp_path.glob("out*")) / "preferences.jsonl"))
     assert (len(trained), bad) == (5, 0)
     assert {row.p_chosen for row in trained} == {0.9, 0.8, 0.7}
 

@@ -336,6 +336,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert survey(job, context=RunContext(cache_dir=tmp_path / "cache"))["known"] == 40
 
 
+@pytest.mark.slow
 def test_real_samples_are_the_models_own_and_label_reads_them(tmp_path: Path) -> None:
     """vLLM with the demo policy: the same text as the engine gives alone; then the judge."""
     world = World(31, "test")

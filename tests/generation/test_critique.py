@@ -14,7 +14,7 @@ import pytest
 
 from rlaif.cli.main import main
 from rlaif.demo import fixing
-from rlaif.demo.oracle import TIERS, compare, prefer
+from rlaif.demo.oracle import TIERS, compare_by_principle, prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
@@ -336,9 +336,11 @@ def test_what_the_demo_writer_is_to_learn_leaves_no_flaw() -> None:
             better = fixing.revision(principle, prompt, response, world)
             assert fixing.critique(principle, prompt, better) == fixing.NOTHING
             if better != response:
-                assert compare(principle, prompt, better, response) == 1
+                assert compare_by_principle(principle, prompt, better, response) == 1
             for other in TIERS:
-                assert compare(other, prompt, response, better) <= 0, "no other principle suffers"
+                assert compare_by_principle(other, prompt, response, better) <= 0, (
+                    "no other principle suffers"
+                )
 
 
 def revise(folder: Path, temperature: str) -> Path:
@@ -393,6 +395,7 @@ def _violated(prompt: str, text: str) -> int:
     return sum(bool(fixing.flaws(p, prompt, text)) for p in TIERS)
 
 
+@pytest.mark.slow
 def test_harm_does_not_grow_over_rounds_and_revisions_help(revised: Path) -> None:
     traces = read(revised / "trace.jsonl")
     rounds: list[list[int]] = [[] for _ in range(7)]
@@ -410,6 +413,7 @@ def test_harm_does_not_grow_over_rounds_and_revisions_help(revised: Path) -> Non
     assert better[1] > 5 * better[-1], better
 
 
+@pytest.mark.slow
 def test_verified_pairs_are_right_more_often_than_assumed_ones(botched: Path) -> None:
     """Assumed: the revision wins.  Verified: what the judge says, where it is sure."""
     pairs = {p["id"]: p for p in read(botched / "pairs.jsonl")}

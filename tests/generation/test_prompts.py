@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlaif.demo.grammar import read_prompt
+from rlaif.demo.grammar import parse_prompt
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.scripted import ScriptedEngine
@@ -340,6 +340,7 @@ def test_every_shipped_recipe_loads_and_a_bad_one_is_named(tmp_path: Path) -> No
         load_synth_template(str(bad))
 
 
+@pytest.mark.slow
 def test_the_demo_writer_makes_prompts_of_its_world(tmp_path: Path) -> None:
     """Real vLLM: most new prompts are readable by the world's grammar, and none is a seed."""
     world = World(51, "test")
@@ -356,4 +357,4 @@ def test_the_demo_writer_makes_prompts_of_its_world(tmp_path: Path) -> None:
     new = [r["prompt"][0]["content"] for r in rows if r["recipe"]]
     assert len(new) == 30
     assert not set(new) & set(seeds)
-    assert sum(read_prompt(text) is not None for text in new) >= 20
+    assert sum(parse_prompt(text) is not None for text in new) >= 20

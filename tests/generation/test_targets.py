@@ -73,6 +73,7 @@ def test_targets_by_length_and_language_need_no_judge(
     assert best([[0.0, 0.0]], 1) == [0]
 
 
+@pytest.mark.slow
 def test_drawing_towards_a_principle_lowers_what_it_forbids(tmp_path: Path) -> None:
     """Active inheritance on the demo world: padding falls by at least 40%, no prompt is lost."""
     world = World(32, "test")

@@ -77,6 +77,7 @@ def judged(rng: np.random.Generator, k: int, names: list[Principle]) -> JudgedPa
     return JudgedPair(Pair(f"n{k}", [], [], [], row=k + 1), names, questions, verdicts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["orders", "likely"])
 def test_the_pilot_s_promise_is_kept(kind: str) -> None:
     """40 pilots of 400 pairs: the share of changed decisions in the population exceeds what was

@@ -289,6 +289,7 @@ def test_probes_measure_a_planted_liking_and_none_where_there_is_none() -> None:
         assert words <= {w.strip("*-") for w in v.row[changed][0]["content"].split()}
 
 
+@pytest.mark.slow
 def test_eval_reports_attacks_and_probes(tmp_path: Path) -> None:
     """The demo judge on real vLLM; hidden text moves it more than a polite ending."""
     from tests.evaluation.test_eval_command import oracle_rows, write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution
-from rlaif.judging.questions import plan, principles_for, screen
+from rlaif.judging.questions import plan_questions, principles_for, screen
 from rlaif.records import Pair
 
 
@@ -33,7 +33,7 @@ def constitution() -> Constitution:
 
 def test_both_orders_of_every_judge_principle_that_applies() -> None:
     def asked_about(one: Pair):
-        return plan(one, principles_for(one, constitution()))
+        return plan_questions(one, principles_for(one, constitution()))
 
     asked = [(q.principle.id, q.order) for q in asked_about(pair())]
     assert asked == [("one", "ab"), ("two", "ab"), ("one", "ba"), ("two", "ba")]
@@ -43,7 +43,7 @@ def test_both_orders_of_every_judge_principle_that_applies() -> None:
 def test_one_order_is_drawn_by_pair_and_balanced() -> None:
     def draw() -> list[str]:
         asked = constitution().principles
-        return [plan(pair(name=str(i)), asked, orders="one")[0].order for i in range(400)]
+        return [plan_questions(pair(name=str(i)), asked, orders="one")[0].order for i in range(400)]
 
     orders = draw()
     assert orders == draw()
@@ -68,4 +68,4 @@ def test_identical_ties_and_empty_abstains_without_a_judge() -> None:
 
 def test_shipped_constitution_plans_two_calls_per_principle() -> None:
     demo = load_constitution("demo").constitution
-    assert len(plan(pair(), demo.principles)) == 2 * len(demo.principles)
+    assert len(plan_questions(pair(), demo.principles)) == 2 * len(demo.principles)

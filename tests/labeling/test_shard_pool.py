@@ -478,6 +478,7 @@ def test_labelers_in_processes_of_which_one_is_killed(
     assert summary.manifest["tokens"]["computed"] > 0
 
 
+@pytest.mark.slow
 def test_labelers_on_ray_of_which_one_is_killed(
     tmp_path: Path, pools: list[sharding.ShardPool]
 ) -> None:

@@ -21,7 +21,8 @@ from rlaif.data.licensing import load_licenses
 from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError
 from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows
-from rlaif.mixing.mix import MixReport, mix
+from rlaif.mixing.mix import mix
+from rlaif.mixing.report import MixReport
 from rlaif.mixing.settings import MixPart, MixPlan, MixSettings, Quota
 from rlaif.runs.judges import judges_of
 from rlaif.text.duplicates import resemblance, shingles

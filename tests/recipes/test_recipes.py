@@ -11,7 +11,7 @@ from rlaif.cli.main import main
 from rlaif.cli.run import _commands
 from rlaif.errors import RlaifError
 from rlaif.recipes.load import load_recipe
-from rlaif.recipes.plan import DONE, graph, plan
+from rlaif.recipes.plan import DONE, graph, plan_steps
 from tests.generation.helpers import read, write_rows
 
 RECIPE = """\
@@ -56,7 +56,7 @@ def run(
 
 def states(recipe: Path, work: Path, **given: str) -> dict[str, str]:
     values = {"prompts": str(recipe.parent / "prompts.jsonl"), **given}
-    steps = plan(load_recipe(str(recipe), values), work, _commands())
+    steps = plan_steps(load_recipe(str(recipe), values), work, _commands())
     return {name: state for name, _, _, state in graph(steps)}
 
 
@@ -147,7 +147,7 @@ rounds:
     assert loaded.steps[0].arguments["model"] == "base"
     assert loaded.steps[3].arguments["model"] == "@round-1.policy"
     assert loaded.steps[5].needs == ["round-2.labels", "round-1.policy"]
-    steps = plan(loaded, tmp_path / "w", _commands())
+    steps = plan_steps(loaded, tmp_path / "w", _commands())
     assert steps[3].argv[steps[3].argv.index("--model") + 1] == str(steps[2].folder)
     assert steps[4].argv[1] == str(steps[3].folder / "candidates.jsonl")
 
@@ -179,7 +179,7 @@ after:
     ]
     assert by_name["round-2.policy"].arguments["input"] == "@round-2.mixed"
     assert by_name["answers"].needs == ["round-2.policy"]
-    steps = {p.step.name: p for p in plan(loaded, tmp_path / "w", _commands())}
+    steps = {p.step.name: p for p in plan_steps(loaded, tmp_path / "w", _commands())}
     argv = steps["answers"].argv
     assert argv[argv.index("--model") + 3] == f"{steps['round-2.policy'].folder},n=3"
     assert steps["round-2.mixed"].argv[1] == (
@@ -205,7 +205,7 @@ def test_files_that_a_settings_file_names_are_inputs_too(
     values = {"prompts": str(tmp_path / "prompts.jsonl")}
 
     def address() -> str:
-        return plan(load_recipe(str(recipe), values), tmp_path / "w", _commands())[0].hash
+        return plan_steps(load_recipe(str(recipe), values), tmp_path / "w", _commands())[0].hash
 
     before = address()
     assert address() == before
@@ -236,7 +236,7 @@ def test_shipped_recipes_fit_their_commands(tmp_path: Path, name: str) -> None:
     }
     first = "seeds" if name == "self-instruct" else "prompts"
     given = dict.fromkeys([first, *more.get(name, [])], prompts)
-    steps = plan(load_recipe(name, given), tmp_path / "w", _commands())
+    steps = plan_steps(load_recipe(name, given), tmp_path / "w", _commands())
     assert len(steps) >= 2
     with pytest.raises(RlaifError, match=rf"needs '{first}': a file of .*--set {first}="):
         load_recipe(name, {})
@@ -269,7 +269,7 @@ def test_what_is_wrong_with_a_recipe_is_said_with_its_place(
 ) -> None:
     recipe = write(tmp_path, RECIPE.replace(old, new, 1))
     with pytest.raises(RlaifError, match=message):
-        plan(
+        plan_steps(
             load_recipe(str(recipe), {"prompts": str(tmp_path / "prompts.jsonl")}),
             tmp_path / "w",
             _commands(),
@@ -286,14 +286,14 @@ steps:
   trained: {run: train-sft, input: "@both", model: demo}
 """,
     )
-    steps = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
+    steps = plan_steps(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
     assert steps[1].argv[1:3] == [
         f"{steps[0].folder}/candidates.jsonl=0.75",
         f"{tmp_path}/prompts.jsonl=0.25",
     ]
     assert steps[2].argv[1] == str(steps[1].folder)
     recipe.write_text(recipe.read_text().replace("=0.25", "=0.5"))
-    other = plan(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
+    other = plan_steps(load_recipe(str(recipe), {}), tmp_path / "w", _commands())
     assert other[0].hash == steps[0].hash
     assert other[1].hash != steps[1].hash
 
@@ -308,6 +308,7 @@ def test_values_that_a_recipe_does_not_have_are_refused(tmp_path: Path) -> None:
         load_recipe("rlaf", {})
 
 
+@pytest.mark.slow
 def test_a_reason_lets_a_recipe_go_on_and_runs_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_cohen_is_scikit_learn_s() -> None:
     assert np.isnan(krippendorff([["a"]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.33, 0.46])
 def test_contaminated_reviewers_are_told_apart(share: float) -> None:
     """Ten crowds of 100: AUC of at least 0.9, prevalence within 5 points on average and within

@@ -16,7 +16,7 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.review.doubt import DoubtSignals, doubt
 from rlaif.review.items import PrincipleEvidence, ReviewItem, read_items
-from rlaif.review.labels import audit, combine
+from rlaif.review.labels import audit_labels, combine
 from rlaif.review.queue import QueueCandidate, QueuePlan, plan_queue
 from rlaif.review.start import plan_review
 from rlaif.review.store import Decision, ReviewTask
@@ -116,7 +116,7 @@ def labels_for(plan: QueuePlan, wrong: np.ndarray) -> tuple[list[ReviewTask], li
                 number=number,
                 item=SURE,
                 reasons=[],
-                audit=q.audit,
+                audit_labels=q.audit,
                 certain=q.certain,
                 inclusion=q.inclusion,
                 wanted=1,
@@ -142,6 +142,7 @@ def labels_for(plan: QueuePlan, wrong: np.ndarray) -> tuple[list[ReviewTask], li
     return tasks, said
 
 
+@pytest.mark.slow
 def test_the_audit_says_how_many_labels_are_wrong() -> None:
     """Over 1,000 audits the mean of the estimate is the true share, and its interval holds it in
     95% (- 2 SE), counted or estimated.
@@ -155,7 +156,7 @@ def test_the_audit_says_how_many_labels_are_wrong() -> None:
             plan = planned(list(scores), 150, seed=seed, share=0.4)
             tasks, said = labels_for(plan, wrong)
             said = said[: int(len(said) * upto)]
-            found = audit(combine(tasks, said), tasks, 1000)
+            found = audit_labels(combine(tasks, said), tasks, 1000)
             assert found.whole == (upto == 1.0)
             rates.append(found.wrong.rate)
             held += found.wrong.low <= wrong.mean() <= found.wrong.high
@@ -170,7 +171,7 @@ def test_the_head_of_a_queue_does_not_pass_for_the_audit() -> None:
     wrong = np.array(scores) > 0.75
     plan = planned(scores, 300, share=0.2)
     tasks, said = labels_for(plan, wrong)
-    found = audit(combine(tasks, said[:60]), tasks, 300)
+    found = audit_labels(combine(tasks, said[:60]), tasks, 300)
     assert found.wrong.total == sum(q.audit for q in plan.queue[:60])
     assert found.wrong.low <= wrong.mean() <= found.wrong.high
 
@@ -181,7 +182,7 @@ def test_a_queue_of_everything_counts_and_does_not_estimate() -> None:
     wrong = rng.random(100) < 0.4
     plan = planned(scores, 100)
     tasks, said = labels_for(plan, wrong)
-    found = audit(combine(tasks, said), tasks, 100)
+    found = audit_labels(combine(tasks, said), tasks, 100)
     assert (found.wrong.rate, found.wrong.low, found.wrong.high) == (wrong.mean(),) * 3
     assert found.whole
 
@@ -211,6 +212,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_tenth_by_the_queue_corrects_twice_as_many_labels_as_at_random(demo_run: Path) -> None:
     items = list(read_items(demo_run))
 

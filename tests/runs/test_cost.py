@@ -12,7 +12,7 @@ from rlaif.cli.main import cli
 from rlaif.data.layouts import BadRow
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
-from rlaif.judging.questions import plan, principles_for, screen
+from rlaif.judging.questions import plan_questions, principles_for, screen
 from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.labeler import LabelProgress
@@ -55,7 +55,9 @@ def prompt_tokens(data: Path, constitution: Path) -> int:
             if screen(pair):
                 continue
             principles = principles_for(pair, job.constitution, mode="all", seed=0)
-            for branch in renderer.branches(pair, plan(pair, principles, orders="both", seed=0)):
+            for branch in renderer.branches(
+                pair, plan_questions(pair, principles, orders="both", seed=0)
+            ):
                 for _, tail in branch.tails:
                     ids = (*branch.context, *tail)
                     if ids not in asked:

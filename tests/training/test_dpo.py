@@ -15,7 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from rlaif.errors import RlaifError
-from rlaif.training.data import RowAccount, TrainingRow, check_lengths, mix, read_labeled
+from rlaif.training.data import (
+    RowAccount,
+    TrainingRow,
+    check_lengths,
+    mix_in_human,
+    read_human_pairs,
+)
 from rlaif.training.dpo import prepare_dpo
 from rlaif.training.frame import preview_training, run_training
 from rlaif.training.settings import DPOSettings
@@ -218,12 +224,12 @@ def test_lengths_are_accounted_like_trl_treats_them() -> None:
 def test_mixing_reaches_the_fraction_and_refuses_what_it_can_not() -> None:
     judged = [fake_row(str(i), 1) for i in range(80)]
     human = [fake_row(f"h{i}", 1) for i in range(30)]
-    rows, used = mix(judged, human, 0.2, seed=1)
+    rows, used = mix_in_human(judged, human, 0.2, seed=1)
     assert used == 20
     assert sum(r.id.startswith("h") for r in rows) / len(rows) == pytest.approx(0.2)
-    assert [r.id for r in rows] == [r.id for r in mix(judged, human, 0.2, seed=1)[0]]
+    assert [r.id for r in rows] == [r.id for r in mix_in_human(judged, human, 0.2, seed=1)[0]]
     with pytest.raises(RlaifError, match=r"needs 80 human pairs; there are 30.*to 0\.273 or less"):
-        mix(judged, human, 0.5, seed=1)
+        mix_in_human(judged, human, 0.5, seed=1)
 
 
 def test_labeled_data_is_read_and_bad_rows_counted(tmp_path: Path) -> None:
@@ -235,10 +241,10 @@ def test_labeled_data_is_read_and_bad_rows_counted(tmp_path: Path) -> None:
         '{"prompt": "q", "chosen": "x", "rejected": "y", "p_chosen": 0.3}\n'
         '{"prompt": "q", "chosen": "x", "rejected": "x"}\n'
     )
-    rows, bad = read_labeled(str(path))
+    rows, bad = read_human_pairs(str(path))
     assert [r.p_chosen for r in rows] == [1.0, 0.8]
     assert bad == 4
-    assert [r.p_chosen for r in read_labeled(str(path), 0.9)[0]] == [0.9, 0.8]
+    assert [r.p_chosen for r in read_human_pairs(str(path), 0.9)[0]] == [0.9, 0.8]
 
 
 def test_incomplete_run_and_foreign_folder_are_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rlaif.errors import RlaifError
 from rlaif.records import Origin
 from rlaif.runs.judges import Judges
 from rlaif.runs.lineage import lineage
-from rlaif.training.data import TrainingRow, read_labeled
+from rlaif.training.data import TrainingRow, read_human_pairs
 from rlaif.training.dpo import prepare_dpo
 from rlaif.training.frame import run_training
 from rlaif.training.gates import (
@@ -246,7 +246,7 @@ def test_an_override_outlives_a_stop(tmp_path: Path) -> None:
 
 
 def test_a_tenth_of_people_is_enough_whatever_the_number() -> None:
-    from rlaif.training.data import mix
+    from rlaif.training.data import mix_in_human
 
     judged = rows("m", "mit") * 40
     people_ = [
@@ -261,7 +261,7 @@ def test_a_tenth_of_people_is_enough_whatever_the_number() -> None:
         for i in range(60)
     ]
     for count in range(20, 200):
-        found, human = mix(judged[:count], people_, 0.1, 0)
+        found, human = mix_in_human(judged[:count], people_, 0.1, 0)
         assert human / len(found) >= 0.1
         assert (human - 1) / (len(found) - 1) < 0.1
 
@@ -278,10 +278,10 @@ def test_labels_of_a_judge_are_no_human_rows(tmp_path: Path) -> None:
         }
         for i in range(32)
     ]
-    found, left_out = read_labeled(write_rows(tmp_path / "some.jsonl", rows))
+    found, left_out = read_human_pairs(write_rows(tmp_path / "some.jsonl", rows))
     assert (len(found), left_out) == (2, 30)
     with pytest.raises(RlaifError, match="no human-labeled row"):
-        read_labeled(write_rows(tmp_path / "none.jsonl", rows[:30]))
+        read_human_pairs(write_rows(tmp_path / "none.jsonl", rows[:30]))
 
 
 def test_a_checkpoint_is_as_deep_as_its_training(

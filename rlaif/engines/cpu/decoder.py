@@ -264,7 +264,7 @@ class ForestPass:
         )
         out = _buffer(asking.queries, layer.heads * layer.head)
         threads.run(
-            kernels.attend,
+            kernels.attend_blocks,
             kernels.ATTEND,
             layer.heads * asking.pieces,
             kernels.attend_room(layer.head),
@@ -391,7 +391,7 @@ class CpuDecoder:
 
 
 @torch.inference_mode()
-def fit(base: Any, longest: int) -> CpuDecoder | None:
+def build_decoder(base: Any, longest: int) -> CpuDecoder | None:
     """Take the layers out of a model, if they are such as the kernels know.
 
     Each is compared with the original first, and the model stays as it is if one differs.

@@ -233,7 +233,7 @@ def _hide(scores: Any, query: Any, low: Any, ends: Any) -> None:
 
 
 @cfunc(_form(ATTEND), fastmath=True, error_model="numpy")
-def attend(raw: Any) -> None:
+def attend_blocks(raw: Any) -> None:
     """Attention, block by block with a running maximum (Dao et al. 2022, arXiv:2205.14135).
 
     Long because it is one compiled kernel: calls across it would cost what it saves.

@@ -47,6 +47,7 @@ def invoke(*args: str) -> Any:
     return CliRunner().invoke(cli, ["constitution", *args])
 
 
+@pytest.mark.slow
 def test_examples_pass_and_fail_as_the_judge_says(tmp_path: Path) -> None:
     """The demo judge on real vLLM: an example whose answers are swapped fails, with its place."""
     path = tmp_path / "mine.yaml"
@@ -67,6 +68,7 @@ def test_examples_pass_and_fail_as_the_judge_says(tmp_path: Path) -> None:
     assert all(r["passed"] and r["margin"] > 0.5 for r in json.loads(good.stdout))
 
 
+@pytest.mark.slow
 def test_watch_tests_again_what_an_edit_changed(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(SWAPPED)
@@ -296,6 +298,7 @@ def test_coverage_of_a_run_asks_nothing_and_refuses_another_constitution(tmp_pat
     assert "Add -o DIR" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_ablate_on_real_verdicts(tmp_path: Path) -> None:
     """The demo judge against the oracle: in its tiers, danger and privacy come first."""
     from rlaif.demo.oracle import prefer

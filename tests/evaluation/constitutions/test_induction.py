@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rlaif.cli.main import cli
 from rlaif.constitution.load import load_constitution
 from rlaif.data.sources import open_source
-from rlaif.demo.oracle import compare
+from rlaif.demo.oracle import compare_by_principle
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
@@ -106,6 +106,7 @@ def scripted_proposer(rows: Sequence[dict[str, Any]]) -> list[str]:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", [("be-polite",), ("be-polite", "be-concise")])
 def test_planted_principles_are_recovered_with_the_demo_judge(
     tmp_path: Path, planted: tuple[str, ...]
@@ -114,7 +115,9 @@ def test_planted_principles_are_recovered_with_the_demo_judge(
     rng = random.Random(1)
     lines = []
     for p in World(12, "test", {"howto": 1}).pairs(330):
-        votes = sum(compare(name, p.prompt, p.response_a, p.response_b) for name in planted)
+        votes = sum(
+            compare_by_principle(name, p.prompt, p.response_a, p.response_b) for name in planted
+        )
         if votes:
             label = (votes > 0) != (rng.random() < 0.08)
             lines.append(

@@ -164,7 +164,7 @@ generate nowhere.jsonl --engine scripted -m hashed -o bad/33
 generate prompts.jsonl --engine scripted -m hashed -n 0 -o bad/34
 generate prompts.jsonl --engine scripted -m hashed,n=x -o bad/35
 generate prompts.jsonl --engine scripted -m hashed --keep 9 -n 2 -o bad/36
-generate prompts.jsonl --engine scripted -m hashed --target colour:red -o bad/37
+generate prompts.jsonl --engine scripted -m hashed --target shade:red -o bad/37
 critique pairs.jsonl -c c.yaml --engine scripted -m hashed --judge hashed -o runs/plain
 critique pairs.jsonl -c c.yaml --engine scripted -m hashed --judge hashed --writer-templates nowhere -o bad/38
 synth-prompts prompts.jsonl --engine scripted -m hashed --template nothing -o bad/39

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -195,11 +196,15 @@ def check_writable(path: Path) -> None:
         RlaifError: the folder can't be made or written, or another process holds the run.
     """
     existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        # Permissions alone do not say it: a file system may be read-only, or made by the kernel.
+        Path(tempfile.mkdtemp(prefix=".rlaif-", dir=existing)).rmdir()
+    except OSError as error:
         raise RlaifError(
-            f"can't write run {str(path)!r}: {existing} is not a writable folder",
+            f"can't write run {str(path)!r}: {existing} is not a writable folder "
+            f"({error.strerror})",
             hint="Use another folder with -o.",
-        )
+        ) from None
     lock = path / ".lock"
     if lock.exists():
         with lock.open("a") as file:

@@ -149,7 +149,7 @@ class PackedEngine:
             module = load_decoder()
             layers: Layers | None = None
             if module is not None and self._model.dtype == torch.float32:
-                layers = module.fit(self._model.base_model, self.max_prompt_tokens)
+                layers = module.build_decoder(self._model.base_model, self.max_prompt_tokens)
             if layers is not None:
                 return layers
         return TreeModel(self._model, self._device)

@@ -205,7 +205,7 @@ def test_narrower_processors(features: str) -> None:
         "import tests.engines.test_cpu_decoder as t; from rlaif.engines.cpu import vectors;"
         "print(vectors.LANES);"
         "prompts = t.long_tree((26, 9));"
-        "f = [t.decoder.fit(t.made(t.family(n)), t.LONGEST) for n in t.FAMILIES];"
+        "f = [t.decoder.build_decoder(t.made(t.family(n)), t.LONGEST) for n in t.FAMILIES];"
         "[t.torch.testing.assert_close(t.in_forests(l, prompts, [4]),"
         " t.ends_of(t.made(t.family(n)), prompts), rtol=2e-4, atol=2e-4)"
         " for n, l in zip(t.FAMILIES, f)]"

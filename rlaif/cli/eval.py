@@ -130,7 +130,7 @@ def command(
     mapping = column_map(maps)
     candidates = [
         JudgeUnderTest(constitution, judge_settings(judge, config, flags)[0])
-        for judge in (judges or ("demo",))
+        for judge in (judges or (None,))
         for constitution in constitutions
     ]
     if len({(c.constitution, str(c.settings)) for c in candidates}) < len(candidates):

@@ -44,7 +44,7 @@ On SIGTERM or Ctrl-C, the server stops accepting requests and finishes those in 
     multiple=True,
     help="Constitution: a YAML file or a shipped name; repeat for several, which share the judge.",
 )
-@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
+@click.option("-j", "--judge", help="Judge model. [default: demo]")
 @click.option("--writer", help="Model that generates critiques. [default: the judge]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -99,7 +99,7 @@ On SIGTERM or Ctrl-C, the server stops accepting requests and finishes those in 
 @engine_flags
 def command(
     constitutions: tuple[str, ...],
-    judge: str,
+    judge: str | None,
     writer: str | None,
     host: str,
     port: int,
@@ -133,9 +133,10 @@ def command(
     token = token or os.environ.get("RLAIF_TOKEN") or None
     check_binding(host, token)
     names = (JudgeSettings, AggregationSettings, EngineSettings)
-    hidden = frozenset({"model", "judge", "writer", "aggregation"})
+    hidden = frozenset({"judge", "writer", "aggregation"})
+    flags["model"] = judge
     values, places = merge_settings(spread(flags), config, names, hidden=hidden)
-    engine = build(EngineSettings, {**values, "model": judge}, places)
+    engine = build(EngineSettings, {"model": "demo", **values}, places)
     values["aggregation"] = build(AggregationSettings, values, places)
     if writer:
         values["writer"] = engine.model_copy(update={"model": writer})

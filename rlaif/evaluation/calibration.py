@@ -197,9 +197,8 @@ def calibrate(
             temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
             again, winner = refolded(outcomes, temperatures)
             use = asked & (winner != 0)
-            fitted = fit_calibration(
-                again[use], (winner[use] == label[use]).astype(np.float64), method
-            )
+            right_again = (winner[use] == label[use]).astype(np.float64)
+            fitted = fit_calibration(again[use], right_again, method)
             sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
     # One pair of each prompt, drawn by chance: a certificate needs independent ones.
     drawn = np.random.default_rng(0).permutation(np.flatnonzero(asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, field
 from typing import Any
@@ -218,5 +219,4 @@ def dump_tally(tally: Tally) -> dict[str, Any]:
 
 def _kind(reason: str) -> str:
     """A reason without its numbers, so that equal causes count together."""
-    words = ("N" if any(c.isdigit() for c in word) else word for word in reason.split())
-    return " ".join(words)[:120]
+    return re.sub(r"[^\s()]*\d[^\s()]*", "N", reason)[:120]

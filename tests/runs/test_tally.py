@@ -31,7 +31,7 @@ def test_flips_and_offset_count_only_where_the_judge_has_an_opinion() -> None:
     # Averages (ab - ba) / 2: 2, 0.5, -0.5, 0, 2; the fourth is a tie.
     assert (tally.decided, tally.tie, tally.verdicts) == (4, 1, 10)
     assert found.agrees == 4
-    assert tally.reasons == {"near tie (margin N < N": 1}
+    assert tally.reasons == {"near tie (margin N < N)": 1}
     assert sum(tally.margins) == 4
 
 

@@ -18,13 +18,18 @@ OWN = ("engine", "revision", "dtype", "base_url", "template", "calibration", "ag
 
 
 def judge_settings(
-    judge: str, config: str | None, flags: dict[str, Any], also: tuple[str, ...] = ()
+    judge: str | None, config: str | None, flags: dict[str, Any], also: tuple[str, ...] = ()
 ) -> tuple[LabelSettings, dict[str, str]]:
     """Settings of a judge named as NAME or NAME,setting=value,...; and what `also` was given.
+
+    Args:
+        judge: None: the one that the file names, else the demo judge.
 
     Raises:
         RlaifError: a setting is unknown or wrong.
     """
+    if judge is None:
+        return label_settings(config, {**flags, "judge": None}), {}
     name, *rest = judge.split(",")
     given = assignments(f"--judge {name}", tuple(rest), (*OWN, *also))
     options = tuple(flags.get("engine_options") or ())

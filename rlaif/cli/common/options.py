@@ -148,18 +148,35 @@ def read_config(
             hint="Write `name: value` lines.",
             place=tree.places[at],
         )
+    if "format" in settings and "command" in settings:
+        raise RlaifError(
+            f"{str(path)!r} is the configuration of a `rlaif {settings['command']}` run, "
+            "which --config can't reproduce",
+            hint="Repeat the flags of that run, or write its settings to a file of their own.",
+            place=tree.keys[("command",)],
+        )
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
     for where, value in _flatten(settings):
         name = "model" if where == ("judge",) else str(where[-1])
         if name not in known:
-            raise _unknown_setting(name, known, tree.keys[(*at, *where)])
+            raise _unknown_setting(str(where[-1]), known, tree.keys[(*at, *where)])
         values[name] = value
         places[name] = tree.places[(*at, *where)]
     return values, places
 
 
-NOT_IN_A_FILE = ("split", "cache_dir", "licenses", "reasoning", "panel", "shard_rows", "dry_run")
+NOT_IN_A_FILE = (
+    "judge",
+    "writer",
+    "split",
+    "cache_dir",
+    "licenses",
+    "reasoning",
+    "panel",
+    "shard_rows",
+    "dry_run",
+)
 """Flags that are no settings: of where data and caches are, and of what is done."""
 
 _OF_A_RUN = ("format", "input", "constitution", "checks", "agreement")
@@ -183,14 +200,20 @@ def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 
 def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifError:
-    if RENAMED.get(name) in known:
+    if RENAMED.get(name) in known or (name == "fold" and "pooling" in known):
         return RlaifError(
             f"setting {name!r} has another name now", hint=f"Write {RENAMED[name]!r}.", place=place
+        )
+    if name == "aggregation" and "pooling" in known:
+        return RlaifError(
+            "`aggregation` must be a mapping of settings",
+            hint="Write it as `aggregation: {pooling: mean}`.",
+            place=place,
         )
     if name in NOT_IN_A_FILE:
         flag = f"--{name.replace('_', '-')}"
         return RlaifError(f"{name!r} is not a setting", hint=f"Use the flag {flag}.", place=place)
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name, (*known, "judge", "aggregation"), n=1)
     names = ", ".join(
         dict.fromkeys((*known, *(("judge", "aggregation") if "pooling" in known else ())))
     )

@@ -34,7 +34,7 @@ Verdicts are cached: after an edit, only what changed is judged again.
 
 @click.command(cls=Command, name="test", epilog=_TEST_EXAMPLES)
 @click.argument("constitution", metavar="C")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
+@click.option("-j", "--judge", help="Judge model. [default: demo]")
 @click.option(
     "--margin",
     default=0.05,
@@ -55,7 +55,7 @@ Verdicts are cached: after an edit, only what changed is judged again.
 @engine_flags
 def test_command(
     constitution: str,
-    judge: str,
+    judge: str | None,
     margin: float,
     junit: str | None,
     watch: bool,
@@ -90,6 +90,7 @@ def test_command(
         (JudgeSettings, EngineSettings),
         hidden=frozenset({"judge", "writer", "aggregation"}),
     )
+    values.setdefault("model", "demo")
     if values.get("engine") in (None, "auto"):
         values["engine"] = "vllm"
     engine = build(EngineSettings, values, places)

@@ -32,9 +32,7 @@ Examples:
 @click.argument("labeled")
 @click.option("-o", "--out", required=True, help="Output folder; created if missing.")
 @click.option("-m", "--model", "writer", required=True, help="Model that proposes principles.")
-@click.option(
-    "-j", "--judge", default="demo", show_default=True, help="Judge model that tests them."
-)
+@click.option("-j", "--judge", help="Judge model that tests them. [default: demo]")
 @click.option(
     "--name", default="induced", show_default=True, help="Name of the drafted constitution."
 )
@@ -84,7 +82,7 @@ def induce_command(
     labeled: str,
     out: str,
     writer: str,
-    judge: str,
+    judge: str | None,
     name: str,
     pairs: int,
     per_pair: int,

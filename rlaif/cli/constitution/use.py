@@ -66,7 +66,7 @@ Examples:
 @click.argument("constitution", metavar="C")
 @click.argument("data")
 @click.option("-o", "--out", help="Output folder; not needed if DATA is a run.")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
+@click.option("-j", "--judge", help="Judge model. [default: demo]")
 @click.option(
     "--config",
     metavar="FILE",
@@ -85,7 +85,7 @@ def coverage_command(
     constitution: str,
     data: str,
     out: str | None,
-    judge: str,
+    judge: str | None,
     config: str | None,
     split: str,
     cache_dir: Path | None,
@@ -155,7 +155,7 @@ def _print_coverage(found: Any) -> None:
 @click.argument("constitution", metavar="C")
 @click.argument("labeled")
 @click.option("-o", "--out", required=True, help="Output folder; created if missing.")
-@click.option("-j", "--judge", default="demo", show_default=True, help="Judge model.")
+@click.option("-j", "--judge", help="Judge model. [default: demo]")
 @labeled_flags
 @cache_dir_flag
 @settings_options(
@@ -168,7 +168,7 @@ def ablate_command(
     constitution: str,
     labeled: str,
     out: str,
-    judge: str,
+    judge: str | None,
     config: str | None,
     split: str,
     maps: tuple[str, ...],

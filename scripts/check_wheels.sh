@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Checks that every pinned package has a wheel for each Python that the project declares.
-# rouge_score, which a harness needs in tests, is plain Python that is published as source only.
+# Checks that every package that rlaif needs has a wheel for each Python that it declares.
 #   scripts/check_wheels.sh [VERSION ...]     default: 3.12 3.13
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,10 +8,8 @@ versions=("$@")
 target=$(mktemp -d)
 trap 'rm -rf "$target"' EXIT
 for version in "${versions[@]}"; do
-  for lock in cpu dev; do
-    .venv/bin/python -m pip install --quiet --dry-run --ignore-installed --no-deps \
-      --only-binary=:all: --no-binary=rouge_score --python-version "$version" --target "$target" \
-      -r "requirements/$lock.lock"
-    echo "python $version: all of requirements/$lock.lock have wheels"
-  done
+  .venv/bin/python -m pip install --quiet --dry-run --ignore-installed --no-deps \
+    --only-binary=:all: --python-version "$version" --target "$target" \
+    -r requirements/cpu.lock 2> >(grep -v '^WARNING: Location' >&2)
+  echo "python $version: all of requirements/cpu.lock have wheels"
 done

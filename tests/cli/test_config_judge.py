@@ -66,5 +66,5 @@ def test_what_can_not_be_reproduced_is_refused(folder: Path) -> None:
         CliRunner().invoke(cli, line, catch_exceptions=False)
     (folder / "j.yaml").write_text("judge: hashed\n")
     line = ["generate", "prompts.jsonl", *flags, "-o", "h", "--config", "j.yaml"]
-    with pytest.raises(RlaifError, match="'judge' is not a setting.* --judge"):
+    with pytest.raises(RlaifError, match=r"'judge' is not a setting.* --judge"):
         CliRunner().invoke(cli, line, catch_exceptions=False)

@@ -116,7 +116,7 @@ def labels_for(plan: QueuePlan, wrong: np.ndarray) -> tuple[list[ReviewTask], li
                 number=number,
                 item=SURE,
                 reasons=[],
-                audit_labels=q.audit,
+                audit=q.audit,
                 certain=q.certain,
                 inclusion=q.inclusion,
                 wanted=1,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 CLEAR = 0.2
 """The margin |2p - 1| from which a single answer counts as an opinion."""
@@ -25,10 +25,22 @@ Status = Literal["decided", "tie", "abstained", "human"]
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates take it."""
+    """One turn of a conversation, as chat templates take it.
+
+    Attributes:
+        tool_calls: what an assistant calls, in the form of chat templates: each
+            `{"type": "function", "function": {"name": ..., "arguments": {...}}}`, with its `id`
+            where the data has one.
+        tool_call_id, name: of a tool's result: the call that it answers, and the tool.
+        reasoning_content: what a model thought before it spoke or called.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    reasoning_content: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,7 @@ class Pair:
         depth: synthetic generations of the deeper completion; 0 for human or unknown ones.
         weight: how often it counts in training.
         origins: of the prompt, of `a` and of `b`.
+        tools: definitions of the tools that could be called.
     """
 
     id: str
@@ -84,6 +97,7 @@ class Pair:
     depth: int = 0
     weight: float = 1.0
     origins: tuple[Origin, Origin, Origin] = (UNKNOWN_ORIGIN,) * 3
+    tools: Sequence[Any] = ()
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ BRITISH = re.compile(
     r"|analys(?:e|ed|ing)|centre|licence|judgement|whilst|catalogue|artefact\w*|defence|offence)\b",
     re.IGNORECASE,
 )
-QUOTED = {"[Your judgement]"}
-"""What the judge prompts of other projects hold."""
+QUOTED = {"[Your judgement]", '"judgement"', '"labelling"'}
+"""What the judge prompts and the columns of other projects hold."""
 FOLDERS = ("rlaif", "docs", "prompts", "constitutions", "recipes", "scripts")
 ENDINGS = {".py", ".md", ".txt", ".yaml", ".j2", ".html", ".sh"}
 

@@ -14,7 +14,7 @@ import httpx
 
 from rlaif.api.answers import Comparison, Critique, Score
 from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
-from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, read_row
+from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
 
 TOKEN_VARIABLE = "RLAIF_TOKEN"
@@ -194,7 +194,7 @@ def _pair(given: Row | Sequence[Text]) -> dict[str, Any]:
 def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
     """A response as the server takes it."""
     try:
-        read = read_candidates(single_row(given))
+        read = read_row(single_row(given))
         if len(read.completions) != 1:
             raise BadRow(f"got {len(read.completions)} responses, expected one")
     except BadRow as error:
@@ -202,7 +202,7 @@ def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
     return {**_common(read), "response": read.completions[0].messages}
 
 
-def _common(read: PromptCompletions) -> dict[str, Any]:
+def _common(read: DataRow) -> dict[str, Any]:
     return {"prompt": read.prompt, "id": read.id, "tags": sorted(read.tags)}
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.api.service import Questions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, read_row
+from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import can_generate, codec_for, model_fingerprint
 from rlaif.errors import RlaifError
@@ -33,6 +33,7 @@ from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
 from rlaif.runs.rows import make_stamp
 from rlaif.templates.judge import JudgeTemplate, load_judge_template
+from rlaif.templates.messages import message_text
 from rlaif.templates.writer import load_writer_templates
 
 ANCHORED = "anchored"
@@ -147,7 +148,7 @@ class JudgeSetup:
         self, prompt: list[Message], response: list[Message], principles: list[Principle]
     ) -> Questions[PointwiseScore]:
         """How well a response follows some principles; an empty one is not scored."""
-        if not any(m["content"].strip() for m in response):
+        if not any(message_text(m).strip() for m in response):
             return PointwiseScore(None, (), "the response is empty")
         return (yield from self.pointwise.score(prompt, response, principles))
 
@@ -285,8 +286,8 @@ def models_of(settings: JudgeSettings) -> dict[str, EngineSettings]:
     return {JUDGE: settings.judge, WRITER: settings.writer or settings.judge}
 
 
-def _single(row: Mapping[str, object]) -> PromptCompletions:
-    read = read_candidates(row)
+def _single(row: Mapping[str, object]) -> DataRow:
+    read = read_row(row)
     if len(read.completions) != 1:
         raise BadRow(f"got {len(read.completions)} responses, expected one")
     return read

@@ -7,21 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from rlaif.data.dataset import open_dataset
 from rlaif.data.layouts import (
     BadRow,
-    PromptCompletions,
-    ranked,
-    read_candidates,
-    read_prompt,
+    DataRow,
     row_weight,
-    split_chat,
+    taught,
 )
 from rlaif.data.origins import KINDS
-from rlaif.data.sources import open_source
+from rlaif.data.reading import Reader
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
 from rlaif.runs.directory import run_file
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text, message_text
 
 Which = Literal["auto", "chosen", "rejected", "prompts"]
 RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl", "pairs.jsonl")
@@ -97,26 +95,23 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
 
 
 def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str | None]]:
-    for _, row in open_source(run_file(data, RUN_FILES, finished=False), split).rows():
+    found = open_dataset(run_file(data, RUN_FILES, finished=False), split=split)
+    for _, row in found.source.rows():
         if isinstance(row, Rejected):
             continue
-        read = _read(row, which)
+        read = _read(row, which, found.reader)
         if read is not None:
             yield read
 
 
-def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] | None:
+def _read(
+    row: Mapping[str, Any], which: Which, reader: Reader
+) -> tuple[AuditRow, str | None] | None:
     try:
-        read = read_prompt(row) if which == "prompts" else read_candidates(split_chat(row))
-    except BadRow:
-        if which not in ("auto", "prompts"):
+        read = reader.read_prompt(row) if which == "prompts" else reader.read(row)
+        if not read.completions and which not in ("auto", "prompts"):
             return None
-        try:
-            read = read_prompt(row)
-        except BadRow:
-            return None
-    try:
-        read = ranked(row, read)
+        read = taught(read, row)
     except BadRow:  # a pair without a winner teaches nothing
         return None
     if which in ("chosen", "rejected") and not read.labeled:
@@ -135,7 +130,7 @@ def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] |
     weight = evidence.get("weight")
     found = AuditRow(
         prompt=prompt,
-        texts=repeated or [" ".join(m["content"] for m in read.prompt)],
+        texts=repeated or [" ".join(map(message_text, read.prompt))],
         kind=kind,
         depth=depth,
         weight=row_weight(row) if weight is None else row_weight(evidence),
@@ -145,9 +140,7 @@ def _read(row: Mapping[str, Any], which: Which) -> tuple[AuditRow, str | None] |
     return found, other
 
 
-def _origin(
-    read: PromptCompletions, evidence: Mapping[str, Any], origins: list[Any]
-) -> tuple[str, int]:
+def _origin(read: DataRow, evidence: Mapping[str, Any], origins: list[Any]) -> tuple[str, int]:
     depths = [o.depth for o in (*origins, read.prompt_origin)]
     stated = evidence.get("depth")
     depths += [stated] if isinstance(stated, int) else []

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.model_flags import assignments
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
-from rlaif.data.layouts import FIELDS
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """
@@ -48,13 +47,7 @@ calibrated judge becomes underconfident.
 )
 @click.option("-o", "--out", metavar="FILE", help="Output file. [default: RUN/calibration.json]")
 @click.option("--split", default="train", show_default=True, help="Dataset split.")
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="NAME=COLUMN",
-    help=f"Read field NAME from COLUMN; NAME is label or one of {', '.join(FIELDS)}.",
-)
+@layout_flags
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     run: str,
@@ -63,8 +56,8 @@ def command(
     per_principle: bool,
     out: str | None,
     split: str,
-    maps: tuple[str, ...],
     as_json: bool,
+    **flags: Any,
 ) -> None:
     """Calibrate a judge's probabilities on human labels.
 
@@ -87,14 +80,12 @@ def command(
     config = read_manifest(folder)["config"]
     _check_run(run, config)
     outcomes = read_outcomes(folder)
-    mapping = assignments("--map", maps, (*FIELDS, "label"))
-    matched = match_labels(folder, outcomes, open_source(labels, split), mapping=mapping)
+    matched = match_labels(folder, outcomes, open_source(labels, split), given=layout_fields(flags))
     if matched.unmatched or matched.conflicting or matched.unread:
         note(
             f"skipped {matched.unread} rows without a readable label and "
             f"{matched.unmatched} labels that match no pair of this run; annotators "
-            f"disagree on {matched.conflicting} pairs, and one vote drawn at random "
-            "counts for each"
+            f"disagree on {matched.conflicting} pairs (one random vote counts for each)"
         )
     if matched.picked:
         note(

@@ -11,8 +11,9 @@ import click
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
 from rlaif.cli.common.label_screen import LabelScreen
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
-from rlaif.cli.common.model_flags import assignments, engine_flags, generation_flags, spread
+from rlaif.cli.common.model_flags import engine_flags, generation_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
@@ -69,6 +70,7 @@ the same command to resume.
     "for SFT. [default: on]",
 )
 @generation_flags
+@layout_flags
 @licenses_flag
 @settings_options(CritiqueSettings)
 @engine_flags
@@ -84,7 +86,6 @@ def command(
     verify: bool,
     config: str | None,
     split: str,
-    maps: tuple[str, ...],
     cache_dir: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -100,6 +101,7 @@ def command(
     Long because it has a parameter for each flag.
     """
     quiet_libraries()
+    given = layout_fields(flags)
     names = (CritiqueSettings, EngineSettings)
     values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
     settings = build(CritiqueSettings, values, places)
@@ -125,7 +127,7 @@ def command(
         templates=writer_templates or ("demo" if model == "demo" else "plain"),
         judge=judging,
         judge_template=judge_template,
-        mapping=assignments("--map", maps),
+        given=given,
         split=split,
     )
     if verify:

@@ -12,7 +12,8 @@ from rlaif.cli.common.command import Command
 from rlaif.cli.common.eval_screen import print_evaluation
 from rlaif.cli.common.judges import judge_settings
 from rlaif.cli.common.label_screen import LabelScreen
-from rlaif.cli.common.labeled_flags import column_map, labeled_flags
+from rlaif.cli.common.labeled_flags import labeled_flags
+from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, write_result
@@ -99,7 +100,6 @@ def command(
     judges: tuple[str, ...],
     config: str | None,
     split: str,
-    maps: tuple[str, ...],
     panels: tuple[str, ...],
     bias: bool,
     attacks: bool,
@@ -127,7 +127,7 @@ def command(
     from rlaif.reporting.evaluation_page import as_data, write_evaluation
 
     limit = flags.pop("limit", None)
-    mapping = column_map(maps)
+    given = layout_fields(flags)
     candidates = [
         JudgeUnderTest(constitution, judge_settings(judge, config, flags)[0])
         for judge in (judges or (None,))
@@ -140,7 +140,7 @@ def command(
     if panels and len(candidates) < 2:
         raise RlaifError("--panel needs at least two judges", hint="Add a judge with -j.")
     folder = Path(out)
-    data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
+    data = write_pairs(open_source(labeled, split), folder, given=given, limit=limit)
     if data.dropped:
         place, reason = data.rejected[0]
         note(f"skipped {data.dropped} rows that are not labeled pairs (first: {place}: {reason})")

@@ -10,9 +10,9 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import (
-    assignments,
     engine_flags,
     generation_flags,
     model_with_settings,
@@ -74,6 +74,7 @@ label` and `rlaif critique`. If the run is interrupted, rerun the same command t
     "or length:20-80 (words); repeatable.",
 )
 @generation_flags
+@layout_flags
 @licenses_flag
 @settings_options(SamplingSettings, skip=frozenset({"n"}))
 @settings_options(GenerateSettings)
@@ -89,7 +90,6 @@ def command(
     targets: tuple[str, ...],
     config: str | None,
     split: str,
-    maps: tuple[str, ...],
     cache_dir: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -102,6 +102,7 @@ def command(
     and number of synthetic generations.
     """
     quiet_libraries()
+    given = layout_fields(flags)
     names = (GenerateSettings, SamplingSettings, EngineSettings)
     values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
     settings = build(GenerateSettings, values, places)
@@ -123,7 +124,7 @@ def command(
         prompts,
         teachers,
         settings,
-        mapping=assignments("--map", maps, ("prompt", "system", "id", "tags")),
+        given=given,
         split=split,
         constitution=constitution,
         judge=build(EngineSettings, judge_values, places),

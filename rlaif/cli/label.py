@@ -13,12 +13,12 @@ from rlaif.cli.common.judges import panel_of, panel_of_run
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.label_summary import print_estimate, print_summary
+from rlaif.cli.common.layout_flags import layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models, note_origins
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.cli.common.prices import price_flags, read_prices
-from rlaif.data.layouts import FIELDS
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
@@ -77,13 +77,7 @@ interrupted, rerun the same command to resume.
     help="Pairs to form from a prompt's n responses: all, best (highest score against the "
     "rest) or sample:N. [default: all]",
 )
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="NAME=COLUMN",
-    help=f"Read field NAME from COLUMN (a dotted path); NAME is one of {', '.join(FIELDS)}.",
-)
+@layout_flags
 @click.option(
     "--reasoning",
     is_flag=True,
@@ -225,9 +219,8 @@ def _label_by_panel(
         return
     if panel.mode == "cascade" and any(m.settings.agreement_target for m in members[1:]):
         note(
-            "a later judge of a cascade meets its agreement target only if it was "
-            "calibrated on the pairs that earlier judges pass on: calibrate its run in "
-            "members/ of such a cascade"
+            "a later judge of a cascade needs a calibration on the pairs that earlier judges "
+            "pass on; calibrate its run in members/ of such a cascade"
         )
     note_models(licenses, [("labels", m.settings.judge) for m in members])
     total = open_source(data, split).count(members[0].settings.limit)

@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "run": "Run a recipe: prompts, candidates, critiques, labels and training.",
     },
     "Data": {
+        "inspect": "Show how the rows of a file are understood: roles, prompts and responses.",
         "import-feedback": "Convert product logs to human preferences.",
         "mix": "Mix datasets by share, weight and quota, with a data card.",
         "lineage": "Show where a file comes from, back to its human seeds.",

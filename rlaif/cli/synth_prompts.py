@@ -10,8 +10,9 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
-from rlaif.cli.common.model_flags import assignments, engine_flags, generation_flags, spread
+from rlaif.cli.common.model_flags import engine_flags, generation_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
@@ -57,6 +58,7 @@ If the run is interrupted, rerun the same command to resume.
     help="Evaluation data; new prompts that overlap with it are dropped; repeatable.",
 )
 @generation_flags
+@layout_flags
 @licenses_flag
 @settings_options(SynthesisSettings)
 @engine_flags
@@ -70,7 +72,6 @@ def command(
     evaluations: tuple[str, ...],
     config: str | None,
     split: str,
-    maps: tuple[str, ...],
     cache_dir: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -83,6 +84,7 @@ def command(
     dropped and counted.
     """
     quiet_libraries()
+    given = layout_fields(flags)
     names = (SynthesisSettings, EngineSettings)
     values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
     settings = build(SynthesisSettings, values, places)
@@ -98,7 +100,7 @@ def command(
         topics=topics,
         personas=personas,
         evaluations=evaluations,
-        mapping=assignments("--map", maps, ("prompt", "system", "id", "tags")),
+        given=given,
         split=split,
     )
     if dry_run:

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Literal
 
-from rlaif.data.layouts import BadRow, PromptCompletions
+from rlaif.data.messages import BadRow
+from rlaif.data.row_model import DataRow
 from rlaif.records import Pair
 
 PairingMode = Literal["all", "best", "sample"]
 
 
 def make_pairs(
-    row: PromptCompletions,
+    row: DataRow,
     row_id: str,
     *,
     mode: PairingMode = "all",
@@ -63,4 +64,5 @@ def make_pairs(
             depth=max(one.depth, two.depth),
             weight=row.weight,
             origins=(row.prompt_origin, one.source, two.source),
+            tools=row.tools,
         )

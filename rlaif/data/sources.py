@@ -6,20 +6,30 @@ read at all raises.
 
 from __future__ import annotations
 
+import atexit
 import csv
+import glob
+import io
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlaif.data.compression import COMPRESSED, open_bytes
+from rlaif.data.grouping import join_rows
+from rlaif.data.layout import Layout
 from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
 from rlaif.util.hashing import digest, file_digest, folder_digest
 
 Row = Mapping[str, object]
-FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
+FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
 MAX_LINE_BYTES = 64 << 20
 _NOT_UTF8 = "not valid UTF-8: a text contains half of a surrogate pair"
 
@@ -39,47 +49,81 @@ class Source:
     Attributes:
         kind: a file ending without its dot, "datasets" (a saved folder) or "hub".
         split: for `datasets` folders and hub ids with several splits.
+        layout: says which rows belong together; None: each row stands alone.
+        files: where the rows are, if not in the one file of this name.
+        options: of a Hub data set: config, data_dir, revision.
     """
 
     name: str
     kind: str
     split: str = "train"
+    layout: Layout | None = None
+    files: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the order in which they are read: by name."""
+        return [Path(file) for file in self.files or (self.name,)]
 
     def fingerprint(self) -> str:
         """Content address: of the bytes on disk, or of the hub id with its commit."""
         if self.kind == "hub":
-            return digest({"hub": self.name, "split": self.split, "commit": _hub_commit(self.name)})
-        path = Path(self.name)
+            own = dict(self.options)
+            commit = _hub_commit(self.name, own.get("revision"))
+            return digest({"hub": self.name, "split": self.split, "commit": commit, **own})
         if self.kind == "datasets":
-            return digest([folder_digest(path, ("**/*.arrow", "**/*.json")), self.split])
-        return file_digest(path)
+            folder = Path(self.name)
+            return digest([folder_digest(folder, ("**/*.arrow", "**/*.json")), self.split])
+        found = [file_digest(path) for path in self.paths]
+        return found[0] if len(found) == 1 else digest(found)
 
     def count(self, limit: int | None = None) -> int | None:
         """How many rows there are (at most `limit`), where that is cheap to know."""
-        path, found = Path(self.name), None
-        if self.kind in ("jsonl", "ndjson"):
-            with path.open("rb") as file:
-                found = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        found = None
+        if self.kind in ("jsonl", "ndjson", "txt"):
+            found = 0
+            for path in self.paths:
+                with open_bytes(path) as file:
+                    blocks = iter(lambda: file.read(1 << 20), b"")
+                    found += sum(block.count(b"\n") for block in blocks)
         elif self.kind == "parquet":
-            found = _parquet_file(path).metadata.num_rows
+            found = sum(_parquet_file(path).metadata.num_rows for path in self.paths)
         return found if found is None or limit is None else min(found, limit)
 
     def rows(self) -> Iterator[tuple[str, Row | Rejected]]:
-        """Every row with its place (`line 3`, `row 3`)."""
-        path = Path(self.name)
-        match self.kind:
-            case "jsonl" | "ndjson":
-                return _json_lines(path)
-            case "json":
-                return _json_file(path)
-            case "parquet":
-                return _parquet(path)
-            case "csv" | "tsv":
-                return _csv(path, "\t" if self.kind == "tsv" else ",")
-            case "datasets":
-                return _saved_datasets(path, self.split)
-            case _:
-                return _hub(self.name, self.split)
+        """Every row with its place (`line 3`, `row 3`); joined where several make one."""
+        rows = self._rows()
+        return rows if self.layout is None else join_rows(rows, self.layout)
+
+    def _rows(self) -> Iterator[tuple[str, Row | Rejected]]:
+        if self.kind == "datasets":
+            return _saved_datasets(Path(self.name), self.split)
+        if self.kind == "hub":
+            return _hub(self.name, self.split, dict(self.options))
+        if len(self.paths) == 1:
+            return _file_rows(self.paths[0], self.kind)
+        return self._several()
+
+    def _several(self) -> Iterator[tuple[str, Row | Rejected]]:
+        for path in self.paths:
+            for place, row in _file_rows(path, self.kind):
+                where = f"{path.name} {place}"
+                yield where, replace(row, place=where) if isinstance(row, Rejected) else row
+
+
+def _file_rows(path: Path, kind: str) -> Iterator[tuple[str, Row | Rejected]]:
+    match kind:
+        case "jsonl" | "ndjson":
+            return _json_lines(path)
+        case "json":
+            return _json_file(path)
+        case "parquet":
+            return _parquet(path)
+        case "txt":
+            return _text_lines(path)
+        case _:
+            return _csv(path, "\t" if kind == "tsv" else ",")
 
 
 def open_source(name: str, split: str = "train") -> Source:
@@ -89,28 +133,103 @@ def open_source(name: str, split: str = "train") -> Source:
         RlaifError: no such file, an unknown ending, or a folder that neither `datasets` saved nor
             `rlaif mix` made.
     """
+    if name == "-":
+        return Source(name, "jsonl", split, files=(_spooled_input(),))
+    if name.startswith("hub:"):
+        return _hub_source(name.removeprefix("hub:"), split)
     path = Path(name)
     if path.is_file():
-        if path.suffix.lower() not in FILE_KINDS:
-            raise RlaifError(
-                f"input {name!r} has the unsupported extension {path.suffix!r}",
-                hint=f"Use one of {', '.join(FILE_KINDS)}.",
-            )
-        return Source(name, path.suffix.lower()[1:], split)
+        return Source(name, _kind_of(path), split)
     if path.is_dir() and (path / DATA_FILE).is_file():
         return Source(str(path / DATA_FILE), "parquet", split)
     if path.is_dir():
-        saved = any((path / f).is_file() for f in ("dataset_info.json", "dataset_dict.json"))
-        if not saved and not (path / "state.json").is_file():
-            raise RlaifError(
-                f"folder {name!r} was not saved by datasets.save_to_disk",
-                hint="Use a data file in it.",
-            )
-        return Source(name, "datasets", split)
-    looks_local = path.suffix.lower() in FILE_KINDS or name.startswith((".", "/", "~"))
-    if looks_local or name.count("/") > 1 or not name.strip():
-        raise RlaifError(f"input {name!r} does not exist", hint="Check the path.")
+        saved = ("dataset_info.json", "dataset_dict.json", "state.json")
+        if any((path / file).is_file() for file in saved):
+            return Source(name, "datasets", split)
+        return _shards(name, sorted(p for p in path.iterdir() if _is_data(p)), split)
+    if any(mark in name for mark in "*?[") and name.strip():
+        return _shards(name, sorted(map(Path, glob.glob(name, recursive=True))), split)
+    looks_local = _is_data(path) or name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_local or not name.strip() or path.parent.is_dir():
+        raise RlaifError(
+            f"input {name!r} does not exist",
+            hint="Check the path, or write hub:NAME for a dataset on the Hub.",
+        )
     return Source(name, "hub", split)
+
+
+def _kind_of(path: Path) -> str:
+    """The kind of a data file, by its ending; compression aside.
+
+    Raises:
+        RlaifError: it is no data file.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    kind = suffixes[-1] if suffixes else ""
+    if kind not in FILE_KINDS:
+        raise RlaifError(
+            f"input {str(path)!r} has the unsupported extension {''.join(path.suffixes[-2:])!r}",
+            hint=f"Use one of {', '.join(FILE_KINDS)}, or these with {' or '.join(COMPRESSED)}.",
+        )
+    return kind[1:]
+
+
+def _is_data(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in FILE_KINDS and not path.name.startswith(".")
+
+
+def _shards(name: str, files: Sequence[Path], split: str) -> Source:
+    """Several files as one data set, read by name.
+
+    Raises:
+        RlaifError: there are none, or they are of several kinds.
+    """
+    if not files:
+        raise RlaifError(
+            f"{name!r} holds no data files", hint=f"Use files with {', '.join(FILE_KINDS)}."
+        )
+    kinds = sorted({_kind_of(file) for file in files})
+    if len(kinds) > 1:
+        raise RlaifError(
+            f"{name!r} holds files of several kinds ({', '.join(kinds)})",
+            hint=f"Choose those of one kind, such as '{name.rstrip('/')}/*.{kinds[0]}'.",
+        )
+    return Source(name, kinds[0], split, files=tuple(map(str, files)))
+
+
+def _hub_source(text: str, split: str) -> Source:
+    """`NAME[,config=...][,data_dir=...][,revision=...][,split=...]`.
+
+    Raises:
+        RlaifError: an option is unknown.
+    """
+    name, *rest = text.split(",")
+    options: dict[str, str] = {}
+    for item in rest:
+        key, equals, value = item.partition("=")
+        if not equals or key not in ("config", "data_dir", "revision", "split"):
+            raise RlaifError(
+                f"hub:{name} has the unknown option {item!r}",
+                hint="Use config=, data_dir=, revision= or split=.",
+            )
+        options[key] = value
+    split = options.pop("split", split)
+    return Source(name, "hub", split, options=tuple(sorted(options.items())))
+
+
+@cache
+def _spooled_input() -> str:
+    """Standard input in a file of its own: data is read more than once."""
+    file = tempfile.NamedTemporaryFile(prefix="rlaif-stdin-", suffix=".jsonl", delete=False)  # noqa: SIM115
+    with file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    atexit.register(Path(file.name).unlink, missing_ok=True)
+    return file.name
 
 
 def open_evaluation(name: str) -> Source:
@@ -149,8 +268,22 @@ def _splits(source: Source) -> list[str]:
         ) from None
 
 
+def _text_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+    """Prompts, one a line; empty lines are none."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            place = f"line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                yield place, Rejected(place, f"not UTF-8: byte at position {error.start + 1}")
+                continue
+            if text:
+                yield place, {"prompt": text}
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
@@ -185,9 +318,16 @@ def _as_row(row: object, place: str) -> Row | Rejected:
     return row
 
 
+def _is_table(data: dict[str, Any]) -> bool:
+    """Whether an object holds a table column by column, as `DataFrame.to_dict("list")` has it."""
+    sizes = {len(v) if isinstance(v, list) else -1 for v in data.values()}
+    return len(data) > 1 and len(sizes) == 1 and min(sizes) > 0
+
+
 def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     try:
-        content = path.read_bytes()
+        with open_bytes(path) as file:
+            content = file.read()
         data, escaped = json.loads(content.decode("utf-8-sig")), _may_have_halves(content)
     except UnicodeDecodeError as error:
         raise RlaifError(
@@ -196,6 +336,9 @@ def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     except (ValueError, RecursionError) as error:
         hint = "For one object per line, use the extension .jsonl."
         raise RlaifError(f"{path}: not JSON ({error})", hint=hint) from None
+    if isinstance(data, dict) and _is_table(data):
+        names = list(data)
+        data = [dict(zip(names, cells, strict=True)) for cells in zip(*data.values(), strict=True)]
     if isinstance(data, dict):
         tables = [v for v in data.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
         holds_rows = len(tables) == 1 and not any(key in data for key in ("prompt", "instruction"))
@@ -245,7 +388,12 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
 
 def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
     csv.field_size_limit(MAX_LINE_BYTES)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with (
+        open_bytes(path) as binary,
+        io.TextIOWrapper(
+            binary, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        ) as file,
+    ):
         reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__", strict=True)
         try:
             names = reader.fieldnames
@@ -309,11 +457,12 @@ def _saved_datasets(path: Path, split: str) -> Iterator[tuple[str, Row | Rejecte
     yield from _rows_of(found, f"folder {str(path)!r}")
 
 
-def _hub(name: str, split: str) -> Iterator[tuple[str, Row | Rejected]]:
+def _hub(name: str, split: str, options: Mapping[str, str]) -> Iterator[tuple[str, Row | Rejected]]:
     import datasets
 
+    own = {("name" if key == "config" else key): value for key, value in options.items()}
     try:
-        found = datasets.load_dataset(name, split=split, streaming=True)
+        found = datasets.load_dataset(name, split=split, streaming=True, **own)
     except Exception as error:  # the library raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RlaifError(
@@ -345,11 +494,11 @@ def _rows_of(found: Any, what: str) -> Iterator[tuple[str, Row | Rejected]]:
             yield place, Rejected(place, f"a value can't be read: {error}")
 
 
-def _hub_commit(name: str) -> str:
+def _hub_commit(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return str(HfApi().dataset_info(name).sha)
+        return str(HfApi().dataset_info(name, revision=revision).sha)
     except Exception as error:  # the hub client raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise RlaifError(

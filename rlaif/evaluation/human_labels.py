@@ -6,21 +6,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaif.data.dataset import check_use, open_dataset
 from rlaif.data.labeled_pairs import (
-    bare_number,
     exported,
     picked_for_doubt,
-    plain_verdict,
+    read_bare_verdicts,
     read_labeled,
 )
-from rlaif.data.layouts import BadRow
+from rlaif.data.messages import BadRow
 from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
-from rlaif.evaluation.labeled import SIGN, talk_key, zero_and_one
+from rlaif.evaluation.labeled import SIGN, talk_key
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected
 from rlaif.runs.labels import read_labels
@@ -53,7 +54,7 @@ class MatchedLabels:
 
 
 def match_labels(
-    run: Path, outcomes: Outcomes, source: Source, *, mapping: Mapping[str, str] | None = None
+    run: Path, outcomes: Outcomes, source: Source, *, given: Mapping[str, Any] | None = None
 ) -> MatchedLabels:
     """The labels of `source` for the pairs of a run, in the order of its outcomes.
 
@@ -63,7 +64,7 @@ def match_labels(
     Raises:
         RlaifError: no label belongs to any pair.
     """
-    given = _collect(source, mapping)
+    labels = _collect(source, given)
     n = len(outcomes.ids)
     known, label = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.int64)
     group = [""] * n
@@ -78,18 +79,18 @@ def match_labels(
         group[at] = talk_key(labeled.prompt)
         texts = (talk_key(labeled.a), talk_key(labeled.b))
         key = _pair_key(labeled.prompt, texts)
-        found = given.by_text.get(key)
+        found = labels.by_text.get(key)
         if found is not None:
             used.add(key)
             sides = {texts[0]: "a", texts[1]: "b", "tie": "tie"}
             found = [sides[text] for text in found]
-        elif outcomes.ids[at] in given.by_id:
+        elif outcomes.ids[at] in labels.by_id:
             if times[outcomes.ids[at]] > 1:
                 raise RlaifError(
                     f"ID {outcomes.ids[at]!r} belongs to {times[outcomes.ids[at]]} pairs",
                     hint="Use label rows with the prompt and both responses instead of IDs.",
                 )
-            found = given.by_id[outcomes.ids[at]]
+            found = labels.by_id[outcomes.ids[at]]
             used.add(outcomes.ids[at])
         if not found:
             continue
@@ -98,19 +99,19 @@ def match_labels(
         known[at], label[at] = True, SIGN[vote]
     if not known.any():
         raise RlaifError(
-            f"none of the {given.read} labels in {source.name!r} matches a pair of {str(run)!r}",
+            f"none of the {labels.read} labels in {source.name!r} matches a pair of {str(run)!r}",
             hint="Use labels for pairs of this run: rows with its prompts and responses, or "
             "its pair IDs.",
         )
-    unmatched = len((given.by_text.keys() | given.by_id.keys()) - used)
+    unmatched = len((labels.by_text.keys() | labels.by_id.keys()) - used)
     return MatchedLabels(
         known=known,
         label=label,
         group=group,
         unmatched=unmatched,
         conflicting=conflicting,
-        unread=given.unread,
-        picked=given.picked,
+        unread=labels.unread,
+        picked=labels.picked,
     )
 
 
@@ -125,40 +126,41 @@ class _GivenLabels:
     picked: int = 0
 
 
-def _collect(source: Source, mapping: Mapping[str, str] | None) -> _GivenLabels:
+def _collect(source: Source, given: Mapping[str, Any] | None) -> _GivenLabels:
     """Read every row of a file of labels.
 
     Raises:
-        RlaifError: its labels are 0 and 1, which may mean two things.
+        RlaifError: its verdicts can be read in more than one way.
     """
-    given = _GivenLabels()
-    numbers: set[str] = set()
-    for number, (_, row) in enumerate(source.rows()):
+    labels = _GivenLabels()
+    data = open_dataset(source, given=given)
+    has_texts = data.layout.prompt or data.layout.responses or data.layout.chosen
+    if has_texts:
+        check_use(source.name, data.found, "verdict")
+    bare: list[tuple[int, Mapping[str, object]]] = []
+    for number, (_, row) in enumerate(data.source.rows()):
         if isinstance(row, Rejected):
-            given.unread += 1
+            labels.unread += 1
             continue
         if picked_for_doubt(row):
-            given.picked += 1
+            labels.picked += 1
             continue
-        row = exported(row)
-        if not {"chosen", "rejected"} <= row.keys():
-            numbers.add(bare_number(row, mapping))
         try:
-            for pair in read_labeled(row, f"row-{number + 1}", mapping):
+            if not has_texts:
+                raise BadRow("no texts")
+            for pair in read_labeled(exported(row), f"row-{number + 1}", data.reader):
                 texts = (talk_key(pair.a.messages), talk_key(pair.b.messages))
                 best = {"a": texts[0], "b": texts[1]}.get(pair.label, "tie")
-                given.by_text.setdefault(_pair_key(pair.prompt, texts), []).append(best)
-                given.read += 1
+                labels.by_text.setdefault(_pair_key(pair.prompt, texts), []).append(best)
+                labels.read += 1
         except BadRow:
-            verdict, name = plain_verdict(row, mapping), str(row.get("id", ""))
-            if verdict is not None and name:
-                given.by_id.setdefault(name, []).append(verdict)
-                given.read += 1
-            else:
-                given.unread += 1
-    if {"0", "1"} <= numbers and "2" not in numbers:
-        raise zero_and_one(source.name)
-    return given
+            bare.append((number, row))
+    verdicts = read_bare_verdicts(bare, source.name)
+    labels.unread += len(bare) - len(verdicts)
+    for name, verdict in verdicts.values():
+        labels.by_id.setdefault(name, []).append(verdict)
+        labels.read += 1
+    return labels
 
 
 def _pair_key(prompt: Sequence[Message], texts: tuple[str, str]) -> str:

@@ -7,23 +7,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlaif.data.dataset import open_dataset
 from rlaif.data.labeled_pairs import (
     LabeledPair,
-    bare_number,
     exported,
     picked_for_doubt,
     read_labeled,
 )
-from rlaif.data.layouts import BadRow
+from rlaif.data.messages import BadRow
+from rlaif.data.reading import Reader
 from rlaif.data.sources import Row, Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected
 from rlaif.runs.directory import read_rows, write_atomically
+from rlaif.templates.messages import message_text
 from rlaif.util.hashing import digest
 from rlaif.util.output import NEW_FOLDER, check_folder
 
@@ -54,12 +57,13 @@ def write_pairs(
     source: Source,
     folder: Path,
     *,
-    mapping: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
     limit: int | None = None,
 ) -> LabeledData:
     """Write the labeled pairs of `source` to `folder/pairs.jsonl`, as `rlaif label` reads them.
 
     Args:
+        given: fields of the data's layout that the user set.
         limit: the most rows to read.
 
     Raises:
@@ -68,6 +72,7 @@ def write_pairs(
 
     Long because it fills parallel lists, a row at a time.
     """
+    data = open_dataset(source, given=given, need="verdict")
     _claim(folder, source)
     lines: list[str] = []
     rejected: list[tuple[str, str]] = []
@@ -76,13 +81,12 @@ def write_pairs(
     group: list[str] = []
     rows: list[str] = []
     subset: list[str] = []
-    numbers: set[str] = set()
     seen: Counter[str] = Counter()
-    for number, (place, row) in enumerate(source.rows()):
+    for number, (place, row) in enumerate(data.source.rows()):
         if limit is not None and number >= limit:
             break
         try:
-            pairs = _read_pairs(row, number, mapping, numbers)
+            pairs = _read_pairs(row, number, data.reader)
         except BadRow as error:
             dropped += 1
             if len(rejected) < 100:
@@ -107,8 +111,6 @@ def write_pairs(
             group.append(prompt)
             rows.append(own["row"])
             subset.append(name)
-    if {"0", "1"} <= numbers and "2" not in numbers:
-        raise zero_and_one(source.name)
     if not lines:
         last = f" (last: {rejected[-1][0]}: {rejected[-1][1]})" if rejected else ""
         raise RlaifError(
@@ -128,20 +130,19 @@ def write_pairs(
 
 def talk_key(messages: Sequence[Message]) -> str:
     """What names a conversation or a response by its content."""
-    return digest([[m["role"], m["content"]] for m in messages])
+    return digest(
+        [[m["role"], m["content"], *([message_text(m)] if len(m) > 2 else [])] for m in messages]
+    )
 
 
 MARKER = ".rlaif-evaluation"
 
 
-def _read_pairs(
-    row: Row | Rejected, number: int, mapping: Mapping[str, str] | None, numbers: set[str]
-) -> list[LabeledPair]:
+def _read_pairs(row: Row | Rejected, number: int, reader: Reader) -> list[LabeledPair]:
     """The labeled pairs of a row.
 
     Args:
         number: of the row, from 0.
-        numbers: bare numbers that stood for labels so far; grows.
 
     Raises:
         BadRow: it has none.
@@ -152,19 +153,10 @@ def _read_pairs(
         raise BadRow(
             "selected by the review queue because the judge was unsure, so not a random sample"
         )
-    row = exported(row)
-    if not {"chosen", "rejected"} <= row.keys() or "label" in (mapping or {}):
-        numbers.add(bare_number(row, mapping))
-    return list(read_labeled(row, f"row-{number + 1}", mapping))
-
-
-def zero_and_one(name: str) -> RlaifError:
-    """Labels of which nothing says whether 0 or 1 stands for the first response."""
-    return RlaifError(
-        f"labels in {name!r} are 0 and 1, which is ambiguous: response indices, or tie "
-        "and first response",
-        hint="Write a and b, or 1 and 2, in a column and select it with --map label=COLUMN.",
-    )
+    pairs = list(read_labeled(exported(row), f"row-{number + 1}", reader))
+    if not pairs:
+        raise BadRow("no two responses of which one is better")
+    return pairs
 
 
 def _claim(folder: Path, source: Source) -> None:

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from rlaif.data.layouts import BadRow, dig, read_candidates, split_chat
+from rlaif.data.layouts import BadRow, need_value, read_row
 from rlaif.records import Message, Origin
-from rlaif.templates.judge import completion_text
+from rlaif.templates.messages import completion_text
 
 FIELDS = ("prompt", "system", "response", "user", "thumbs", "rating", "edited", "regenerated")
 _FLAGS = {"true", "false", "yes", "no", "0", "1", "null", "none", "nan", "n/a", "1.0", "0.0"}
@@ -99,7 +99,7 @@ def read_event(
         BadRow: there is no prompt, no completion or no feedback, or the filter drops it.
     """
     row = {**row, **{name: _mapped(row, name, path) for name, path in (mapping or {}).items()}}
-    read = read_candidates(split_chat(row))
+    read = read_row(row)
     if len(read.completions) != 1:
         raise BadRow(f"got {len(read.completions)} completions; feedback needs exactly one")
     (said,) = read.completions
@@ -117,9 +117,7 @@ def read_event(
     discarded = [text for text in discarded if text.split() != completion.split()]
     if good is None and rating is None and not edit and not discarded:
         raise BadRow("no thumbs, rating, edit or regeneration")
-    prompt: list[Message] = [
-        {"role": m["role"], "content": _cleaned(m["content"], clean)} for m in read.prompt
-    ]
+    prompt: list[Message] = [{**m, "content": _cleaned(m["content"], clean)} for m in read.prompt]
     user = next((str(row[k]) for k in USER_KEYS if row.get(k) not in (None, "")), "")
     origin, prompt_origin = (
         replace(o, sampling=_cleaned(o.sampling, clean)) for o in (said.source, read.prompt_origin)
@@ -149,7 +147,7 @@ def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:
 def _mapped(row: Mapping[str, object], name: str, path: str) -> object:
     """What `--map` names; of feedback, which most rows have one kind of, it may be missing."""
     try:
-        return dig(row, path)
+        return need_value(row, path)
     except BadRow:
         if name in ("prompt", "response"):
             raise

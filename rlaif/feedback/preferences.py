@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.data.origins import origin_columns
 from rlaif.feedback.events import FeedbackEvent
 from rlaif.records import Message, Origin
-from rlaif.templates.judge import conversation_text
+from rlaif.templates.messages import conversation_text
 from rlaif.util.numerics import sigmoid
 
 _Item = TypeVar("_Item")

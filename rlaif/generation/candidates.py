@@ -16,9 +16,13 @@ from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
-from rlaif.data.layouts import BadRow, PromptCompletions, read_prompt, row_weight
+from rlaif.data.dataset import open_dataset
+from rlaif.data.layout import Layout
+from rlaif.data.layouts import BadRow, DataRow
 from rlaif.data.origins import origin_columns
-from rlaif.data.sources import Source, open_source
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import refuse_calls, refuse_media
+from rlaif.data.sources import Source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
@@ -37,7 +41,8 @@ from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
-from rlaif.templates.judge import conversation_text, load_judge_template
+from rlaif.templates.judge import load_judge_template
+from rlaif.templates.messages import conversation_text
 from rlaif.text.duplicates import distinct
 
 CANDIDATES = "candidates.jsonl"
@@ -124,7 +129,7 @@ def prepare_generate(
     teachers: Sequence[Teacher],
     settings: GenerateSettings,
     *,
-    mapping: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
     split: str = "train",
     constitution: str | None = None,
     judge: EngineSettings | None = None,
@@ -142,7 +147,8 @@ def prepare_generate(
 
     Long because it checks every part before anything starts.
     """
-    source = open_source(prompts, split)
+    data = open_dataset(prompts, split=split, given=given, need="prompt")
+    source = data.source
     loaded = load_constitution(constitution).constitution if constitution else None
     wanted = [parse_target(text, loaded) for text in targets]
     _check_ranking(settings, loaded, wanted, teachers)
@@ -168,7 +174,7 @@ def prepare_generate(
         constitution=loaded,
         targets=wanted,
         judging=judging,
-        mapping=dict(mapping or {}),
+        reader=data.reader,
     )
     passes: list[list[str]] = [[role] for role in models]
     if judged and any(teacher.engine == judge for teacher in teachers):
@@ -181,7 +187,7 @@ def prepare_generate(
         settings=settings,
         systems=systems,
         targets=targets,
-        mapping=dict(mapping or {}),
+        layout=data.layout,
     )
     if settings.keep is not None:
         config["constitution"] = loaded.hash if loaded else None
@@ -205,7 +211,7 @@ def _config(
     systems: Sequence[SystemPrompt],
     targets: Sequence[str],
     *,
-    mapping: dict[str, str],
+    layout: Layout,
 ) -> dict[str, Any]:
     """What the result depends on, apart from who ranks."""
     return {
@@ -218,7 +224,7 @@ def _config(
         ],
         "system_prompts": [[s.text, s.weight] for s in systems],
         "targets": list(targets),
-        "mapping": mapping,
+        "layout": layout.to_data(),
         **settings.model_dump(mode="json", exclude={"system"}),
     }
 
@@ -303,7 +309,7 @@ class CandidateWriter:
     constitution: Constitution | None
     targets: Sequence[AttributeTarget]
     judging: PairCaller | None
-    mapping: Mapping[str, str]
+    reader: Reader
 
     def conversation(
         self, number: int, place: str, row: Mapping[str, object] | Rejected
@@ -312,7 +318,7 @@ class CandidateWriter:
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
-            read = read_prompt(row, self.mapping)
+            read = refuse_calls(refuse_media(self.reader.read_prompt(row)))
         except BadRow as error:
             rejected: ConversationRows = [(REJECTED, {"place": place, "reason": str(error)})]
             return [*rejected, (COUNTS, {"rejected": 1})]
@@ -332,7 +338,7 @@ class CandidateWriter:
                 "id": name,
                 "prompt": [dict(m) for m in read.prompt],
                 "tags": sorted(read.tags),
-                "weight": row_weight(row),
+                "weight": read.weight,
                 "prompt_origin": origin_columns(read.prompt_origin),
                 "completions": made,
             }
@@ -341,9 +347,7 @@ class CandidateWriter:
             out.append((REJECTED, {"place": place, "reason": self._why_none(told)}))
         return out
 
-    def _asks(
-        self, read: PromptCompletions, depth: int
-    ) -> tuple[list[Query], list[dict[str, Any]]]:
+    def _asks(self, read: DataRow, depth: int) -> tuple[list[Query], list[dict[str, Any]]]:
         asks, origins = [], []
         text = conversation_text(read.prompt)
         for speaker in self.speakers:
@@ -415,7 +419,7 @@ class CandidateWriter:
 
     def _rank(
         self,
-        read: PromptCompletions,
+        read: DataRow,
         name: str,
         made: list[dict[str, Any]],
         counts: dict[str, float],
@@ -449,7 +453,7 @@ class CandidateWriter:
 
     def _judged(
         self,
-        read: PromptCompletions,
+        read: DataRow,
         name: str,
         texts: Sequence[str],
         target: AttributeTarget | None,
@@ -479,7 +483,7 @@ class CandidateWriter:
         return [points / max(1, len(texts) - 1) for points in won]
 
 
-def _passes(target: AttributeTarget, read: PromptCompletions, text: str) -> float:
+def _passes(target: AttributeTarget, read: DataRow, text: str) -> float:
     assert target.principle is not None
     assert target.principle.check is not None
     try:

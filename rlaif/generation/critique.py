@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.layouts import BadRow, PromptCompletions, read_candidates, row_weight
+from rlaif.data.dataset import DataSet, open_dataset
+from rlaif.data.layouts import BadRow, DataRow, row_weight, with_responses
 from rlaif.data.origins import origin_columns
-from rlaif.data.sources import Source, open_source
+from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
@@ -36,7 +37,8 @@ from rlaif.generation.runner import (
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
-from rlaif.templates.judge import completion_text, conversation_text, load_judge_template
+from rlaif.templates.judge import load_judge_template
+from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import WriterTemplates, load_writer_templates
 
 TRACE, PAIRS = "trace.jsonl", "pairs.jsonl"
@@ -89,17 +91,16 @@ class CritiqueSettings(BaseModel):
 class ResponseSource:
     """A source of candidates, one response at a time."""
 
-    source: Source
-    mapping: Mapping[str, str]
+    data: DataSet
 
     def rows(self) -> Iterator[tuple[str, Mapping[str, object] | Rejected]]:
         """Each response as `{read, index}`, or a row that could not be read."""
-        for place, row in self.source.rows():
+        for place, row in self.data.source.rows():
             if isinstance(row, Rejected):
                 yield place, row
                 continue
             try:
-                read = read_candidates(row, self.mapping)
+                read = with_responses(refuse_calls(refuse_media(self.data.reader.read(row))), row)
             except BadRow as error:
                 yield place, Rejected(place, str(error))
                 continue
@@ -120,7 +121,7 @@ def prepare_critique(
     templates: str,
     judge: EngineSettings,
     judge_template: str,
-    mapping: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
     split: str = "train",
 ) -> GenerationJob:
     """Load and check the parts of a job.
@@ -137,7 +138,8 @@ def prepare_critique(
             hint="Add `critique` and `revision` to the principles to revise by.",
         )
     prompts = load_writer_templates(templates)
-    source = open_source(data, split)
+    data_set = open_dataset(data, split=split, given=given, need="responses")
+    source = data_set.source
     check_writes(writer, "the writer")
     models = {WRITER: writer}
     judging = None
@@ -173,11 +175,11 @@ def prepare_critique(
         "judge": model_config(judge) if judging else None,
         "judge_template": judging.template.hash if judging else None,
         "templates": {"critique": prompts.critique.hash, "revision": prompts.revision.hash},
-        "mapping": dict(mapping or {}),
+        "layout": data_set.layout.to_data(),
         **settings.model_dump(mode="json"),
     }
     return GenerationJob(
-        source=ResponseSource(source, dict(mapping or {})),
+        source=ResponseSource(data_set),
         limit=settings.limit,
         config=config,
         files=(TRACE, PAIRS, REJECTED),
@@ -198,7 +200,7 @@ class _ResponseState:
         time: when the text that it is now was written; "" for the original.
     """
 
-    read: PromptCompletions
+    read: DataRow
     name: str
     text: str
     clear: set[str] = field(default_factory=set)
@@ -241,7 +243,7 @@ class Reviser:
         if isinstance(row, Rejected):
             return [(REJECTED, {"place": place, "reason": row.reason}), (COUNTS, {"rejected": 1})]
         read, index = row["read"], row["index"]
-        assert isinstance(read, PromptCompletions)
+        assert isinstance(read, DataRow)
         assert isinstance(index, int)
         completion = read.completions[index]
         name = f"{read.id or place.replace(' ', '-')}/{index + 1}"

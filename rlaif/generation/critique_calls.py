@@ -13,7 +13,7 @@ from rlaif.generation.conversations import Query, Reply
 from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message
 from rlaif.store.text_cache import GeneratedText
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import WriterTemplates
 
 WRITER = "writer"

@@ -23,7 +23,7 @@ from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.judging.aggregation import CHECK_LOGIT
 from rlaif.judging.verdicts import read_verdict
 from rlaif.records import ChoiceRequest, ChoiceResult, Codec, Failure, Message, Pair
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import Template, load_template
 
 Way = Literal["asked", "anchored"]

@@ -16,8 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlaif.data.layouts import BadRow, read_prompt, row_weight
+from rlaif.data.dataset import DataSet, open_dataset
+from rlaif.data.layouts import BadRow, read_prompt
 from rlaif.data.origins import origin_columns
+from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.data.sources import open_source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
@@ -29,7 +31,7 @@ from rlaif.generation.runner import COUNTS, GenerationJob, check_writes, model_c
 from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message, Origin, Rejected
 from rlaif.store.text_cache import GeneratedText
-from rlaif.templates.judge import conversation_text
+from rlaif.templates.messages import conversation_text
 from rlaif.templates.writer import Template, load_synth_template
 from rlaif.text.novelty import Contamination, PromptPool
 from rlaif.util.hashing import digest
@@ -134,7 +136,7 @@ def prepare_synthesis(
     topics: str = "topics",
     personas: str = "personas",
     evaluations: Sequence[str] = (),
-    mapping: Mapping[str, str] | None = None,
+    given: Mapping[str, Any] | None = None,
     split: str = "train",
 ) -> GenerationJob:
     """Load and check the parts of a job.
@@ -149,7 +151,8 @@ def prepare_synthesis(
     """
     loaded = [load_synth_template(name) for name in templates]
     check_writes(model, "the model")
-    found, unreadable = _read_seeds(seeds, split, mapping or {})
+    data = open_dataset(seeds, split=split, given=given, need="prompt")
+    found, unreadable = _read_seeds(data)
     lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
     evaluated = [text for name in evaluations for text in _texts(name)]
     origin = text_origin(model)
@@ -163,17 +166,16 @@ def prepare_synthesis(
         origin=origin,
         unreadable=unreadable,
     )
-    source = open_source(seeds, split)
     config = {
         "format": 1,
         "command": "synth-prompts",
-        "input": {"path": source.name, "split": split, "hash": source.fingerprint()},
+        "input": {"path": seeds, "split": split, "hash": data.source.fingerprint()},
         "model": model_config(model),
         "templates": {t.name: t.hash for t in loaded},
         "topics": digest(lists[0]),
         "personas": digest(lists[1]),
         "evaluations": {name: open_source(name).fingerprint() for name in evaluations},
-        "mapping": dict(mapping or {}),
+        "layout": data.layout.to_data(),
         **settings.model_dump(mode="json"),
     }
     return GenerationJob(
@@ -187,13 +189,13 @@ def prepare_synthesis(
     )
 
 
-def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list[SeedPrompt], int]:
+def _read_seeds(data: DataSet) -> tuple[list[SeedPrompt], int]:
     found, bad, last = [], 0, ""
-    for number, (place, row) in enumerate(open_source(name, split).rows(), 1):
+    for number, (place, row) in enumerate(data.source.rows(), 1):
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
-            read = read_prompt(row, mapping)
+            read = refuse_calls(refuse_media(data.reader.read_prompt(row)))
         except BadRow as error:
             bad, last = bad + 1, f"{place}: {error}"
             continue
@@ -202,13 +204,14 @@ def _read_seeds(name: str, split: str, mapping: Mapping[str, str]) -> tuple[list
                 messages=list(read.prompt),
                 id=read.id or f"seed-{number}",
                 origin=read.prompt_origin,
-                weight=row_weight(row),
+                weight=read.weight,
                 tags=tuple(sorted(read.tags)),
             )
         )
     if not found:
         raise RlaifError(
-            f"no prompt in {name!r} could be read" + (f" (last: {last})" if last else ""),
+            f"no prompt in {data.source.name!r} could be read"
+            + (f" (last: {last})" if last else ""),
             hint="Each row needs a prompt.",
         )
     return found, bad

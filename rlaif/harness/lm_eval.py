@@ -20,13 +20,13 @@ from datasets import Dataset
 from lm_eval.api.filter import Filter
 
 from rlaif.api.answers import Comparison, Score
-from rlaif.data.layouts import BadRow, read_candidates, read_prompt
+from rlaif.data.layouts import BadRow, read_prompt, read_row
 from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
 from rlaif.harness.judges import open_judge
 from rlaif.records import Rejected
 from rlaif.runs.directory import read_rows
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 
 _JUDGE = ("constitution", "judge", "url", "engine", "template", "pointwise", "orders")
 """What of `metadata` is the judge's.  lm-eval adds the model's own arguments (`dtype`, ...), so
@@ -156,7 +156,7 @@ def _documents(metadata: Mapping[str, Any], *, with_reference: bool) -> list[dic
                 reference = (
                     given
                     if isinstance(given, str)
-                    else completion_text(read_candidates(row).completions[0].messages)
+                    else completion_text(read_row(row).completions[0].messages)
                 )
             elif with_reference and baseline is not None:
                 name = read.id or text

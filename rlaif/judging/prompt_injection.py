@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rlaif.records import Message, Pair
+from rlaif.templates.messages import message_text
 
 
 class _InjectionRule(NamedTuple):
@@ -222,6 +223,4 @@ class InjectionDetector:
 
 
 def _text(messages: Sequence[Message]) -> str:
-    return (
-        messages[0]["content"] if len(messages) == 1 else "\n".join(m["content"] for m in messages)
-    )
+    return "\n".join(map(message_text, messages))

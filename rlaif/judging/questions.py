@@ -10,6 +10,7 @@ from typing import Literal
 
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.records import Message, Order, Pair
+from rlaif.templates.messages import message_text
 
 OrdersMode = Literal["both", "one"]
 PrinciplesMode = Literal["all", "sample"]
@@ -30,20 +31,22 @@ def screen(pair: Pair) -> tuple[Literal["tie", "abstained"], str] | None:
     bad answer is for the constitution's author to say, not for a default.
     """
     if list(pair.a) == list(pair.b) or (
-        len(pair.a) == len(pair.b) == 1 and (_text(pair.a) == _text(pair.b))
+        len(pair.a) == len(pair.b) == 1
+        and pair.a[0].get("tool_calls") == pair.b[0].get("tool_calls")
+        and _text(pair.a) == _text(pair.b)
     ):
         return "tie", "identical completions"
     for name, side in (("a", pair.a), ("b", pair.b)):
         if not _text(side).strip():
             return "abstained", f"completion {name} is empty"
-    if not any(m["content"].strip() for m in pair.prompt):
+    if not any(message_text(m).strip() for m in pair.prompt):
         return "abstained", "prompt is empty"
     return None
 
 
 def _text(messages: object) -> str:
     turns: list[Message] = list(messages)  # type: ignore[call-overload]
-    return "\x1f".join(m["content"] for m in turns)
+    return "\x1f".join(map(message_text, turns))
 
 
 def principles_for(

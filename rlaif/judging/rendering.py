@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import Question
 from rlaif.records import ChoiceRequest, Codec, GenerationRequest, GenerationResult, Pair
-from rlaif.templates.judge import JudgeTemplate, completion_text, conversation_text
+from rlaif.templates.judge import JudgeTemplate
+from rlaif.templates.messages import completion_text, conversation_text, message_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class Renderer:
 
     def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
         """The questions about `pair`, by order; each order's context is tokenized once."""
-        conversation = conversation_text(pair.prompt)
-        turns = [m["content"] for m in pair.prompt]
+        conversation = conversation_text(pair.prompt, pair.tools)
+        turns = [message_text(m) for m in pair.prompt]
         texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
         for order in dict.fromkeys(q.order for q in questions):
             asked = [

@@ -8,7 +8,7 @@ from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Principle
 from rlaif.judging.aggregation import failed_check, score_check, score_principle
 from rlaif.records import Pair, PrincipleScore, Verdict
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 
 
 def score_pair(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from rlaif.data.layouts import BadRow
+from rlaif.data.messages import BadRow
+from rlaif.data.reading import Reader
 from rlaif.engines.registry import codec_for
 from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, plan_questions, principles_for
@@ -36,12 +37,13 @@ def estimate(
     rows = rejected = pairs = calls = tokens = shared_tokens = sampled_calls = 0
     renderer = Renderer(job.template, codec_for(settings.judge))
     prompt_injection = InjectionDetector(renderer.delimiters)
+    reader = Reader(settings.layout)
     for number, (_, raw) in enumerate(job.source.rows()):
         if settings.limit is not None and number >= settings.limit:
             break
         rows += 1
         try:
-            found = list(pairs_of(raw, number, settings))
+            found = list(pairs_of(raw, number, settings, reader))
         except BadRow:
             found = []
         rejected += not found

@@ -13,9 +13,10 @@ from typing import Any
 
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
-from rlaif.data.layouts import BadRow, read_row
-from rlaif.data.pairing import make_pairs
-from rlaif.data.sources import Source, open_source
+from rlaif.data.dataset import open_dataset, set_fields
+from rlaif.data.messages import BadRow
+from rlaif.data.reading import Reader
+from rlaif.data.sources import Source
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import can_generate, create_engine, list_engines, model_fingerprint
@@ -28,11 +29,11 @@ from rlaif.labeling.calibration import (
 )
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
+from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.shard_pool import ShardedLabeling, ShardPool
 from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
-from rlaif.records import Rejected
 from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from rlaif.runs.directory import (
@@ -146,7 +147,8 @@ def prepare(
             "--stop exact keeps decisions but not the confidence that --agreement-target needs",
             hint="Use --stop likely, which checks both on its pilot, or --stop never.",
         )
-    source = open_source(data, split)
+    dataset = open_dataset(data, split=split, given=set_fields(settings.layout), need="responses")
+    settings, source = settings.model_copy(update={"layout": dataset.layout}), dataset.source
     functions = [
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
     ]
@@ -195,13 +197,12 @@ def _aggregator(settings: LabelSettings, config: dict[str, Any]) -> Aggregator:
 def _probe(source: Source, settings: LabelSettings) -> None:
     """Read on to the first usable row, so that an unusable input is known at once."""
     rejected, last = 0, ""
+    reader = Reader(settings.layout)
     for number, (place, row) in enumerate(source.rows()):
         if settings.limit is not None and number >= settings.limit:
             break
         try:
-            if isinstance(row, Rejected):
-                raise BadRow(row.reason)
-            next(make_pairs(read_row(row, settings.mapping), "", mode=settings.pairs))
+            next(pairs_of(row, number, settings, reader))
             return
         except BadRow as error:
             rejected += 1

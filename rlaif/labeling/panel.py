@@ -17,9 +17,11 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import BadRow, read_row
+from rlaif.data.layout import OWN_PAIRS
+from rlaif.data.messages import BadRow
 from rlaif.data.origins import origin_columns
 from rlaif.data.pairing import make_pairs
+from rlaif.data.reading import Reader
 from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
@@ -150,7 +152,9 @@ def _label_members(
         if panel.mode == "cascade" and number:
             if not _write_unsure(panel=panel, jobs=jobs, names=names, number=number, out=out):
                 return
-            plain = job.settings.model_copy(update={"mapping": {}, "limit": None, "pairs": "all"})
+            plain = job.settings.model_copy(
+                update={"layout": OWN_PAIRS, "limit": None, "pairs": "all"}
+            )
             own = prepare(str(_input(out, name)), constitution, plain)
         yield run_label(own, out / MEMBERS / name, context)
 
@@ -220,17 +224,18 @@ def _unsure(pairs: Iterable[tuple[int, Pair]], before: Path, below: float) -> It
 def _listed(path: Path) -> Iterator[tuple[int, Pair]]:
     """The pairs of a file written for a later judge, with their rows there."""
     for number, row in read_rows(path):
-        (pair,) = make_pairs(read_row(row), row["id"], number=row["source_row"])
+        (pair,) = make_pairs(Reader(OWN_PAIRS).read(row), row["id"], number=row["source_row"])
         yield number, pair
 
 
 def _pairs(job: LabelJob) -> Iterator[Pair]:
     """The pairs of a job's input, as the labeler makes them."""
+    reader = Reader(job.settings.layout)
     for number, (_, row) in enumerate(job.source.rows()):
         if job.settings.limit is not None and number >= job.settings.limit:
             return
         with suppress(BadRow):
-            yield from pairs_of(row, number, job.settings)
+            yield from pairs_of(row, number, job.settings, reader)
 
 
 def _row(pair: Pair) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import read_id
+from rlaif.data.grouping import GROUP
+from rlaif.data.reading import Reader
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
@@ -28,6 +29,8 @@ from rlaif.store.verdict_cache import VerdictCache
 from rlaif.util.hashing import digest
 
 LEAST_PILOT = 60
+_NAME = "__name__"
+"""Column that keeps a drawn row's name."""
 
 
 def asks_adaptively(s: LabelSettings) -> bool:
@@ -77,6 +80,7 @@ def learn_stopping(
                 "orders": "both" if kind == "orders" else s.orders,
                 "stop": "never",
                 "limit": None,
+                "layout": s.layout.model_copy(update={"id": _NAME}),
             }
         )
         with closing(RunDirectory(Path(folder) / "run", {})) as run:
@@ -97,6 +101,7 @@ def learn_stopping(
 def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
     """Rows drawn at random from the whole input: those whose hash is smallest."""
     drawn: list[tuple[int, int, str]] = []
+    reader = Reader(s.layout)
     for number, (_, row) in enumerate(source.rows()):
         if s.limit is not None and number >= s.limit:
             break
@@ -104,9 +109,11 @@ def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
             key = int(digest([s.seed, "pilot", number])[:15], 16)
             item = (-key, number, "")
             if len(drawn) < s.pilot or item > drawn[0]:
-                named = dict(row)
-                if not read_id(named):
-                    named["id"] = f"row-{number + 1}"
+                first = row[GROUP][0] if GROUP in row else row  # type: ignore[index]
+                name = reader.read_id(first) or f"row-{number + 1}"
+                named: dict[str, Any] = {**first, _NAME: name}
+                if GROUP in row:
+                    named = {GROUP: [named, *row[GROUP][1:]]}  # type: ignore[index]
                 line = json.dumps(named, ensure_ascii=False, default=str) + "\n"
                 push = heapq.heappush if len(drawn) < s.pilot else heapq.heappushpop
                 push(drawn, (-key, number, line))

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.layouts import BadRow, read_row
+from rlaif.data.messages import BadRow
 from rlaif.data.pairing import make_pairs
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import refuse_media
 from rlaif.data.sources import Row, RowsInOrder
 from rlaif.engines.base import PrefixSharing
 from rlaif.judging.early_stopping import StoppingRule, unasked
@@ -99,7 +101,7 @@ class PlannedPair:
         return all(i in self.answers for i in self.stages[self.stage])
 
 
-def pairs_of(row: Row | Rejected, number: int, s: LabelSettings) -> Iterator[Pair]:
+def pairs_of(row: Row | Rejected, number: int, s: LabelSettings, reader: Reader) -> Iterator[Pair]:
     """The pairs of an input row.
 
     Args:
@@ -110,7 +112,7 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings) -> Iterator[Pai
     """
     if isinstance(row, Rejected):
         raise BadRow(row.reason)
-    read = read_row(row, s.mapping)
+    read = refuse_media(reader.read(row))
     return make_pairs(
         read,
         read.id or f"row-{number + 1}",
@@ -157,6 +159,7 @@ class Planner:
         self._constitution = constitution
         self._renderer = renderer
         self._settings = settings
+        self._reader = Reader(settings.layout)
         self._manner = manner
         self._stopping = stopping
         self._injections = InjectionDetector(renderer.delimiters)
@@ -190,7 +193,7 @@ class Planner:
         """The pairs of a row, or the reason that there are none."""
         held: Pair | None = None
         try:
-            for pair in pairs_of(row, number, self._settings):
+            for pair in pairs_of(row, number, self._settings, self._reader):
                 if held is not None:
                     yield self._plan(held, ends_row=False)
                 held = pair

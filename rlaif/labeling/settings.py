@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.constitution.schema import Constitution
+from rlaif.data.layout import Layout
 from rlaif.data.pairing import PairingMode
 from rlaif.data.sources import Source
 from rlaif.engines.base import SPEED_ONLY, EngineSettings
@@ -106,7 +107,7 @@ class LabelSettings(BaseModel):
     pairs_per_prompt: int = Field(
         default=1, ge=1, description="Pairs per prompt with `pairs: sample`."
     )
-    mapping: dict[str, str] = Field(default_factory=dict)
+    layout: Layout = Layout()
     limit: int | None = Field(
         default=None, ge=1, description="Maximum number of input rows to read."
     )
@@ -121,6 +122,7 @@ class LabelSettings(BaseModel):
     ) -> dict[str, Any]:
         """What `run.yaml` holds: every value that the results depend on, with content hashes."""
         own = self.model_dump(mode="json", exclude={"judge": SPEED_ONLY})
+        own["layout"] = self.layout.to_data()
         judge = {**own.pop("judge"), "fingerprint": model_fingerprint}
         for name in speed_options(self.judge):
             judge["options"].pop(name, None)

@@ -18,9 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.data.layouts import BadRow, read_candidates, read_prompt, split_chat
+from rlaif.data.dataset import open_dataset
+from rlaif.data.layouts import BadRow
 from rlaif.data.licensing import LicenseBook, LicenseFinding, check, uses
 from rlaif.data.mixes import CARD, DATA_FILE, REPORT, read_mix
+from rlaif.data.row_model import DataRow
 from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
 from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows
@@ -35,7 +37,7 @@ from rlaif.records import Origin, Rejected
 from rlaif.runs.directory import differences, read_review, write_atomically
 from rlaif.runs.judges import Judges, joined, judge_columns, judges_of, labelers
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
-from rlaif.templates.judge import completion_text
+from rlaif.templates.messages import completion_text, message_text
 from rlaif.text.novelty import Contamination, words
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest, file_digest
@@ -188,8 +190,17 @@ def _contamination(plan: MixPlan) -> Contamination | None:
     texts: list[str] = []
     for name in plan.evaluations:
         own: list[str] = []
-        for _, row in open_evaluation(name).rows():
-            own += [] if isinstance(row, Rejected) else _evaluated(row, plan.settings.overlap)
+        data = open_dataset(open_evaluation(name))
+        for place, row in data.source.rows():
+            try:
+                if isinstance(row, Rejected):
+                    raise BadRow(row.reason)
+                own += _evaluated(data.reader.read(row), plan.settings.overlap)
+            except BadRow as error:
+                raise RlaifError(
+                    f"evaluation dataset {name!r}, {place}: {error}",
+                    hint="Repair or remove that row: what can't be read can't be kept out.",
+                ) from None
         if not own:
             raise RlaifError(
                 f"no prompt in the evaluation dataset {name!r} could be read",
@@ -199,19 +210,12 @@ def _contamination(plan: MixPlan) -> Contamination | None:
     return Contamination(texts, plan.settings.overlap) if texts else None
 
 
-def _evaluated(row: Mapping[str, Any], overlap: int) -> list[str]:
+def _evaluated(read: DataRow, overlap: int) -> list[str]:
     """What must not be learned from a row of an evaluation: its prompt, and answers that are long
     enough to say something of it.
     """
-    try:
-        read = read_candidates(split_chat(row))
-    except BadRow:
-        try:
-            read = read_prompt(row)
-        except BadRow:
-            return []
     answers = [completion_text(c.messages) for c in read.completions]
-    turns = "\n".join(m["content"] for m in read.prompt)
+    turns = "\n".join(map(message_text, read.prompt))
     return [turns, *(text for text in answers if len(words(text)) >= overlap)]
 
 
@@ -273,8 +277,8 @@ def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> RlaifEr
     hint = f"Use --total {most} or less, or add data." if most else "Change the shares or quotas."
     if not total:
         return RlaifError(
-            "these shares and quotas cannot be met: a part or slice has no rows for its "
-            "share, or all rows are in a slice with a lower quota",
+            "these shares and quotas cannot be met: a part or slice has no rows, or all rows "
+            "are in a slice with a lower quota",
             hint=hint,
         )
     if have >= round(share * total):

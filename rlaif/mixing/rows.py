@@ -6,26 +6,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlaif.data.dataset import open_dataset, set_fields
 from rlaif.data.languages import language_of
 from rlaif.data.layouts import (
     BadRow,
-    PromptCompletions,
+    DataRow,
     label_probability,
-    ranked,
-    read_candidates,
     read_p_chosen,
-    read_prompt,
-    refuse_disliked,
     row_weight,
-    split_chat,
+    taught,
 )
 from rlaif.data.origins import origin_columns
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.data.slices import slice_values
-from rlaif.data.sources import open_source
 from rlaif.mixing.settings import Kind, MixPart
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import run_file
-from rlaif.templates.judge import completion_text
+from rlaif.templates.messages import completion_text, message_text
 from rlaif.text.near_duplicates import TextFields
 
 RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
@@ -78,7 +76,7 @@ class MixRow:
         """What is said in it: each turn and completion, since a short one is found as a whole
         only, and all of it.
         """
-        turns = [m["content"] for m in self.prompt]
+        turns = [message_text(m) for m in self.prompt]
         said = [completion_text(c) for c in self.completions]
         return [*turns, *said, "\n".join([*turns, *said])]
 
@@ -126,23 +124,21 @@ def file_of(data: str) -> str:
 def read_part(number: int, part: MixPart) -> tuple[list[MixRow], list[str]]:
     """The rows of one data set, and the places of those that can't be read."""
     rows, bad = [], []
-    for count, (place, row) in enumerate(open_source(file_of(part.data), part.split).rows(), 1):
+    data = open_dataset(
+        file_of(part.data), split=part.split, given=set_fields(part.layout), need="targets"
+    )
+    for count, (place, row) in enumerate(data.source.rows(), 1):
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
-            rows += [_declared(r, part) for r in _read(number, count, row)]
+            rows += [_declared(r, part) for r in _read(number, count, row, data.reader)]
         except BadRow as error:
             bad.append(f"{place}: {error}")
     return rows, bad
 
 
-def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
-    try:
-        read = read_candidates(split_chat(row))
-    except BadRow:
-        read = read_prompt(row)
-    read = ranked(row, read)
-    refuse_disliked(row, read)
+def _read(part: int, count: int, row: Mapping[str, Any], reader: Reader) -> Iterator[MixRow]:
+    read = taught(refuse_calls(refuse_media(reader.read(row))), row)
     evidence = row.get("provenance")
     evidence = evidence if isinstance(evidence, Mapping) else {}
     name = str(evidence.get("id") or "") or read.id or f"row-{count}"
@@ -175,7 +171,7 @@ def _read(part: int, count: int, row: Mapping[str, Any]) -> Iterator[MixRow]:
 
 
 def _pair(
-    base: MixRow, read: PromptCompletions, row: Mapping[str, Any], evidence: Mapping[str, Any]
+    base: MixRow, read: DataRow, row: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> MixRow:
     chosen, rejected = read.completions
     if chosen.messages == rejected.messages:
@@ -240,4 +236,4 @@ def slice_holds(row: MixRow, name: str) -> bool:
 
 
 def _text(messages: list[Message]) -> str:
-    return "\n".join(m["content"] for m in messages)
+    return "\n".join(map(message_text, messages))

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rlaif.data.layout import Layout
+
 Kind = Literal["preferences", "sft", "prompts"]
 _SHARE = re.compile(r"(.+?)=([0-9.eE+-]+)(?:,(.*))?", re.DOTALL)
 
@@ -22,6 +24,7 @@ class MixPart(BaseModel):
     human: bool = False
     license: str = ""
     split: str = "train"
+    layout: Layout = Layout()
 
 
 class Quota(BaseModel):

@@ -16,6 +16,7 @@ from rlaif.errors import Place, RlaifError
 from rlaif.review.items import Messages
 from rlaif.review.labels import HumanLabel, as_drawn, drawn_vote
 from rlaif.review.store import Decision, ReviewTask, Said
+from rlaif.templates.messages import message_text
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -144,13 +145,13 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _prompt(messages: Messages) -> str:
     """One user turn as its text, anything else as JSON."""
-    if len(messages) == 1 and messages[0]["role"] == "user":
+    if len(messages) == 1 and len(messages[0]) == 2 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return json.dumps(messages, ensure_ascii=False)
 
 
 def _plain(messages: Messages) -> str:
-    if len(messages) == 1 and messages[0]["role"] == "assistant":
+    if len(messages) == 1 and len(messages[0]) == 2 and messages[0]["role"] == "assistant":
         return messages[0]["content"]
     return json.dumps(messages, ensure_ascii=False)
 
@@ -158,8 +159,8 @@ def _plain(messages: Messages) -> str:
 def _shown(messages: Messages) -> str:
     """A conversation for people to read."""
     if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
+        return message_text(messages[0])
+    return "\n\n".join(f"{m['role']}: {message_text(m)}" for m in messages)
 
 
 def _argilla(task: ReviewTask, found: HumanLabel | None, with_judge: bool) -> dict[str, Any]:

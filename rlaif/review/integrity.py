@@ -16,6 +16,7 @@ from scipy import stats
 
 from rlaif.evaluation.stats.intervals import Share, share
 from rlaif.review.store import Decision, ReviewTask
+from rlaif.templates.messages import message_text
 from rlaif.util.hashing import digest
 
 ALPHA = 0.05
@@ -187,7 +188,7 @@ def _sided(blind: Sequence[Decision]) -> list[tuple[str, str]]:
 
 
 def _words(task: ReviewTask) -> int:
-    texts = (m["content"] for side in (task.item.a, task.item.b) for m in side)
+    texts = (message_text(m) for side in (task.item.a, task.item.b) for m in side)
     return sum(len(text.split()) for text in texts)
 
 

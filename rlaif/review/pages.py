@@ -20,6 +20,7 @@ from rlaif.records import CLEAR, Message
 from rlaif.review.access import AccessMiddleware, CookieSigner
 from rlaif.review.store import Decision, ReviewStore, ReviewTask, Said, first_shown
 from rlaif.review.words import word_diff
+from rlaif.templates.messages import message_text
 
 STATIC = Path(__file__).parent / "static"
 SAID: dict[str, dict[str, Said]] = {
@@ -343,4 +344,4 @@ _diff = lru_cache(maxsize=256)(word_diff)
 
 
 def _text(messages: Sequence[Message]) -> str:
-    return "\n\n".join(message["content"] for message in messages)
+    return "\n\n".join(map(message_text, messages))

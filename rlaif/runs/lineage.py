@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.data.layouts import BadRow, read_candidates, read_prompt
+from rlaif.data.layouts import BadRow, read_prompt, read_row
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.model_origin import policy_folder
@@ -380,7 +380,7 @@ def _texts(source: Source) -> list[str]:
             found["rows", "that can't be read"] += 1
             continue
         try:
-            read = read_candidates(row)
+            read = read_row(row)
         except BadRow:
             try:
                 read = read_prompt(row)

@@ -122,6 +122,7 @@ def preference_row(
     record["origins"] = {"prompt": prompt, "chosen": won, "rejected": lost}
     return {
         "prompt": list(pair.prompt),
+        **_tools(pair),
         "chosen": list(chosen),
         "rejected": list(rejected),
         "p_chosen": _round(preference.p_a if a_wins else 1.0 - preference.p_a),
@@ -142,11 +143,17 @@ def undecided_row(
     )
     return {
         "prompt": list(pair.prompt),
+        **_tools(pair),
         "a": list(pair.a),
         "b": list(pair.b),
         "p_a": _round(preference.p_a),
         "provenance": record,
     }
+
+
+def _tools(pair: Pair) -> dict[str, Any]:
+    """The tools that could be called, in TRL's column; nothing for the usual row."""
+    return {"tools": list(pair.tools)} if pair.tools else {}
 
 
 def rejected_row(rejected: Rejected) -> dict[str, Any]:

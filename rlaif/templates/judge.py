@@ -16,13 +16,11 @@ from pathlib import Path
 import yaml
 
 from rlaif.errors import Place, RlaifError
-from rlaif.records import Message
 from rlaif.util.hashing import digest
 from rlaif.util.resources import find
 
 SLOTS = ("conversation", "first", "second", "principle")
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 
 @dataclass(frozen=True)
@@ -184,17 +182,3 @@ def _check_slots(body: str, place: Place) -> None:
                 hint="Use each placeholder exactly once.",
                 place=place,
             )
-
-
-def conversation_text(messages: Sequence[Message]) -> str:
-    """A conversation as the judge reads it: one paragraph per message, headed by its role."""
-    return "\n".join(
-        f"{_ROLE_NAMES.get(m['role'], m['role'].capitalize())}: {m['content']}" for m in messages
-    )
-
-
-def completion_text(messages: Sequence[Message]) -> str:
-    """A completion as the judge reads it: bare text for the usual single message."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return conversation_text(messages)

@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import BadRow, read_p_chosen, read_row, row_weight
+from rlaif.data.dataset import open_dataset
+from rlaif.data.layout import OWN_PREFERENCES
+from rlaif.data.layouts import BadRow, read_p_chosen, row_weight, taught
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import refuse_media
 from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
 from rlaif.records import Message, Origin, Rejected
@@ -153,6 +157,9 @@ def find_labels(path: Path) -> LabelFiles:
     )
 
 
+_OWN = Reader(OWN_PREFERENCES)
+
+
 def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
     """The decided pairs of a run or a mix.
 
@@ -189,7 +196,7 @@ def _mixed_rows(file: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _training_row(row: Mapping[str, Any]) -> TrainingRow:
-    read = read_row(row)
+    read = _OWN.read(row)
     evidence, p = row.get("provenance"), read_p_chosen(row)
     if not read.labeled or not isinstance(evidence, dict) or p is None:
         raise BadRow("not a preference row with prompt, chosen, rejected, p_chosen, and provenance")
@@ -220,11 +227,12 @@ def read_human_pairs(data: str, default_p: float = 1.0) -> tuple[list[TrainingRo
         RlaifError: the file can't be read, or holds no row with chosen and rejected.
     """
     rows, bad = [], 0
-    for number, (_, raw) in enumerate(open_source(data).rows(), 1):
+    found = open_dataset(data, need="verdict")
+    for number, (_, raw) in enumerate(found.source.rows(), 1):
         try:
             if isinstance(raw, Rejected):
                 raise BadRow(raw.reason)
-            row = read_row(raw)
+            row = taught(refuse_media(found.reader.read(raw)), raw)
             if not row.labeled:
                 raise BadRow("no chosen and rejected")
             chosen, rejected = (c.messages for c in row.completions)

@@ -19,7 +19,7 @@ from rlaif.errors import RlaifError
 from rlaif.records import Origin
 from rlaif.runs.directory import write_atomically
 from rlaif.runs.judges import Judges, labelers
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.training.data import TrainingRow
 from rlaif.training.settings import GateSettings
 from rlaif.training.supervised import SupervisedRow

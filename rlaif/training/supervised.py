@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from rlaif.data.dataset import open_dataset
 from rlaif.data.layouts import (
     BadRow,
-    ranked,
-    read_candidates,
-    refuse_disliked,
-    row_weight,
-    split_chat,
+    taught,
+    with_responses,
 )
-from rlaif.data.sources import open_source
+from rlaif.data.row_model import DataRow, refuse_calls, refuse_media
 from rlaif.errors import RlaifError
 from rlaif.generation.candidates import CANDIDATES
 from rlaif.generation.verified import SFT
@@ -89,11 +87,13 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
         RlaifError: there are none.
     """
     rows: list[SupervisedRow] = []
-    for place, row in open_source(data).rows():
+    found = open_dataset(data, need="targets")
+    for place, row in found.source.rows():
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
-            rows += _completions(place, row)
+            read = with_responses(refuse_calls(refuse_media(found.reader.read(row))), row)
+            rows += _completions(place, taught(read, row))
         except BadRow as error:
             account.unreadable.append(f"{place}: {error}")
     account.read = len(rows)
@@ -106,9 +106,7 @@ def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow
     return rows
 
 
-def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRow]:
-    read = ranked(row, read_candidates(split_chat(row)))
-    refuse_disliked(row, read)
+def _completions(place: str, read: DataRow) -> Iterator[SupervisedRow]:
     # Of a ranked pair nobody wants to learn the worse one.
     completions = read.completions[: 1 if read.labeled else None]
     for i, completion in enumerate(completions):
@@ -117,7 +115,7 @@ def _completions(place: str, row: Mapping[str, object]) -> Iterator[SupervisedRo
             prompt=list(read.prompt),
             completion=list(completion.messages),
             depth=completion.depth,
-            weight=row_weight(row),
+            weight=read.weight,
             origin=completion.source,
             prompt_origin=read.prompt_origin,
             tags=read.tags,

@@ -13,7 +13,7 @@ from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import LabelJob
 from rlaif.labeling.planner import Planner, window_questions
 from rlaif.records import Codec
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 
 
 def judge_settings(model: str, engine: str, dtype: str) -> EngineSettings:

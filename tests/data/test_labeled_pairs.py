@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from rlaif.data.labeled_pairs import LabeledPair, read_labeled
-from rlaif.data.layouts import BadRow
+from rlaif.data.labeled_pairs import LabeledPair
+from rlaif.data.labeled_pairs import read_labeled as read_with
+from rlaif.data.layouts import BadRow, reader_for
+
+
+def read_labeled(
+    row: dict[str, Any], name: str, mapping: dict[str, str] | None = None
+) -> Iterator[LabeledPair]:
+    """The labeled pairs of a row whose layout is found in itself."""
+    return read_with(row, name, reader_for(row, mapping))
 
 
 def preferred(pair: LabeledPair) -> str | None:
@@ -126,11 +135,11 @@ def test_ties_are_kept(value: str) -> None:
         ({"prompt": "q", "response_a": "x", "response_b": "y"}, "no preference found"),
         (
             {"prompt": "q", "response_a": "x", "response_b": "y", "label": "correct"},
-            "which is not a verdict",
+            "no preference found",
         ),
         (
             {"prompt": "q", "response_a": "x", "response_b": "y", "label": 0},
-            "which is not a verdict",
+            "no preference found",
         ),
         ({"prompt": "q", "responses": ["x", "y"]}, "no preference found"),
         ({"chosen": "x", "rejected": "y"}, "no prompt"),

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from rlaif.cli.main import main
-from rlaif.data.layouts import read_candidates, read_prompt
+from rlaif.data.layouts import read_prompt, read_row
 from rlaif.data.licensing import ModelUse, check, load_licenses
 from rlaif.errors import RlaifError
 from rlaif.generation.candidates import (
@@ -36,7 +36,7 @@ NOW = "2023-11-14T22:13:20Z"  # SOURCE_DATE_EPOCH of the tests
 
 def test_what_rows_say_of_their_origin() -> None:
     def completion(row: dict[str, Any]) -> Origin:
-        return read_candidates({"prompt": "q", **row}).completions[0].source
+        return read_row({"prompt": "q", **row}).completions[0].source
 
     assert completion({"completion": "x", "model": "m"}) == Origin("model", "m", depth=1)
     assert completion({"completion": "x", "completion_model": "human"}) == Origin("human")
@@ -64,14 +64,14 @@ def test_what_rows_say_of_their_origin() -> None:
     assert completion({"responses": [{"content": "x", "origin": stated}, "y"]}) == whole
     assert completion({"completion": "x", "provenance": {"origin": stated}}) == whole
     pair = {"chosen": "x", "rejected": "y", "chosen_origin": stated, "rejected_model": "n"}
-    assert [c.source for c in read_candidates({"prompt": "q", **pair}).completions] == [
+    assert [c.source for c in read_row({"prompt": "q", **pair}).completions] == [
         whole,
         Origin("model", "n", depth=1),
     ]
     human = {"prompt": "q", "origin": {"kind": "human", "license": "cc0-1.0"}}
     assert read_prompt(human).prompt_origin == Origin("human", license="cc0-1.0")
     # A row of a prompt and somebody's answer is that somebody's, unless the answer has its own.
-    both = read_candidates({**human, "responses": [{"content": "x", "model": "m"}, "y"]})
+    both = read_row({**human, "responses": [{"content": "x", "model": "m"}, "y"]})
     assert both.completions[0].source.model == "m"
 
 
@@ -251,7 +251,7 @@ def test_sampling_at_one_is_said() -> None:
         "finished": True,
         "depth": 1e30,
     }
-    found = read_candidates({"prompt": "q", "completion": "x", "origin": stated}).completions[0]
+    found = read_row({"prompt": "q", "completion": "x", "origin": stated}).completions[0]
     assert found.source.sampling == "temperature=1.0 top_p=1.0 seed=1"
     assert found.source.depth == 1
 

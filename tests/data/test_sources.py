@@ -142,10 +142,10 @@ def test_any_change_of_a_large_input_or_a_split_changes_its_address(tmp_path: Pa
     ("name", "content", "what"),
     [
         ("missing.jsonl", None, "does not exist"),
-        ("rows.txt", b"x", "unsupported extension '.txt'"),
+        ("rows.odt", b"x", "unsupported extension '.odt'"),
         ("rows.json", b"{", "not JSON"),
         ("rows.parquet", b"no", "not Parquet"),
-        ("folder", "dir", "was not saved by datasets"),
+        ("folder", "dir", "holds no data files"),
     ],
 )
 def test_unusable_source(name: str, content: bytes | str | None, what: str, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_zero_and_one_are_not_guessed(tmp_path: Path, values: list[Any]) -> None
         for i, v in enumerate(values)
     ]
     data = write(tmp_path / "data.jsonl", rows)
-    with pytest.raises(RlaifError, match="are 0 and 1"):
+    with pytest.raises(RlaifError, match="can count the responses from 0 or from 1"):
         run(data, "-c", "demo", "--engine", "scripted", "-o", str(tmp_path / "out"))
 
 

@@ -90,7 +90,7 @@ def test_each_round_draws_a_principle_that_applies_and_ends_when_all_are_clear(
 ) -> None:
     use_writer(monkeypatch, scribe)
     rows = [
-        {"id": "a", "prompt": "p", "response": "a x marks xy b"},
+        {"id": "a", "prompt": "p", "responses": ["a x marks xy b"]},
         {"id": "b", "prompt": "p", "responses": ["clean", "zebra"]},
         {"id": "c", "prompt": "p", "responses": ["zebra"], "tags": ["z"]},
         {"id": "d", "nothing": 1},

@@ -27,13 +27,14 @@ def write_inputs(folder: Path, rows: int) -> tuple[Path, Path]:
     """Pairs with some oddities, and a constitution."""
     lines = []
     for i in range(rows):
-        row: dict[str, Any] = {"prompt": f"q {i}", "response_a": f"a {i}", "response_b": "b c d e"}
+        responses = [f"a {i}", "b c d e"]
         if i % 11 == 3:
-            row["response_b"] = row["response_a"]
+            responses[1] = responses[0]
         if i % 13 == 5:
-            row["response_a"] = ""
+            responses[0] = ""
         if i % 17 == 7:
-            row = {"prompt": f"q {i}", "responses": [f"x {i}", f"y {i}", f"z {i} 1 2 3"]}
+            responses = [f"x {i}", f"y {i}", f"z {i} 1 2 3"]
+        row = {"prompt": f"q {i}", "responses": responses}
         lines.append("{broken" if i % 19 == 9 else json.dumps(row))
     data, constitution = folder / "pairs.jsonl", folder / "constitution.yaml"
     data.write_text("\n".join(lines) + "\n")

@@ -39,7 +39,7 @@ def test_every_row_is_accounted_for_and_preferences_follow_from_verdicts(tmp_pat
     decided, undecided = rows(run, "preferences.jsonl"), rows(run, "undecided.jsonl")
     inputs = data.read_text().splitlines()
     broken = sum(line == "{broken" for line in inputs)
-    triples = sum('"responses"' in line for line in inputs)
+    triples = sum('"z ' in line for line in inputs)
     assert len(rows(run, "rejected.jsonl")) == broken == summary.tally.rejected
     assert summary.tally.rows == len(inputs)
     assert len(decided) + len(undecided) == len(inputs) - broken + 2 * triples
@@ -167,7 +167,7 @@ def test_unreadable_input_is_an_error_with_a_next_step(tmp_path: Path) -> None:
     _, constitution = write_inputs(tmp_path, 1)
     data = tmp_path / "odd.jsonl"
     data.write_text('{"frage": "q", "antworten": ["x", "y"]}\n' * 3)
-    with pytest.raises(RlaifError, match=r"none of the 3 rows.*no responses.*--map"):
+    with pytest.raises(RlaifError, match=r"no column looks like a prompt.*'frage'.*--map"):
         label(data, constitution, tmp_path / "run")
     data.write_text("")
     with pytest.raises(RlaifError, match="no rows"):
@@ -178,7 +178,7 @@ def test_bad_input_is_known_before_anything_is_written(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 5)
     bad = tmp_path / "bad.json"
     bad.write_text("{")
-    for source, changes in ((bad, {}), (data, {"mapping": {"responses": "nope"}})):
+    for source, changes in ((bad, {}), (data, {"layout": {"responses": "nope"}})):
         with pytest.raises(RlaifError):
             label(source, constitution, tmp_path / "run", **changes)
         assert not (tmp_path / "run").exists()

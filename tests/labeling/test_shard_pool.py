@@ -306,7 +306,7 @@ def test_a_row_that_pickle_cannot_nest_is_labeled_all_the_same(
 ) -> None:
     data, _ = write_inputs(tmp_path, ROWS)
     lines = data.read_text().splitlines()
-    row = json.dumps({"prompt": "deep", "response_a": "a", "response_b": "b"})
+    row = json.dumps({"prompt": "deep", "responses": ["a", "b"]})
     depth = int(0.7 * sys.getrecursionlimit())  # JSON nests so deep, and pickle does not
     lines[50] = row[:-1] + ', "unused": ' + "[" * depth + "]" * depth + "}"
     data.write_text("\n".join(lines) + "\n")

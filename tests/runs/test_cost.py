@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from rlaif.cli.main import cli
-from rlaif.data.layouts import BadRow
+from rlaif.data.messages import BadRow
+from rlaif.data.reading import Reader
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import plan_questions, principles_for, screen
@@ -48,7 +49,7 @@ def prompt_tokens(data: Path, constitution: Path) -> int:
     asked: set[tuple[int, ...]] = set()
     for number, (_, row) in enumerate(job.source.rows()):
         try:
-            pairs = list(pairs_of(row, number, job.settings))
+            pairs = list(pairs_of(row, number, job.settings, Reader(job.settings.layout)))
         except BadRow:
             continue
         for pair in pairs:

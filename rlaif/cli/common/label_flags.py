@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlaif.cli.common.model_flags import assignments, spread
+from rlaif.cli.common.layout_flags import layout_fields
+from rlaif.cli.common.model_flags import spread
 from rlaif.cli.common.options import build, merge_settings
-from rlaif.data.layouts import FIELDS
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
@@ -29,17 +29,15 @@ def label_settings(
     pairs = flags.pop("pairs", None)
     mode, colon, count = (pairs or "").partition(":")
     flags["model"] = flags.pop("judge", None)
-    flags["mapping"] = assignments("--map", flags.pop("maps", ()), FIELDS) or None
+    given = layout_fields(flags)
     flags = spread(flags)
     models = (LabelSettings, AggregationSettings, EngineSettings)
     values, places = merge_settings(
         flags, config, models, hidden=frozenset({"judge", "aggregation"}), at=at
     )
-    wrong = [name for name in values.get("mapping") or {} if name not in FIELDS]
-    if wrong:
-        raise RlaifError(
-            f"unknown field {wrong[0]!r} in `mapping`", hint=f"Use one of {', '.join(FIELDS)}."
-        )
+    if given:
+        own = values.get("layout")
+        values["layout"] = {**own, **given} if isinstance(own, dict) else given
     if pairs is not None:
         number = count.isascii() and count.isdigit() and 0 < len(count) < 7 and int(count) > 0
         if mode not in ("all", "best", "sample") or (colon and (mode != "sample" or not number)):

@@ -7,24 +7,16 @@ from typing import Any, TypeVar
 
 import click
 
-from rlaif.cli.common.model_flags import assignments
-from rlaif.data.layouts import FIELDS
+from rlaif.cli.common.layout_flags import layout_flags
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def labeled_flags(command: Command) -> Command:
-    """Add `--config`, `--split`, `--map` (as `maps`) and `--json` (as `as_json`)."""
+    """Add `--config`, `--split`, those of `layout_flags`, and `--json` (as `as_json`)."""
+    command = layout_flags(command)
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option(
-            "--map",
-            "maps",
-            multiple=True,
-            metavar="NAME=COLUMN",
-            help="Read field NAME from COLUMN; NAME is label, subset, or one of "
-            f"{', '.join(FIELDS)}.",
-        ),
         click.option("--split", default="train", show_default=True, help="Dataset split."),
         click.option(
             "--config",
@@ -34,12 +26,3 @@ def labeled_flags(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-def column_map(maps: tuple[str, ...]) -> dict[str, str]:
-    """Columns by field.
-
-    Raises:
-        RlaifError: an assignment is none, or names no field.
-    """
-    return assignments("--map", maps, (*FIELDS, "label", "subset"))

@@ -63,14 +63,6 @@ def generation_flags(command: Function) -> Function:
             "--dry-run", is_flag=True, help="Estimate the number of requests and tokens, then exit."
         ),
         cache_dir_flag,
-        click.option(
-            "--map",
-            "maps",
-            multiple=True,
-            metavar="NAME=COLUMN",
-            help="Read field NAME from COLUMN (a dotted path); NAME is prompt, system, id or "
-            "tags. `critique` also takes the fields of `rlaif label`.",
-        ),
         click.option("--split", default="train", show_default=True, help="Dataset split."),
         click.option(
             "--config",

@@ -70,7 +70,7 @@ def settings_options(
     def add(command: Function) -> Function:
         for name, info in reversed(model.model_fields.items()):
             kind = _plain(info.annotation)
-            if name in skip or get_origin(kind) is dict:
+            if name in skip or get_origin(kind) is dict or name == "layout":
                 continue
             flag = f"--{name.replace('_', '-')}"
             extra: dict[str, Any] = {}

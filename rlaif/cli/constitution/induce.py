@@ -11,7 +11,8 @@ import click
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import judge_settings
 from rlaif.cli.common.label_screen import LabelScreen
-from rlaif.cli.common.labeled_flags import column_map, labeled_flags
+from rlaif.cli.common.labeled_flags import labeled_flags
+from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
@@ -91,7 +92,6 @@ def induce_command(
     proposal: str,
     config: str | None,
     split: str,
-    maps: tuple[str, ...],
     cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
@@ -100,8 +100,8 @@ def induce_command(
 
     A model proposes principles for a sample of pairs, and near-duplicates are merged. The
     judge applies each candidate to all pairs. A candidate is kept if it agrees with the human
-    labels beyond chance, improves on the other principles, and holds on a held-out quarter of
-    the data. The reported accuracy comes from another held-out quarter. (Inverse
+    labels beyond chance and improves on the other principles. It must also hold on a held-out
+    quarter of the data. The reported accuracy comes from another held-out quarter. (Inverse
     Constitutional AI.)
     """
     quiet_libraries()
@@ -111,14 +111,14 @@ def induce_command(
     from rlaif.labeling.job import with_engine
 
     limit = flags.pop("limit", None)
-    mapping = column_map(maps)
+    given = layout_fields(flags)
     folder, context = Path(out), RunContext(cache_dir)
     settings = with_engine(judge_settings(judge, config, flags)[0], folder, context)
     proposer, _ = judge_settings(writer, config, {**flags, "template": None})
     writing = with_engine(proposer, folder, context).judge
     if writing.engine == "packed":
         writing = writing.model_copy(update={"engine": "vllm"})
-    data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
+    data = write_pairs(open_source(labeled, split), folder, given=given, limit=limit)
     with closing(LabelScreen(len(data.label))) as screen:
         context = screen.context(cache_dir)
         propose = model_proposer(writing, template=proposal, per_pair=per_pair, context=context)

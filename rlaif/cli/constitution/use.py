@@ -12,7 +12,8 @@ from rlaif.cli.common.command import Command
 from rlaif.cli.common.judges import judge_settings
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.label_screen import LabelScreen
-from rlaif.cli.common.labeled_flags import column_map, labeled_flags
+from rlaif.cli.common.labeled_flags import labeled_flags
+from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
@@ -171,7 +172,6 @@ def ablate_command(
     judge: str | None,
     config: str | None,
     split: str,
-    maps: tuple[str, ...],
     cache_dir: Path | None,
     as_json: bool,
     **flags: Any,
@@ -189,11 +189,11 @@ def ablate_command(
     from rlaif.evaluation.outcomes import read_outcomes
     from rlaif.evaluation.run import JudgeUnderTest, evaluate
 
-    mapping = column_map(maps)
+    given = layout_fields(flags)
     limit = flags.pop("limit", None)
     candidate = JudgeUnderTest(constitution, _everything(judge_settings(judge, config, flags)[0]))
     folder = Path(out)
-    data = write_pairs(open_source(labeled, split), folder, mapping=mapping, limit=limit)
+    data = write_pairs(open_source(labeled, split), folder, given=given, limit=limit)
     with closing(LabelScreen(len(data.label))) as screen:
         found = evaluate([candidate], data, folder, screen.context(cache_dir))
     (run,) = found.folders.values()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rlaif.records import Message
+from rlaif.templates.messages import message_text
 
 _WORDS = re.compile(r"\S+")
 _MARKDOWN = re.compile(
@@ -23,7 +24,7 @@ def measure_style(messages: Sequence[Message]) -> dict[str, float]:
     """Numbers of a completion: `length` (words), `markdown` (marks: headings, list items, bold,
     code, tables, quotes) and `assertive` (phrases that assert certainty).
     """
-    text = "\n".join(m["content"] for m in messages)
+    text = "\n".join(map(message_text, messages))
     return {
         "length": float(len(_WORDS.findall(text))),
         "markdown": float(len(_MARKDOWN.findall(text))),

@@ -30,7 +30,7 @@ from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
 from rlaif.runs.context import RunContext
 from rlaif.runs.directory import read_rows, write_atomically
-from rlaif.templates.judge import completion_text, conversation_text
+from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import load_template
 from rlaif.util.hashing import digest
 

@@ -1,0 +1,74 @@
+"""Flags of commands that read data: which column plays which role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rlaif.cli.common.model_flags import assignments
+from rlaif.data.layout import FIELDS, load_layout
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+MAPPED = ("response_a", "response_b")
+
+
+def layout_flags(command: Command) -> Command:
+    """Add `--map` (as `maps`), `--value` (as `value_map`), `--layout` (as `layout_file`) and
+    `--ignore`.
+    """
+    for option in (
+        click.option(
+            "--ignore",
+            multiple=True,
+            metavar="COLUMN",
+            help="Leave COLUMN out, though it may matter; repeatable.",
+        ),
+        click.option(
+            "--layout",
+            "layout_file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="YAML file that says which column plays which role, as `rlaif inspect` writes it.",
+        ),
+        click.option(
+            "--value",
+            "value_map",
+            multiple=True,
+            metavar="VALUE=SIDE",
+            help="What a value of the label column means: a, b, tie or none; repeatable.",
+        ),
+        click.option(
+            "--map",
+            "maps",
+            multiple=True,
+            metavar="NAME=COLUMN",
+            help="Read field NAME from COLUMN (a dotted path); repeatable. See `rlaif inspect`.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a layout that the flags of `layout_flags` set; takes them out of `flags`.
+
+    Raises:
+        RlaifError: the layout file is wrong, or an assignment names no field.
+    """
+    path, ignored = flags.pop("layout_file", None), flags.pop("ignore", ())
+    maps = assignments("--map", flags.pop("maps", ()), (*FIELDS, *MAPPED))
+    values = assignments("--value", flags.pop("value_map", ()))
+    found = load_layout(path) if path is not None else {}
+    pair = tuple(found.get("responses", ()))
+    sides = pair if len(pair) == 2 else MAPPED
+    if maps.keys() & set(MAPPED):
+        found["responses"] = tuple(maps.pop(n, sides[k]) for k, n in enumerate(MAPPED))
+    found |= maps
+    if values:
+        found["values"] = {**found.get("values", {}), **values}
+    if ignored:
+        found["ignore"] = (*found.get("ignore", ()), *ignored)
+    return found

@@ -1,0 +1,242 @@
+"""Looks at the columns of a sample of rows: their paths, their shapes, and what cells hold."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlaif.data.messages import is_chat, is_turn
+
+Shape = Literal[
+    "empty",  # nothing, in any form
+    "flag",
+    "number",
+    "text",
+    "media",  # bytes, or a mapping with bytes or a path of a picture or sound
+    "chat",  # one message or a list of them
+    "chats",  # a list of lists of messages
+    "texts",
+    "numbers",
+    "flags",
+    "exchanges",  # a list of [question, answer]
+    "entries",  # a list of mappings
+    "mapping",
+    "other",
+]
+DEPTH = 4
+"""How deep nested mappings are looked into."""
+_NUMPY_ROWS = re.compile(r"\}\s*\n\s*\{")
+
+
+def shape_of(value: object) -> Shape:
+    """What kind of value a cell holds."""
+    if value is None or value == "" or value == [] or value == {}:
+        return "empty"
+    if isinstance(value, bool):
+        return "flag"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text" if value.strip() else "empty"
+    if _is_media(value):
+        return "media"
+    if isinstance(value, Mapping):
+        return "chat" if is_turn(value) else "mapping"
+    if not isinstance(value, list):
+        return "other"
+    return _list_shape(value)
+
+
+def _list_shape(value: list[Any]) -> Shape:
+    held = [item for item in value if item is not None]
+    if not held:
+        return "empty"
+    if is_chat(held):
+        return "chat"
+    kinds: tuple[tuple[Shape, Any], ...] = (
+        ("flags", lambda v: isinstance(v, bool)),
+        ("numbers", lambda v: isinstance(v, int | float) and not isinstance(v, bool)),
+        ("texts", lambda v: isinstance(v, str)),
+        ("media", _is_media),
+        ("entries", lambda v: isinstance(v, Mapping)),
+        ("chats", is_chat),
+        ("exchanges", _is_exchange),
+        ("entries", lambda v: isinstance(v, str | Mapping)),
+        ("chats", lambda v: isinstance(v, str) or is_chat(v)),
+    )
+    return next((shape for shape, fits in kinds if all(map(fits, held))), "other")
+
+
+def _is_media(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return value.keys() <= {"bytes", "path"} and "bytes" in value
+    return isinstance(value, bytes)
+
+
+def _is_exchange(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
+
+
+def decode(value: object) -> object:
+    """A list or an object that was written out as JSON or as Python, as itself; else the value."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not text or text[0] + text[-1] not in ("[]", "{}"):
+        return value
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    # `DataFrame.to_csv` writes an array of objects without commas between them.
+    for literal in (text, _NUMPY_ROWS.sub("},\n{", text)):
+        try:
+            return ast.literal_eval(literal)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return value
+
+
+def leaves(
+    row: Mapping[str, object], prefix: str = "", depth: int = DEPTH
+) -> Iterator[tuple[str, object]]:
+    """The values of a row by dotted path; messages and media are not looked into."""
+    for name, value in row.items():
+        path = f"{prefix}{name}"
+        if depth > 1 and shape_of(value) == "mapping":
+            yield from leaves(value, f"{path}.", depth - 1)  # type: ignore[arg-type]
+        else:
+            yield path, value
+
+
+def dig(row: Mapping[str, object], path: str) -> object:
+    """The value at a dotted path; None where there is none.
+
+    A whole column name wins over a path; a step may be the number of a list's entry.
+    """
+    if path in row:
+        return row[path]
+    if not path:
+        return None
+    value: object = row
+    rest = path
+    while rest:
+        if isinstance(value, Mapping):
+            if rest in value:
+                return value[rest]
+            # The longest name of a column that the path begins with: names may hold dots.
+            step = next(
+                (
+                    n
+                    for n in sorted(map(str, value), key=len, reverse=True)
+                    if rest.startswith(f"{n}.")
+                ),
+                None,
+            )
+            if step is None:
+                return None
+            value, rest = value[step], rest[len(step) + 1 :]
+        elif isinstance(value, list):
+            step, _, rest = rest.partition(".")
+            if not (step.isascii() and step.isdigit() and int(step) < len(value)):
+                return None
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def reaches(row: Mapping[str, object], path: str) -> bool:
+    """Whether a row has the column that a path begins with, and the parts that it names in it."""
+    head = path.split("[")[0]
+    if head in row:
+        return True
+    parents = [head[:k] for k, letter in enumerate(head) if letter == "."]
+    first = next((p for p in reversed(parents) if p in row), None)
+    if first is None:
+        return False
+    found = decode(row[first])
+    for step in head[len(first) + 1 :].split("."):
+        if isinstance(found, Mapping) and step in found:
+            found = found[step]
+        elif (
+            isinstance(found, list) and step.isascii() and step.isdigit() and int(step) < len(found)
+        ):
+            found = found[int(step)]
+        else:
+            return isinstance(found, Mapping) and any(str(k).startswith(f"{step}.") for k in found)
+    return True
+
+
+@dataclass
+class Column:
+    """One column of a sample, by its dotted path.
+
+    Attributes:
+        shape: what most of its cells hold, after decoding.
+        encoded: whether its cells are text that holds a list or an object.
+        filled: in how many rows it holds something.
+        values: what it holds, decoded, row by row; None for nothing.
+        cells: the same as it stands in the file.
+    """
+
+    path: str
+    shape: Shape = "empty"
+    encoded: bool = False
+    filled: int = 0
+    values: list[Any] = field(default_factory=list)
+    cells: list[Any] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The words of its name, lower case."""
+        return tokens_of(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path in snake case."""
+        return "_".join(tokens_of(self.path.rsplit(".", 1)[-1]))
+
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def tokens_of(name: str) -> tuple[str, ...]:
+    """The words of a name: `chosen-model`, `chosenModel` and `chosen_model` have the same."""
+    return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
+    """The columns of a sample, in the order in which they come up."""
+    columns: dict[str, Column] = {}
+    raw: dict[str, list[Any]] = {}
+    for number, row in enumerate(rows):
+        for path, value in leaves(row):
+            cells = raw.setdefault(path, [])
+            cells.extend([None] * (number - len(cells)))
+            cells.append(None if shape_of(value) == "empty" else value)
+    for path, cells in raw.items():
+        cells.extend([None] * (len(rows) - len(cells)))
+        columns[path] = _column(path, cells)
+    return columns
+
+
+def _column(path: str, cells: list[Any]) -> Column:
+    plain = Counter(shape_of(v) for v in cells if v is not None)
+    filled = sum(plain.values())
+    if not filled:
+        return Column(path, cells=cells, values=cells)
+    if plain["text"] == filled:
+        decoded = [decode(v) for v in cells]
+        shapes = Counter(shape_of(v) for v in decoded if v is not None)
+        if not shapes["text"] and set(shapes) != {"empty"}:
+            shape = next(s for s, _ in shapes.most_common() if s != "empty")
+            # A cell `{}` or `[]` among lists is an empty one.
+            values = [None if shape_of(v) == "empty" else v for v in decoded]
+            return Column(path, shape, True, filled, values, cells)
+    return Column(path, plain.most_common(1)[0][0], False, filled, cells, cells)

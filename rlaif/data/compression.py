@@ -1,0 +1,47 @@
+"""Opens files that may be compressed, by their ending."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from rlaif.errors import RlaifError
+
+COMPRESSED = (".gz", ".zst", ".bz2")
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed.
+
+    Raises:
+        RlaifError: a compressed file is damaged.
+    """
+    kind = path.suffix.lower()
+    if kind not in COMPRESSED:
+        with path.open("rb") as plain:
+            yield plain
+        return
+    try:
+        with _decompressed(path, kind) as file:
+            yield file
+    except (OSError, EOFError) as error:
+        raise RlaifError(
+            f"{path}: damaged, or not {kind[1:]} ({str(error).splitlines()[0]})",
+            hint="Write the file again.",
+        ) from None
+
+
+def _decompressed(path: Path, kind: str) -> IO[bytes]:
+    if kind == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    if kind == ".bz2":
+        return cast("IO[bytes]", bz2.open(path, "rb"))
+    import pyarrow as pa  # noqa: PLC0415 - only where a file needs it
+
+    return cast("IO[bytes]", io.BufferedReader(pa.input_stream(str(path), compression="zstd")))

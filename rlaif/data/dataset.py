@@ -1,0 +1,195 @@
+"""A data set as rows that are understood: its source, the layout found in it, and one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal
+
+from rlaif.data.columns import reaches
+from rlaif.data.infer import Inferred, infer_layout
+from rlaif.data.layout import Layout
+from rlaif.data.messages import BadRow
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import DataRow
+from rlaif.data.sources import Row, Source, open_source
+from rlaif.errors import RlaifError
+from rlaif.records import Rejected
+
+SAMPLE = 1000
+"""Rows that decide which column plays which role."""
+Need = Literal["rows", "prompt", "targets", "responses", "verdict"]
+"""What a command needs of a row: nothing, the prompt, completions to learn, responses to compare,
+or which one is better."""
+_FIXES = {
+    "context": "--map context={}",
+    "media": "--map media={}",
+    "tools": "--map tools={}",
+    "a conversation": "--map history={}",
+    "scores": "--map scores={}",
+    "a verdict": "--map label={}",
+    "the beginning of the answers": "--map context={}",
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Rows that are understood.
+
+    Attributes:
+        found: the layout, and what each column is used as.
+    """
+
+    source: Source
+    found: Inferred
+
+    @property
+    def layout(self) -> Layout:
+        """Which column plays which role."""
+        return self.found.layout
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads its rows."""
+        return Reader(self.layout)
+
+    def read(self) -> Iterator[tuple[str, DataRow | Rejected]]:
+        """The rows as they are understood; those that can't be are rejected with the reason."""
+        for place, row in self.source.rows():
+            if isinstance(row, Rejected):
+                yield place, row
+                continue
+            try:
+                yield place, self.reader.read(row)
+            except BadRow as error:
+                yield place, Rejected(place, str(error))
+
+
+def open_dataset(
+    data: str | Source,
+    *,
+    split: str = "train",
+    given: Mapping[str, Any] | None = None,
+    need: Need = "rows",
+) -> DataSet:
+    """Find out how a data set is laid out, from its first thousand rows.
+
+    Args:
+        given: fields of `Layout` that the user set (`--map`, `--layout`, `--ignore`).
+        need: what the command needs of each row.
+
+    Raises:
+        RlaifError: there is no such data, a column that may matter is not used, or what the
+            command needs can't be found out.
+    """
+    source = open_source(data, split) if isinstance(data, str) else replace(data, layout=None)
+    rows = [row for _, row in islice(source.rows(), SAMPLE) if not isinstance(row, Rejected)]
+    if given:
+        check_fields(rows, given)
+    found = infer_layout(rows, given)
+    if rows and need != "rows":
+        check_use(source.name, found, need)
+    joins = found.layout.group_by or found.layout.thread_by
+    return DataSet(replace(source, layout=found.layout) if joins else source, found)
+
+
+def set_fields(layout: Layout) -> dict[str, Any]:
+    """The fields of a layout that somebody set."""
+    return {name: getattr(layout, name) for name in layout.model_fields_set}
+
+
+def check_fields(rows: Sequence[Row], given: Mapping[str, Any]) -> None:
+    """Refuse paths that no row of the sample has.
+
+    Raises:
+        RlaifError: there is one.
+    """
+    for name, value in given.items():
+        if name in ("values", "ranks", "decode", "transcripts") or not rows:
+            continue
+        for path in (value,) if isinstance(value, str) else value:
+            pieces = path.replace("}", "{").split("{")[1::2] if "{" in path else [path]
+            for piece in filter(None, pieces):
+                if not any(reaches(row, piece) for row in rows):
+                    known = ", ".join(list(rows[0])[:12])
+                    flag = "--ignore" if name == "ignore" else f"--map {name}="
+                    raise RlaifError(
+                        f"{flag}{piece}: no row has that column", hint=f"Columns are {known}."
+                    )
+
+
+def check_use(name: str, found: Inferred, need: Need) -> None:
+    """Refuse data of which something that may matter would be left out.
+
+    Raises:
+        RlaifError: it is so; with the column and what to do.
+    """
+    columns = ", ".join(map(repr, found.names[:12]))
+    compared = need in ("responses", "verdict")
+    if found.refusal and compared:
+        raise RlaifError(f"{name}: {found.refusal}", hint="Use data with several responses a row.")
+    if not found.own:
+        for path, looks in found.doubts.items():
+            if looks in ("scores", "a verdict") and need != "verdict":
+                continue
+            raise RlaifError(
+                f"{name}: column {path!r} is not used, and looks like {looks}",
+                hint=f"Use it with `{_FIXES[looks].format(path)}`, or leave it out with "
+                f"`--ignore {path}`. See `rlaif inspect`.",
+            )
+    if need == "verdict" and found.questions:
+        raise RlaifError(f"{name}: {found.questions[0]}", hint="See `rlaif inspect`.")
+    if need == "targets" and found.unrated:
+        raise RlaifError(
+            f"{name}: column {found.unrated!r} scores the completions, and nothing says from which "
+            "score on they are good to learn",
+            hint="Set `good_from` in the layout, or leave the column out (`ignore`).",
+        )
+    if not found.prompted:
+        raise RlaifError(
+            f"{name}: no column looks like a prompt; columns are {columns}",
+            hint="Name it with --map prompt=COLUMN. See `rlaif inspect`.",
+        )
+
+
+def describe(data: DataSet, limit: int) -> dict[str, Any]:
+    """What `rlaif inspect` shows, as plain data.
+
+    Args:
+        limit: the most rows to read.
+    """
+    rows, rejected = [], []
+    for number, (_, row) in enumerate(islice(data.read(), limit), 1):
+        if isinstance(row, Rejected):
+            rejected.append({"row": number, "reason": row.reason})
+            continue
+        rows.append(
+            {
+                "row": number,
+                "prompt": row.prompt,
+                "tools": row.tools,
+                "candidates": [
+                    {"messages": c.messages, "origin": c.origin, "score": c.score}
+                    for c in row.completions
+                ],
+                "winner": row.winner,
+                "strength": row.strength,
+                "votes": row.votes,
+                "tags": sorted(row.tags),
+            }
+            | ({"media": list(row.media)} if row.media else {})
+        )
+    found = data.found
+    doubts = [
+        f"column {c!r} is not used, and looks like {what}" for c, what in found.doubts.items()
+    ]
+    return {
+        "layout": found.layout.to_data(),
+        "columns": {name: found.roles.get(name, "unused") for name in found.names},
+        "unused": found.unused,
+        "problems": [*filter(None, [found.refusal]), *found.questions, *doubts],
+        "rows": rows,
+        "rejected": rejected,
+    }

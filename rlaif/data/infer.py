@@ -1,0 +1,99 @@
+"""Finds out from a sample which column of a file plays which role, and accounts for every column.
+
+Shapes decide, names are hints.  What is not sure becomes a question to the user, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif.data.columns import look_at
+from rlaif.data.inference.prompt import find_extras, find_prompt
+from rlaif.data.inference.responses import find_responses
+from rlaif.data.inference.rest import account, find_origins, find_repeats, find_transcripts
+from rlaif.data.inference.scores import find_scores
+from rlaif.data.inference.state import Inference
+from rlaif.data.inference.verdict import find_label
+from rlaif.data.layout import Layout
+
+
+@dataclass
+class Inferred:
+    """What a sample says.
+
+    Attributes:
+        roles: what each column is used as, by dotted path.
+        unused: columns that nothing uses.
+        doubts: columns that nothing uses though they may matter: what they look like.
+        questions: what can't be decided: the verdicts of a column.
+        refusal: why its responses can't be compared, or "".
+        names: all columns, by dotted path, in the order of the file.
+        unrated: a score of single responses of which nothing says from which on they are good.
+        prompted: whether anything says what was asked.
+        own: whether the file is one that a command of this project wrote.
+    """
+
+    layout: Layout
+    roles: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    doubts: dict[str, str] = field(default_factory=dict)
+    questions: list[str] = field(default_factory=list)
+    refusal: str = ""
+    unrated: str = ""
+    prompted: bool = True
+    own: bool = False
+    names: list[str] = field(default_factory=list)
+
+
+def infer_layout(
+    rows: Sequence[Mapping[str, object]], given: Mapping[str, Any] | None = None
+) -> Inferred:
+    """The layout of a sample.
+
+    Args:
+        given: fields of `Layout` that the user set: they hold, and the rest is found around them.
+    """
+    state = Inference(look_at(rows), dict(given or {}), list(rows))
+    state.given = frozenset(state.fields)
+    state.claim_given()
+    state.claim_own()
+    for step in (
+        find_responses,
+        find_prompt,
+        find_extras,
+        find_scores,
+        find_label,
+        find_origins,
+        find_transcripts,
+        find_repeats,
+    ):
+        step(state)
+    state.fields.setdefault(
+        "decode",
+        tuple(p for p in state.roles if p in state.columns and state.columns[p].encoded),
+    )
+    unused, doubts = account(state)
+    return Inferred(
+        layout=Layout.model_validate(state.fields),
+        roles=state.roles,
+        unused=unused,
+        doubts=doubts,
+        questions=state.questions,
+        refusal=state.refusal,
+        unrated=_unrated(state),
+        prompted=bool(
+            state.fields.get("prompt") or state.fields.get("thread_by") or state.pair_has_prompt()
+        ),
+        names=list(state.columns),
+        own=any(path.split(".")[0] == "provenance" for path in state.columns),
+    )
+
+
+def _unrated(state: Inference) -> str:
+    fields = state.fields
+    alone = len(fields.get("responses", ())) == 1 and not state.is_list()
+    if not alone or fields.get("group_by") or fields.get("good") or not fields.get("scores"):
+        return ""
+    return "" if fields.get("good_from") is not None else str(fields["scores"][0])

@@ -1,0 +1,1 @@
+"""Which column plays which role: one file for each kind of role."""

@@ -1,0 +1,171 @@
+"""Which columns hold the responses."""
+
+from __future__ import annotations
+
+from rlaif.data.columns import Column, tokens_of
+from rlaif.data.inference.evidence import _has_texts, are_parallel, index_of
+from rlaif.data.inference.names import (
+    ANSWER_WORDS,
+    ATTRIBUTE_WORDS,
+    LABEL_NAMES,
+    LIST_WORDS,
+    PAIR_WORDS,
+    PROMPT_NAMES,
+    SINGLE_NAMES,
+    SYSTEM_NAMES,
+    known_metadata,
+)
+from rlaif.data.inference.state import Family, Inference
+from rlaif.data.verdict_codes import sides_of
+
+
+def find_responses(state: Inference) -> None:
+    """Find the columns that hold the responses, by the surest sign first."""
+    if state.given & {"responses"} or {"chosen", "rejected"} <= state.given:
+        state.sides = sides_of(state.fields.get("responses", ()))
+        return
+    for step in (
+        _find_thread,
+        _find_pair,
+        _find_family,
+        _find_list,
+        _find_named_by_label,
+        _find_single,
+    ):
+        if step(state):
+            return
+
+
+def _find_thread(state: Inference) -> bool:
+    names = {c.name: c for c in state.free()}
+    tree = next((c for c in state.free({"entries"}) if c.name == "replies"), None)
+    if tree is not None:
+        start = tree.path.rsplit(".", 1)[0] if "." in tree.path else ""
+        state.set("thread_by", start or tree.path, "thread")
+        for path in state.columns:
+            if path.startswith(f"{start}."):
+                state.roles.setdefault(path, "thread")
+        return True
+    parent = names.get("parent_id") or names.get("parent_message_id")
+    role, text = names.get("role"), names.get("text") or names.get("content")
+    if parent and role and text and role.shape == "text":
+        state.set("thread_by", parent.path, "thread")
+        for column in (role, text, names.get("message_id"), names.get("id"), names.get("rank")):
+            if column is not None:
+                state.claim(column.path, "thread")
+        return True
+    return False
+
+
+def _find_pair(state: Inference) -> bool:
+    """Two columns of which one is named better: `chosen` and `rejected` and their like."""
+    by_tokens = {c.tokens: c for c in [*state.texts(), *state.free({"texts", "chats"})]}
+    for side in ("chosen", "rejected"):  # one may be given by --map
+        if side in state.given:
+            own = state.fields[side]
+            by_tokens[tokens_of(side)] = state.columns.get(own) or Column(own, "text")
+    found = []
+    for tokens, column in by_tokens.items():
+        if ATTRIBUTE_WORDS & set(tokens):
+            continue
+        for good, bad in PAIR_WORDS:
+            at = index_of(tokens, good)
+            if at is None or (good[0] == "preferred" and at and tokens[at - 1] == "non"):
+                continue
+            if good == ("j",) and tokens != ("response", "j"):
+                continue
+            twin = by_tokens.get((*tokens[:at], *bad, *tokens[at + len(good) :]))
+            if twin is not None and not ATTRIBUTE_WORDS & set(twin.tokens):
+                found.append((len(tokens), column, twin))
+    if not found:
+        return False
+    _, good_column, bad_column = min(found, key=lambda f: f[0])
+    state.set("chosen", good_column.path)
+    state.set("rejected", bad_column.path)
+    state.sides = ["chosen", "rejected"]
+    return True
+
+
+def _find_family(state: Inference) -> bool:
+    families = [f for f in state.families(state.texts()) if not ATTRIBUTE_WORDS & set(f.base)]
+    named = [f for f in families if ANSWER_WORDS & set(f.base)]
+    if not named and len(families) == 1 and _reads_as_prose(state, families[0]):
+        named = families
+    if not named:
+        return False
+    # The shortest name: `response_a` before `original_response_a`; a chat before its text.
+    chats = [f for f in named if state.columns[f.paths[0]].shape == "chat"]
+    family = min(named, key=lambda f: (f not in chats, len(f.base)))
+    state.set("responses", tuple(family.paths), "response")
+    state.sides = family.sides
+    return True
+
+
+def _reads_as_prose(state: Inference, family: Family) -> bool:
+    cells = [v for p in family.paths for v in state.columns[p].cells if isinstance(v, str)]
+    return bool(cells) and sum(len(v.split()) for v in cells) / len(cells) >= 3
+
+
+def _find_list(state: Inference) -> bool:
+    columns = [
+        c
+        for c in state.free({"texts", "entries", "chats"})
+        if LIST_WORDS & set(c.tokens[-2:]) and not ATTRIBUTE_WORDS & set(c.tokens)
+    ]
+    columns = [c for c in columns if c.shape != "entries" or _has_texts(c)]
+    if not columns:
+        return False
+    column = min(columns, key=lambda c: len(c.tokens))
+    steps = next(
+        (c for c in state.free({"flags"}) if c.name == "labels" and are_parallel(c, column)), None
+    )
+    if column.name in ("completions", "steps") and steps is not None:
+        state.roles[column.path], state.roles[steps.path] = "steps", "steps"
+        state.refusal = (
+            f"column {column.path!r} holds the steps of one answer, with a label for each "
+            f"({steps.path!r}), and no rival responses"
+        )
+        return True
+    state.set("responses", (column.path,), "responses")
+    state.sides = []
+    return True
+
+
+def _find_named_by_label(state: Inference) -> bool:
+    """Columns named by models, of which a column names the winner."""
+    by_name = {c.path.lower(): c for c in state.texts()}
+    for label in state.free({"text"}):
+        if not LABEL_NAMES.keys() & {label.name, *label.tokens}:
+            continue
+        named = {str(v).strip().lower() for v in label.values if v is not None}
+        winners = {v for v in named if v in by_name and by_name[v] is not label}
+        others = [
+            c
+            for c in state.texts()
+            if c is not label
+            and c.name not in PROMPT_NAMES
+            and c.name not in SYSTEM_NAMES
+            and not known_metadata(c)
+        ]
+        if winners and all(by_name[w] in others for w in winners) and len(others) >= 2:
+            state.set("responses", tuple(c.path for c in others), "response")
+            state.sides = [c.path.lower() for c in others]
+            return True
+    return False
+
+
+def _find_single(state: Inference) -> bool:
+    columns = {c.name: c for c in reversed(state.texts())}
+    for name in SINGLE_NAMES:
+        column = columns.get(name)
+        if column is None or (
+            name in ("text", "solution", "content") and not _other_prompt(state, column)
+        ):
+            continue
+        state.set("responses", (column.path,), "response")
+        return True
+    return False
+
+
+def _other_prompt(state: Inference, column: Column) -> bool:
+    return any(c.name in PROMPT_NAMES and c is not column for c in state.texts())

@@ -1,0 +1,203 @@
+"""Who wrote the responses, what only repeats other columns, and what nothing uses."""
+
+from __future__ import annotations
+
+from rlaif.data.columns import Column
+from rlaif.data.inference.evidence import all_in_chat, are_parallel, index_of, label_rank
+from rlaif.data.inference.names import (
+    CHAT_NAMES,
+    LIST_WORDS,
+    MEDIA_WORDS,
+    ORIGIN_WORDS,
+    PAIR_WORDS,
+    PARTIAL_WORDS,
+    SCORE_WORDS,
+    TOOL_NAMES,
+    known_metadata,
+)
+from rlaif.data.inference.state import TEXTUAL, Inference, form_of
+
+
+def origin_paths(state: Inference) -> tuple[str, ...]:
+    """The columns that say who wrote each response; empty where there are none."""
+    columns = [c for c in state.free({"text"}) if ORIGIN_WORDS & set(c.tokens)]
+    if state.fields.get("chosen"):
+        by_tokens = {c.tokens: c for c in columns}
+        for tokens, column in by_tokens.items():
+            for good, bad in PAIR_WORDS:
+                at = index_of(tokens, good)
+                if at is None:
+                    continue
+                twin = by_tokens.get((*tokens[:at], *bad, *tokens[at + len(good) :]))
+                if twin is not None:
+                    return (column.path, twin.path)
+        for side, other in (("chosen", False), ("rejected", True)):
+            lone = next((c.path for c in columns if side in c.tokens), "")
+            if lone:
+                return ("", lone) if other else (lone, "")
+        return ()
+    families = state.families(columns)
+    own = [f for f in families if f.sides == state.sides]
+    # `model_a` beside `response_1`: the order of the sides is all that can be meant.
+    own = own or [f for f in families if len(f.sides) == len(state.sides)]
+    if own:
+        return tuple(own[0].paths)
+    # Of one side alone it may be known.
+    known = {
+        side: c.path
+        for c in columns
+        for side in state.sides
+        if side in c.tokens and c.path.count(".") == 0
+    }
+    return tuple(known.get(side, "") for side in state.sides) if known else ()
+
+
+def find_origins(state: Inference) -> None:
+    """Find the columns that say who wrote the responses."""
+    if "origins" in state.given:
+        return
+    paths = origin_paths(state)
+    if paths:
+        state.set("origins", paths, "origin")
+        return
+    responses = state.fields.get("responses", ())
+    own = state.columns.get(responses[0]) if len(responses) == 1 else None
+    if own is None:
+        return
+    if own.shape in ("texts", "chats"):
+        for column in state.free({"texts"}):
+            if {*ORIGIN_WORDS, "models", "policies", "names"} & set(column.tokens) and are_parallel(
+                column, own
+            ):
+                state.set("origins", (column.path,), "origins")
+                return
+    elif own.shape in TEXTUAL:
+        for column in state.free({"text"}):
+            if ORIGIN_WORDS & set(column.tokens) and column.path.count(".") == 0:
+                state.set("origins", (column.path,), "origin")
+                return
+
+
+def find_transcripts(state: Inference) -> None:
+    """Find columns that hold conversations written out as one text."""
+    if "transcripts" in state.given:
+        return
+    found = dict(state.fields.get("transcripts", {}))
+    paths = [
+        *state.fields.get("prompt", ()),
+        state.fields.get("chosen", ""),
+        state.fields.get("rejected", ""),
+        *state.fields.get("responses", ()),
+    ]
+    for path in paths:
+        column = state.columns.get(path)
+        form = form_of(column) if column is not None else None
+        if form:
+            found[path] = form
+    if found:
+        # Marks that end a turn stand behind a response, too.
+        state.fields["transcripts"] = found
+    if not state.fields.get("prompt") and not state.pair_has_prompt():
+        _find_transcript_alone(state)
+
+
+def _find_transcript_alone(state: Inference) -> None:
+    if state.fields.get("thread_by") or state.fields.get("responses") or state.fields.get("chosen"):
+        return
+    for column in state.free({"text"}):
+        form = form_of(column)
+        if form and (column.name in CHAT_NAMES or column.name in ("chat", "text")):
+            state.set("prompt", (column.path,), "prompt")
+            state.fields["transcripts"] = {column.path: form}
+            return
+
+
+def find_repeats(state: Inference) -> None:
+    """Columns that say again what another one says, and responses beside a pair."""
+    used = [
+        *state.fields.get("prompt", ()),
+        state.fields.get("chosen", ""),
+        state.fields.get("rejected", ""),
+        *state.fields.get("responses", ()),
+    ]
+    columns = [state.columns[p] for p in used if p in state.columns]
+    for column in state.free({"text"}) if len(columns) > 1 else ():
+        if all(all_in_chat(other, column) for other in columns):
+            state.claim(column.path, "repeats the whole row")
+            for output in state.free({"text"}):
+                if output.name in ("output", "response", "completion"):
+                    state.claim(output.path, "a judge's answer")
+    for column in state.free({"text", "chat"}):
+        held = [(k, v) for k, v in enumerate(column.values) if v is not None]
+        for other in columns:
+            if all(v == other.values[k] for k, v in held):
+                state.claim(column.path, f"repeats {other.path}")
+    if state.fields.get("chosen"):
+        for column in state.free({"texts", "entries", "chats"}):
+            if LIST_WORDS & set(column.tokens):
+                state.claim(column.path, "other responses")
+        for column in state.free({"number"}):
+            if SCORE_WORDS.keys() & set(column.tokens):
+                state.claim(column.path, "another score")
+    if state.fields.get("scores") or state.fields.get("label"):
+        for column in state.free({"number", "flag"}):
+            if "tie" in column.tokens:
+                state.claim(column.path, "tie flag")
+    if state.count() == 2 and "good" not in state.fields and not state.fields.get("chosen"):
+        flags = [c for c in state.free({"flag"}) if {"safe", "good"} & set(c.tokens)]
+        family = next((f for f in state.families(flags) if f.sides == state.sides), None)
+        if family is not None:
+            state.set("good", tuple(family.paths), "good")
+
+
+def account(state: Inference) -> tuple[list[str], dict[str, str]]:
+    """Columns that nothing uses, and what those of them that may matter look like.
+
+    Columns that are known to be about the row get their role.
+    """
+    unused: list[str] = []
+    doubts: dict[str, str] = {}
+    has_verdict = any(state.fields.get(name) for name in ("chosen", "label", "scores"))
+    compared = state.count() > 1 or state.is_list()
+    for column in state.columns.values():
+        if column.path in state.roles:
+            continue
+        if not column.filled:
+            state.roles[column.path] = "empty"
+            continue
+        partial = column.shape == "text" and PARTIAL_WORDS & set(column.tokens)
+        if partial and not {"id", "index"} & set(column.tokens):
+            doubts[column.path] = "the beginning of the answers"
+            unused.append(column.path)
+            continue
+        what = known_metadata(column)
+        if what:
+            state.roles[column.path] = what
+            continue
+        looks = _looks_like(column, verdict_wanted=compared and not has_verdict)
+        if looks:
+            doubts[column.path] = looks
+        unused.append(column.path)
+    return unused, doubts
+
+
+def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
+    """What an unused column may be that matters; "" for nothing."""
+    tokens = set(column.tokens)
+    if column.shape == "media" or MEDIA_WORDS & tokens:
+        return "media"
+    if column.name in TOOL_NAMES:
+        return "tools"
+    if column.shape == "chat":
+        return "a conversation"
+    if verdict_wanted and SCORE_WORDS.keys() & tokens and column.shape in ("number", "numbers"):
+        return "scores"
+    if verdict_wanted and label_rank(column.tokens, column.name) is not None:
+        return "a verdict"
+    texts = [v for v in column.cells if isinstance(v, str)]
+    if column.shape == "text" and texts:
+        words = sum(len(t.split()) for t in texts) / len(texts)
+        distinct = len(set(texts)) / len(texts)
+        if words >= 3 and distinct > 0.5:
+            return "context"
+    return ""

@@ -1,0 +1,129 @@
+"""Which columns score the responses, and whether rows with one response each belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlaif.data.columns import tokens_of
+from rlaif.data.inference.evidence import (
+    _all_numeric_texts,
+    _entries_numeric,
+    are_parallel,
+    entry_keys,
+    index_of,
+    is_numeric,
+    score_rank,
+)
+from rlaif.data.inference.names import ATTRIBUTE_WORDS, LIST_WORDS, PAIR_WORDS, SCORE_WORDS
+from rlaif.data.inference.state import Inference
+
+
+def find_scores(state: Inference) -> None:
+    """Find the columns that score the responses."""
+    if "scores" in state.given or "label" in state.given or state.fields.get("thread_by"):
+        return
+    if _find_sided_scores(state) or _find_listed_scores(state):
+        return
+    if state.count() == 1:
+        _find_group(state)
+
+
+def _find_sided_scores(state: Inference) -> bool:
+    columns = [c for c in state.free() if is_numeric(c) and SCORE_WORDS.keys() & set(c.tokens)]
+    found: list[tuple[int, tuple[str, ...]]] = []
+    if state.fields.get("chosen"):
+        by_tokens = {c.tokens: c for c in columns}
+        for tokens, column in by_tokens.items():
+            for good, bad in PAIR_WORDS:
+                at = index_of(tokens, good)
+                if at is None:
+                    continue
+                twin = by_tokens.get((*tokens[:at], *bad, *tokens[at + len(good) :]))
+                if twin is not None:
+                    found.append((score_rank(tokens), (column.path, twin.path)))
+    elif state.count() >= 2:
+        for family in state.families(columns):
+            if family.sides == state.sides[: len(family.sides)] and len(family.sides) == len(
+                state.sides
+            ):
+                found.append((score_rank(family.base), tuple(family.paths)))
+    if not found:
+        return False
+    _, paths = min(found, key=lambda f: f[0])
+    state.set("scores", paths, "score")
+    _set_ranks(state, paths)
+    for _, others in found:
+        for path in others:
+            state.claim(path, "another score")
+    return True
+
+
+def _set_ranks(state: Inference, paths: Sequence[str]) -> None:
+    if (
+        any("rank" in t or "ranks" in t for t in map(tokens_of, paths))
+        and "ranks" not in state.given
+    ):
+        state.fields["ranks"] = True
+
+
+def _find_listed_scores(state: Inference) -> bool:
+    """A list of numbers, one for each response; or a number in each entry of the list."""
+    paths = state.fields.get("responses", ())
+    own = state.columns.get(paths[0]) if len(paths) == 1 else None
+    if state.fields.get("chosen"):
+        own = next(
+            (c for c in state.free({"texts", "chats"}) if LIST_WORDS & set(c.tokens[-2:])), None
+        )
+    if own is None or own.shape not in ("texts", "entries", "chats"):
+        return False
+    found = []
+    if own.shape == "entries":
+        for key in entry_keys(own):
+            tokens = tokens_of(key)
+            if SCORE_WORDS.keys() & set(tokens) and _entries_numeric(own, key):
+                found.append((score_rank(tokens), f"{own.path}[].{key}"))
+    for column in state.free():
+        if not are_parallel(column, own):
+            continue
+        if column.shape in ("numbers", "flags") or _all_numeric_texts(column):
+            words = set(column.tokens) & {*SCORE_WORDS, "labels", "correctness"}
+            if words:
+                found.append((score_rank(column.tokens), column.path))
+        elif column.shape == "entries":
+            for key in entry_keys(column):
+                if SCORE_WORDS.keys() & set(tokens_of(key)) and _entries_numeric(column, key):
+                    found.append((score_rank(tokens_of(key)), f"{column.path}[].{key}"))
+    if not found:
+        return False
+    _, path = min(found, key=lambda f: f[0])
+    if state.fields.get("chosen"):
+        # Scores of a list beside the pair: only equal ones matter, for they make a tie.
+        state.claim(path, "scores of the responses")
+        return True
+    state.set("scores", (path,), "scores")
+    _set_ranks(state, (path,))
+    for _, other in found:
+        state.claim(other, "another score")
+    return True
+
+
+def _find_group(state: Inference) -> None:
+    """Rows with one response each, of which several answer one prompt, with scores."""
+    prompt = state.fields.get("prompt", ())
+    scores = [
+        c
+        for c in state.free({"number"})
+        if SCORE_WORDS.keys() & set(c.tokens)
+        and not (ATTRIBUTE_WORDS - SCORE_WORDS.keys()) & set(c.tokens)
+    ]
+    if not scores:
+        return
+    best = min(scores, key=lambda c: score_rank(c.tokens))
+    state.set("scores", (best.path,), "score")
+    _set_ranks(state, (best.path,))
+    if len(prompt) == 1 and prompt[0] in state.columns and "group_by" not in state.given:
+        asked = [str(v) for v in state.columns[prompt[0]].values]
+        if len(set(asked)) < len(asked):
+            state.fields["group_by"] = prompt[0]
+    for other in scores:
+        state.claim(other.path, "another score")

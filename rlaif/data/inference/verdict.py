@@ -1,0 +1,141 @@
+"""Which columns say which response is better, and what their values mean."""
+
+from __future__ import annotations
+
+from rlaif.data.columns import tokens_of
+from rlaif.data.inference.evidence import _nested, label_rank
+from rlaif.data.inference.names import GOOD_NAMES
+from rlaif.data.inference.rest import origin_paths
+from rlaif.data.inference.state import Inference
+from rlaif.data.row_cells import values_at
+from rlaif.data.verdict_codes import Doubtful, read_codes, word_side
+
+
+def find_label(state: Inference) -> None:
+    """Find the columns that say which response is better, and what their values mean."""
+    if state.fields.get("thread_by"):
+        return
+    if state.fields.get("chosen"):
+        status = next((c for c in state.free({"text"}) if c.name == "status"), None)
+        if status is not None and any(str(v).lower() == "tie" for v in status.values):
+            state.set("label", (status.path,), "verdict")
+            state.fields["values"] = {"tie": "tie"}
+        return
+    if state.count() <= 1 and not state.is_list():
+        _find_good(state)
+        return
+    if "label" in state.given:
+        _decide(state, state.fields["label"])
+        return
+    candidates = _label_columns(state)
+    doubts = []
+    for paths in candidates:
+        try:
+            if _try_label(state, paths):
+                for others in candidates:
+                    for path in others:
+                        state.claim(path, "another verdict")
+                return
+        except Doubtful as doubt:
+            doubts.append((paths, str(doubt)))
+    if doubts and not state.fields.get("scores"):
+        paths, why = doubts[0]
+        state.questions.append(_ask(paths[0], why))
+        for path in paths:
+            state.claim(path, "verdict (its values are not clear)")
+
+
+def _find_good(state: Inference) -> None:
+    """Flags that say whether the one response of a row is good."""
+    flags = [c for c in state.free({"flag", "number", "text"}) if c.name in GOOD_NAMES]
+    if flags:
+        state.set("good", tuple(c.path for c in flags), "good")
+
+
+def _label_columns(state: Inference) -> list[tuple[str, ...]]:
+    """Columns that may hold verdicts, the likeliest first; several of one kind are votes."""
+    ranked: dict[tuple[int, str], list[str]] = {}
+    for column in state.free({"text", "number", "flag", "texts", "numbers"}):
+        rank = label_rank(column.tokens, column.name)
+        if rank is not None:
+            ranked.setdefault((rank, column.path), []).append(column.path)
+    for column in state.free({"entries"}):
+        for path in _nested(column):
+            tokens = tokens_of(path)
+            last = tokens_of(path.rsplit(".", 1)[-1])
+            rank = label_rank(last, "_".join(last))
+            if rank is None and set(last) & {"value", "selected"}:
+                rank = label_rank(tokens, "_".join(tokens))
+                rank = 5 if rank is None and "annotations" in tokens else rank
+            if rank is not None:
+                ranked.setdefault((rank, path.rsplit(".", 1)[-1]), []).append(path)
+    return [tuple(paths) for _, paths in sorted(ranked.items(), key=lambda item: item[0])]
+
+
+def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
+    """Take a column for the verdict if all its values are verdicts.
+
+    Raises:
+        Doubtful: they can be read in more than one way.
+    """
+    values = [v for row in state.rows for path in paths for v in values_at(row, path)]
+    values = [v for v in values if v is not None and v != ""]
+    if not values:
+        return False
+    responses = state.fields.get("responses", ())
+    name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
+    codes = read_codes(values, name=name, sides=state.sides, columns=responses)
+    if codes is None:
+        kind = _names_winner(state, paths, values)
+        if not kind:
+            return False
+        state.set("label", paths, "verdict")
+        return True
+    state.set("label", paths, "verdict")
+    if "values" not in state.given:
+        state.fields["values"] = codes.values
+    return True
+
+
+def _names_winner(state: Inference, paths: tuple[str, ...], values: list[object]) -> bool:
+    """Whether the values are the names of the winners' models, row by row, or ties."""
+    writers = origin_paths(state)
+    if len(writers) != 2 or len(paths) != 1:
+        return False
+    named = 0
+    for row in range(len(state.rows)):
+        value = state.columns[paths[0]].values[row] if paths[0] in state.columns else None
+        if value is None:
+            continue
+        models = [state.columns[p].values[row] for p in writers]
+        if value in models:
+            named += 1
+        elif word_side(str(value), ()) != "tie":
+            return False
+    return named > 0
+
+
+def _decide(state: Inference, paths: tuple[str, ...]) -> None:
+    """The values of a verdict that the user named."""
+    if "values" in state.given:
+        return
+    try:
+        if not _try_given(state, paths):
+            state.questions.append(_ask(paths[0], "its values are no verdicts that are known"))
+    except Doubtful as error:
+        state.questions.append(_ask(paths[0], str(error)))
+
+
+def _try_given(state: Inference, paths: tuple[str, ...]) -> bool:
+    given, state.given = state.given, state.given - {"label"}
+    try:
+        return _try_label(state, paths)
+    finally:
+        state.given = given
+
+
+def _ask(path: str, why: str) -> str:
+    return (
+        f"column {path!r} says which response is better, but {why}; say what its values mean in "
+        f"a layout (`values:`), or with --map label={path} --value VALUE=a"
+    )

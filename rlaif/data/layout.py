@@ -1,0 +1,175 @@
+"""A layout: which column of a file plays which role.  Found in a sample, or written as YAML.
+
+Paths are dotted (`question.full_text`); a step may be the number of a list's entry, and `[]` goes
+through all entries of a list (`annotations[].value`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from rlaif.errors import Place, RlaifError
+from rlaif.util.validation import explain
+
+Side = Literal["a", "b", "tie", "none"]
+
+
+class Layout(BaseModel):
+    r"""Which column plays which role; paths as in this module's docstring.
+
+    Attributes:
+        prompt: columns whose texts make the last user turn, joined by an empty line; or one
+            column with messages; or one template such as "{title}\n\n{post}".
+        context: columns put before the prompt, as part of it.
+        history: earlier turns: messages, texts by turns, or [question, answer] pairs.
+        responses: a column for each response; or one column that holds a list of them.
+        chosen, rejected: the better and the worse response.
+        scores: a score for each response, or one column with a list of them.
+        ranks: whether a lower score is better.
+        label: columns that say which response is better; several, or a list, are votes.
+        values: what a value of `label` means; "<0" and ">0" stand for all such numbers.
+        good: flags that say of each response whether people called it good.
+        good_from: the score from which on the one response of a row is good.
+        origins: who wrote each response, or one column with a list of them.
+        subset: the part of the data that a row belongs to, for figures by part.
+        group_by: rows with the same value here are responses to one prompt.
+        thread_by: the column with the id of the message that a message answers.
+        turn: a column with the number of the exchange that the verdict is about.
+        decode: columns whose cells are lists or objects written out as text.
+        transcripts: columns with conversations written out as one text, and in which form; or
+            lists of texts that are "questions", all asked by the user, not turns.
+        ignore: columns that are left out knowingly.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    history: str = ""
+    system: str = ""
+    tools: str = ""
+    responses: tuple[str, ...] = ()
+    chosen: str = ""
+    rejected: str = ""
+    scores: tuple[str, ...] = ()
+    ranks: bool = False
+    label: tuple[str, ...] = ()
+    values: dict[str, Side] = Field(default_factory=dict)
+    good: tuple[str, ...] = ()
+    good_from: float | None = None
+    origins: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()
+    id: str = ""
+    tags: str = ""
+    subset: str = ""
+    group_by: str = ""
+    thread_by: str = ""
+    turn: str = ""
+    decode: tuple[str, ...] = ()
+    transcripts: dict[str, str] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+
+    @field_validator(
+        "prompt",
+        "context",
+        "responses",
+        "scores",
+        "label",
+        "good",
+        "origins",
+        "media",
+        "decode",
+        "ignore",
+        mode="before",
+    )
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _keys_as_text(cls, value: object) -> object:
+        """YAML reads 0 and true as themselves."""
+        if not isinstance(value, Mapping):
+            return value
+        return {code_of(key): meaning for key, meaning in value.items()}
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data, without what is left at its default."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def to_yaml(self) -> str:
+        """As a file that `--layout` takes."""
+        held: dict[str, Any] = {}
+        for name, value in self.model_dump(exclude_defaults=True).items():
+            held[name] = (
+                value[0]
+                if isinstance(value, tuple) and len(value) == 1
+                else list(value)
+                if isinstance(value, tuple)
+                else value
+            )
+        return yaml.safe_dump(held, sort_keys=False, allow_unicode=True)
+
+
+OWN_PAIRS = Layout(
+    prompt=("prompt",),
+    responses=("response_a", "response_b"),
+    origins=("response_a_model", "response_b_model"),
+    id="id",
+    tags="tags",
+)
+"""Pairs that this project writes for itself, such as those of a pilot."""
+OWN_PREFERENCES = Layout(prompt=("prompt",), chosen="chosen", rejected="rejected")
+"""Rows of `preferences.jsonl` and of mixes."""
+FIELDS = tuple(Layout.model_fields)
+"""What `--map` and a layout file can set."""
+
+
+def code_of(value: object) -> str:
+    """A verdict's value as the text that `values` has for it: 1, 1.0 and "1" are one code."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text.lower()
+    return str(int(number)) if number.is_integer() else str(number)
+
+
+def load_layout(path: Path) -> dict[str, Any]:
+    """The fields that a layout file sets.
+
+    Raises:
+        RlaifError: it can't be read, or has an unknown field; with the place.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RlaifError(
+            f"layout {str(path)!r} could not be read ({error.strerror})", hint="Check the path."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RlaifError(
+            f"layout is not valid YAML ({' '.join(str(error).split())})",
+            hint="Write one with `rlaif inspect DATA --write-layout FILE`.",
+            place=Place(path),
+        ) from None
+    if not isinstance(found, dict):
+        raise RlaifError(
+            "layout is not a mapping of fields to columns",
+            hint="Write one with `rlaif inspect DATA --write-layout FILE`.",
+            place=Place(path),
+        )
+    try:
+        return Layout.model_validate(found).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise explain(error, hint=f"Fields are {', '.join(FIELDS)}.", default=Place(path)) from None

@@ -1,0 +1,307 @@
+"""Reads a turn of a conversation, however a file spells it: roles, calls, results, content parts.
+
+A turn that holds more than text keeps it: tool calls with their arguments, the call that a result
+answers, and what the model thought.  What can't be kept (a picture, a sound) is named, so that
+nobody judges the text without it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif.records import Message
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "prompter": "user",
+    "customer": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "system": "system",
+    "developer": "developer",
+    "tool": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+    "function": "function",
+}
+"""What files call a role, and what it is."""
+CALL_ROLES = {"function_call", "tool_call"}
+_TEXT_PARTS = {"text", "input_text", "output_text"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class BadRow(Exception):
+    """A row that cannot be read; the message says why."""
+
+
+@dataclass
+class Chat:
+    """Turns, with what came beside their text.
+
+    Attributes:
+        tools: definitions of tools that a turn declared.
+        media: kinds of content that are no text, such as "image".
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    tools: list[Any] = field(default_factory=list)
+    media: list[str] = field(default_factory=list)
+
+
+def check_text(text: str) -> str:
+    """`text`, if it can be written as UTF-8.
+
+    Raises:
+        BadRow: it can't.
+    """
+    if _SURROGATE.search(text):
+        raise BadRow("text is not valid UTF-8: it contains half of a surrogate pair")
+    return text
+
+
+def is_turn(value: object) -> bool:
+    """Whether a value is one message: it has a role and something said."""
+    if not isinstance(value, Mapping):
+        return False
+    if "replies" in value:  # a tree of messages
+        return False
+    role = value.get("role", value.get("from"))
+    said = ("content", "value", "text", "tool_calls", "function_call")
+    if not isinstance(role, str):
+        return False
+    return any(key in value for key in said) or role.strip().lower() in ROLES
+
+
+def is_chat(value: object) -> bool:
+    """Whether a value is a list of messages, or of user and assistant texts by turns."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(is_turn(turn) for turn in value) or all(_is_exchange(turn) for turn in value)
+
+
+def _is_exchange(value: object) -> bool:
+    """Whether a value is one exchange, such as `{"input": ..., "output": ...}`."""
+    return isinstance(value, Mapping) and any(
+        isinstance(value.get(ask), str) and isinstance(value.get(reply), str)
+        for ask, reply in _EXCHANGES
+    )
+
+
+_EXCHANGES = (("input", "output"), ("user", "assistant"), ("human", "assistant"))
+
+
+def read_chat(value: object, where: str) -> Chat:
+    """The turns of a list of messages.
+
+    Args:
+        where: the column, for errors.
+
+    Raises:
+        BadRow: a turn has no known role, or nothing to say.
+    """
+    if is_turn(value):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"column {where!r} is neither a string nor a list of messages")
+    chat = Chat()
+    for turn in value:
+        if _is_exchange(turn) and not is_turn(turn):
+            ask, reply = next(pair for pair in _EXCHANGES if isinstance(turn.get(pair[0]), str))
+            chat.messages.append({"role": "user", "content": check_text(turn[ask])})
+            chat.messages.append({"role": "assistant", "content": check_text(turn[reply])})
+            continue
+        if not isinstance(turn, Mapping):
+            raise BadRow(f"column {where!r} contains a turn that is not a message")
+        _add_turn(chat, turn, where)
+    return chat
+
+
+def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
+    stated = turn.get("role", turn.get("from"))
+    if not isinstance(stated, str):
+        raise BadRow(f"column {where!r} contains a message without a string `role`")
+    role = ROLES.get(stated.strip().lower())
+    if role is None:
+        raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
+    content = next((turn[k] for k in ("content", "value", "text") if turn.get(k) is not None), None)
+    found = _Said()
+    found.add(content, where)
+    calls = _calls(turn, where)
+    if stated.lower() in CALL_ROLES and not calls:
+        calls = _calls_of_text(found.text)
+        found.texts = [] if calls else found.texts
+    calls += found.calls
+    thought = next(
+        (
+            turn[k]
+            for k in ("reasoning_content", "reasoning", "thinking")
+            if isinstance(turn.get(k), str) and turn[k]
+        ),
+        "\n".join(found.thoughts),
+    )
+    if content is None and not calls and not thought:
+        raise BadRow(f"column {where!r} contains a message without `content`")
+    for result in found.results:
+        chat.messages.append(result)
+    chat.media += found.media
+    chat.tools += tools_of(turn.get("tools", turn.get("functions")))
+    if found.results and not found.text:
+        return
+    message: Message = {"role": role, "content": check_text(found.text)}
+    if thought:
+        message["reasoning_content"] = check_text(thought)
+    if calls:
+        message["tool_calls"] = calls
+    if isinstance(turn.get("tool_call_id"), str) and turn["tool_call_id"]:
+        message["tool_call_id"] = check_text(turn["tool_call_id"])
+    if isinstance(turn.get("name"), str) and turn["name"]:
+        message["name"] = check_text(turn["name"])
+    chat.messages.append(message)
+
+
+@dataclass
+class _Said:
+    """What the content of one turn holds."""
+
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+    media: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+    def add(self, content: object, where: str) -> None:
+        """A text, a content part, or a list of them."""
+        if content is None:
+            return
+        if isinstance(content, str):
+            self.texts.append(content)
+        elif isinstance(content, list):
+            for part in content:
+                self.add(part, where)
+        elif isinstance(content, Mapping):
+            self._part(content, where)
+        else:
+            raise BadRow(f"column {where!r} contains a message whose `content` is no text")
+
+    def _part(self, part: Mapping[str, Any], where: str) -> None:
+        kind = str(part.get("type") or ("text" if "text" in part else ""))
+        if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+            self.texts.append(part["text"])
+            # Some files keep a slot for a picture in every part: only a filled one is a picture.
+            if part.get("image"):
+                self.media.append("image")
+        elif kind == "tool_use":
+            self.calls.append(_call(part.get("id"), part.get("name"), part.get("input")))
+        elif kind == "tool_result":
+            inner = _Said()
+            inner.add(part.get("content") or "", where)
+            result: Message = {"role": "tool", "content": check_text(inner.text)}
+            if isinstance(part.get("tool_use_id"), str):
+                result["tool_call_id"] = part["tool_use_id"]
+            self.results.append(result)
+        elif kind in ("thinking", "reasoning") and isinstance(
+            part.get(kind, part.get("text")), str
+        ):
+            self.thoughts.append(part.get(kind, part.get("text")))
+        elif kind == "refusal" and isinstance(part.get("refusal"), str):
+            self.texts.append(part["refusal"])
+        elif media := next((m for m in ("image", "audio", "video", "file") if m in kind), ""):
+            self.media.append(media)
+        else:
+            raise BadRow(f"column {where!r} contains a content part of the unknown type {kind!r}")
+
+
+def _call(identity: object, name: object, arguments: object) -> dict[str, Any]:
+    """A tool call in the form of chat templates: arguments as an object where they are one."""
+    if isinstance(arguments, str):
+        with suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments)
+    function = {"name": check_text(str(name)), "arguments": {} if arguments is None else arguments}
+    call: dict[str, Any] = {"type": "function", "function": function}
+    return {"id": identity, **call} if isinstance(identity, str) and identity else call
+
+
+def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The calls that a message makes, whether as `tool_calls` or in the older `function_call`."""
+    found = turn.get("tool_calls")
+    if isinstance(found, str) and found.strip():
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError):
+            raise BadRow(f"column {where!r} contains `tool_calls` that are not JSON") from None
+    if found is None and turn.get("function_call"):
+        found = [turn["function_call"]]
+    if found is None and isinstance(turn.get("function_calls"), str) and turn["function_calls"]:
+        return _calls_of_text(turn["function_calls"]) or [
+            _call(None, "function_calls", {"text": turn["function_calls"]})
+        ]
+    if isinstance(found, Mapping):
+        found = [found]
+    calls = []
+    for call in found or []:
+        inner = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+            raise BadRow(f"column {where!r} contains a tool call without a name")
+        arguments = inner.get("arguments", inner.get("parameters", inner.get("input")))
+        calls.append(_call(call.get("id"), inner["name"], arguments))
+    return calls
+
+
+def _calls_of_text(text: str) -> list[dict[str, Any]]:
+    """Calls written out as JSON, one or a list; [] where the text is something else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(
+        isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls
+    ):
+        return []
+    return [_call(call.get("id"), call["name"], call.get("arguments")) for call in calls]
+
+
+def tools_of(value: object) -> list[Any]:
+    """Definitions of tools: a list, or one written out as JSON; text that is none stays text."""
+    if isinstance(value, str):
+        if not value.strip():
+            return []
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return [value]
+    if isinstance(value, Mapping):
+        value = [value]
+    return [tool for tool in value if tool] if isinstance(value, list) else []
+
+
+def read_texts(texts: Iterable[object], where: str, *, first: str = "user") -> list[Message]:
+    """Texts by turns as messages, the first one by `first`.
+
+    Raises:
+        BadRow: one of them is no text.
+    """
+    order = ("user", "assistant") if first == "user" else ("assistant", "user")
+    messages: list[Message] = []
+    for k, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise BadRow(f"column {where!r} contains a turn that is not text")
+        messages.append({"role": order[k % 2], "content": check_text(text)})
+    return messages

@@ -1,0 +1,129 @@
+"""Reads rows by a layout: prompt, tools, responses, verdict, votes, tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from rlaif.data.columns import dig, shape_of
+from rlaif.data.grouping import GROUP, THREAD
+from rlaif.data.messages import BadRow, tools_of
+from rlaif.data.origins import prompt_origin
+from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight
+from rlaif.data.row_model import Completion, DataRow
+from rlaif.data.row_prompts import PromptReader, split_end
+from rlaif.data.row_responses import ResponseReader, media_kind
+from rlaif.data.row_verdicts import VerdictReader
+
+
+class Reader(PromptReader, ResponseReader, VerdictReader):
+    """Reads rows by one layout.
+
+    Args:
+        layout: which column plays which role.
+    """
+
+    def read(self, row: Mapping[str, Any]) -> DataRow:
+        """One row.
+
+        Raises:
+            BadRow: it does not fit the layout.
+        """
+        if GROUP in row:
+            return self._joined(row[GROUP])
+        if self.layout.thread_by:
+            return Reader(THREAD).read(row)
+        media: list[str] = []
+        tools = list(tools_of(self._cell(row, self.layout.tools))) if self.layout.tools else []
+        own = self._prompt(row, media, tools)
+        candidates = self._candidates(row, own, media, tools)
+        prompt = self._whole_prompt(own, candidates)
+        if not candidates and prompt and prompt[-1]["role"] not in ("user", "tool", "function"):
+            prompt, candidates = split_end(prompt)
+            candidates = self._rated(row, candidates)
+        elif candidates and prompt and prompt[-1]["role"] == "assistant":
+            raise BadRow(
+                "the prompt ends with an assistant message; there is nothing left to answer"
+            )
+        prompt = self._with_system(row, self._with_history(row, prompt))
+        for path in self.layout.media:
+            value = dig(row, path)
+            if shape_of(value) != "empty":
+                media.append(media_kind(path))
+        if not prompt:
+            raise BadRow(self._missing_prompt())
+        winner, strength, votes = self._verdict(row, candidates)
+        return DataRow(
+            prompt=prompt,
+            tools=tools,
+            completions=candidates,
+            winner=winner,
+            strength=strength,
+            votes=votes,
+            tags=self._tags(row),
+            id=read_identity(dig(row, self.layout.id) if self.layout.id else None),
+            media=tuple(dict.fromkeys(media)),
+            weight=row_weight(row),
+            prompt_origin=prompt_origin(row),
+            unrated=self._is_unrated(candidates),
+        )
+
+    def read_prompt(self, row: Mapping[str, Any]) -> DataRow:
+        """One row of which only the prompt is wanted.
+
+        Raises:
+            BadRow: it has none.
+        """
+        layout = self.layout
+        if layout.prompt and layout.prompt[0] not in layout.transcripts:
+            found = self._of_prompts.read(row)
+        else:
+            found = self.read(row)
+        return replace(found, completions=[], winner=None, strength=None, votes=[])
+
+    @cached_property
+    def _of_prompts(self) -> Reader:
+        bare = {
+            "responses": (),
+            "chosen": "",
+            "rejected": "",
+            "scores": (),
+            "label": (),
+            "good": (),
+        }
+        return Reader(self.layout.model_copy(update=bare))
+
+    def read_id(self, row: Mapping[str, Any]) -> str:
+        """The id that a row states, or ""."""
+        return read_identity(dig(row, self.layout.id) if self.layout.id else None)
+
+    def _joined(self, rows: Sequence[Mapping[str, Any]]) -> DataRow:
+        """Rows with one response each to the same prompt."""
+        read = [self.read(row) for row in rows]
+        found = []
+        for row, one in zip(rows, read, strict=True):
+            score = number_of(dig(row, self.layout.scores[0])) if self.layout.scores else None
+            found += [replace(c, score=score) for c in one.completions]
+        winner, strength, votes = (
+            self._verdict(rows[0], found) if len(found) > 1 else (None, None, [])
+        )
+        return replace(read[0], completions=found, winner=winner, strength=strength, votes=votes)
+
+    def _tags(self, row: Mapping[str, Any]) -> frozenset[str]:
+        """A row's own tags, or those that a label or a mix kept."""
+        value = dig(row, self.layout.tags) if self.layout.tags else None
+        evidence = row.get("provenance")
+        if value is None and isinstance(evidence, Mapping):
+            value = evidence.get("tags")
+        return read_tags(value)
+
+    def _is_unrated(self, found: Sequence[Completion]) -> bool:
+        stated = self.layout.scores and "[" not in self.layout.scores[0]
+        return (
+            bool(stated)
+            and len(found) == 1
+            and found[0].score is not None
+            and found[0].good is None
+        )

@@ -1,0 +1,137 @@
+"""Reads cells: decoded, dug out of mappings, gathered from lists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rlaif.data.columns import decode, dig
+from rlaif.data.layout import Layout
+from rlaif.data.messages import BadRow, check_text, is_chat
+from rlaif.data.transcripts import FORMS, Transcript
+
+_FORMS = {form.name: form for form in FORMS}
+QUESTIONS = "questions"
+TEXT_KEYS = (
+    "response",
+    "completion",
+    "content",
+    "text",
+    "output",
+    "answer",
+    "generation",
+    "reply",
+    "message",
+    "messages",
+    "turns",
+    "summary",
+)
+"""Where an entry of a list of responses has its text."""
+ORIGIN_KEYS = ("model", "origin", "generator", "source_model", "policy")
+ASKING = ("user", "system", "developer")
+
+
+def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
+    """The values at a path that may go through lists (`annotations[].value`)."""
+    head, mark, rest = path.partition("[]")
+    value = decode(dig(row, head))
+    if not mark:
+        return value if isinstance(value, list) else [value]
+    found = []
+    for item in value if isinstance(value, list) else []:
+        if not rest:
+            found.append(item)
+        elif rest.startswith("[]"):
+            found += values_at({"x": item}, f"x{rest}")
+        elif isinstance(item, Mapping):
+            found += values_at(item, rest.removeprefix("."))
+    return found
+
+
+def entry_text(entry: object) -> object:
+    """The text, messages or calls of an entry in a list of responses; None for none."""
+    if isinstance(entry, str):
+        return entry
+    if is_chat(entry) or (is_chat([entry]) and "role" in entry):  # type: ignore[operator]
+        return entry
+    if not isinstance(entry, Mapping):
+        return None
+    for key in TEXT_KEYS:
+        value = entry.get(key)
+        if isinstance(value, str) or is_chat(value) or is_chat([value]):
+            return value
+    if isinstance(entry.get("name"), str) and ("arguments" in entry or "parameters" in entry):
+        return {"role": "assistant", "content": None, "tool_calls": [entry]}
+    return None
+
+
+class CellReader:
+    """Reads the cells of rows by a layout.
+
+    Args:
+        layout: which column plays which role.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._decoded = frozenset(layout.decode)
+
+    def _cell(self, row: Mapping[str, Any], path: str) -> Any:
+        value = dig(row, path)
+        return decode(value) if path in self._decoded else value
+
+    def _form(self, path: str) -> Transcript | None:
+        name = self.layout.transcripts.get(path)
+        return _FORMS[name] if name and name != QUESTIONS else None
+
+
+def number_of(value: object) -> float | None:
+    """The number that a value is or spells; None for none."""
+    if isinstance(value, bool):
+        return float(value)
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_tags(value: object) -> frozenset[str]:
+    """Tags from a list, or from a text with commas."""
+    if isinstance(value, str):
+        return frozenset(tag.strip() for tag in value.split(",") if tag.strip())
+    if isinstance(value, list):
+        return frozenset(str(tag) for tag in value)
+    return frozenset()
+
+
+def read_identity(value: object) -> str:
+    """An id as text; "" for none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return check_text(str(value))
+
+
+def row_weight(row: object) -> float:
+    """The weight that a row states, or 1."""
+    weight = row.get("weight") if isinstance(row, Mapping) else None
+    if isinstance(weight, str):  # as CSV has it
+        try:
+            weight = float(weight)
+        except ValueError:
+            return 1.0
+    good = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return float(weight) if good and 0 <= weight < 1e9 else 1.0  # type: ignore[arg-type, operator]
+
+
+def read_flag(value: object) -> bool | None:
+    """What a flag says, whatever way it is written; None for nothing."""
+    if value is None or value == "":
+        return None
+    text = str(value).strip().lower()
+    if text in ("true", "1", "1.0", "yes", "good", "desirable", "liked", "safe", "up"):
+        return True
+    if text in ("false", "0", "0.0", "-1", "-1.0", "no", "bad", "undesirable", "unsafe", "down"):
+        return False
+    raise BadRow(f"{text[:40]!r} does not say whether the response is good")

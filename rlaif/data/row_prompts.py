@@ -1,0 +1,155 @@
+"""Reads the prompt of a row: its own columns, history and system prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from rlaif.data.columns import dig, shape_of
+from rlaif.data.messages import BadRow, check_text, read_chat, read_texts
+from rlaif.data.row_cells import ASKING, QUESTIONS, CellReader
+from rlaif.data.row_model import Completion
+from rlaif.data.transcripts import read_transcript
+from rlaif.records import Message
+
+
+class PromptReader(CellReader):
+    """Reads what was asked."""
+
+    def _prompt(self, row: Mapping[str, Any], media: list[str], tools: list[Any]) -> list[Message]:
+        """The conversation that the prompt's own columns hold; empty for none."""
+        paths = self.layout.prompt
+        if len(paths) == 1 and "{" in paths[0]:
+            return [{"role": "user", "content": check_text(self._filled(row, paths[0]))}]
+        texts: list[str] = []
+        turns: list[Message] = []
+        for path in paths:
+            value = self._cell(row, path)
+            shape = shape_of(value)
+            if shape == "empty":
+                continue
+            if isinstance(value, str):
+                form = self._form(path)
+                said = read_transcript(value, form) if form else []
+                if said:
+                    turns += _open_end(said)
+                elif form and not form.sure:
+                    raise BadRow(f"column {path!r} is no transcript, unlike the rest of the column")
+                else:
+                    texts.append(value)
+            elif shape == "texts" and self.layout.transcripts.get(path) == QUESTIONS:
+                turns += [{"role": "user", "content": check_text(text)} for text in value if text]
+            elif shape == "texts":
+                turns += read_texts(value, path)
+            else:
+                chat = read_chat(value, path)
+                turns += chat.messages
+                media += chat.media
+                tools += chat.tools
+        context = [self._text(row, path) for path in self.layout.context]
+        texts = [*filter(None, context), *texts]
+        if texts and turns:
+            return _with_context(turns, texts)
+        if texts:
+            return [{"role": "user", "content": check_text("\n\n".join(texts))}]
+        return turns
+
+    def _filled(self, row: Mapping[str, Any], template: str) -> str:
+        """A template with the texts of its columns."""
+        pieces = []
+        for k, piece in enumerate(template.replace("}", "{").split("{")):
+            pieces.append(self._text(row, piece) if k % 2 else piece)
+        return "".join(pieces)
+
+    def _text(self, row: Mapping[str, Any], path: str) -> str:
+        value = dig(row, path)
+        if value is None:
+            return ""
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return "\n\n".join(value)
+        if not isinstance(value, str | int | float):
+            raise BadRow(f"column {path!r} is no text")
+        return str(value)
+
+    def _whole_prompt(self, own: list[Message], candidates: Sequence[Completion]) -> list[Message]:
+        """The longer of the prompt's own columns and what the responses carry, if they agree."""
+        carried = [c.prompt for c in candidates]
+        first = carried[0] if carried else []
+        if any(prompt != first for prompt in carried) or (self._asks_by_turns and first):
+            if self._asks_by_turns and all(prompt == first for prompt in carried):
+                return first
+            raise BadRow("the responses do not continue the same conversation")
+        if not first:
+            return own
+        if not own:
+            return first
+        asked = " ".join(" ".join(m["content"] for m in first).split())
+        for message in own:
+            if " ".join(message["content"].split()) not in asked and message["role"] != "system":
+                parts = [" ".join(p.split()) for p in message["content"].split("\n")]
+                if not all(part in asked for part in parts):
+                    raise BadRow("the prompt is not what the responses' conversations ask")
+        return first if len(first) >= len(own) else own
+
+    @cached_property
+    def _asks_by_turns(self) -> bool:
+        return any(form == QUESTIONS for form in self.layout.transcripts.values())
+
+    def _with_history(self, row: Mapping[str, Any], prompt: list[Message]) -> list[Message]:
+        if not self.layout.history:
+            return prompt
+        value = self._cell(row, self.layout.history)
+        shape = shape_of(value)
+        if shape == "empty":
+            return prompt
+        if shape == "exchanges":
+            turns = read_texts([text for pair in value for text in pair], self.layout.history)
+        elif shape == "texts":
+            turns = read_texts(value, self.layout.history)
+        else:
+            turns = read_chat(value, self.layout.history).messages
+        return [*turns, *prompt]
+
+    def _with_system(self, row: Mapping[str, Any], prompt: list[Message]) -> list[Message]:
+        if not self.layout.system or not prompt:
+            return prompt
+        value = dig(row, self.layout.system)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return prompt
+        if not isinstance(value, str):
+            raise BadRow(f"column {self.layout.system!r} is no text")
+        if prompt[0]["role"] in ("system", "developer"):
+            if prompt[0]["content"].strip() == value.strip():
+                return prompt
+            return [{"role": "system", "content": check_text(value)}, *prompt]
+        text = value.removeprefix("SYSTEM:").lstrip() if value.startswith("SYSTEM:") else value
+        return [{"role": "system", "content": check_text(text)}, *prompt]
+
+    def _missing_prompt(self) -> str:
+        if not self.layout.prompt:
+            return "no prompt was found"
+        return f"no prompt: column {', '.join(map(repr, self.layout.prompt))} is empty"
+
+
+def split_end(turns: list[Message]) -> tuple[list[Message], list[Completion]]:
+    """A conversation as its prompt and its last answer."""
+    cut = max((i + 1 for i, m in enumerate(turns) if m["role"] in ASKING), default=0)
+    return turns[:cut], [Completion(turns[cut:])]
+
+
+def _open_end(turns: list[Message]) -> list[Message]:
+    """A transcript without an empty last turn, which only says who speaks next."""
+    return turns[:-1] if turns and not turns[-1]["content"] else turns
+
+
+def _with_context(turns: list[Message], texts: Sequence[str]) -> list[Message]:
+    """Turns with texts put before the last thing that was asked."""
+    at = max((k for k, m in enumerate(turns) if m["role"] == "user"), default=None)
+    if at is None:
+        return [*turns, {"role": "user", "content": check_text("\n\n".join(texts))}]
+    asked: Message = {
+        **turns[at],
+        "content": check_text("\n\n".join([*texts, turns[at]["content"]])),
+    }
+    return [*turns[:at], asked, *turns[at + 1 :]]

@@ -1,0 +1,247 @@
+"""Reads the responses of a row, who wrote them, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rlaif.data.columns import dig, shape_of
+from rlaif.data.messages import BadRow, Chat, check_text, is_chat, read_chat, read_texts
+from rlaif.data.origins import completion_origin, read_origin
+from rlaif.data.row_cells import (
+    ASKING,
+    ORIGIN_KEYS,
+    TEXT_KEYS,
+    CellReader,
+    entry_text,
+    number_of,
+    read_flag,
+    values_at,
+)
+from rlaif.data.row_model import Completion
+from rlaif.data.transcripts import read_transcript, strip_ends
+from rlaif.records import Message, Origin
+
+
+class ResponseReader(CellReader):
+    """Reads what was answered."""
+
+    def _candidates(
+        self, row: Mapping[str, Any], own: list[Message], media: list[str], tools: list[Any]
+    ) -> list[Completion]:
+        layout = self.layout
+        entries: list[Any] = []
+        sides: tuple[str, ...]
+        if layout.chosen:
+            sides = (layout.chosen, layout.rejected)
+            values = [self._cell(row, path) for path in sides]
+            if all(shape_of(v) == "texts" for v in values):
+                found = [
+                    replace(self._candidate(v, p, own, media, tools), score=float(1 - k))
+                    for k, (p, several) in enumerate(zip(sides, values, strict=True))
+                    for v in several
+                ]
+                columns = [p for p, several in zip(sides, values, strict=True) for _ in several]
+                return self._written_by(row, columns, [], found)
+        elif len(layout.responses) == 1:
+            sides, values, entries = self._listed(row, layout.responses[0])
+        elif not layout.responses:
+            return []
+        else:
+            sides = layout.responses
+            values = [self._cell(row, path) for path in sides]
+        values = [None if shape_of(v) == "empty" and v != "" else v for v in values]
+        if any(v is None for v in values):
+            empty = [p for p, v in zip(sides, values, strict=True) if v is None]
+            if len(empty) == len(values):
+                raise BadRow(f"no responses: {', '.join(map(repr, dict.fromkeys(sides)))} is empty")
+            raise BadRow(f"column {empty[0]!r} is empty")
+        if layout.turn:
+            values = [_until_turn(v, dig(row, layout.turn)) for v in values]
+        found = [
+            self._candidate(v, p, own, media, tools) for v, p in zip(values, sides, strict=True)
+        ]
+        if self._are_turns(own, values):
+            found = _interleaved(own, values)
+        elif len({tuple(map(str, c.prompt)) for c in found}) > 1 and all(c.prompt for c in found):
+            if any(map(self._form, sides)):
+                # In a transcript, a mark inside an answer looks like a turn.
+                raise BadRow("the responses do not continue the same conversation")
+            found = _after_common(found)
+        return self._rated(row, self._scored(row, self._written_by(row, sides, entries, found)))
+
+    def _listed(
+        self, row: Mapping[str, Any], path: str
+    ) -> tuple[tuple[str, ...], list[Any], list[Any]]:
+        """The one response of a column, or those that its list holds, with the list's entries."""
+        value = self._cell(row, path) if "[]" not in path else values_at(row, path)
+        if isinstance(value, list) and not is_chat(value) and value:
+            texts = [entry_text(item) for item in value]
+            if any(text is None for text in texts):
+                raise BadRow(f"an entry of {path!r} has none of the fields {', '.join(TEXT_KEYS)}")
+            return (path,) * len(texts), texts, value
+        return (path,), [value], []
+
+    def _are_turns(self, own: list[Message], values: Sequence[Any]) -> bool:
+        """Whether responses are lists of answers, one for each turn of the prompt."""
+        asked = sum(m["role"] == "user" for m in own)
+        return (
+            len(self.layout.responses) > 1
+            and all(shape_of(v) == "texts" for v in values)
+            and all(len(v) == len(values[0]) for v in values)
+            and len(values[0]) == len(own)
+            and asked > 0
+        )
+
+    def _candidate(
+        self, value: Any, path: str, own: list[Message], media: list[str], tools: list[Any]
+    ) -> Completion:
+        form = self._form(path)
+        if isinstance(value, str):
+            if form is not None:
+                turns = read_transcript(value, form)
+                if turns and turns[-1]["role"] == "assistant":
+                    return Completion(turns[-1:], turns[:-1])
+                value = strip_ends(value, form)
+            else:
+                for prompt_form in map(self._form, self.layout.prompt):
+                    value = strip_ends(value, prompt_form) if prompt_form else value
+            return Completion([{"role": "assistant", "content": check_text(value)}])
+        if shape_of(value) == "texts":
+            return Completion(read_texts(value, path, first="assistant"))
+        chat = read_chat(value, path)
+        media += chat.media
+        tools += [tool for tool in chat.tools if tool not in tools]
+        return _cut(chat, path)
+
+    def _written_by(
+        self,
+        row: Mapping[str, Any],
+        sides: Sequence[str],
+        entries: Sequence[Any],
+        found: list[Completion],
+    ) -> list[Completion]:
+        """The responses with where they come from: their own columns, or their list's entries."""
+        paths = self.layout.origins
+        names: list[Any] = [None] * len(found)
+        if paths:
+            stated = (
+                [dig(row, path) for path in paths] if len(paths) > 1 else values_at(row, paths[0])
+            )
+            names = stated if len(stated) == len(found) else names
+        written = []
+        for k, candidate in enumerate(found):
+            entry = entries[k] if entries else None
+            if isinstance(entry, Mapping):
+                name = names[k] or next(
+                    (entry[key] for key in ORIGIN_KEYS if isinstance(entry.get(key), str)), ""
+                )
+                source = read_origin(entry.get("origin"), name)
+            elif entries:
+                name = names[k] or ""
+                source = read_origin(None, name)
+            else:
+                name = names[k] if isinstance(names[k], str) else ""
+                source = completion_origin(row, sides[k], name)
+            written.append(
+                replace(candidate, origin=str(name or "") or _writer(source), source=source)
+            )
+        return written
+
+    def _scored(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
+        paths = self.layout.scores
+        if not paths or self.layout.group_by:
+            return found
+        values = [dig(row, p) for p in paths] if len(paths) > 1 else values_at(row, paths[0])
+        if len(values) != len(found):
+            raise BadRow(f"{len(found)} responses have {len(values)} scores ({', '.join(paths)})")
+        return [replace(c, score=number_of(value)) for c, value in zip(found, values, strict=True)]
+
+    def _rated(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
+        """The responses with what the flags say of them."""
+        paths, least = self.layout.good, self.layout.good_from
+        if not paths and least is not None and len(found) == 1 and found[0].score is not None:
+            return [replace(found[0], good=found[0].score >= least)]
+        if not paths:
+            return found
+        values = [read_flag(dig(row, path)) for path in paths]
+        if len(found) == 1:
+            # Several flags of one response: one that is bad is enough.
+            known = [value for value in values if value is not None]
+            return [replace(found[0], good=all(known) if known else None)]
+        if len(values) != len(found):
+            return found
+        return [replace(c, good=value) for c, value in zip(found, values, strict=True)]
+
+
+def _cut(chat: Chat, where: str) -> Completion:
+    """A conversation as a response and what stands before it: all after the last who asks."""
+    messages = chat.messages
+    cut = max((i + 1 for i, m in enumerate(messages) if m["role"] in ASKING), default=0)
+    if cut == len(messages):
+        raise BadRow(f"column {where!r} does not end with an assistant message")
+    return Completion(messages[cut:], messages[:cut])
+
+
+def _interleaved(own: list[Message], values: Sequence[Sequence[str]]) -> list[Completion]:
+    """Answers by turns between the questions: the last is the response, if those before agree;
+    else each side keeps its own conversation after the first question.
+    """
+    asked = [m["content"] for m in own]
+    chats = []
+    for answers in values:
+        turns: list[Message] = []
+        for question, answer in zip(asked, answers, strict=True):
+            turns.append({"role": "user", "content": question})
+            turns.append({"role": "assistant", "content": check_text(answer)})
+        chats.append(turns)
+    return _after_common([Completion(chat[-1:], chat[:-1]) for chat in chats])
+
+
+def _after_common(found: Sequence[Completion]) -> list[Completion]:
+    """Conversations that part ways: what they share is the prompt, the rest is the response."""
+    chats = [[*c.prompt, *c.messages] for c in found]
+    shared = 0
+    for turns in zip(*chats, strict=False):
+        if any(turn != turns[0] for turn in turns):
+            break
+        shared += 1
+    # What is shared must end where an answer begins.
+    while shared and chats[0][shared - 1]["role"] not in (*ASKING, "tool", "function"):
+        shared -= 1
+    if not shared:
+        raise BadRow("the responses do not continue the same conversation")
+    return [
+        replace(c, messages=chat[shared:], prompt=chat[:shared])
+        for c, chat in zip(found, chats, strict=True)
+    ]
+
+
+def _until_turn(value: Any, turn: object) -> Any:
+    """A conversation up to the exchange that a verdict is about."""
+    number = number_of(turn)
+    if number is None or not isinstance(value, list):
+        return value
+    asked, kept = 0, []
+    for message in value:
+        role = (
+            str(message.get("role", message.get("from", "")))
+            if isinstance(message, Mapping)
+            else ""
+        )
+        asked += role.lower() in ("user", "human")
+        if asked > number:
+            break
+        kept.append(message)
+    return kept
+
+
+def _writer(source: Origin) -> str:
+    return source.model or ("human" if source.kind == "human" else "")
+
+
+def media_kind(path: str) -> str:
+    """What a column's name says that it holds: image, video or audio."""
+    last = path.rsplit(".", 1)[-1].lower()
+    return next((kind for kind in ("video", "audio") if kind in last), "image")

@@ -1,0 +1,107 @@
+"""Reads which response of a row is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from rlaif.data.layout import code_of
+from rlaif.data.messages import BadRow
+from rlaif.data.row_cells import CellReader, number_of, values_at
+from rlaif.data.row_model import Completion, Winner
+from rlaif.data.verdict_codes import LETTERS, sides_of, word_side
+
+
+class VerdictReader(CellReader):
+    """Reads verdicts, votes and strengths."""
+
+    def _verdict(
+        self, row: Mapping[str, Any], found: Sequence[Completion]
+    ) -> tuple[Winner, float | None, list[Winner]]:
+        """Winner, strength and votes.
+
+        Raises:
+            BadRow: the value of a verdict is not among those that are known.
+        """
+        layout = self.layout
+        if len(found) < 2:
+            return None, None, []
+        if layout.label:
+            values = [v for path in layout.label for v in values_at(row, path)]
+            values = [v for v in values if v is not None and v != ""]
+            several = len(layout.label) > 1 or len(values) > 1
+            votes = [self._winner(row, v, found) for v in values]
+            if layout.chosen:
+                return ("tie" if "tie" in votes else 0), None, []
+            if not several:
+                strength = number_of(values[0]) if values and self._signed else None
+                return (votes[0] if votes else None), strength, []
+            return _majority(votes), None, votes
+        scores = [c.score for c in found]
+        if layout.chosen:
+            tied = len(found) == 2 and None not in scores and scores[0] == scores[1]
+            return ("tie" if tied else 0), None, []
+        if any(score is None for score in scores):
+            return None, None, []
+        best = min(scores) if layout.ranks else max(scores)  # type: ignore[type-var]
+        if scores.count(best) > 1:
+            return "tie", None, []
+        return scores.index(best), None, []
+
+    @cached_property
+    def _signed(self) -> bool:
+        return bool({"<0", ">0"} & self.layout.values.keys())
+
+    @cached_property
+    def _words(self) -> bool:
+        """Whether verdicts are words; then a number among them is none."""
+        return all(number_of(code) is None for code in self.layout.values)
+
+    @cached_property
+    def _sides(self) -> list[str]:
+        return sides_of(self.layout.responses)
+
+    def _winner(self, row: Mapping[str, Any], value: object, found: Sequence[Completion]) -> Winner:
+        code = code_of(value)
+        meaning: str | None = self.layout.values.get(code)
+        if meaning is None and self._signed and (number := number_of(value)) is not None:
+            meaning = self.layout.values.get("<0" if number < 0 else ">0")
+        if meaning is None and not self.layout.values:
+            names = [c.origin.lower() for c in found]
+            if names.count(code) == 1:
+                return names.index(code)
+            meaning = word_side(code, ()) or None
+        if meaning is None and self._words:
+            # A word says by itself what it means, whether or not the sample has it.
+            meaning = word_side(code, self._sides, self.layout.responses) or None
+        if meaning is None and self.layout.chosen:
+            return None
+        if meaning is None:
+            raise BadRow(
+                f"column {self.layout.label[0]!r} is {str(value)[:40]!r}, which is not among the "
+                "verdicts of the first rows"
+            )
+        if meaning == "tie":
+            return "tie"
+        if meaning == "none":
+            return None
+        place = LETTERS.index(meaning)
+        if place >= len(found):
+            raise BadRow(
+                f"column {self.layout.label[0]!r} names response {place + 1} of {len(found)}"
+            )
+        return place
+
+
+def _majority(votes: Sequence[Winner]) -> Winner:
+    """What most votes say; a tie where two sides have as many."""
+    sides = [v for v in votes if isinstance(v, int)]
+    if not votes:
+        return None
+    if not sides:
+        return "tie" if "tie" in votes else None
+    counts = sorted(((sides.count(s), -s) for s in set(sides)), reverse=True)
+    if len(counts) > 1 and counts[0][0] == counts[1][0]:
+        return "tie"
+    return "tie" if list(votes).count("tie") > counts[0][0] else -counts[0][1]

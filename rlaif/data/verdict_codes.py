@@ -1,0 +1,175 @@
+"""What the values of a verdict's column mean, decided from the whole column and not from one cell.
+
+Words are read as they stand (`model_a`, `B is better`, `A>B`, `tie (bothbad)`).  A bare number is
+read only where the column leaves no doubt: which sides there are, and which numbers occur.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rlaif.data.columns import tokens_of
+from rlaif.data.layout import code_of
+
+LETTERS = string.ascii_lowercase
+_NOUN = (
+    r"(?:(?:model|response|answer|output|assistant|completion|option|candidate|system|summary)"
+    r"s?\s*)?"
+)
+_WORDS = {"left": "a", "right": "b", "first": "a", "second": "b", "one": "a", "two": "b"}
+_SIDE = re.compile(
+    rf"{_NOUN}([a-z]|\d|left|right|first|second|one|two)(?:\s*{_NOUN})?"
+    r"(?:\s+(?:is|was|wins|won)?\s*(?:\w+\s+)?(?:better|best|preferred|wins|won|winner)?)?"
+)
+_SIGN = re.compile(r"([a-z]|\d)\s*([<>]{1,3}|[=~])\s*([a-z]|\d)")
+_TIE = re.compile(
+    r"(?:tie\b.*|tied\b.*|both\b.*|neither\b.*|equal\w*\b.*|same\b.*|draw\b.*|none\b.*"
+    r"|about the same.*|no preference.*|no difference.*|similar\b.*|c)"
+)
+SIGNED = ("preference_strength", "overall_preference")
+"""Columns of the HelpSteer data sets: below zero the first response is better."""
+SIDE_WORDS = (
+    tuple("abcdefgh"),
+    tuple(str(n) for n in range(10)),
+    ("left", "right"),
+    ("first", "second"),
+)
+"""What names a side in the name of a column."""
+_COUNTED = {"index", "idx", "id", "indices"}
+
+
+class Doubtful(Exception):
+    """The values can be read in more than one way; the message says which."""
+
+
+@dataclass(frozen=True)
+class VerdictCodes:
+    """What the values of a column mean.
+
+    Attributes:
+        values: code (see `code_of`) to "a", "b", ..., "tie" or "none"; "<0" and ">0" for signs.
+        kind: "code"; "model": the value names the winner's model; "text": it is the winner's text.
+        signed: whether the values are strengths around zero.
+    """
+
+    values: dict[str, str] = field(default_factory=dict)
+    kind: str = "code"
+    signed: bool = False
+
+
+def read_codes(
+    values: Sequence[object],
+    *,
+    name: str,
+    sides: Sequence[str],
+    columns: Sequence[str] = (),
+) -> VerdictCodes | None:
+    """What the values mean; None if they are no verdicts.
+
+    Args:
+        values: of the sample, without empty ones.
+        name: of the column, in snake case.
+        sides: how the data calls the responses: letters or digits, in order.
+        columns: of the responses, where each has its own.
+
+    Raises:
+        Doubtful: they are verdicts that can be read in more than one way.
+    """
+    codes = list(dict.fromkeys(code_of(v) for v in values))
+    if not codes:
+        return None
+    numbers = [_number(code) for code in codes]
+    if all(number is not None for number in numbers):
+        return _numeric([n for n in numbers if n is not None], name, sides, len(values))
+    if set(codes) <= {"true", "false"}:
+        raise Doubtful("true and false do not say which response is better")
+    found = {code: word_side(code, sides, columns) for code in codes}
+    if all(found.values()):
+        return VerdictCodes({code: side for code, side in found.items() if side})
+    return None
+
+
+def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = ()) -> str:
+    """The side that a word names: "a", "b", ..., "tie", or "" for none."""
+    for k, column in enumerate(columns):
+        if code in (column.lower(), column.rsplit(".", 1)[-1].lower()):
+            return LETTERS[k]
+    text = re.sub(r"[_\-]+", " ", code.strip().strip("[]()\"'").lower()).strip()
+    if len(text) > 60:
+        return ""
+    if match := _SIGN.fullmatch(text):
+        one, sign, two = match.groups()
+        left, right = _side(one, sides), _side(two, sides)
+        if left and right and left != right:
+            return "tie" if sign in "=~" else left if sign[0] == ">" else right
+        return ""
+    if match := _SIDE.fullmatch(text):
+        side = _side(match.group(1), sides)
+        if side and not (side == "c" and "c" not in sides):
+            return side
+    return "tie" if _TIE.fullmatch(text) else ""
+
+
+def _side(word: str, sides: Sequence[str]) -> str:
+    """The letter of a side by its own name; digits count from one unless the data says zero."""
+    word = word.lower()
+    if word in sides:
+        return LETTERS[list(sides).index(word)]
+    if word in _WORDS:
+        return _WORDS[word]
+    if word.isdigit() and "0" not in sides and 1 <= int(word) <= max(2, len(sides)):
+        return LETTERS[int(word) - 1]
+    # Sides that have no letters of their own can still be called A and B.
+    return word if word in LETTERS[: max(2, len(sides))] else ""
+
+
+def _number(code: str) -> float | None:
+    try:
+        return float(code)
+    except ValueError:
+        return None
+
+
+def _numeric(
+    numbers: Sequence[float], name: str, sides: Sequence[str], cells: int
+) -> VerdictCodes | None:
+    """Bare numbers.
+
+    Raises:
+        Doubtful: as `read_codes`.
+    """
+    shown = ", ".join(f"{n:g}" for n in sorted(set(numbers))[:6])
+    if name.endswith(SIGNED):
+        return VerdictCodes({"<0": "a", ">0": "b", "0": "tie"}, signed=True)
+    if any(n < 0 for n in numbers):
+        raise Doubtful(f"{shown} are strengths, but nothing says which sign favors which response")
+    if any(not float(n).is_integer() for n in numbers):
+        raise Doubtful(f"{shown} do not name a response")
+    count = max(2, len(sides))
+    held = {int(n) for n in numbers}
+    if sides and all(side.isdigit() for side in sides) and {str(n) for n in held} <= set(sides):
+        return VerdictCodes({side: LETTERS[k] for k, side in enumerate(sides)})
+    from_zero = set(name.split("_")) & _COUNTED or (0 in held and max(held) < count and count > 2)
+    if from_zero and max(held) < count and name.split("_")[-1] != "id":
+        return VerdictCodes({str(k): LETTERS[k] for k in range(count)})
+    if max(held) == count and 0 not in held:
+        return VerdictCodes({str(k + 1): LETTERS[k] for k in range(count)})
+    if max(held) <= count:
+        raise Doubtful(
+            f"{shown} can count the responses from 0 or from 1, or say whether the first is better"
+        )
+    raise Doubtful(f"{shown} do not name a response")
+
+
+def sides_of(paths: Sequence[str]) -> list[str]:
+    """The names of the sides of columns that were given."""
+    if len(paths) < 2:
+        return []
+    for words in SIDE_WORDS:
+        ends = [tokens_of(p)[-1] if tokens_of(p) else "" for p in paths]
+        if all(end in words for end in ends):
+            return ends
+    return [p.lower() for p in paths]

@@ -161,6 +161,7 @@ def command(
     settings = with_engine(settings, Path(out), RunContext(cache_dir))
     job = prepare(data, constitution, settings, split=split)
     check_shards(settings, shard_rows)
+    note(f"columns: {job.columns}")
     if dry_run:
         print_estimate(estimate(job, RunContext(cache_dir), prices=prices), as_json)
         return

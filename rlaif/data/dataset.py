@@ -55,6 +55,18 @@ class DataSet:
         """Reads its rows."""
         return Reader(self.layout)
 
+    @property
+    def summary(self) -> str:
+        """Which columns are read as what, and which are not used, on one line."""
+        parts = [
+            f"{name} = {', '.join(value) if isinstance(value, tuple) else value}"
+            for name, value in set_fields(self.layout).items()
+            if value and name not in ("values", "decode", "transcripts", "ranks", "good_from")
+        ]
+        if self.found.unused:
+            parts.append(f"unused: {', '.join(self.found.unused)}")
+        return "; ".join(parts)
+
     def read(self) -> Iterator[tuple[str, DataRow | Rejected]]:
         """The rows as they are understood; those that can't be are rejected with the reason."""
         for place, row in self.source.rows():
@@ -114,7 +126,7 @@ def check_fields(rows: Sequence[Row], given: Mapping[str, Any]) -> None:
             for piece in filter(None, pieces):
                 if not any(reaches(row, piece) for row in rows):
                     known = ", ".join(list(rows[0])[:12])
-                    flag = "--ignore" if name == "ignore" else f"--map {name}="
+                    flag = "--ignore " if name == "ignore" else f"--map {name}="
                     raise RlaifError(
                         f"{flag}{piece}: no row has that column", hint=f"Columns are {known}."
                     )

@@ -16,7 +16,7 @@ from rlaif.data.inference.rest import account, find_origins, find_repeats, find_
 from rlaif.data.inference.scores import find_scores
 from rlaif.data.inference.state import Inference
 from rlaif.data.inference.verdict import find_label
-from rlaif.data.layout import Layout
+from rlaif.data.layout import Layout, make_layout
 
 
 @dataclass
@@ -55,7 +55,9 @@ def infer_layout(
     Args:
         given: fields of `Layout` that the user set: they hold, and the rest is found around them.
     """
-    state = Inference(look_at(rows), dict(given or {}), list(rows))
+    own = make_layout(given or {})
+    fields = {name: getattr(own, name) for name in own.model_fields_set}
+    state = Inference(look_at(rows), fields, list(rows))
     state.given = frozenset(state.fields)
     state.claim_given()
     state.claim_own()

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from rlaif.errors import Place, RlaifError
 from rlaif.util.validation import explain
 
-Side = Literal["a", "b", "tie", "none"]
+Side = Annotated[str, StringConstraints(pattern="^([a-z]|tie|none)$")]
+"""A response by its letter, a tie, or no verdict."""
 
 
 class Layout(BaseModel):
@@ -169,7 +177,19 @@ def load_layout(path: Path) -> dict[str, Any]:
             hint="Write one with `rlaif inspect DATA --write-layout FILE`.",
             place=Place(path),
         )
+    return make_layout(found, Place(path)).model_dump(exclude_unset=True)
+
+
+def make_layout(fields: Mapping[str, Any], place: Place | None = None) -> Layout:
+    """A layout of some fields.
+
+    Args:
+        place: of the file that they come from.
+
+    Raises:
+        RlaifError: a field is unknown, or has a wrong value.
+    """
     try:
-        return Layout.model_validate(found).model_dump(exclude_unset=True)
+        return Layout.model_validate(fields)
     except ValidationError as error:
-        raise explain(error, hint=f"Fields are {', '.join(FIELDS)}.", default=Place(path)) from None
+        raise explain(error, hint=f"Fields are {', '.join(FIELDS)}.", default=place) from None

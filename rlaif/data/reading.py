@@ -16,6 +16,10 @@ from rlaif.data.row_model import Completion, DataRow
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
 from rlaif.data.row_verdicts import VerdictReader
+from rlaif.records import UNKNOWN_ORIGIN
+
+_SIGNED = {"prompt_origin", "provenance", "origin", "prompt_depth"}
+"""Columns that say where a prompt comes from."""
 
 
 class Reader(PromptReader, ResponseReader, VerdictReader):
@@ -42,6 +46,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         prompt = self._whole_prompt(own, candidates)
         if not candidates and prompt and prompt[-1]["role"] not in ("user", "tool", "function"):
             prompt, candidates = split_end(prompt)
+            candidates = self._written_by(row, ("completion",), [], candidates)
             candidates = self._rated(row, candidates)
         elif candidates and prompt and prompt[-1]["role"] == "assistant":
             raise BadRow(
@@ -66,7 +71,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             id=read_identity(dig(row, self.layout.id) if self.layout.id else None),
             media=tuple(dict.fromkeys(media)),
             weight=row_weight(row),
-            prompt_origin=prompt_origin(row),
+            prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             unrated=self._is_unrated(candidates),
         )
 

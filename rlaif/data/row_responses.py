@@ -23,6 +23,9 @@ from rlaif.data.row_model import Completion
 from rlaif.data.transcripts import read_transcript, strip_ends
 from rlaif.records import Message, Origin
 
+_SIGNED = {"provenance", "origin"}
+"""Columns that say where texts come from, beside those of a layout."""
+
 
 class ResponseReader(CellReader):
     """Reads what was answered."""
@@ -124,6 +127,9 @@ class ResponseReader(CellReader):
     ) -> list[Completion]:
         """The responses with where they come from: their own columns, or their list's entries."""
         paths = self.layout.origins
+        told = paths or entries or _SIGNED & row.keys()
+        if not told and not any(f"{side}_origin" in row for side in sides):
+            return found
         names: list[Any] = [None] * len(found)
         if paths:
             stated = (

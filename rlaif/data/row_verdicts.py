@@ -72,7 +72,7 @@ class VerdictReader(CellReader):
             if names.count(code) == 1:
                 return names.index(code)
             meaning = word_side(code, ()) or None
-        if meaning is None and self._words:
+        if meaning is None and self._words and number_of(value) is None:
             # A word says by itself what it means, whether or not the sample has it.
             meaning = word_side(code, self._sides, self.layout.responses) or None
         if meaning is None and self.layout.chosen:

@@ -61,7 +61,11 @@ ENOUGH_FOR_A_RATE = 200
 
 @dataclass(frozen=True)
 class LabelJob:
-    """A checked job: its parts loaded, nothing started, nothing written."""
+    """A checked job: its parts loaded, nothing started, nothing written.
+
+    Attributes:
+        columns: which columns of the data are read as what, on one line.
+    """
 
     settings: LabelSettings
     source: Source
@@ -69,6 +73,7 @@ class LabelJob:
     template: JudgeTemplate
     config: dict[str, Any]
     aggregator: Aggregator
+    columns: str = ""
 
     @property
     def task(self) -> LabelTask:
@@ -164,6 +169,7 @@ def prepare(
         template=template,
         config=config,
         aggregator=aggregator,
+        columns=dataset.summary,
     )
 
 

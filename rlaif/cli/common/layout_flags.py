@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from rlaif.cli.common.model_flags import assignments
-from rlaif.data.layout import FIELDS, load_layout
+from rlaif.data.layout import FIELDS, Layout, load_layout, make_layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAPPED = ("response_a", "response_b")
@@ -38,7 +38,7 @@ def layout_flags(command: Command) -> Command:
             "value_map",
             multiple=True,
             metavar="VALUE=SIDE",
-            help="What a value of the label column means: a, b, tie or none; repeatable.",
+            help="What a value of the label column means: a, b, ... (the responses), tie or none.",
         ),
         click.option(
             "--map",
@@ -66,9 +66,12 @@ def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
     sides = pair if len(pair) == 2 else MAPPED
     if maps.keys() & set(MAPPED):
         found["responses"] = tuple(maps.pop(n, sides[k]) for k, n in enumerate(MAPPED))
-    found |= maps
+    for name, path in maps.items():
+        several = Layout.model_fields[name].annotation == tuple[str, ...] and "{" not in path
+        found[name] = tuple(path.split("+")) if several else path
     if values:
         found["values"] = {**found.get("values", {}), **values}
     if ignored:
         found["ignore"] = (*found.get("ignore", ()), *ignored)
+    make_layout(found)
     return found

@@ -62,18 +62,20 @@ def find_origins(state: Inference) -> None:
         return
     responses = state.fields.get("responses", ())
     own = state.columns.get(responses[0]) if len(responses) == 1 else None
-    if own is None:
-        return
-    if own.shape in ("texts", "chats"):
+    if own is not None and own.shape in ("texts", "chats"):
         for column in state.free({"texts"}):
             if {*ORIGIN_WORDS, "models", "policies", "names"} & set(column.tokens) and are_parallel(
                 column, own
             ):
                 state.set("origins", (column.path,), "origins")
                 return
-    elif own.shape in TEXTUAL:
+    elif not state.fields.get("chosen") and (
+        not responses or (own is not None and own.shape in TEXTUAL)
+    ):
+        # `source` beside one answer names the data set, not the writer.
+        writers = ORIGIN_WORDS - {"source", "origin"}
         for column in state.free({"text"}):
-            if ORIGIN_WORDS & set(column.tokens) and column.path.count(".") == 0:
+            if writers & set(column.tokens) and column.path.count(".") == 0:
                 state.set("origins", (column.path,), "origin")
                 return
 

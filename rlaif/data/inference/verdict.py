@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rlaif.data.columns import tokens_of
-from rlaif.data.inference.evidence import _nested, label_rank
+from rlaif.data.inference.evidence import _nested, as_number, label_rank
 from rlaif.data.inference.names import GOOD_NAMES
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
+from rlaif.data.layout import code_of
 from rlaif.data.row_cells import values_at
 from rlaif.data.verdict_codes import Doubtful, read_codes, word_side
 
@@ -82,6 +83,13 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     values = [v for v in values if v is not None and v != ""]
     if not values:
         return False
+    if "values" in state.given:
+        known = state.fields["values"]
+        signed = "<0" in known or ">0" in known
+        if any(code_of(v) not in known and not (signed and as_number(v)) for v in values):
+            return False
+        state.set("label", paths, "verdict")
+        return True
     responses = state.fields.get("responses", ())
     name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
     codes = read_codes(values, name=name, sides=state.sides, columns=responses)
@@ -92,8 +100,7 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
         state.set("label", paths, "verdict")
         return True
     state.set("label", paths, "verdict")
-    if "values" not in state.given:
-        state.fields["values"] = codes.values
+    state.fields["values"] = codes.values
     return True
 
 
@@ -136,6 +143,6 @@ def _try_given(state: Inference, paths: tuple[str, ...]) -> bool:
 
 def _ask(path: str, why: str) -> str:
     return (
-        f"column {path!r} says which response is better, but {why}; say what its values mean in "
-        f"a layout (`values:`), or with --map label={path} --value VALUE=a"
+        f"column {path!r} seems to say which response is better, but {why}; say what its values "
+        "mean with --value, such as --value 0=a --value 1=b"
     )

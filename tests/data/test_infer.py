@@ -1,0 +1,215 @@
+"""What a sample decides holds for the file; what is not sure is asked, never guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.data.dataset import describe, open_dataset
+from rlaif.data.infer import infer_layout
+from rlaif.data.layout import Layout, load_layout
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import DataRow
+from rlaif.data.verdict_codes import Doubtful, read_codes
+from rlaif.errors import RlaifError
+from rlaif.records import Rejected
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def pair(i: int, **more: Any) -> dict[str, Any]:
+    return {"prompt": f"q {i}", "response_a": f"a {i}", "response_b": f"b {i}", **more}
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "sides", "meanings"),
+    [
+        ([1, 2, 1], "label", "ab", {"1": "a", "2": "b"}),
+        (["1.0", "2"], "choice", "ab", {"1": "a", "2": "b"}),
+        ([0, 1], "better_response_id", "01", {"0": "a", "1": "b"}),
+        ([1, 1], "better_response_id", "01", {"0": "a", "1": "b"}),
+        ([0, 2], "best_index", "", None),
+        (["A", "B", "tie"], "winner", "ab", {"a": "a", "b": "b", "tie": "tie"}),
+        (["left", "right"], "comparison", "12", {"left": "a", "right": "b"}),
+        (["Response 1 is slightly better", "both bad"], "verdict", "12", None),
+        (["response_0", "response_1"], "winner", "01", {"response_0": "a", "response_1": "b"}),
+        ([-3, 2, 0], "preference_strength", "12", {"<0": "a", ">0": "b", "0": "tie"}),
+    ],
+)
+def test_codes_are_read_from_the_whole_column(
+    values: list[Any], name: str, sides: str, meanings: dict[str, str] | None
+) -> None:
+    if meanings is None and name == "best_index":
+        with pytest.raises(Doubtful):
+            read_codes(values, name=name, sides=list(sides))
+        return
+    found = read_codes(values, name=name, sides=list(sides))
+    assert found is not None
+    if meanings is not None:
+        assert found.values == meanings
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ([0, 1], "label"),
+        ([1, 1], "choice"),
+        ([0, 0], "choice"),
+        ([True, False], "label"),
+        ([-1, 1], "margin"),
+        ([0.3, 0.9], "preference"),
+        ([0, 1, 2], "label"),
+        ([5, 7], "winner"),
+    ],
+)
+def test_numbers_that_can_mean_two_things_are_asked_about(values: list[Any], name: str) -> None:
+    with pytest.raises(Doubtful):
+        read_codes(values, name=name, sides=["a", "b"])
+
+
+def test_words_that_are_no_verdicts_are_none() -> None:
+    for values in (["code-style", "helpfulness"], ["the first answer cites sources"], ["x"] * 3):
+        assert read_codes(values, name="preference", sides=["a", "b"]) is None
+
+
+def test_a_row_that_deviates_is_rejected_and_the_rest_stands(tmp_path: Path) -> None:
+    rows = [pair(i, winner="ab"[i % 2]) for i in range(20)]
+    rows[7] = {"prompt": "q", "responses": ["x", "y"]}
+    rows[8]["winner"] = 2
+    rows[9]["prompt"] = ""
+    rows[10]["winner"] = "model_b"  # a word that says by itself what it means
+    found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows)).read()]
+    bad = [k for k, row in enumerate(found) if isinstance(row, Rejected)]
+    assert bad == [7, 8, 9]
+    assert "'winner' is '2'" in found[8].reason  # type: ignore[union-attr]
+    assert found[10].winner == 1  # type: ignore[union-attr]
+
+
+def test_a_slice_does_not_turn_the_labels(tmp_path: Path) -> None:
+    """With the ids of one side alone, the columns' own names say which it is."""
+    rows = [
+        {"prompt": f"q{i}", "response_0": "x", "response_1": "y", "better_response_id": 1}
+        for i in range(5)
+    ]
+    data = open_dataset(write(tmp_path / "d.jsonl", rows), need="verdict")
+    assert {row.winner for _, row in data.read() if isinstance(row, DataRow)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "looks"),
+    [
+        ("scene", "A text that one has to know to answer {i}", "context"),
+        ("picture", {"bytes": "x", "path": None}, "media"),
+        ("dialog_so_far", [{"role": "user", "content": "{i}"}], "a conversation"),
+    ],
+)
+def test_an_unused_column_that_may_matter_stops_the_run(
+    tmp_path: Path, column: str, value: Any, looks: str
+) -> None:
+    def filled(i: int) -> Any:
+        return json.loads(json.dumps(value).replace("{i}", str(i)))
+
+    rows = [pair(i, **{column: filled(i)}) for i in range(5)]
+    path = write(tmp_path / "d.jsonl", rows)
+    found = infer_layout(rows)
+    if looks == "media":
+        assert found.layout.media == (column,)
+        return
+    with pytest.raises(RlaifError, match=rf"{column!r} is not used, and looks like {looks}"):
+        open_dataset(path, need="responses")
+    open_dataset(path, need="responses", given={"ignore": (column,)})
+
+
+def test_metadata_and_short_columns_stop_nothing(tmp_path: Path) -> None:
+    rows = [
+        pair(
+            i,
+            category="math",
+            source_dataset="a data set with a long name",
+            annotator_comment_id=i,
+            rationale="because it is a very long reason that nobody needs to read",
+            difficulty=0.3,
+        )
+        for i in range(5)
+    ]
+    data = open_dataset(write(tmp_path / "d.jsonl", rows), need="responses")
+    assert not data.found.doubts
+
+
+def test_mapping_one_of_two_leaves_the_other(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "accepted_text": "x", "rejected": "y"} for _ in range(3)]
+    path = write(tmp_path / "d.jsonl", rows)
+    data = open_dataset(path, given={"chosen": "accepted_text"}, need="verdict")
+    (_, row), *_ = data.read()
+    assert isinstance(row, DataRow)
+    assert [c.messages[0]["content"] for c in row.completions] == ["x", "y"]
+    assert row.winner == 0
+
+
+def test_a_layout_that_is_written_reads_alike(tmp_path: Path) -> None:
+    rows = [
+        {"info": {"title": f"t{i}", "post": f"p{i}"}, "one": "x", "two": "y", "choice": i % 2}
+        for i in range(6)
+    ]
+    path = write(tmp_path / "d.jsonl", rows)
+    file = tmp_path / "layout.yaml"
+    file.write_text(
+        'prompt: "{info.title}\\n\\n{info.post}"\nresponses: [one, two]\nlabel: choice\n'
+        "values: {0: a, 1: b}\n"
+    )
+    data = open_dataset(path, given=load_layout(file), need="verdict")
+    read = [row for _, row in data.read() if isinstance(row, DataRow)]
+    assert read[3].prompt[0]["content"] == "t3\n\np3"
+    assert [row.winner for row in read] == [0, 1] * 3
+    file.write_text(data.layout.to_yaml())
+    again = open_dataset(path, given=load_layout(file), need="verdict")
+    assert [row for _, row in again.read()] == [row for _, row in data.read()]
+    assert describe(again, 2)["layout"] == data.layout.to_data()
+
+
+def test_wrong_layouts_are_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "layout.yaml"
+    for text, what in (
+        ("promt: q\n", "layout.yaml.*promt"),
+        ("values: {0: first}\n", "values"),
+        ("- a\n", "not a mapping"),
+        ("a: [\n", "not valid YAML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RlaifError, match=what):
+            load_layout(file)
+    path = write(tmp_path / "d.jsonl", [pair(1)])
+    with pytest.raises(RlaifError, match=r"--map prompt=frage: no row has that column"):
+        open_dataset(path, given={"prompt": "frage"})
+
+
+def test_groups_that_are_torn_apart_are_rejected(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"q{i // 2 % 3}", "response": f"r{i}", "helpfulness": i % 4} for i in range(8)
+    ]
+    found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows)).read()]
+    assert [isinstance(row, Rejected) for row in found] == [False] * 3 + [True, True]
+    assert "came earlier" in found[-1].reason  # type: ignore[union-attr]
+
+
+def test_ids_models_and_tags_are_no_candidates() -> None:
+    row = {
+        "prompt": "q",
+        "model_a": "a long name of a model",
+        "model_b": "another long name of one",
+        "response_a": "x",
+        "response_b": "y",
+        "tags": ["t"],
+    }
+    found = infer_layout([row])
+    assert found.layout.responses == ("response_a", "response_b")
+    read = Reader(found.layout).read(row)
+    assert [c.origin for c in read.completions] == [row["model_a"], row["model_b"]]
+    assert read.tags == {"t"}
+    assert isinstance(found.layout, Layout)

@@ -38,6 +38,8 @@ SIDE_WORDS = (
     ("first", "second"),
 )
 """What names a side in the name of a column."""
+MOSTLY = 0.9
+"""Share of a column's values that must be verdicts for the column to hold verdicts."""
 _COUNTED = {"index", "idx", "id", "indices"}
 
 
@@ -87,7 +89,8 @@ def read_codes(
     if set(codes) <= {"true", "false"}:
         raise Doubtful("true and false do not say which response is better")
     found = {code: word_side(code, sides, columns) for code in codes}
-    if all(found.values()):
+    known = sum(bool(found[code_of(v)]) for v in values)
+    if known >= MOSTLY * len(values):  # the others are rejected, row by row
         return VerdictCodes({code: side for code, side in found.items() if side})
     return None
 

@@ -81,13 +81,13 @@ def test_words_that_are_no_verdicts_are_none() -> None:
 def test_a_row_that_deviates_is_rejected_and_the_rest_stands(tmp_path: Path) -> None:
     rows = [pair(i, winner="ab"[i % 2]) for i in range(20)]
     rows[7] = {"prompt": "q", "responses": ["x", "y"]}
-    rows[8]["winner"] = 2
+    rows[8]["winner"] = "who knows"
     rows[9]["prompt"] = ""
     rows[10]["winner"] = "model_b"  # a word that says by itself what it means
     found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows)).read()]
     bad = [k for k, row in enumerate(found) if isinstance(row, Rejected)]
     assert bad == [7, 8, 9]
-    assert "'winner' is '2'" in found[8].reason  # type: ignore[union-attr]
+    assert "'winner' is 'who knows'" in found[8].reason  # type: ignore[union-attr]
     assert found[10].winner == 1  # type: ignore[union-attr]
 
 

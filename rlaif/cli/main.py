@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Data": {
         "inspect": "Show how the rows of a file are understood: roles, prompts and responses.",
         "import-feedback": "Convert product logs to human preferences.",
+        "export": "Write preferences in the format of another trainer.",
         "mix": "Mix datasets by share, weight and quota, with a data card.",
         "lineage": "Show where a file comes from, back to its human seeds.",
         "audit": "Measure whether data has lost diversity, tails, slices or human origin.",

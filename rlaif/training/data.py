@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_media
 from rlaif.data.sources import open_source
-from rlaif.errors import RlaifError
+from rlaif.errors import Place, RlaifError
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import MANIFEST, read_manifest
 from rlaif.runs.labels import damaged_row, read_label_file
@@ -158,6 +159,7 @@ def find_labels(path: Path) -> LabelFiles:
 
 
 _OWN = Reader(OWN_PREFERENCES)
+_TEXTS = ("prompt", "chosen", "rejected")
 
 
 def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
@@ -170,6 +172,12 @@ def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
     rows = []
     data = (label.data for label in read_label_file(file))
     for number, row in enumerate(_mixed_rows(file) if labels.mixed else data, 1):
+        if row.get("tools") or '"tool_calls"' in json.dumps([row.get(k) for k in _TEXTS]):
+            raise RlaifError(
+                "has tools or tool calls, which train-dpo does not pass on",
+                hint="Leave such rows out, or use `rlaif export` for another trainer.",
+                place=Place(file, number, 1),
+            )
         try:
             rows.append(_training_row(row))
         except BadRow as error:

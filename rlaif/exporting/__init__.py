@@ -1,0 +1,1 @@
+"""Preference labels in the formats of other trainers."""

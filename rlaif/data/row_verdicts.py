@@ -71,6 +71,9 @@ class VerdictReader(CellReader):
             names = [c.origin.lower() for c in found]
             if names.count(code) == 1:
                 return names.index(code)
+            texts = [c.messages[-1]["content"] for c in found]
+            if texts.count(str(value)) == 1:
+                return texts.index(str(value))
             meaning = word_side(code, ()) or None
         if meaning is None and self._words and number_of(value) is None:
             # A word says by itself what it means, whether or not the sample has it.

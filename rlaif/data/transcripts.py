@@ -45,11 +45,12 @@ FORMS = (
         ("</s>", "<|end|>", "<|endoftext|>"),
     ),
     Transcript("nemo", re.compile(r"<extra_id_[01]>(\w+)\n"), (), True, "user"),
+    Transcript("inst", re.compile(r"(?:<s>)?\s*\[(/?INST)\]\s*"), ("</s>",)),
     Transcript(
         "hash",
-        re.compile(r"(?:^|\n+)### ?(Human|User|Assistant|System|Instruction|Response):\s?"),
+        re.compile(r"\s*### ?(Human|User|Assistant|System|Instruction|Response):\s?"),
         (),
-        False,
+        sure=False,
     ),
     Transcript(
         "hh",
@@ -65,6 +66,8 @@ FORMS = (
     ),
 )
 _NAMES = {
+    "inst": "user",
+    "/inst": "assistant",
     "h": "user",
     "a": "assistant",
     "instruction": "user",
@@ -96,7 +99,23 @@ def read_transcript(text: str, form: Transcript) -> list[Message]:
         turns.append({"role": role, "content": check_text(_cut(text[mark.end() : end], form))})
     if not form.sure and not _takes_turns(turns):
         return []
-    return turns
+    return _without_system(turns) if form.name == "inst" else turns
+
+
+_SYSTEM = re.compile(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*(.*)", re.DOTALL)
+
+
+def _without_system(turns: list[Message]) -> list[Message]:
+    """Llama 2 writes the system prompt into the first user turn."""
+    found = _SYSTEM.fullmatch(turns[0]["content"])
+    if found is None:
+        return turns
+    system, said = found.groups()
+    return [
+        {"role": "system", "content": system},
+        {"role": turns[0]["role"], "content": said},
+        *turns[1:],
+    ]
 
 
 def _cut(text: str, form: Transcript) -> str:

@@ -33,14 +33,15 @@ REFUSED = {
     "choice-only-second": "can count the responses from 0 or from 1",
     "n-responses-with-best-index": "can count the responses from 0 or from 1",
     "label-bool": "true and false do not say",
+    "own-tldr": "can count the responses from 0 or from 1",
 }
 """What is refused where a verdict is wanted, and why."""
-NO_VERDICT = {"csv-json-prompt", "sft-pair-columns-and-messages"}
+NO_VERDICT = {"csv-json-prompt", "sft-pair-columns-and-messages", "own-multi-annot"}
 TIES = {("ultrafeedback_binarized-h4", 2)}
 """Rows whose scores are equal, though one response stands in `chosen`."""
 LATER = {"mt_bench_human_judgments"}
 """Verdicts about the first of two turns: what was asked later is not part of them."""
-PICTURES = {"rlaif-v", "rlhf-v-llamafactory"}
+PICTURES = {"rlaif-v", "rlhf-v-llamafactory", "own-mmpr"}
 TURNED_AWAY = {
     "hh-rlhf": {3},  # a mark of a turn inside an answer
     "arena-55k": {3},  # an answer that is null

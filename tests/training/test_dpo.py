@@ -374,6 +374,7 @@ def test_changed_labels_are_another_training(tmp_path: Path) -> None:
 
 
 def test_labels_of_tool_calls_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    from rlaif.training.data import find_labels, read_preferences
     from tests.labeling.helpers import label, write_inputs
 
     _, constitution = write_inputs(tmp_path, 1)

@@ -52,6 +52,7 @@ PROMPT_NAMES = _ranks(
     "trajectory",
     "context",
     "inputs",
+    "history",
 )
 CHAT_NAMES = _ranks(
     "messages",
@@ -117,6 +118,7 @@ ID_NAMES = (
 )
 ANSWER_WORDS = {
     "response",
+    "ref",
     "responses",
     "completion",
     "answer",

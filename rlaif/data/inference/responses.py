@@ -15,7 +15,7 @@ from rlaif.data.inference.names import (
     SYSTEM_NAMES,
     known_metadata,
 )
-from rlaif.data.inference.state import Family, Inference
+from rlaif.data.inference.state import TEXTUAL, Family, Inference
 from rlaif.data.verdict_codes import sides_of
 
 
@@ -69,6 +69,8 @@ def _find_pair(state: Inference) -> bool:
         if ATTRIBUTE_WORDS & set(tokens):
             continue
         for good, bad in PAIR_WORDS:
+            if column.shape not in TEXTUAL and bad != ("rejected",) and not column.encoded:
+                continue  # lists of accepted answers are no rivals of lists of wrong ones
             at = index_of(tokens, good)
             if at is None or (good[0] == "preferred" and at and tokens[at - 1] == "non"):
                 continue

@@ -94,8 +94,7 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
     codes = read_codes(values, name=name, sides=state.sides, columns=responses)
     if codes is None:
-        kind = _names_winner(state, paths, values)
-        if not kind:
+        if not _names_winner(state, paths, values) and not _repeats_winner(state, paths):
             return False
         state.set("label", paths, "verdict")
         return True
@@ -120,6 +119,16 @@ def _names_winner(state: Inference, paths: tuple[str, ...], values: list[object]
         elif word_side(str(value), ()) != "tie":
             return False
     return named > 0
+
+
+def _repeats_winner(state: Inference, paths: tuple[str, ...]) -> bool:
+    """Whether the values are the texts of the winners, row by row."""
+    responses = state.fields.get("responses", ())
+    column = state.columns.get(paths[0])
+    if column is None or len(responses) < 2 or any(p not in state.columns for p in responses):
+        return False
+    rows = [(k, v) for k, v in enumerate(column.cells) if v is not None]
+    return bool(rows) and all(v in [state.columns[p].cells[k] for p in responses] for k, v in rows)
 
 
 def _decide(state: Inference, paths: tuple[str, ...]) -> None:

@@ -47,16 +47,22 @@ class AuditRow:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_audited(data: str, which: Which = "auto", split: str = "train") -> list[AuditRow]:
+def read_audited(
+    data: str,
+    which: Which = "auto",
+    split: str = "train",
+    given: Mapping[str, Any] | None = None,
+) -> list[AuditRow]:
     """The rows of a run, a mix or a data set.
 
     Args:
         which: of pairs the chosen completions (auto and chosen) or the rejected ones; prompts.
+        given: fields of the data's layout that the user set.
 
     Raises:
         RlaifError: it can't be read, or no row has what is asked for.
     """
-    rows = merged(list(_rows(data, which, split)))
+    rows = merged(list(_rows(data, which, split, given)))
     if not rows:
         what = {"auto": "a prompt or a completion", "prompts": "a prompt"}.get(which, which)
         raise RlaifError(f"{data!r} has no row with {what}", hint="Check the column names.")
@@ -94,8 +100,10 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
     return found
 
 
-def _rows(data: str, which: Which, split: str) -> Iterator[tuple[AuditRow, str | None]]:
-    found = open_dataset(run_file(data, RUN_FILES, finished=False), split=split)
+def _rows(
+    data: str, which: Which, split: str, given: Mapping[str, Any] | None
+) -> Iterator[tuple[AuditRow, str | None]]:
+    found = open_dataset(run_file(data, RUN_FILES, finished=False), split=split, given=given)
     for _, row in found.source.rows():
         if isinstance(row, Rejected):
             continue

@@ -11,6 +11,7 @@ import click
 from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.common.audit_screen import print_audit
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.options import build, merge_settings
 from rlaif.cli.common.output import note, print_json, quiet_libraries
 from rlaif.errors import RlaifError
@@ -73,6 +74,7 @@ audited. OUT gets audit.html and audit.json.
     "--embeddings", metavar="MODEL", help="Model for text embeddings (mean of its hidden states)."
 )
 @click.option("--split", default="train", show_default=True, help="Dataset split.")
+@layout_flags
 @click.option("-o", "--out", metavar="DIR", help="Write audit.html and audit.json to this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -87,6 +89,7 @@ def command(
     split: str,
     out: str | None,
     as_json: bool,
+    **flags: Any,
 ) -> None:
     """Measure what data has lost compared with human text: diversity, tails, slices, tone."""
     quiet_libraries()
@@ -101,7 +104,7 @@ def command(
     limits = build(Thresholds, values, places)
     named = assignments("--attribute", attributes)
     scorers = {name: load_function(said, "attribute") for name, said in named.items()}
-    rows = read_audited(data, texts, split)
+    rows = read_audited(data, texts, split, layout_fields(flags))
     # The reference may hold less than pairs: what is compared is what people wrote.
     reference = (
         read_audited(against, "prompts" if texts == "prompts" else "auto") if against else None

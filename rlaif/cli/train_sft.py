@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.cli.common.training_screen import train_or_preview
@@ -35,6 +36,7 @@ rerun the same command to resume from the last checkpoint.
 )
 @click.option("--dry-run", is_flag=True, help="Show which rows would be trained on, then exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@layout_flags
 @settings_options(SFTSettings)
 @settings_options(GateSettings)
 def command(
@@ -45,7 +47,10 @@ def command(
     A guard runs first: nothing is trained if the data has collapsed or a license forbids it.
     """
     quiet_libraries()
+    given = layout_fields(flags)
     values, places = merge_settings(flags, config, (SFTSettings, GateSettings))
+    if given:
+        values["layout"] = {**(values.get("layout") or {}), **given}
     settings = build(SFTSettings, values, places)
     gates = build(GateSettings, values, places)
     from rlaif.data.sources import open_source

@@ -215,14 +215,21 @@ def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
     """The columns of a sample, in the order in which they come up."""
     columns: dict[str, Column] = {}
     raw: dict[str, list[Any]] = {}
+    blank: set[str] = set()
     for number, row in enumerate(rows):
         for path, value in leaves(row):
             cells = raw.setdefault(path, [])
             cells.extend([None] * (number - len(cells)))
             cells.append(None if shape_of(value) == "empty" else value)
+            if isinstance(value, str):
+                blank.add(path)
     for path, cells in raw.items():
         cells.extend([None] * (len(rows) - len(cells)))
         columns[path] = _column(path, cells)
+        if path in blank and not columns[path].filled:
+            # Texts that are all empty are texts: an empty answer is one.
+            held = [dig(row, path) for row in rows]
+            columns[path] = Column(path, "text", filled=len(held), values=held, cells=held)
     return columns
 
 

@@ -54,7 +54,7 @@ class ResponseReader(CellReader):
         else:
             sides = layout.responses
             values = [self._cell(row, path) for path in sides]
-        values = [None if shape_of(v) == "empty" and v != "" else v for v in values]
+        values = [v if isinstance(v, str) or shape_of(v) != "empty" else None for v in values]
         if any(v is None for v in values):
             empty = [p for p, v in zip(sides, values, strict=True) if v is None]
             if len(empty) == len(values):
@@ -104,7 +104,7 @@ class ResponseReader(CellReader):
         if isinstance(value, str):
             if form is not None:
                 turns = read_transcript(value, form)
-                if turns and turns[-1]["role"] == "assistant":
+                if turns and turns[-1]["role"] == "assistant" and _continues(turns[:-1], own):
                     return Completion(turns[-1:], turns[:-1])
                 value = strip_ends(value, form)
             else:
@@ -179,6 +179,16 @@ class ResponseReader(CellReader):
         if len(values) != len(found):
             return found
         return [replace(c, good=value) for c, value in zip(found, values, strict=True)]
+
+
+def _continues(turns: list[Message], own: list[Message]) -> bool:
+    """Whether a transcript repeats the row's own prompt, where there is one: what a model wrote
+    must not choose the question that it is judged on.
+    """
+    if not own:
+        return True
+    said, asked = ([m["content"].strip() for m in part] for part in (turns, own))
+    return said[-len(asked) :] == asked
 
 
 def _cut(chat: Chat, where: str) -> Completion:

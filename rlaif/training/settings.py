@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rlaif.data.layout import Layout
+
 SOFT = "soft"
 TRL_LOSSES = (
     "sigmoid",
@@ -89,6 +91,7 @@ class SFTSettings(TrainingSettings):
     warmup_steps: float = Field(
         default=0.03, ge=0, description="Warmup steps; a value below 1 is a share of all steps."
     )
+    layout: Layout = Layout()
 
 
 class DPOSettings(TrainingSettings):

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from rlaif.data.dataset import set_fields
 from rlaif.data.sources import open_source
 from rlaif.training.card import supervised_card
 from rlaif.training.frame import TrainingJob
@@ -42,7 +43,7 @@ def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
 
     def gather(tokenizer: Any, longest: int) -> tuple[list[SupervisedRow], SupervisedAccount]:
         account = SupervisedAccount()
-        read = read_supervised(file, account)
+        read = read_supervised(file, account, set_fields(settings.layout))
         rows = by_weight(read, settings.seed)
         account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
         kept = check_supervised_lengths(

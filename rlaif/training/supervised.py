@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlaif.data.dataset import open_dataset
 from rlaif.data.layouts import (
@@ -80,14 +81,19 @@ def data_file(data: str) -> str:
     return run_file(data, (SFT, CANDIDATES))
 
 
-def read_supervised(data: str, account: SupervisedAccount) -> list[SupervisedRow]:
+def read_supervised(
+    data: str, account: SupervisedAccount, given: Mapping[str, Any] | None = None
+) -> list[SupervisedRow]:
     """The completions of a data set, in its order.
+
+    Args:
+        given: fields of the data's layout that the user set.
 
     Raises:
         RlaifError: there are none.
     """
     rows: list[SupervisedRow] = []
-    found = open_dataset(data, need="targets")
+    found = open_dataset(data, given=given, need="targets")
     for place, row in found.source.rows():
         try:
             if isinstance(row, Rejected):

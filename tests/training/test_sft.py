@@ -133,20 +133,23 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
         {"prompt": "q " * 400, "completion": "a", "id": "full"},
         {"prompt": "q", "completion": "  ", "id": "blank"},
         {"prompt": "no completion"},
-        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        {"id": "two", "prompt": "q", "completions": [{"content": "x"}, {"content": "y"}]},
     ]
     data = write_rows(tmp_path / "d.jsonl", rows)
     account = preview_training(prepare_sft(data, SFTSettings(model="demo", max_length=100)), SAME)
-    assert (account.read, account.trained) == (9, 7)
+    assert (account.read, account.trained) == (6, 4)
     assert account.truncated == ["long"]
     assert account.prompt_too_long == ["full"]
     assert account.empty == ["blank"]
     assert len(account.unreadable) == 1
     assert "line 7: no responses" in account.unreadable[0]
-    read = read_supervised(data, SupervisedAccount())
-    assert [r.id for r in read[-2:]] == ["two/1", "two/2"]
-    assert read[-3].completion == [{"role": "assistant", "content": "b"}]
+    chats = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    ]
+    (read,) = read_supervised(write_rows(tmp_path / "chats.jsonl", chats), SupervisedAccount())
+    assert read.completion == [{"role": "assistant", "content": "b"}]
+    lists = [{"id": "two", "prompt": "q", "completions": [{"content": "x"}, {"content": "y"}]}]
+    several = read_supervised(write_rows(tmp_path / "lists.jsonl", lists), SupervisedAccount())
+    assert [r.id for r in several] == ["two/1", "two/2"]
     dropped = preview_training(
         prepare_sft(data, SFTSettings(model="demo", max_length=100, overlong="drop")), SAME
     )

@@ -77,6 +77,11 @@ def _find_repeated_prompt(state: Inference, asked: list[Column]) -> None:
                 state.claim(column.path, "repeats the prompt")
         elif all(map(asked_in, column.values, held.values)):
             state.claim(column.path, "repeats the prompt")
+    texts = [c for c in asked if c.shape == "text" and c.path not in state.roles]
+    if "prompt" not in state.fields and texts:
+        # It is what was asked all the same: rows whose responses say otherwise are rejected, and
+        # what only looks like a transcript is a text.
+        _join_prompt(state, texts)
 
 
 def _shared_prefix(state: Inference) -> str | None:

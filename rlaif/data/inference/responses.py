@@ -24,15 +24,20 @@ def find_responses(state: Inference) -> None:
     if state.given & {"responses"} or {"chosen", "rejected"} <= state.given:
         state.sides = sides_of(state.fields.get("responses", ()))
         return
-    for step in (
+    steps = (
         _find_thread,
         _find_pair,
         _find_family,
         _find_list,
         _find_named_by_label,
         _find_single,
-    ):
-        if step(state):
+    )
+    # What half of the rows have comes first: a few odd rows do not decide for a file.
+    for least in (len(state.rows) / 2, 0):
+        state.least = least
+        found = any(step(state) for step in steps)
+        state.least = 0
+        if found:
             return
 
 

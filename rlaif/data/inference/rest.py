@@ -177,10 +177,30 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             state.roles[column.path] = what
             continue
         looks = _looks_like(column, verdict_wanted=compared and not has_verdict)
-        if looks:
+        if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = looks
         unused.append(column.path)
     return unused, doubts
+
+
+def _stands_in_read_rows(state: Inference, column: Column) -> bool:
+    """Whether a row that can be read holds something in a column; the others are rejected."""
+    main = [
+        *state.fields.get("prompt", ()),
+        *filter(None, [state.fields.get("chosen"), state.fields.get("rejected")]),
+        *state.fields.get("responses", ()),
+    ]
+    needed = [state.columns[path] for path in main if path in state.columns]
+    return any(
+        column.values[k] is not None
+        and any(c.values[k] is not None for c in needed or [column])
+        and all(
+            c.values[k] is not None
+            for c in needed
+            if c.path in (state.fields.get("chosen"), *state.fields.get("responses", ()))
+        )
+        for k in range(len(state.rows))
+    )
 
 
 def _looks_like(column: Column, *, verdict_wanted: bool) -> str:

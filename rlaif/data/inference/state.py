@@ -26,7 +26,11 @@ class Family:
 
 @dataclass
 class Inference:
-    """What is known so far: each step claims columns and sets fields of the layout."""
+    """What is known so far: each step claims columns and sets fields of the layout.
+
+    Attributes:
+        least: in how many rows of the sample a column must hold something to be looked at.
+    """
 
     columns: dict[str, Column]
     fields: dict[str, Any]
@@ -36,6 +40,7 @@ class Inference:
     sides: list[str] = field(default_factory=list)
     given: frozenset[str] = frozenset()
     refusal: str = ""
+    least: float = 0
 
     def claim(self, path: str, role: str) -> None:
         """Take a column, or what it holds, for a role; the first claim stands."""
@@ -97,7 +102,10 @@ class Inference:
         return [
             c
             for c in self.columns.values()
-            if c.path not in self.roles and c.filled and (kept is None or c.shape in kept)
+            if c.path not in self.roles
+            and c.filled
+            and c.filled >= self.least
+            and (kept is None or c.shape in kept)
         ]
 
     def texts(self) -> list[Column]:

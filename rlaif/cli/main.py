@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "inspect": "Show how the rows of a file are understood: roles, prompts and responses.",
         "import-feedback": "Convert product logs to human preferences.",
         "export": "Write preferences in the format of another trainer.",
+        "push": "Upload a labeling run or a mix to the Hub, with its card.",
         "mix": "Mix datasets by share, weight and quota, with a data card.",
         "lineage": "Show where a file comes from, back to its human seeds.",
         "audit": "Measure whether data has lost diversity, tails, slices or human origin.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import struct
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,3 +47,27 @@ def _decompressed(path: Path, kind: str) -> IO[bytes]:
     import pyarrow as pa  # noqa: PLC0415 - only where a file needs it
 
     return cast("IO[bytes]", io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+
+
+_ZSTD, _LOCAL_HEADER = 93, struct.Struct("<26xHH")
+"""Zip's number of the method, and the lengths of name and extra field in a local header."""
+
+
+def read_entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
+    """A file of a zip archive, which may be compressed with Zstandard as `zipfile` can't read it.
+
+    Raises:
+        OSError, zipfile.BadZipFile, NotImplementedError: it can't be read.
+    """
+    if entry.compress_type != _ZSTD:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(entry)
+    import pyarrow as pa  # noqa: PLC0415 - only where a file needs it
+
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        file.seek(name + extra, io.SEEK_CUR)
+        packed = file.read(entry.compress_size)
+    found = pa.decompress(packed, decompressed_size=entry.file_size, codec="zstd", asbytes=True)
+    return bytes(found)

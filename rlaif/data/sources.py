@@ -11,16 +11,18 @@ import csv
 import glob
 import io
 import json
+import re
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlaif.data.compression import COMPRESSED, open_bytes
+from rlaif.data.compression import COMPRESSED, open_bytes, read_entry
 from rlaif.data.grouping import join_rows
 from rlaif.data.layout import Layout
 from rlaif.data.mixes import DATA_FILE
@@ -29,7 +31,7 @@ from rlaif.records import Rejected
 from rlaif.util.hashing import digest, file_digest, folder_digest
 
 Row = Mapping[str, object]
-FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
+FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt", ".eval")
 MAX_LINE_BYTES = 64 << 20
 _NOT_UTF8 = "not valid UTF-8: a text contains half of a surrogate pair"
 
@@ -122,6 +124,8 @@ def _file_rows(path: Path, kind: str) -> Iterator[tuple[str, Row | Rejected]]:
             return _parquet(path)
         case "txt":
             return _text_lines(path)
+        case "eval":
+            return _eval_log(path)
         case _:
             return _csv(path, "\t" if kind == "tsv" else ",")
 
@@ -280,6 +284,20 @@ def _text_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
                 continue
             if text:
                 yield place, {"prompt": text}
+
+
+def _eval_log(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+    """The samples of a log of inspect, which is a zip archive of JSON files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(n for n in archive.namelist() if re.fullmatch(r"samples/.+\.json", n))
+            for number, name in enumerate(names, 1):
+                place = f"sample {number}"
+                yield place, _parse(read_entry(path, archive.getinfo(name)), place)
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        raise RlaifError(
+            f"{path}: not a log of inspect ({error})", hint="Convert it with `inspect log convert`."
+        ) from None
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:

@@ -303,6 +303,7 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
+    assert "columns" in process.stderr.readline()
     assert "starting" in process.stderr.readline()
     import time
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from rlaif.data.dataset import open_dataset
 from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
 
@@ -92,3 +93,30 @@ def test_standard_input_is_a_file_of_rows(tmp_path: Path) -> None:
         check=True,
     )
     assert len(json.loads(done.stdout)["rows"]) == 7
+
+
+@pytest.mark.slow
+def test_logs_of_inspect_are_read_by_sample(tmp_path: Path) -> None:
+    """The file that inspect itself writes."""
+    from inspect_ai import Task, eval
+    from inspect_ai.dataset import Sample
+    from inspect_ai.model import ModelOutput, ModelUsage, get_model
+    from inspect_ai.scorer import match
+
+    task = Task(
+        [Sample(f"What is {i} + {i}?", target=str(2 * i)) for i in range(3)], scorer=match()
+    )
+    outputs = [ModelOutput.from_content("mockllm/model", f"It is {2 * i}.") for i in range(3)]
+    for output in outputs:
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+    model = get_model("mockllm/model", custom_outputs=outputs)
+    eval(task, model=model, max_samples=1, log_dir=str(tmp_path), display="none")
+    (log,) = tmp_path.glob("*.eval")
+    data = open_dataset(str(log), need="prompt")
+    rows = [row for _, row in data.read()]
+    assert [row.prompt[-1]["content"] for row in rows] == [f"What is {i} + {i}?" for i in range(3)]  # type: ignore[union-attr]
+    said = [row.completions[0].messages[-1]["content"] for row in rows]  # type: ignore[union-attr]
+    assert said == [f"It is {2 * i}." for i in range(3)]
+    (tmp_path / "bad.eval").write_bytes(b"no zip")
+    with pytest.raises(RlaifError, match="not a log of inspect"):
+        list(open_source(str(tmp_path / "bad.eval")).rows())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rlaif.data.columns import Column
-from rlaif.data.inference.evidence import all_in_chat, are_parallel, index_of, label_rank
+from rlaif.data.inference.evidence import all_in_chat, are_parallel, index_of, label_rank, said_in
 from rlaif.data.inference.names import (
     CHAT_NAMES,
     LIST_WORDS,
@@ -16,6 +18,7 @@ from rlaif.data.inference.names import (
     known_metadata,
 )
 from rlaif.data.inference.state import TEXTUAL, Inference, form_of
+from rlaif.data.row_cells import entry_text
 
 
 def origin_paths(state: Inference) -> tuple[str, ...]:
@@ -132,7 +135,7 @@ def find_repeats(state: Inference) -> None:
     for column in state.free({"text", "chat"}):
         held = [(k, v) for k, v in enumerate(column.values) if v is not None]
         for other in columns:
-            if all(v == other.values[k] for k, v in held):
+            if all(v == other.values[k] or v in _listed(other.values[k]) for k, v in held):
                 state.claim(column.path, f"repeats {other.path}")
     if state.fields.get("chosen"):
         for column in state.free({"texts", "entries", "chats"}):
@@ -150,6 +153,15 @@ def find_repeats(state: Inference) -> None:
         family = next((f for f in state.families(flags) if f.sides == state.sides), None)
         if family is not None:
             state.set("good", tuple(family.paths), "good")
+
+
+def _listed(value: object) -> list[object]:
+    """The texts of a list of responses."""
+    found: list[object] = []
+    for entry in value if isinstance(value, list) else []:
+        said = entry_text(entry)
+        found.append(said_in(said) if isinstance(said, Mapping | list) else said)
+    return found
 
 
 def account(state: Inference) -> tuple[list[str], dict[str, str]]:

@@ -341,6 +341,13 @@ _METADATA_NAMES = {
     "meta": "metadata",
 }
 _METADATA_WORDS = {
+    "event",
+    "events",
+    "store",
+    "attachments",
+    "retries",
+    "started",
+    "completed",
     "id",
     "ids",
     "uuid",
@@ -529,7 +536,7 @@ def known_metadata(column: Column) -> str:
     """
     if column.shape in ("media", "chat", "chats") or column.name in TOOL_NAMES:
         words = set(column.tokens)
-        return "metadata" if words & {"labelling", "full"} else ""
+        return "metadata" if words & {"labelling", "full", "event", "events", "trace", "raw"} else ""
     if column.name in _METADATA_NAMES:
         return _METADATA_NAMES[column.name]
     return "metadata" if _METADATA_WORDS & set(column.tokens) else ""

@@ -62,7 +62,7 @@ def command(
     shown = describe(found, limit)
     if as_json:
         print_json(shown)
-        raise SystemExit(1 if shown["problems"] else 0)
+        raise SystemExit(1 if shown["problems"] or not shown["rows"] else 0)
     click.echo(table(["column", "role"], [[name, role] for name, role in shown["columns"].items()]))
     for message in shown["problems"]:
         note(message)
@@ -81,7 +81,7 @@ def command(
             click.echo("    tie")
     for rejected in shown["rejected"]:
         click.echo(f"rejected row {rejected['row']}: {rejected['reason']}")
-    raise SystemExit(1 if shown["problems"] else 0)
+    raise SystemExit(1 if shown["problems"] or not shown["rows"] else 0)
 
 
 def _short(turn: dict[str, Any], most: int = 90) -> str:

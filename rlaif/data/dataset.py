@@ -139,6 +139,18 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
         RlaifError: it is so; with the column and what to do.
     """
     columns = ", ".join(map(repr, found.names[:12]))
+    for one, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        if getattr(found.layout, one) and not getattr(found.layout, other):
+            raise RlaifError(
+                f"{name}: {one!r} is column {getattr(found.layout, one)!r}, and no column is "
+                f"{other!r}",
+                hint=f"Name it with --map {other}=COLUMN.",
+            )
+    if found.layout.values and not found.layout.label and need != "prompt":
+        raise RlaifError(
+            f"{name}: no column holds the values that --value names",
+            hint="Name the column with --map label=COLUMN.",
+        )
     compared = need in ("responses", "verdict")
     if found.refusal and compared:
         raise RlaifError(f"{name}: {found.refusal}", hint="Use data with several responses a row.")

@@ -6,7 +6,7 @@ together.  A group that comes up again later is rejected, so that no half is tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -31,14 +31,18 @@ Placed = tuple[str, Mapping[str, Any] | Rejected]
 def join_rows(rows: Iterable[Placed], layout: Layout) -> Iterator[Placed]:
     """Rows as `layout` groups them; other layouts' rows as they are."""
     if layout.group_by:
-        yield from _by_value(rows, layout.group_by)
+        asked = (layout.group_by, layout.system, layout.history, layout.tools, *layout.context)
+        yield from _by_value(rows, [path for path in asked if path])
     elif layout.thread_by:
         yield from _threads(rows, layout.thread_by)
     else:
         yield from rows
 
 
-def _by_value(rows: Iterable[Placed], path: str) -> Iterator[Placed]:
+def _by_value(rows: Iterable[Placed], paths: Sequence[str]) -> Iterator[Placed]:
+    """Rows with the same whole question: the value that they are grouped by, and what belongs to
+    the prompt beside it.
+    """
     seen: set[bytes] = set()
     held: list[Mapping[str, Any]] = []
     first, mark = "", b""
@@ -46,7 +50,8 @@ def _by_value(rows: Iterable[Placed], path: str) -> Iterator[Placed]:
         if isinstance(row, Rejected):
             yield place, row
             continue
-        key = blake2b(repr(dig(row, path)).encode("utf-8", "replace"), digest_size=12).digest()
+        asked = repr([dig(row, path) for path in paths])
+        key = blake2b(asked.encode("utf-8", "replace"), digest_size=12).digest()
         if held and key == mark:
             held.append(row)
             continue
@@ -54,7 +59,7 @@ def _by_value(rows: Iterable[Placed], path: str) -> Iterator[Placed]:
             yield first, {GROUP: held}
             held = []
         if key in seen:
-            why = f"other responses with this {path!r} came earlier; sort the file by it"
+            why = f"other responses with this {paths[0]!r} came earlier; sort the file by it"
             yield place, Rejected(place, why)
             mark = b""
             continue

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.data.columns import look_at
+from rlaif.data.columns import Column, look_at
+from rlaif.data.inference.names import LIST_WORDS
 from rlaif.data.inference.prompt import find_extras, find_prompt
 from rlaif.data.inference.responses import find_responses
 from rlaif.data.inference.rest import account, find_origins, find_repeats, find_transcripts
@@ -17,6 +18,8 @@ from rlaif.data.inference.scores import find_scores
 from rlaif.data.inference.state import Inference
 from rlaif.data.inference.verdict import find_label
 from rlaif.data.layout import Layout, make_layout
+
+CALL_PARTS = {"arguments", "parameters", "args", "input"}
 
 
 @dataclass
@@ -72,10 +75,7 @@ def infer_layout(
         find_repeats,
     ):
         step(state)
-    state.fields.setdefault(
-        "decode",
-        tuple(p for p in state.roles if p in state.columns and state.columns[p].encoded),
-    )
+    state.fields.setdefault("decode", _decoded(state))
     unused, doubts = account(state)
     return Inferred(
         layout=Layout.model_validate(state.fields),
@@ -96,6 +96,47 @@ def infer_layout(
 def _unrated(state: Inference) -> str:
     fields = state.fields
     alone = len(fields.get("responses", ())) == 1 and not state.is_list()
-    if not alone or fields.get("group_by") or fields.get("good") or not fields.get("scores"):
+    if (
+        not alone
+        or fields.get("group_by")
+        or fields.get("good")
+        or fields.get("bad")
+        or not fields.get("scores")
+    ):
         return ""
     return "" if fields.get("good_from") is not None else str(fields["scores"][0])
+
+
+def _decoded(state: Inference) -> tuple[str, ...]:
+    """Columns whose cells are decoded.  An answer that is a list is an answer: texts of responses
+    are taken apart only if they are messages or calls, or if the prompt is a list of turns too.
+    """
+    answers = {
+        *state.fields.get("responses", ()),
+        state.fields.get("chosen"),
+        state.fields.get("rejected"),
+    }
+    prompts = [state.columns[p] for p in state.fields.get("prompt", ()) if p in state.columns]
+    by_turns = any(c.encoded and c.shape == "texts" for c in prompts)
+    found = []
+    for path in state.roles:
+        column = state.columns.get(path)
+        if column is None or not column.encoded:
+            continue
+        # `responses` holds a list by its name, `response` does not.
+        listed = path in state.fields.get("responses", ()) and state.is_list()
+        listed = listed and bool(LIST_WORDS & set(column.tokens[-2:]))
+        whole = column.shape == "chat" or by_turns or listed or _are_calls(column)
+        if path in answers and not whole:
+            continue
+        found.append(path)
+    return tuple(found)
+
+
+def _are_calls(column: Column) -> bool:
+    return column.shape == "entries" and all(
+        isinstance(entry, Mapping) and "name" in entry and len(entry.keys() & CALL_PARTS) > 0
+        for value in column.values
+        if isinstance(value, list)
+        for entry in value
+    )

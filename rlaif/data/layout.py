@@ -6,6 +6,7 @@ through all entries of a list (`annotations[].value`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,7 @@ class Layout(BaseModel):
         label: columns that say which response is better; several, or a list, are votes.
         values: what a value of `label` means; "<0" and ">0" stand for all such numbers.
         good: flags that say of each response whether people called it good.
+        bad: flags that say that the one response of a row is bad.
         good_from: the score from which on the one response of a row is good.
         origins: who wrote each response, or one column with a list of them.
         subset: the part of the data that a row belongs to, for figures by part.
@@ -69,6 +71,7 @@ class Layout(BaseModel):
     label: tuple[str, ...] = ()
     values: dict[str, Side] = Field(default_factory=dict)
     good: tuple[str, ...] = ()
+    bad: tuple[str, ...] = ()
     good_from: float | None = None
     origins: tuple[str, ...] = ()
     media: tuple[str, ...] = ()
@@ -89,6 +92,7 @@ class Layout(BaseModel):
         "scores",
         "label",
         "good",
+        "bad",
         "origins",
         "media",
         "decode",
@@ -105,7 +109,13 @@ class Layout(BaseModel):
         """YAML reads 0 and true as themselves."""
         if not isinstance(value, Mapping):
             return value
-        return {code_of(key): meaning for key, meaning in value.items()}
+        codes = {code_of(key): meaning for key, meaning in value.items()}
+        for code, meaning in codes.items():
+            if code[:1] in "<>=" and code not in ("<0", ">0"):
+                raise ValueError(f"{code!r} is no value; only '<0' and '>0' stand for several")
+            if not re.fullmatch("[a-z]|tie|none", str(meaning)):
+                raise ValueError(f"{code!r} means {meaning!r}: write a, b, ..., tie or none")
+        return codes
 
     def to_data(self) -> dict[str, Any]:
         """As plain data, without what is left at its default."""

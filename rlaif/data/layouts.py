@@ -82,10 +82,13 @@ def reader_for(row: Mapping[str, object], mapping: Mapping[str, str] | None = No
                 if find_value(row, own) is None:
                     raise BadRow(f"--map path {own!r} was not found in the row")
             given[name] = path
-        found = Reader(infer_layout([row], given).layout)
-        if len(_READERS) >= _MOST_READERS:
-            _READERS.clear()
-        _READERS[key] = found
+        layout = infer_layout([row], given).layout
+        found = Reader(layout)
+        # Verdicts depend on values, and entries on their keys: neither is told by shapes alone.
+        if (layout.responses or layout.chosen) and not layout.label:
+            if len(_READERS) >= _MOST_READERS:
+                _READERS.clear()
+            _READERS[key] = found
     return found
 
 

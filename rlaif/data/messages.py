@@ -259,9 +259,22 @@ def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise BadRow(f"column {where!r} contains a tool call without a name")
-        arguments = inner.get("arguments", inner.get("parameters", inner.get("input")))
-        calls.append(_call(call.get("id"), inner["name"], arguments))
+        calls.append(_call(call.get("id"), inner["name"], _arguments_of(inner, where)))
     return calls
+
+
+def _arguments_of(call: Mapping[str, Any], where: str) -> object:
+    """The arguments of a call, by whatever name; None for a call that has none.
+
+    Raises:
+        BadRow: the call has something that may be its arguments, by an unknown name.
+    """
+    names = ("arguments", "parameters", "input", "args", "kwargs")
+    found = next((call[name] for name in names if name in call), None)
+    known = {*names, "name", "id", "type", "index", "description", "function"}
+    if found is None and (other := [str(k) for k in call if k not in known and call[k]]):
+        raise BadRow(f"column {where!r} contains a tool call with the unknown part {other[0]!r}")
+    return found
 
 
 def _calls_of_text(text: str) -> list[dict[str, Any]]:
@@ -275,7 +288,7 @@ def _calls_of_text(text: str) -> list[dict[str, Any]]:
         isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls
     ):
         return []
-    return [_call(call.get("id"), call["name"], call.get("arguments")) for call in calls]
+    return [_call(call.get("id"), call["name"], _arguments_of(call, "")) for call in calls]
 
 
 def tools_of(value: object) -> list[Any]:

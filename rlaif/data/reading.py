@@ -57,6 +57,8 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             value = dig(row, path)
             if shape_of(value) != "empty":
                 media.append(media_kind(path))
+        if any("<image>" in m["content"] for m in prompt):
+            media.append("image")
         if not prompt:
             raise BadRow(self._missing_prompt())
         winner, strength, votes = self._verdict(row, candidates)

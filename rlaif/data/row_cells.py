@@ -61,7 +61,9 @@ def entry_text(entry: object) -> object:
         value = entry.get(key)
         if isinstance(value, str) or is_chat(value) or is_chat([value]):
             return value
-    if isinstance(entry.get("name"), str) and ("arguments" in entry or "parameters" in entry):
+    if isinstance(entry.get("name"), str) and (
+        {"arguments", "parameters", "args", "input"} & entry.keys()
+    ):
         return {"role": "assistant", "content": None, "tool_calls": [entry]}
     return None
 
@@ -130,8 +132,35 @@ def read_flag(value: object) -> bool | None:
     if value is None or value == "":
         return None
     text = str(value).strip().lower()
-    if text in ("true", "1", "1.0", "yes", "good", "desirable", "liked", "safe", "up"):
+    if text in (
+        "true",
+        "1",
+        "1.0",
+        "yes",
+        "good",
+        "desirable",
+        "liked",
+        "safe",
+        "up",
+        "approved",
+        "accepted",
+        "correct",
+    ):
         return True
-    if text in ("false", "0", "0.0", "-1", "-1.0", "no", "bad", "undesirable", "unsafe", "down"):
+    if text in (
+        "false",
+        "0",
+        "0.0",
+        "-1",
+        "-1.0",
+        "no",
+        "bad",
+        "undesirable",
+        "unsafe",
+        "down",
+        "rejected",
+        "reject",
+        "negative",
+    ):
         return False
     raise BadRow(f"{text[:40]!r} does not say whether the response is good")

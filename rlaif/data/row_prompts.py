@@ -13,6 +13,9 @@ from rlaif.data.row_model import Completion
 from rlaif.data.transcripts import read_transcript
 from rlaif.records import Message
 
+_BLANK = {"", "nan", "none", "null"}
+"""What tables write where there is no text."""
+
 
 class PromptReader(CellReader):
     """Reads what was asked."""
@@ -115,7 +118,7 @@ class PromptReader(CellReader):
         if not self.layout.system or not prompt:
             return prompt
         value = dig(row, self.layout.system)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or (isinstance(value, str) and value.strip().lower() in _BLANK):
             return prompt
         if not isinstance(value, str):
             raise BadRow(f"column {self.layout.system!r} is no text")

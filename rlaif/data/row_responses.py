@@ -167,15 +167,20 @@ class ResponseReader(CellReader):
     def _rated(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
         """The responses with what the flags say of them."""
         paths, least = self.layout.good, self.layout.good_from
+        if len(found) == 1 and (paths or self.layout.bad):
+            flags = [read_flag(dig(row, path)) for path in paths]
+            flags += [
+                None if (flag := read_flag(dig(row, path))) is None else not flag
+                for path in self.layout.bad
+            ]
+            # Several flags of one response: one that is bad is enough.
+            known = [flag for flag in flags if flag is not None]
+            return [replace(found[0], good=all(known) if known else None)]
         if not paths and least is not None and len(found) == 1 and found[0].score is not None:
             return [replace(found[0], good=found[0].score >= least)]
         if not paths:
             return found
         values = [read_flag(dig(row, path)) for path in paths]
-        if len(found) == 1:
-            # Several flags of one response: one that is bad is enough.
-            known = [value for value in values if value is not None]
-            return [replace(found[0], good=all(known) if known else None)]
         if len(values) != len(found):
             return found
         return [replace(c, good=value) for c, value in zip(found, values, strict=True)]

@@ -66,7 +66,7 @@ class VerdictReader(CellReader):
         code = code_of(value)
         meaning: str | None = self.layout.values.get(code)
         if meaning is None and self._signed and (number := number_of(value)) is not None:
-            meaning = self.layout.values.get("<0" if number < 0 else ">0")
+            meaning = self.layout.values.get("<0" if number < 0 else ">0") if number else None
         if meaning is None and not self.layout.values:
             names = [c.origin.lower() for c in found]
             if names.count(code) == 1:
@@ -82,8 +82,8 @@ class VerdictReader(CellReader):
             return None
         if meaning is None:
             raise BadRow(
-                f"column {self.layout.label[0]!r} is {str(value)[:40]!r}, which is not among the "
-                "verdicts of the first rows"
+                f"column {self.layout.label[0]!r} is {str(value)[:40]!r}, which is no verdict that "
+                "the layout knows (`values`)"
             )
         if meaning == "tie":
             return "tie"

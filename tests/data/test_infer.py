@@ -213,3 +213,131 @@ def test_ids_models_and_tags_are_no_candidates() -> None:
     assert [c.origin for c in read.completions] == [row["model_a"], row["model_b"]]
     assert read.tags == {"t"}
     assert isinstance(found.layout, Layout)
+
+
+def test_rows_are_joined_by_the_whole_question(tmp_path: Path) -> None:
+    rows = [
+        {
+            "system": f"Be {'kind' if i < 2 else 'rude'}.",
+            "prompt": "q",
+            "response": f"r{i}",
+            "score": i,
+        }
+        for i in range(4)
+    ]
+    found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows)).read()]
+    assert [row.prompt[0]["content"] for row in found] == ["Be kind.", "Be rude."]  # type: ignore[union-attr]
+    assert [len(row.completions) for row in found] == [2, 2]  # type: ignore[union-attr]
+
+
+def test_signs_leave_zero_to_itself(tmp_path: Path) -> None:
+    rows = [pair(i, mark=i - 1) for i in range(3)]
+    given = {"label": "mark", "values": {"<0": "a", ">0": "b"}}
+    found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows), given=given).read()]
+    assert [getattr(row, "winner", "rejected") for row in found] == [0, "rejected", 1]
+    for code in ("<1", ">=0", "=1"):
+        with pytest.raises(RlaifError, match="only '<0' and '>0' stand for several"):
+            infer_layout(rows, {"label": "mark", "values": {code: "a"}})
+
+
+def test_an_answer_that_is_a_list_stays_an_answer() -> None:
+    row = {"prompt": "List two.", "chosen": '["apple", "pear"]', "rejected": "[1, 2]"}
+    read = Reader(infer_layout([row]).layout).read(row)
+    assert [c.messages[0]["content"] for c in read.completions] == [row["chosen"], row["rejected"]]
+
+
+def test_a_conversation_that_the_question_is_not_in_is_not_dropped(tmp_path: Path) -> None:
+    talk = [
+        {"role": "user", "content": "I am Ann."},
+        {"role": "assistant", "content": "Hello Ann."},
+    ]
+    rows = [
+        {"prompt": f"Who am I? {i}", "chosen": "Ann", "rejected": "Bob", "messages": talk}
+        for i in range(3)
+    ]
+    with pytest.raises(RlaifError, match="'messages' is not used, and looks like a conversation"):
+        open_dataset(write(tmp_path / "d.jsonl", rows), need="responses")
+
+
+def test_letters_of_options_are_no_votes() -> None:
+    row = {
+        "question": "q",
+        "choices": {"text": ["x", "y", "z"], "label": ["A", "B", "C"]},
+        "answerKey": "B",
+    }
+    found = infer_layout([row])
+    assert found.layout.label != ("choices.label",)
+    assert Reader(found.layout).read(row).votes == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"is_tie": True}, {"tie": 1}, {"winner": "tie"}, {"status": "tie"}, {"label": "both bad"}],
+)
+def test_a_tie_beside_chosen_and_rejected_is_one(more: dict[str, Any]) -> None:
+    rows = [{"prompt": "q", "chosen": "x", "rejected": "y", **more}]
+    assert Reader(infer_layout(rows).layout).read(rows[0]).winner == "tie"
+
+
+def test_scores_of_harm_are_not_taken_for_quality(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"q{i}", "responses": ["x", "y"], "harm_scores": [0.9, 0.1]} for i in range(3)
+    ]
+    found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows)).read()]
+    assert all(row.winner is None for row in found)  # type: ignore[union-attr]
+
+
+def test_columns_of_annotators_are_votes(tmp_path: Path) -> None:
+    rows = [
+        pair(i, rater1_preference="A", rater2_preference="B", rater3_preference="B")
+        for i in range(3)
+    ]
+    for _, row in open_dataset(write(tmp_path / "d.jsonl", rows), need="verdict").read():
+        assert (row.votes, row.winner) == ([0, 1, 1], 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("is_correct", False),
+        ("passed", 0),
+        ("unsafe", True),
+        ("is_harmful", "true"),
+        ("flagged", 1),
+    ],
+)
+def test_bad_answers_are_known_by_many_names(flag: str, value: Any) -> None:
+    row = {"prompt": "q", "response": "x", flag: value}
+    assert Reader(infer_layout([row]).layout).read(row).completions[0].good is False
+
+
+@pytest.mark.parametrize("column", ["image_path", "image_url", "screenshot", "photos"])
+def test_pictures_by_their_address_are_pictures(column: str) -> None:
+    row = {"prompt": "q", "chosen": "x", "rejected": "y", column: "shots/0.png"}
+    assert Reader(infer_layout([row]).layout).read(row).media == ("image",)
+    text = {"prompt": "<image>\nWhat is it?", "chosen": "x", "rejected": "y"}
+    assert Reader(infer_layout([text]).layout).read(text).media == ("image",)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"documents": [{"title": "t", "text": "It is long."}]},
+        {"code": "def f(): return 1  # number {i}"},
+        {"demonstrations": ["one", "two"]},
+        {"tool_calls_a": [{"name": "w"}]},
+    ],
+)
+def test_context_in_any_form_stops_the_run(tmp_path: Path, more: dict[str, Any]) -> None:
+    rows = [pair(i, **json.loads(json.dumps(more).replace("{i}", str(i)))) for i in range(4)]
+    with pytest.raises(RlaifError, match="is not used, and looks like"):
+        open_dataset(write(tmp_path / "d.jsonl", rows), need="responses")
+
+
+def test_what_flags_leave_open_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [{"q": "q", "a1": "x", "a2": "y"}] * 2)
+    with pytest.raises(RlaifError, match=r"no column is 'rejected'.*--map rejected=COLUMN"):
+        open_dataset(path, given={"prompt": "q", "chosen": "a1"}, need="responses")
+    given = {"prompt": "q", "responses": ("a1", "a2"), "values": {"0": "a"}}
+    with pytest.raises(RlaifError, match=r"--value names.*--map label=COLUMN"):
+        open_dataset(path, given=given, need="responses")

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from rlaif.data.infer import infer_layout
 from rlaif.data.labeled_pairs import LabeledPair
 from rlaif.data.labeled_pairs import read_labeled as read_with
 from rlaif.data.layouts import BadRow, reader_for
+from rlaif.data.reading import Reader
 
 
 def read_labeled(
@@ -155,7 +157,10 @@ def test_cells_of_csv_files() -> None:
     (pair,) = read_labeled(row, "r")
     assert preferred(pair) == "bad"
     row = {"prompt": "q", "chosen": '["g1", "g2"]', "rejected": '["b1"]'}
-    assert sorted(str(preferred(p)) for p in read_labeled(row, "r")) == ["g1", "g2"]
+    (pair,) = read_labeled(row, "r")
+    assert preferred(pair) == '["g1", "g2"]', "an answer may be a list"
+    lists = Reader(infer_layout([row], {"decode": ("chosen", "rejected")}).layout)
+    assert sorted(str(preferred(p)) for p in read_with(row, "r", lists)) == ["g1", "g2"]
     named = {"q": "q", "answer1": "bad", "answer2": "good", "who": "b"}
     names = {"prompt": "q", "response_a": "answer1", "response_b": "answer2", "label": "who"}
     (pair,) = read_labeled(named, "r", names)

@@ -105,6 +105,7 @@ def test_calls_are_read_in_every_spelling() -> None:
             "content": [{"type": "tool_use", "name": "w", "input": {"city": "Oslo"}}],
         },
         {"role": "assistant", "tool_calls": [{"name": "w", "arguments": {"city": "Oslo"}}]},
+        {"role": "assistant", "tool_calls": [{"name": "w", "args": {"city": "Oslo"}}]},
     ):
         row = read_row({"prompt": "q", "responses": [[turn], "other"]})
         (message,) = row.completions[0].messages

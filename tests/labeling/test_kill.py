@@ -54,6 +54,7 @@ def test_killed_runs_end_like_one_left_alone(tmp_path: Path) -> None:
             text=True,
         )
         assert process.stderr is not None
+        assert "columns" in process.stderr.readline()
         assert "starting" in process.stderr.readline()
         if kills < 12:
             time.sleep(rng.uniform(0.0, 0.8))

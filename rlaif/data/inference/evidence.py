@@ -117,8 +117,7 @@ def entry_keys(column: Column) -> list[str]:
 def _entries_numeric(column: Column, key: str) -> bool:
     held = [e[key] for e in entries_of(column) if e.get(key) is not None]
     return bool(held) and all(
-        (isinstance(v, int | float) and not isinstance(v, bool))
-        or (isinstance(v, str) and as_number(v) is not None)
+        isinstance(v, int | float) or (isinstance(v, str) and as_number(v) is not None)
         for v in held
     )
 

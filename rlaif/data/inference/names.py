@@ -101,7 +101,21 @@ CONTEXT_NAMES = {
     "transcript",
 }
 TOOL_NAMES = {"tools", "functions", "available_tools", "tool_definitions", "function_definitions"}
-MEDIA_WORDS = {"image", "images", "video", "videos", "audio", "audios", "picture", "pictures"}
+MEDIA_WORDS = {
+    "image",
+    "images",
+    "img",
+    "video",
+    "videos",
+    "audio",
+    "audios",
+    "picture",
+    "pictures",
+    "photo",
+    "photos",
+    "screenshot",
+    "screenshots",
+}
 ID_NAMES = (
     "id",
     "uid",
@@ -297,6 +311,24 @@ NO_LABEL_WORDS = {
     "status",
     "feedback",
 }
+ANNOTATOR_WORDS = {"annotator", "rater", "labeler", "human", "worker", "evaluator", "reviewer"}
+"""Words of columns that hold the verdict of one of several people."""
+LOWER_IS_BETTER = {"harm", "toxic", "toxicity", "error", "errors", "loss", "perplexity", "risk"}
+"""Words of scores of which it is not said that more is better."""
+BAD_NAMES = (
+    "unsafe",
+    "is_unsafe",
+    "harmful",
+    "is_harmful",
+    "is_bad",
+    "toxic",
+    "is_toxic",
+    "flagged",
+    "hallucination",
+    "is_hallucination",
+    "rejected",
+)
+"""Flags that say that the one response of a row is bad."""
 GOOD_NAMES = (
     "label",
     "kto_tag",
@@ -308,6 +340,15 @@ GOOD_NAMES = (
     "thumbs_up",
     "accepted",
     "liked",
+    "is_correct",
+    "correct",
+    "passed",
+    "approved",
+    "is_accepted",
+    "kto_label",
+    "human_label",
+    "safe",
+    "thumbs",
 )
 PARTIAL_WORDS = {"initial", "partial", "preceding", "prior"}
 """Words of columns that may hold what the responses continue."""
@@ -330,6 +371,73 @@ OWN_COLUMNS = {
 }
 """Columns that commands of this project write or read by these names."""
 
+TALK_NAMES = {"dialog", "dialogue", "past", "demonstrations", "few_shot", "trajectory", "log"}
+"""Columns that may hold turns, in whatever form."""
+VERDICT_WORDS = {"loser", "worse", "ranking", "wins"}
+"""Words of columns that say which response is better in a way that is not read."""
+REMARKS = {
+    "rationale",
+    "rationales",
+    "reason",
+    "reasons",
+    "reasoning",
+    "explanation",
+    "feedback",
+    "feedbacks",
+    "critique",
+    "criteria",
+    "rubric",
+    "statement",
+    "elaboration",
+    "suggestion",
+    "reference",
+    "references",
+    "ground",
+    "truth",
+    "solution",
+    "target",
+    "gold",
+    "labelling",
+    "raw",
+    "original",
+    "new",
+    "note",
+    "notes",
+    "metadata",
+    "meta",
+    "id",
+    "ids",
+    "url",
+    "author",
+    "model",
+    "source",
+    "dataset",
+    "origin",
+    "name",
+    "title",
+    "timestamp",
+    "date",
+    "time",
+    "category",
+    "full",
+    "literal",
+    "error",
+    "user",
+    "judge",
+    "quotes",
+    "distilabel",
+    "license",
+    "hash",
+    "topic",
+    "link",
+    "event",
+    "events",
+    "product",
+    "rank",
+    "seed",
+    "info",
+}
+"""Words of columns whose texts are about the row, however long they are."""
 _METADATA_NAMES = {
     "source": "metadata",
     "language": "metadata",
@@ -532,11 +640,31 @@ _METADATA_WORDS = {
 def known_metadata(column: Column) -> str:
     """The role "metadata" for a column whose name says that it is about the row; else "".
 
-    A name alone does not make a picture, a conversation or a definition of tools metadata.
+    A name alone does not make a picture, a conversation or a definition of tools metadata; nor
+    does a common word make metadata of a column with a text of its own in each row.
     """
+    words = set(column.tokens)
     if column.shape in ("media", "chat", "chats") or column.name in TOOL_NAMES:
-        words = set(column.tokens)
-        return "metadata" if words & {"labelling", "full", "event", "events", "trace", "raw"} else ""
+        return (
+            "metadata" if words & {"labelling", "full", "event", "events", "trace", "raw"} else ""
+        )
+    if column.name in HISTORY_NAMES | TALK_NAMES or (
+        {"tool", "calls"} <= words and column.shape not in ("flag", "number")
+    ):
+        return ""
+    if words & CONTEXT_NAMES and column.shape != "text" and not words & REMARKS:
+        return ""
     if column.name in _METADATA_NAMES:
         return _METADATA_NAMES[column.name]
-    return "metadata" if _METADATA_WORDS & set(column.tokens) else ""
+    if reads_as_prose(column):
+        return "metadata" if words & REMARKS else ""
+    return "metadata" if _METADATA_WORDS & words else ""
+
+
+def reads_as_prose(column: Column) -> bool:
+    """Whether most cells of a column hold a text of several words that is theirs alone."""
+    texts = [v for v in column.cells if isinstance(v, str)]
+    if column.shape != "text" or not texts:
+        return False
+    words = sum(len(t.split()) for t in texts) / len(texts)
+    return words >= 3 and len(set(texts)) / len(texts) > 0.5

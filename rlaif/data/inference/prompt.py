@@ -104,6 +104,9 @@ def _choose_chat(state: Inference, chats: list[Column], asked: list[Column]) -> 
         return
     answered = [v for v in chat.values if v is not None and not asks(v[-1:])]
     compared = state.fields.get("responses") or pair
+    if compared and answered and asked and not all_in_chat(asked[0], chat):
+        _join_prompt(state, asked)  # the conversation stays open: it may be what came before
+        return
     if compared and answered and asked:
         # A conversation with its answer, beside the question and the responses to it.
         state.claim(chat.path, "repeats the prompt with an answer")
@@ -150,6 +153,12 @@ def find_extras(state: Inference) -> None:
         if c.shape == "media"
         or (MEDIA_WORDS & set(c.tokens[-1:]) and c.shape in ("text", "texts", "entries"))
     ]
+    if not media:  # a picture may be there by its address alone
+        media = [
+            c
+            for c in state.free({"text", "texts"})
+            if MEDIA_WORDS & set(c.tokens) and {"path", "url", "uri", "file"} & set(c.tokens)
+        ]
     if media:
         state.set("media", tuple(c.path for c in media), "media")
     for name, names in (("id", ID_NAMES), ("tags", ("tags",))):

@@ -93,8 +93,15 @@ def _find_pair(state: Inference) -> bool:
     return True
 
 
+def _is_attribute(base: tuple[str, ...]) -> bool:
+    """Whether columns say something about responses: `response_a_model`, not `model_a_response`."""
+    words = [word for word in base if word != "*"]
+    told = ATTRIBUTE_WORDS & set(words)
+    return bool(told) and not (words[-1] in ANSWER_WORDS and told <= {"model", "user", "name"})
+
+
 def _find_family(state: Inference) -> bool:
-    families = [f for f in state.families(state.texts()) if not ATTRIBUTE_WORDS & set(f.base)]
+    families = [f for f in state.families(state.texts()) if not _is_attribute(f.base)]
     named = [f for f in families if ANSWER_WORDS & set(f.base)]
     if not named and len(families) == 1 and _reads_as_prose(state, families[0]):
         named = families

@@ -8,14 +8,19 @@ from rlaif.data.columns import Column
 from rlaif.data.inference.evidence import all_in_chat, are_parallel, index_of, label_rank, said_in
 from rlaif.data.inference.names import (
     CHAT_NAMES,
+    CONTEXT_NAMES,
+    HISTORY_NAMES,
     LIST_WORDS,
     MEDIA_WORDS,
     ORIGIN_WORDS,
     PAIR_WORDS,
     PARTIAL_WORDS,
     SCORE_WORDS,
+    TALK_NAMES,
     TOOL_NAMES,
+    VERDICT_WORDS,
     known_metadata,
+    reads_as_prose,
 )
 from rlaif.data.inference.state import TEXTUAL, Inference, form_of
 from rlaif.data.row_cells import entry_text
@@ -220,18 +225,17 @@ def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     tokens = set(column.tokens)
     if column.shape == "media" or MEDIA_WORDS & tokens:
         return "media"
-    if column.name in TOOL_NAMES:
+    if column.name in TOOL_NAMES or (
+        {"tool", "calls"} <= tokens and column.shape not in ("flag", "number")
+    ):
         return "tools"
-    if column.shape == "chat":
+    if column.shape == "chat" or column.name in HISTORY_NAMES | TALK_NAMES:
         return "a conversation"
     if verdict_wanted and SCORE_WORDS.keys() & tokens and column.shape in ("number", "numbers"):
         return "scores"
-    if verdict_wanted and label_rank(column.tokens, column.name) is not None:
+    named = label_rank(column.tokens, column.name) is not None or VERDICT_WORDS & tokens
+    if verdict_wanted and named:
         return "a verdict"
-    texts = [v for v in column.cells if isinstance(v, str)]
-    if column.shape == "text" and texts:
-        words = sum(len(t.split()) for t in texts) / len(texts)
-        distinct = len(set(texts)) / len(texts)
-        if words >= 3 and distinct > 0.5:
-            return "context"
-    return ""
+    if tokens & CONTEXT_NAMES and column.shape in ("texts", "entries", "other"):
+        return "context"
+    return "context" if reads_as_prose(column) else ""

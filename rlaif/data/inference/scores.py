@@ -14,8 +14,17 @@ from rlaif.data.inference.evidence import (
     is_numeric,
     score_rank,
 )
-from rlaif.data.inference.names import ATTRIBUTE_WORDS, LIST_WORDS, PAIR_WORDS, SCORE_WORDS
+from rlaif.data.inference.names import (
+    ATTRIBUTE_WORDS,
+    LIST_WORDS,
+    LOWER_IS_BETTER,
+    PAIR_WORDS,
+    SCORE_WORDS,
+)
 from rlaif.data.inference.state import Inference
+
+PICKED = {"chosen", "accepted", "preferred", "best", "correct"}
+"""Flags in the entries of a list that say which response was picked."""
 
 
 def find_scores(state: Inference) -> None:
@@ -29,7 +38,13 @@ def find_scores(state: Inference) -> None:
 
 
 def _find_sided_scores(state: Inference) -> bool:
-    columns = [c for c in state.free() if is_numeric(c) and SCORE_WORDS.keys() & set(c.tokens)]
+    columns = [
+        c
+        for c in state.free()
+        if is_numeric(c)
+        and SCORE_WORDS.keys() & set(c.tokens)
+        and not LOWER_IS_BETTER & set(c.tokens)
+    ]
     found: list[tuple[int, tuple[str, ...]]] = []
     if state.fields.get("chosen"):
         by_tokens = {c.tokens: c for c in columns}
@@ -80,10 +95,12 @@ def _find_listed_scores(state: Inference) -> bool:
     if own.shape == "entries":
         for key in entry_keys(own):
             tokens = tokens_of(key)
-            if SCORE_WORDS.keys() & set(tokens) and _entries_numeric(own, key):
+            if LOWER_IS_BETTER & set(tokens):
+                continue
+            if {*SCORE_WORDS, *PICKED} & set(tokens) and _entries_numeric(own, key):
                 found.append((score_rank(tokens), f"{own.path}[].{key}"))
     for column in state.free():
-        if not are_parallel(column, own):
+        if not are_parallel(column, own) or LOWER_IS_BETTER & set(column.tokens):
             continue
         if column.shape in ("numbers", "flags") or _all_numeric_texts(column):
             words = set(column.tokens) & {*SCORE_WORDS, "labels", "correctness"}
@@ -114,6 +131,7 @@ def _find_group(state: Inference) -> None:
         c
         for c in state.free({"number"})
         if SCORE_WORDS.keys() & set(c.tokens)
+        and not LOWER_IS_BETTER & set(c.tokens)
         and not (ATTRIBUTE_WORDS - SCORE_WORDS.keys()) & set(c.tokens)
     ]
     if not scores:

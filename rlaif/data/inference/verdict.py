@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rlaif.data.columns import tokens_of
-from rlaif.data.inference.evidence import _nested, as_number, label_rank
-from rlaif.data.inference.names import GOOD_NAMES
+from rlaif.data.inference.evidence import _nested, are_parallel, as_number, label_rank
+from rlaif.data.inference.names import ANNOTATOR_WORDS, BAD_NAMES, GOOD_NAMES
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
@@ -17,10 +17,7 @@ def find_label(state: Inference) -> None:
     if state.fields.get("thread_by"):
         return
     if state.fields.get("chosen"):
-        status = next((c for c in state.free({"text"}) if c.name == "status"), None)
-        if status is not None and any(str(v).lower() == "tie" for v in status.values):
-            state.set("label", (status.path,), "verdict")
-            state.fields["values"] = {"tie": "tie"}
+        _find_stated_tie(state)
         return
     if state.count() <= 1 and not state.is_list():
         _find_good(state)
@@ -46,18 +43,45 @@ def find_label(state: Inference) -> None:
             state.claim(path, "verdict (its values are not clear)")
 
 
+def _find_stated_tie(state: Inference) -> None:
+    """Columns beside a better and a worse response that call some pairs ties."""
+    for column in state.free({"text", "flag", "number"}):
+        codes = {code_of(v) for v in column.values if v is not None}
+        if "tie" in column.tokens and codes <= {"true", "false", "0", "1"}:
+            state.set("label", (column.path,), "verdict")
+            state.fields["values"] = {"true": "tie", "1": "tie"}
+            return
+        named = column.name == "status" or label_rank(column.tokens, column.name) is not None
+        ties = {code for code in codes if word_side(code, ()) == "tie"}
+        if named and ties:
+            state.set("label", (column.path,), "verdict")
+            state.fields["values"] = dict.fromkeys(ties, "tie")
+            return
+
+
 def _find_good(state: Inference) -> None:
     """Flags that say whether the one response of a row is good."""
     flags = [c for c in state.free({"flag", "number", "text"}) if c.name in GOOD_NAMES]
     if flags:
         state.set("good", tuple(c.path for c in flags), "good")
+    bad = [c for c in state.free({"flag", "number", "text"}) if c.name in BAD_NAMES]
+    if bad:
+        state.set("bad", tuple(c.path for c in bad), "bad")
 
 
 def _label_columns(state: Inference) -> list[tuple[str, ...]]:
     """Columns that may hold verdicts, the likeliest first; several of one kind are votes."""
     ranked: dict[tuple[int, str], list[str]] = {}
+    annotators = _annotators(state)
+    for paths in annotators:
+        ranked[-1, paths[0]] = list(paths)
+    several = {path for paths in annotators for path in paths}
+    own = state.fields.get("responses", ())
+    listed = state.columns.get(own[0]) if len(own) == 1 else None
     for column in state.free({"text", "number", "flag", "texts", "numbers"}):
         rank = label_rank(column.tokens, column.name)
+        if column.path in several or (listed is not None and are_parallel(column, listed)):
+            continue  # one of several votes; or a name for each response, and no verdict
         if rank is not None:
             ranked.setdefault((rank, column.path), []).append(column.path)
     for column in state.free({"entries"}):
@@ -71,6 +95,20 @@ def _label_columns(state: Inference) -> list[tuple[str, ...]]:
             if rank is not None:
                 ranked.setdefault((rank, path.rsplit(".", 1)[-1]), []).append(path)
     return [tuple(paths) for _, paths in sorted(ranked.items(), key=lambda item: item[0])]
+
+
+def _annotators(state: Inference) -> list[tuple[str, ...]]:
+    """Columns with one annotator's verdict each, such as `annotator_1` and `annotator_2`."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for column in state.free({"text", "number"}):
+        words = [t for t in column.tokens if not t.isdigit()]
+        numbers = [t for t in column.tokens if t.isdigit()]
+        if len(numbers) == 1 and ANNOTATOR_WORDS & set(words) and not _REMARKS & set(words):
+            groups.setdefault(tuple(words), []).append(column.path)
+    return [tuple(paths) for paths in groups.values() if len(paths) > 1]
+
+
+_REMARKS = {"id", "comment", "comments", "reason", "time", "confidence", "explanation", "name"}
 
 
 def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:

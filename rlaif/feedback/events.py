@@ -99,7 +99,9 @@ def read_event(
         BadRow: there is no prompt, no completion or no feedback, or the filter drops it.
     """
     row = {**row, **{name: _mapped(row, name, path) for name, path in (mapping or {}).items()}}
-    read = read_row(row)
+    # What users did is read here; the reader of data would take it for labels.
+    own = {*THUMB_KEYS, *RATING_KEYS, *EDIT_KEYS, *DISCARDED_KEYS, *USER_KEYS}
+    read = read_row({key: value for key, value in row.items() if key not in own})
     if len(read.completions) != 1:
         raise BadRow(f"got {len(read.completions)} completions; feedback needs exactly one")
     (said,) = read.completions

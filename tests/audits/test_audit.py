@@ -124,6 +124,7 @@ def test_slices_that_shrink() -> None:
     assert "slices" not in groups(fine)
 
 
+@pytest.mark.slow
 def test_drift_of_format_tone_and_attributes_by_slice() -> None:
     texts = people(7, 300)
     marked = ["# Certainly!\n- **" + "** of course\n- **".join(t.split()[:30]) for t in texts[:150]]

@@ -150,6 +150,7 @@ def test_the_promise_is_kept() -> None:
     assert certified > 600
 
 
+@pytest.mark.slow
 def test_a_judge_whose_confidence_means_nothing_is_certified_by_all_of_its_pairs() -> None:
     """Its surest pairs are as good as the others: bad luck there must not end the search.  And
     the promise holds at the edge: a judge a hair below the target passes in at most delta.

@@ -134,6 +134,7 @@ def test_the_promise_holds_on_sorted_files_too() -> None:
     assert np.mean([a != f for a, f in zip(again, full, strict=True)]) <= 0.03
 
 
+@pytest.mark.slow
 def test_the_promise_holds_for_every_pair_of_a_row() -> None:
     """Rows of three pairs, in which the second order turns all but the first pair: the share of
     decisions that change in a population is within the bound (error 2%, delta 5%, 40 pilots).

@@ -81,6 +81,7 @@ def test_contaminated_reviewers_are_told_apart(share: float) -> None:
     assert flagged / honest <= 0.05 + 2 * (0.05 * 0.95 / honest) ** 0.5
 
 
+@pytest.mark.slow
 def test_attentive_reviewers_are_flagged_once_in_twenty_times() -> None:
     flagged = n = 0
     for seed in range(8):

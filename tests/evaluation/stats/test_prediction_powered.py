@@ -25,6 +25,7 @@ def draw(rng: np.random.Generator, n: int, many: int, flip: float) -> tuple[np.n
     return people[:n], judge[:n], judge[n:]
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_their_level_and_labels_count_for_more() -> None:
     """2,000 data sets with 120 labels: coverage 93 to 97%; at a correlation of 0.6 or more, labels
     are worth 1.3 times as many.

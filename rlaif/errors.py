@@ -52,3 +52,8 @@ class RlaifError(Exception):
 
 class EngineStopped(RlaifError):
     """A running engine broke down: another one may go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, on one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [repr(error)])[0]

@@ -53,15 +53,14 @@ _ZSTD, _LOCAL_HEADER = 93, struct.Struct("<26xHH")
 """Zip's number of the method, and the lengths of name and extra field in a local header."""
 
 
-def read_entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
+def read_entry(archive: zipfile.ZipFile, path: Path, entry: zipfile.ZipInfo) -> bytes:
     """A file of a zip archive, which may be compressed with Zstandard as `zipfile` can't read it.
 
     Raises:
         OSError, zipfile.BadZipFile, NotImplementedError: it can't be read.
     """
     if entry.compress_type != _ZSTD:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(entry)
+        return archive.read(entry)
     import pyarrow as pa  # noqa: PLC0415 - only where a file needs it
 
     with path.open("rb") as file:

@@ -9,12 +9,13 @@ from itertools import islice
 from typing import Any, Literal
 
 from rlaif.data.columns import reaches
+from rlaif.data.file_formats import Row
 from rlaif.data.infer import Inferred, infer_layout
 from rlaif.data.layout import Layout
 from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import DataRow
-from rlaif.data.sources import Row, Source, open_source
+from rlaif.data.sources import Source, open_source
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
 

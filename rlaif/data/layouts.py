@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 
 from rlaif.data.columns import dig as find_value
 from rlaif.data.columns import leaves, shape_of
@@ -99,11 +98,6 @@ def _looks_written_out(value: object) -> bool:
         mark in value
         for mark in ("Human:", "USER:", "User:", "### ", "<|", "<start_of", "<extra_id")
     )
-
-
-@lru_cache(maxsize=64)
-def _split_path(path: str) -> tuple[str, ...]:
-    return tuple(path.split("+"))
 
 
 def _given(mapping: Mapping[str, str]) -> dict[str, str | tuple[str, ...]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from rlaif.errors import RlaifError
+from rlaif.errors import RlaifError, first_line
 from rlaif.util.hashing import digest, folder_digest
 from rlaif.util.resources import demo_model
 
@@ -56,7 +56,7 @@ def resolve_model(name: str, revision: str | None = None, *, embedded: str = "ju
     try:
         local = Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
     except Exception as error:  # the hub client raises many unrelated types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = first_line(error)
         raise RlaifError(
             f"model {name!r} could not be loaded from the Hugging Face Hub "
             f"({type(error).__name__}: "

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlaif.data.dataset import open_dataset
+from rlaif.data.file_formats import Row
 from rlaif.data.labeled_pairs import (
     LabeledPair,
     exported,
@@ -21,7 +22,7 @@ from rlaif.data.labeled_pairs import (
 )
 from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
-from rlaif.data.sources import Row, Source
+from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from rlaif.data.mixes import CARD, DATA_FILE, REPORT
-from rlaif.errors import RlaifError
+from rlaif.errors import RlaifError, first_line
 from rlaif.exporting.export import MARKER, export_run
 from rlaif.runs.directory import CONSTITUTION, read_manifest
 
@@ -139,7 +138,7 @@ def upload_dataset(plan: PushPlan, *, private: bool) -> str:
             commit_message="Upload with rlaif push",
         )
     except Exception as error:  # the hub client raises many unrelated types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = first_line(error)
         raise RlaifError(
             f"could not push to {plan.repo!r} ({reason})",
             hint="Log in with `hf auth login` or set HF_TOKEN, and check the name.",
@@ -150,5 +149,4 @@ def upload_dataset(plan: PushPlan, *, private: bool) -> str:
 def facts_of(plan: PushPlan) -> dict[str, Any]:
     """What `--dry-run` and `--json` show."""
     sizes = {name: (plan.folder / name).stat().st_size for name in plan.files}
-    found: dict[str, Any] = json.loads(json.dumps({"repo": plan.repo, "files": sizes}))
-    return found
+    return {"repo": plan.repo, "files": sizes}

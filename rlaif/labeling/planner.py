@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlaif.constitution.schema import Constitution, Principle
+from rlaif.data.file_formats import Row
 from rlaif.data.messages import BadRow
 from rlaif.data.pairing import make_pairs
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_media
-from rlaif.data.sources import Row, RowsInOrder
+from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import PrefixSharing
 from rlaif.judging.early_stopping import StoppingRule, unasked
 from rlaif.judging.prompt_injection import InjectionDetector

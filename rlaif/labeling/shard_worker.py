@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from rlaif.data.sources import Row
+from rlaif.data.file_formats import Row
 from rlaif.engines.base import EngineSettings, EngineStats
 from rlaif.engines.registry import create_engine
 from rlaif.errors import EngineStopped, RlaifError

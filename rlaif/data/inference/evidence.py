@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlaif.data.columns import Column
-from rlaif.data.inference.names import LABEL_NAMES, NO_LABEL_WORDS, SCORE_WORDS
+from rlaif.data.inference.names import LABEL_NAMES, NO_LABEL_WORDS, PAIR_WORDS, SCORE_WORDS
 from rlaif.data.inference.state import asks
 from rlaif.data.row_cells import entry_text
 
@@ -168,3 +168,16 @@ def label_rank(tokens: Sequence[str], name: str) -> int | None:
 def score_rank(tokens: Iterable[str]) -> int:
     """Which score of several a column with this name is, 0 the most general."""
     return min((SCORE_WORDS.get(t, 99) for t in tokens), default=99)
+
+
+def find_twins(columns: Iterable[Column]) -> Iterator[tuple[Column, Column]]:
+    """Columns about the better and the worse of two: `score_chosen` and `score_rejected`."""
+    by_tokens = {column.tokens: column for column in columns}
+    for tokens, column in by_tokens.items():
+        for good, bad in PAIR_WORDS:
+            at = index_of(tokens, good)
+            if at is None:
+                continue
+            twin = by_tokens.get((*tokens[:at], *bad, *tokens[at + len(good) :]))
+            if twin is not None:
+                yield column, twin

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rlaif.data.columns import Column
-from rlaif.data.inference.evidence import all_in_chat, are_parallel, index_of, label_rank, said_in
+from rlaif.data.inference.evidence import (
+    all_in_chat,
+    are_parallel,
+    find_twins,
+    label_rank,
+    said_in,
+)
 from rlaif.data.inference.names import (
     CHAT_NAMES,
     CONTEXT_NAMES,
@@ -13,7 +19,6 @@ from rlaif.data.inference.names import (
     LIST_WORDS,
     MEDIA_WORDS,
     ORIGIN_WORDS,
-    PAIR_WORDS,
     PARTIAL_WORDS,
     SCORE_WORDS,
     TALK_NAMES,
@@ -30,15 +35,8 @@ def origin_paths(state: Inference) -> tuple[str, ...]:
     """The columns that say who wrote each response; empty where there are none."""
     columns = [c for c in state.free({"text"}) if ORIGIN_WORDS & set(c.tokens)]
     if state.fields.get("chosen"):
-        by_tokens = {c.tokens: c for c in columns}
-        for tokens, column in by_tokens.items():
-            for good, bad in PAIR_WORDS:
-                at = index_of(tokens, good)
-                if at is None:
-                    continue
-                twin = by_tokens.get((*tokens[:at], *bad, *tokens[at + len(good) :]))
-                if twin is not None:
-                    return (column.path, twin.path)
+        for better, worse in find_twins(columns):
+            return (better.path, worse.path)
         for side, other in (("chosen", False), ("rejected", True)):
             lone = next((c.path for c in columns if side in c.tokens), "")
             if lone:

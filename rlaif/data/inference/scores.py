@@ -10,7 +10,7 @@ from rlaif.data.inference.evidence import (
     _entries_numeric,
     are_parallel,
     entry_keys,
-    index_of,
+    find_twins,
     is_numeric,
     score_rank,
 )
@@ -18,7 +18,6 @@ from rlaif.data.inference.names import (
     ATTRIBUTE_WORDS,
     LIST_WORDS,
     LOWER_IS_BETTER,
-    PAIR_WORDS,
     SCORE_WORDS,
 )
 from rlaif.data.inference.state import Inference
@@ -47,15 +46,10 @@ def _find_sided_scores(state: Inference) -> bool:
     ]
     found: list[tuple[int, tuple[str, ...]]] = []
     if state.fields.get("chosen"):
-        by_tokens = {c.tokens: c for c in columns}
-        for tokens, column in by_tokens.items():
-            for good, bad in PAIR_WORDS:
-                at = index_of(tokens, good)
-                if at is None:
-                    continue
-                twin = by_tokens.get((*tokens[:at], *bad, *tokens[at + len(good) :]))
-                if twin is not None:
-                    found.append((score_rank(tokens), (column.path, twin.path)))
+        found += [
+            (score_rank(better.tokens), (better.path, worse.path))
+            for better, worse in find_twins(columns)
+        ]
     elif state.count() >= 2:
         for family in state.families(columns):
             if family.sides == state.sides[: len(family.sides)] and len(family.sides) == len(

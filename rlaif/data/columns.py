@@ -105,13 +105,61 @@ def decode(value: object) -> object:
 def leaves(
     row: Mapping[str, object], prefix: str = "", depth: int = DEPTH
 ) -> Iterator[tuple[str, object]]:
-    """The values of a row by dotted path; messages and media are not looked into."""
+    """The values of a row by dotted path; messages and media are not looked into.
+
+    A mapping from models to their responses is one value, a list of entries; so are the scores by
+    model beside it.
+    """
+    models = [frozenset(v) for n, v in row.items() if named_entries(n, v) is not None]
     for name, value in row.items():
         path = f"{prefix}{name}"
-        if depth > 1 and shape_of(value) == "mapping":
+        entries = named_entries(name, value)
+        if entries is not None:
+            yield path, entries
+        elif isinstance(value, Mapping) and frozenset(value) in models and _all_numbers(value):
+            yield path, list(value.values())
+        elif depth > 1 and shape_of(value) == "mapping":
             yield from leaves(value, f"{path}.", depth - 1)  # type: ignore[arg-type]
         else:
             yield path, value
+
+
+LIST_WORDS = {
+    "responses",
+    "completions",
+    "candidates",
+    "generations",
+    "outputs",
+    "answers",
+    "choices",
+    "replies",
+    "summaries",
+    "continuations",
+    "solutions",
+    "options",
+}
+"""Words of columns that hold several responses."""
+_SIDES = {"chosen", "rejected", "left", "right", "first", "second", "one", "two", "better", "worse"}
+
+
+def named_entries(name: str, value: object) -> list[dict[str, Any]] | None:
+    """Responses by the model that wrote them, as a list of entries; None for other values."""
+    words = tokens_of(name)
+    if not isinstance(value, Mapping) or not words or words[-1] not in LIST_WORDS:
+        return None
+    if len(value) < 2 or is_turn(value) or not all(isinstance(key, str) for key in value):
+        return None
+    if not all(isinstance(v, str) or is_chat(v) or is_turn(v) for v in value.values()):
+        return None
+    ends = [tokens_of(key)[-1:] for key in value]
+    sided = all(end and (len(end[0]) == 1 or end[0] in _SIDES) for end in ends)
+    if sided and len({tokens_of(key)[:-1] for key in value}) == 1:
+        return None  # `a` and `b`: columns of their own
+    return [{"model": key, "response": text} for key, text in value.items()]
+
+
+def _all_numbers(value: Mapping[str, object]) -> bool:
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in value.values())
 
 
 def dig(row: Mapping[str, object], path: str) -> object:
@@ -225,7 +273,7 @@ def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
                 blank.add(path)
     for path, cells in raw.items():
         cells.extend([None] * (len(rows) - len(cells)))
-        columns[path] = _column(path, cells)
+        columns[path] = column_of(path, cells)
         if path in blank and not columns[path].filled:
             # Texts that are all empty are texts: an empty answer is one.
             held = [dig(row, path) for row in rows]
@@ -233,7 +281,8 @@ def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
     return columns
 
 
-def _column(path: str, cells: list[Any]) -> Column:
+def column_of(path: str, cells: list[Any]) -> Column:
+    """A column with its cells, row by row; None for nothing."""
     plain = Counter(shape_of(v) for v in cells if v is not None)
     filled = sum(plain.values())
     if not filled:

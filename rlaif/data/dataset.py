@@ -31,6 +31,7 @@ _FIXES = {
     "a conversation": "--map history={}",
     "scores": "--map scores={}",
     "a verdict": "--map label={}",
+    "a rating of the response": "--map good={}",
     "the beginning of the answers": "--map context={}",
 }
 
@@ -159,10 +160,23 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
         for path, looks in found.doubts.items():
             if looks in ("scores", "a verdict") and need != "verdict":
                 continue
+            if looks == "a rating of the response" and need != "targets":
+                continue
+            alike = [p for p, other in found.doubts.items() if other == looks]
+            paths = alike if looks in ("scores", "media") else [path]
+            leave = " ".join(f"--ignore {p}" for p in paths)
             raise RlaifError(
                 f"{name}: column {path!r} is not used, and looks like {looks}",
-                hint=f"Use it with `{_FIXES[looks].format(path)}`, or leave it out with "
-                f"`--ignore {path}`. See `rlaif inspect`.",
+                hint=f"Use it with `{_FIXES[looks].format('+'.join(paths))}`, or leave it out with "
+                f"`{leave}`. See `rlaif inspect`.",
+            )
+        for path, why in found.unread.items():
+            if need == "prompt" and path not in found.layout.prompt:
+                continue
+            raise RlaifError(
+                f"{name}: column {path!r} is read as plain text, and seems to hold {why}",
+                hint=f"Say how its turns begin, such as `--transcript '{path}={{role}}:'`, or take "
+                f"it as it is with `--transcript {path}=text`.",
             )
     if need == "verdict" and found.questions:
         raise RlaifError(f"{name}: {found.questions[0]}", hint="See `rlaif inspect`.")
@@ -209,6 +223,10 @@ def describe(data: DataSet, limit: int) -> dict[str, Any]:
     found = data.found
     doubts = [
         f"column {c!r} is not used, and looks like {what}" for c, what in found.doubts.items()
+    ]
+    doubts += [
+        f"column {c!r} is read as plain text, and seems to hold {why}"
+        for c, why in found.unread.items()
     ]
     return {
         "layout": found.layout.to_data(),

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.data.columns import Column, look_at
-from rlaif.data.inference.names import LIST_WORDS
+from rlaif.data.columns import LIST_WORDS, Column, look_at
 from rlaif.data.inference.prompt import find_extras, find_prompt
 from rlaif.data.inference.responses import find_responses
 from rlaif.data.inference.rest import account, find_origins, find_repeats, find_transcripts
@@ -32,6 +31,7 @@ class Inferred:
         doubts: columns that nothing uses though they may matter: what they look like.
         questions: what can't be decided: the verdicts of a column.
         refusal: why its responses can't be compared, or "".
+        unread: columns that are read as plain text, and what they seem to hold instead.
         names: all columns, by dotted path, in the order of the file.
         unrated: a score of single responses of which nothing says from which on they are good.
         prompted: whether anything says what was asked.
@@ -47,6 +47,7 @@ class Inferred:
     unrated: str = ""
     prompted: bool = True
     own: bool = False
+    unread: dict[str, str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
 
@@ -88,6 +89,7 @@ def infer_layout(
         prompted=bool(
             state.fields.get("prompt") or state.fields.get("thread_by") or state.pair_has_prompt()
         ),
+        unread=state.unread,
         names=list(state.columns),
         own=any(path.split(".")[0] == "provenance" for path in state.columns),
     )

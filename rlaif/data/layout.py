@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from rlaif.data.transcripts import find_form
 from rlaif.errors import Place, RlaifError
 from rlaif.util.validation import explain
 
@@ -41,7 +42,7 @@ class Layout(BaseModel):
         scores: a score for each response, or one column with a list of them.
         ranks: whether a lower score is better.
         label: columns that say which response is better; several, or a list, are votes.
-        values: what a value of `label` means; "<0" and ">0" stand for all such numbers.
+        values: what a value of `label` means; "<0" or ">=1.5" stand for all such numbers.
         good: flags that say of each response whether people called it good.
         bad: flags that say that the one response of a row is bad.
         good_from: the score from which on the one response of a row is good.
@@ -51,8 +52,9 @@ class Layout(BaseModel):
         thread_by: the column with the id of the message that a message answers.
         turn: a column with the number of the exchange that the verdict is about.
         decode: columns whose cells are lists or objects written out as text.
-        transcripts: columns with conversations written out as one text, and in which form; or
-            lists of texts that are "questions", all asked by the user, not turns.
+        transcripts: columns with conversations written out as one text, and in which form: a
+            name, or how a turn begins (`"<{role}>:"`); "text" for a column that is none, and
+            "questions" for lists of texts that the user asks one after the other.
         ignore: columns that are left out knowingly.
     """
 
@@ -103,6 +105,13 @@ class Layout(BaseModel):
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("transcripts")
+    @classmethod
+    def _known_forms(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value.values():
+            find_form(name)
+        return value
+
     @field_validator("values", mode="before")
     @classmethod
     def _keys_as_text(cls, value: object) -> object:
@@ -111,10 +120,16 @@ class Layout(BaseModel):
             return value
         codes = {code_of(key): meaning for key, meaning in value.items()}
         for code, meaning in codes.items():
-            if code[:1] in "<>=" and code not in ("<0", ">0"):
-                raise ValueError(f"{code!r} is no value; only '<0' and '>0' stand for several")
+            if code[:1] in "<>=" and not split_bound(code)[0]:
+                raise ValueError(
+                    f"{code!r} is no value; write '<0' or '>=1.5' for all numbers on one side"
+                )
             if not re.fullmatch("[a-z]|tie|none", str(meaning)):
                 raise ValueError(f"{code!r} means {meaning!r}: write a, b, ..., tie or none")
+        below = [bound for sign, bound in map(split_bound, codes) if sign[:1] == "<"]
+        above = [bound for sign, bound in map(split_bound, codes) if sign[:1] == ">"]
+        if len(below) > 1 or len(above) > 1 or any(b > a for b in below for a in above):
+            raise ValueError("bounds overlap: write at most one '<' and one '>' above it")
         return codes
 
     def to_data(self) -> dict[str, Any]:
@@ -161,6 +176,15 @@ def code_of(value: object) -> str:
     except ValueError:
         return text.lower()
     return str(int(number)) if number.is_integer() else str(number)
+
+
+_BOUND = re.compile(r"([<>]=?)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)")
+
+
+def split_bound(code: str) -> tuple[str, float]:
+    """`<=1.5` as its sign and its number; ("", 0) for a code that is no bound."""
+    found = _BOUND.fullmatch(code)
+    return (found.group(1), float(found.group(2))) if found else ("", 0.0)
 
 
 def load_layout(path: Path) -> dict[str, Any]:

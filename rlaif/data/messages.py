@@ -22,6 +22,9 @@ ROLES = {
     "prompter": "user",
     "customer": "user",
     "gpt": "assistant",
+    "ai": "assistant",
+    "agent": "assistant",
+    "chatbot": "assistant",
     "bot": "assistant",
     "model": "assistant",
     "chatgpt": "assistant",
@@ -72,17 +75,42 @@ def check_text(text: str) -> str:
     return text
 
 
+_ROLE_KEYS = ("role", "from", "type", "speaker", "sender", "author")
+_SAID_KEYS = ("content", "value", "text", "parts", "utterance", "data", "message")
+
+
+def role_of(turn: Mapping[str, Any]) -> str:
+    """What a message calls who speaks; "" where it does not say.
+
+    Only `role` and `from` may hold an unknown name: `type` or `author` alone makes no message.
+    """
+    for key in _ROLE_KEYS:
+        stated = turn.get(key)
+        if isinstance(stated, Mapping):
+            stated = stated.get("role")
+        if isinstance(stated, str) and (key in ("role", "from") or stated.strip().lower() in ROLES):
+            return stated
+    return ""
+
+
+def said_of(turn: Mapping[str, Any]) -> object:
+    """What a message says, as it stands; None for nothing."""
+    return next((turn[k] for k in _SAID_KEYS if turn.get(k) is not None), None)
+
+
 def is_turn(value: object) -> bool:
     """Whether a value is one message: it has a role and something said."""
     if not isinstance(value, Mapping):
         return False
     if "replies" in value:  # a tree of messages
         return False
-    role = value.get("role", value.get("from"))
-    said = ("content", "value", "text", "tool_calls", "function_call")
-    if not isinstance(role, str):
+    role = role_of(value)
+    said = (*_SAID_KEYS, "tool_calls", "function_call")
+    if not role:
         return False
-    return any(key in value for key in said) or role.strip().lower() in ROLES
+    if "role" in value or "from" in value:
+        return any(key in value for key in said) or role.strip().lower() in ROLES
+    return any(key in value for key in said)
 
 
 def is_chat(value: object) -> bool:
@@ -130,13 +158,15 @@ def read_chat(value: object, where: str) -> Chat:
 
 
 def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
-    stated = turn.get("role", turn.get("from"))
-    if not isinstance(stated, str):
+    stated = role_of(turn)
+    if not stated:
         raise BadRow(f"column {where!r} contains a message without a string `role`")
     role = ROLES.get(stated.strip().lower())
+    if role == "system" and "role" not in turn and "from" not in turn and _has_asked(chat):
+        role = "assistant"  # a dialogue system, as task-oriented dialogues call who answers
     if role is None:
         raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
-    content = next((turn[k] for k in ("content", "value", "text") if turn.get(k) is not None), None)
+    content = said_of(turn)
     found = _Said()
     found.add(content, where)
     calls = _calls(turn, where)
@@ -172,6 +202,10 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
     chat.messages.append(message)
 
 
+def _has_asked(chat: Chat) -> bool:
+    return any(message["role"] == "user" for message in chat.messages)
+
+
 @dataclass
 class _Said:
     """What the content of one turn holds."""
@@ -202,6 +236,8 @@ class _Said:
 
     def _part(self, part: Mapping[str, Any], where: str) -> None:
         kind = str(part.get("type") or ("text" if "text" in part else ""))
+        if not kind and self._nested_part(part, where):
+            return
         if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
             self.texts.append(part["text"])
             # Some files keep a slot for a picture in every part: only a filled one is a picture.
@@ -226,6 +262,28 @@ class _Said:
             self.media.append(media)
         else:
             raise BadRow(f"column {where!r} contains a content part of the unknown type {kind!r}")
+
+    def _nested_part(self, part: Mapping[str, Any], where: str) -> bool:
+        """A part that says what it is by its key, as Gemini and LangChain write them."""
+        if call := part.get("functionCall", part.get("function_call")):
+            if not isinstance(call, Mapping):
+                return False
+            self.calls.append(_call(call.get("id"), call.get("name"), call.get("args")))
+        elif answer := part.get("functionResponse", part.get("function_response")):
+            if not isinstance(answer, Mapping):
+                return False
+            text = json.dumps(answer.get("response"), ensure_ascii=False)
+            result: Message = {"role": "tool", "content": check_text(text)}
+            if isinstance(answer.get("name"), str):
+                result["name"] = check_text(answer["name"])
+            self.results.append(result)
+        elif {"inlineData", "inline_data", "fileData", "file_data"} & part.keys():
+            self.media.append("image")
+        elif inner := part.get("parts", part.get("content")):
+            self.add(inner, where)
+        else:
+            return False
+        return True
 
 
 def _call(identity: object, name: object, arguments: object) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from rlaif.data.columns import dig, shape_of
 from rlaif.data.grouping import GROUP, THREAD
 from rlaif.data.messages import BadRow, tools_of
 from rlaif.data.origins import prompt_origin
-from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight
-from rlaif.data.row_model import Completion, DataRow
+from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at
+from rlaif.data.row_model import Completion, DataRow, Winner
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
-from rlaif.data.row_verdicts import VerdictReader
+from rlaif.data.row_verdicts import VerdictReader, take_majority
 from rlaif.records import UNKNOWN_ORIGIN
 
 _SIGNED = {"prompt_origin", "provenance", "origin", "prompt_depth"}
@@ -54,8 +54,8 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             )
         prompt = self._with_system(row, self._with_history(row, prompt))
         for path in self.layout.media:
-            value = dig(row, path)
-            if shape_of(value) != "empty":
+            values = values_at(row, path) if "[]" in path else [dig(row, path)]
+            if any(shape_of(value) != "empty" for value in values):
                 media.append(media_kind(path))
         if any("<image>" in m["content"] for m in prompt):
             media.append("image")
@@ -107,8 +107,10 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         return read_identity(dig(row, self.layout.id) if self.layout.id else None)
 
     def _joined(self, rows: Sequence[Mapping[str, Any]]) -> DataRow:
-        """Rows with one response each to the same prompt."""
+        """Rows with one response each to the same prompt; or with votes on the same responses."""
         read = [self.read(row) for row in rows]
+        if all(len(one.completions) > 1 for one in read):
+            return _with_votes(read)
         found = []
         for row, one in zip(rows, read, strict=True):
             score = number_of(dig(row, self.layout.scores[0])) if self.layout.scores else None
@@ -134,3 +136,24 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             and found[0].score is not None
             and found[0].good is None
         )
+
+
+def _with_votes(rows: Sequence[DataRow]) -> DataRow:
+    """Several verdicts on the same responses, in whatever order they stand, as votes.
+
+    Raises:
+        BadRow: the responses are not the same.
+    """
+    first = rows[0]
+    texts = [c.messages for c in first.completions]
+    votes: list[Winner] = []
+    for row in rows:
+        try:
+            places = [texts.index(c.messages) for c in row.completions]
+        except ValueError:
+            places = []
+        if sorted(places) != list(range(len(texts))):
+            raise BadRow("rows with the same value to group by hold different responses")
+        stated = row.votes or [row.winner]
+        votes += [places[v] if isinstance(v, int) else v for v in stated]
+    return replace(first, winner=take_majority(votes), strength=None, votes=votes)

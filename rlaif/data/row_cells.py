@@ -9,10 +9,8 @@ from typing import Any
 from rlaif.data.columns import decode, dig
 from rlaif.data.layout import Layout
 from rlaif.data.messages import BadRow, check_text, is_chat
-from rlaif.data.transcripts import FORMS, Transcript
+from rlaif.data.transcripts import Transcript, find_form
 
-_FORMS = {form.name: form for form in FORMS}
-QUESTIONS = "questions"
 TEXT_KEYS = (
     "response",
     "completion",
@@ -26,9 +24,54 @@ TEXT_KEYS = (
     "messages",
     "turns",
     "summary",
+    "body",
 )
 """Where an entry of a list of responses has its text."""
 ORIGIN_KEYS = ("model", "origin", "generator", "source_model", "policy")
+GOOD_WORDS = {
+    "true",
+    "1",
+    "1.0",
+    "yes",
+    "good",
+    "desirable",
+    "liked",
+    "like",
+    "safe",
+    "up",
+    "thumbs_up",
+    "approved",
+    "accepted",
+    "accept",
+    "correct",
+    "positive",
+    "pass",
+    "passed",
+}
+"""How files write that a response is good, lower case."""
+BAD_WORDS = {
+    "false",
+    "0",
+    "0.0",
+    "-1",
+    "-1.0",
+    "no",
+    "bad",
+    "undesirable",
+    "disliked",
+    "dislike",
+    "unsafe",
+    "down",
+    "thumbs_down",
+    "rejected",
+    "reject",
+    "incorrect",
+    "wrong",
+    "negative",
+    "fail",
+    "failed",
+}
+"""How files write that a response is bad, lower case."""
 ASKING = ("user", "system", "developer")
 
 
@@ -85,7 +128,7 @@ class CellReader:
 
     def _form(self, path: str) -> Transcript | None:
         name = self.layout.transcripts.get(path)
-        return _FORMS[name] if name and name != QUESTIONS else None
+        return find_form(name) if name else None
 
 
 def number_of(value: object) -> float | None:
@@ -132,35 +175,8 @@ def read_flag(value: object) -> bool | None:
     if value is None or value == "":
         return None
     text = str(value).strip().lower()
-    if text in (
-        "true",
-        "1",
-        "1.0",
-        "yes",
-        "good",
-        "desirable",
-        "liked",
-        "safe",
-        "up",
-        "approved",
-        "accepted",
-        "correct",
-    ):
+    if text in GOOD_WORDS:
         return True
-    if text in (
-        "false",
-        "0",
-        "0.0",
-        "-1",
-        "-1.0",
-        "no",
-        "bad",
-        "undesirable",
-        "unsafe",
-        "down",
-        "rejected",
-        "reject",
-        "negative",
-    ):
+    if text in BAD_WORDS:
         return False
     raise BadRow(f"{text[:40]!r} does not say whether the response is good")

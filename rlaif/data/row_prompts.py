@@ -8,9 +8,9 @@ from typing import Any
 
 from rlaif.data.columns import dig, shape_of
 from rlaif.data.messages import BadRow, check_text, read_chat, read_texts
-from rlaif.data.row_cells import ASKING, QUESTIONS, CellReader
+from rlaif.data.row_cells import ASKING, CellReader
 from rlaif.data.row_model import Completion
-from rlaif.data.transcripts import read_transcript
+from rlaif.data.transcripts import QUESTIONS, read_transcript
 from rlaif.records import Message
 
 _BLANK = {"", "nan", "none", "null"}
@@ -27,6 +27,7 @@ class PromptReader(CellReader):
             return [{"role": "user", "content": check_text(self._filled(row, paths[0]))}]
         texts: list[str] = []
         turns: list[Message] = []
+        answered = bool(self.layout.chosen or self.layout.responses)
         for path in paths:
             value = self._cell(row, path)
             shape = shape_of(value)
@@ -34,7 +35,7 @@ class PromptReader(CellReader):
                 continue
             if isinstance(value, str):
                 form = self._form(path)
-                said = read_transcript(value, form) if form else []
+                said = read_transcript(value, form, prompt=answered) if form else []
                 if said:
                     turns += _open_end(said)
                 elif form and not form.sure:

@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlaif.data.columns import dig, shape_of
-from rlaif.data.messages import BadRow, Chat, check_text, is_chat, read_chat, read_texts
+from rlaif.data.columns import dig, named_entries, shape_of
+from rlaif.data.messages import (
+    ROLES,
+    BadRow,
+    Chat,
+    check_text,
+    is_chat,
+    read_chat,
+    read_texts,
+    role_of,
+)
 from rlaif.data.origins import completion_origin, read_origin
 from rlaif.data.row_cells import (
     ASKING,
@@ -79,6 +88,7 @@ class ResponseReader(CellReader):
     ) -> tuple[tuple[str, ...], list[Any], list[Any]]:
         """The one response of a column, or those that its list holds, with the list's entries."""
         value = self._cell(row, path) if "[]" not in path else values_at(row, path)
+        value = named_entries(path.rsplit(".", 1)[-1], value) or value
         if isinstance(value, list) and not is_chat(value) and value:
             texts = [entry_text(item) for item in value]
             if any(text is None for text in texts):
@@ -160,6 +170,8 @@ class ResponseReader(CellReader):
         if not paths or self.layout.group_by:
             return found
         values = [dig(row, p) for p in paths] if len(paths) > 1 else values_at(row, paths[0])
+        if len(paths) == 1 and isinstance(by_model := dig(row, paths[0]), Mapping):
+            values = [by_model.get(c.origin) for c in found]
         if len(values) != len(found):
             raise BadRow(f"{len(found)} responses have {len(values)} scores ({', '.join(paths)})")
         return [replace(c, score=number_of(value)) for c, value in zip(found, values, strict=True)]
@@ -246,12 +258,8 @@ def _until_turn(value: Any, turn: object) -> Any:
         return value
     asked, kept = 0, []
     for message in value:
-        role = (
-            str(message.get("role", message.get("from", "")))
-            if isinstance(message, Mapping)
-            else ""
-        )
-        asked += role.lower() in ("user", "human")
+        role = role_of(message) if isinstance(message, Mapping) else ""
+        asked += ROLES.get(role.lower()) == "user"
         if asked > number:
             break
         kept.append(message)

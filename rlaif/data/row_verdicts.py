@@ -10,7 +10,7 @@ from rlaif.data.layout import code_of
 from rlaif.data.messages import BadRow
 from rlaif.data.row_cells import CellReader, number_of, values_at
 from rlaif.data.row_model import Completion, Winner
-from rlaif.data.verdict_codes import LETTERS, sides_of, word_side
+from rlaif.data.verdict_codes import LETTERS, bound_of, look_up, sides_of, word_side
 
 
 class VerdictReader(CellReader):
@@ -35,9 +35,10 @@ class VerdictReader(CellReader):
             if layout.chosen:
                 return ("tie" if "tie" in votes else 0), None, []
             if not several:
-                strength = number_of(values[0]) if values and self._signed else None
+                number = number_of(values[0]) if values and self._bound is not None else None
+                strength = None if number is None else round(number - (self._bound or 0), 9)
                 return (votes[0] if votes else None), strength, []
-            return _majority(votes), None, votes
+            return take_majority(votes), None, votes
         scores = [c.score for c in found]
         if layout.chosen:
             tied = len(found) == 2 and None not in scores and scores[0] == scores[1]
@@ -50,13 +51,13 @@ class VerdictReader(CellReader):
         return scores.index(best), None, []
 
     @cached_property
-    def _signed(self) -> bool:
-        return bool({"<0", ">0"} & self.layout.values.keys())
+    def _bound(self) -> float | None:
+        return bound_of(self.layout.values)
 
     @cached_property
     def _words(self) -> bool:
         """Whether verdicts are words; then a number among them is none."""
-        return all(number_of(code) is None for code in self.layout.values)
+        return self._bound is None and all(number_of(code) is None for code in self.layout.values)
 
     @cached_property
     def _sides(self) -> list[str]:
@@ -64,9 +65,7 @@ class VerdictReader(CellReader):
 
     def _winner(self, row: Mapping[str, Any], value: object, found: Sequence[Completion]) -> Winner:
         code = code_of(value)
-        meaning: str | None = self.layout.values.get(code)
-        if meaning is None and self._signed and (number := number_of(value)) is not None:
-            meaning = self.layout.values.get("<0" if number < 0 else ">0") if number else None
+        meaning = look_up(self.layout.values, value)
         if meaning is None and not self.layout.values:
             names = [c.origin.lower() for c in found]
             if names.count(code) == 1:
@@ -97,7 +96,7 @@ class VerdictReader(CellReader):
         return place
 
 
-def _majority(votes: Sequence[Winner]) -> Winner:
+def take_majority(votes: Sequence[Winner]) -> Winner:
     """What most votes say; a tie where two sides have as many."""
     sides = [v for v in votes if isinstance(v, int)]
     if not votes:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 from rlaif.data.messages import ROLES, check_text
 from rlaif.records import Message
@@ -20,6 +23,7 @@ class Transcript:
         ends: marks that end a turn, cut off.
         sure: the marks are no words: text that holds one is a transcript.
         first: the role of text before the first mark; "" where there can be none.
+        marked: found by its marks alone: turns must come by turns, and what ends them is guessed.
     """
 
     name: str
@@ -27,6 +31,7 @@ class Transcript:
     ends: tuple[str, ...] = ()
     sure: bool = True
     first: str = ""
+    marked: bool = False
 
 
 FORMS = (
@@ -41,8 +46,23 @@ FORMS = (
     ),
     Transcript(
         "zephyr",
-        re.compile(r"<\|(user|assistant|system)\|>\n?"),
+        re.compile(r"<\|(user|assistant|system|prompter|human|bot)\|>\n?"),
         ("</s>", "<|end|>", "<|endoftext|>"),
+    ),
+    Transcript(
+        "command-r",
+        re.compile(r"(?:<BOS_TOKEN>)?<\|START_OF_TURN_TOKEN\|><\|(\w+?)_TOKEN\|>"),
+        ("<|END_OF_TURN_TOKEN|>",),
+    ),
+    Transcript(
+        "granite",
+        re.compile(r"<\|start_of_role\|>(\w+)<\|end_of_role\|>"),
+        ("<|end_of_text|>",),
+    ),
+    Transcript(
+        "harmony",
+        re.compile(r"<\|start\|>(\w+)(?:<\|channel\|>(\w+))?(?:<\|message\|>|\Z)"),
+        ("<|end|>", "<|return|>"),
     ),
     Transcript("nemo", re.compile(r"<extra_id_[01]>(\w+)\n"), (), True, "user"),
     Transcript("inst", re.compile(r"(?:<s>)?\s*\[(/?INST)\]\s*"), ("</s>",)),
@@ -74,17 +94,79 @@ _NAMES = {
     "response": "assistant",
     "function response": "tool",
 }
+_MORE = "input"
+"""What Alpaca's text calls the part of the question that follows the instruction."""
+TEXT, QUESTIONS = "text", "questions"
+"""What a layout can call a column that is no transcript, and a list of questions."""
+FORM_NAMES = (*(form.name for form in FORMS), TEXT, QUESTIONS)
+_WORDS = sorted({*ROLES, "instruction", "response", _MORE}, key=len, reverse=True)
+_ROLE = "|".join(map(re.escape, _WORDS))
+_MARK = re.compile(
+    # Letters before the role, as in "GPT4 Correct User:"; then signs, the role, signs.
+    r"(?P<pre>(?:(?:[A-Z]\w{0,14} ){1,2}|[#*<\[(|{【\uff5c]{1,4} ?)?)"
+    rf"(?<![A-Za-z0-9_])(?P<role>(?i:{_ROLE}))"
+    r"(?P<post> ?[:>\])|}*】\uff5c]{1,4})"
+)
+_START = re.compile(r"(?:<s>|<bos>|<BOS_TOKEN>|<[|\uff5c]begin[^<>\s]*[|\uff5c]>)\s*")
+_END = re.compile(
+    r"(?:</s>|<eos>|<[|\uff5c][^<>\s]*(?:end|eot|eos)[^<>\s]*[|\uff5c]>"
+    rf"|</(?:{_ROLE})>)\Z",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(
+    r"<[|\uff5c][^\s<>]{1,40}[|\uff5c]>|\[/?INST\]|<(?:start|end)_of_turn>|<extra_id_\d+>"
+)
 
 
-def read_transcript(text: str, form: Transcript) -> list[Message]:
+def find_form(name: str) -> Transcript | None:
+    """The form that a layout names; None for a text or a list that is none.
+
+    Args:
+        name: one of `FORM_NAMES`, or how a turn begins, with `{role}` where the role stands, or
+            `{ROLE}` for a role in capitals anywhere in a line: `"<{role}>:"`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if name in (TEXT, QUESTIONS):
+        return None
+    for form in FORMS:
+        if form.name == name:
+            return form
+    if name.lower().count("{role}") != 1 or name.lower() == "{role}":
+        raise ValueError(
+            f"{name!r} is no form of a transcript: write one of {', '.join(FORM_NAMES)}, or how a "
+            "turn begins, such as '{role}: '"
+        )
+    return _form_of_marks(name)
+
+
+@lru_cache(maxsize=64)
+def _form_of_marks(name: str) -> Transcript:
+    at = name.lower().index("{role}")
+    pre, post = name[:at], name[at + len("{role}") :].rstrip(" ")
+    capital = name[at : at + len("{role}")] == "{ROLE}"
+    role = f"{_ROLE.upper()}" if capital else f"(?i:{_ROLE})"
+    signs = bool(pre.strip()) and not pre.strip()[0].isalnum()
+    anywhere = r"(?:\A|(?<=[\s>]))" if capital else r"(?:\A|(?<=\n)|(?<=>))"
+    anywhere = "" if signs else anywhere
+    turn = re.compile(rf"{anywhere}{re.escape(pre)}({role}){re.escape(post)}[ \t]*\n?")
+    return Transcript(name, turn, sure=False, first="system", marked=True)
+
+
+def read_transcript(text: str, form: Transcript, *, prompt: bool = False) -> list[Message]:
     """The turns of a text written out in `form`; [] for other text.
 
     A last turn with nothing in it stands: it says who is to speak next.
+
+    Args:
+        prompt: the text is a prompt whose answer stands elsewhere.  Behind a preface it must end
+            where the answer is due: a task about a dialogue ("Sum up: ...") does not.
     """
     marks = list(form.turn.finditer(text))
     if not marks:
         return []
-    before = text[: marks[0].start()].strip()
+    before = _START.sub("", text[: marks[0].start()]).strip()
     turns: list[Message] = []
     if before:
         if not form.first:
@@ -92,14 +174,30 @@ def read_transcript(text: str, form: Transcript) -> list[Message]:
         turns.append({"role": form.first, "content": check_text(before)})
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=True):
+        if mark.lastindex == 2 and mark.group(2) != "final":  # thinking of a harmony model
+            return []
         said = mark.group(1).lower()
+        content = check_text(_cut(text[mark.end() : end], form))
+        content = content.strip() if form.marked else content
+        if said == _MORE and turns and turns[-1]["role"] == "user":
+            turns[-1]["content"] += f"\n\n{content}"
+            continue
         role = _NAMES.get(said) or ROLES.get(said)
         if role is None:
             return []
-        turns.append({"role": role, "content": check_text(_cut(text[mark.end() : end], form))})
+        turns.append({"role": role, "content": content})
     if not form.sure and not _takes_turns(turns):
         return []
+    if form.marked and not _is_dialogue(turns, open_end=prompt and bool(before)):
+        return []
     return _without_system(turns) if form.name == "inst" else turns
+
+
+def _is_dialogue(turns: Sequence[Message], *, open_end: bool) -> bool:
+    """Whether user and assistant speak by turns, up to where an answer is due if that is asked."""
+    roles = [turn["role"] for turn in turns if turn["role"] in ("user", "assistant")]
+    by_turns = all(a != b for a, b in pairwise(roles))
+    return by_turns and (not open_end or (roles[-1] == "assistant" and not turns[-1]["content"]))
 
 
 _SYSTEM = re.compile(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*(.*)", re.DOTALL)
@@ -120,17 +218,26 @@ def _without_system(turns: list[Message]) -> list[Message]:
 
 def _cut(text: str, form: Transcript) -> str:
     """A turn's text without the marks at its end, and without line breaks that belong to them."""
-    found = text.rstrip()
-    whole = found
+    stop = whole = _trimmed(text, len(text))
     changed = True
     while changed:
         changed = False
         for end in form.ends:
-            if found.endswith(end):
-                found, changed = found[: -len(end)].rstrip(), True
-    if found != whole:
-        return found
+            if text.endswith(end, 0, stop):
+                stop, changed = _trimmed(text, stop - len(end)), True
+        # No mark is longer than that.
+        if form.marked and (mark := _END.search(text, max(0, stop - 60), stop)):
+            stop, changed = _trimmed(text, mark.start()), True
+    if stop != whole:
+        return text[:stop]
     return text if form.name == "hh" else text.rstrip("\n")
+
+
+def _trimmed(text: str, stop: int) -> int:
+    """Where a text ends that is cut at `stop`, without white space at its end."""
+    while stop and text[stop - 1].isspace():
+        stop -= 1
+    return stop
 
 
 def _takes_turns(turns: list[Message]) -> bool:
@@ -142,13 +249,65 @@ def _takes_turns(turns: list[Message]) -> bool:
     return roles[start] == "user" and "assistant" in roles
 
 
-def forms_in(text: str) -> Iterator[Transcript]:
-    """The forms in which a text is a conversation."""
+def infer_form(texts: Sequence[str], *, prompt: bool = False) -> Transcript | None:
+    """The form in which most texts of a column are conversations; None if they are not.
+
+    Args:
+        prompt: as for `read_transcript`.
+    """
     for form in FORMS:
-        if read_transcript(text, form):
-            yield form
+        hits = sum(bool(read_transcript(text, form)) for text in texts)
+        if hits and (form.sure or hits * 2 >= len(texts)):
+            return form
+    for name in _marks_in(texts):
+        form = _form_of_marks(name)
+        if sum(bool(read_transcript(text, form, prompt=prompt)) for text in texts) * 2 >= len(
+            texts
+        ):
+            return form
+    return None
+
+
+def _marks_in(texts: Iterable[str]) -> list[str]:
+    """How turns may begin in some texts, the commonest first: `"<{role}>:"`."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        found: dict[str, None] = {}
+        for mark in _MARK.finditer(text):
+            role = "{ROLE}" if mark["role"].isupper() and len(mark["role"]) > 1 else "{role}"
+            post = mark["post"].rstrip()
+            if any(sign in post for sign in ":>]|\uff5c】"):
+                found |= {f"{mark['pre']}{name}{post}": None for name in ("{role}", role)}
+        counts.update(found.keys())
+    return [name for name, _ in counts.most_common(6)]
+
+
+def doubt_form(texts: Sequence[str]) -> str:
+    """Why a column that is read as plain text may be a conversation; "" where it is not."""
+    tokens = [match.group() for text in texts if (match := _TOKEN.search(text))]
+    if tokens and len(tokens) * 2 >= len(texts):
+        return f"control tokens of a chat template, such as {tokens[0]!r}"
+    spoken = sum(bool(_SPOKEN.match(text)) or _has_examples(text) for text in texts)
+    if spoken and spoken * 2 >= len(texts):
+        return "a conversation written out as one text"
+    return ""
+
+
+_SPOKEN = re.compile(
+    r"\W{0,6}(?:human|user|customer|prompter) ?[:>\])|}*]{1,4}"
+    r".+\n\W{0,4}\w[\w ]{0,20} ?[:>\])|}*]{1,4}",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _has_examples(text: str) -> bool:
+    """Whether a text asks and answers a question, and asks again: `Q: ...  A: ...  Q: ...`."""
+    start = text.find("\nA: ")
+    return text.lstrip().startswith("Q: ") and start > 0 and text.find("\nQ: ", start) > 0
 
 
 def strip_ends(text: str, form: Transcript) -> str:
     """A text that is one turn, without the marks that `form` ends a turn with."""
-    return _cut(text, form) if any(text.rstrip().endswith(end) for end in form.ends) else text
+    stop = _trimmed(text, len(text))
+    marked = form.marked and _END.search(text, max(0, stop - 60), stop)
+    return _cut(text, form) if marked or text.endswith(form.ends, 0, stop) else text

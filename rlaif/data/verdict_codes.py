@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rlaif.data.columns import tokens_of
-from rlaif.data.layout import code_of
+from rlaif.data.layout import code_of, split_bound
 
 LETTERS = string.ascii_lowercase
 _NOUN = (
@@ -52,7 +52,8 @@ class VerdictCodes:
     """What the values of a column mean.
 
     Attributes:
-        values: code (see `code_of`) to "a", "b", ..., "tie" or "none"; "<0" and ">0" for signs.
+        values: code (see `code_of`) to "a", "b", ..., "tie" or "none"; or "<1.5" for all numbers
+            below a bound.
         kind: "code"; "model": the value names the winner's model; "text": it is the winner's text.
         signed: whether the values are strengths around zero.
     """
@@ -109,6 +110,11 @@ def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = ()) -> s
         if left and right and left != right:
             return "tie" if sign in "=~" else left if sign[0] == ">" else right
         return ""
+    if len(links := re.split(r"\s*([>=~])\s*", text)) > 3:  # a whole order: B > C > A
+        ranked = [_side(link, sides) for link in links[::2]]
+        if "" in ranked or len(set(ranked)) < len(ranked):
+            return ""
+        return ranked[0] if links[1] == ">" else "tie"
     if match := _SIDE.fullmatch(text):
         side = _side(match.group(1), sides)
         if side and not (side == "c" and "c" not in sides):
@@ -127,6 +133,29 @@ def _side(word: str, sides: Sequence[str]) -> str:
         return LETTERS[int(word) - 1]
     # Sides that have no letters of their own can still be called A and B.
     return word if word in LETTERS[: max(2, len(sides))] else ""
+
+
+def look_up(values: Mapping[str, str], value: object) -> str | None:
+    """What a value means by a layout's `values`; None where they do not say."""
+    code = code_of(value)
+    if code in values:
+        return values[code]
+    number = _number(code)
+    if number is None:
+        return None
+    for key, side in values.items():
+        sign, bound = split_bound(key)
+        if (sign[:1] == "<" and number < bound) or (sign[:1] == ">" and number > bound):
+            return side
+        if sign[1:] == "=" and number == bound:
+            return side
+    return None
+
+
+def bound_of(values: Mapping[str, str]) -> float | None:
+    """The number at which verdicts turn, of values with bounds; None where there are none."""
+    bounds = [bound for sign, bound in map(split_bound, values) if sign]
+    return sum(bounds) / len(bounds) if bounds else None
 
 
 def _number(code: str) -> float | None:
@@ -149,7 +178,12 @@ def _numeric(
         return VerdictCodes({"<0": "a", ">0": "b", "0": "tie"}, signed=True)
     if any(n < 0 for n in numbers):
         raise Doubtful(f"{shown} are strengths, but nothing says which sign favors which response")
-    if any(not float(n).is_integer() for n in numbers):
+    fractions = any(not float(n).is_integer() for n in numbers)
+    between = fractions and all(1 <= n <= 2 for n in numbers)
+    if between and "preference" in name and list(sides) == ["1", "2"]:
+        # AlpacaEval: 1 for the first output, 2 for the second, and between them a probability.
+        return VerdictCodes({"<1.5": "a", ">1.5": "b", "1.5": "tie"}, signed=True)
+    if fractions:
         raise Doubtful(f"{shown} do not name a response")
     count = max(2, len(sides))
     held = {int(n) for n in numbers}

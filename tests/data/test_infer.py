@@ -235,9 +235,12 @@ def test_signs_leave_zero_to_itself(tmp_path: Path) -> None:
     given = {"label": "mark", "values": {"<0": "a", ">0": "b"}}
     found = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows), given=given).read()]
     assert [getattr(row, "winner", "rejected") for row in found] == [0, "rejected", 1]
-    for code in ("<1", ">=0", "=1"):
-        with pytest.raises(RlaifError, match="only '<0' and '>0' stand for several"):
+    for code in ("=1", "<", "<b"):
+        with pytest.raises(RlaifError, match="is no value; write '<0' or '>=1"):
             infer_layout(rows, {"label": "mark", "values": {code: "a"}})
+    for codes in ({"<2": "a", ">1": "b"}, {"<1": "a", "<2": "b"}):
+        with pytest.raises(RlaifError, match="bounds overlap"):
+            infer_layout(rows, {"label": "mark", "values": codes})
 
 
 def test_an_answer_that_is_a_list_stays_an_answer() -> None:
@@ -341,3 +344,146 @@ def test_what_flags_leave_open_is_said(tmp_path: Path) -> None:
     given = {"prompt": "q", "responses": ("a1", "a2"), "values": {"0": "a"}}
     with pytest.raises(RlaifError, match=r"--value names.*--map label=COLUMN"):
         open_dataset(path, given=given, need="responses")
+
+
+@pytest.mark.parametrize(
+    ("more", "winners"),
+    [
+        ({"chosen": [2, 1, 2]}, [1, 0, 1]),
+        ({"chosen": ["A", "B", "A"]}, [0, 1, 0]),
+        (
+            {
+                "chosen": ["response_2", "response_1", "response_2"],
+                "rejected": ["response_1", "response_2", "response_1"],
+            },
+            [1, 0, 1],
+        ),
+        ({"ranking": ["B > A", "A > B", "A = B"]}, [1, 0, "tie"]),
+        ({"preference": [1.0002, 1.97, 1.5]}, [0, 1, "tie"]),
+    ],
+)
+def test_verdicts_beside_responses_in_columns(more: dict[str, Any], winners: list[Any]) -> None:
+    rows = [
+        {"prompt": f"Q{k}?", "response_1": f"One {k}.", "response_2": f"Two {k}."}
+        | {name: values[k] for name, values in more.items()}
+        for k in range(3)
+    ]
+    found = infer_layout(rows)
+    assert not found.questions
+    assert [Reader(found.layout).read(row).winner for row in rows] == winners
+
+
+def test_a_probability_keeps_its_size() -> None:
+    rows = [
+        {"prompt": "Q?", "output_1": "One.", "output_2": "Two.", "preference": p}
+        for p in (1.02, 1.75)
+    ]
+    reader = Reader(infer_layout(rows).layout)
+    assert [reader.read(row).strength for row in rows] == [-0.48, 0.25]
+    given = {"label": "p", "values": {"<0.5": "b", ">0.5": "a", "0.5": "tie"}}
+    others = [{"prompt": "Q?", "output_1": "One.", "output_2": "Two.", "p": p} for p in (0.9, 0.5)]
+    reader = Reader(infer_layout(others, given).layout)
+    assert [reader.read(row).winner for row in others] == [0, "tie"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "looks"),
+    [
+        ("prob_a", [0.1, 0.8, 0.4], "a verdict"),
+        ("worse_response", ["a", "b", "a"], "a verdict"),
+        ("passed_b", [True, False, True], "scores"),
+        ("correct", ["b", "a", "b"], "a verdict"),
+    ],
+)
+def test_verdicts_that_are_not_read_are_doubts(name: str, values: list[Any], looks: str) -> None:
+    rows = [
+        {"prompt": f"Q{k}?", "response_a": f"One {k}.", "response_b": f"Two {k}.", name: value}
+        for k, value in enumerate(values)
+    ]
+    if name == "passed_b":
+        rows = [{**row, "passed_a": True} for row in rows]
+    assert infer_layout(rows).doubts.get(name) == looks
+
+
+@pytest.mark.parametrize("name", ["answer", "gold", "target", "correct_answer"])
+def test_the_number_of_the_right_choice_is_no_metadata(name: str) -> None:
+    rows = [{"question": "Q?", "choices": ["1", "2", "3"], name: k} for k in (0, 2)]
+    assert infer_layout(rows).doubts == {name: "a verdict"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "looks"),
+    [
+        ("verdict", "winner", "a verdict"),
+        ("image_url", "https://example.org/a.png", "media"),
+        ("tool_calls", [{"name": "f"}], "tools"),
+    ],
+)
+def test_what_stands_beside_the_texts_of_a_list_is_accounted_for(
+    name: str, value: Any, looks: str
+) -> None:
+    entries = [{"text": "One.", "note": "x"}, {"text": "Two.", "note": "y", name: value}]
+    found = infer_layout([{"prompt": "Q?", "responses": entries}] * 2)
+    assert found.doubts == {f"responses[].{name}": looks}
+    ignored = infer_layout(
+        [{"prompt": "Q?", "responses": entries}] * 2, {"ignore": [f"responses[].{name}"]}
+    )
+    assert ignored.doubts == {}
+
+
+def test_responses_by_the_model_that_wrote_them() -> None:
+    rows = [
+        {
+            "prompt": f"Q{k}?",
+            "responses": {"mistral-7b": f"One {k}.", other: f"Two {k}."},
+            "scores": {other: 3 + k, "mistral-7b": 4},
+        }
+        for k, other in enumerate(("gpt-4", "llama-3", "qwen"))
+    ]
+    found = infer_layout(rows)
+    read = [Reader(found.layout).read(row) for row in rows]
+    assert [row.winner for row in read] == [0, "tie", 1]
+    assert [[c.origin for c in row.completions] for row in read] == [
+        ["mistral-7b", other] for other in ("gpt-4", "llama-3", "qwen")
+    ]
+    named = [{**row, "scores": None, "winner": "mistral-7b"} for row in rows]
+    found = infer_layout(named)
+    assert [Reader(found.layout).read(row).winner for row in named] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("status", ["approved", "rejected"]), ("verdict", ["good", "bad"]), ("passed", [True, False])],
+)
+def test_words_for_good_and_bad_mark_single_answers(name: str, values: list[Any]) -> None:
+    rows = [{"prompt": f"Q{k}?", "response": f"A {k}.", name: v} for k, v in enumerate(values)]
+    reader = Reader(infer_layout(rows).layout)
+    assert [reader.read(row).completions[0].good for row in rows] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("quality", ["high", "low"]), ("grade", ["A", "F"]), ("rating", ["poor", "excellent"])],
+)
+def test_ratings_in_words_are_asked_about_where_answers_are_learned(
+    tmp_path: Path, name: str, values: list[Any]
+) -> None:
+    rows = [{"prompt": f"Q{k}?", "response": f"A {k}.", name: v} for k, v in enumerate(values)]
+    path = write(tmp_path / "d.jsonl", rows)
+    assert open_dataset(path, need="prompt")
+    with pytest.raises(RlaifError, match=f"{name!r} is not used, and looks like a rating"):
+        open_dataset(path, need="targets")
+
+
+def test_rows_on_the_same_pair_are_votes_where_that_is_asked_for(tmp_path: Path) -> None:
+    rows = [
+        {"qid": 1, "prompt": "Q?", "response_a": "One.", "response_b": "Two.", "winner": "a"},
+        {"qid": 1, "prompt": "Q?", "response_a": "Two.", "response_b": "One.", "winner": "b"},
+        {"qid": 1, "prompt": "Q?", "response_a": "One.", "response_b": "Two.", "winner": "b"},
+        {"qid": 2, "prompt": "Q2?", "response_a": "One.", "response_b": "Two.", "winner": "b"},
+        {"qid": 2, "prompt": "Q2?", "response_a": "One.", "response_b": "Three.", "winner": "a"},
+    ]
+    path = write(tmp_path / "d.jsonl", rows)
+    read = [row for _, row in open_dataset(path, given={"group_by": "qid"}).read()]
+    assert (read[0].winner, read[0].votes) == (0, [0, 0, 1])  # type: ignore[union-attr]
+    assert "different responses" in read[1].reason  # type: ignore[union-attr]

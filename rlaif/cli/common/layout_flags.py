@@ -16,8 +16,8 @@ MAPPED = ("response_a", "response_b")
 
 
 def layout_flags(command: Command) -> Command:
-    """Add `--map` (as `maps`), `--value` (as `value_map`), `--layout` (as `layout_file`) and
-    `--ignore`.
+    """Add `--map` (as `maps`), `--value` (as `value_map`), `--transcript` (as `forms`), `--layout`
+    (as `layout_file`) and `--ignore`.
     """
     for option in (
         click.option(
@@ -32,6 +32,14 @@ def layout_flags(command: Command) -> Command:
             type=click.Path(path_type=Path),
             metavar="FILE",
             help="YAML file that says which column plays which role, as `rlaif inspect` writes it.",
+        ),
+        click.option(
+            "--transcript",
+            "forms",
+            multiple=True,
+            metavar="COLUMN=FORM",
+            help="COLUMN holds conversations as one text. FORM is a name (chatml, hh, ...), how a "
+            "turn begins ('<{role}>:'), or `text` for plain text.",
         ),
         click.option(
             "--value",
@@ -61,6 +69,7 @@ def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
     path, ignored = flags.pop("layout_file", None), flags.pop("ignore", ())
     maps = assignments("--map", flags.pop("maps", ()), (*FIELDS, *MAPPED))
     values = assignments("--value", flags.pop("value_map", ()))
+    forms = assignments("--transcript", flags.pop("forms", ()))
     found = load_layout(path) if path is not None else {}
     pair = tuple(found.get("responses", ()))
     sides = pair if len(pair) == 2 else MAPPED
@@ -71,6 +80,8 @@ def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
         found[name] = tuple(path.split("+")) if several else path
     if values:
         found["values"] = {**found.get("values", {}), **values}
+    if forms:
+        found["transcripts"] = {**found.get("transcripts", {}), **forms}
     if ignored:
         found["ignore"] = (*found.get("ignore", ()), *ignored)
     make_layout(found)

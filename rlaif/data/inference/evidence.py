@@ -8,6 +8,7 @@ from typing import Any
 from rlaif.data.columns import Column
 from rlaif.data.inference.names import LABEL_NAMES, NO_LABEL_WORDS, PAIR_WORDS, SCORE_WORDS
 from rlaif.data.inference.state import asks
+from rlaif.data.messages import said_of
 from rlaif.data.row_cells import entry_text
 
 
@@ -27,7 +28,7 @@ def asked_in(value: object, held: object) -> bool:
     said = " ".join(said_in(held).split())
     turns = value if isinstance(value, list) else [value]
     asked = [
-        str(turn.get("content", turn.get("value", turn.get("input", ""))))
+        str(turn.get("input") or said_of(turn) or "")
         for turn in turns
         if isinstance(turn, Mapping) and (asks([turn]) or "input" in turn)
     ]
@@ -64,7 +65,7 @@ def said_in(chat: object) -> str:
     texts = []
     for turn in turns:
         if isinstance(turn, Mapping):
-            content = turn.get("content", turn.get("value", turn.get("input")))
+            content = turn["input"] if "input" in turn else said_of(turn)
             if isinstance(content, list):
                 content = "\n".join(
                     str(p.get("text", "")) for p in content if isinstance(p, Mapping)

@@ -70,6 +70,7 @@ CHAT_NAMES = _ranks(
     "conversation_history",
     "question",
     "instruction",
+    "contents",
 )
 """Columns whose messages are a prompt, or a conversation with its answer."""
 SYSTEM_NAMES = {"system", "system_prompt", "system_message", "system_instruction", "sys_prompt"}
@@ -151,20 +152,6 @@ ANSWER_WORDS = {
     "story",
     "essay",
     "solution",
-}
-LIST_WORDS = {
-    "responses",
-    "completions",
-    "candidates",
-    "generations",
-    "outputs",
-    "answers",
-    "choices",
-    "replies",
-    "summaries",
-    "continuations",
-    "solutions",
-    "options",
 }
 SINGLE_NAMES = (
     "response",
@@ -262,6 +249,9 @@ SCORE_WORDS = _ranks(
     "verbosity",
     "selected",
     "armorm",
+    "likes",
+    "stars",
+    "karma",
     "labels",
 )
 LABEL_NAMES = {
@@ -289,6 +279,12 @@ LABEL_NAMES = {
         "winning",
         "vote",
         "votes",
+        "ranking",
+        "chosen",
+        "selected",
+        "picked",
+        "prefers",
+        "wins",
     ),
 }
 NO_LABEL_WORDS = {
@@ -373,8 +369,30 @@ OWN_COLUMNS = {
 
 TALK_NAMES = {"dialog", "dialogue", "past", "demonstrations", "few_shot", "trajectory", "log"}
 """Columns that may hold turns, in whatever form."""
-VERDICT_WORDS = {"loser", "worse", "ranking", "wins"}
+VERDICT_WORDS = {"loser", "worse", "ranking", "wins", "rejected", "prob", "probability"}
 """Words of columns that say which response is better in a way that is not read."""
+KEY_WORDS = {"answer", "correct", "gold", "target", "solution", "key"}
+"""Words of columns that may hold the number or the letter of the right one of some choices."""
+QUALITY_WORDS = {
+    "quality",
+    "rating",
+    "grade",
+    "stars",
+    "verdict",
+    "judgment",
+    "judgement",
+    "pass",
+    "passed",
+    "acceptable",
+    "acceptance",
+    "approval",
+    "thumb",
+    "thumbs",
+    "reaction",
+    "feedback",
+    "status",
+}
+"""Words of columns that may say how good the one response of a row is."""
 REMARKS = {
     "rationale",
     "rationales",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rlaif.data.columns import Column, tokens_of
+from rlaif.data.columns import LIST_WORDS, Column, tokens_of
 from rlaif.data.inference.evidence import _has_texts, are_parallel, index_of
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
     ATTRIBUTE_WORDS,
     LABEL_NAMES,
-    LIST_WORDS,
     PAIR_WORDS,
     PROMPT_NAMES,
     SINGLE_NAMES,
@@ -16,7 +15,7 @@ from rlaif.data.inference.names import (
     known_metadata,
 )
 from rlaif.data.inference.state import TEXTUAL, Family, Inference
-from rlaif.data.verdict_codes import sides_of
+from rlaif.data.verdict_codes import sides_of, word_side
 
 
 def find_responses(state: Inference) -> None:
@@ -64,7 +63,8 @@ def _find_thread(state: Inference) -> bool:
 
 def _find_pair(state: Inference) -> bool:
     """Two columns of which one is named better: `chosen` and `rejected` and their like."""
-    by_tokens = {c.tokens: c for c in [*state.texts(), *state.free({"texts", "chats"})]}
+    columns = [*state.texts(), *state.free({"texts", "chats"})]
+    by_tokens = {c.tokens: c for c in columns if not _names_a_side(state, c)}
     for side in ("chosen", "rejected"):  # one may be given by --map
         if side in state.given:
             own = state.fields[side]
@@ -91,6 +91,17 @@ def _find_pair(state: Inference) -> bool:
     state.set("rejected", bad_column.path)
     state.sides = ["chosen", "rejected"]
     return True
+
+
+def _names_a_side(state: Inference, column: Column) -> bool:
+    """Whether all cells of `chosen` or `rejected` name another column, or its side: a verdict."""
+    if column.shape != "text" or "." in column.path:
+        return False
+    families = [f for f in state.families(state.texts()) if column.path not in f.paths]
+    words = {str(v).strip() for v in column.values if v is not None}
+    return any(
+        words and all(word_side(word.lower(), f.sides, f.paths) for word in words) for f in families
+    )
 
 
 def _is_attribute(base: tuple[str, ...]) -> bool:

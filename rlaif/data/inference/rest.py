@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from rlaif.data.columns import Column
+from rlaif.data.columns import LIST_WORDS, Column, column_of
 from rlaif.data.inference.evidence import (
     all_in_chat,
     are_parallel,
+    entry_keys,
     find_twins,
     label_rank,
     said_in,
@@ -16,10 +17,11 @@ from rlaif.data.inference.names import (
     CHAT_NAMES,
     CONTEXT_NAMES,
     HISTORY_NAMES,
-    LIST_WORDS,
+    KEY_WORDS,
     MEDIA_WORDS,
     ORIGIN_WORDS,
     PARTIAL_WORDS,
+    QUALITY_WORDS,
     SCORE_WORDS,
     TALK_NAMES,
     TOOL_NAMES,
@@ -28,7 +30,10 @@ from rlaif.data.inference.names import (
     reads_as_prose,
 )
 from rlaif.data.inference.state import TEXTUAL, Inference, form_of
-from rlaif.data.row_cells import entry_text
+from rlaif.data.layout import code_of
+from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, entry_text
+from rlaif.data.transcripts import Transcript, doubt_form, find_form, strip_ends
+from rlaif.data.verdict_codes import word_side
 
 
 def origin_paths(state: Inference) -> tuple[str, ...]:
@@ -88,8 +93,6 @@ def find_origins(state: Inference) -> None:
 
 def find_transcripts(state: Inference) -> None:
     """Find columns that hold conversations written out as one text."""
-    if "transcripts" in state.given:
-        return
     found = dict(state.fields.get("transcripts", {}))
     paths = [
         *state.fields.get("prompt", ()),
@@ -97,16 +100,30 @@ def find_transcripts(state: Inference) -> None:
         state.fields.get("rejected", ""),
         *state.fields.get("responses", ()),
     ]
+    answered = bool(state.fields.get("chosen") or state.fields.get("responses"))
     for path in paths:
         column = state.columns.get(path)
-        form = form_of(column) if column is not None else None
+        if column is None or path in found:
+            continue
+        form = form_of(column, prompt=answered and path in state.fields.get("prompt", ()))
         if form:
             found[path] = form
+        elif column.shape == "text":
+            # Marks that end a turn stand behind a response, too.
+            forms = [form for form in map(find_form, found.values()) if form]
+            texts = [_strip_all(str(v), forms) for v in column.cells if v]
+            if why := doubt_form(texts):
+                state.unread[path] = why
     if found:
-        # Marks that end a turn stand behind a response, too.
         state.fields["transcripts"] = found
     if not state.fields.get("prompt") and not state.pair_has_prompt():
         _find_transcript_alone(state)
+
+
+def _strip_all(text: str, forms: Sequence[Transcript]) -> str:
+    for form in forms:
+        text = strip_ends(text, form)
+    return text
 
 
 def _find_transcript_alone(state: Inference) -> None:
@@ -176,26 +193,95 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
     doubts: dict[str, str] = {}
     has_verdict = any(state.fields.get(name) for name in ("chosen", "label", "scores"))
     compared = state.count() > 1 or state.is_list()
-    for column in state.columns.values():
-        if column.path in state.roles:
+    wanted = compared and not has_verdict
+    rated = any(state.fields.get(name) for name in ("good", "bad", "scores"))
+    alone = state.count() == 1 and not compared and not rated
+    for column in [*state.columns.values(), *_entry_columns(state)]:
+        if column.path in state.roles or column.path in state.fields.get("ignore", ()):
             continue
         if not column.filled:
             state.roles[column.path] = "empty"
             continue
-        partial = column.shape == "text" and PARTIAL_WORDS & set(column.tokens)
-        if partial and not {"id", "index"} & set(column.tokens):
-            doubts[column.path] = "the beginning of the answers"
-            unused.append(column.path)
-            continue
-        what = known_metadata(column)
-        if what:
-            state.roles[column.path] = what
-            continue
-        looks = _looks_like(column, verdict_wanted=compared and not has_verdict)
+        looks = _looks_like_verdict(state, column) if wanted else ""
+        looks = looks or (_looks_like_rating(column) if alone else "")
+        if "[]" in column.path and MEDIA_WORDS & set(column.tokens):
+            looks = "media"
+        if not looks and _looks_partial(column):
+            looks = "the beginning of the answers"
+        if not looks:
+            what = known_metadata(column)
+            if what:
+                state.roles[column.path] = what
+                continue
+            looks = _looks_like(column, verdict_wanted=wanted)
+            if looks == "context" and "[]" in column.path:
+                looks = ""  # a remark on one response is no part of the question
         if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = looks
         unused.append(column.path)
     return unused, doubts
+
+
+def _entry_columns(state: Inference) -> list[Column]:
+    """What stands beside the texts in the entries of a list of responses, as columns.
+
+    Those that are read (who wrote it, its score) are left out.
+    """
+    paths = state.fields.get("responses", ())
+    own = state.columns.get(paths[0]) if len(paths) == 1 else None
+    if own is None or own.shape != "entries":
+        return []
+    read = {*ORIGIN_KEYS, "origin", "role"}
+    told = [*state.fields.get("scores", ()), *state.fields.get("label", ())]
+    told += state.fields.get("media", ())
+    found = []
+    for key in entry_keys(own):
+        path = f"{own.path}[].{key}"
+        if key in read or path in told or path in state.claimed:
+            continue
+        cells = [
+            next((e[key] for e in value if isinstance(e, Mapping) and e.get(key) is not None), None)
+            for value in (v if isinstance(v, list) else [] for v in own.values)
+        ]
+        texts = [e for v in own.values if isinstance(v, list) for e in v if isinstance(e, Mapping)]
+        if any(e.get(key) is not None and entry_text(e) is e[key] for e in texts):
+            continue
+        found.append(column_of(path, cells))
+    return found
+
+
+def _looks_partial(column: Column) -> bool:
+    words = set(column.tokens)
+    return column.shape == "text" and bool(PARTIAL_WORDS & words) and not {"id", "index"} & words
+
+
+def _looks_like_verdict(state: Inference, column: Column) -> str:
+    """What a column about the sides of a comparison may be, though its name is common."""
+    words = set(column.tokens)
+    columns = state.fields.get("responses", ())
+    if column.shape in ("flag", "number") and len(columns) > 1:
+        others = [c for c in state.free({"flag", "number"}) if c.path not in state.roles]
+        if any(f.sides == state.sides and column.path in f.paths for f in state.families(others)):
+            return "scores"
+    if not words & (KEY_WORDS | VERDICT_WORDS) or column.shape not in ("text", "number"):
+        return ""
+    held = {code_of(v) for v in column.values if v is not None}
+    lists = [v for p in columns for v in state.columns[p].values if isinstance(v, list)]
+    most = max(map(len, lists), default=len(columns))
+    sided = all(word_side(code, state.sides, columns) for code in held)
+    counted = all(code.isdigit() and int(code) <= most for code in held)
+    return "a verdict" if sided or counted else ""
+
+
+def _looks_like_rating(column: Column) -> str:
+    """What a column may be that grades the one response of a row."""
+    if not QUALITY_WORDS & set(column.tokens) or column.shape not in ("text", "number", "flag"):
+        return ""
+    held = {code_of(v) for v in column.values if v is not None}
+    few = column.shape != "text" or (len(held) <= 12 and all(len(v.split()) <= 3 for v in held))
+    if "status" in column.tokens and not held & (GOOD_WORDS | BAD_WORDS):
+        return ""
+    return "a rating of the response" if few else ""
 
 
 def _stands_in_read_rows(state: Inference, column: Column) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlaif.data.columns import tokens_of
+from rlaif.data.columns import LIST_WORDS, tokens_of
 from rlaif.data.inference.evidence import (
     _all_numeric_texts,
     _entries_numeric,
@@ -16,7 +16,6 @@ from rlaif.data.inference.evidence import (
 )
 from rlaif.data.inference.names import (
     ATTRIBUTE_WORDS,
-    LIST_WORDS,
     LOWER_IS_BETTER,
     SCORE_WORDS,
 )

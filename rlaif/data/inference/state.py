@@ -9,7 +9,8 @@ from typing import Any
 
 from rlaif.data.columns import Column
 from rlaif.data.inference.names import OWN_COLUMNS
-from rlaif.data.transcripts import FORMS, read_transcript
+from rlaif.data.messages import ROLES, role_of
+from rlaif.data.transcripts import infer_form
 from rlaif.data.verdict_codes import SIDE_WORDS
 
 TEXTUAL = {"text", "chat"}
@@ -29,6 +30,8 @@ class Inference:
     """What is known so far: each step claims columns and sets fields of the layout.
 
     Attributes:
+        unread: columns that are read as plain text, and what they seem to hold instead.
+        claimed: all paths that were taken, with those into the entries of lists.
         least: in how many rows of the sample a column must hold something to be looked at.
     """
 
@@ -40,10 +43,13 @@ class Inference:
     sides: list[str] = field(default_factory=list)
     given: frozenset[str] = frozenset()
     refusal: str = ""
+    unread: dict[str, str] = field(default_factory=dict)
     least: float = 0
+    claimed: set[str] = field(default_factory=set)
 
     def claim(self, path: str, role: str) -> None:
         """Take a column, or what it holds, for a role; the first claim stands."""
+        self.claimed.add(path)
         for column in self.columns:
             if column == path or path.startswith((f"{column}.", f"{column}[")):
                 self.roles.setdefault(column, role)
@@ -156,19 +162,17 @@ def asks(value: object) -> bool:
     """Whether a user or a system prompt speaks in a conversation."""
     turns = value if isinstance(value, list) else [value]
     return any(
-        isinstance(t, Mapping)
-        and str(t.get("role", t.get("from", ""))).lower() in ("user", "human", "prompter", "system")
+        isinstance(t, Mapping) and ROLES.get(role_of(t).lower()) in ("user", "system", "developer")
         for t in turns
     )
 
 
-def form_of(column: Column) -> str | None:
-    """The form in which a column's texts are conversations; most of them must be."""
+def form_of(column: Column, *, prompt: bool = False) -> str | None:
+    """The form in which a column's texts are conversations; most of them must be.
+
+    Args:
+        prompt: the column is a prompt beside responses in columns of their own.
+    """
     cells = [v for v in column.cells if isinstance(v, str)]
-    if not cells or column.encoded:
-        return None
-    for form in FORMS:
-        hits = sum(bool(read_transcript(v, form)) for v in cells)
-        if hits and (form.sure or hits * 2 >= len(cells)):
-            return form.name
-    return None
+    form = infer_form(cells, prompt=prompt) if cells and not column.encoded else None
+    return form.name if form else None

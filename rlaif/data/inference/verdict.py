@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from rlaif.data.columns import tokens_of
+from collections.abc import Mapping
+
+from rlaif.data.columns import Column, tokens_of
 from rlaif.data.inference.evidence import _nested, are_parallel, as_number, label_rank
-from rlaif.data.inference.names import ANNOTATOR_WORDS, BAD_NAMES, GOOD_NAMES
+from rlaif.data.inference.names import ANNOTATOR_WORDS, BAD_NAMES, GOOD_NAMES, QUALITY_WORDS
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
-from rlaif.data.row_cells import values_at
-from rlaif.data.verdict_codes import Doubtful, read_codes, word_side
+from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, values_at
+from rlaif.data.verdict_codes import Doubtful, look_up, read_codes, word_side
 
 
 def find_label(state: Inference) -> None:
@@ -61,12 +63,25 @@ def _find_stated_tie(state: Inference) -> None:
 
 def _find_good(state: Inference) -> None:
     """Flags that say whether the one response of a row is good."""
-    flags = [c for c in state.free({"flag", "number", "text"}) if c.name in GOOD_NAMES]
+    flags = [
+        c for c in state.free({"flag", "number", "text"}) if c.name in GOOD_NAMES or _is_mark(c)
+    ]
     if flags:
         state.set("good", tuple(c.path for c in flags), "good")
     bad = [c for c in state.free({"flag", "number", "text"}) if c.name in BAD_NAMES]
     if bad:
         state.set("bad", tuple(c.path for c in bad), "bad")
+
+
+def _is_mark(column: Column) -> bool:
+    """Whether a column with a word of quality in its name holds words for good and bad alone."""
+    words = {str(v).strip().lower() for v in column.values if v is not None}
+    return (
+        column.shape in ("flag", "text")
+        and bool(QUALITY_WORDS & set(column.tokens))
+        and words <= GOOD_WORDS | BAD_WORDS
+        and not all(as_number(word) is not None for word in words)
+    )
 
 
 def _label_columns(state: Inference) -> list[tuple[str, ...]]:
@@ -123,8 +138,7 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
         return False
     if "values" in state.given:
         known = state.fields["values"]
-        signed = "<0" in known or ">0" in known
-        if any(code_of(v) not in known and not (signed and as_number(v)) for v in values):
+        if any(look_up(known, v) is None for v in values):
             return False
         state.set("label", paths, "verdict")
         return True
@@ -144,8 +158,10 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
 def _names_winner(state: Inference, paths: tuple[str, ...], values: list[object]) -> bool:
     """Whether the values are the names of the winners' models, row by row, or ties."""
     writers = origin_paths(state)
-    if len(writers) != 2 or len(paths) != 1:
+    if len(paths) != 1:
         return False
+    if len(writers) != 2:
+        return _names_writer(state, paths[0])
     named = 0
     for row in range(len(state.rows)):
         value = state.columns[paths[0]].values[row] if paths[0] in state.columns else None
@@ -153,6 +169,24 @@ def _names_winner(state: Inference, paths: tuple[str, ...], values: list[object]
             continue
         models = [state.columns[p].values[row] for p in writers]
         if value in models:
+            named += 1
+        elif word_side(str(value), ()) != "tie":
+            return False
+    return named > 0
+
+
+def _names_writer(state: Inference, path: str) -> bool:
+    """Whether the values are the models that entries of the one list of responses name."""
+    own = state.fields.get("responses", ())
+    column = state.columns.get(own[0]) if len(own) == 1 else None
+    if column is None or column.shape != "entries" or path not in state.columns:
+        return False
+    named = 0
+    for value, entries in zip(state.columns[path].values, column.values, strict=True):
+        if value is None or not isinstance(entries, list):
+            continue
+        models = [e.get(key) for e in entries if isinstance(e, Mapping) for key in ORIGIN_KEYS]
+        if models.count(value) == 1:
             named += 1
         elif word_side(str(value), ()) != "tie":
             return False

@@ -186,6 +186,11 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
             "score on they are good to learn",
             hint="Set `good_from` in the layout, or leave the column out (`ignore`).",
         )
+    if not found.prompted and any(path.startswith("response.body.") for path in found.names):
+        raise RlaifError(
+            f"{name}: results of a batch hold no prompts",
+            hint="Write batch:REQUESTS.jsonl,RESULTS.jsonl with the file that was sent.",
+        )
     if not found.prompted:
         raise RlaifError(
             f"{name}: no column looks like a prompt; columns are {columns}",

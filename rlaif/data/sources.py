@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import glob
+import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlaif.data.batches import check_batch, join_batches
 from rlaif.data.compression import COMPRESSED, open_bytes
 from rlaif.data.file_formats import Row, as_row, open_parquet, read_file
 from rlaif.data.grouping import join_rows
@@ -42,7 +44,7 @@ class Source:
     """A data set by its path or hub id.
 
     Attributes:
-        kind: a file ending without its dot, "datasets" (a saved folder) or "hub".
+        kind: a file ending without its dot, "datasets" (a saved folder), "batch" or "hub".
         split: for `datasets` folders and hub ids with several splits.
         layout: says which rows belong together; None: each row stands alone.
         files: where the rows are, if not in the one file of this name.
@@ -96,6 +98,8 @@ class Source:
             return _saved_datasets(Path(self.name), self.split)
         if self.kind == "hub":
             return _hub(self.name, self.split, dict(self.options))
+        if self.kind == "batch":
+            return join_batches(self.files)
         if len(self.paths) == 1:
             return read_file(self.paths[0], self.kind)
         return self._several()
@@ -114,10 +118,15 @@ def open_source(name: str, split: str = "train") -> Source:
         RlaifError: no such file, an unknown ending, or a folder that neither `datasets` saved nor
             `rlaif mix` made.
     """
-    if name == "-":
+    if name in ("-", "/dev/stdin"):
         return Source(name, "jsonl", split, files=(_spooled_input(),))
     if name.startswith("hub:"):
         return _hub_source(name.removeprefix("hub:"), split)
+    if name.startswith("batch:"):
+        files = tuple(name.removeprefix("batch:").split(","))
+        check_batch(files)
+        return Source(name, "batch", split, files=files)
+    name = os.path.expanduser(name)
     path = Path(name)
     if path.is_file():
         return Source(name, _kind_of(path), split)

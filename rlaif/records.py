@@ -70,6 +70,19 @@ UNKNOWN_ORIGIN = Origin()
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a prompt.
+
+    Attributes:
+        data: the bytes of its file, such as PNG or JPEG.
+        source: how a row that is written names it: a path, or a `data:` address.
+    """
+
+    data: bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One prompt with two completions, `a` and `b`, as they came in.
 
@@ -84,6 +97,7 @@ class Pair:
         weight: how often it counts in training.
         origins: of the prompt, of `a` and of `b`.
         tools: definitions of the tools that could be called.
+        pictures: of the prompt, in the order of the marks in its text.
     """
 
     id: str
@@ -98,6 +112,7 @@ class Pair:
     weight: float = 1.0
     origins: tuple[Origin, Origin, Origin] = (UNKNOWN_ORIGIN,) * 3
     tools: Sequence[Any] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(slots=True)
@@ -110,12 +125,14 @@ class ChoiceRequest:
         label_ids: for each label, every token that spells it.
         shared: how many leading tokens the request before it in the plan has too: an engine
             that keeps keys and values need not compute them again.
+        pictures: those that the prompt has marks for; only for engines that take them.
     """
 
     id: str
     token_ids: Sequence[int]
     label_ids: tuple[tuple[int, ...], ...]
     shared: int = 0
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +143,7 @@ class GenerationRequest:
         max_tokens: the most tokens to write.
         temperature: 0 is greedy.
         seed: fixes the draw; None leaves it to the engine.
+        pictures: as in `ChoiceRequest`.
     """
 
     id: str
@@ -134,6 +152,7 @@ class GenerationRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    pictures: tuple[Picture, ...] = ()
 
 
 Request = ChoiceRequest | GenerationRequest

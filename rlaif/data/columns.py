@@ -110,7 +110,11 @@ def leaves(
     A mapping from models to their responses is one value, a list of entries; so are the scores by
     model beside it.
     """
-    models = [frozenset(v) for n, v in row.items() if named_entries(n, v) is not None]
+    models = [
+        frozenset(value)
+        for name, value in row.items()
+        if isinstance(value, Mapping) and named_entries(name, value) is not None
+    ]
     for name, value in row.items():
         path = f"{prefix}{name}"
         entries = named_entries(name, value)

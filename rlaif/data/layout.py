@@ -154,6 +154,8 @@ OWN_PAIRS = Layout(
     prompt=("prompt",),
     responses=("response_a", "response_b"),
     origins=("response_a_model", "response_b_model"),
+    tools="tools",
+    media=("images",),
     id="id",
     tags="tags",
 )

@@ -57,11 +57,13 @@ class Chat:
     Attributes:
         tools: definitions of tools that a turn declared.
         media: kinds of content that are no text, such as "image".
+        images: what the pictures among them hold: bytes, addresses or mappings.
     """
 
     messages: list[Message] = field(default_factory=list)
     tools: list[Any] = field(default_factory=list)
     media: list[str] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
 
 
 def check_text(text: str) -> str:
@@ -187,6 +189,7 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
     for result in found.results:
         chat.messages.append(result)
     chat.media += found.media
+    chat.images += found.images
     chat.tools += tools_of(turn.get("tools", turn.get("functions")))
     if found.results and not found.text:
         return
@@ -215,6 +218,7 @@ class _Said:
     calls: list[dict[str, Any]] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
     media: list[str] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -242,7 +246,7 @@ class _Said:
             self.texts.append(part["text"])
             # Some files keep a slot for a picture in every part: only a filled one is a picture.
             if part.get("image"):
-                self.media.append("image")
+                self._see(part["image"])
         elif kind == "tool_use":
             self.calls.append(_call(part.get("id"), part.get("name"), part.get("input")))
         elif kind == "tool_result":
@@ -259,9 +263,18 @@ class _Said:
         elif kind == "refusal" and isinstance(part.get("refusal"), str):
             self.texts.append(part["refusal"])
         elif media := next((m for m in ("image", "audio", "video", "file") if m in kind), ""):
-            self.media.append(media)
+            if media == "image":
+                self._see(part)
+            else:
+                self.media.append(media)
         else:
             raise BadRow(f"column {where!r} contains a content part of the unknown type {kind!r}")
+
+    def _see(self, image: object) -> None:
+        """A picture: its place in the text is marked."""
+        self.texts.append("[image]")
+        self.media.append("image")
+        self.images.append(image)
 
     def _nested_part(self, part: Mapping[str, Any], where: str) -> bool:
         """A part that says what it is by its key, as Gemini and LangChain write them."""
@@ -278,7 +291,7 @@ class _Said:
                 result["name"] = check_text(answer["name"])
             self.results.append(result)
         elif {"inlineData", "inline_data", "fileData", "file_data"} & part.keys():
-            self.media.append("image")
+            self.media.append("image")  # of a file kept elsewhere
         elif inner := part.get("parts", part.get("content")):
             self.add(inner, where)
         else:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rlaif.data.messages import BadRow
 from rlaif.data.row_model import DataRow
-from rlaif.records import Pair
+from rlaif.records import Pair, Picture
 
 PairingMode = Literal["all", "best", "sample"]
 
@@ -22,11 +22,13 @@ def make_pairs(
     count: int = 1,
     seed: int = 0,
     number: int = 0,
+    pictures: tuple[Picture, ...] = (),
 ) -> Iterator[Pair]:
     """The pairs of one row.
 
     Args:
         number: the row's place in the input, kept with each pair.
+        pictures: of the prompt.
         row_id: names the pairs; drawn into the seed, so that adding rows changes no other's.
         mode: "all" n(n-1)/2 pairs; "best": the completion with the highest score in the data
             against each other one; "sample": `count` of all pairs, drawn by `seed`.
@@ -65,4 +67,5 @@ def make_pairs(
             weight=row.weight,
             origins=(row.prompt_origin, one.source, two.source),
             tools=row.tools,
+            pictures=pictures,
         )

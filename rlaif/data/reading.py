@@ -41,7 +41,9 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             return Reader(THREAD).read(row)
         media: list[str] = []
         tools = list(tools_of(self._cell(row, self.layout.tools))) if self.layout.tools else []
-        own = self._prompt(row, media, tools)
+        images: list[Any] = []
+        own = self._prompt(row, media, tools, images)
+        asked = len(media)
         candidates = self._candidates(row, own, media, tools)
         prompt = self._whole_prompt(own, candidates)
         if not candidates and prompt and prompt[-1]["role"] not in ("user", "tool", "function"):
@@ -53,12 +55,17 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
                 "the prompt ends with an assistant message; there is nothing left to answer"
             )
         prompt = self._with_system(row, self._with_history(row, prompt))
+        # A picture in a response, or one whose bytes are elsewhere, can't be passed on.
+        seen = len(media) == asked == len(images)
         for path in self.layout.media:
             values = values_at(row, path) if "[]" in path else [dig(row, path)]
             if any(shape_of(value) != "empty" for value in values):
                 media.append(media_kind(path))
+                images += values
         if any("<image>" in m["content"] for m in prompt):
             media.append("image")
+            seen = seen and bool(images)
+            prompt = [{**m, "content": m["content"].replace("<image>", "[image]")} for m in prompt]
         if not prompt:
             raise BadRow(self._missing_prompt())
         winner, strength, votes = self._verdict(row, candidates)
@@ -72,6 +79,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             tags=self._tags(row),
             id=read_identity(dig(row, self.layout.id) if self.layout.id else None),
             media=tuple(dict.fromkeys(media)),
+            images=tuple(images) if seen else (),
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             unrated=self._is_unrated(candidates),

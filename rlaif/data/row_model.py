@@ -44,6 +44,7 @@ class DataRow:
         strength: how much better, on the data's own signed scale; None where it has none.
         votes: what each annotator said, as places of candidates, "tie" or None.
         media: kinds of content that are no text.
+        images: the pictures of the prompt, as the row holds them; empty where there are others.
         unrated: whether its one completion has a score of which nothing says how good it is.
     """
 
@@ -56,6 +57,7 @@ class DataRow:
     tags: frozenset[str] = frozenset()
     id: str = ""
     media: tuple[str, ...] = ()
+    images: tuple[Any, ...] = ()
     weight: float = 1.0
     prompt_origin: Origin = UNKNOWN_ORIGIN
     unrated: bool = False

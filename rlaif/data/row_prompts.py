@@ -20,7 +20,9 @@ _BLANK = {"", "nan", "none", "null"}
 class PromptReader(CellReader):
     """Reads what was asked."""
 
-    def _prompt(self, row: Mapping[str, Any], media: list[str], tools: list[Any]) -> list[Message]:
+    def _prompt(
+        self, row: Mapping[str, Any], media: list[str], tools: list[Any], images: list[Any]
+    ) -> list[Message]:
         """The conversation that the prompt's own columns hold; empty for none."""
         paths = self.layout.prompt
         if len(paths) == 1 and "{" in paths[0]:
@@ -50,6 +52,7 @@ class PromptReader(CellReader):
                 chat = read_chat(value, path)
                 turns += chat.messages
                 media += chat.media
+                images += chat.images
                 tools += chat.tools
         context = [self._text(row, path) for path in self.layout.context]
         texts = [*filter(None, context), *texts]

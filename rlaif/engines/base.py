@@ -198,6 +198,10 @@ def _always(settings: EngineSettings) -> bool:
     return True
 
 
+def _never(settings: EngineSettings) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """What a module declares of its engine; a plug-in's entry point names one.
@@ -208,6 +212,8 @@ class EngineSpec:
         fingerprint: content address of the model; None for that of the model's files.
         speed_options: names of `EngineSettings.options` that change no answer.
         can_generate: whether the engine generates text, beside reading labels.
+        takes_pictures: whether requests may hold pictures; then the codec has
+            `encode_with_pictures`, as `engines.codec.HFCodec` has it.
         replicates_itself: whether it starts `data_parallel_size` replicas by itself.
         backend: where workers with an engine each are started (a `workers.Backend`); None for
             processes on this machine.
@@ -218,6 +224,7 @@ class EngineSpec:
     fingerprint: Callable[[EngineSettings], str] | None = None
     speed_options: tuple[str, ...] = ()
     can_generate: Callable[[EngineSettings], bool] = _always
+    takes_pictures: Callable[[EngineSettings], bool] = _never
     replicates_itself: bool = False
     backend: Callable[[EngineSettings], Any] | None = None
 

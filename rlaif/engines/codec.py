@@ -36,6 +36,15 @@ def context_length(files: ModelFiles) -> int:
     return min(int(getattr(config, "max_position_embeddings", 4096)), LONGEST_DEFAULT)
 
 
+def has_vision(files: ModelFiles) -> bool:
+    """Whether the model takes pictures, as its config says."""
+    try:
+        config = AutoConfig.from_pretrained(files.path)
+    except (OSError, ValueError, KeyError):  # said where the model is loaded
+        return False
+    return getattr(config, "vision_config", None) is not None
+
+
 class HFCodec:
     """A tokenizer of the transformers library as a `Codec`."""
 
@@ -92,6 +101,32 @@ class HFCodec:
             return rows[0][:n], [row[n:] for row in rows]
         fixed = fixed if shared[len(shared) - fixed :] == safe[len(safe) - fixed :] else 0
         return self.segments.encode(safe, safe_tails, fixed)
+
+    def encode_with_pictures(
+        self, shared: str, tails: Sequence[str], count: int
+    ) -> tuple[list[int], list[list[int]]]:
+        """As `encode_branches`, with the marks of pictures that stand before the text.
+
+        Args:
+            count: of the pictures.
+
+        Raises:
+            RlaifError: the chat template has no mark for a picture.
+        """
+        places = [{"type": "image"}] * count
+
+        def render(text: str, places: Sequence[Mapping[str, str]]) -> list[int]:
+            parts = [*places, {"type": "text", "text": self._defuse(text)}]
+            return self.encode_text(self._chat([{"role": "user", "content": parts}]))  # type: ignore[typeddict-item]
+
+        rows = [render(shared + tail, places) for tail in tails]
+        if rows and len(rows[0]) < len(render(shared + tails[0], ())) + count:
+            raise RlaifError(
+                "the judge's chat template has no mark for a picture",
+                hint="Use a vision-language judge, or take the pictures out of the data.",
+            )
+        n = min(shared_length(rows), min(map(len, rows)) - 1)
+        return rows[0][:n], [row[n:] for row in rows]
 
     def _defused_tail(self, tail: str) -> str:
         if len(tail) > 4096:

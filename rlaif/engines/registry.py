@@ -207,6 +207,11 @@ def can_generate(settings: EngineSettings) -> bool:
     return load_spec(settings.engine).can_generate(settings)
 
 
+def takes_pictures(settings: EngineSettings) -> bool:
+    """Whether the judge sees pictures: the engine passes them on, and the model takes them."""
+    return load_spec(settings.engine).takes_pictures(settings)
+
+
 def open_backend(settings: EngineSettings) -> Backend:
     """Where `settings.data_parallel_size` workers with an engine each can be started.
 

@@ -7,6 +7,7 @@ fed to the running engine one by one, so it never waits at a batch's end.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
-from rlaif.engines.codec import HFCodec, context_length
+from rlaif.engines.codec import HFCodec, context_length, has_vision
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import (
@@ -26,6 +27,7 @@ from rlaif.records import (
     Failure,
     GenerationRequest,
     GenerationResult,
+    Picture,
     Request,
     Result,
 )
@@ -192,7 +194,16 @@ class VLLMEngine:
                 if self._must_wait(taken[0], fresh):
                     held = taken
                     break
-                self._add(engine, taken[0])
+                try:
+                    self._add(engine, taken[0])
+                except ValueError as error:
+                    if not taken[0].pictures:
+                        raise
+                    # Only vLLM knows how many tokens a picture takes.
+                    self._forget(taken[0].id)
+                    why = " ".join(str(error).split())[:200]
+                    results.append(Failure(taken[0].id, f"pictures could not be read: {why}"))
+                    continue
                 fresh += len(taken[0].token_ids)
             if self._steps_here or not self._weights:
                 self._idle += intake.waited - waited
@@ -264,7 +275,13 @@ class VLLMEngine:
                 detokenize=False,
             )
         prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
+        if request.pictures:
+            prompt["multi_modal_data"] = {"image": [_open(p) for p in request.pictures]}
         engine.add_request(request.id, prompt, params)
+
+    def _forget(self, name: str) -> None:
+        self._tokens_in_flight -= self._weights.pop(name)
+        self._labels.pop(name, None)
 
     def _result(self, output: Any) -> Result:
         name = output.request_id
@@ -307,9 +324,20 @@ class VLLMEngine:
             llm.llm_engine.engine_core.shutdown()
 
 
+def _open(picture: Picture) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(picture.data)).convert("RGB")
+
+
+def takes_pictures(settings: EngineSettings) -> bool:
+    """Whether the model has eyes."""
+    return has_vision(resolve_model(settings.model, settings.revision))
+
+
 def create(settings: EngineSettings) -> VLLMEngine:
     """Start vLLM; options are passed to `vllm.LLM` as they are."""
     return VLLMEngine(resolve_model(settings.model, settings.revision), settings)
 
 
-SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS)
+SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS, takes_pictures=takes_pictures)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import Question
-from rlaif.records import ChoiceRequest, Codec, GenerationRequest, GenerationResult, Pair
+from rlaif.records import ChoiceRequest, Codec, GenerationRequest, GenerationResult, Pair, Picture
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.templates.messages import completion_text, conversation_text, message_text
 
@@ -20,11 +20,13 @@ class Branches:
         path: the texts that the prompts begin with, outermost first.
         context: token ids that all of them begin with.
         tails: for each question, its place among the pair's questions and its own last ids.
+        pictures: those of the pair.
     """
 
     path: tuple[str, ...]
     context: list[int]
     tails: list[tuple[int, list[int]]]
+    pictures: tuple[Picture, ...] = ()
 
 
 class Renderer:
@@ -67,14 +69,24 @@ class Renderer:
                 second=second,
                 principles=[text or "" for _, text in asked],
             )
-            context, tails = self._codec.encode_branches(shared, ends, self._fixed)
+            if pair.pictures:
+                context, tails = self._codec.encode_with_pictures(  # type: ignore[attr-defined]
+                    shared, ends, len(pair.pictures)
+                )
+            else:
+                context, tails = self._codec.encode_branches(shared, ends, self._fixed)
             numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
-            yield Branches((*turns, first, second), context, numbered)
+            yield Branches((*turns, first, second), context, numbered, pair.pictures)
 
     def requests(self, pair: Pair, questions: Sequence[Question], name: str) -> list[ChoiceRequest]:
         """The requests for the questions about `pair`, in their order, as `name/0`, `name/1`..."""
         found = {
-            i: ChoiceRequest(f"{name}/{i}", branch.context + tail, self.label_ids)
+            i: ChoiceRequest(
+                id=f"{name}/{i}",
+                token_ids=branch.context + tail,
+                label_ids=self.label_ids,
+                pictures=branch.pictures,
+            )
             for branch in self.branches(pair, questions)
             for i, tail in branch.tails
         }
@@ -89,12 +101,19 @@ class Renderer:
         self, question: ChoiceRequest, most: int, temperature: float = 0.0, seed: int | None = None
     ) -> GenerationRequest:
         """The request that lets the judge write about a question before it answers."""
-        return GenerationRequest(question.id, question.token_ids, most, temperature, seed=seed)
+        return GenerationRequest(
+            id=question.id,
+            token_ids=question.token_ids,
+            max_tokens=most,
+            temperature=temperature,
+            seed=seed,
+            pictures=question.pictures,
+        )
 
     def after_reasoning(self, question: ChoiceRequest, written: GenerationResult) -> ChoiceRequest:
         """The question with the judge's own reasoning in front of the answer."""
         ids = [*question.token_ids, *written.token_ids, *self._answer_ids]
-        return ChoiceRequest(question.id, ids, self.label_ids)
+        return ChoiceRequest(question.id, ids, self.label_ids, pictures=question.pictures)
 
     def text(self, written: GenerationResult) -> str:
         """What the judge wrote."""

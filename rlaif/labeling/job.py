@@ -19,7 +19,13 @@ from rlaif.data.reading import Reader
 from rlaif.data.sources import Source
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
 from rlaif.engines.model_origin import text_origin
-from rlaif.engines.registry import can_generate, create_engine, list_engines, model_fingerprint
+from rlaif.engines.registry import (
+    can_generate,
+    create_engine,
+    list_engines,
+    model_fingerprint,
+    takes_pictures,
+)
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import ChosenStopping
 from rlaif.labeling.calibration import (
@@ -153,7 +159,9 @@ def prepare(
             hint="Use --stop likely, which checks both on its pilot, or --stop never.",
         )
     dataset = open_dataset(data, split=split, given=set_fields(settings.layout), need="responses")
-    settings, source = settings.model_copy(update={"layout": dataset.layout}), dataset.source
+    source = dataset.source
+    folder = str(Path(source.name).parent) if takes_pictures(settings.judge) else ""
+    settings = settings.model_copy(update={"layout": dataset.layout, "pictures_from": folder})
     functions = [
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
     ]

@@ -213,7 +213,11 @@ class Labeler:
         self._next_request += 1
         shared = self._accounting.count(branch.context, tail)
         request = ChoiceRequest(
-            str(self._next_request), branch.context + tail, self._renderer.label_ids, shared
+            id=str(self._next_request),
+            token_ids=branch.context + tail,
+            label_ids=self._renderer.label_ids,
+            shared=shared,
+            pictures=branch.pictures,
         )
         self._in_flight.open(key, item, index, request)
         if self._renderer.reasons:

@@ -21,6 +21,7 @@ from rlaif.data.layout import OWN_PAIRS
 from rlaif.data.messages import BadRow
 from rlaif.data.origins import origin_columns
 from rlaif.data.pairing import make_pairs
+from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
 from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
@@ -224,7 +225,13 @@ def _unsure(pairs: Iterable[tuple[int, Pair]], before: Path, below: float) -> It
 def _listed(path: Path) -> Iterator[tuple[int, Pair]]:
     """The pairs of a file written for a later judge, with their rows there."""
     for number, row in read_rows(path):
-        (pair,) = make_pairs(Reader(OWN_PAIRS).read(row), row["id"], number=row["source_row"])
+        read = Reader(OWN_PAIRS).read(row)
+        (pair,) = make_pairs(
+            row=read,
+            row_id=row["id"],
+            number=row["source_row"],
+            pictures=load_pictures(read, str(path.parent)),
+        )
         yield number, pair
 
 
@@ -253,6 +260,8 @@ def _row(pair: Pair) -> dict[str, Any]:
         "response_b_origin": b,
         "tags": sorted(pair.tags),
         "weight": pair.weight,
+        "tools": list(pair.tools),
+        "images": [picture.source for picture in pair.pictures],
     }
 
 

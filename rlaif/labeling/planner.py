@@ -13,8 +13,8 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.file_formats import Row
 from rlaif.data.messages import BadRow
 from rlaif.data.pairing import make_pairs
+from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
-from rlaif.data.row_model import refuse_media
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import PrefixSharing
 from rlaif.judging.early_stopping import StoppingRule, unasked
@@ -25,6 +25,7 @@ from rlaif.judging.scoring import score_pair
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Preference, Rejected, Verdict
 from rlaif.store.verdict_cache import CachedAnswer, answer_keys
+from rlaif.util.hashing import digest
 
 WINDOW_QUESTIONS, MOST_WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 8192, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
@@ -113,7 +114,7 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings, reader: Reader)
     """
     if isinstance(row, Rejected):
         raise BadRow(row.reason)
-    read = refuse_media(reader.read(row))
+    read = reader.read(row)
     return make_pairs(
         read,
         read.id or f"row-{number + 1}",
@@ -121,6 +122,7 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings, reader: Reader)
         count=s.pairs_per_prompt,
         seed=s.seed,
         number=number + 1,
+        pictures=load_pictures(read, s.pictures_from),
     )
 
 
@@ -225,7 +227,7 @@ class Planner:
         keys = [b""] * len(questions)
         for branch in branches:
             found = answer_keys(
-                self._manner,
+                self._manner + "".join(digest(p.data.hex()) for p in pair.pictures),
                 branch.context,
                 [ids for _, ids in branch.tails],
                 self._renderer.label_ids,

@@ -108,6 +108,7 @@ class LabelSettings(BaseModel):
         default=1, ge=1, description="Pairs per prompt with `pairs: sample`."
     )
     layout: Layout = Layout()
+    pictures_from: str = Field(default="", exclude=True)
     limit: int | None = Field(
         default=None, ge=1, description="Maximum number of input rows to read."
     )

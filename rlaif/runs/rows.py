@@ -122,7 +122,7 @@ def preference_row(
     record["origins"] = {"prompt": prompt, "chosen": won, "rejected": lost}
     return {
         "prompt": list(pair.prompt),
-        **_tools(pair),
+        **_extras(pair),
         "chosen": list(chosen),
         "rejected": list(rejected),
         "p_chosen": _round(preference.p_a if a_wins else 1.0 - preference.p_a),
@@ -143,7 +143,7 @@ def undecided_row(
     )
     return {
         "prompt": list(pair.prompt),
-        **_tools(pair),
+        **_extras(pair),
         "a": list(pair.a),
         "b": list(pair.b),
         "p_a": _round(preference.p_a),
@@ -151,9 +151,10 @@ def undecided_row(
     }
 
 
-def _tools(pair: Pair) -> dict[str, Any]:
-    """The tools that could be called, in TRL's column; nothing for the usual row."""
-    return {"tools": list(pair.tools)} if pair.tools else {}
+def _extras(pair: Pair) -> dict[str, Any]:
+    """The tools that could be called, in TRL's column, and pictures; nothing for the usual row."""
+    found: dict[str, Any] = {"tools": list(pair.tools)} if pair.tools else {}
+    return found | ({"images": [p.source for p in pair.pictures]} if pair.pictures else {})
 
 
 def rejected_row(rejected: Rejected) -> dict[str, Any]:

@@ -196,6 +196,30 @@ def test_a_panel_folds_what_its_members_said(tmp_path: Path, mode: Any) -> None:
     assert not done.fresh
 
 
+def test_every_judge_of_a_panel_sees_the_tools(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 8)
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    lines = [json.dumps(json.loads(line) | {"tools": [tool]}) for line in data.open()]
+    with_tools = tmp_path / "tools.jsonl"
+    with_tools.write_text("\n".join(lines))
+    one, two = judges(tmp_path)
+    label(with_tools, constitution, tmp_path / "two", template=two.settings.template)
+    for name, source in (("with", with_tools), ("without", data)):
+        run_panel(
+            data=str(source),
+            constitution=str(constitution),
+            panel=Panel([one, two], "cascade", 1.0),  # every pair goes on to the second judge
+            out=tmp_path / name,
+            context=RunContext(cache_dir=tmp_path / "cache.sqlite"),
+        )
+    pairs = {name: by_pair(tmp_path / name) for name in ("with", "without", "two")}
+    found = {name: {k: v[:2] for k, v in held.items()} for name, held in pairs.items()}
+    assert found["with"] == found["two"]
+    assert found["with"] != found["without"]
+    for row in rows(tmp_path / "with", "preferences.jsonl"):
+        assert row["tools"] == [tool]
+
+
 def test_from_the_command_line_and_from_yaml(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 30)
     other = judges(tmp_path)[1].settings.template

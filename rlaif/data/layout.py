@@ -160,7 +160,9 @@ OWN_PAIRS = Layout(
     tags="tags",
 )
 """Pairs that this project writes for itself, such as those of a pilot."""
-OWN_PREFERENCES = Layout(prompt=("prompt",), chosen="chosen", rejected="rejected")
+OWN_PREFERENCES = Layout(
+    prompt=("prompt",), chosen="chosen", rejected="rejected", tools="tools", media=("images",)
+)
 """Rows of `preferences.jsonl` and of mixes."""
 FIELDS = tuple(Layout.model_fields)
 """What `--map` and a layout file can set."""

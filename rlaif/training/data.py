@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset, Features, Json, Value
 
 from rlaif.data.dataset import open_dataset
 from rlaif.data.layout import OWN_PREFERENCES
@@ -22,9 +23,9 @@ from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import MANIFEST, read_manifest
 from rlaif.runs.labels import damaged_row, read_label_file
 
-TokenLengths = Callable[[Sequence[Message], Sequence[Message]], tuple[int, int, int]]
-"""Maps (prompt, completion) messages to token counts: of the prompt, of both, and of their common
-prefix (which TRL trains on as the prompt)."""
+TokenLengths = Callable[[Sequence[Message], Sequence[Message], Sequence[Any]], tuple[int, int, int]]
+"""Maps prompt, completion and tools to token counts: of the prompt, of prompt and completion, and
+of their common prefix (which TRL trains on as the prompt)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class TrainingRow:
         origins: of prompt, chosen and rejected; empty where nobody kept them.
         judge: the model whose label it is.
         tags: of its prompt.
+        tools: definitions of the tools that could be called.
     """
 
     id: str
@@ -49,6 +51,7 @@ class TrainingRow:
     origins: tuple[Origin, ...] = ()
     judge: str = ""
     tags: frozenset[str] = frozenset()
+    tools: Sequence[Any] = ()
 
 
 @dataclass
@@ -159,7 +162,6 @@ def find_labels(path: Path) -> LabelFiles:
 
 
 _OWN = Reader(OWN_PREFERENCES)
-_TEXTS = ("prompt", "chosen", "rejected")
 
 
 def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
@@ -172,9 +174,9 @@ def read_preferences(labels: LabelFiles) -> list[TrainingRow]:
     rows = []
     data = (label.data for label in read_label_file(file))
     for number, row in enumerate(_mixed_rows(file) if labels.mixed else data, 1):
-        if row.get("tools") or '"tool_calls"' in json.dumps([row.get(k) for k in _TEXTS]):
+        if row.get("images"):
             raise RlaifError(
-                "has tools or tool calls, which train-dpo does not pass on",
+                "has pictures, which train-dpo does not pass on",
                 hint="Leave such rows out, or use `rlaif export` for another trainer.",
                 place=Place(file, number, 1),
             )
@@ -204,7 +206,7 @@ def _mixed_rows(file: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _training_row(row: Mapping[str, Any]) -> TrainingRow:
-    read = _OWN.read(row)
+    read = refuse_media(_OWN.read(row))
     evidence, p = row.get("provenance"), read_p_chosen(row)
     if not read.labeled or not isinstance(evidence, dict) or p is None:
         raise BadRow("not a preference row with prompt, chosen, rejected, p_chosen, and provenance")
@@ -225,6 +227,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
         origins=(read.prompt_origin, *(c.source for c in read.completions)),
         judge=str(evidence.get("judge") or "") if status == "judge" else "",
         tags=read.tags,
+        tools=read.tools,
     )
 
 
@@ -271,6 +274,7 @@ def read_human_pairs(data: str, default_p: float = 1.0) -> tuple[list[TrainingRo
                 depth=depth,
                 origins=origins,
                 tags=row.tags,
+                tools=row.tools,
             )
         )
     if not rows:
@@ -321,8 +325,8 @@ def check_lengths(
     """
     kept = []
     for row in rows:
-        prompt, chosen, common = lengths(row.prompt, row.chosen)
-        _, rejected, other = lengths(row.prompt, row.rejected)
+        prompt, chosen, common = lengths(row.prompt, row.chosen, row.tools)
+        _, rejected, other = lengths(row.prompt, row.rejected, row.tools)
         common = min(common, other)
         longest = max(chosen, rejected)
         if longest > max_length and overlong == "error":
@@ -350,3 +354,25 @@ def check_lengths(
     account.trained = len(kept)
     account.human_used = sum(row.source == "human" for row in kept)
     return kept
+
+
+def make_dataset(rows: Sequence[Any], columns: Sequence[str]) -> Dataset:
+    """Rows as a data set of TRL's, with the column `tools` where any row has some.
+
+    Messages with calls are kept as JSON: as Arrow structs, every call would get the arguments of
+    all others (https://huggingface.co/docs/trl, tool calling).
+
+    Args:
+        rows: with `columns` and `tools` as attributes.
+    """
+    found = [{key: getattr(row, key) for key in columns} for row in rows]
+    texts = [key for key in columns if found and isinstance(found[0][key], list)]
+    calls = any("tool_calls" in turn for row in found for key in texts for turn in row[key])
+    if not calls and not any(row.tools for row in rows):
+        return Dataset.from_list(found)
+    with_tools = [
+        {**row, "tools": list(source.tools) or None}
+        for row, source in zip(found, rows, strict=True)
+    ]
+    kinds = {key: Json() if key in texts else Value("float64") for key in columns}
+    return Dataset.from_list(with_tools, features=Features({**kinds, "tools": Json()}))

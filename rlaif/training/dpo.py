@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from rlaif.data.sources import open_source
@@ -20,6 +19,7 @@ from rlaif.training.data import (
     TrainingRow,
     check_lengths,
     find_labels,
+    make_dataset,
     mix_in_human,
     read_human_pairs,
     read_preferences,
@@ -116,7 +116,7 @@ def build_dpo(
         longest: tokens of prompt and completion.
     """
     columns = ("prompt", "chosen", "rejected", "p_chosen")
-    data = Dataset.from_list([{key: getattr(row, key) for key in columns} for row in rows])
+    data = make_dataset(rows, columns)
     soft = settings.loss_type == SOFT
     arguments = DPOConfig(
         **common_arguments(settings, out),

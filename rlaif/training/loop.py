@@ -7,6 +7,7 @@ model card, and the last checkpoints.  Called again, a training resumes or repor
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -299,10 +300,16 @@ def effective_length(settings: TrainingSettings, files: ModelFiles) -> int:
 def token_lengths(tokenizer: Any) -> TokenLengths:
     """Measures conversations as the policy reads them."""
 
-    def ids(messages: Sequence[Message], *, opened: bool) -> list[int]:
+    def ids(
+        messages: Sequence[Message], tools: Sequence[Any] = (), *, opened: bool = False
+    ) -> list[int]:
         try:
             encoded = tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=opened, tokenize=True, return_dict=True
+                list(messages),
+                tools=list(tools) or None,
+                add_generation_prompt=opened,
+                tokenize=True,
+                return_dict=True,
             )
         except Exception as error:  # templates raise what they like
             raise RlaifError(
@@ -311,13 +318,41 @@ def token_lengths(tokenizer: Any) -> TokenLengths:
             ) from None
         return list(encoded["input_ids"])
 
-    def lengths(prompt: Sequence[Message], completion: Sequence[Message]) -> tuple[int, int, int]:
-        head, whole = ids(prompt, opened=True), ids([*prompt, *completion], opened=False)
+    def lengths(
+        prompt: Sequence[Message], completion: Sequence[Message], tools: Sequence[Any]
+    ) -> tuple[int, int, int]:
+        head, whole = ids(prompt, tools, opened=True), ids([*prompt, *completion], tools)
+        if tools or any("tool_calls" in turn for turn in [*prompt, *completion]):
+            _check_calls([*prompt, *completion], tools, whole, ids)
         pairs = enumerate(zip(head, whole, strict=False))
         common = next((i for i, (a, b) in pairs if a != b), min(len(head), len(whole)))
         return len(head), len(whole), common
 
     return lengths
+
+
+def _check_calls(
+    messages: Sequence[Message],
+    tools: Sequence[Any],
+    whole: Sequence[int],
+    ids: Callable[..., list[int]],
+) -> None:
+    """Refuse a chat template that leaves out what was called, or what could be.
+
+    Raises:
+        RlaifError: it renders the conversation alike without its tools, or without a call.
+    """
+    hint = "Train a policy whose chat template takes tools."
+    if tools and ids(messages) == whole:
+        raise RlaifError("the policy's chat template leaves out the tools", hint=hint)
+    for at, turn in enumerate(messages):
+        if "tool_calls" not in turn:
+            continue
+        renamed: Any = copy.deepcopy(dict(turn))
+        for call in renamed["tool_calls"]:
+            call["function"]["arguments"] = {"other": "argument"}
+        if ids([*messages[:at], renamed, *messages[at + 1 :]], tools) == whole:
+            raise RlaifError("the policy's chat template leaves out tool calls", hint=hint)
 
 
 class MetricsFile(TrainerCallback):

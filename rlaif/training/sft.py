@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from rlaif.data.dataset import set_fields
 from rlaif.data.sources import open_source
 from rlaif.training.card import supervised_card
+from rlaif.training.data import make_dataset
 from rlaif.training.frame import TrainingJob
 from rlaif.training.gates import supervised_rows, supervised_uses
 from rlaif.training.loop import common_arguments, token_lengths
@@ -64,8 +64,8 @@ def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
             completion_only_loss=True,
             packing=False,
         )
-        columns = [{"prompt": r.prompt, "completion": r.completion} for r in rows]
-        return SFTTrainer, {"args": arguments, "train_dataset": Dataset.from_list(columns)}
+        data = make_dataset(rows, ("prompt", "completion"))
+        return SFTTrainer, {"args": arguments, "train_dataset": data}
 
     source = {"data": file, "data_hash": fingerprint, "manifest_hash": manifest_hash}
     return TrainingJob(

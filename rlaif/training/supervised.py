@@ -12,12 +12,13 @@ from rlaif.data.layouts import (
     taught,
     with_responses,
 )
-from rlaif.data.row_model import DataRow, refuse_calls, refuse_media
+from rlaif.data.row_model import DataRow, refuse_media
 from rlaif.errors import RlaifError
 from rlaif.generation.candidates import CANDIDATES
 from rlaif.generation.verified import SFT
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
 from rlaif.runs.directory import run_file
+from rlaif.templates.messages import message_text
 from rlaif.training.data import TokenLengths
 
 
@@ -28,6 +29,7 @@ class SupervisedRow:
     Attributes:
         depth: how many synthetic generations deep the completion is.
         origin, prompt_origin: where completion and prompt are from.
+        tools: definitions of the tools that could be called.
     """
 
     id: str
@@ -38,6 +40,7 @@ class SupervisedRow:
     origin: Origin = UNKNOWN_ORIGIN
     prompt_origin: Origin = UNKNOWN_ORIGIN
     tags: frozenset[str] = frozenset()
+    tools: Sequence[Any] = ()
 
 
 @dataclass
@@ -98,7 +101,7 @@ def read_supervised(
         try:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
-            read = with_responses(refuse_calls(refuse_media(found.reader.read(row))), row)
+            read = with_responses(refuse_media(found.reader.read(row)), row)
             rows += _completions(place, taught(read, row))
         except BadRow as error:
             account.unreadable.append(f"{place}: {error}")
@@ -125,6 +128,7 @@ def _completions(place: str, read: DataRow) -> Iterator[SupervisedRow]:
             origin=completion.source,
             prompt_origin=read.prompt_origin,
             tags=read.tags,
+            tools=read.tools,
         )
 
 
@@ -143,8 +147,8 @@ def check_supervised_lengths(
     """
     kept = []
     for row in rows:
-        _, whole, common = lengths(row.prompt, row.completion)
-        if whole <= common or not row.completion[-1]["content"].strip():
+        _, whole, common = lengths(row.prompt, row.completion, row.tools)
+        if whole <= common or not message_text(row.completion[-1]).strip():
             account.empty.append(row.id)
         elif common >= max_length:
             account.prompt_too_long.append(row.id)

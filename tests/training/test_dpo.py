@@ -208,7 +208,7 @@ def fake_row(name: str, length: int) -> TrainingRow:
 
 
 def test_lengths_are_accounted_like_trl_treats_them() -> None:
-    def lengths(prompt, completion):
+    def lengths(prompt, completion, tools):
         head = sum(len(m["content"]) for m in prompt)
         return head, head + sum(len(m["content"]) for m in completion), head
 
@@ -371,20 +371,3 @@ def test_changed_labels_are_another_training(tmp_path: Path) -> None:
             prepare_dpo(run, settings),
             tmp_path / "out",
         )
-
-
-def test_labels_of_tool_calls_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    from rlaif.training.data import find_labels, read_preferences
-    from tests.labeling.helpers import label, write_inputs
-
-    _, constitution = write_inputs(tmp_path, 1)
-    call = {"type": "function", "function": {"name": "w", "arguments": {}}}
-    row = {
-        "prompt": "Weather?",
-        "responses": [[{"role": "assistant", "tool_calls": [call]}], "I can't say, it may rain."],
-    }
-    data = tmp_path / "calls.jsonl"
-    data.write_text("".join(json.dumps({**row, "id": str(i)}) + "\n" for i in range(6)))
-    label(data, constitution, tmp_path / "run")
-    with pytest.raises(RlaifError, match=r"preferences.jsonl:1:1: has tools or tool calls.*export"):
-        read_preferences(find_labels(tmp_path / "run"))

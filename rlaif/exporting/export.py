@@ -97,6 +97,8 @@ def _rows(
 
 
 def _pair(label: LabelRow) -> ExportPair:
+    if label.data.get("images"):
+        raise Misfit("it has pictures, which exports do not hold")
     chosen, rejected = label.sides
     return ExportPair(
         id=label.id,

@@ -10,6 +10,7 @@ import click
 
 from rlaif.cli.common.model_flags import assignments
 from rlaif.data.layout import FIELDS, Layout, load_layout, make_layout
+from rlaif.errors import RlaifError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAPPED = ("response_a", "response_b")
@@ -83,6 +84,11 @@ def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
     if forms:
         found["transcripts"] = {**found.get("transcripts", {}), **forms}
     if ignored:
+        both = sorted(set(ignored) & set(maps.values()))
+        if both:
+            raise RlaifError(
+                f"column {both[0]!r} is named by --map and by --ignore", hint="Use one of the two."
+            )
         found["ignore"] = (*found.get("ignore", ()), *ignored)
     make_layout(found)
     return found

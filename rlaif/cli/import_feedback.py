@@ -90,6 +90,11 @@ def command(
         *((f"from {what}", n) for what, n in report.sources.items()),
     ]
     click.echo(table(["feedback", out], rows))
+    if found := report.ratings:
+        note(
+            f"ratings run from {found['low']:g} to {found['high']:g} ({found['scale']}): "
+            f"{found['good']} good, {found['bad']} bad, {found['neither']} neither"
+        )
     if report.anonymous:
         note(f"{report.anonymous} events have no user ID, so --per-user cannot limit them")
     if settings.personal == "none":

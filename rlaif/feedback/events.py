@@ -10,7 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from rlaif.data.layouts import BadRow, need_value, read_row
+from rlaif.data.layouts import BadRow, need_value, with_responses
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import refuse_media
+from rlaif.feedback.scales import RatingScale
 from rlaif.records import Message, Origin
 from rlaif.templates.messages import completion_text
 
@@ -83,25 +86,25 @@ class FeedbackEvent:
 def read_event(
     row: Mapping[str, object],
     *,
-    good_from: float,
-    bad_to: float,
+    reader: Reader,
+    scale: RatingScale,
     clean: Callable[[str], str | None],
     mapping: Mapping[str, str] | None = None,
 ) -> FeedbackEvent:
     """Read one row.
 
     Args:
-        good_from, bad_to: ratings from and up to which a completion counts as good or bad.
+        reader: reads prompt and completion, from what `plain_row` leaves of a row.
+        scale: of the log's ratings.
         clean: takes personal data out of a text; None drops the row.
         mapping: names of `FIELDS` to columns, as dotted paths.
 
     Raises:
         BadRow: there is no prompt, no completion or no feedback, or the filter drops it.
     """
-    row = {**row, **{name: _mapped(row, name, path) for name, path in (mapping or {}).items()}}
-    # What users did is read here; the reader of data would take it for labels.
-    own = {*THUMB_KEYS, *RATING_KEYS, *EDIT_KEYS, *DISCARDED_KEYS, *USER_KEYS}
-    read = read_row({key: value for key, value in row.items() if key not in own})
+    row = mapped_row(row, mapping or {})
+    plain = plain_row(row)
+    read = with_responses(refuse_media(reader.read(plain)), plain)
     if len(read.completions) != 1:
         raise BadRow(f"got {len(read.completions)} completions; feedback needs exactly one")
     (said,) = read.completions
@@ -112,7 +115,7 @@ def read_event(
     if problems and rating is None and good is None and not edited and not discarded:
         raise problems[0]  # else the other feedback stands
     if good is None and rating is not None:
-        good = True if rating >= good_from else False if rating <= bad_to else None
+        good = scale.judge(rating)
     completion = _cleaned(completion_text(said.messages), clean)
     edit = _cleaned(edited, clean)
     edit = "" if edit.split() == completion.split() else edit
@@ -135,6 +138,30 @@ def read_event(
         origin=origin,
         prompt_origin=prompt_origin,
     )
+
+
+def mapped_row(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[str, object]:
+    """A row with the columns that `--map` names under the names of their fields.
+
+    Raises:
+        BadRow: it lacks the prompt or the response.
+    """
+    found = {name: _mapped(row, name, path) for name, path in mapping.items()}
+    return {**{k: v for k, v in row.items() if k not in mapping.values()}, **found}
+
+
+def plain_row(row: Mapping[str, object]) -> dict[str, object]:
+    """A row without what users did, which the reader of data would take for labels."""
+    own = {*THUMB_KEYS, *RATING_KEYS, *EDIT_KEYS, *DISCARDED_KEYS, *USER_KEYS}
+    return {key: value for key, value in row.items() if key not in own}
+
+
+def read_rating(row: Mapping[str, object]) -> float | None:
+    """The rating of a row; None where it has none, or one that is no number."""
+    try:
+        return _rating(row)
+    except BadRow:
+        return None
 
 
 def _cleaned(text: str, clean: Callable[[str], str | None]) -> str:

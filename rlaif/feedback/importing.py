@@ -5,21 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field
 
+from rlaif.data.dataset import SAMPLE, check_use
+from rlaif.data.infer import infer_layout
 from rlaif.data.layouts import BadRow
+from rlaif.data.reading import Reader
 from rlaif.data.sources import Source, open_source
 from rlaif.errors import RlaifError
-from rlaif.feedback.events import FeedbackEvent, read_event
+from rlaif.feedback.events import (
+    FeedbackEvent,
+    mapped_row,
+    plain_row,
+    read_event,
+    read_rating,
+)
 from rlaif.feedback.personal import load_filter, plugged
 from rlaif.feedback.preferences import EventReliability, aggregate_events
+from rlaif.feedback.scales import RatingScale, find_scale
 from rlaif.records import Rejected
 from rlaif.runs.directory import differences, write_atomically
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
@@ -43,8 +54,15 @@ class FeedbackSettings(EventReliability):
         "one user alone. Excess ones are dropped at random, so that a few users do not "
         "dominate.",
     )
-    good_from: float = Field(default=4, description="Ratings at or above this value are good.")
-    bad_to: float = Field(default=2, description="Ratings at or below this value are bad.")
+    good_from: float | None = Field(
+        default=None,
+        description="Ratings at or above this value are good. [default: 4 where all are from 1 to "
+        "5; 0 and 1 are votes; asked for otherwise]",
+    )
+    bad_to: float | None = Field(
+        default=None,
+        description="Ratings at or below this value are bad. [default: 2, or as for --good-from]",
+    )
     personal: str = Field(
         default="builtin",
         description="Filter for personal data: builtin, none, or your package.module:function. "
@@ -64,6 +82,8 @@ class FeedbackReport:
         anonymous: events without a user, which no cap holds.
         redacted: events in which the filter changed something.
         undecided, split: pairs and completions on which users cancel out.
+        ratings: range and scale of the ratings, and how many were good, bad and neither; empty
+            where there are none.
     """
 
     rows: int
@@ -79,6 +99,7 @@ class FeedbackReport:
     split: int
     sources: dict[str, int]
     made: str
+    ratings: dict[str, Any] = field(default_factory=dict)
 
 
 def import_feedback(
@@ -98,11 +119,6 @@ def import_feedback(
 
     Long because it writes four files from one reading of the log.
     """
-    if settings.bad_to >= settings.good_from:
-        raise RlaifError(
-            f"--bad-to {settings.bad_to:g} is not below --good-from {settings.good_from:g}",
-            hint="Set --bad-to below --good-from.",
-        )
     source = open_source(data, split)
     config = {
         "input": {"path": data, "split": split, "hash": source.fingerprint()},
@@ -114,7 +130,9 @@ def import_feedback(
     before = _before(out, config)
     if before is not None:
         return before
-    events, rejected, redacted = _events(source, settings, mapping)
+    scale = _scale(source, settings, mapping or {})
+    reader = _reader(source, mapping or {})
+    events, rejected, redacted = _events(source, settings, mapping, reader, scale)
     if not events:
         last = (
             f" (last error: {rejected[-1]['place']}: {rejected[-1]['reason']})" if rejected else ""
@@ -143,6 +161,7 @@ def import_feedback(
         split=aggregated.split,
         sources=dict(sum((_kinds(e) for e in kept), Counter())),
         made=utc_now(),
+        ratings=_rated(events, scale),
     )
     saved = {"config": config, **asdict(report)}
     with mark_unfinished(out):
@@ -190,8 +209,53 @@ def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
     return report if all((out / name).exists() for name in (*FILES, CARD)) else None
 
 
+def _rows(source: Source, mapping: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    """The rows that can be read, with their fields."""
+    for _, row in source.rows():
+        if not isinstance(row, Rejected):
+            with suppress(BadRow):
+                yield mapped_row(row, mapping)
+
+
+def _scale(source: Source, settings: FeedbackSettings, mapping: Mapping[str, str]) -> RatingScale:
+    ratings = (read_rating(row) for row in _rows(source, mapping))
+    return find_scale({r for r in ratings if r is not None}, settings.good_from, settings.bad_to)
+
+
+def _reader(source: Source, mapping: Mapping[str, str]) -> Reader:
+    """Reads prompts and completions, as the first rows of the log have them.
+
+    Raises:
+        RlaifError: a column that may matter is not used.
+    """
+    rows = [plain_row(row) for row in islice(_rows(source, mapping), SAMPLE)]
+    found = infer_layout(rows)
+    if rows:
+        check_use(source.name, found, "prompt")
+    return Reader(found.layout)
+
+
+def _rated(events: Sequence[FeedbackEvent], scale: RatingScale) -> dict[str, Any]:
+    held = [e.rating for e in events if e.rating is not None]
+    if not held:
+        return {}
+    judged = [scale.judge(rating) for rating in held]
+    return {
+        "low": min(held),
+        "high": max(held),
+        "scale": scale.describe(),
+        "good": judged.count(True),
+        "bad": judged.count(False),
+        "neither": judged.count(None),
+    }
+
+
 def _events(
-    source: Source, settings: FeedbackSettings, mapping: Mapping[str, str] | None
+    source: Source,
+    settings: FeedbackSettings,
+    mapping: Mapping[str, str] | None,
+    reader: Reader,
+    scale: RatingScale,
 ) -> tuple[list[FeedbackEvent], list[dict[str, str]], int]:
     personal = load_filter(settings.personal)
     events: list[FeedbackEvent] = []
@@ -224,8 +288,8 @@ def _events(
             events.append(
                 read_event(
                     row,
-                    good_from=settings.good_from,
-                    bad_to=settings.bad_to,
+                    reader=reader,
+                    scale=scale,
                     clean=clean,
                     mapping=mapping,
                 )

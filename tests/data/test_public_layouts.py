@@ -27,7 +27,7 @@ BETTER, WORSE = re.compile(r"\b(?:GOOD|BEST|TOP)\d+"), re.compile(r"\b(?:BAD|POO
 
 REFUSED = {
     "arena-hard-answers-v01": "no column looks like a prompt",
-    "openai-batch-output": "no column looks like a prompt|no prompt",
+    "openai-batch-output": "hold no prompts",
     "math-shepherd-trl": "the steps of one answer",
     "math-step-dpo": "'initial_reason_steps' is not used, and looks like the beginning",
     "choice-only-second": "can count the responses from 0 or from 1",
@@ -65,7 +65,7 @@ def test_every_mark_stands_where_it_belongs(path: Path) -> None:
     if name in REFUSED:
         with pytest.raises(RlaifError, match=REFUSED[name]) as error:
             open_dataset(str(path), need="verdict")
-        assert re.search(r"--map|--ignore|inspect|Use data", str(error.value))
+        assert re.search(r"--map|--ignore|inspect|Use data|batch:REQUESTS", str(error.value))
         return
     data = open_dataset(str(path))
     check_use(str(path), data.found, "prompt")

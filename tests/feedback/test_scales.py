@@ -1,0 +1,103 @@
+"""What numbers of a log mean is decided from all of them, or asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.errors import RlaifError
+from rlaif.feedback.importing import FeedbackSettings, import_feedback
+from rlaif.feedback.scales import find_scale
+
+
+def log(path: Path, ratings: list[Any], name: str = "score") -> str:
+    rows = [
+        {"prompt": f"Question {k}?", "response": f"Answer {k}.", "user": f"u{k}", name: rating}
+        for k, rating in enumerate(ratings)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "good", "bad"),
+    [
+        ([0, 1, 1, 0], [1], [0]),
+        ([-1, 1, 0], [1], [-1]),
+        ([0, 0], [], [0]),
+        ([1, 2, 3, 4, 5], [4, 5], [1, 2]),
+        ([0, 5, 3], [5], [0]),
+        ([2.5, 4.5], [4.5], []),
+        ([5], [5], []),
+        ([2], [], [2]),
+    ],
+)
+def test_scales_that_are_known(ratings: list[float], good: list[float], bad: list[float]) -> None:
+    scale = find_scale(map(float, ratings), None, None)
+    assert [r for r in sorted(set(ratings)) if scale.judge(r) is True] == good
+    assert [r for r in sorted(set(ratings)) if scale.judge(r) is False] == bad
+
+
+@pytest.mark.parametrize(
+    "ratings", [[10, 95], [1], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2]]
+)
+def test_scales_that_are_asked_for(ratings: list[float]) -> None:
+    with pytest.raises(RlaifError, match="nothing says which of them are good") as error:
+        find_scale(map(float, ratings), None, None)
+    assert "--good-from and --bad-to" in str(error.value)
+    scale = find_scale(map(float, ratings), 0.9, 0.1)
+    assert scale.judge(0.95) is True
+
+
+def test_bounds_turned_around_are_refused() -> None:
+    with pytest.raises(RlaifError, match="--bad-to 4 is not below --good-from 3"):
+        find_scale([1.0, 5.0], 3.0, 4.0)
+    with pytest.raises(RlaifError, match="--bad-to 2 is not below --good-from 1"):
+        find_scale([1.0, 5.0], 1.0, None)
+
+
+@pytest.mark.parametrize("name", ["score", "stars", "rating"])
+def test_a_log_of_zeros_and_ones_keeps_its_thumbs(tmp_path: Path, name: str) -> None:
+    data = log(tmp_path / "log.jsonl", [1, 0, 1, 1, 0, "1", 0.0], name)
+    report = import_feedback(data, tmp_path / "out", FeedbackSettings())
+    found = [json.loads(line)["label"] for line in (tmp_path / "out/kto.jsonl").open()]
+    assert found == [True, False, True, True, False, True, False]
+    assert (report.ratings["good"], report.ratings["bad"]) == (4, 3)
+
+
+def test_a_scale_to_a_hundred_is_asked_for(tmp_path: Path) -> None:
+    data = log(tmp_path / "log.jsonl", [10, 95, 40, 88])
+    with pytest.raises(RlaifError, match="ratings run from 10 to 95"):
+        import_feedback(data, tmp_path / "out", FeedbackSettings())
+    settings = FeedbackSettings(good_from=70, bad_to=30)
+    import_feedback(data, tmp_path / "out", settings)
+    found = [json.loads(line)["label"] for line in (tmp_path / "out/kto.jsonl").open()]
+    assert found == [False, True, True]
+
+
+def test_the_first_rows_decide_what_a_log_s_columns_are(tmp_path: Path) -> None:
+    rows = [
+        {
+            "instruction": f"Question {k}?",
+            "passage": f"The passage about {k} that was asked about.",
+            "output": f"Answer {k}.",
+            "thumbs": "up",
+        }
+        for k in range(4)
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_feedback(str(path), tmp_path / "out", FeedbackSettings())
+    found = [json.loads(line) for line in (tmp_path / "out/kto.jsonl").open()]
+    for k, row in enumerate(found):
+        asked = row["prompt"][-1]["content"]
+        assert f"Question {k}?" in asked
+        assert f"passage about {k}" in asked
+    path.write_text(
+        "".join(json.dumps({**row, "few_shot": [["Hi", "Yes"]]}) + "\n" for row in rows)
+    )
+    with pytest.raises(RlaifError, match="'few_shot' is not used, and looks like a conversation"):
+        import_feedback(str(path), tmp_path / "more", FeedbackSettings())

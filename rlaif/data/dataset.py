@@ -157,27 +157,7 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
     if found.refusal and compared:
         raise RlaifError(f"{name}: {found.refusal}", hint="Use data with several responses a row.")
     if not found.own:
-        for path, looks in found.doubts.items():
-            if looks in ("scores", "a verdict") and need != "verdict":
-                continue
-            if looks == "a rating of the response" and need != "targets":
-                continue
-            alike = [p for p, other in found.doubts.items() if other == looks]
-            paths = alike if looks in ("scores", "media") else [path]
-            leave = " ".join(f"--ignore {p}" for p in paths)
-            raise RlaifError(
-                f"{name}: column {path!r} is not used, and looks like {looks}",
-                hint=f"Use it with `{_FIXES[looks].format('+'.join(paths))}`, or leave it out with "
-                f"`{leave}`. See `rlaif inspect`.",
-            )
-        for path, why in found.unread.items():
-            if need == "prompt" and path not in found.layout.prompt:
-                continue
-            raise RlaifError(
-                f"{name}: column {path!r} is read as plain text, and seems to hold {why}",
-                hint=f"Say how its turns begin, such as `--transcript '{path}={{role}}:'`, or take "
-                f"it as it is with `--transcript {path}=text`.",
-            )
+        _check_doubts(name, found, need)
     if need == "verdict" and found.questions:
         raise RlaifError(f"{name}: {found.questions[0]}", hint="See `rlaif inspect`.")
     if need == "targets" and found.unrated:
@@ -195,6 +175,35 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
         raise RlaifError(
             f"{name}: no column looks like a prompt; columns are {columns}",
             hint="Name it with --map prompt=COLUMN. See `rlaif inspect`.",
+        )
+
+
+def _check_doubts(name: str, found: Inferred, need: Need) -> None:
+    """Refuse data with columns that may matter and are not used, or not read as what they are.
+
+    Raises:
+        RlaifError: there is one; with what to do.
+    """
+    for path, looks in found.doubts.items():
+        if looks in ("scores", "a verdict") and need != "verdict":
+            continue
+        if looks == "a rating of the response" and need != "targets":
+            continue
+        alike = [p for p, other in found.doubts.items() if other == looks]
+        paths = alike if looks in ("scores", "media") else [path]
+        leave = " ".join(f"--ignore {p}" for p in paths)
+        raise RlaifError(
+            f"{name}: column {path!r} is not used, and looks like {looks}",
+            hint=f"Use it with `{_FIXES[looks].format('+'.join(paths))}`, or leave it out with "
+            f"`{leave}`. See `rlaif inspect`.",
+        )
+    for path, why in found.unread.items():
+        if need == "prompt" and path not in found.layout.prompt:
+            continue
+        raise RlaifError(
+            f"{name}: column {path!r} is read as plain text, and seems to hold {why}",
+            hint=f"Say how its turns begin, such as `--transcript '{path}={{role}}:'`, or take "
+            f"it as it is with `--transcript {path}=text`.",
         )
 
 

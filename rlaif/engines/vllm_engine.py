@@ -330,7 +330,7 @@ def _open(picture: Picture) -> Any:
     return Image.open(io.BytesIO(picture.data)).convert("RGB")
 
 
-def takes_pictures(settings: EngineSettings) -> bool:
+def _sees(settings: EngineSettings) -> bool:
     """Whether the model has eyes."""
     return has_vision(resolve_model(settings.model, settings.revision))
 
@@ -340,4 +340,4 @@ def create(settings: EngineSettings) -> VLLMEngine:
     return VLLMEngine(resolve_model(settings.model, settings.revision), settings)
 
 
-SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS, takes_pictures=takes_pictures)
+SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS, takes_pictures=_sees)

@@ -161,7 +161,7 @@ def prepare(
     dataset = open_dataset(data, split=split, given=set_fields(settings.layout), need="responses")
     source = dataset.source
     folder = str(Path(source.name).parent) if takes_pictures(settings.judge) else ""
-    settings = settings.model_copy(update={"layout": dataset.layout, "pictures_from": folder})
+    settings = settings.model_copy(update={"layout": dataset.layout}).with_pictures(folder)
     functions = [
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from rlaif.constitution.schema import Constitution
 from rlaif.data.layout import Layout
@@ -108,11 +108,22 @@ class LabelSettings(BaseModel):
         default=1, ge=1, description="Pairs per prompt with `pairs: sample`."
     )
     layout: Layout = Layout()
-    pictures_from: str = Field(default="", exclude=True)
+    _pictures_from: str = PrivateAttr(default="")
     limit: int | None = Field(
         default=None, ge=1, description="Maximum number of input rows to read."
     )
     seed: int = Field(default=0, description="Random seed for what a run samples.")
+
+    @property
+    def pictures_from(self) -> str:
+        """Where relative paths of pictures start; "" where the judge takes text alone."""
+        return self._pictures_from
+
+    def with_pictures(self, folder: str) -> LabelSettings:
+        """The same settings for a judge that sees pictures."""
+        found = self.model_copy()
+        found._pictures_from = folder
+        return found
 
     def resolved(
         self,

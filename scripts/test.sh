@@ -16,6 +16,8 @@ scripts/setup.sh --dev
 .venv/bin/lint-imports
 # Tests run two at a time: a thread that waits by spinning would take a core from the other one.
 export OMP_WAIT_POLICY=passive
+# Commands are started by the hundred: their modules are compiled once.
+unset PYTHONDONTWRITEBYTECODE
 code=0
 .venv/bin/python -m pytest --numprocesses 2 --dist worksteal --durations=15 \
   --cov=rlaif --cov-report= "${chosen[@]}" "$@" || code=$?

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rlaif.errors import RlaifError
-
-
-def user_cache_dir() -> Path:
-    """`$RLAIF_CACHE_DIR`, or the user's cache folder."""
-    folder = os.environ.get("RLAIF_CACHE_DIR")
-    if folder:
-        return Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "rlaif"
 
 
 class Database:

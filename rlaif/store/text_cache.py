@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif.records import GenerationRequest
-from rlaif.store.database import Database, user_cache_dir
+from rlaif.store.database import Database
+from rlaif.util.user_cache import user_cache_dir
 
 _APPLICATION = 0x524C5458
 _SCHEMA = """

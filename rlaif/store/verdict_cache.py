@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rlaif.store.database import Database, user_cache_dir
+from rlaif.store.database import Database
+from rlaif.util.user_cache import user_cache_dir
 
 _APPLICATION = 0x524C4146
 _SCHEMA = """

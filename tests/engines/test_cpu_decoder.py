@@ -481,3 +481,39 @@ def test_records_hold_what_the_kernels_ask_for() -> None:
     named = set(re.findall(r"job\.(\w+)", source))
     records = (kernels.PROJECT, kernels.LAY_OUT, kernels.ATTEND, kernels.FEED)
     assert named == {name for record in records for name in record.names}
+
+
+def test_a_second_process_finds_the_kernels_compiled(tmp_path: Path) -> None:
+    code = (
+        "import numba.core.codegen as codegen, numba.core.compiler as compiler\n"
+        "seen = []\n"
+        "real = compiler.compile_extra\n"
+        "compiler.compile_extra = lambda *a, **k: seen.append(1) or real(*a, **k)\n"
+        "import numba.core.ccallback as ccallback\n"
+        "ccallback.compiler.compile_extra = compiler.compile_extra\n"
+        "from rlaif.engines.cpu import load_decoder\n"
+        "assert load_decoder() is not None\n"
+        "print(len(seen))"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / folder)},
+        ).stdout.strip()
+        for folder in ("one", "one")
+    ]
+    assert int(found[0]) >= 4
+    assert int(found[1]) == 0
+    read_only = tmp_path / "file"
+    read_only.write_text("")  # no folder can be made in it
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(read_only)},
+    )
+    assert int(done.stdout) >= 4

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, from_dtype, njit, types
+from numba import carray, cfunc, config, from_dtype, njit, types
 
 from rlaif.engines.cpu.vectors import (
     KEYS,
@@ -30,6 +30,8 @@ from rlaif.engines.cpu.vectors import (
     weigh,
 )
 
+KEPT = bool(config.CACHE_DIR)
+"""Whether compiled kernels are kept for other processes (see `engines.cpu`)."""
 MOST_ROWS = 96
 """Rows of a piece of work: what, with its results, stays in a core's cache."""
 QUERIES = 48
@@ -152,7 +154,7 @@ def _finish_heads(
         _rotate(row, c, s)
 
 
-@cfunc(_form(PROJECT), fastmath=True, error_model="numpy")
+@cfunc(_form(PROJECT), fastmath=True, error_model="numpy", cache=KEPT)
 def project(raw: Any) -> None:
     """Queries, keys and values of rows; see `PROJECT`."""
     job = carray(raw, 1)[0]
@@ -194,7 +196,7 @@ def project(raw: Any) -> None:
             _finish_heads(two, job.more_heads, head, norms, cos, sin, job.eps)
 
 
-@cfunc(_form(LAY_OUT), fastmath=True, error_model="numpy")
+@cfunc(_form(LAY_OUT), fastmath=True, error_model="numpy", cache=KEPT)
 def lay_out(raw: Any) -> None:
     """Keys in blocks; see `LAY_OUT`."""
     job = carray(raw, 1)[0]
@@ -232,7 +234,7 @@ def _hide(scores: Any, query: Any, low: Any, ends: Any) -> None:
             scores[j] = _UNSEEN
 
 
-@cfunc(_form(ATTEND), fastmath=True, error_model="numpy")
+@cfunc(_form(ATTEND), fastmath=True, error_model="numpy", cache=KEPT)
 def attend_blocks(raw: Any) -> None:
     """Attention, block by block with a running maximum (Dao et al. 2022, arXiv:2205.14135).
 
@@ -312,7 +314,7 @@ def attend_blocks(raw: Any) -> None:
                 out[d] = sum_[i * head + d] / total
 
 
-@cfunc(_form(FEED), fastmath=True, error_model="numpy")
+@cfunc(_form(FEED), fastmath=True, error_model="numpy", cache=KEPT)
 def feed(raw: Any) -> None:
     """The rest of a layer; see `FEED`."""
     job = carray(raw, 1)[0]

@@ -38,7 +38,7 @@ Examples:
   rlaif generate prompts.jsonl -m M -n 8 --keep 2 -c my.yaml --judge J -o runs/best
   rlaif generate p.jsonl -m M -n 8 --keep 1 -c my.yaml --target principle:be-concise -o runs/y
 
-PROMPTS is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a Hub ID.
+PROMPTS is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or hub:NAME.
 Each row has a prompt, as text or chat messages. OUT/candidates.jsonl is the input for `rlaif
 label` and `rlaif critique`. If the run is interrupted, rerun the same command to resume.
 """

@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Show how the rows of DATA are understood: roles of columns, prompts and responses.
 
-    DATA is a data file, a folder, or a Hub ID. Nothing is judged or written.
+    DATA is a data file, a folder, or hub:NAME. Nothing is judged or written.
     """
     quiet_libraries()
     from rlaif.data.dataset import describe, open_dataset

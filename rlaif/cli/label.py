@@ -38,7 +38,7 @@ Examples:
   rlaif label pairs.jsonl -c my.yaml -j A -j B -j C,weight=2 --panel weighted -o runs/panel
   rlaif label pairs.jsonl -c my.yaml -j SMALL -j LARGE --panel cascade -o runs/cascade
 
-DATA is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or a Hub ID. Each
+DATA is a .jsonl, .json, .parquet or .csv file, a folder saved by datasets, or hub:NAME. Each
 row has a prompt and two or more responses, as text or chat messages. If the run is
 interrupted, rerun the same command to resume.
 """

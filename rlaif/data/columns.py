@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +32,9 @@ Shape = Literal[
 ]
 DEPTH = 4
 """How deep nested mappings are looked into."""
+MOST = 500
+"""The most columns that are looked at; with more, mappings stay whole: their keys are data."""
+_ADJACENT = re.compile(r"['\"]\s+['\"]")
 _NUMPY_ROWS = re.compile(r"\}\s*\n\s*\{")
 
 
@@ -72,6 +77,27 @@ def _list_shape(value: list[Any]) -> Shape:
     return next((shape for shape, fits in kinds if all(map(fits, held))), "other")
 
 
+_MEDIA_FILE = re.compile(
+    r"\S{1,400}\.(?:png|jpe?g|gif|webp|bmp|tiff?|svg|heic|pdf|wav|mp3|flac|ogg|m4a|mp4|avi|mov|mkv|webm)"
+    r"(?:\?\S*)?|data:(?:image|audio|video|application)/\S+",
+    re.IGNORECASE,
+)
+
+
+def names_media(value: object) -> bool:
+    """Whether a cell is nothing but the path or the address of a picture, a sound or a film; or a
+    list of these, or of mappings with one.
+    """
+    if isinstance(value, list):
+        return bool(value) and all(map(names_media, value))
+    if isinstance(value, Mapping):
+        kind = str(value.get("type", value.get("mime", value.get("mimeType", ""))))
+        return kind.startswith(("image", "audio", "video")) or any(
+            isinstance(v, str) and names_media(v) for v in value.values()
+        )
+    return isinstance(value, str) and bool(_MEDIA_FILE.fullmatch(value.strip()))
+
+
 def _is_media(value: object) -> bool:
     if isinstance(value, Mapping):
         return value.keys() <= {"bytes", "path"} and "bytes" in value
@@ -96,10 +122,28 @@ def decode(value: object) -> object:
     # `DataFrame.to_csv` writes an array of objects without commas between them.
     for literal in (text, _NUMPY_ROWS.sub("},\n{", text)):
         try:
-            return ast.literal_eval(literal)
+            return _separated(literal) or ast.literal_eval(literal)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return value
+
+
+def _separated(literal: str) -> list[str] | None:
+    """The texts of an array that numpy wrote, with no commas between them; None for others.
+
+    Python would read `['a' 'b']` as one text.
+    """
+    if not _ADJACENT.search(literal):
+        return None
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(literal).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return None
+    kept = [t for t in tokens if t.type in (tokenize.STRING, tokenize.OP, tokenize.NUMBER)]
+    texts = [t.string for t in kept[1:-1]]
+    if len(texts) < 2 or any(t.type != tokenize.STRING for t in kept[1:-1]):
+        return None
+    return [str(ast.literal_eval(text)) for text in texts]
 
 
 def leaves(
@@ -251,8 +295,11 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The last part of its path in snake case."""
-        return "_".join(tokens_of(self.path.rsplit(".", 1)[-1]))
+        """The last part of its path in snake case; of `prompt.text` it is `prompt`."""
+        *parents, last = self.path.split(".")
+        if parents and last.lower() in ("text", "content", "value"):
+            last = parents[-1]
+        return "_".join(tokens_of(last))
 
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -265,11 +312,14 @@ def tokens_of(name: str) -> tuple[str, ...]:
 
 def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
     """The columns of a sample, in the order in which they come up."""
+    for depth in range(DEPTH, 0, -1):
+        if depth == 1 or len({path for row in rows for path, _ in leaves(row, "", depth)}) <= MOST:
+            break
     columns: dict[str, Column] = {}
     raw: dict[str, list[Any]] = {}
     blank: set[str] = set()
     for number, row in enumerate(rows):
-        for path, value in leaves(row):
+        for path, value in leaves(row, "", depth):
             cells = raw.setdefault(path, [])
             cells.extend([None] * (number - len(cells)))
             cells.append(None if shape_of(value) == "empty" else value)

@@ -32,8 +32,13 @@ _FIXES = {
     "scores": "--map scores={}",
     "a verdict": "--map label={}",
     "a rating of the response": "--map good={}",
+    "a score of the response": "--map scores={}",
     "the beginning of the answers": "--map context={}",
 }
+
+
+_UNSHOWN = {"values", "decode", "transcripts", "ranks", "good_from", "columns"}
+"""Fields of a layout that name no column, or many."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class DataSet:
         parts = [
             f"{name} = {', '.join(value) if isinstance(value, tuple) else value}"
             for name, value in set_fields(self.layout).items()
-            if value and name not in ("values", "decode", "transcripts", "ranks", "good_from")
+            if value and name not in _UNSHOWN
         ]
         if self.found.unused:
             parts.append(f"unused: {', '.join(self.found.unused)}")
@@ -121,16 +126,16 @@ def check_fields(rows: Sequence[Row], given: Mapping[str, Any]) -> None:
         RlaifError: there is one.
     """
     for name, value in given.items():
-        if name in ("values", "ranks", "decode", "transcripts") or not rows:
+        if name in (*_UNSHOWN, "ignore") or not rows:  # what is left out may come later
             continue
         for path in (value,) if isinstance(value, str) else value:
             pieces = path.replace("}", "{").split("{")[1::2] if "{" in path else [path]
             for piece in filter(None, pieces):
                 if not any(reaches(row, piece) for row in rows):
                     known = ", ".join(list(rows[0])[:12])
-                    flag = "--ignore " if name == "ignore" else f"--map {name}="
                     raise RlaifError(
-                        f"{flag}{piece}: no row has that column", hint=f"Columns are {known}."
+                        f"--map {name}={piece}: no row has that column",
+                        hint=f"Columns are {known}.",
                     )
 
 
@@ -158,7 +163,7 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
         raise RlaifError(f"{name}: {found.refusal}", hint="Use data with several responses a row.")
     if not found.own:
         _check_doubts(name, found, need)
-    if need == "verdict" and found.questions:
+    if need in ("verdict", "targets") and found.questions:
         raise RlaifError(f"{name}: {found.questions[0]}", hint="See `rlaif inspect`.")
     if need == "targets" and found.unrated:
         raise RlaifError(
@@ -176,6 +181,13 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
             f"{name}: no column looks like a prompt; columns are {columns}",
             hint="Name it with --map prompt=COLUMN. See `rlaif inspect`.",
         )
+    layout = found.layout
+    told = layout.chosen or layout.label or layout.scores or layout.thread_by or found.own
+    if need == "verdict" and not told:
+        raise RlaifError(
+            f"{name}: no column says which response is better; columns are {columns}",
+            hint="Name it with --map label=COLUMN, or scores with --map scores=COLUMN.",
+        )
 
 
 def _check_doubts(name: str, found: Inferred, need: Need) -> None:
@@ -185,9 +197,9 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         RlaifError: there is one; with what to do.
     """
     for path, looks in found.doubts.items():
-        if looks in ("scores", "a verdict") and need != "verdict":
+        if looks in ("scores", "a verdict") and need not in ("verdict", "targets"):
             continue
-        if looks == "a rating of the response" and need != "targets":
+        if looks.endswith("of the response") and need != "targets":
             continue
         alike = [p for p, other in found.doubts.items() if other == looks]
         paths = alike if looks in ("scores", "media") else [path]

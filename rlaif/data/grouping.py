@@ -31,7 +31,14 @@ Placed = tuple[str, Mapping[str, Any] | Rejected]
 def join_rows(rows: Iterable[Placed], layout: Layout) -> Iterator[Placed]:
     """Rows as `layout` groups them; other layouts' rows as they are."""
     if layout.group_by:
-        asked = (layout.group_by, layout.system, layout.history, layout.tools, *layout.context)
+        asked = (
+            layout.group_by,
+            layout.system,
+            layout.history,
+            layout.tools,
+            *layout.context,
+            *layout.media,
+        )
         yield from _by_value(rows, [path for path in asked if path])
     elif layout.thread_by:
         yield from _threads(rows, layout.thread_by)
@@ -116,6 +123,11 @@ def _of_messages(
         yield from _of_tree(places[name], tree(name), [], name)
 
 
+def _stands(reply: Mapping[str, Any]) -> bool:
+    """Whether a message was neither deleted nor turned down in review, as OpenAssistant has it."""
+    return not reply.get("deleted") and reply.get("review_result") is not False
+
+
 def _of_tree(
     place: str, node: Mapping[str, Any], before: list[dict[str, Any]], name: str
 ) -> Iterator[Placed]:
@@ -128,7 +140,7 @@ def _of_tree(
             yield place, Rejected(place, "a message of the thread has no text or no known role")
             continue
         path = [*before, {"role": ROLES[role], "content": said}]
-        replies = [r for r in node.get("replies") or [] if isinstance(r, Mapping)]
+        replies = [r for r in node.get("replies") or [] if isinstance(r, Mapping) and _stands(r)]
         answers = [
             r for r in replies if ROLES.get(str(r.get("role", "assistant")).lower()) == "assistant"
         ]

@@ -77,6 +77,7 @@ def infer_layout(
     ):
         step(state)
     state.fields.setdefault("decode", _decoded(state))
+    state.fields.setdefault("columns", tuple(dict.fromkeys(str(k) for row in rows for k in row)))
     unused, doubts = account(state)
     return Inferred(
         layout=Layout.model_validate(state.fields),

@@ -56,6 +56,8 @@ class Layout(BaseModel):
             name, or how a turn begins (`"<{role}>:"`); "text" for a column that is none, and
             "questions" for lists of texts that the user asks one after the other.
         ignore: columns that are left out knowingly.
+        columns: those that the sample has; a row with another one that may matter is rejected.
+            Empty: any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +88,7 @@ class Layout(BaseModel):
     decode: tuple[str, ...] = ()
     transcripts: dict[str, str] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @field_validator(
         "prompt",
@@ -99,6 +102,7 @@ class Layout(BaseModel):
         "media",
         "decode",
         "ignore",
+        "columns",
         mode="before",
     )
     @classmethod
@@ -139,7 +143,7 @@ class Layout(BaseModel):
     def to_yaml(self) -> str:
         """As a file that `--layout` takes."""
         held: dict[str, Any] = {}
-        for name, value in self.model_dump(exclude_defaults=True).items():
+        for name, value in self.model_dump(exclude_defaults=True, exclude={"columns"}).items():
             held[name] = (
                 value[0]
                 if isinstance(value, tuple) and len(value) == 1

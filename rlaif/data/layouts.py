@@ -172,6 +172,10 @@ def _p_a(row: Mapping[str, object]) -> float | None:
     return p if 0.0 <= p <= 1.0 else None
 
 
+_OWN_MARKS = {"provenance", "prompt_origin"}
+"""Columns of rows that a command of this project wrote: all their completions may be learned."""
+
+
 def taught(found: DataRow, row: Mapping[str, object]) -> DataRow:
     """What of a row may be learned: of a pair both sides, the better one first; of several
     responses with scores the best one; no response that people called bad.
@@ -192,6 +196,8 @@ def taught(found: DataRow, row: Mapping[str, object]) -> DataRow:
         return _ranked(found, row)
     if isinstance(found.winner, int) and count > 2:
         return replace(found, completions=[found.completions[found.winner]], winner=None)
+    if count > 2 and not row.keys() & _OWN_MARKS:
+        raise BadRow(f"has {count} responses, and nothing says which is best")
     return replace(found, completions=good) if len(good) < count else found
 
 
@@ -204,6 +210,8 @@ def _ranked(found: DataRow, row: Mapping[str, object]) -> DataRow:
     if found.winner is None and p is None:
         if "label" in row:
             raise BadRow(f"the pair has no winner (label: {row.get('label') or 'none'})")
+        if not row.keys() & _OWN_MARKS:
+            raise BadRow("has 2 responses, and nothing says which is better")
         return found
     second = p < 0.5 if p is not None else found.winner == 1
     return found.with_winner(1 if second else 0)

@@ -81,6 +81,22 @@ _ROLE_KEYS = ("role", "from", "type", "speaker", "sender", "author")
 _SAID_KEYS = ("content", "value", "text", "parts", "utterance", "data", "message")
 
 
+_MEDIA_KEYS = (
+    "image",
+    "images",
+    "image_url",
+    "audio",
+    "audios",
+    "video",
+    "videos",
+    "file",
+    "files",
+    "attachment",
+    "attachments",
+    "experimental_attachments",
+)
+
+
 def role_of(turn: Mapping[str, Any]) -> str:
     """What a message calls who speaks; "" where it does not say.
 
@@ -131,6 +147,26 @@ def _is_exchange(value: object) -> bool:
 
 
 _EXCHANGES = (("input", "output"), ("user", "assistant"), ("human", "assistant"))
+
+
+def is_unwanted(turns: object) -> bool:
+    """Whether the last message is marked as one that is not to be learned: OpenAI's `weight`,
+    Axolotl's `train`.
+    """
+    last = turns[-1] if isinstance(turns, list) and turns else turns
+    if not isinstance(last, Mapping):
+        return False
+    weight = last.get("weight")
+    return last.get("train", last.get("training")) is False or (
+        isinstance(weight, int | float) and not isinstance(weight, bool) and weight == 0
+    )
+
+
+def holds_rating(turns: object) -> bool:
+    """Whether the last message holds a rating of itself."""
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    keys = ("rating", "score", "annotation", "quality", "feedback")
+    return isinstance(last, Mapping) and any(last.get(key) is not None for key in keys)
 
 
 def read_chat(value: object, where: str) -> Chat:
@@ -184,6 +220,12 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
         ),
         "\n".join(found.thoughts),
     )
+    for key in _MEDIA_KEYS:
+        if held := turn.get(key):
+            kind = next((m for m in ("audio", "video") if m in key), "image")
+            if kind == "image" and "attachment" not in key and "file" not in key:
+                found.images += held if isinstance(held, list) else [held]
+            found.media.append(kind)
     if content is None and not calls and not thought:
         raise BadRow(f"column {where!r} contains a message without `content`")
     for result in found.results:
@@ -203,6 +245,19 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
     if isinstance(turn.get("name"), str) and turn["name"]:
         message["name"] = check_text(turn["name"])
     chat.messages.append(message)
+
+
+def parts_text(value: object, where: str) -> str:
+    """The text of content parts, as system prompts have them in some APIs.
+
+    Raises:
+        BadRow: it holds something else.
+    """
+    said = _Said()
+    said.add(value, where)
+    if said.media or said.calls or said.results:
+        raise BadRow(f"column {where!r} is no text")
+    return said.text
 
 
 def _has_asked(chat: Chat) -> bool:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from rlaif.data.columns import dig, shape_of
+from rlaif.data.columns import column_of, dig, shape_of
 from rlaif.data.grouping import GROUP, THREAD
-from rlaif.data.messages import BadRow, tools_of
+from rlaif.data.inference.names import OWN_COLUMNS, QUALITY_WORDS, SYSTEM_NAMES, known_metadata
+from rlaif.data.messages import BadRow, holds_rating, is_unwanted, tools_of
 from rlaif.data.origins import prompt_origin
 from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at
 from rlaif.data.row_model import Completion, DataRow, Winner
@@ -39,6 +40,8 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             return self._joined(row[GROUP])
         if self.layout.thread_by:
             return Reader(THREAD).read(row)
+        if self._columns and not row.keys() <= self._columns:
+            self._check_columns(row)
         media: list[str] = []
         tools = list(tools_of(self._cell(row, self.layout.tools))) if self.layout.tools else []
         images: list[Any] = []
@@ -48,6 +51,8 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         prompt = self._whole_prompt(own, candidates)
         if not candidates and prompt and prompt[-1]["role"] not in ("user", "tool", "function"):
             prompt, candidates = split_end(prompt)
+            if any(is_unwanted(self._cell(row, path)) for path in self.layout.prompt):
+                candidates = [replace(c, good=False) for c in candidates]
             candidates = self._written_by(row, ("completion",), [], candidates)
             candidates = self._rated(row, candidates)
         elif candidates and prompt and prompt[-1]["role"] == "assistant":
@@ -82,8 +87,32 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             images=tuple(images) if seen else (),
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
-            unrated=self._is_unrated(candidates),
+            unrated=self._is_unrated(candidates) or self._rates_itself(row, candidates),
         )
+
+    @cached_property
+    def _columns(self) -> frozenset[str]:
+        known = {path.split("[")[0].split(".")[0] for path in self.layout.ignore}
+        return frozenset({*self.layout.columns, *known} if self.layout.columns else ())
+
+    def _check_columns(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row with a column that the sample did not have, and that may matter.
+
+        Raises:
+            BadRow: it has one.
+        """
+        for name in row.keys() - self._columns:
+            value = row[name]
+            if shape_of(value) == "empty" or name in OWN_COLUMNS:
+                continue
+            column = column_of(name, [value])
+            told = column.shape in ("text", "number", "mapping") and known_metadata(column)
+            matters = QUALITY_WORDS & set(column.tokens) or column.name in SYSTEM_NAMES
+            if not told or matters:
+                raise BadRow(
+                    f"column {name!r} is not in the first rows, which say how data is read; leave "
+                    f"it out with --ignore {name}"
+                )
 
     def read_prompt(self, row: Mapping[str, Any]) -> DataRow:
         """One row of which only the prompt is wanted.
@@ -135,6 +164,15 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         if value is None and isinstance(evidence, Mapping):
             value = evidence.get("tags")
         return read_tags(value)
+
+    def _rates_itself(self, row: Mapping[str, Any], found: Sequence[Completion]) -> bool:
+        """Whether the one answer's own message holds a rating, of which nothing says what it
+        means.
+        """
+        if len(found) != 1 or found[0].good is not None:
+            return False
+        paths = self.layout.responses or self.layout.prompt
+        return any(holds_rating(self._cell(row, path)) for path in paths)
 
     def _is_unrated(self, found: Sequence[Completion]) -> bool:
         stated = self.layout.scores and "[" not in self.layout.scores[0]

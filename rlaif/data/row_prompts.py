@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from rlaif.data.columns import dig, shape_of
-from rlaif.data.messages import BadRow, check_text, read_chat, read_texts
+from rlaif.data.messages import BadRow, check_text, parts_text, read_chat, read_texts
 from rlaif.data.row_cells import ASKING, CellReader
 from rlaif.data.row_model import Completion
 from rlaif.data.transcripts import QUESTIONS, read_transcript
@@ -42,7 +42,7 @@ class PromptReader(CellReader):
                     turns += _open_end(said)
                 elif form and not form.sure:
                     raise BadRow(f"column {path!r} is no transcript, unlike the rest of the column")
-                else:
+                elif path == paths[0] or value.strip().lower() not in _BLANK:
                     texts.append(value)
             elif shape == "texts" and self.layout.transcripts.get(path) == QUESTIONS:
                 turns += [{"role": "user", "content": check_text(text)} for text in value if text]
@@ -55,6 +55,7 @@ class PromptReader(CellReader):
                 images += chat.images
                 tools += chat.tools
         context = [self._text(row, path) for path in self.layout.context]
+        context = ["" if text.strip().lower() in _BLANK else text for text in context]
         texts = [*filter(None, context), *texts]
         if texts and turns:
             return _with_context(turns, texts)
@@ -125,7 +126,7 @@ class PromptReader(CellReader):
         if value is None or (isinstance(value, str) and value.strip().lower() in _BLANK):
             return prompt
         if not isinstance(value, str):
-            raise BadRow(f"column {self.layout.system!r} is no text")
+            value = parts_text(value, self.layout.system)
         if prompt[0]["role"] in ("system", "developer"):
             if prompt[0]["content"].strip() == value.strip():
                 return prompt

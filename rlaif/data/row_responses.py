@@ -13,6 +13,7 @@ from rlaif.data.messages import (
     Chat,
     check_text,
     is_chat,
+    is_unwanted,
     read_chat,
     read_texts,
     role_of,
@@ -126,7 +127,8 @@ class ResponseReader(CellReader):
         chat = read_chat(value, path)
         media += chat.media
         tools += [tool for tool in chat.tools if tool not in tools]
-        return _cut(chat, path)
+        found = _cut(chat, path)
+        return replace(found, good=False) if is_unwanted(value) else found
 
     def _written_by(
         self,

@@ -139,13 +139,10 @@ def open_source(name: str, split: str = "train") -> Source:
         return _shards(name, sorted(p for p in path.iterdir() if _is_data(p)), split)
     if any(mark in name for mark in "*?[") and name.strip():
         return _shards(name, sorted(map(Path, glob.glob(name, recursive=True))), split)
-    looks_local = _is_data(path) or name.startswith((".", "/", "~")) or name.count("/") != 1
-    if looks_local or not name.strip() or path.parent.is_dir():
-        raise RlaifError(
-            f"input {name!r} does not exist",
-            hint="Check the path, or write hub:NAME for a dataset on the Hub.",
-        )
-    return Source(name, "hub", split)
+    raise RlaifError(
+        f"input {name!r} does not exist",
+        hint="Check the path, or write hub:NAME for a dataset on the Hub.",
+    )
 
 
 def _kind_of(path: Path) -> str:

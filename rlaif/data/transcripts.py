@@ -188,16 +188,24 @@ def read_transcript(text: str, form: Transcript, *, prompt: bool = False) -> lis
         turns.append({"role": role, "content": content})
     if not form.sure and not _takes_turns(turns):
         return []
-    if form.marked and not _is_dialogue(turns, open_end=prompt and bool(before)):
+    if form.marked and not _is_dialogue(turns):
+        return []
+    # What stands behind the last thing said may be a task about it: "Sum up the talk above."
+    doubtful = before or (not form.sure and "\n\n" in turns[-1]["content"].strip())
+    if prompt and not form.sure and doubtful and not _is_open(turns):
         return []
     return _without_system(turns) if form.name == "inst" else turns
 
 
-def _is_dialogue(turns: Sequence[Message], *, open_end: bool) -> bool:
-    """Whether user and assistant speak by turns, up to where an answer is due if that is asked."""
+def _is_dialogue(turns: Sequence[Message]) -> bool:
+    """Whether user and assistant speak by turns."""
     roles = [turn["role"] for turn in turns if turn["role"] in ("user", "assistant")]
-    by_turns = all(a != b for a, b in pairwise(roles))
-    return by_turns and (not open_end or (roles[-1] == "assistant" and not turns[-1]["content"]))
+    return all(a != b for a, b in pairwise(roles))
+
+
+def _is_open(turns: Sequence[Message]) -> bool:
+    """Whether a conversation ends where an answer is due."""
+    return turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip()
 
 
 _SYSTEM = re.compile(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*(.*)", re.DOTALL)
@@ -256,7 +264,7 @@ def infer_form(texts: Sequence[str], *, prompt: bool = False) -> Transcript | No
         prompt: as for `read_transcript`.
     """
     for form in FORMS:
-        hits = sum(bool(read_transcript(text, form)) for text in texts)
+        hits = sum(bool(read_transcript(text, form, prompt=prompt)) for text in texts)
         if hits and (form.sure or hits * 2 >= len(texts)):
             return form
     for name in _marks_in(texts):
@@ -283,27 +291,60 @@ def _marks_in(texts: Iterable[str]) -> list[str]:
 
 
 def doubt_form(texts: Sequence[str]) -> str:
-    """Why a column that is read as plain text may be a conversation; "" where it is not."""
+    """Why a column that is read as plain text may hold conversations; "" where it does not.
+
+    Control tokens in half of the texts; labels that come again by turns at the beginnings of
+    lines, in whatever language, in a tenth of them; or a transcript in a known form in as many.
+    """
     tokens = [match.group() for text in texts if (match := _TOKEN.search(text))]
     if tokens and len(tokens) * 2 >= len(texts):
         return f"control tokens of a chat template, such as {tokens[0]!r}"
-    spoken = sum(bool(_SPOKEN.match(text)) or _has_examples(text) for text in texts)
-    if spoken and spoken * 2 >= len(texts):
-        return "a conversation written out as one text"
+    spoken = sum(map(_takes_turns_by_label, texts))
+    formed = max((sum(bool(read_transcript(t, f)) for t in texts) for f in FORMS), default=0)
+    if max(spoken, formed) * 10 >= len(texts) and max(spoken, formed):
+        return "conversations written out as one text"
     return ""
 
 
-_SPOKEN = re.compile(
-    r"\W{0,6}(?:human|user|customer|prompter) ?[:>\])|}*]{1,4}"
-    r".+\n\W{0,4}\w[\w ]{0,20} ?[:>\])|}*]{1,4}",
-    re.IGNORECASE | re.DOTALL,
+_LINES = 400
+_LABEL = re.compile(
+    # `User:`, `[12:01] User 1:`, `**Student**:`, `用户：`; or a line that is a heading: `## User`.
+    r"(?:\[[\d: .]{1,12}\]|[\W\d]{1,8})?([^\W\d_][^\W\d]{0,19}(?: [^\W\d]{1,12})?)\W{0,2} ?\d{0,2}"
+    r"(?:[:\uff1a](?!//)| -{1,2} |\W{0,4}\Z)"
 )
+_SEPARATORS = ("__eou__", "<sep>", "[SEP]", "<|sep|>", "\\n\\nAssistant:", "\\n\\nHuman:")
 
 
-def _has_examples(text: str) -> bool:
-    """Whether a text asks and answers a question, and asks again: `Q: ...  A: ...  Q: ...`."""
-    start = text.find("\nA: ")
-    return text.lstrip().startswith("Q: ") and start > 0 and text.find("\nQ: ", start) > 0
+def _takes_turns_by_label(text: str) -> bool:
+    """Whether two labels at the beginnings of lines take turns, and the first comes again; or a
+    label of a user begins the text, and one that is open ends it.
+    """
+    if any(text.count(mark) > 1 for mark in _SEPARATORS):
+        return True
+    if text.lstrip().startswith('{"role"'):  # messages, one a line
+        return True
+    lines = [line.strip() for line in text[:100_000].split("\n", _LINES)[:_LINES]]
+    found = []
+    for number, line in enumerate(lines):
+        match = _LABEL.match(line) if line else None
+        if match is None:
+            continue
+        label = match.group(1).lower()
+        bare = match.end() == len(line)
+        heading = bare and line[-1] not in ":\uff1a"
+        if heading and ROLES.get(label) is None:
+            continue
+        found.append((label, number, bare and number == len(lines) - 1))
+    if len(found) < 2:
+        return False
+    one, other = found[0][0], next((label for label, _, _ in found if label != found[0][0]), "")
+    turns = [label for label, _, _ in found if label in (one, other)]
+    alternate = bool(other) and all(a != b for a, b in pairwise(turns))
+    again = turns.count(one) > 1 and len(turns) * 2 > len(found)
+    started = found[0][1] == 0 or ROLES.get(one) == "user"
+    begins = ROLES.get(one) is not None and found[0][1] == 0
+    asked = begins and found[-1][2] and any(ROLES.get(label) == "user" for label, _, _ in found)
+    return (alternate and again and started) or (asked and found[-1][0] != one)
 
 
 def strip_ends(text: str, form: Transcript) -> str:

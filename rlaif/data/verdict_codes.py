@@ -29,6 +29,10 @@ _TIE = re.compile(
     r"(?:tie\b.*|tied\b.*|both\b.*|neither\b.*|equal\w*\b.*|same\b.*|draw\b.*|none\b.*"
     r"|about the same.*|no preference.*|no difference.*|similar\b.*|c)"
 )
+_NEGATED = re.compile(
+    r"\b(?:is|was|are|were|does|do|did)(?: not|n'?t)\b|\b(?:worse|worst|loses|lost)\b"
+)
+"""What turns the meaning of a verdict around: such words are asked about."""
 SIGNED = ("preference_strength", "overall_preference")
 """Columns of the HelpSteer data sets: below zero the first response is better."""
 SIDE_WORDS = (
@@ -102,7 +106,7 @@ def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = ()) -> s
         if code in (column.lower(), column.rsplit(".", 1)[-1].lower()):
             return LETTERS[k]
     text = re.sub(r"[_\-]+", " ", code.strip().strip("[]()\"'").lower()).strip()
-    if len(text) > 60:
+    if len(text) > 60 or _NEGATED.search(text):
         return ""
     if match := _SIGN.fullmatch(text):
         one, sign, two = match.groups()
@@ -174,6 +178,12 @@ def _numeric(
         Doubtful: as `read_codes`.
     """
     shown = ", ".join(f"{n:g}" for n in sorted(set(numbers))[:6])
+    if (
+        name.endswith(SIGNED)
+        and all(0 <= n <= 1 for n in numbers)
+        and any(0 < n < 1 for n in numbers)
+    ):
+        raise Doubtful(f"{shown} can be probabilities, and nothing says of which response")
     if name.endswith(SIGNED):
         return VerdictCodes({"<0": "a", ">0": "b", "0": "tie"}, signed=True)
     if any(n < 0 for n in numbers):

@@ -190,7 +190,7 @@ def _contamination(plan: MixPlan) -> Contamination | None:
     texts: list[str] = []
     for name in plan.evaluations:
         own: list[str] = []
-        data = open_dataset(open_evaluation(name))
+        data = open_dataset(open_evaluation(name), need="prompt")
         for place, row in data.source.rows():
             try:
                 if isinstance(row, Rejected):

@@ -93,7 +93,6 @@ def test_a_preface_is_the_system_prompt_and_an_input_belongs_to_the_question() -
 @pytest.mark.parametrize(
     "text",
     [
-        "Sum up this talk.\nUser: Hello\nAssistant: Hi\nUser: Bye\nAssistant: See you",
         "Translate: {0}\nStyle: short\nOutput:",
         "Write a play. Alice: {0} Bob:",
         "Question: {0}\nAnswer:",
@@ -115,6 +114,13 @@ def test_a_task_about_a_dialogue_stays_one_question(text: str) -> None:
         "Q: How many is two?\nA: Two.\nQ: {0}\nA:",
         "<|im_sep|>{0}<|im_sep|>",
         "### User: {0}\n### Oracle:",
+        "Sum up this talk.\nUser: Hello\nAssistant: Hi\nUser: Bye\nAssistant: See you",
+        "User: hello\nAssistant: hi\nUser: {0}\n\nSum up the talk above.",
+        "用户：你好\n助手：您好\n用户：{0}\n助手：",
+        "[12:01] Student: Hello\n[12:02] Tutor: Hi\n[12:03] Student: {0}\n[12:04] Tutor:",
+        "## User\nHello\n\n## Assistant\nHi\n\n## User\n{0}",
+        "User 1: Hello\nAssistant 1: Hi\nUser 2: {0}\nAssistant 2:",
+        "Hello __eou__ Hi __eou__ {0} __eou__",
     ],
 )
 def test_what_looks_like_a_conversation_and_is_not_read_stops_the_run(

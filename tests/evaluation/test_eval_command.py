@@ -210,7 +210,9 @@ def test_zero_and_one_are_not_guessed(tmp_path: Path, values: list[Any]) -> None
 
 def test_unlabeled_data_is_refused_with_the_next_step(tmp_path: Path) -> None:
     data = write(tmp_path / "x.jsonl", [{"prompt": "q", "response_a": "x", "response_b": "y"}])
-    with pytest.raises(RlaifError, match=r"none of the 1 rows.*--map label=COLUMN"):
+    with pytest.raises(
+        RlaifError, match=r"no column says which response is better.*--map label=COLUMN"
+    ):
         run(data, "-c", "demo", "-o", str(tmp_path / "out"))
 
 

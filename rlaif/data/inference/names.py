@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -116,6 +117,16 @@ MEDIA_WORDS = {
     "photos",
     "screenshot",
     "screenshots",
+    "jpg",
+    "jpeg",
+    "png",
+    "wav",
+    "mp3",
+    "mp4",
+    "pdf",
+    "pixel",
+    "pixels",
+    "frames",
 }
 ID_NAMES = (
     "id",
@@ -245,8 +256,6 @@ SCORE_WORDS = _ranks(
     "points",
     "correctness",
     "coherence",
-    "complexity",
-    "verbosity",
     "selected",
     "armorm",
     "likes",
@@ -309,8 +318,82 @@ NO_LABEL_WORDS = {
 }
 ANNOTATOR_WORDS = {"annotator", "rater", "labeler", "human", "worker", "evaluator", "reviewer"}
 """Words of columns that hold the verdict of one of several people."""
-LOWER_IS_BETTER = {"harm", "toxic", "toxicity", "error", "errors", "loss", "perplexity", "risk"}
-"""Words of scores of which it is not said that more is better."""
+UPWARD = {
+    "a",
+    "accuracy",
+    "ai",
+    "annotation",
+    "annotations",
+    "annotator",
+    "answer",
+    "answers",
+    "aspect",
+    "average",
+    "avg",
+    "claude",
+    "clarity",
+    "completion",
+    "completions",
+    "creativity",
+    "critic",
+    "critique",
+    "deberta",
+    "depth",
+    "eval",
+    "evaluation",
+    "fine",
+    "final",
+    "fluency",
+    "following",
+    "gold",
+    "gpt",
+    "grained",
+    "harmlessness",
+    "helpful",
+    "helpfulness",
+    "honesty",
+    "human",
+    "instruction",
+    "is",
+    "judge",
+    "likert",
+    "llm",
+    "mean",
+    "model",
+    "models",
+    "normalized",
+    "number",
+    "num",
+    "of",
+    "output",
+    "outputs",
+    "oracle",
+    "rater",
+    "relevance",
+    "response",
+    "responses",
+    "rm",
+    "scalar",
+    "star",
+    "summaries",
+    "summary",
+    "math",
+    "targets",
+    "the",
+    "total",
+    "truthfulness",
+    "tulu",
+    "up",
+    "usefulness",
+    "user",
+    "value",
+    "verified",
+    "verify",
+    "weighted",
+}
+"""Words beside a score's own in names of scores of which more is surely better; of names with
+others, such as `bias_score` or `length_a`, that is not known.
+"""
 BAD_NAMES = (
     "unsafe",
     "is_unsafe",
@@ -367,32 +450,106 @@ OWN_COLUMNS = {
 }
 """Columns that commands of this project write or read by these names."""
 
-TALK_NAMES = {"dialog", "dialogue", "past", "demonstrations", "few_shot", "trajectory", "log"}
+TALK_NAMES = {
+    "examples",
+    "shots",
+    "dialog",
+    "dialogue",
+    "past",
+    "demonstrations",
+    "few_shot",
+    "trajectory",
+    "log",
+}
 """Columns that may hold turns, in whatever form."""
 VERDICT_WORDS = {"loser", "worse", "ranking", "wins", "rejected", "prob", "probability"}
 """Words of columns that say which response is better in a way that is not read."""
 KEY_WORDS = {"answer", "correct", "gold", "target", "solution", "key"}
 """Words of columns that may hold the number or the letter of the right one of some choices."""
 QUALITY_WORDS = {
-    "quality",
-    "rating",
-    "grade",
-    "stars",
-    "verdict",
-    "judgment",
-    "judgement",
-    "pass",
-    "passed",
     "acceptable",
     "acceptance",
+    "accepted",
     "approval",
+    "biased",
+    "chosen",
+    "correct",
+    "decision",
+    "downvoted",
+    "error",
+    "errors",
+    "evaluation",
+    "factual",
+    "fail",
+    "failed",
+    "feedback",
+    "grade",
+    "hallucinated",
+    "hallucination",
+    "harm",
+    "harmful",
+    "harmless",
+    "helpful",
+    "incorrect",
+    "judgement",
+    "judgment",
+    "moderation",
+    "offensive",
+    "outcome",
+    "pass",
+    "passed",
+    "passes",
+    "preference",
+    "preferred",
+    "quality",
+    "rating",
+    "reaction",
+    "resolved",
+    "result",
+    "safe",
+    "safety",
+    "severity",
+    "stars",
+    "status",
+    "success",
     "thumb",
     "thumbs",
-    "reaction",
-    "feedback",
-    "status",
+    "toxic",
+    "toxicity",
+    "truthful",
+    "unsafe",
+    "valid",
+    "verdict",
+    "violates",
+    "violation",
+    "vote",
+    "wrong",
 }
 """Words of columns that may say how good the one response of a row is."""
+NEGATIVE_WORDS = {"low", "poor", "bad", "not", "no", "non", "un", "worse"}
+"""Words that turn a flag's meaning around."""
+FAULTS = {
+    "biased",
+    "downvoted",
+    "error",
+    "errors",
+    "fail",
+    "failed",
+    "hallucinated",
+    "hallucination",
+    "harm",
+    "harmful",
+    "incorrect",
+    "offensive",
+    "severity",
+    "toxic",
+    "toxicity",
+    "unsafe",
+    "violates",
+    "violation",
+    "wrong",
+}
+"""Words of flags that say that a response is bad."""
 REMARKS = {
     "rationale",
     "rationales",
@@ -408,19 +565,11 @@ REMARKS = {
     "statement",
     "elaboration",
     "suggestion",
-    "reference",
-    "references",
     "ground",
     "truth",
     "solution",
-    "target",
     "gold",
     "labelling",
-    "raw",
-    "original",
-    "new",
-    "note",
-    "notes",
     "metadata",
     "meta",
     "id",
@@ -428,11 +577,8 @@ REMARKS = {
     "url",
     "author",
     "model",
-    "source",
     "dataset",
-    "origin",
     "name",
-    "title",
     "timestamp",
     "date",
     "time",
@@ -446,16 +592,32 @@ REMARKS = {
     "distilabel",
     "license",
     "hash",
-    "topic",
     "link",
     "event",
     "events",
-    "product",
     "rank",
-    "seed",
-    "info",
 }
 """Words of columns whose texts are about the row, however long they are."""
+_ASKED_WORDS = {
+    "context",
+    "profile",
+    "prompt",
+    "description",
+    "document",
+    "passage",
+    "instructions",
+}
+"""Words that make a text one that may be part of the question, whatever else its name says."""
+_REFERENCES = {
+    "reference",
+    "reference_answer",
+    "reference_response",
+    "references",
+    "reference_score",
+}
+"""Names of answers to compare with."""
+SWAPPED = {"swapped", "flipped", "reversed", "inverted", "swap", "flip"}
+"""Words of flags that may turn a verdict around."""
 _METADATA_NAMES = {
     "source": "metadata",
     "language": "metadata",
@@ -672,17 +834,33 @@ def known_metadata(column: Column) -> str:
         return ""
     if words & CONTEXT_NAMES and column.shape != "text" and not words & REMARKS:
         return ""
+    if reads_as_prose(column):
+        told = column.name in _REFERENCES or (words & REMARKS and not words & _ASKED_WORDS)
+        return "metadata" if told else ""
     if column.name in _METADATA_NAMES:
         return _METADATA_NAMES[column.name]
-    if reads_as_prose(column):
-        return "metadata" if words & REMARKS else ""
     return "metadata" if _METADATA_WORDS & words else ""
 
 
 def reads_as_prose(column: Column) -> bool:
-    """Whether most cells of a column hold a text of several words that is theirs alone."""
+    """Whether most cells of a column hold a text of several words that is theirs alone, or one
+    of a sentence that all share, as instructions are.
+    """
     texts = [v for v in column.cells if isinstance(v, str)]
-    if column.shape != "text" or not texts:
+    if column.shape in ("texts", "entries"):
+        texts = [t for v in column.values if isinstance(v, list) for t in _texts_of(v)]
+    elif column.shape != "text":
+        return False
+    if not texts:
         return False
     words = sum(len(t.split()) for t in texts) / len(texts)
-    return words >= 3 and len(set(texts)) / len(texts) > 0.5
+    return words >= 3 and (len(set(texts)) / len(texts) > 0.5 or words >= 6)
+
+
+def _texts_of(value: list[object]) -> list[str]:
+    """The texts of a list, and those in its entries."""
+    found: list[str] = []
+    for item in value:
+        held = list(item.values()) if isinstance(item, Mapping) else [item]
+        found += [text for text in held if isinstance(text, str)]
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif.data.columns import Column, tokens_of
+from rlaif.data.columns import Column, names_media, tokens_of
 from rlaif.data.inference.evidence import all_in_chat, asked_in, equal_chats
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
@@ -104,6 +104,11 @@ def _choose_chat(state: Inference, chats: list[Column], asked: list[Column]) -> 
         return
     answered = [v for v in chat.values if v is not None and not asks(v[-1:])]
     compared = state.fields.get("responses") or pair
+    if len(state.fields.get("responses", ())) == 1 and answered and asked:
+        own = state.columns.get(state.fields["responses"][0])
+        if own is not None and own.shape == "text" and not all_in_chat(own, chat):
+            _join_prompt(state, asked)  # another answer: which is meant is asked
+            return
     if compared and answered and asked and not all_in_chat(asked[0], chat):
         _join_prompt(state, asked)  # the conversation stays open: it may be what came before
         return
@@ -130,10 +135,18 @@ def _join_prompt(state: Inference, asked: list[Column]) -> None:
     state.set("prompt", tuple(paths), "prompt")
 
 
+def _names_media(column: Column) -> bool:
+    """Whether most cells are paths or addresses of pictures or the like."""
+    held = [v for v in column.values if v is not None]
+    return sum(map(names_media, held)) * 2 > len(held)
+
+
 def find_extras(state: Inference) -> None:
     """Find what belongs to the prompt: system prompt, history, context, tools, media."""
-    for column in state.texts():
-        if column.name in SYSTEM_NAMES and column.shape == "text":
+    for column in state.free({"text", "texts", "entries", "chat"}):
+        if column.name in SYSTEM_NAMES and (
+            column.shape != "chat" or not any(asks(v) for v in column.values)
+        ):
             state.set("system", column.path)
             break
     for column in state.free({"chat", "exchanges", "texts", "text"}):
@@ -144,13 +157,14 @@ def find_extras(state: Inference) -> None:
     if contexts and "context" not in state.given:
         state.set("context", tuple(c.path for c in contexts), "context")
     for column in state.free():
-        if column.name in TOOL_NAMES:
+        if column.name in TOOL_NAMES and column.shape not in ("flag", "number", "flags", "numbers"):
             state.set("tools", column.path)
             break
     media = [
         c
         for c in state.free()
         if c.shape == "media"
+        or (c.shape in ("text", "texts", "entries") and _names_media(c))
         or (MEDIA_WORDS & set(c.tokens[-1:]) and c.shape in ("text", "texts", "entries"))
     ]
     if not media:  # a picture may be there by its address alone

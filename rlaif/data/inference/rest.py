@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
-from rlaif.data.columns import LIST_WORDS, Column, column_of
+from rlaif.data.columns import LIST_WORDS, Column, column_of, names_media
 from rlaif.data.inference.evidence import (
     all_in_chat,
     are_parallel,
@@ -23,13 +24,15 @@ from rlaif.data.inference.names import (
     PARTIAL_WORDS,
     QUALITY_WORDS,
     SCORE_WORDS,
+    SWAPPED,
+    SYSTEM_NAMES,
     TALK_NAMES,
     TOOL_NAMES,
     VERDICT_WORDS,
     known_metadata,
     reads_as_prose,
 )
-from rlaif.data.inference.state import TEXTUAL, Inference, form_of
+from rlaif.data.inference.state import TEXTUAL, Inference, asks, form_of
 from rlaif.data.layout import code_of
 from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, entry_text
 from rlaif.data.transcripts import Transcript, doubt_form, find_form, strip_ends
@@ -195,7 +198,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
     compared = state.count() > 1 or state.is_list()
     wanted = compared and not has_verdict
     rated = any(state.fields.get(name) for name in ("good", "bad", "scores"))
-    alone = state.count() == 1 and not compared and not rated
+    alone = not compared and not rated and (state.count() == 1 or _ends_with_answer(state))
     for column in [*state.columns.values(), *_entry_columns(state)]:
         if column.path in state.roles or column.path in state.fields.get("ignore", ()):
             continue
@@ -203,8 +206,10 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             state.roles[column.path] = "empty"
             continue
         looks = _looks_like_verdict(state, column) if wanted else ""
+        if has_verdict and SWAPPED & set(column.tokens) and any(map(_is_set, column.values)):
+            looks = "a verdict"
         looks = looks or (_looks_like_rating(column) if alone else "")
-        if "[]" in column.path and MEDIA_WORDS & set(column.tokens):
+        if _looks_like_media(state, column):
             looks = "media"
         if not looks and _looks_partial(column):
             looks = "the beginning of the answers"
@@ -214,12 +219,23 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
                 state.roles[column.path] = what
                 continue
             looks = _looks_like(column, verdict_wanted=wanted)
-            if looks == "context" and "[]" in column.path:
+            if looks == "context" and "[]" in column.path and column.name not in SYSTEM_NAMES:
                 looks = ""  # a remark on one response is no part of the question
         if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = looks
         unused.append(column.path)
     return unused, doubts
+
+
+def _ends_with_answer(state: Inference) -> bool:
+    """Whether the prompt's own column is a conversation that ends with its answer."""
+    paths = state.fields.get("prompt", ())
+    column = state.columns.get(paths[0]) if len(paths) == 1 else None
+    if column is None or state.count():
+        return False
+    if column.path in state.fields.get("transcripts", {}):
+        return True
+    return column.shape == "chat" and any(v and not asks(v[-1:]) for v in column.values)
 
 
 def _entry_columns(state: Inference) -> list[Column]:
@@ -250,9 +266,37 @@ def _entry_columns(state: Inference) -> list[Column]:
     return found
 
 
+def _looks_like_media(state: Inference, column: Column) -> bool:
+    """Whether a column names a picture or the like, though none is read from another one."""
+    if "[]" not in column.path and state.fields.get("media"):
+        return False
+    held = [v for v in column.values if v is not None]
+    named = MEDIA_WORDS & set(column.tokens) and column.shape not in ("flag", "flags", "empty")
+    return bool(named) or sum(map(names_media, held)) * 2 > len(held)
+
+
+def _is_set(value: object) -> bool:
+    return value is not None and code_of(value) in ("true", "1", "yes")
+
+
 def _looks_partial(column: Column) -> bool:
     words = set(column.tokens)
     return column.shape == "text" and bool(PARTIAL_WORDS & words) and not {"id", "index"} & words
+
+
+_SIZES = {
+    "length",
+    "len",
+    "tokens",
+    "token",
+    "words",
+    "chars",
+    "time",
+    "cost",
+    "latency",
+    "id",
+    "seed",
+}
 
 
 def _looks_like_verdict(state: Inference, column: Column) -> str:
@@ -261,7 +305,9 @@ def _looks_like_verdict(state: Inference, column: Column) -> str:
     columns = state.fields.get("responses", ())
     if column.shape in ("flag", "number") and len(columns) > 1:
         others = [c for c in state.free({"flag", "number"}) if c.path not in state.roles]
-        if any(f.sides == state.sides and column.path in f.paths for f in state.families(others)):
+        if not words & _SIZES and any(
+            f.sides == state.sides and column.path in f.paths for f in state.families(others)
+        ):
             return "scores"
     if not words & (KEY_WORDS | VERDICT_WORDS) or column.shape not in ("text", "number"):
         return ""
@@ -274,14 +320,52 @@ def _looks_like_verdict(state: Inference, column: Column) -> str:
 
 
 def _looks_like_rating(column: Column) -> str:
-    """What a column may be that grades the one response of a row."""
-    if not QUALITY_WORDS & set(column.tokens) or column.shape not in ("text", "number", "flag"):
+    """What a column may be that says how good the one response of a row is.
+
+    By a word of its name, or by words in its cells.
+    """
+    words = set(column.tokens)
+    if column.shape not in ("text", "number", "flag"):
         return ""
     held = {code_of(v) for v in column.values if v is not None}
+    if len(held) > 1 and held <= {"0", "1", "-1", "true", "false"} and not words & _COUNTS:
+        return "a rating of the response"
+    graded = {_REMARK_NUMBER.sub("", code) for code in held} == {""}
+    valued = bool(held) and held <= _SAID_OF_ANSWERS and not held <= {"true", "false", "yes", "no"}
     few = column.shape != "text" or (len(held) <= 12 and all(len(v.split()) <= 3 for v in held))
-    if "status" in column.tokens and not held & (GOOD_WORDS | BAD_WORDS):
+    if column.shape == "text" and (valued or (graded and words & SCORE_WORDS.keys())):
+        return "a rating of the response"
+    if column.shape == "number" and words & SCORE_WORDS.keys():
+        return "a score of the response"
+    if not words & QUALITY_WORDS or not few or words & {"id", "ids", "type", "model", "time"}:
         return ""
-    return "a rating of the response" if few else ""
+    if words & {"status", "result", "feedback", "decision"} and not held & _SAID_OF_ANSWERS:
+        return ""
+    return "a rating of the response"
+
+
+_COUNTS = {"index", "idx", "turn", "turns", "id", "fold"}
+_REMARK_NUMBER = re.compile(r"\d+(?:[.,]\d+)?\s*(?:/\s*\d+|%)?")
+_SAID_OF_ANSWERS = {word for word in GOOD_WORDS | BAD_WORDS if word.isalpha() or "_" in word} | {
+    "harmful",
+    "harmless",
+    "toxic",
+    "violence",
+    "failure",
+    "success",
+    "high",
+    "low",
+    "poor",
+    "fair",
+    "excellent",
+    "length",
+    "content_filter",
+    "stop",
+    "end_turn",
+    "max_tokens",
+    "tool_calls",
+}
+"""Words that say of an answer how good it is."""
 
 
 def _stands_in_read_rows(state: Inference, column: Column) -> bool:
@@ -304,13 +388,22 @@ def _stands_in_read_rows(state: Inference, column: Column) -> bool:
     )
 
 
+_TOOL_WORDS = {"tool", "tools", "api", "apis", "function", "functions", "toolset"}
+
+
 def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     """What an unused column may be that matters; "" for nothing."""
     tokens = set(column.tokens)
     if column.shape == "media" or MEDIA_WORDS & tokens:
         return "media"
-    if column.name in TOOL_NAMES or (
-        {"tool", "calls"} <= tokens and column.shape not in ("flag", "number")
+    plain = column.shape in ("flag", "number", "flags", "numbers")
+    if not plain and (
+        column.name in TOOL_NAMES
+        or {"tool", "calls"} <= tokens
+        or (
+            _TOOL_WORDS & tokens
+            and (column.shape in ("entries", "texts", "chat") or column.encoded)
+        )
     ):
         return "tools"
     if column.shape == "chat" or column.name in HISTORY_NAMES | TALK_NAMES:

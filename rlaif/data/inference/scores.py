@@ -9,20 +9,33 @@ from rlaif.data.inference.evidence import (
     _all_numeric_texts,
     _entries_numeric,
     are_parallel,
+    as_number,
     entry_keys,
     find_twins,
     is_numeric,
     score_rank,
 )
 from rlaif.data.inference.names import (
+    ANSWER_WORDS,
     ATTRIBUTE_WORDS,
-    LOWER_IS_BETTER,
+    PAIR_WORDS,
     SCORE_WORDS,
+    UPWARD,
 )
 from rlaif.data.inference.state import Inference
+from rlaif.data.row_cells import values_at
+from rlaif.data.verdict_codes import SIDE_WORDS
 
 PICKED = {"chosen", "accepted", "preferred", "best", "correct"}
 """Flags in the entries of a list that say which response was picked."""
+
+
+def _more_is_better(tokens: Sequence[str]) -> bool:
+    """Whether a score's name leaves no doubt that more of it is better, or less of a rank."""
+    sides = {word for words in SIDE_WORDS for word in words}
+    pair = {word for pair in PAIR_WORDS for words in pair for word in words}
+    known = {*SCORE_WORDS, *PICKED, *UPWARD, *ANSWER_WORDS, *sides, *pair}
+    return all(token in known or token.isdigit() for token in tokens)
 
 
 def find_scores(state: Inference) -> None:
@@ -39,9 +52,7 @@ def _find_sided_scores(state: Inference) -> bool:
     columns = [
         c
         for c in state.free()
-        if is_numeric(c)
-        and SCORE_WORDS.keys() & set(c.tokens)
-        and not LOWER_IS_BETTER & set(c.tokens)
+        if is_numeric(c) and SCORE_WORDS.keys() & set(c.tokens) and _more_is_better(c.tokens)
     ]
     found: list[tuple[int, tuple[str, ...]]] = []
     if state.fields.get("chosen"):
@@ -88,12 +99,12 @@ def _find_listed_scores(state: Inference) -> bool:
     if own.shape == "entries":
         for key in entry_keys(own):
             tokens = tokens_of(key)
-            if LOWER_IS_BETTER & set(tokens):
+            if not _more_is_better(tokens):
                 continue
             if {*SCORE_WORDS, *PICKED} & set(tokens) and _entries_numeric(own, key):
                 found.append((score_rank(tokens), f"{own.path}[].{key}"))
     for column in state.free():
-        if not are_parallel(column, own) or LOWER_IS_BETTER & set(column.tokens):
+        if not are_parallel(column, own) or not _more_is_better(column.tokens):
             continue
         if column.shape in ("numbers", "flags") or _all_numeric_texts(column):
             words = set(column.tokens) & {*SCORE_WORDS, "labels", "correctness"}
@@ -106,6 +117,7 @@ def _find_listed_scores(state: Inference) -> bool:
     if not found:
         return False
     _, path = min(found, key=lambda f: f[0])
+    _ask_of_ranks(state, path, [p for _, p in found])
     if state.fields.get("chosen"):
         # Scores of a list beside the pair: only equal ones matter, for they make a tie.
         state.claim(path, "scores of the responses")
@@ -117,6 +129,23 @@ def _find_listed_scores(state: Inference) -> bool:
     return True
 
 
+def _ask_of_ranks(state: Inference, taken: str, paths: Sequence[str]) -> None:
+    """Ask where ranks and scores of the same responses name different ones as the best."""
+    ranks = [p for p in paths if {"rank", "ranks"} & set(tokens_of(p)) and p != taken]
+    for path in ranks if not {"rank", "ranks"} & set(tokens_of(taken)) else ():
+        for row in state.rows:
+            scores, places = ([as_number(v) for v in values_at(row, p)] for p in (taken, path))
+            if None in scores or None in places or not scores or len(scores) != len(places):
+                continue
+            best, first = max(scores), min(places)  # type: ignore[type-var]
+            if scores.index(best) != places.index(first) and scores.count(best) == 1:
+                state.questions.append(
+                    f"{taken!r} and {path!r} name different responses as the best; name one with "
+                    f"--map scores={taken}"
+                )
+                return
+
+
 def _find_group(state: Inference) -> None:
     """Rows with one response each, of which several answer one prompt, with scores."""
     prompt = state.fields.get("prompt", ())
@@ -124,7 +153,7 @@ def _find_group(state: Inference) -> None:
         c
         for c in state.free({"number"})
         if SCORE_WORDS.keys() & set(c.tokens)
-        and not LOWER_IS_BETTER & set(c.tokens)
+        and _more_is_better(c.tokens)
         and not (ATTRIBUTE_WORDS - SCORE_WORDS.keys()) & set(c.tokens)
     ]
     if not scores:

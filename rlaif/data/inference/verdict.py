@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import Column, tokens_of
 from rlaif.data.inference.evidence import _nested, are_parallel, as_number, label_rank
-from rlaif.data.inference.names import ANNOTATOR_WORDS, BAD_NAMES, GOOD_NAMES, QUALITY_WORDS
+from rlaif.data.inference.names import (
+    ANNOTATOR_WORDS,
+    ANSWER_WORDS,
+    BAD_NAMES,
+    FAULTS,
+    GOOD_NAMES,
+    LABEL_NAMES,
+    NEGATIVE_WORDS,
+    QUALITY_WORDS,
+    VERDICT_WORDS,
+    known_metadata,
+)
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
 from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, values_at
-from rlaif.data.verdict_codes import Doubtful, look_up, read_codes, word_side
+from rlaif.data.row_model import Winner
+from rlaif.data.row_verdicts import take_majority
+from rlaif.data.verdict_codes import LETTERS, SIDE_WORDS, Doubtful, look_up, read_codes, word_side
 
 
 def find_label(state: Inference) -> None:
@@ -32,6 +45,7 @@ def find_label(state: Inference) -> None:
     for paths in candidates:
         try:
             if _try_label(state, paths):
+                _compare_verdicts(state, paths, candidates)
                 for others in candidates:
                     for path in others:
                         state.claim(path, "another verdict")
@@ -45,6 +59,61 @@ def find_label(state: Inference) -> None:
             state.claim(path, "verdict (its values are not clear)")
 
 
+def _compare_verdicts(
+    state: Inference, taken: tuple[str, ...], candidates: Sequence[tuple[str, ...]]
+) -> None:
+    """Ask where another column, as good by its name or with nothing but sides in its cells, says
+    that another response is better.
+    """
+    values = dict(state.fields.get("values", {}))
+    columns = state.fields.get("responses", ())
+    if not values or any(path not in state.columns for path in taken):
+        return
+    found = [
+        take_majority([_place(look_up(values, state.columns[p].values[k])) for p in taken])
+        for k in range(len(state.rows))
+    ]
+    named = {path for paths in candidates for path in paths}
+    for column in state.free({"text", "number"}):
+        if column.path in taken or known_metadata(column) or VERDICT_WORDS & set(column.tokens):
+            continue
+        if column.path in named:
+            if _qualifiers(column.path) and not _qualifiers(taken[0]):
+                continue  # the verdict of somebody, or in some respect, beside the one of all
+        elif column.shape != "text":
+            continue
+        held = [v for v in column.values if v is not None]
+        try:
+            codes = read_codes(held, name=column.name, sides=state.sides, columns=columns)
+        except Doubtful:
+            continue
+        if codes is None or not codes.values:
+            continue
+        for one, value in zip(found, column.values, strict=True):
+            other = _place(look_up(codes.values, value)) if value is not None else None
+            if one is not None and other is not None and one != other:
+                state.questions.append(
+                    f"columns {taken[0]!r} and {column.path!r} both say which response is better, "
+                    f"and differ; name one with --map label={taken[0]}"
+                )
+                return
+
+
+def _place(side: str | None) -> Winner:
+    """The place of a response, by its letter."""
+    if side == "tie":
+        return "tie"
+    return LETTERS.index(side) if side and side in LETTERS else None
+
+
+def _qualifiers(path: str) -> set[str]:
+    """Words of a verdict's name that say whose it is, or in what respect."""
+    sides = {word for words in SIDE_WORDS for word in words}
+    plain = {*LABEL_NAMES, *ANSWER_WORDS, *sides, "final", "gold", "human", "id", "majority"}
+    words = set(tokens_of(path.replace("[]", "").rsplit(".", 1)[-1]))
+    return words - plain - {"model", "models", "orig", "overall", "scalar", "strength"}
+
+
 def _find_stated_tie(state: Inference) -> None:
     """Columns beside a better and a worse response that call some pairs ties."""
     for column in state.free({"text", "flag", "number"}):
@@ -54,6 +123,15 @@ def _find_stated_tie(state: Inference) -> None:
             state.fields["values"] = {"true": "tie", "1": "tie"}
             return
         named = column.name == "status" or label_rank(column.tokens, column.name) is not None
+        if named and codes in ({"0", "1"}, {"true", "false"}, {"-1", "1"}):
+            state.questions.append(
+                f"column {column.path!r} differs from row to row beside a better and a worse "
+                f"response, and may turn some of them around; leave it out with --ignore "
+                f"{column.path}, or name the responses with --map responses="
+                f"{state.fields['chosen']}+{state.fields['rejected']}"
+            )
+            state.claim(column.path, "verdict (its values are not clear)")
+            return
         ties = {code for code in codes if word_side(code, ()) == "tie"}
         if named and ties:
             state.set("label", (column.path,), "verdict")
@@ -68,17 +146,28 @@ def _find_good(state: Inference) -> None:
     ]
     if flags:
         state.set("good", tuple(c.path for c in flags), "good")
-    bad = [c for c in state.free({"flag", "number", "text"}) if c.name in BAD_NAMES]
+    bad = [
+        c
+        for c in state.free({"flag", "number", "text"})
+        if c.name in BAD_NAMES or _is_mark(c, of_faults=True)
+    ]
     if bad:
         state.set("bad", tuple(c.path for c in bad), "bad")
 
 
-def _is_mark(column: Column) -> bool:
-    """Whether a column with a word of quality in its name holds words for good and bad alone."""
+def _is_mark(column: Column, *, of_faults: bool = False) -> bool:
+    """Whether a column with a word of quality in its name holds words for good and bad alone.
+
+    Args:
+        of_faults: whether the name must be of a fault (`is_wrong`), or must not.
+    """
+    if bool(FAULTS & set(column.tokens)) != of_faults:
+        return False
     words = {str(v).strip().lower() for v in column.values if v is not None}
     return (
         column.shape in ("flag", "text")
         and bool(QUALITY_WORDS & set(column.tokens))
+        and not NEGATIVE_WORDS & set(column.tokens)
         and words <= GOOD_WORDS | BAD_WORDS
         and not all(as_number(word) is not None for word in words)
     )
@@ -100,7 +189,10 @@ def _label_columns(state: Inference) -> list[tuple[str, ...]]:
         if rank is not None:
             ranked.setdefault((rank, column.path), []).append(column.path)
     for column in state.free({"entries"}):
-        for path in _nested(column):
+        nested = _nested(column)
+        for path in nested:
+            if f"{path.rsplit('.', 1)[0]}.rank" in nested:
+                continue  # a whole ranking, and no vote for one response
             tokens = tokens_of(path)
             last = tokens_of(path.rsplit(".", 1)[-1])
             rank = label_rank(last, "_".join(last))
@@ -109,7 +201,8 @@ def _label_columns(state: Inference) -> list[tuple[str, ...]]:
                 rank = 5 if rank is None and "annotations" in tokens else rank
             if rank is not None:
                 ranked.setdefault((rank, path.rsplit(".", 1)[-1]), []).append(path)
-    return [tuple(paths) for _, paths in sorted(ranked.items(), key=lambda item: item[0])]
+    by_rank = sorted(ranked.items(), key=lambda item: (bool(_qualifiers(item[1][0])), item[0]))
+    return [tuple(paths) for _, paths in by_rank]
 
 
 def _annotators(state: Inference) -> list[tuple[str, ...]]:
@@ -142,6 +235,11 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
             return False
         state.set("label", paths, "verdict")
         return True
+    for path in paths:
+        status = state.columns.get(f"{path}.status")
+        states = {s for v in status.values if isinstance(v, list) for s in v} if status else set()
+        if not states <= {"submitted", "valid", None}:
+            raise Doubtful(f"some of its votes are {', '.join(sorted(states - {'submitted'}))}")
     responses = state.fields.get("responses", ())
     name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
     codes = read_codes(values, name=name, sides=state.sides, columns=responses)

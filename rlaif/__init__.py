@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlaif.api.judge import Judge, collect
     from rlaif.api.remote import RemoteJudge
+    from rlaif.util.user_functions import allow_functions
 
 __version__ = "0.1.0"
-__all__ = ["Judge", "RemoteJudge", "__version__", "collect"]
+__all__ = ["Judge", "RemoteJudge", "__version__", "allow_functions", "collect"]
 
 _HOMES = {
     "Judge": "rlaif.api.judge",
     "RemoteJudge": "rlaif.api.remote",
     "collect": "rlaif.api.judge",
+    "allow_functions": "rlaif.util.user_functions",
 }
 
 

@@ -48,6 +48,7 @@ def refuse_engines_in_fast_tests(
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's verdict cache."""
     monkeypatch.setenv("RLAIF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("RLAIF_ALLOW_FUNCTIONS", "")
     # Texts say when they were written: runs that are compared are made at one time.
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
 

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.api.service import Questions
+from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.layouts import BadRow, DataRow, read_row
@@ -199,6 +200,7 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         RlaifError: constitution, template or model can't be used.
     """
     loaded = load_constitution(constitution).constitution
+    check_functions(loaded)
     template = load_judge_template(settings.template)
     if template.answer:
         raise RlaifError(

@@ -98,11 +98,13 @@ def command(
     from rlaif.cli.common.model_flags import assignments
     from rlaif.reporting.audit_page import write_audit
     from rlaif.runs.directory import is_complete
-    from rlaif.util.user_functions import load_function
+    from rlaif.util.user_functions import allow_typed, load_function
 
     values, places = merge_settings({}, thresholds, (Thresholds,))
     limits = build(Thresholds, values, places)
     named = assignments("--attribute", attributes)
+    for said in named.values():
+        allow_typed(said)
     scorers = {name: load_function(said, "attribute") for name, said in named.items()}
     rows = read_audited(data, texts, split, layout_fields(flags))
     # The reference may hold less than pairs: what is compared is what people wrote.

@@ -68,7 +68,9 @@ def command(
     from rlaif.cli.common.model_flags import assignments
     from rlaif.feedback.events import FIELDS
     from rlaif.feedback.importing import import_feedback
+    from rlaif.util.user_functions import allow_typed
 
+    allow_typed(flags.get("personal") or "")
     values, places = merge_settings(flags, config, (FeedbackSettings,))
     settings = build(FeedbackSettings, values, places)
     report = import_feedback(

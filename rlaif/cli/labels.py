@@ -379,8 +379,9 @@ def _lines(path: str) -> list[str]:
 
 def _checked_detector(name: str) -> Callable[[Sequence[str]], list[float]]:
     """The function, held to a finite number for every text."""
-    from rlaif.util.user_functions import load_function
+    from rlaif.util.user_functions import allow_typed, load_function
 
+    allow_typed(name)
     function = load_function(name, "detector")
 
     def score(texts: Sequence[str]) -> list[float]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from rlaif.cli.common.model_flags import assignments, plain_value
 from rlaif.cli.common.output import note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.runs.directory import write_atomically
+from rlaif.util.child_process import call_rlaif
+from rlaif.util.user_functions import IN_RECIPE
 
 _EXAMPLES = """
 \b
@@ -67,7 +67,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
         note(f"\n[{planned.step.name}]\n$ rlaif {shlex.join(planned.argv)}")
         began = time.monotonic()
         # A step's own table is progress here; stdout is for the result.
-        code = subprocess.call([sys.executable, "-m", "rlaif", *planned.argv], stdout=sys.stderr)
+        code = call_rlaif(planned.argv, {IN_RECIPE: "1"})
         if code:
             raise RlaifError(
                 f"step {planned.step.name!r} failed (exit code {code})",
@@ -114,7 +114,7 @@ def _commands() -> dict[str, Any]:
             key = long.lstrip("-").replace("-", "_")
             if key == "out":
                 has_out = True
-            elif key in ("help", "json", "dry_run"):
+            elif key in ("help", "json", "dry_run", "allow_functions"):  # no file may allow code
                 continue
             elif parameter.is_flag:
                 off = parameter.secondary_opts

@@ -10,13 +10,14 @@ import regex
 
 from rlaif.constitution.schema import (
     Check,
+    Constitution,
     ForbiddenPhrasesCheck,
     JsonCheck,
     MaxLengthCheck,
     PythonCheck,
     RegexCheck,
 )
-from rlaif.util.user_functions import load_function
+from rlaif.util.user_functions import check_allowed, load_function
 
 REGEX_SECONDS = 1.0
 """A pattern that backtracks for longer on one text has no answer (a reason, not a hang)."""
@@ -24,6 +25,17 @@ REGEX_SECONDS = 1.0
 
 class CheckFailed(Exception):
     """The check itself broke on this text; the message is the reason to record."""
+
+
+def check_functions(constitution: Constitution) -> None:
+    """Refuse a constitution that calls functions which nobody allowed, before anything is asked.
+
+    Raises:
+        RlaifError: it does; see `user_functions`.
+    """
+    for principle in constitution.principles:
+        if isinstance(principle.check, PythonCheck):
+            check_allowed([principle.check.function], f"principle {principle.id!r}: check")
 
 
 def run_check(check: Check, prompt: str, completion: str) -> bool:
@@ -46,7 +58,7 @@ def run_check(check: Check, prompt: str, completion: str) -> bool:
             phrases = (p.casefold() if check.ignore_case else p for p in check.phrases)
             return not any(phrase in text for phrase in phrases)
         case PythonCheck():
-            function = load_function(check.function)
+            function = load_function(check.function, "check")
             try:
                 with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
                     return bool(function(prompt, completion))

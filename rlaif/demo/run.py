@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -27,6 +25,7 @@ from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message
 from rlaif.runs.directory import PREFERENCES, write_atomically
 from rlaif.runs.labels import read_label_file
+from rlaif.util.child_process import call_rlaif
 from rlaif.util.output import check_folder
 from rlaif.util.resources import demo_model
 
@@ -103,7 +102,7 @@ def _flags() -> list[str]:
 def _rlaif(*arguments: str, say: Say) -> None:
     say(f"   $ rlaif {shlex.join(arguments)}")
     # A step's own table is progress here; stdout is for the result.
-    code = subprocess.call([sys.executable, "-m", "rlaif", *arguments], stdout=sys.stderr)
+    code = call_rlaif(arguments)
     if code:
         raise RlaifError(
             f"`rlaif {arguments[0]}` failed with exit code {code}",

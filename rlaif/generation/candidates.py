@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rlaif.constitution.checks import CheckFailed, run_check
+from rlaif.constitution.checks import CheckFailed, check_functions, run_check
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
@@ -150,6 +150,8 @@ def prepare_generate(
     data = open_dataset(prompts, split=split, given=given, need="prompt")
     source = data.source
     loaded = load_constitution(constitution).constitution if constitution else None
+    if loaded is not None:
+        check_functions(loaded)
     wanted = [parse_target(text, loaded) for text in targets]
     _check_ranking(settings, loaded, wanted, teachers)
     for teacher in teachers:

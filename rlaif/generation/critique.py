@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.dataset import DataSet, open_dataset
@@ -132,6 +133,7 @@ def prepare_critique(
     Long because it checks every part before anything starts.
     """
     loaded = load_constitution(constitution).constitution
+    check_functions(loaded)
     if not any(p.critique and p.revision for p in loaded.principles):
         raise RlaifError(
             f"no principle of {loaded.name!r} has both a critique and a revision text",

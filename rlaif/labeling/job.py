@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
 from rlaif.data.dataset import open_dataset, set_fields
@@ -59,7 +60,7 @@ from rlaif.store.verdict_cache import VerdictCache
 from rlaif.templates.judge import JudgeTemplate, load_judge_template
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
-from rlaif.util.user_functions import function_source
+from rlaif.util.user_functions import allowed_functions, function_source
 
 ENOUGH_FOR_A_RATE = 200
 """Verdicts of a run from which on its speed says something about the next."""
@@ -98,6 +99,7 @@ class LabelJob:
             settings=self.settings,
             aggregator=self.aggregator,
             stamp=stamp,
+            functions=allowed_functions(),
         )
 
 
@@ -165,6 +167,7 @@ def prepare(
     functions = [
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
     ]
+    check_functions(loaded.constitution)
     _probe(source, settings)
     fingerprint = model_fingerprint(settings.judge)
     config = settings.resolved(source, loaded.constitution, template, fingerprint)

@@ -27,6 +27,7 @@ from rlaif.records import Rejected
 from rlaif.runs.shard_files import ShardFiles
 from rlaif.runs.tally import Tally
 from rlaif.store.verdict_cache import AnswerStore
+from rlaif.util.user_functions import allow_functions
 
 REPORT_SECONDS = 0.5
 CLOSE_SECONDS = 3.0
@@ -155,6 +156,7 @@ class ShardLabeler:
         self, task: LabelTask, open_answers: Callable[[], AnswerStore], judge: EngineSettings
     ) -> None:
         self._task, self._judge = task, judge
+        allow_functions(*task.functions)
         self._answers = open_answers()
         self._shards: queue.SimpleQueue[Shard | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[ShardDone | BaseException] = queue.SimpleQueue()

@@ -17,6 +17,7 @@ class LabelTask:
     Attributes:
         aggregator: from a pair's principle scores to its preference.
         stamp: provenance that every row carries (constitution, judge, template).
+        functions: that the user allows the constitution to call, wherever labelers are.
     """
 
     constitution: Constitution
@@ -24,3 +25,4 @@ class LabelTask:
     settings: LabelSettings
     aggregator: Aggregator
     stamp: dict[str, str]
+    functions: tuple[str, ...] = ()

@@ -153,7 +153,7 @@ def _content(key: str, value: Any, base: Path, before: Mapping[str, PlannedStep]
         path = base / value
         loaded = load_constitution(str(path) if path.exists() else value).constitution
         checks = [p.check.function for p in loaded.principles if isinstance(p.check, PythonCheck)]
-        return [loaded.hash, [function_source(name) for name in checks]]
+        return [loaded.hash, [function_source(name, "check") for name in checks]]
     found = _on_disk(value, base)
     if found is None:
         return value

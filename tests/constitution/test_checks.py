@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from rlaif.constitution.checks import CheckFailed, run_check
 from rlaif.constitution.schema import Check
 from rlaif.errors import RlaifError
-from rlaif.util.user_functions import load_function
+from rlaif.util.user_functions import allow_functions, load_function
 
 CASES = [
     ({"kind": "regex", "pattern": r"\d{3}"}, "call 911", True),
@@ -35,6 +35,7 @@ CASES = [
 
 @pytest.mark.parametrize(("raw", "text", "expected"), CASES)
 def test_check(raw: dict, text: str, expected: bool | None) -> None:
+    allow_functions("builtins", "operator")
     check = TypeAdapter(Check).validate_python(raw)
     if expected is None:
         with pytest.raises(CheckFailed, match="TypeError"):
@@ -44,6 +45,7 @@ def test_check(raw: dict, text: str, expected: bool | None) -> None:
 
 
 def test_python_check_gets_prompt_and_completion() -> None:
+    allow_functions("operator:contains")
     check = TypeAdapter(Check).validate_python({"kind": "python", "function": "operator:contains"})
     assert run_check(check, "say hello", "hello") is True
     assert run_check(check, "say hello", "bye") is False
@@ -59,6 +61,7 @@ def test_regex_that_backtracks_has_no_answer_instead_of_hanging() -> None:
     "name", ["no.such.module:f", "json:no_such", "json:__name__", "json", ":f", "json:"]
 )
 def test_function_that_can_not_be_imported(name: str) -> None:
+    allow_functions("no.such.module", "json")
     with pytest.raises(
         RlaifError, match=r"could not be imported|is not a function|is not of the form"
     ):

@@ -190,7 +190,9 @@ def test_edited_check_function_is_another_configuration(
     import importlib
     import sys
 
-    from rlaif.util.user_functions import load_function
+    from rlaif.util.user_functions import _import, allow_functions
+
+    allow_functions("my_checks")
 
     data, constitution = write_inputs(tmp_path, 12)
     module = tmp_path / "my_checks.py"
@@ -202,7 +204,7 @@ def test_edited_check_function_is_another_configuration(
     module.write_text("def good(prompt, completion):\n    return 'a' in completion\n")
     label(data, constitution, tmp_path / "run")
     module.write_text("def good(prompt, completion):\n    return 'a' not in completion\n\n")
-    load_function.cache_clear()
+    _import.cache_clear()
     importlib.reload(sys.modules["my_checks"])
     with pytest.raises(RlaifError, match=r"checks\.my_checks:good"):
         label(data, constitution, tmp_path / "run")

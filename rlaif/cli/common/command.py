@@ -12,6 +12,7 @@ from cloup import HelpFormatter, HelpTheme, Style
 
 from rlaif.cli.common.completion import PROPOSED
 from rlaif.cli.common.output import set_verbosity
+from rlaif.util.user_functions import allow_functions
 
 EVERYDAY = "Options"
 GROUPS = (
@@ -69,6 +70,7 @@ _BY_NAME = {
     "engine_options": "Engine",
     "chat_options": "Engine",
     "shard_rows": "Engine",
+    "allow_functions": "Other",
     "verbose": "Other",
     "quiet": "Other",
 }
@@ -119,6 +121,28 @@ def verbosity_options() -> list[click.Parameter]:
     ]
 
 
+_NAMES_FUNCTIONS = {"constitution", "constitutions", "recipe", "personal", "attributes"}
+"""Parameters of files that may name functions, or lead to such files."""
+
+
+def functions_option() -> click.Option:
+    """`--allow-functions`, for commands that read files which may name functions."""
+
+    def allow(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+        if value:
+            allow_functions(*value)
+
+    return click.Option(
+        ["--allow-functions"],
+        multiple=True,
+        metavar="MODULE",
+        expose_value=False,
+        callback=allow,
+        help="Let files such as a constitution run functions of MODULE; repeatable. Without it, "
+        "no file runs code.",
+    )
+
+
 class Command(cloup.Command):
     """A command with grouped options, `-v` and `-q`."""
 
@@ -126,6 +150,8 @@ class Command(cloup.Command):
         self, *args: Any, params: list[click.Parameter] | None = None, **kwargs: Any
     ) -> None:
         found = [*(params or []), *verbosity_options()]
+        if any(str(param.name) in _NAMES_FUNCTIONS for param in found):
+            found.append(functions_option())
         groups = {title: cloup.OptionGroup(title) for title in GROUPS}
         for param in found:
             if str(param.name) in PROPOSED and param.type is click.STRING:

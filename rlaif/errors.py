@@ -54,6 +54,10 @@ class EngineStopped(RlaifError):
     """A running engine broke down: another one may go on."""
 
 
+class ConversationRefused(RlaifError):
+    """A chat template does not take a conversation: the next one may well go through."""
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, on one line; its type where it says nothing."""
     return (str(error).strip().splitlines() or [repr(error)])[0]

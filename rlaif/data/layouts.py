@@ -196,7 +196,7 @@ def taught(found: DataRow, row: Mapping[str, object]) -> DataRow:
         return _ranked(found, row)
     if isinstance(found.winner, int) and count > 2:
         return replace(found, completions=[found.completions[found.winner]], winner=None)
-    if count > 2 and not row.keys() & _OWN_MARKS:
+    if count > 2 and found.rivals and not row.keys() & _OWN_MARKS:
         raise BadRow(f"has {count} responses, and nothing says which is best")
     return replace(found, completions=good) if len(good) < count else found
 
@@ -210,7 +210,7 @@ def _ranked(found: DataRow, row: Mapping[str, object]) -> DataRow:
     if found.winner is None and p is None:
         if "label" in row:
             raise BadRow(f"the pair has no winner (label: {row.get('label') or 'none'})")
-        if not row.keys() & _OWN_MARKS:
+        if found.rivals and not row.keys() & _OWN_MARKS:
             raise BadRow("has 2 responses, and nothing says which is better")
         return found
     second = p < 0.5 if p is not None else found.winner == 1

@@ -87,6 +87,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             images=tuple(images) if seen else (),
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
+            rivals=len(self.layout.responses) > 1,
             unrated=self._is_unrated(candidates) or self._rates_itself(row, candidates),
         )
 

@@ -45,6 +45,7 @@ class DataRow:
         votes: what each annotator said, as places of candidates, "tie" or None.
         media: kinds of content that are no text.
         images: the pictures of the prompt, as the row holds them; empty where there are others.
+        rivals: whether its responses stand in columns of their own, as those of a comparison do.
         unrated: whether its one completion has a score of which nothing says how good it is.
     """
 
@@ -61,6 +62,7 @@ class DataRow:
     weight: float = 1.0
     prompt_origin: Origin = UNKNOWN_ORIGIN
     unrated: bool = False
+    rivals: bool = False
 
     @property
     def labeled(self) -> bool:

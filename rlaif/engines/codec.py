@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from rlaif.engines.chat_template import ChatTemplate
+from rlaif.engines.control_tokens import ControlTokens
 from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import RlaifError
 from rlaif.records import Message
 
 LONGEST_DEFAULT = 16_384
-_MOST_DEFUSED = 8
-_TODAY = datetime(2024, 7, 26, tzinfo=UTC)
-"""The date for chat templates that include one (Llama 3.2's own default). A fixed date keeps
-prompts, and so cache keys, the same from day to day."""
 
 
 def context_length(files: ModelFiles) -> int:
@@ -51,7 +47,6 @@ class HFCodec:
     def __init__(
         self, files: ModelFiles, template_options: Mapping[str, object] | None = None
     ) -> None:
-        self._options = dict(template_options or {})
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(files.path)
         except Exception as error:  # loaders raise many unrelated types
@@ -59,16 +54,8 @@ class HFCodec:
                 f"tokenizer of {files.name!r} could not be loaded ({error})",
                 hint="Check that the folder contains tokenizer files.",
             ) from None
-        if not self._tokenizer.chat_template:
-            raise RlaifError(
-                f"model {files.name!r} has no chat template",
-                hint="Use an instruction-tuned model, or add chat_template.jinja to its folder.",
-            )
-        special = sorted(
-            {t for t in self._tokenizer.get_added_vocab() if t.strip()}, key=len, reverse=True
-        )
-        self._special = re.compile("|".join(map(re.escape, special))) if special else None
-        self._longest = max(map(len, special), default=0)
+        self._template = ChatTemplate(self._tokenizer, files.name, template_options)
+        self._control = ControlTokens(self._tokenizer, self._template.framing)
         self._safe_tails: dict[str, str] = {}
         self.segments = SegmentEncoder(
             self.encode_text, self._wrap, list(self._tokenizer.get_vocab())
@@ -77,26 +64,28 @@ class HFCodec:
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """See `Codec.encode_chat`.
 
-        A special token spelled out in a message gets a space after its first character, so
-        that no tokenizer reads it as the token.
+        What spells a control token in a message is defused (see `ControlTokens`).
+
+        Raises:
+            ConversationRefused: the chat template does not take the conversation.
         """
+        defuse = self._control.defuse
         return self.encode_text(
-            self._chat([{**m, "content": self._defuse(m["content"])} for m in messages])
+            self._template.render([{**m, "content": defuse(m["content"])} for m in messages])
         )
 
     def encode_branches(
         self, shared: str, tails: Sequence[str], fixed: int = 0
     ) -> tuple[list[int], list[list[int]]]:
         """See `Codec.encode_branches`."""
-        safe, safe_tails = self._defuse(shared), [self._defused_tail(tail) for tail in tails]
-        if self._special and any(
-            match.start() < len(edge) < match.end()
-            for edge in [shared[-self._longest :]]
-            for tail in tails
-            for match in self._special.finditer(edge + tail[: self._longest])
-        ):
-            # Two harmless halves spell a special token: defuse the prompts as wholes.
-            rows = [self.encode_text(self._wrap(self._defuse(shared + tail))) for tail in tails]
+        safe = self._control.defuse(shared)
+        safe_tails = [self._defused_tail(tail) for tail in tails]
+        edge = 4 * self._control.longest  # normalizers shorten texts, and what they shorten to
+        if any(self._control.occur_in(safe[-edge:] + tail[:edge]) for tail in safe_tails):
+            # Two harmless halves spell a control token: defuse the prompts as wholes.
+            rows = [
+                self.encode_text(self._wrap(self._control.defuse(shared + tail))) for tail in tails
+            ]
             n = min(shared_length(rows), min(map(len, rows)) - 1)
             return rows[0][:n], [row[n:] for row in rows]
         fixed = fixed if shared[len(shared) - fixed :] == safe[len(safe) - fixed :] else 0
@@ -116,8 +105,8 @@ class HFCodec:
         places = [{"type": "image"}] * count
 
         def render(text: str, places: Sequence[Mapping[str, str]]) -> list[int]:
-            parts = [*places, {"type": "text", "text": self._defuse(text)}]
-            return self.encode_text(self._chat([{"role": "user", "content": parts}]))  # type: ignore[typeddict-item]
+            parts = [*places, {"type": "text", "text": self._control.defuse(text)}]
+            return self.encode_text(self._template.render([{"role": "user", "content": parts}]))  # type: ignore[typeddict-item]
 
         rows = [render(shared + tail, places) for tail in tails]
         if rows and len(rows[0]) < len(render(shared + tails[0], ())) + count:
@@ -130,48 +119,19 @@ class HFCodec:
 
     def _defused_tail(self, tail: str) -> str:
         if len(tail) > 4096:
-            return self._defuse(tail)
+            return self._control.defuse(tail)
         if tail not in self._safe_tails:
             if len(self._safe_tails) > 4096:
                 self._safe_tails.clear()
-            self._safe_tails[tail] = self._defuse(tail)
+            self._safe_tails[tail] = self._control.defuse(tail)
         return self._safe_tails[tail]
 
     def _wrap(self, content: str) -> str:
-        return self._chat([{"role": "user", "content": content}])
-
-    def _chat(self, messages: Sequence[Message]) -> str:
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    messages,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    **{"strftime_now": _TODAY.strftime, **self._options},
-                )
-            )
-        except Exception as error:  # templates raise what they like
-            raise RlaifError(
-                f"the chat template failed on the conversation ({error})",
-                hint="Use a judge with a chat template that accepts a single user message.",
-            ) from None
+        return self._template.render([{"role": "user", "content": content}])
 
     def encode_text(self, text: str) -> list[int]:
         """See `Codec.encode_text`."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _defuse(self, text: str) -> str:
-        if self._special is None:
-            return text
-        for _ in range(_MOST_DEFUSED):
-            if not self._special.search(text):
-                return text
-            # What is left of one token may be another; a token of one character has no inside.
-            text = self._special.sub(
-                lambda m: f"{m.group()[0]} {m.group()[1:]}" if len(m.group()) > 1 else "\ufffd",
-                text,
-            )
-        return self._special.sub("\ufffd", text)
 
     def spellings(self, label: str) -> tuple[int, ...]:
         """See `Codec.spellings`; found by decoding every short token that contains the label."""

@@ -26,7 +26,7 @@ from rlaif.data.sources import Source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
-from rlaif.errors import RlaifError
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.conversations import Conversation, ConversationRows, Query, Reply
 from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.generation.runner import (
@@ -321,10 +321,10 @@ class CandidateWriter:
             if isinstance(row, Rejected):
                 raise BadRow(row.reason)
             read = refuse_calls(refuse_media(self.reader.read_prompt(row)))
-        except BadRow as error:
+            asks, origins = self._asks(read, read.prompt_origin.depth)
+        except (BadRow, ConversationRefused) as error:
             rejected: ConversationRows = [(REJECTED, {"place": place, "reason": str(error)})]
             return [*rejected, (COUNTS, {"rejected": 1})]
-        asks, origins = self._asks(read, read.prompt_origin.depth)
         told = yield asks
         made, counts = self._made(told, origins)
         kept = distinct([m["content"] for m in made], self.settings.near_duplicate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,11 @@ from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_media
 from rlaif.data.sources import open_source
-from rlaif.errors import Place, RlaifError
+from rlaif.errors import ConversationRefused, Place, RlaifError
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import MANIFEST, read_manifest
 from rlaif.runs.labels import damaged_row, read_label_file
-
-TokenLengths = Callable[[Sequence[Message], Sequence[Message], Sequence[Any]], tuple[int, int, int]]
-"""Maps prompt, completion and tools to token counts: of the prompt, of prompt and completion, and
-of their common prefix (which TRL trains on as the prompt)."""
+from rlaif.training.policy_text import PolicyText, TextAccount, shown
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class TrainingRow:
 
 
 @dataclass
-class RowAccount:
+class RowAccount(TextAccount):
     """Where the rows went; every count that is not zero is told before training starts."""
 
     labeled: int = 0
@@ -64,7 +61,6 @@ class RowAccount:
     human_available: int = 0
     human_used: int = 0
     human_unreadable: int = 0
-    prompt_end_cut: list[str] = field(default_factory=list)
     prompt_too_long: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     truncated: list[str] = field(default_factory=list)
@@ -87,22 +83,13 @@ class RowAccount:
                 f"{self.human_unreadable} human rows skipped: unreadable, or labeled by a judge"
             )
         named = (
-            (
-                self.prompt_end_cut,
-                (
-                    "with a shortened prompt: the policy's chat template renders its end "
-                    "differently before a completion"
-                ),
-            ),
             (self.empty, "skipped: the chat template renders a completion as empty"),
             (self.prompt_too_long, "skipped: the prompt alone fills max_length"),
             (self.dropped, "dropped: longer than max_length"),
             (self.truncated, "truncated to max_length"),
         )
-        for ids, what in named:
-            if ids:
-                shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-                lines.append(f"{len(ids)} {what} ({shown})")
+        lines += self.text_lines()
+        lines += [f"{len(ids)} {what} ({shown(ids)})" for ids, what in named if ids]
         return [*lines, f"{self.trained} pairs to train on"]
 
 
@@ -312,7 +299,7 @@ def mix_in_human(
 
 def check_lengths(
     rows: list[TrainingRow],
-    lengths: TokenLengths,
+    text: PolicyText,
     *,
     max_length: int,
     overlong: str,
@@ -325,8 +312,12 @@ def check_lengths(
     """
     kept = []
     for row in rows:
-        prompt, chosen, common = lengths(row.prompt, row.chosen, row.tools)
-        _, rejected, other = lengths(row.prompt, row.rejected, row.tools)
+        try:
+            prompt, chosen, common = text.lengths(row.prompt, row.chosen, row.tools)
+            _, rejected, other = text.lengths(row.prompt, row.rejected, row.tools)
+        except ConversationRefused:
+            account.refused.append(row.id)
+            continue
         common = min(common, other)
         longest = max(chosen, rejected)
         if longest > max_length and overlong == "error":
@@ -345,6 +336,8 @@ def check_lengths(
                 account.truncated.append(row.id)
             if common < prompt:
                 account.prompt_end_cut.append(row.id)
+            if not text.ends_turns:
+                account.endless.append(row.id)
             kept.append(row)
     if not kept:
         raise RlaifError(

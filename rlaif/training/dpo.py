@@ -26,7 +26,8 @@ from rlaif.training.data import (
 )
 from rlaif.training.frame import TrainingJob
 from rlaif.training.gates import preference_rows, preference_uses
-from rlaif.training.loop import common_arguments, token_lengths
+from rlaif.training.loop import common_arguments
+from rlaif.training.policy_text import PolicyText
 from rlaif.training.settings import SOFT, DPOSettings
 from rlaif.training.soft_dpo import SoftDPOTrainer, SoftPreferenceCollator
 from rlaif.training.weights import by_weight
@@ -93,9 +94,11 @@ def gather(
         kept, account.human_used = mix_in_human(kept, human, settings.human_fraction, settings.seed)
     else:
         random.Random(settings.seed).shuffle(kept)
+    text = PolicyText(tokenizer, settings.model)
+    rows = [text.prepare(row, ("prompt", "chosen", "rejected"), account) for row in rows]
     kept = check_lengths(
         kept,
-        token_lengths(tokenizer),
+        text,
         max_length=longest,
         overlong=settings.overlong,
         account=account,

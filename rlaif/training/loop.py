@@ -7,11 +7,10 @@ model card, and the last checkpoints.  Called again, a training resumes or repor
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,9 +25,7 @@ from transformers import AutoTokenizer, TrainerCallback
 from rlaif.engines.codec import context_length
 from rlaif.engines.hub import ModelFiles
 from rlaif.errors import RlaifError
-from rlaif.records import Message
 from rlaif.runs.directory import differences, write_atomically
-from rlaif.training.data import TokenLengths
 from rlaif.training.settings import TrainingSettings
 from rlaif.util.output import NEW_FOLDER, check_folder, check_same
 
@@ -268,7 +265,7 @@ def load_tokenizer(files: ModelFiles) -> Any:
     """The policy's tokenizer.
 
     Raises:
-        RlaifError: it can't be loaded, or lacks a chat template or an end token.
+        RlaifError: it can't be loaded, or lacks an end token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.path)
@@ -277,11 +274,6 @@ def load_tokenizer(files: ModelFiles) -> Any:
             f"tokenizer of policy {files.name!r} could not be loaded ({error})",
             hint="Check that the folder contains tokenizer files.",
         ) from None
-    if not tokenizer.chat_template:
-        raise RlaifError(
-            f"policy {files.name!r} has no chat template",
-            hint="Use an instruction-tuned policy, or add chat_template.jinja to its folder.",
-        )
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise RlaifError(
@@ -295,64 +287,6 @@ def load_tokenizer(files: ModelFiles) -> Any:
 def effective_length(settings: TrainingSettings, files: ModelFiles) -> int:
     """`max_length`, but never more than the policy can read."""
     return min(settings.max_length, context_length(files))
-
-
-def token_lengths(tokenizer: Any) -> TokenLengths:
-    """Measures conversations as the policy reads them."""
-
-    def ids(
-        messages: Sequence[Message], tools: Sequence[Any] = (), *, opened: bool = False
-    ) -> list[int]:
-        try:
-            encoded = tokenizer.apply_chat_template(
-                list(messages),
-                tools=list(tools) or None,
-                add_generation_prompt=opened,
-                tokenize=True,
-                return_dict=True,
-            )
-        except Exception as error:  # templates raise what they like
-            raise RlaifError(
-                f"the policy's chat template failed on a conversation ({error})",
-                hint="Fix chat_template.jinja in the policy's folder.",
-            ) from None
-        return list(encoded["input_ids"])
-
-    def lengths(
-        prompt: Sequence[Message], completion: Sequence[Message], tools: Sequence[Any]
-    ) -> tuple[int, int, int]:
-        head, whole = ids(prompt, tools, opened=True), ids([*prompt, *completion], tools)
-        if tools or any("tool_calls" in turn for turn in [*prompt, *completion]):
-            _check_calls([*prompt, *completion], tools, whole, ids)
-        pairs = enumerate(zip(head, whole, strict=False))
-        common = next((i for i, (a, b) in pairs if a != b), min(len(head), len(whole)))
-        return len(head), len(whole), common
-
-    return lengths
-
-
-def _check_calls(
-    messages: Sequence[Message],
-    tools: Sequence[Any],
-    whole: Sequence[int],
-    ids: Callable[..., list[int]],
-) -> None:
-    """Refuse a chat template that leaves out what was called, or what could be.
-
-    Raises:
-        RlaifError: it renders the conversation alike without its tools, or without a call.
-    """
-    hint = "Train a policy whose chat template takes tools."
-    if tools and ids(messages) == whole:
-        raise RlaifError("the policy's chat template leaves out the tools", hint=hint)
-    for at, turn in enumerate(messages):
-        if "tool_calls" not in turn:
-            continue
-        renamed: Any = copy.deepcopy(dict(turn))
-        for call in renamed["tool_calls"]:
-            call["function"]["arguments"] = {"other": "argument"}
-        if ids([*messages[:at], renamed, *messages[at + 1 :]], tools) == whole:
-            raise RlaifError("the policy's chat template leaves out tool calls", hint=hint)
 
 
 class MetricsFile(TrainerCallback):

@@ -14,7 +14,8 @@ from rlaif.training.card import supervised_card
 from rlaif.training.data import make_dataset
 from rlaif.training.frame import TrainingJob
 from rlaif.training.gates import supervised_rows, supervised_uses
-from rlaif.training.loop import common_arguments, token_lengths
+from rlaif.training.loop import common_arguments
+from rlaif.training.policy_text import PolicyText
 from rlaif.training.settings import SFTSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
@@ -46,9 +47,11 @@ def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
         read = read_supervised(file, account, set_fields(settings.layout))
         rows = by_weight(read, settings.seed)
         account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
+        text = PolicyText(tokenizer, settings.model)
+        rows = [text.prepare(row, ("prompt", "completion"), account) for row in rows]
         kept = check_supervised_lengths(
             rows,
-            token_lengths(tokenizer),
+            text,
             max_length=longest,
             overlong=settings.overlong,
             account=account,

@@ -13,13 +13,13 @@ from rlaif.data.layouts import (
     with_responses,
 )
 from rlaif.data.row_model import DataRow, refuse_media
-from rlaif.errors import RlaifError
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.candidates import CANDIDATES
 from rlaif.generation.verified import SFT
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
 from rlaif.runs.directory import run_file
 from rlaif.templates.messages import message_text
-from rlaif.training.data import TokenLengths
+from rlaif.training.policy_text import PolicyText, TextAccount, shown
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SupervisedRow:
 
 
 @dataclass
-class SupervisedAccount:
+class SupervisedAccount(TextAccount):
     """Where the rows went; every count that is not zero is told before training starts."""
 
     read: int = 0
@@ -66,10 +66,8 @@ class SupervisedAccount:
             (self.truncated, "truncated to max_length"),
         )
         lines = [f"{self.read} completions"]
-        for ids, what in named:
-            if ids:
-                shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-                lines.append(f"{len(ids)} {what} ({shown})")
+        lines += self.text_lines()
+        lines += [f"{len(ids)} {what} ({shown(ids)})" for ids, what in named if ids]
         if self.repeated_by_weight:
             lines.append(f"{self.repeated_by_weight} rows after repeating them by weight")
         return [*lines, f"{self.trained} completions to train on"]
@@ -134,7 +132,7 @@ def _completions(place: str, read: DataRow) -> Iterator[SupervisedRow]:
 
 def check_supervised_lengths(
     rows: Sequence[SupervisedRow],
-    lengths: TokenLengths,
+    text: PolicyText,
     *,
     max_length: int,
     overlong: str,
@@ -147,7 +145,11 @@ def check_supervised_lengths(
     """
     kept = []
     for row in rows:
-        _, whole, common = lengths(row.prompt, row.completion, row.tools)
+        try:
+            prompt, whole, common = text.lengths(row.prompt, row.completion, row.tools)
+        except ConversationRefused:
+            account.refused.append(row.id)
+            continue
         if whole <= common or not message_text(row.completion[-1]).strip():
             account.empty.append(row.id)
         elif common >= max_length:
@@ -162,6 +164,10 @@ def check_supervised_lengths(
         else:
             if whole > max_length:
                 account.truncated.append(row.id)
+            if common < prompt:
+                account.prompt_end_cut.append(row.id)
+            if not text.ends_turns:
+                account.endless.append(row.id)
             kept.append(row)
     if not kept:
         raise RlaifError(

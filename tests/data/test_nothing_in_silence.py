@@ -120,10 +120,17 @@ def test_a_message_that_is_not_to_be_learned(tmp_path: Path, mark: dict[str, Any
 
 @pytest.mark.parametrize(
     "rows",
-    [pairs(), pairs(winner=[0, 1]), [{"prompt": "Q?", "responses": ["A.", "B.", "C."]}] * 3],
+    [
+        pairs(),
+        pairs(winner=[0, 1]),
+        pairs(response_c=["Perhaps it is."]),
+        [{"prompt": "Q?", "options": ["A.", "B."], "answer": k} for k in (0, 1)],
+    ],
 )
 def test_pairs_that_nothing_decides_are_no_targets(tmp_path: Path, rows: Any) -> None:
-    with pytest.raises(RlaifError, match=r"nothing says which is be|0, 1 can count"):
+    with pytest.raises(
+        RlaifError, match=r"nothing says which is be|0, 1 can count|looks like a verdict"
+    ):
         read_supervised(write(tmp_path / "d.jsonl", rows), SupervisedAccount())
 
 

@@ -142,9 +142,13 @@ def test_a_template_that_tells_the_date_is_told_one_that_stays(tmp_path: Path) -
     (copy / "chat_template.jinja").write_text(
         "{%- if not date_string is defined %}"
         '{%- set date_string = strftime_now("%d %b %Y") %}{%- endif %}'
-        "Today: {{ date_string }}\n{{ messages[0].content }}"
+        "Today: {{ date_string }}\n{% for m in messages %}{{ m.content }}{% endfor %}"
     )
-    told = HFCodec(resolve_model(str(copy)))._chat([{"role": "user", "content": "hello"}])
+    told = HFCodec(resolve_model(str(copy)))._template.render(
+        [{"role": "user", "content": "hello"}]
+    )
     assert told == "Today: 26 Jul 2024\nhello"
     own = HFCodec(resolve_model(str(copy)), {"date_string": "1 May 2030"})
-    assert own._chat([{"role": "user", "content": "hello"}]) == "Today: 1 May 2030\nhello"
+    assert (
+        own._template.render([{"role": "user", "content": "hello"}]) == "Today: 1 May 2030\nhello"
+    )

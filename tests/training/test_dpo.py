@@ -208,9 +208,14 @@ def fake_row(name: str, length: int) -> TrainingRow:
 
 
 def test_lengths_are_accounted_like_trl_treats_them() -> None:
-    def lengths(prompt, completion, tools):
-        head = sum(len(m["content"]) for m in prompt)
-        return head, head + sum(len(m["content"]) for m in completion), head
+    class Text:
+        ends_turns = True
+
+        def lengths(self, prompt, completion, tools):
+            head = sum(len(m["content"]) for m in prompt)
+            return head, head + sum(len(m["content"]) for m in completion), head
+
+    lengths = Text()
 
     rows = [fake_row("short", 5), fake_row("exact", 10), fake_row("long", 11)]
     account = RowAccount()

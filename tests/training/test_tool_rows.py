@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlaif.errors import RlaifError
 from rlaif.training.data import find_labels, make_dataset, read_preferences
 from rlaif.training.dpo import build_dpo
-from rlaif.training.loop import token_lengths
+from rlaif.training.policy_text import PolicyText
 from rlaif.training.settings import DPOSettings
 from rlaif.training.supervised import SupervisedAccount, read_supervised
 from tests.labeling.helpers import label, write_inputs
@@ -96,14 +96,14 @@ def test_rows_reach_trl_with_their_own_calls(run: Path, policy: Path, tmp_path: 
 def test_a_policy_that_leaves_calls_out_is_refused(run: Path, policy: Path) -> None:
     labels = [row for row in read_preferences(find_labels(run)) if row.tools]
     with pytest.raises(RlaifError, match="chat template leaves out the tools"):
-        token_lengths(AutoTokenizer.from_pretrained(POLICY))(
+        PolicyText(AutoTokenizer.from_pretrained(POLICY), "p").lengths(
             labels[0].prompt, labels[0].chosen, labels[0].tools
         )
     half: Any = AutoTokenizer.from_pretrained(policy)
     half.chat_template = TEMPLATE.replace(" {{ c.function.arguments | tojson }}", "")
     with pytest.raises(RlaifError, match="chat template leaves out tool calls"):
-        token_lengths(half)(labels[0].prompt, labels[0].chosen, labels[0].tools)
-    whole = token_lengths(AutoTokenizer.from_pretrained(policy))
+        PolicyText(half, "p").lengths(labels[0].prompt, labels[0].chosen, labels[0].tools)
+    whole = PolicyText(AutoTokenizer.from_pretrained(policy), "p").lengths
     assert whole(labels[0].prompt, labels[0].chosen, labels[0].tools)[1] > 0
 
 

@@ -1,0 +1,142 @@
+"""A model's chat template, tried before it is trusted: it must show what is said, and by whom."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rlaif.errors import ConversationRefused, RlaifError
+from rlaif.records import Message
+
+_log = logging.getLogger(__name__)
+_TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""The date for chat templates that include one (Llama 3.2's own default). A fixed date keeps
+prompts, and so cache keys, the same from day to day."""
+_ASKED, _SAID, _AGAIN, _RULES = "Qamarkone", "Qamarktwo", "Qamarkthree", "Qamarkfour"
+
+
+class ChatTemplate:
+    """Renders conversations as a model's chat template does.
+
+    A system message goes into the first user turn where the template has no place for it, and
+    texts go as lists of parts where the template takes nothing else.
+
+    Args:
+        tokenizer: of the transformers library.
+        name: of the model, for errors.
+        options: variables of the template.
+
+    Attributes:
+        takes_system: whether the template has a place for a system message.
+        takes_parts: whether it takes texts as lists of parts alone.
+
+    Raises:
+        RlaifError: there is none, or it leaves out the text of a message.
+    """
+
+    def __init__(
+        self, tokenizer: Any, name: str, options: Mapping[str, object] | None = None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._options = {"strftime_now": _TODAY.strftime, **(options or {})}
+        template = tokenizer.chat_template
+        if not template or (isinstance(template, dict) and "default" not in template):
+            known = f"; it has {', '.join(map(repr, template))}" if template else ""
+            raise RlaifError(
+                f"model {name!r} has no {'default ' if template else ''}chat template{known}",
+                hint="Use an instruction-tuned model, or add chat_template.jinja to its folder.",
+            )
+        self.takes_parts = False
+        asked: list[Message] = [{"role": "user", "content": _ASKED}]
+        if not self._shows(asked, [_ASKED]):
+            self.takes_parts = True
+            if not self._shows(asked, [_ASKED]):
+                self._render(asked)  # what it raises says more
+                raise RlaifError(
+                    f"the chat template of {name!r} leaves out the text of a message",
+                    hint="Fix chat_template.jinja in the model's folder, or use another model.",
+                )
+        turns: list[Message] = [
+            *asked,
+            {"role": "assistant", "content": _SAID},
+            {"role": "user", "content": _AGAIN},
+        ]
+        if self._shows(turns, [_ASKED, _SAID, _AGAIN]) is False:
+            raise RlaifError(
+                f"the chat template of {name!r} leaves out turns of a conversation",
+                hint="Fix chat_template.jinja in the model's folder, or use another model.",
+            )
+        system: list[Message] = [{"role": "system", "content": _RULES}, *asked]
+        self.takes_system = bool(self._shows(system, [_RULES, _ASKED]))
+
+    @property
+    def framing(self) -> str:
+        """What the template writes around messages without content."""
+        turns: list[Message] = [
+            {"role": "user", "content": ""},
+            {"role": "assistant", "content": ""},
+            {"role": "user", "content": ""},
+        ]
+        for tried in (turns, turns[:1]):
+            try:
+                return self._render(tried)
+            except ConversationRefused:
+                continue
+        return ""
+
+    def render(self, messages: Sequence[Message], *, open_end: bool = True) -> str:
+        """A conversation as the model reads it.
+
+        Args:
+            open_end: whether it is opened for the assistant's answer.
+
+        Raises:
+            ConversationRefused: the template does not take it.
+        """
+        return self._render(self.fold(messages), open_end=open_end)
+
+    def fold(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, a system prompt at the head of the first user turn where it has no place
+        of its own.
+        """
+        if self.takes_system or not messages or messages[0]["role"] != "system":
+            return list(messages)
+        system, *rest = messages
+        at = next((k for k, m in enumerate(rest) if m["role"] == "user"), None)
+        if at is None:
+            return list(messages)
+        text = "\n\n".join(filter(None, (system["content"], rest[at]["content"])))
+        return [*rest[:at], {**rest[at], "content": text}, *rest[at + 1 :]]
+
+    def _shows(self, messages: Sequence[Message], marks: Sequence[str]) -> bool | None:
+        """Whether all marks are rendered, in order; None where the template refuses."""
+        try:
+            text = self._render(messages)
+        except ConversationRefused:
+            return None
+        places = [text.find(mark) for mark in marks]
+        return min(places) >= 0 and places == sorted(places)
+
+    def _render(self, messages: Sequence[Message], *, open_end: bool = True) -> str:
+        turns: Sequence[Any] = messages
+        if self.takes_parts:
+            turns = [
+                {**m, "content": [{"type": "text", "text": m["content"]}]}
+                if isinstance(m["content"], str)
+                else m
+                for m in messages
+            ]
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=open_end, **self._options
+                )
+            )
+        except Exception as error:  # templates raise what they like
+            reason = " ".join(str(error).split())[:300]
+            raise ConversationRefused(
+                f"the chat template refuses the conversation ({reason})",
+                hint="Use a model with a chat template that takes such conversations.",
+            ) from None

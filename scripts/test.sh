@@ -14,8 +14,8 @@ scripts/setup.sh --dev
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports
-# Tests run two at a time: a thread that waits by spinning would take a core from the other one.
-export OMP_WAIT_POLICY=passive
+# Tests run two at a time: more threads would only wait for each other.
+export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 # Commands are started by the hundred: their modules are compiled once.
 unset PYTHONDONTWRITEBYTECODE
 code=0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,10 @@ def command(
     from rlaif.cli.common.model_flags import assignments
     from rlaif.reporting.audit_page import write_audit
     from rlaif.runs.directory import is_complete
-    from rlaif.util.user_functions import allow_typed, load_function
 
     values, places = merge_settings({}, thresholds, (Thresholds,))
     limits = build(Thresholds, values, places)
-    named = assignments("--attribute", attributes)
-    for said in named.values():
-        allow_typed(said)
-    scorers = {name: load_function(said, "attribute") for name, said in named.items()}
+    scorers = _load_scorers(assignments("--attribute", attributes))
     rows = read_audited(data, texts, split, layout_fields(flags))
     # The reference may hold less than pairs: what is compared is what people wrote.
     reference = (
@@ -165,3 +162,12 @@ class AuditTripped(RlaifError):
             + "; ".join(sentences),
             hint=f"{fix[0].upper()}{fix[1:]}.",
         )
+
+
+def _load_scorers(named: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
+    """The functions that the user names for attributes."""
+    from rlaif.util.user_functions import allow_typed, load_function
+
+    for said in named.values():
+        allow_typed(said)
+    return {name: load_function(said, "attribute") for name, said in named.items()}

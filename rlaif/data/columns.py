@@ -89,7 +89,7 @@ def names_media(value: object) -> bool:
     list of these, or of mappings with one.
     """
     if isinstance(value, list):
-        return bool(value) and all(map(names_media, value))
+        return bool(value) and all(not isinstance(v, list) and names_media(v) for v in value)
     if isinstance(value, Mapping):
         kind = str(value.get("type", value.get("mime", value.get("mimeType", ""))))
         return kind.startswith(("image", "audio", "video")) or any(

@@ -161,7 +161,7 @@ def test_unusable_source(name: str, content: bytes | str | None, what: str, tmp_
 @pytest.mark.slow
 def test_hub_id_without_a_hub_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    source = open_source("some-org/some-data")
+    source = open_source("hub:some-org/some-data")
     assert source.kind == "hub"
     with pytest.raises(RlaifError, match="some-org/some-data"):
         list(source.rows())

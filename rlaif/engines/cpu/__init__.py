@@ -38,7 +38,7 @@ def _compiled_kept() -> Iterator[None]:
             pass
         numba.config.CACHE_DIR = str(folder)
     except OSError:  # a home that can't be written to
-        pass
+        numba.config.CACHE_DIR = ""
     try:
         yield
     finally:

@@ -29,8 +29,8 @@ class ScoringModel:
     def __init__(self, name: str, kind: Any) -> None:
         files = resolve_model(name, embedded="policy")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(files.path)
-            self.model = kind.from_pretrained(files.path).eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
+            self.model = kind.from_pretrained(files.path, trust_remote_code=False).eval()
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"model {name!r} could not be loaded ({' '.join(str(error).split())[:200]})",

@@ -97,7 +97,7 @@ class JudgeCost:
 
 def judge_cost(folder: Path) -> JudgeCost:
     """Counted on the model's skeleton, without loading its weights."""
-    config: Any = AutoConfig.from_pretrained(folder)
+    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()

@@ -14,7 +14,7 @@ from rlaif.cli.common.audit_screen import print_audit
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.options import build, merge_settings
-from rlaif.cli.common.output import note, print_json, quiet_libraries
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """
@@ -129,9 +129,9 @@ def command(
         print_audit(report)
         for finding in report.biases:
             shown = "bias" if finding.flagged else "no bias"
-            click.echo(f"{shown}: {finding.name} {finding.shown}")
+            echo(f"{shown}: {finding.name} {finding.shown}")
         if out:
-            click.echo(f"\nreport: {Path(out) / 'audit.html'}")
+            echo(f"\nreport: {Path(out) / 'audit.html'}")
     if report.tripped:
         raise AuditTripped(report.sentences, report.fixes)
     if not as_json:

@@ -11,7 +11,7 @@ import click
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
 from rlaif.cli.common.options import build
-from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import model_fingerprint
 from rlaif.util.hashing import digest
@@ -138,7 +138,7 @@ def command(
         if found and as_json:
             print_json(found)
         elif found:
-            click.echo(_table(found))
+            echo(_table(found))
 
 
 def _table(found: list[dict[str, object]]) -> str:

@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table, write_result
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table, write_result
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """
@@ -112,7 +112,7 @@ def command(
         print_json(data)
         return
     _print(found)
-    click.echo(str(path))
+    echo(str(path))
 
 
 def _check_run(run: str, config: Mapping[str, Any]) -> None:
@@ -143,10 +143,10 @@ def _print(found: Any) -> None:
         (name, f"{m['ece']:.4f}", f"{m['brier']:.4f}", f"{m['log_loss']:.4f}")
         for name, m in found.measured.items()
     ]
-    click.echo(table([f"{found.labels} labeled decisions", "ECE", "Brier", "log loss"], rows))
+    echo(table([f"{found.labels} labeled decisions", "ECE", "Brier", "log loss"], rows))
     if found.method == "temperature" and not found.principles:
         word = "overconfident" if found.temperature > 1 else "underconfident"
-        click.echo(f"temperature {found.temperature:.3f}: the judge is {word}")
+        echo(f"temperature {found.temperature:.3f}: the judge is {word}")
     if found.principles:
         tempered = ", ".join(f"{k} {v:.2f}" for k, v in found.principles.items())
-        click.echo(f"temperature per principle: {tempered}")
+        echo(f"temperature per principle: {tempered}")

@@ -15,7 +15,7 @@ from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import engine_flags, generation_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
-from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import model_fingerprint
 from rlaif.generation.critique import PAIRS, CritiqueSettings, prepare_critique
@@ -177,4 +177,4 @@ def _print_verified(found: Any, settings: CritiqueSettings) -> None:
         ("worse", found.worse, percent(found.worse / decided if decided else None)),
         ("undecided", found.undecided, "-"),
     ]
-    click.echo("\n" + table(["revisions, per judge", "pairs", "of decided"], rows))
+    echo("\n" + table(["revisions, per judge", "pairs", "of decided"], rows))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 
 
 @click.command(cls=Command, name="demo")
@@ -30,7 +30,7 @@ def command(out: str, engine: str, as_json: bool) -> None:
     if as_json:
         print_json(_plain(result))
         return
-    click.echo("\n" + render_demo(result, out))
+    echo("\n" + render_demo(result, out))
 
 
 def _plain(result: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import textwrap
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import print_json, table
+from rlaif.cli.common.output import echo, print_json, table
 from rlaif.engines.registry import ENTRY_POINT_GROUP, list_engines
 
 
@@ -35,11 +35,11 @@ def command(as_json: bool) -> None:
         )
         return
     rows = [(e.name, "yes" if e.available else "no", e.summary) for e in found]
-    click.echo(table(["engine", "ready", "description"], rows))
-    click.echo("\nHow each engine computes a verdict:")
+    echo(table(["engine", "ready", "description"], rows))
+    echo("\nHow each engine computes a verdict:")
     for engine in found:
         if engine.reads:
-            click.echo(textwrap.fill(f"{engine.name}: {engine.reads}", 98, subsequent_indent="  "))
+            echo(textwrap.fill(f"{engine.name}: {engine.reads}", 98, subsequent_indent="  "))
     for engine in found:
         if not engine.available:
-            click.echo(f"{engine.name}: {engine.install}")
+            echo(f"{engine.name}: {engine.install}")

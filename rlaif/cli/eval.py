@@ -16,7 +16,7 @@ from rlaif.cli.common.labeled_flags import labeled_flags
 from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, print_json, quiet_libraries, write_result
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
@@ -162,4 +162,4 @@ def command(
         print_json(result)
         return
     print_evaluation(found)
-    click.echo(f"\n{page}")
+    echo(f"\n{page}")

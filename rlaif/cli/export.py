@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import note, print_json
+from rlaif.cli.common.output import echo, note, print_json
 from rlaif.exporting.formats import FORMATS
 
 _EXAMPLES = """
@@ -64,4 +64,4 @@ def command(run: str, form: str, out: str, min_margin: float, as_json: bool) -> 
         note(f"left out {count} pairs: {reason}")
     if report.below_margin:
         note(f"left out {report.below_margin} pairs: margin below {min_margin:g}")
-    click.echo(f"wrote {report.pairs} pairs ({report.rows} rows) to {report.file}")
+    echo(f"wrote {report.pairs} pairs ({report.rows} rows) to {report.file}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rlaif.cli.common.command import Group
-from rlaif.cli.common.output import print_json
+from rlaif.cli.common.output import echo, print_json
 from rlaif.errors import RlaifError
 
 _EXAMPLES = """
@@ -46,10 +46,10 @@ def lm_eval(print_path: bool) -> None:
     """Show the path of the tasks for lm-evaluation-harness."""
     folder = Path(__file__).parent.parent / "harness" / "lm_eval_tasks"
     if print_path:
-        click.echo(str(folder))
+        echo(str(folder))
         return
     names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    click.echo(f"tasks: {names}\nlm-eval run --include_path {folder} --tasks ...")
+    echo(f"tasks: {names}\nlm-eval run --include_path {folder} --tasks ...")
 
 
 def _generator(name: str, about: str) -> None:
@@ -78,10 +78,10 @@ def _generator(name: str, about: str) -> None:
             print_json({"files": [str(f) for f in written.files], "commands": written.commands})
             return
         for file in written.files:
-            click.echo(f"wrote {file}")
-        click.echo("\nthen run:")
+            echo(f"wrote {file}")
+        echo("\nthen run:")
         for text in written.commands:
-            click.echo(f"  {text}")
+            echo(f"  {text}")
 
 
 _generator("alpaca-eval", "Write an annotator config for AlpacaEval.")

@@ -9,7 +9,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.options import build, merge_settings, settings_options
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.feedback.importing import FeedbackSettings
 
 _EXAMPLES = """
@@ -91,7 +91,7 @@ def command(
         ("completions with balanced feedback", report.split),
         *((f"from {what}", n) for what, n in report.sources.items()),
     ]
-    click.echo(table(["feedback", out], rows))
+    echo(table(["feedback", out], rows))
     if found := report.ratings:
         note(
             f"ratings run from {found['low']:g} to {found['high']:g} ({found['scale']}): "

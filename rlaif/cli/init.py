@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import note
+from rlaif.cli.common.output import echo, note
 from rlaif.recipes.project import write_project
 
 
@@ -21,4 +21,4 @@ def command(folder: str) -> None:
     for path in write_project(Path(folder)):
         note(f"wrote {path}")
     prefix = "" if folder == "." else f"cd {folder}, then "
-    click.echo(f"Next: {prefix}rlaif label pairs.jsonl -c constitution.yaml -o runs/first")
+    echo(f"Next: {prefix}rlaif label pairs.jsonl -c constitution.yaml -o runs/first")

@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 
 _EXAMPLES = """
 \b
@@ -63,24 +63,24 @@ def command(
     if as_json:
         print_json(shown)
         raise SystemExit(1 if shown["problems"] or not shown["rows"] else 0)
-    click.echo(table(["column", "role"], [[name, role] for name, role in shown["columns"].items()]))
+    echo(table(["column", "role"], [[name, role] for name, role in shown["columns"].items()]))
     for message in shown["problems"]:
         note(message)
     for row in islice(shown["rows"], limit):
-        click.echo("")
-        click.echo(f"row {row['row']}")
+        echo("")
+        echo(f"row {row['row']}")
         for turn in row["prompt"]:
-            click.echo(f"  {turn['role']}: {_short(turn)}")
+            echo(f"  {turn['role']}: {_short(turn)}")
         for k, candidate in enumerate(row["candidates"]):
             mark = "*" if row["winner"] == k else " "
             score = "" if candidate["score"] is None else f" (score {candidate['score']:g})"
             origin = f" [{candidate['origin']}]" if candidate["origin"] else ""
             said = " / ".join(_short(turn) for turn in candidate["messages"])
-            click.echo(f"  {mark} {'abcdefghijklmnopqrstuvwxyz'[k % 26]}: {said}{origin}{score}")
+            echo(f"  {mark} {'abcdefghijklmnopqrstuvwxyz'[k % 26]}: {said}{origin}{score}")
         if row["winner"] == "tie":
-            click.echo("    tie")
+            echo("    tie")
     for rejected in shown["rejected"]:
-        click.echo(f"rejected row {rejected['row']}: {rejected['reason']}")
+        echo(f"rejected row {rejected['row']}: {rejected['reason']}")
     raise SystemExit(1 if shown["problems"] or not shown["rows"] else 0)
 
 

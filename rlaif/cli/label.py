@@ -17,7 +17,7 @@ from rlaif.cli.common.layout_flags import layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models, note_origins
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.cli.common.prices import price_flags, read_prices
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
@@ -215,7 +215,7 @@ def _label_by_panel(
             print_json(found)
             return
         for name, one in found.items():
-            click.echo(f"{name} (cascade, upper bound):" if panel.mode == "cascade" else f"{name}:")
+            echo(f"{name} (cascade, upper bound):" if panel.mode == "cascade" else f"{name}:")
             print_estimate(one, False)
         return
     if panel.mode == "cascade" and any(m.settings.agreement_target for m in members[1:]):
@@ -244,4 +244,4 @@ def _label_by_panel(
         (m["name"], m["pairs"], m["verdicts"], f"{m['seconds']:.1f}")
         for m in summary.manifest["members"]
     ]
-    click.echo("\n" + table(["judge", "pairs", "verdicts", "seconds"], rows))
+    echo("\n" + table(["judge", "pairs", "verdicts", "seconds"], rows))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlaif.cli.common.command import Group
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.util.output import explain_failure
 
@@ -101,7 +101,7 @@ def export_command(
         config = path.with_suffix(".xml")
         write_atomically(config, LABEL_STUDIO_CONFIG)
         note(f"labeling interface: {config}")
-    click.echo(f"{len(labels)} labels, {len(tasks)} pairs -> {out}")
+    echo(f"{len(labels)} labels, {len(tasks)} pairs -> {out}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -160,7 +160,7 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
                 blind=blind,
             )
             added += 1
-    click.echo(f"{added} labels added, {same} already present")
+    echo(f"{added} labels added, {same} already present")
     if unknown:
         note(
             f"skipped {len(unknown)} labels of pairs that are not in the queue (first: "
@@ -207,7 +207,7 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
         ("undecided pairs labeled", applied.settled),
         ("new pairs from edits", applied.edits),
     ]
-    click.echo(table(["applied", out], rows))
+    echo(table(["applied", out], rows))
 
 
 @command.command(name="report")
@@ -239,7 +239,7 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
         ("human agreement", f"{agreement} of {agreement.total} random pairs"),
         (f"wrong labels in the run ({how})", f"{wrong} of {facts['pairs']} pairs"),
     ]
-    click.echo(table(["review", run], rows))
+    echo(table(["review", run], rows))
 
 
 _REVIEWERS_EXAMPLES = """
@@ -337,25 +337,25 @@ def _print_reviewers(
         "chose left",
         "pasted edits",
     ]
-    click.echo(table(head, rows))
+    echo(table(head, rows))
     for r in found:
         for flag in r.flags:
-            click.echo(f"{r.name}: {flag.reason} (p = {flag.p:.2g})")
+            echo(f"{r.name}: {flag.reason} (p = {flag.p:.2g})")
         for remark in r.remarks:
-            click.echo(f"{r.name}: {remark}")
+            echo(f"{r.name}: {remark}")
     if pairs:
         said = "undefined" if alpha != alpha else f"{alpha:.2f}"
-        click.echo(f"\nKrippendorff's alpha on pairs with several reviewers: {said}")
-        click.echo(
+        echo(f"\nKrippendorff's alpha on pairs with several reviewers: {said}")
+        echo(
             table(
                 ["reviewers", "Cohen's kappa", "pairs"],
                 [(f"{a}, {b}", "–" if k != k else f"{k:.2f}", n) for a, b, k, n in pairs],
             )
         )
     if tested >= 20:
-        click.echo(f"about {share} of {tested} reviewers do not appear to decide by themselves")
+        echo(f"about {share} of {tested} reviewers do not appear to decide by themselves")
     elif expert:
-        click.echo(
+        echo(
             f"{tested} reviewers saw enough gold pairs to test whether they decide by "
             "themselves; see --help"
         )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import print_json, quiet_libraries
+from rlaif.cli.common.output import echo, print_json, quiet_libraries
 
 _EXAMPLES = """
 \b
@@ -46,4 +46,4 @@ def command(file: str, form: str) -> None:
         print_json({"root": found.root, "nodes": nodes})
         return
     for line in found.lines() if form == "tree" else found.mermaid():
-        click.echo(line)
+        echo(line)

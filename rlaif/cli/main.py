@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from difflib import get_close_matches
@@ -12,6 +14,7 @@ import cloup
 
 from rlaif import __version__
 from rlaif.cli.common.command import Group, verbosity_options
+from rlaif.cli.common.output import echo
 from rlaif.cli.common.renamed import new_flag
 from rlaif.errors import RlaifError
 
@@ -121,16 +124,26 @@ def all_commands() -> dict[str, click.Command]:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal may lack a letter, or a sign of a tree: it is written as an escape.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(prog_name="rlaif", standalone_mode=False)
     except RlaifError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         code = error.exit_code
+    except SystemExit as error:
+        # What click makes of a pipe that is closed at the other end (`| head`).
+        closed = isinstance(error.__context__, OSError) and error.__context__.errno == errno.EPIPE
+        if closed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0 if closed else error.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message())
         code = 0
     except click.ClickException as error:
-        click.echo(f"error: {_explain(error)}", err=True)
+        echo(f"error: {_explain(error)}", err=True)
         code = 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -138,13 +151,13 @@ def main() -> None:
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or error}{place}"[:300]
-        click.echo(f"error: {text}. Check the path, its permissions and free disk space.", err=True)
+        echo(f"error: {text}. Check the path, its permissions and free disk space.", err=True)
         code = 2
     except UnicodeEncodeError as error:
-        click.echo(f"error: {error.object[:60]!a} is not UTF-8. Rename it.", err=True)
+        echo(f"error: {error.object[:60]!a} is not UTF-8. Rename it.", err=True)
         code = 2
     except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("\nInterrupted; rerun the same command to resume.", err=True)
+        echo("\nInterrupted; rerun the same command to resume.", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
 

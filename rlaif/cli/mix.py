@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.license_notes import licenses_flag
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import note, percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.mixing.settings import MixPlan, MixSettings, part_of
@@ -106,7 +106,7 @@ def command(
         return
     columns = ("rows", "available", "duplicates", "contaminated", "wrong kind", "unreadable")
     rows = [(p["data"], *(p[c] for c in columns)) for p in report.parts]
-    click.echo(table(["mixed", "rows", "of", *columns[2:]], rows))
+    echo(table(["mixed", "rows", "of", *columns[2:]], rows))
     for part in report.parts:
         for text in part["first unreadable"]:
             note(f"{part['data']}, {text}")
@@ -119,8 +119,8 @@ def command(
             )
             for s in report.slices
         ]
-        click.echo("\n" + table(["slice", "before", "quota", "mixed", "by weight", "rows"], shown))
-    click.echo(
+        echo("\n" + table(["slice", "before", "quota", "mixed", "by weight", "rows"], shown))
+    echo(
         (
             f"\n{report.rows} rows ({report.kind}); human share by weight "
             f"{percent(report.human_share)}"

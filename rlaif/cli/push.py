@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, print_json, quiet_libraries, table
 
 _EXAMPLES = """
 \b
@@ -43,6 +43,6 @@ def command(source: str, repo: str, private: bool, dry_run: bool, as_json: bool)
         if as_json:
             print_json(facts | {"card": plan.card})
             return
-        click.echo(table(["file", "bytes"], [[n, str(s)] for n, s in facts["files"].items()]))
-        click.echo("")
-        click.echo(plan.card if dry_run else f"uploaded to {facts['url']}")
+        echo(table(["file", "bytes"], [[n, str(s)] for n, s in facts["files"].items()]))
+        echo("")
+        echo(plan.card if dry_run else f"uploaded to {facts['url']}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.output import echo
 from rlaif.reporting.page import write_report
 from rlaif.review.results import refresh_review
 
@@ -26,4 +27,4 @@ def command(run: str, contested: int) -> None:
     pairs most in need of review.
     """
     refresh_review(run)
-    click.echo(str(write_report(Path(run), contested=max(0, contested))))
+    echo(str(write_report(Path(run), contested=max(0, contested))))

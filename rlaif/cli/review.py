@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.util.network import is_loopback, listen
 
@@ -190,11 +190,11 @@ def _expect(folder: Path, budget: int, audit_share: float, seed: int, as_json: b
         ("same, for random pairs", f"{plan.wrong_at_random:.1f}"),
         ("minutes", f"{pairs * seconds / 60:.0f} at {seconds:.0f} s per pair"),
     ]
-    click.echo(table(["expected review", ""], rows))
+    echo(table(["expected review", ""], rows))
     reasons: dict[str, int] = {}
     for q in plan.queue:
         for reason in q.candidate.doubt.reasons[:1]:
             reasons[reason] = reasons.get(reason, 0) + 1
     if reasons:
         ranked = sorted(reasons.items(), key=lambda entry: -entry[1])
-        click.echo("\n" + table(["main reason", "pairs"], ranked))
+        echo("\n" + table(["main reason", "pairs"], ranked))

@@ -12,9 +12,10 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.model_flags import assignments, plain_value
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
 from rlaif.runs.directory import write_atomically
+from rlaif.util.addresses import NAMED
 from rlaif.util.child_process import call_rlaif
 from rlaif.util.user_functions import IN_RECIPE
 
@@ -57,6 +58,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
         for name, text in assignments("--set", values).items()
     }
     loaded = load_recipe(recipe, given)
+    named = " ".join(str(value) for value in given.values() if "://" in str(value))
     work = Path(out).resolve()
     steps = plan_steps(loaded, work, _commands())
     note(f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name)
@@ -67,7 +69,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
         note(f"\n[{planned.step.name}]\n$ rlaif {shlex.join(planned.argv)}")
         began = time.monotonic()
         # A step's own table is progress here; stdout is for the result.
-        code = call_rlaif(planned.argv, {IN_RECIPE: "1"})
+        code = call_rlaif(planned.argv, {IN_RECIPE: "1", NAMED: named})
         if code:
             raise RlaifError(
                 f"step {planned.step.name!r} failed (exit code {code})",
@@ -83,7 +85,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
             {p.step.name: {"folder": str(p.folder), "done": p.done, "argv": p.argv} for p in steps}
         )
     elif not dry_run:
-        click.echo(table(["step", "results"], [(p.step.name, str(p.folder)) for p in steps]))
+        echo(table(["step", "results"], [(p.step.name, str(p.folder)) for p in steps]))
 
 
 def _exists(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.output import print_json, quiet_libraries, table, write_result
+from rlaif.cli.common.output import echo, print_json, quiet_libraries, table, write_result
 
 _EXAMPLES = """
 \b
@@ -64,7 +64,7 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
         print_json(shown)
         return
     rows = [(w.model, w.wins, w.losses, w.undecided, str(w.rate)) for w in found]
-    click.echo(table(["model", "won", "lost", "undecided", "win rate (decided)"], rows))
+    echo(table(["model", "won", "lost", "undecided", "win rate (decided)"], rows))
     if people:
         more = [
             (
@@ -76,4 +76,4 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
             for name, p in people.items()
         ]
         head = ["model", "human win rate (ties 1/2)", "labeled pairs", "effective labels"]
-        click.echo("\n" + table(head, more))
+        echo("\n" + table(head, more))

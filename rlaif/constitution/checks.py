@@ -17,6 +17,7 @@ from rlaif.constitution.schema import (
     PythonCheck,
     RegexCheck,
 )
+from rlaif.text.words import count_words, fold_text
 from rlaif.util.user_functions import check_allowed, load_function
 
 REGEX_SECONDS = 1.0
@@ -48,14 +49,14 @@ def run_check(check: Check, prompt: str, completion: str) -> bool:
         case RegexCheck():
             return _regex(check, completion)
         case MaxLengthCheck(words=int() as words):
-            return len(completion.split()) <= words
+            return count_words(completion) <= words
         case MaxLengthCheck(characters=int() as characters):
             return len(completion) <= characters
         case JsonCheck():
             return _is_json(completion)
         case ForbiddenPhrasesCheck():
-            text = completion.casefold() if check.ignore_case else completion
-            phrases = (p.casefold() if check.ignore_case else p for p in check.phrases)
+            text = fold_text(completion, ignore_case=check.ignore_case)
+            phrases = (fold_text(p, ignore_case=check.ignore_case) for p in check.phrases)
             return not any(phrase in text for phrase in phrases)
         case PythonCheck():
             function = load_function(check.function, "check")

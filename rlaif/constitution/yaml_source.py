@@ -7,6 +7,7 @@ is large or endless.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,12 @@ def _check_shape(text: str, file: Path) -> None:
             )
 
 
+_ODD_NUMBER = re.compile(
+    r"[-+]?(?:0[0-7_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?|[0-9]+_[0-9_]*)"
+)
+"""Octal, base 60 and with underscores: `010` is 8, and `1:30` is 90."""
+
+
 class _Builder:
     """Turns composed nodes into plain values and notes where each stood."""
 
@@ -180,6 +187,12 @@ class _Builder:
             return str(node.value)
         if node.tag not in _AS_VALUE:
             raise _bad_tag(node, place)
+        if node.style is None and _ODD_NUMBER.fullmatch(node.value):
+            raise RlaifError(
+                f"{node.value!r} is another number in YAML 1.1 than it looks like",
+                hint="Put it in quotes for a text, or write the number plainly.",
+                place=place,
+            )
         try:
             return self._constructor.construct_object(node)
         except (ValueError, KeyError, IndexError, OverflowError, yaml.YAMLError):

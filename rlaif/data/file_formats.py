@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -75,6 +76,13 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
             place = f"line {number}"
+            if number == 1:
+                _check_encoding(line, path)
+                if line.strip() in (b"{", b"["):
+                    raise RlaifError(
+                        f"{path}: is JSON over several lines, not an object on each line",
+                        hint="Give it the extension .json, or write it with `jq -c .`.",
+                    )
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                 while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
@@ -85,7 +93,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
 
 def _parse(line: bytes, place: str) -> Row | Rejected:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
         if _may_have_halves(line) and _has_halves(row):
             return Rejected(place, _NOT_UTF8)
     except UnicodeDecodeError as error:
@@ -94,9 +102,34 @@ def _parse(line: bytes, place: str) -> Row | Rejected:
         )
     except json.JSONDecodeError as error:
         return Rejected(place, f"not JSON: {error.msg} at column {error.colno}")
+    except DoubledKey as error:
+        return Rejected(place, str(error))
     except (RecursionError, ValueError) as error:
         return Rejected(place, f"not JSON: {type(error).__name__}")
     return as_row(row, place)
+
+
+class DoubledKey(Exception):
+    """An object of JSON has a key twice: which of the two values is meant is not known."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise DoubledKey(f"key {next(n for n in names if names.count(n) > 1)!r} comes twice")
+    return found
+
+
+def _check_encoding(content: bytes, path: Path) -> None:
+    """Refuse UTF-16 and UTF-32 by name.
+
+    Raises:
+        RlaifError: it is one.
+    """
+    marks = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if content.startswith(marks) or b"\0" in content[:4]:
+        raise RlaifError(f"{path}: is UTF-16 or UTF-32 text", hint="Save it as UTF-8.")
 
 
 def as_row(row: object, place: str) -> Row | Rejected:
@@ -116,7 +149,11 @@ def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     try:
         with open_bytes(path) as file:
             content = file.read()
-        data, escaped = json.loads(content.decode("utf-8-sig")), _may_have_halves(content)
+        _check_encoding(content, path)
+        text = content.decode("utf-8-sig")
+        data, escaped = json.loads(text, object_pairs_hook=_once), _may_have_halves(content)
+    except DoubledKey as error:
+        raise RlaifError(f"{path}: {error}", hint="Keep one of the two.") from None
     except UnicodeDecodeError as error:
         raise RlaifError(
             f"{path}: not UTF-8 at byte {error.start}", hint="Save it as UTF-8."
@@ -190,6 +227,12 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
         reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__", strict=True)
         try:
             names = reader.fieldnames
+            doubled = [name for name in names or () if list(names or ()).count(name) > 1]
+            if doubled:
+                raise RlaifError(
+                    f"{path}:1: column {doubled[0]!r} comes twice in the header",
+                    hint="Rename one of the two, or take it out.",
+                )
         except csv.Error as error:
             raise RlaifError(f"{path}: not CSV ({error})", hint="Check the file.") from None
         while names:

@@ -74,13 +74,13 @@ FORMS = (
     ),
     Transcript(
         "hh",
-        re.compile(r"(?:^\s*|\n\n+)(Human|Assistant|System|H|A): ?"),
+        re.compile(r"(?:\A\s*|\n\n+)(Human|Assistant|System|H|A): ?"),
         ("<|endoftext|>",),
         False,
     ),
     Transcript(
         "named",
-        re.compile(r"(?:^\s*|\n+)(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE|User|Assistant): ?"),
+        re.compile(r"(?:\A\s*|\n+)(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE|User|Assistant): ?"),
         ("<|endoftext|>",),
         False,
     ),

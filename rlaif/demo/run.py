@@ -34,7 +34,7 @@ TRAIN_SEED, TEST_SEED = 7, 8
 MAX_TOKENS = 120
 TRAINING = {
     "learning_rate": 1e-4,
-    "num_train_epochs": 2,
+    "num_train_epochs": 1,
     "per_device_train_batch_size": 16,
     "beta": 0.1,
     "logging_steps": 5,

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from rlaif.records import Codec, Request, Result
+from rlaif.util.addresses import without_secrets
 
 Option = str | int | float | bool
 
@@ -82,6 +83,14 @@ class EngineSettings(BaseModel):
     options: dict[str, Option] = Field(
         default_factory=dict, description="Arguments passed to the engine unchanged."
     )
+
+    @field_serializer("options", when_used="json")
+    def _without_secrets(self, options: dict[str, Option]) -> dict[str, Option]:
+        """What is written to files names no user and no password of an address."""
+        return {
+            key: without_secrets(value) if isinstance(value, str) and "://" in value else value
+            for key, value in options.items()
+        }
 
     @property
     def numbers(self) -> str:

@@ -13,6 +13,7 @@ from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import RlaifError
 from rlaif.records import Message
+from rlaif.text.thinking import MARKS, opened_by
 
 LONGEST_DEFAULT = 16_384
 
@@ -24,7 +25,7 @@ def context_length(files: ModelFiles) -> int:
     would fill a GPU that could judge many short ones.
     """
     try:
-        config = AutoConfig.from_pretrained(files.path).get_text_config()
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         raise RlaifError(
             f"config of {files.name!r} could not be read ({error})", hint="Check config.json."
@@ -35,7 +36,7 @@ def context_length(files: ModelFiles) -> int:
 def has_vision(files: ModelFiles) -> bool:
     """Whether the model takes pictures, as its config says."""
     try:
-        config = AutoConfig.from_pretrained(files.path)
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return False
     return getattr(config, "vision_config", None) is not None
@@ -48,7 +49,9 @@ class HFCodec:
         self, files: ModelFiles, template_options: Mapping[str, object] | None = None
     ) -> None:
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(files.path)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                files.path, trust_remote_code=False
+            )
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"tokenizer of {files.name!r} could not be loaded ({error})",
@@ -56,6 +59,13 @@ class HFCodec:
             ) from None
         self._template = ChatTemplate(self._tokenizer, files.name, template_options)
         self._control = ControlTokens(self._tokenizer, self._template.framing)
+        self._opened = opened_by(self._template.framing)
+        marks = {mark for pair in MARKS for mark in pair}
+        self._thinking = {
+            index: str(token)
+            for index, token in self._tokenizer.added_tokens_decoder.items()
+            if token.special and str(token) in marks - {"<|end|>"}
+        }
         self._safe_tails: dict[str, str] = {}
         self.segments = SegmentEncoder(
             self.encode_text, self._wrap, list(self._tokenizer.get_vocab())
@@ -148,7 +158,22 @@ class HFCodec:
         return tuple(sorted(found))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """See `Codec.decode`."""
+        """See `Codec.decode`.
+
+        Marks of thinking are kept though a tokenizer may call them special, and the mark of a
+        block that the chat template opened stands first: see `text.thinking`.
+        """
+        pieces: list[str] = [self._opened]
+        held: list[int] = []
+        for index in token_ids:
+            if index in self._thinking:
+                pieces += [self._decode(held), self._thinking[index]]
+                held = []
+            else:
+                held.append(index)
+        return "".join([*pieces, self._decode(held)])
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     @property

@@ -8,7 +8,7 @@ and chat template.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -68,9 +68,22 @@ class OpenAIEngine:
     Args:
         model: as the server calls it.
         url: of its API, up to and with `/v1`.
+        template_options: variables for the chat template that the user set.
+        omitted: parameters that are not sent, such as `temperature`.
+        thinks: whether the server's chat template opens a block for thinking, and leaves it in the
+            answer.
     """
 
-    def __init__(self, model: str, url: str, client: ServerClient) -> None:
+    def __init__(
+        self,
+        model: str,
+        url: str,
+        client: ServerClient,
+        *,
+        template_options: Mapping[str, Any] | None = None,
+        omitted: Collection[str] = (),
+        thinks: bool = False,
+    ) -> None:
         self.codec = MessageCodec()
         self.fingerprint = digest({"openai": model, "url": url})
         self.max_prompt_tokens = 1 << 30
@@ -78,7 +91,15 @@ class OpenAIEngine:
         self._model = model
         self._client = client
         self._requests = self._tokens = 0
-        client.get("/models")
+        self._limit = "max_tokens"
+        self._omitted = frozenset(omitted)
+        self._thinks = thinks
+        models = client.get("/models")
+        # Servers of open models take variables for the chat template; services refuse them.
+        known = any(owner in models.text for owner in ('"vllm"', '"sglang"'))
+        default = EngineSettings.model_fields["chat_template_options"].default
+        given = dict(template_options or {})
+        self._template_options = given if known or given != default else {}
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer requests, as many at once as allowed, as they finish."""
@@ -89,30 +110,48 @@ class OpenAIEngine:
     def _answer(self, request: Request) -> Result:
         if not isinstance(request, GenerationRequest):
             return Failure(request.id, "engine 'openai' does not return label probabilities")
+        body = self._body(request)
+        answer = self._client.post("/chat/completions", body)
+        if isinstance(answer, Refusal) and _MODERN in answer.reason and _MODERN not in body:
+            self._limit = _MODERN  # what newer models of OpenAI call it
+            answer = self._client.post("/chat/completions", self._body(request))
+        if isinstance(answer, Refusal):
+            return Failure(request.id, answer.reason, answer.passing)
+        return self._read(request.id, answer)
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": json.loads(self.codec.decode(request.token_ids)),
-            "max_tokens": request.max_tokens,
+            self._limit: request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
         }
         if request.seed is not None:
             body["seed"] = request.seed
-        answer = self._client.post("/chat/completions", body)
-        if isinstance(answer, Refusal):
-            return Failure(request.id, answer.reason, answer.passing)
-        return self._read(request.id, answer)
+        if self._template_options:
+            body["chat_template_kwargs"] = self._template_options
+        return {key: value for key, value in body.items() if key not in self._omitted}
 
     def _read(self, name: str, answer: httpx.Response) -> Result:
         try:
             found = answer.json()
             choice = found["choices"][0]
-            text = choice["message"]["content"] or ""
-            finished = choice["finish_reason"] == "stop"
-            self._tokens += int((found.get("usage") or {}).get("prompt_tokens", 0))
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+            message = choice["message"]
+            text, why = _text_of(message)
+            reason = choice.get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return Failure(name, f"unexpected response from the server ({error!r})"[:200])
-        return GenerationResult(name, tuple(str(text).encode("utf-8", "replace")), finished)
+        self._tokens += prompt_tokens(found)
+        if why:
+            return Failure(name, why)
+        if reason == "content_filter":
+            return Failure(name, "the server's content filter stopped the answer")
+        if self._thinks and not text.lstrip().startswith("<think>"):
+            text = f"<think>{text}"
+        return GenerationResult(
+            name, tuple(text.encode("utf-8", "replace")), reason not in ("length", "max_tokens")
+        )
 
     def stats(self) -> EngineStats:
         """Requests answered and prompt tokens, as the server counts them."""
@@ -123,18 +162,70 @@ class OpenAIEngine:
         self._client.close()
 
 
+_MODERN = "max_completion_tokens"
+
+
+def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
+    """What a message says, and why it says nothing: parts that are text, joined; a refusal is an
+    answer, too.
+    """
+    content = message.get("content")
+    if isinstance(content, list):
+        texts, others = [], set()
+        for part in content:
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if isinstance(part, str):
+                texts.append(part)
+            elif kind in ("text", "output_text") and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            elif kind == "refusal" and isinstance(part.get("refusal"), str):
+                texts.append(part["refusal"])
+            elif kind not in ("thinking", "reasoning", "redacted_thinking"):
+                others.add(str(kind))
+        if others:
+            return "", f"the answer holds content that is no text ({', '.join(sorted(others))})"
+        content = "".join(texts)
+    if content is not None and not isinstance(content, str):
+        return "", f"the answer's content is {type(content).__name__}, not text"
+    if not content and isinstance(message.get("refusal"), str):
+        content = message["refusal"]
+    if not content and message.get("tool_calls"):
+        return "", "the answer is a tool call"
+    thought = message.get("reasoning_content", message.get("reasoning"))
+    if not content and isinstance(thought, str) and thought:
+        return "", f"the answer is empty behind {len(thought)} characters of thinking"
+    return content or "", ""
+
+
+def prompt_tokens(found: Any) -> int:
+    """The prompt's tokens as a server counts them; 0 where it says nothing that is a count."""
+    usage = found.get("usage") if isinstance(found, Mapping) else None
+    count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+    whole = isinstance(count, int) and not isinstance(count, bool)
+    return count if whole and 0 <= count < 1 << 40 else 0  # type: ignore[operator, return-value]
+
+
 def fingerprint(settings: EngineSettings) -> str:
     """What is known of a model behind a server: where it is and what it is called."""
     return digest({"openai": settings.model, "url": server_url(settings)})
 
 
 def create(settings: EngineSettings) -> OpenAIEngine:
-    """Connect; options: `base_url`, `retries` (5), `timeout` (600 seconds)."""
-    retries, timeout = patience(settings, ("base_url", "retries", "timeout"))
+    """Connect; options: `base_url`, `retries` (5), `timeout` (600 seconds), `omit` (parameters
+    that are not sent, with `+` between them) and `thinks` (see `OpenAIEngine`).
+    """
+    retries, timeout = patience(settings, ("base_url", "omit", "retries", "thinks", "timeout"))
     url = server_url(settings)
     most = min(settings.max_in_flight, 256)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
-    return OpenAIEngine(settings.model, url, client)
+    return OpenAIEngine(
+        model=settings.model,
+        url=url,
+        client=client,
+        template_options=settings.chat_template_options,
+        omitted=str(settings.options.get("omit", "")).split("+"),
+        thinks=settings.options.get("thinks") is True,
+    )
 
 
 SPEC = EngineSpec(

@@ -80,13 +80,15 @@ class PackedEngine:
         dtype = DTYPES.get(settings.dtype, auto)
         try:
             if made_up:
-                config = AutoConfig.from_pretrained(files.path)
+                config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
                 with torch.device(self._device):
                     model: Any = AutoModelForCausalLM.from_config(
                         config, dtype=config.dtype if dtype == "auto" else dtype
                     )
             else:
-                model = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
+                model = AutoModelForCausalLM.from_pretrained(
+                    files.path, dtype=dtype, trust_remote_code=False
+                )
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"model {files.name!r} could not be loaded ({error})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -13,12 +14,18 @@ from typing import Any
 import httpx
 
 from rlaif.engines.base import EngineSettings, Intake
-from rlaif.errors import RlaifError
+from rlaif.errors import EngineStopped, RlaifError, first_line
 from rlaif.records import Request, Result
+from rlaif.util.addresses import is_named, without_secrets
+from rlaif.util.user_functions import IN_RECIPE
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+_GONE = (401, 402, 403, 404)
+"""What a server that answered before says when a key ran out, or a model was unloaded."""
 _LONGEST_WAIT = 60.0
+_MOST_BYTES = 16 << 20
+"""Bytes of one answer, unpacked; a label's or a text's is far below."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,28 @@ class ServerClient:
                 f"{KEY_VARIABLE} contains characters that an API key cannot have",
                 hint="Set it to the server's API key.",
             )
+        if key and os.environ.get(IN_RECIPE) and not is_named(url):
+            raise RlaifError(
+                f"a recipe names the server {without_secrets(url)!r}, and your {KEY_VARIABLE} is "
+                "not sent to addresses that you did not name",
+                hint="If you trust it, name it with --set or OPENAI_BASE_URL; or unset the key.",
+            )
         self._url, self._most, self._retries = url.rstrip("/"), most, retries
         self._timeout = timeout
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
+        try:
+            self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
+        except (ImportError, ValueError) as error:  # a proxy of the environment
+            raise RlaifError(
+                f"the proxy that the environment names can't be used ({first_line(error)})",
+                hint="Install httpx[socks] for a SOCKS proxy, unset ALL_PROXY, or add the server's "
+                "host to NO_PROXY.",
+            ) from None
         self._pool = ThreadPoolExecutor(most)
         self._stopping = False
+        self._answered = 0
+        self._last_answer = -float("inf")
 
     def get(self, path: str) -> httpx.Response:
         """The answer to a first request; closes the client where there is none.
@@ -65,43 +87,82 @@ class ServerClient:
         """
         try:
             found = self._client.get(f"{self._url}{path}", timeout=min(self._timeout, 30.0))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             self.close()
             raise RlaifError(
-                f"no server answers at {self._url!r} ({error})",
+                f"no server answers at {without_secrets(self._url)!r} ({first_line(error)})",
                 hint="Start the server, or set its address with --option "
                 "base_url=http://HOST:PORT/v1.",
             ) from None
         if found.status_code in (401, 403):
             self.close()
             raise RlaifError(
-                f"the server at {self._url!r} rejected the API key (status {found.status_code})",
+                f"the server at {without_secrets(self._url)!r} rejected the API key (status "
+                f"{found.status_code})",
                 hint=f"Set {KEY_VARIABLE} in the environment to a valid key.",
             )
         return found
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response | Refusal:
-        """A successful answer, or why there is none."""
+        """A successful answer, or why there is none.
+
+        Raises:
+            EngineStopped: the server answers nobody any more: what is not asked yet can be asked
+                when it is back.
+        """
         reason, passing = "", True
+        began = time.monotonic()
         for attempt in range(self._retries + 1):
             if attempt:
                 self._pause(min(_LONGEST_WAIT, 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)))
             if self._stopping:
                 return Refusal("the engine was closed", False)
             try:
-                answer = self._client.post(f"{self._url}{path}", json=body)
-            except httpx.HTTPError as error:
-                reason = f"{type(error).__name__}: {error}"
+                answer = self._send(path, body)
+            except (httpx.HTTPError, _TooMuch) as error:
+                reason = f"{type(error).__name__.strip('_')}: {error}"
                 continue
-            if answer.status_code == 200:
+            if answer.status_code == 200 and not _is_page(answer):
+                self._answered += 1
+                self._last_answer = time.monotonic()
                 return answer
-            reason = f"status {answer.status_code}: {' '.join(answer.text.split())[:200]}"
-            if answer.status_code not in PASSING:
-                passing = False
-                break
+            said = "a web page" if answer.status_code == 200 else " ".join(answer.text.split())
+            reason = f"status {answer.status_code}: {said[:200]}"
+            gone = answer.status_code in _GONE and self._answered
+            if answer.status_code not in PASSING and answer.status_code != 200 and not gone:
+                return Refusal(reason, False)
             if attempt < self._retries:
                 self._pause(_retry_after(answer))
+        if self._last_answer < began and not self._stopping:
+            # Nobody was answered since: it is not this request.
+            raise EngineStopped(
+                f"the server at {without_secrets(self._url)!r} does not answer any more ({reason})",
+                hint="Rerun the same command to resume once it is back.",
+            )
         return Refusal(reason, passing)
+
+    def _send(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        """An answer, read within the time and the size that one may have.
+
+        Raises:
+            httpx.HTTPError: there is none in time.
+            _TooMuch: it is too large.
+        """
+        until = time.monotonic() + self._timeout
+        with self._client.stream("POST", f"{self._url}{path}", json=body) as answer:
+            held = bytearray()
+            for piece in answer.iter_bytes():
+                held += piece
+                if len(held) > _MOST_BYTES:
+                    raise _TooMuch(f"the answer is larger than {_MOST_BYTES >> 20} MiB")
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout(f"no whole answer in {self._timeout:g} seconds")
+            headers = [
+                (key, value)
+                for key, value in answer.headers.items()
+                if key.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+            ]
+            return httpx.Response(answer.status_code, headers=headers, content=bytes(held))
 
     def run(
         self, requests: Iterable[Request | None], answer: Callable[[Request], Result]
@@ -131,12 +192,22 @@ class ServerClient:
         self._client.close()
 
 
+class _TooMuch(Exception):
+    """An answer that no label and no text has."""
+
+
+def _is_page(answer: httpx.Response) -> bool:
+    """Whether a proxy or a portal answered with a web page."""
+    return answer.content[:64].lstrip()[:1] == b"<"
+
+
 def _retry_after(answer: httpx.Response) -> float:
     """Seconds that the server asks to wait."""
     try:
-        return min(_LONGEST_WAIT, max(0.0, float(answer.headers.get("retry-after", 0))))
-    except ValueError:
+        seconds = float(answer.headers.get("retry-after", 0))
+    except ValueError:  # a date: the usual pauses do
         return 0.0
+    return min(_LONGEST_WAIT, max(0.0, seconds)) if math.isfinite(seconds) else _LONGEST_WAIT
 
 
 SPEED_OPTIONS = ("retries", "timeout")

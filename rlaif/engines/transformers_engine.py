@@ -63,7 +63,9 @@ class TransformersEngine:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = DTYPES.get(settings.dtype, "auto")
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(files.path, dtype=dtype)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                files.path, dtype=dtype, trust_remote_code=False
+            )
         except Exception as error:  # loaders raise many unrelated types
             raise RlaifError(
                 f"model {files.name!r} could not be loaded ({error})",

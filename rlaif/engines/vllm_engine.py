@@ -103,6 +103,7 @@ class VLLMEngine:
             "quantization": settings.quantization,
             "hf_overrides": {"head_dtype": "float32"},
             "disable_log_stats": True,
+            "trust_remote_code": False,
             "use_tqdm_on_load": False,
         }
         if on_gpu:

@@ -16,6 +16,7 @@ import httpx
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, PrefixSharing
 from rlaif.engines.codec import HFCodec
 from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.engines.openai_engine import prompt_tokens
 from rlaif.engines.server_client import (
     SPEED_OPTIONS,
     Refusal,
@@ -118,13 +119,13 @@ class VLLMServerEngine:
             return Failure(request.id, answer.reason, answer.passing)
         try:
             return self._read(request, answer)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return Failure(request.id, f"unexpected response from the server ({error!r})"[:200])
 
     def _read(self, request: Request, answer: httpx.Response) -> Result:
         found = answer.json()
         choice = found["choices"][0]
-        self._tokens += int((found.get("usage") or {}).get("prompt_tokens", 0))
+        self._tokens += prompt_tokens(found)
         if isinstance(request, GenerationRequest):
             ids = [int(i) for i in choice["token_ids"]]
             finished = choice["finish_reason"] == "stop"

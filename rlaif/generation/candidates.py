@@ -38,12 +38,13 @@ from rlaif.generation.runner import (
 )
 from rlaif.generation.targets import AttributeTarget, best, parse_target
 from rlaif.judging.aggregation import AggregationSettings
-from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import load_judge_template
 from rlaif.templates.messages import conversation_text
 from rlaif.text.duplicates import distinct
+from rlaif.text.thinking import after_thinking
+from rlaif.text.words import count_words
 
 CANDIDATES = "candidates.jsonl"
 
@@ -440,7 +441,7 @@ class CandidateWriter:
             else:
                 columns.append([target.score(text) for text in texts])
                 if not target.language:
-                    shown[label] = [float(len(text.split())) for text in texts]
+                    shown[label] = [float(count_words(text)) for text in texts]
             shown.setdefault(label, columns[-1])
         chosen = best(columns, self.settings.keep or 1)
         for label, values in shown.items():

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from rlaif.constitution.schema import Principle
 from rlaif.generation.conversations import Query, Reply
-from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import WriterTemplates
+from rlaif.text.thinking import after_thinking
 
 WRITER = "writer"
 

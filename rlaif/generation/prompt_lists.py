@@ -9,7 +9,7 @@ from rlaif.text.novelty import words
 
 _ITEM = re.compile(r"\s*(?:\d{1,3}[.):]|[-*•])\s+(.*\S)")
 _TURN = re.compile(
-    r"^\s*\**(User|Human|Assistant|AI)\**\s*:\**[ \t]*", re.MULTILINE | re.IGNORECASE
+    r"^[ \t]*\**(User|Human|Assistant|AI)\**[ \t]*:\**[ \t]*", re.MULTILINE | re.IGNORECASE
 )
 _SHORTEST = 3
 "Minimum number of words (letters, in scripts without spaces) in a prompt."

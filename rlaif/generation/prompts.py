@@ -28,12 +28,12 @@ from rlaif.errors import RlaifError
 from rlaif.generation.conversations import Conversation, ConversationRows, PartialRows, Query, Reply
 from rlaif.generation.prompt_lists import read_conversation, read_list
 from rlaif.generation.runner import COUNTS, GenerationJob, check_writes, model_config
-from rlaif.judging.thinking import after_thinking
 from rlaif.records import Codec, GenerationRequest, Message, Origin, Rejected
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.messages import conversation_text
 from rlaif.templates.writer import Template, load_synth_template
 from rlaif.text.novelty import Contamination, PromptPool
+from rlaif.text.thinking import after_thinking
 from rlaif.util.hashing import digest
 from rlaif.util.resources import find
 

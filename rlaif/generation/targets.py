@@ -12,6 +12,7 @@ from typing import Any
 
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.errors import RlaifError
+from rlaif.text.words import count_words
 
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 _HINT = "Use principle:ID, language:en, length:short, length:long, or length:20-80 (words)."
@@ -42,7 +43,7 @@ class AttributeTarget:
 
     def length_score(self, text: str) -> float:
         """0 inside the wanted length, and one less for each word that it is outside."""
-        count = len(text.split())
+        count = count_words(text)
         low, high = self.words
         return -float(max(low - count, count - high, 0))
 

@@ -11,6 +11,10 @@ from rlaif.util.numerics import logsumexp
 LARGEST_LOGIT = 60.0
 
 
+_ROUNDING = 0.02
+"""How far above 1 the labels' probabilities may be by rounding, in half precision."""
+
+
 def read_verdict(
     result: ChoiceResult | Failure,
     *,
@@ -39,6 +43,15 @@ def read_verdict(
     if math.isnan(first) or math.isnan(second):
         return Verdict(
             principle, order, 0.0, 0.0, invalid="label log-probability is NaN", cached=cached
+        )
+    if max(first, second) > _ROUNDING or math.exp(first) + math.exp(second) > 1 + _ROUNDING:
+        return Verdict(
+            principle=principle,
+            order=order,
+            logit=0.0,
+            label_mass=0.0,
+            invalid=f"log-probabilities of more than 1 together ({first:g} and {second:g})",
+            cached=cached,
         )
     mass = min(1.0, math.exp(first) + math.exp(second))
     if mass < floor or first == second == -math.inf:

@@ -93,6 +93,7 @@ class Labeler:
             manner=self._describe_manner(),
             stopping=stopping,
             most_questions=window_questions(engine.sharing),
+            most_tokens=engine.max_prompt_tokens,
         )
         self._accounting = TokenAccounting(engine, known)
         self._tally = load_run_tally(run)

@@ -27,6 +27,8 @@ from rlaif.records import Pair, Preference, Rejected, Verdict
 from rlaif.store.verdict_cache import CachedAnswer, answer_keys
 from rlaif.util.hashing import digest
 
+LONGEST_TOKEN = 128
+"""Characters that a token stands for at most: the longest are runs of spaces."""
 WINDOW_QUESTIONS, MOST_WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 8192, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
 first windows are small, so that the judge need not wait."""
@@ -147,6 +149,7 @@ class Planner:
         manner: what an answer depends on beside its prompt: model, and how it reasons.
         stopping: when a pair needs no more questions; None asks them all at once.
         most_questions: of a window.
+        most_tokens: of a prompt; a pair that can't fit is not even tokenized.
     """
 
     def __init__(
@@ -157,7 +160,9 @@ class Planner:
         manner: str,
         stopping: StoppingRule | None = None,
         most_questions: int = WINDOW_QUESTIONS,
+        most_tokens: int | None = None,
     ) -> None:
+        self._most_characters = None if most_tokens is None else most_tokens * LONGEST_TOKEN
         self._most_questions = most_questions
         self._constitution = constitution
         self._renderer = renderer
@@ -208,6 +213,14 @@ class Planner:
 
     def _plan(self, pair: Pair, *, ends_row: bool) -> PlannedPair:
         s = self._settings
+        if self._most_characters is not None:
+            length = sum(len(m["content"]) for part in (pair.prompt, pair.a, pair.b) for m in part)
+            if length > self._most_characters:
+                reason = f"prompt has {length} characters; the judge reads far fewer"
+                preference = Preference(
+                    status="abstained", winner=None, p_a=0.5, margin=0.0, scores=(), reason=reason
+                )
+                return PlannedPair(ends_row, pair, settled=preference)
         prompt_injection = self._injections.describe(pair)
         if settled := settled_without_judge(pair, prompt_injection, s):
             status, reason = settled

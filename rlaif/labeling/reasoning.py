@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rlaif.judging.rendering import Renderer
-from rlaif.judging.thinking import after_thinking
 from rlaif.judging.verdicts import mean_of_samples
 from rlaif.labeling.in_flight import InFlight, Reply
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, Failure, GenerationResult, Request, Result
+from rlaif.text.thinking import after_thinking
 
 
 class ReasoningSampler:

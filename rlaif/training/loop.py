@@ -268,7 +268,7 @@ def load_tokenizer(files: ModelFiles) -> Any:
         RlaifError: it can't be loaded, or lacks an end token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.path)
+        tokenizer = AutoTokenizer.from_pretrained(files.path, trust_remote_code=False)
     except Exception as error:  # loaders raise many unrelated types
         raise RlaifError(
             f"tokenizer of policy {files.name!r} could not be loaded ({error})",

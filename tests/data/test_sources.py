@@ -165,3 +165,35 @@ def test_hub_id_without_a_hub_is_one_clear_error(monkeypatch: pytest.MonkeyPatch
     assert source.kind == "hub"
     with pytest.raises(RlaifError, match="some-org/some-data"):
         list(source.rows())
+
+
+def test_a_column_or_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "d.csv"
+    table.write_text("prompt,chosen,chosen,rejected\nQ,FIRST,SECOND,B\n")
+    with pytest.raises(RlaifError, match="column 'chosen' comes twice in the header"):
+        list(open_source(str(table)).rows())
+    lines = tmp_path / "d.jsonl"
+    lines.write_text('{"prompt": "Q", "prompt": "R"}\n{"prompt": "Q", "a": {"b": 1, "b": 2}}\n{}\n')
+    found = [row for _, row in open_source(str(lines)).rows()]
+    assert [isinstance(row, Rejected) for row in found] == [True, True, False]
+    assert "key 'prompt' comes twice" in found[0].reason  # type: ignore[union-attr]
+    whole = tmp_path / "d.json"
+    whole.write_text('[{"prompt": "Q", "prompt": "R"}]')
+    with pytest.raises(RlaifError, match="key 'prompt' comes twice"):
+        list(open_source(str(whole)).rows())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json"])
+def test_utf_16_is_named_as_what_it_is(tmp_path: Path, encoding: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes('{"prompt": "Q"}\n'.encode(encoding))
+    with pytest.raises(RlaifError, match=r"UTF-16 or UTF-32 text.*UTF-8"):
+        list(open_source(str(path)).rows())
+
+
+def test_json_over_several_lines_is_named_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{\n  "prompt": "Q"\n}\n')
+    with pytest.raises(RlaifError, match=r"over several lines.*extension \.json"):
+        list(open_source(str(path)).rows())

@@ -21,7 +21,7 @@ from rlaif.feedback.personal import redact
 from rlaif.runs.lineage import lineage
 from rlaif.runs.unfinished_marker import mark_unfinished
 from rlaif.training.data import read_human_pairs
-from rlaif.util.user_functions import load_function
+from rlaif.util.user_functions import allow_functions
 from tests.generation.helpers import read, write_rows
 
 
@@ -157,6 +157,7 @@ def test_personal_data_is_taken_out_and_nothing_else() -> None:
 
 
 def test_filters_are_pluggable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_functions("my_filter")
     (tmp_path / "my_filter.py").write_text(
         "def names(text):\n    return None if 'drop' in text else text.replace('Ann', '[name]')\n"
         "def broken(text):\n    return 3\n"
@@ -304,6 +305,7 @@ def test_the_folder_loads_by_name_and_is_followed_to_its_log(
 
 
 def test_another_filter_is_another_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allow_functions("own_filter")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_filter", raising=False)
     own = tmp_path / "own_filter.py"
@@ -312,7 +314,7 @@ def test_another_filter_is_another_import(tmp_path: Path, monkeypatch: pytest.Mo
     settings = FeedbackSettings(personal="own_filter:clean")
     import_feedback(log, tmp_path / "out", settings)
     own.write_text("def clean(text):\n    return text.replace('r', 'x')\n")
-    load_function.cache_clear()
+    _import.cache_clear()
     del sys.modules["own_filter"]
     importlib.invalidate_caches()
     linecache.clearcache()
@@ -393,6 +395,7 @@ def test_chats_and_lists_of_drafts_are_read(tmp_path: Path) -> None:
 def test_a_filter_is_asked_about_texts_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    allow_functions("strict_filter")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strict_filter.py").write_text(
         "def clean(text):\n    return text[0].upper() + text[1:]\n"

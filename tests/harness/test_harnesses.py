@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,9 +182,10 @@ def pairs():
 """
 
 
-@pytest.fixture
-def inspect_log(tmp_path: Path, demo_labels: Labeled) -> Path:
+@pytest.fixture(scope="module")
+def written_log(tmp_path_factory: pytest.TempPathFactory, demo_labels: Labeled) -> Path:
     """A log without scores; the responses are those of the pairs."""
+    tmp_path = tmp_path_factory.mktemp("inspect")
     (tmp_path / "pairs.jsonl").write_text(
         "".join(json.dumps(r) + "\n" for r in demo_labels.rows[:12])
     )
@@ -211,6 +213,13 @@ def inspect_log(tmp_path: Path, demo_labels: Labeled) -> Path:
     )
     (log,) = (tmp_path / "logs").glob("*.json")
     return log
+
+
+@pytest.fixture
+def inspect_log(tmp_path: Path, written_log: Path) -> Path:
+    """A copy of the log, which scoring overwrites."""
+    (tmp_path / "logs").mkdir()
+    return Path(shutil.copy(written_log, tmp_path / "logs"))
 
 
 def scored(folder: Path, log: Path, scorer: str, *flags: str, **env: str) -> dict[str, Any]:

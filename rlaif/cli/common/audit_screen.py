@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from rlaif.cli.common.output import note, percent, table
+from rlaif.cli.common.output import echo, note, percent, table
 
 
 def print_audit(report: Any) -> None:
@@ -34,12 +32,12 @@ def print_audit(report: Any) -> None:
             )
         )
     if rows:
-        click.echo(table(["  check", "data", "reference", "value", "95%", "limit"], rows) + "\n")
+        echo(table(["  check", "data", "reference", "value", "95%", "limit"], rows) + "\n")
     for item in report.by_slice[:40]:
         shown = [number(item[k], "") for k in ("data", "reference")]
-        click.echo(f"{item['attribute']} in {item['slice']}: {shown[0]} (reference {shown[1]})")
+        echo(f"{item['attribute']} in {item['slice']}: {shown[0]} (reference {shown[1]})")
     share = "unknown" if report.human_share is None else percent(report.human_share)
-    click.echo(
+    echo(
         f"{report.rows} rows, {report.texts} texts; human share {share}, maximum "
         f"synthetic depth {report.depth}"
     )

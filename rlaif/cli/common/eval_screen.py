@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from rlaif.cli.common.output import table
+from rlaif.cli.common.output import echo, table
 
 MAX_SUBSETS = 40
 """Subsets of the data that the terminal shows; eval.json and eval.html have all."""
@@ -27,13 +25,13 @@ def print_evaluation(found: Any) -> None:
             for a in results
         ]
         head = [f"{name}: attack", "flipped", "undecided", "shift (nats)", "detected"]
-        click.echo("\n" + table(head, rows))
+        echo("\n" + table(head, rows))
     for name, measured in found.biases.items():
-        click.echo(f"\n{name}: biases")
+        echo(f"\n{name}: biases")
         shown = [(b.name, b.shown, b.n, "yes" if b.flagged else "no") for b in measured.findings]
-        click.echo(table(["bias", "measured", "n", "flagged"], shown))
+        echo(table(["bias", "measured", "n", "flagged"], shown))
         for warning in measured.warnings:
-            click.echo(f"note: {warning}")
+            echo(f"note: {warning}")
 
 
 def _print_judges(reports: Any) -> None:
@@ -54,16 +52,16 @@ def _print_judges(reports: Any) -> None:
             )
         )
     header = ["judge", "pairs", "accuracy", "of decided", "decided", "both orders correct"]
-    click.echo(table([*header, "kappa", "ECE", "Brier"], rows))
+    echo(table([*header, "kappa", "ECE", "Brier"], rows))
     ties = reports[0].agreement.human_ties
-    click.echo(
+    echo(
         "accuracy: a pair that the judge does not decide counts as one half"
         + (f"; {ties} pairs labeled as ties by humans are excluded" if ties else "")
     )
     for report in reports:
         right = report.agreement.groups_right
         if right is not None:
-            click.echo(f"{report.name}: rows with all pairs correct: {right}")
+            echo(f"{report.name}: rows with all pairs correct: {right}")
 
 
 def _print_parts(report: Any) -> None:
@@ -74,13 +72,13 @@ def _print_parts(report: Any) -> None:
             for name, a in list(report.subsets.items())[:MAX_SUBSETS]
         ]
         head = [f"{report.name}: subset", "pairs", "accuracy", "both orders correct", "kappa"]
-        click.echo("\n" + table(head, subsets))
+        echo("\n" + table(head, subsets))
     principles = [
         (p.principle, f"{100 * p.opinions:.1f}%", p.accuracy, f"{p.kappa:.3f}")
         for p in report.principles
     ]
     head = [f"{report.name}: principle", "decisive", "agrees", "kappa"]
-    click.echo("\n" + table(head, principles))
+    echo("\n" + table(head, principles))
 
 
 def _print_comparisons(comparisons: Any) -> None:
@@ -96,7 +94,7 @@ def _print_comparisons(comparisons: Any) -> None:
         for c in comparisons
     ]
     head = ["first", "second", "difference", "p (Holm)", "only one correct", "verdict"]
-    click.echo("\n" + table(head, rows))
+    echo("\n" + table(head, rows))
 
 
 def _print_panel(p: Any) -> None:
@@ -107,4 +105,4 @@ def _print_panel(p: Any) -> None:
     )
     if p.asked_last < 1:
         text += f"; {100 * p.asked_last:.1f}% of pairs reached the last judge"
-    click.echo(text)
+    echo(text)

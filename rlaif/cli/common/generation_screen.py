@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
-from rlaif.cli.common.output import note, print_json, progress_bar, table
+from rlaif.cli.common.output import echo, note, print_json, progress_bar, table
 from rlaif.engines.base import EngineSettings
 from rlaif.runs.context import RunContext
 
@@ -61,7 +59,7 @@ def print_survey(found: dict[str, int], *, as_json: bool) -> None:
         print_json(found)
         return
     rows = [(name, f"{value:,}") for name, value in found.items()]
-    click.echo(table(["dry run: no model was called", ""], rows))
+    echo(table(["dry run: no model was called", ""], rows))
 
 
 def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
@@ -83,7 +81,7 @@ def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
         ("new generated tokens", last["tokens_written"]),
         ("seconds", f"{manifest['seconds']:.1f}"),
     ]
-    click.echo(table([done, str(summary.path)], rows))
+    echo(table([done, str(summary.path)], rows))
     shifts = [
         (
             name.removeprefix("sum of all: "),
@@ -94,4 +92,4 @@ def print_generation(summary: Any, done: str, *, as_json: bool) -> None:
         if name.startswith("sum of all: ") and ranked
     ]
     if shifts:
-        click.echo("\n" + table(["mean attribute", "all completions", "kept"], shifts))
+        echo("\n" + table(["mean attribute", "all completions", "kept"], shifts))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from rlaif.cli.common.output import note, percent, print_json, table
+from rlaif.cli.common.output import echo, note, percent, print_json, table
 
 
 def print_estimate(found: dict[str, Any], as_json: bool) -> None:
@@ -15,7 +13,7 @@ def print_estimate(found: dict[str, Any], as_json: bool) -> None:
         print_json(found)
         return
     rows = [(name.replace("_", " "), _short(value)) for name, value in found.items()]
-    click.echo(table(["dry run: no model was called", ""], rows))
+    echo(table(["dry run: no model was called", ""], rows))
 
 
 def _short(value: object) -> str:
@@ -90,10 +88,10 @@ def print_summary(summary: Any) -> None:
     if not summary.fresh:
         note(f"{summary.path} is already complete")
     rows = [*_counts(summary), *_reviewed(summary), *_economy(summary)]
-    click.echo(table(["labeled", str(summary.path)], rows))
+    echo(table(["labeled", str(summary.path)], rows))
     tally = summary.tally
     if tally.reasons:
-        click.echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons.items())))
+        echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons.items())))
     header = ["principle", "valid", "invalid", "agrees", "against", "flip rate", "position bias"]
     principles = [
         (
@@ -107,7 +105,7 @@ def print_summary(summary: Any) -> None:
         )
         for name, t in tally.principles.items()
     ]
-    click.echo("\n" + table(header, principles))
+    echo("\n" + table(header, principles))
 
 
 def _counts(summary: Any) -> list[tuple[str, object]]:

@@ -56,15 +56,32 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+_UNPRINTABLE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+"""What steers a terminal: escape sequences, control characters, and changes of direction."""
+
+
+def printable(text: str) -> str:
+    """A text that can't steer the terminal: names, tags, data and servers may hold escapes."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print; the one place where this package does, so that nothing else reaches a terminal."""
+    click.echo(printable(str(text)), err=err, nl=nl)
+
+
 def note(text: str) -> None:
     """A line on stderr, where progress goes; stdout is for results."""
     if _verbosity >= 0:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
 
 def print_json(value: object) -> None:
     """One JSON document on stdout; numbers that JSON does not have are null."""
-    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:

@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
-
-from rlaif.cli.common.output import note, print_json, progress_bar, table
+from rlaif.cli.common.output import echo, note, print_json, progress_bar, table
 from rlaif.training.settings import GateSettings
 
 
@@ -71,7 +69,7 @@ def print_training(result: Any, out: str, rows: str, evidence: str, *, as_json: 
         ("seconds", f"{result.metrics.get('train_runtime', 0.0):.1f}"),
         (evidence, result.manifest_hash),
     ]
-    click.echo(table(["trained", out], lines))
+    echo(table(["trained", out], lines))
 
 
 def train_or_preview(
@@ -95,7 +93,7 @@ def train_or_preview(
 
     if dry_run:
         account = preview_training(job, gates)
-        print_json(vars(account)) if as_json else click.echo("\n".join(account.lines()))
+        print_json(vars(account)) if as_json else echo("\n".join(account.lines()))
         return
     first = os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
     screen = TrainingScreen(silent=not first)

@@ -7,7 +7,7 @@ import sys
 import click
 
 from rlaif.cli.common.command import Group
-from rlaif.cli.common.output import print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, print_json, quiet_libraries, table
 from rlaif.cli.constitution.examples import test_command
 from rlaif.cli.constitution.induce import induce_command
 from rlaif.cli.constitution.use import ablate_command, coverage_command
@@ -60,9 +60,9 @@ def lint_command(
         )
     else:
         for warning in warnings:
-            click.echo(str(warning))
+            echo(str(warning))
         count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
-        click.echo(f"{c.name} {c.version}: {len(c.principles)} principles, {count}")
+        echo(f"{c.name} {c.version}: {len(c.principles)} principles, {count}")
     if strict and warnings:
         sys.exit(1)
 
@@ -77,9 +77,9 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
     if as_json:
         print_json({**c.plain(), "hash": c.hash})
     elif as_yaml:
-        click.echo(c.merged_yaml().rstrip())
+        echo(c.merged_yaml().rstrip())
     else:
-        click.echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
+        echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
         rows = [
             (
                 p.id,
@@ -91,7 +91,7 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
             )
             for p in sorted(c.principles, key=lambda p: p.tier)
         ]
-        click.echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
+        echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
 
 
 @command.command(name="diff")
@@ -109,9 +109,9 @@ def diff_command(old: str, new: str, as_json: bool) -> None:
     else:
         for change in changes:
             again = "  (needs new verdicts)" if change.asks_judge_again else ""
-            click.echo(f"{change.principle or 'constitution'}: {change.what}{again}")
+            echo(f"{change.principle or 'constitution'}: {change.what}{again}")
         if not changes:
-            click.echo("no differences")
+            echo("no differences")
     sys.exit(1 if changes else 0)
 
 

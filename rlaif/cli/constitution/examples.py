@@ -15,7 +15,7 @@ from rlaif.cli.common.command import Command
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
 from rlaif.cli.common.options import build, merge_settings
-from rlaif.cli.common.output import note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.constitution.load import LoadedConstitution, load_constitution
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
@@ -166,13 +166,13 @@ def _test(
             good, flips = sum(r.passed for r in own), sum(r.flipped for r in own)
             least = f"{min(r.margin for r in own):+.3f}"
             rows.append((principle.id, f"{good} of {len(own)}", least, str(flips)))
-        click.echo(table(["principle", "passed", "min. margin", "order flips"], rows))
+        echo(table(["principle", "passed", "min. margin", "order flips"], rows))
         for r in results:
             if not r.passed:
-                click.echo(f"FAILED {r.place}: {r.principle}, example {r.number}: {r.reason}")
-                click.echo(f"       prompt: {' '.join(r.prompt.split())[:90]}")
+                echo(f"FAILED {r.place}: {r.principle}, example {r.number}: {r.reason}")
+                echo(f"       prompt: {' '.join(r.prompt.split())[:90]}")
         failed = sum(not r.passed for r in results)
-        click.echo(f"{len(results) - failed} of {len(results)} examples passed")
+        echo(f"{len(results) - failed} of {len(results)} examples passed")
     if not results:
         note("nothing was tested: no principle has examples")
     return bool(results) and all(r.passed for r in results)
@@ -190,7 +190,7 @@ def _watch(constitution: str, once: Callable[[], bool]) -> None:
             seen = {**_stamps(files), **{f: s for f, s in seen.items() if f in files}}
             once()
         except RlaifError as error:
-            click.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             if error.place is not None:  # a file that is extended, perhaps
                 broken = Path(error.place.file)
                 files.add(broken)
@@ -198,7 +198,7 @@ def _watch(constitution: str, once: Callable[[], bool]) -> None:
         note("watching for changes (Ctrl-C to stop)")
         while _stamps(set(seen)) == seen:
             time.sleep(0.2)
-        click.echo("")
+        echo("")
 
 
 def _stamps(files: set[Path]) -> dict[Path, int]:

@@ -15,7 +15,7 @@ from rlaif.cli.common.labeled_flags import labeled_flags
 from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, percent, print_json, quiet_libraries, table
 from rlaif.cli.constitution.use import UNUSABLE
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
@@ -163,12 +163,12 @@ def _print_induction(found: Any, path: Path, *, as_json: bool) -> None:
         (k.candidate.question, str(k.accuracy), percent(k.opinions), k.candidate.proposed)
         for k in found.kept
     ]
-    click.echo(table(["kept", "held-out accuracy", "decisive", "proposed"], rows))
+    echo(table(["kept", "held-out accuracy", "decisive", "proposed"], rows))
     if found.dropped:
         dropped = [(c.question, reason) for c, reason in found.dropped]
-        click.echo("\n" + table(["dropped", "why"], dropped))
-    click.echo(
+        echo("\n" + table(["dropped", "why"], dropped))
+    echo(
         f"\nheld-out accuracy of all principles together: {found.accuracy} on "
         f"{found.accuracy.n} pairs"
     )
-    click.echo(str(path) if found.kept else "no principle was kept, so no draft was written")
+    echo(str(path) if found.kept else "no principle was kept, so no draft was written")

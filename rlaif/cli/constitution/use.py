@@ -16,7 +16,7 @@ from rlaif.cli.common.labeled_flags import labeled_flags
 from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
 from rlaif.cli.common.options import settings_options
-from rlaif.cli.common.output import percent, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, percent, print_json, quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
@@ -143,10 +143,10 @@ def _print_coverage(found: Any) -> None:
         for u in found.principles
     ]
     head = ["principle", "pairs", "decisive", "decision agrees", "decides", ""]
-    click.echo(table(head, rows))
-    click.echo("decides: pairs with a different decision, or none, without the principle")
+    echo(table(head, rows))
+    echo("decides: pairs with a different decision, or none, without the principle")
     for t in found.ties:
-        click.echo(
+        echo(
             f"{t.first} and {t.second} {t.verdict}: correlation {t.correlation:+.2f} on {t.n} "
             f"pairs, p = {t.p:.2g}"
         )
@@ -214,9 +214,9 @@ def ablate_command(
             ]
         )
         return
-    click.echo(f"accuracy with all principles: {found.reports[0].agreement.accuracy}")
+    echo(f"accuracy with all principles: {found.reports[0].agreement.accuracy}")
     rows = [
         (a.principle, percent(a.accuracy), a.test.difference, f"{a.p_adjusted:.4f}", a.verdict)
         for a in ablations
     ]
-    click.echo(table(["left out", "accuracy", "difference", "p (Holm)", "effect"], rows))
+    echo(table(["left out", "accuracy", "difference", "p (Holm)", "effect"], rows))

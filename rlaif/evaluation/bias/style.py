@@ -10,7 +10,8 @@ from rlaif.templates.messages import message_text
 
 _WORDS = re.compile(r"\S+")
 _MARKDOWN = re.compile(
-    r"^#{1,6} |^\s*[-*+] |^\s*\d+[.)] |\*\*[^*\n]+\*\*|`[^`\n]+`|^```|^\|.*\|$|^> ", re.MULTILINE
+    r"^#{1,6} |^[ \t]*[-*+] |^[ \t]*\d+[.)] |\*\*[^*\n]+\*\*|`[^`\n]+`|^```|^\|.*\|$|^> ",
+    re.MULTILINE,
 )
 _SURE = re.compile(
     r"\b(certainly|definitely|absolutely|undoubtedly|unquestionably|clearly|obviously|surely|"

@@ -1,0 +1,45 @@
+"""Addresses of servers: without their secrets, and whether a key may be sent to them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+NAMED = "RLAIF_NAMED_ADDRESSES"
+"""Environment: addresses that the user named to a recipe, with spaces between."""
+
+
+def without_secrets(url: str) -> str:
+    """An address without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=host, query="", fragment="").geturl()
+    except ValueError:  # no address: what may be a secret is cut off
+        return url.rpartition("@")[2].partition("?")[0]
+
+
+def is_named(url: str, others: Iterable[str] = ()) -> bool:
+    """Whether the user named a server, or it is on this machine: then it may get the user's key."""
+    named = [*os.environ.get(NAMED, "").split(), os.environ.get("OPENAI_BASE_URL", ""), *others]
+    own = _server(url)
+    return _is_here(own[0]) or any(_server(address) == own for address in named if address)
+
+
+def _server(url: str) -> tuple[str, int | None]:
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        return "", None
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

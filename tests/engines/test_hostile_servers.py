@@ -1,0 +1,342 @@
+"""Servers that die, lie, dawdle or flood: their answers are data, their absence stops the run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.openai_engine import create, prompt_tokens
+from rlaif.engines.server_client import ServerClient
+from rlaif.errors import EngineStopped, RlaifError
+from rlaif.records import Failure, GenerationRequest, GenerationResult, Result
+from rlaif.util.addresses import is_named, without_secrets
+
+Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
+
+
+def say(handler: BaseHTTPRequestHandler, body: Any, status: int = 200, **headers: str) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(data)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    finish = fields.pop("finish_reason", "stop")
+    return {"choices": [{"message": {"role": "assistant", **fields}, "finish_reason": finish}]}
+
+
+class Server:
+    """A server on this machine that answers as it is told.
+
+    Attributes:
+        asked: the bodies that came.
+    """
+
+    def __init__(self, reply: Reply, owner: str = "x") -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.keys.append(self.headers.get("Authorization"))
+                say(self, {"data": [{"id": "m", "owned_by": owner}]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.asked.append(body)
+                reply(self, body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    made: list[Server] = []
+
+    def start(reply: Reply, owner: str = "x") -> Server:
+        made.append(Server(reply, owner))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
+
+
+def ask(
+    server: Server, count: int = 1, chat: dict[str, Any] | None = None, **options: Any
+) -> list[Result]:
+    settings = EngineSettings(
+        engine="openai",
+        model="m",
+        options={"base_url": server.url, "retries": 0, "timeout": 5, **options},
+        **({"chat_template_options": chat} if chat else {}),
+    )
+    engine = create(settings)
+    ids = engine.codec.encode_chat([{"role": "user", "content": "Hello?"}])
+    try:
+        requests = [GenerationRequest(str(k), ids, 8) for k in range(count)]
+        return [result for batch in engine.run(requests) for result in batch]
+    finally:
+        engine.close()
+
+
+def text_of(result: Result) -> str:
+    assert isinstance(result, GenerationResult), result
+    return bytes(result.token_ids).decode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": "hm"},
+                    {"type": "text", "text": "An"},
+                    {"type": "text", "text": "swer."},
+                ]
+            },
+            "Answer.",
+        ),
+        ({"content": None, "refusal": "I can't."}, "I can't."),
+        ({"content": "Answer.", "finish_reason": "eos"}, "Answer."),
+        ({"content": "Answer.", "finish_reason": None}, "Answer."),
+        ({"content": "Answer.", "finish_reason": "end_turn"}, "Answer."),
+    ],
+)
+def test_answers_are_read_whatever_their_form(
+    serve: Callable[..., Server], fields: dict[str, Any], text: str
+) -> None:
+    (result,) = ask(serve(lambda h, _: say(h, message(**fields))))
+    assert text_of(result) == text
+    assert isinstance(result, GenerationResult)
+    assert result.finished
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (message(content="cut", finish_reason="content_filter"), "content filter"),
+        (message(content=[{"type": "image_url"}]), "no text (image_url)"),
+        (message(content=7), "is int, not text"),
+        (message(content=None, tool_calls=[{"id": "x"}]), "a tool call"),
+        (message(content="", reasoning_content="long thoughts"), "13 characters of thinking"),
+        ({"choices": []}, "unexpected response"),
+        ({"choices": [{"message": None}]}, "unexpected response"),
+        ([], "unexpected response"),
+        (b"not json", "unexpected response"),
+        (b"[" * 100_000, "unexpected response"),
+    ],
+)
+def test_what_is_no_answer_is_a_failure_with_its_reason(
+    serve: Callable[..., Server], body: Any, why: str
+) -> None:
+    (result,) = ask(serve(lambda h, _: say(h, body)))
+    assert isinstance(result, Failure)
+    assert why in result.reason
+
+
+@pytest.mark.parametrize("usage", [None, [], "x", {"prompt_tokens": "7"}, {"prompt_tokens": -1}])
+def test_odd_usage_counts_as_none(serve: Callable[..., Server], usage: Any) -> None:
+    assert prompt_tokens({"usage": usage}) == 0
+    (result,) = ask(serve(lambda h, _: say(h, {**message(content="A."), "usage": usage})))
+    assert text_of(result) == "A."
+
+
+def test_a_limit_is_not_a_whole_answer(serve: Callable[..., Server]) -> None:
+    (result,) = ask(serve(lambda h, _: say(h, message(content="cut", finish_reason="length"))))
+    assert isinstance(result, GenerationResult)
+    assert not result.finished
+
+
+def test_template_options_reach_servers_that_take_them(serve: Callable[..., Server]) -> None:
+    own = serve(lambda h, _: say(h, message(content="A.")), "vllm")
+    ask(own)
+    assert own.asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
+    service = serve(lambda h, _: say(h, message(content="A.")), "openai")
+    ask(service)
+    assert "chat_template_kwargs" not in service.asked[0]
+    ask(service, chat={"enable_thinking": True})
+    assert service.asked[1]["chat_template_kwargs"] == {"enable_thinking": True}
+
+
+def test_newer_models_get_the_limit_by_the_name_that_they_take(
+    serve: Callable[..., Server],
+) -> None:
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if "max_tokens" in body:
+            say(handler, {"error": "use 'max_completion_tokens' instead"}, 400)
+        else:
+            say(handler, message(content="A."))
+
+    server = serve(reply)
+    results = ask(server, 3, omit="temperature+top_p")
+    assert [text_of(result) for result in results] == ["A."] * 3
+    assert server.asked[-1]["max_completion_tokens"] == 8
+    assert not {"temperature", "top_p"} & server.asked[-1].keys()
+
+
+def test_thinking_that_a_server_leaves_in_can_be_named(serve: Callable[..., Server]) -> None:
+    server = serve(lambda h, _: say(h, message(content="hm </think> Answer.")))
+    (result,) = ask(server, thinks=True)
+    assert text_of(result) == "<think>hm </think> Answer."
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda h, _: h.connection.close(),
+        lambda h, _: say(h, {"error": "down"}, 503),
+        lambda h, _: say(h, {"error": "key"}, 401),
+        lambda h, _: say(h, {"error": "no such model"}, 404),
+        lambda h, _: say(h, b"<!DOCTYPE html><html>Sign in</html>"),
+    ],
+    ids=["connection", "503", "401", "404", "page"],
+)
+def test_a_server_that_dies_in_mid_run_stops_it(serve: Callable[..., Server], fault: Reply) -> None:
+    alive = [6]
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        alive[0] -= 1
+        if alive[0] >= 0:
+            say(handler, message(content="A."))
+        else:
+            fault(handler, body)
+
+    server = serve(reply)
+    settings = EngineSettings(
+        engine="openai",
+        model="m",
+        max_in_flight=1,
+        options={"base_url": server.url, "retries": 0, "timeout": 5},
+    )
+    engine = create(settings)
+    ids = engine.codec.encode_chat([{"role": "user", "content": "Hello?"}])
+    got: list[Result] = []
+
+    def run() -> None:
+        for batch in engine.run(GenerationRequest(str(k), ids, 8) for k in range(40)):
+            got.extend(batch)
+
+    with pytest.raises(EngineStopped, match=r"does not answer any more.*Rerun"):
+        run()
+    engine.close()
+    assert len(got) == 6
+    assert all(isinstance(result, GenerationResult) for result in got)
+
+
+def test_one_request_that_a_server_can_t_take_stops_nothing(serve: Callable[..., Server]) -> None:
+    count = [0]
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        count[0] += 1
+        if count[0] == 3:
+            time.sleep(0.5)
+            say(handler, {"error": "boom"}, 500)
+        else:
+            say(handler, message(content="A."))
+
+    results = ask(serve(reply), 12)
+    assert sum(isinstance(result, Failure) for result in results) == 1
+
+
+def test_an_answer_has_an_end_in_time(serve: Callable[..., Server]) -> None:
+    def drip(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        try:
+            for _ in range(200):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
+                time.sleep(0.1)
+        except OSError:
+            pass
+
+    server = serve(drip)
+    client = ServerClient(server.url, most=1, retries=0, timeout=1.0)
+    with pytest.raises(EngineStopped, match="no whole answer in 1 seconds"):
+        client.post("/x", {})
+    client.close()
+
+
+def test_an_answer_has_an_end_in_size(serve: Callable[..., Server]) -> None:
+    bomb = gzip.compress(b" " * (64 << 20))
+    server = serve(lambda h, _: say(h, bomb, Content_Encoding="gzip"))
+    client = ServerClient(server.url, most=1, retries=0, timeout=20.0)
+    with pytest.raises(EngineStopped, match="larger than 16 MiB"):
+        client.post("/x", {})
+    client.close()
+
+
+@pytest.mark.parametrize("wait", ["nan", "inf", "-5", "Wed, 21 Oct 2026 07:28:00 GMT", "x" * 500])
+def test_odd_waits_are_no_traceback(serve: Callable[..., Server], wait: str) -> None:
+    from rlaif.engines.server_client import _retry_after
+
+    class Answer:
+        headers = {"retry-after": wait}
+
+    assert 0 <= _retry_after(Answer()) <= 60  # type: ignore[arg-type]
+
+
+def test_a_proxy_that_can_t_be_used_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "foo://127.0.0.1:9")
+    with pytest.raises(RlaifError, match=r"the proxy that the environment names.*NO_PROXY"):
+        ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(RlaifError, match=r"the proxy that the environment names.*httpx\[socks\]"):
+        ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://me:secret@host:8/v1?key=1#x", "https://host:8/v1"),
+        ("http://host/v1", "http://host/v1"),
+        ("http://[broken", "http://[broken"),
+    ],
+)
+def test_addresses_lose_their_secrets(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+    settings = EngineSettings(engine="openai", model="m", options={"base_url": url, "retries": 2})
+    assert settings.model_dump(mode="json")["options"] == {"base_url": shown, "retries": 2}
+    assert settings.options["base_url"] == url
+
+
+def test_a_recipe_does_not_send_the_key_to_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("RLAIF_IN_RECIPE", "1")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(RlaifError, match="not sent to addresses that you did not name"):
+        ServerClient("https://evil.example/v1", most=1, retries=0, timeout=1.0)
+    ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0).close()
+    monkeypatch.setenv("RLAIF_NAMED_ADDRESSES", "https://evil.example/v1")
+    assert is_named("https://evil.example/v2")
+    assert not is_named("https://evil.example:8/v1")
+    ServerClient("https://evil.example/v1", most=1, retries=0, timeout=1.0).close()

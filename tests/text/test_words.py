@@ -1,0 +1,80 @@
+"""Words in any script, and phrases however they are written."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from rlaif.constitution.checks import run_check
+from rlaif.constitution.schema import Check
+from rlaif.text.words import count_words, fold_text
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("one two  three\n", 3),
+        ("don't stop - now", 4),
+        ("naïve café", 2),
+        ("今日は天気がいい。", 8),
+        ("我喜欢 Python 编程", 6),
+        ("สวัสดี", 4),
+        ("안녕하세요 여러분", 2),
+        ("नमस्ते दुनिया", 2),
+        ("Привет, мир!", 2),
+    ],
+)
+def test_words_are_counted_in_any_script(text: str, count: int) -> None:
+    assert count_words(text) == count
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=60))
+def test_spaced_scripts_count_as_they_are_split(text: str) -> None:
+    assert count_words(text) == len(text.split())
+
+
+def forbids(phrase: str, text: str, *, ignore_case: bool = True) -> bool:
+    check = TypeAdapter(Check).validate_python(
+        {"kind": "forbidden_phrases", "phrases": [phrase], "ignore_case": ignore_case}
+    )
+    return not run_check(check, "", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "As an AI, I can't.",
+        "as\u00a0an AI",
+        "As a\u200bn AI",
+        "As an A\u200dI model",
+        "Ａｓ ａｎ ＡＩ",
+        "As an  \n AI",
+        "As\u2060 an\ufeff AI",
+        "a\u00ads an ai",
+    ],
+)
+def test_a_forbidden_phrase_is_found_however_it_is_written(text: str) -> None:
+    assert forbids("as an AI", text)
+
+
+def test_forms_of_one_letter_are_one() -> None:
+    assert forbids("caf\u00e9", "CAFE\u0301")
+    assert forbids("straße", "STRASSE")
+    assert not forbids("café", "cafe")
+    assert not forbids("As an AI", "as an ai", ignore_case=False)
+    assert forbids("As an AI", "As a\u200bn AI", ignore_case=False)
+
+
+@given(st.text(max_size=40))
+def test_folding_twice_changes_nothing(text: str) -> None:
+    once = fold_text(text)
+    assert fold_text(once) == once
+
+
+def test_a_word_limit_holds_for_text_without_spaces() -> None:
+    check = TypeAdapter(Check).validate_python({"kind": "max_length", "words": 10})
+    assert not run_check(check, "", "これはとても長い答えで、空白がひとつもありません。")
+    assert run_check(check, "", "短い答え。")

@@ -12,12 +12,14 @@ import importlib, pkgutil, re, sys
 import regex
 import rlaif
 
-size = 100_000
+size = 20_000
 pieces = ["\n", " ", "a", "A: ", "\n\nHuman: ", "*", "**", "`", "```\n", "<", "<|", "[", "(",
           "#", "# ", "-", "- ", "1", "1.", "1. ", "|", "||", ":", "\"", "'", "\\", "/", "@", "a@",
           ".", "a.", "User:", "user: ", "\u200b", "\u3000", "=", "0", "_", "+", "+1 ", "{", "}\n{",
           "&lt;", "\t", "http://", "x:y@", "ä", "漢", "\r\n", " \n", ">", "~", "$", "%", "a b "]
-found = {}
+found, sources = {}, ""
+for path in __import__("pathlib").Path(rlaif.__path__[0]).rglob("*.py"):
+    sources += path.read_text(encoding="utf-8")
 for info in pkgutil.walk_packages(rlaif.__path__, "rlaif."):
     if info.name.rsplit(".", 1)[-1].startswith("__main__"):
         continue
@@ -42,11 +44,19 @@ for module, name, pattern in found.values():
     if isinstance(pattern.pattern, bytes):
         continue
     print(module, name, flush=True)
+    # Patterns that only match whole texts, such as names, are tried as that.
+    named = name.strip("_") not in ("FORMS", "RULES") and name in sources
+    scans = not named or any(
+        f"{name}.{use}(" in sources for use in ("search", "finditer", "findall", "sub", "split")
+    )
     for piece in pieces:
         text = piece * (size // len(piece))
         for end in ("", "!", "\x00"):
-            for match in pattern.finditer(text + end):
-                pass
+            if scans:
+                for match in pattern.finditer(text + end):
+                    pass
+            else:
+                pattern.match(text + end), pattern.fullmatch(text + end)
 print("done")
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import io
 import os
@@ -134,11 +133,8 @@ def main() -> None:
         echo(f"error: {error}", err=True)
         code = error.exit_code
     except SystemExit as error:
-        # What click makes of a pipe that is closed at the other end (`| head`).
-        closed = isinstance(error.__context__, OSError) and error.__context__.errno == errno.EPIPE
-        if closed:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0 if closed else error.code
+        # click ends with 1 where nobody reads its help any more (`--help | head`).
+        code = 0 if type(sys.stdout).__name__ == "_PacifyFlushWrapper" else error.code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message())
         code = 0

@@ -17,8 +17,8 @@ from rlaif.constitution.schema import (
     PythonCheck,
     RegexCheck,
 )
-from rlaif.text.words import count_words, fold_text
 from rlaif.util.user_functions import check_allowed, load_function
+from rlaif.util.words import count_words, fold_text
 
 REGEX_SECONDS = 1.0
 """A pattern that backtracks for longer on one text has no answer (a reason, not a hang)."""

@@ -65,22 +65,22 @@ FORMS = (
         ("<|end|>", "<|return|>"),
     ),
     Transcript("nemo", re.compile(r"<extra_id_[01]>(\w+)\n"), (), True, "user"),
-    Transcript("inst", re.compile(r"(?:<s>)?\s*\[(/?INST)\]\s*"), ("</s>",)),
+    Transcript("inst", re.compile(r"(?:<s>)?(?:(?<=<s>)\s*)?\[(/?INST)\]\s*"), ("</s>",)),
     Transcript(
         "hash",
-        re.compile(r"\s*### ?(Human|User|Assistant|System|Instruction|Response):\s?"),
+        re.compile(r"### ?(Human|User|Assistant|System|Instruction|Response):\s?"),
         (),
         sure=False,
     ),
     Transcript(
         "hh",
-        re.compile(r"(?:\A\s*|\n\n+)(Human|Assistant|System|H|A): ?"),
+        re.compile(r"(?:\A\s*|(?<=\n)\n)(Human|Assistant|System|H|A): ?"),
         ("<|endoftext|>",),
         False,
     ),
     Transcript(
         "named",
-        re.compile(r"(?:\A\s*|\n+)(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE|User|Assistant): ?"),
+        re.compile(r"(?:\A\s*|(?<=\n))(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE|User|Assistant): ?"),
         ("<|endoftext|>",),
         False,
     ),
@@ -173,11 +173,14 @@ def read_transcript(text: str, form: Transcript, *, prompt: bool = False) -> lis
             return []
         turns.append({"role": form.first, "content": check_text(before)})
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    last = len(text)
     for mark, end in zip(marks, ends, strict=True):
         if mark.lastindex == 2 and mark.group(2) != "final":  # thinking of a harmony model
             return []
         said = mark.group(1).lower()
-        content = check_text(_cut(text[mark.end() : end], form))
+        piece = text[mark.end() : end]
+        # White space before a mark belongs to the mark.
+        content = check_text(_cut(piece if end == last else piece.rstrip(), form))
         content = content.strip() if form.marked else content
         if said == _MORE and turns and turns[-1]["role"] == "user":
             turns[-1]["content"] += f"\n\n{content}"

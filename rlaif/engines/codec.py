@@ -13,7 +13,7 @@ from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import RlaifError
 from rlaif.records import Message
-from rlaif.text.thinking import MARKS, opened_by
+from rlaif.util.thinking import MARKS, opened_by
 
 LONGEST_DEFAULT = 16_384
 
@@ -161,7 +161,7 @@ class HFCodec:
         """See `Codec.decode`.
 
         Marks of thinking are kept though a tokenizer may call them special, and the mark of a
-        block that the chat template opened stands first: see `text.thinking`.
+        block that the chat template opened stands first: see `util.thinking`.
         """
         pieces: list[str] = [self._opened]
         held: list[int] = []

@@ -43,8 +43,8 @@ from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import load_judge_template
 from rlaif.templates.messages import conversation_text
 from rlaif.text.duplicates import distinct
-from rlaif.text.thinking import after_thinking
-from rlaif.text.words import count_words
+from rlaif.util.thinking import after_thinking
+from rlaif.util.words import count_words
 
 CANDIDATES = "candidates.jsonl"
 

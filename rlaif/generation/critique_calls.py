@@ -14,7 +14,7 @@ from rlaif.records import Codec, GenerationRequest, Message
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import WriterTemplates
-from rlaif.text.thinking import after_thinking
+from rlaif.util.thinking import after_thinking
 
 WRITER = "writer"
 

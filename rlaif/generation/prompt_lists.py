@@ -7,7 +7,7 @@ import re
 from rlaif.records import Message
 from rlaif.text.novelty import words
 
-_ITEM = re.compile(r"\s*(?:\d{1,3}[.):]|[-*•])\s+(.*\S)")
+_ITEM = re.compile(r"\s*(?:\d{1,3}[.):]|[-*•])\s+(\S.*)")
 _TURN = re.compile(
     r"^[ \t]*\**(User|Human|Assistant|AI)\**[ \t]*:\**[ \t]*", re.MULTILINE | re.IGNORECASE
 )

@@ -33,9 +33,9 @@ from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.messages import conversation_text
 from rlaif.templates.writer import Template, load_synth_template
 from rlaif.text.novelty import Contamination, PromptPool
-from rlaif.text.thinking import after_thinking
 from rlaif.util.hashing import digest
 from rlaif.util.resources import find
+from rlaif.util.thinking import after_thinking
 
 WRITER = "writer"
 PROMPTS = "prompts.jsonl"

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.errors import RlaifError
-from rlaif.text.words import count_words
+from rlaif.util.words import count_words
 
 _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 _HINT = "Use principle:ID, language:en, length:short, length:long, or length:20-80 (words)."

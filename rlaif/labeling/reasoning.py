@@ -10,7 +10,7 @@ from rlaif.judging.verdicts import mean_of_samples
 from rlaif.labeling.in_flight import InFlight, Reply
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, Failure, GenerationResult, Request, Result
-from rlaif.text.thinking import after_thinking
+from rlaif.util.thinking import after_thinking
 
 
 class ReasoningSampler:

@@ -55,25 +55,33 @@ def test_data_that_steers_a_terminal_is_harmless(tmp_path: Path) -> None:
     assert "\x9b" not in done.output
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_any_character_set_will_do(encoding: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from rlaif.cli.common.output import echo\n"
-         "import sys; sys.argv = ['rlaif', 'constitution', 'show', 'demo']\n"
-         "import rlaif.cli.main as m\n"
-         "import rlaif.cli.constitution as c\n"
-         "m.cli.main = lambda **_: echo('\\u251c\\u2500 \\u6f22')\n"
-         "m.main()"],
+        [
+            sys.executable,
+            "-c",
+            "from rlaif.cli.common.output import echo\n"
+            "import sys; sys.argv = ['rlaif', 'constitution', 'show', 'demo']\n"
+            "import rlaif.cli.main as m\n"
+            "import rlaif.cli.constitution as c\n"
+            "m.cli.main = lambda **_: echo('\\u251c\\u2500 \\u6f22')\n"
+            "m.main()",
+        ],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": encoding},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert b"\\u6f22" in done.stdout
 
 
 def test_a_pipe_that_closes_is_no_error() -> None:
-    command = f"{sys.executable} -m rlaif constitution show helpful-honest-harmless"
-    for _ in range(3):
+    rlaif = f"{sys.executable} -m rlaif"
+    for command in (
+        f"{rlaif} constitution show helpful-honest-harmless",
+        f"{rlaif} constitution show helpful-honest-harmless",
+        f"{rlaif} label --help",
+    ):
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {command} | head -1"], capture_output=True, text=True
         )
@@ -114,12 +122,27 @@ def test_a_model_s_own_code_is_not_run(tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
     data.write_text('{"prompt": "Q", "response_a": "A one", "response_b": "B two"}\n' * 2)
     done = subprocess.run(
-        [sys.executable, "-m", "rlaif", "label", str(data), "-c", "demo", "--judge", str(folder),
-         "--template", "demo", "--engine", "packed", "-o", str(tmp_path / "o")],
+        [
+            sys.executable,
+            "-m",
+            "rlaif",
+            "label",
+            str(data),
+            "-c",
+            "demo",
+            "--judge",
+            str(folder),
+            "--template",
+            "demo",
+            "--engine",
+            "packed",
+            "-o",
+            str(tmp_path / "o"),
+        ],
         input="y\ny\ny\n",
         capture_output=True,
         text=True,
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert not list(tmp_path.rglob("was_run"))
     assert "Do you wish to run the custom code" not in done.stdout + done.stderr

@@ -21,7 +21,7 @@ from rlaif.feedback.personal import redact
 from rlaif.runs.lineage import lineage
 from rlaif.runs.unfinished_marker import mark_unfinished
 from rlaif.training.data import read_human_pairs
-from rlaif.util.user_functions import allow_functions
+from rlaif.util.user_functions import _import, allow_functions
 from tests.generation.helpers import read, write_rows
 
 

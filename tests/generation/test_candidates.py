@@ -245,7 +245,11 @@ def test_another_cache_in_mid_run_loses_no_model(
 def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = ["<think>hm</think>\nplain words", "still in it</think> other words", "<think>lost"]
+    texts = [
+        "<think>hm</think>\nplain words",
+        "still in it\n</think>\n\nother words",
+        "<think>lost",
+    ]
     order = iter(range(10**6))
     use_writer(monkeypatch, lambda text, request: texts[next(order) % 3])
     data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q"}])

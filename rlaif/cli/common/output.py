@@ -69,8 +69,14 @@ def printable(text: str) -> str:
 
 
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print; the one place where this package does, so that nothing else reaches a terminal."""
-    click.echo(printable(str(text)), err=err, nl=nl)
+    """Print; the one place where this package does, so that nothing else reaches a terminal.
+
+    Where nobody reads any more (`| head`), the rest is dropped and the command goes on.
+    """
+    try:
+        click.echo(printable(str(text)), err=err, nl=nl)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from rlaif.constitution.checks import run_check
 from rlaif.constitution.schema import Check
-from rlaif.text.words import count_words, fold_text
+from rlaif.util.words import count_words, fold_text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlaif.engines.codec import HFCodec
-from rlaif.text.thinking import MARKS, after_thinking
+from rlaif.util.thinking import MARKS, after_thinking
 from tests.engines.test_chat_template import PLAIN, _files, tokenizer
 
 

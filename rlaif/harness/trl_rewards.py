@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from rlaif.api.answers import Comparison
 from rlaif.api.judge import AnyJudge
+from rlaif.data.messages import parts_text
 from rlaif.harness.judges import open_judge
 from rlaif.records import Message
 from rlaif.training.sampling import PolicySampler
@@ -311,4 +312,9 @@ def _plain(value: Any) -> Any:
     """A text, or a conversation as plain dictionaries."""
     if isinstance(value, str):
         return value
-    return [{"role": str(m["role"]), "content": str(m.get("content") or "")} for m in value]
+    kept = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+    return [
+        {"role": str(m["role"]), "content": parts_text(m.get("content"), "content")}
+        | {key: m[key] for key in kept if m.get(key)}
+        for m in value
+    ]

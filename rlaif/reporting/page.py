@@ -17,6 +17,7 @@ from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.reporting.contested import most_contested
 from rlaif.runs.directory import read_manifest, read_review, write_atomically
 from rlaif.runs.tally import MARGIN_BINS, Tally, load_tally
+from rlaif.templates.messages import message_text
 
 REPORT = "report.html"
 
@@ -63,6 +64,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["said"] = message_text
     made.filters["percent"] = lambda v: "–" if v is None else f"{100 * v:.1f}%"
     return made
 

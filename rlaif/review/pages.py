@@ -84,6 +84,7 @@ class _Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._environment.filters["said"] = message_text
 
     def _page(self, template: str, reviewer: str, status: int = 200, **values: Any) -> Response:
         page = self._environment.get_template(f"{template}.html.j2")
@@ -240,7 +241,7 @@ class _Pages:
         if "edited" in fields and choice in ("left", "right"):
             # Browsers send line ends as CR LF.
             edited = fields["edited"].replace("\r\n", "\n").strip()
-            texts = {side[-1]["content"].strip() for side in (task.item.a, task.item.b)}
+            texts = {message_text(side[-1]).strip() for side in (task.item.a, task.item.b)}
             if not edited:
                 problem = "Your completion is empty."
             elif edited in texts:

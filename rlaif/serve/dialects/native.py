@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
+from rlaif.data.messages import BadRow, read_chat
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
     DialectReply,
@@ -19,6 +20,7 @@ from rlaif.serve.dialects.base import (
     question,
     turn,
 )
+from rlaif.templates.messages import message_text
 
 
 class NativeJson:
@@ -62,21 +64,21 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
         _check(name, value)
         return conversation(value) if role == "user" else turn(role, value)
     found: list[Message] = []
-    for message in value if isinstance(value, list) else []:
-        said = message.get("content") if isinstance(message, dict) else None
-        by = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(said, str) or by not in ("system", "user", "assistant"):
-            raise UnreadablePrompt(
-                f"`{name}` contains an item that is not a message with a role and text content"
-            )
-        found.append({"role": by, "content": said})
+    if isinstance(value, list) and value:
+        try:
+            chat = read_chat(value, name)
+        except BadRow as error:
+            raise UnreadablePrompt(str(error).replace("column", "field")) from None
+        if chat.media:
+            raise UnreadablePrompt(f"`{name}` contains content that is no text ({chat.media[0]})")
+        found = chat.messages
     if not found:
         raise UnreadablePrompt(f"`{name}` is neither text nor a list of messages")
     if (found[-1]["role"] == "assistant") != (role == "assistant"):
         raise UnreadablePrompt(
             f"the last message of `{name}` must not have the role {found[-1]['role']}"
         )
-    _check(name, *(m["content"] for m in found))
+    _check(name, *map(message_text, found))
     return found
 
 

@@ -178,6 +178,8 @@ def test_ranks_and_scores_that_contradict_each_other_are_asked_about() -> None:
     [
         {"source_document": ["A report on rivers of Asia.", "A report on trains in Peru."]},
         {"clinical_note": [f"He has had a bad cough for {k} weeks." for k in range(4)]},
+        {"starter_code": [f"def f{k}():" for k in range(4)]},
+        {"prompt_suffix": [f"in {k} words" for k in range(4)]},
         {"persona": ["You are a pirate who always shouts out loud."]},
         {"search_results": [[{"snippet": f"River {k} is long and wide."}] for k in range(4)]},
         {"api_list": [[{"name": "look_up", "description": "Looks up."}]]},

@@ -23,6 +23,7 @@ from rlaif.data.inference.names import (
     ORIGIN_WORDS,
     PARTIAL_WORDS,
     QUALITY_WORDS,
+    REMARKS,
     SCORE_WORDS,
     SWAPPED,
     SYSTEM_NAMES,
@@ -211,6 +212,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         looks = looks or (_looks_like_rating(column) if alone else "")
         if _looks_like_media(state, column):
             looks = "media"
+        if not looks and _looks_asked(column):
+            looks = "context"
         if not looks and _looks_partial(column):
             looks = "the beginning of the answers"
         if not looks:
@@ -277,6 +280,56 @@ def _looks_like_media(state: Inference, column: Column) -> bool:
 
 def _is_set(value: object) -> bool:
     return value is not None and code_of(value) in ("true", "1", "yes")
+
+
+_ASKED = {
+    "constraint",
+    "constraints",
+    "input",
+    "instruction",
+    "instructions",
+    "prompt",
+    "query",
+    "question",
+    "request",
+    "starter",
+    "suffix",
+    "task",
+}
+_ABOUT = {
+    "annotator",
+    "category",
+    "cluster",
+    "hash",
+    "id",
+    "ids",
+    "kind",
+    "labeler",
+    "labelling",
+    "language",
+    "length",
+    "model",
+    "name",
+    "source",
+    "tokens",
+    "topic",
+    "type",
+    "url",
+    "wc",
+}
+
+
+def _looks_asked(column: Column) -> bool:
+    """Whether a short text of its own in most rows bears a name of what is asked."""
+    words = set(column.tokens)
+    texts = [v for v in column.cells if isinstance(v, str)]
+    return (
+        column.shape == "text"
+        and bool(words & _ASKED)
+        and not words & (_ABOUT | REMARKS)
+        and len(texts) > 1
+        and len(set(texts)) * 2 > len(texts)
+    )
 
 
 def _looks_partial(column: Column) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.engines import registry
@@ -16,6 +17,11 @@ from rlaif.engines.registry import create_engine, load_spec
 from tests.harness.helpers import Labeled, Server, label_pairs, start_server
 
 quiet_libraries()
+# No test fails because a machine is slow.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 STARTS_AN_ENGINE = {"demo_judge", "judge_server", "demo_labels"}
 
 

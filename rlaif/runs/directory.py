@@ -162,8 +162,13 @@ class RunDirectory:
         write_atomically(self.path / SPENT, json.dumps(state))
 
     def write_manifest(self, manifest: Mapping[str, object]) -> None:
-        """Write `manifest.json`: its presence says that the run is complete."""
-        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        """Write `manifest.json`: its presence says that the run is complete, and `bytes` how large
+        its row files are.
+        """
+        for file in self._files.values():
+            file.flush()
+        sizes = {name: (self.path / name).stat().st_size for name in self._files}
+        text = json.dumps({**manifest, "bytes": sizes}, indent=2, ensure_ascii=False)
         write_atomically(self.path / MANIFEST, text + "\n")
 
     def close(self) -> None:
@@ -262,12 +267,28 @@ def read_review(path: Path) -> dict[str, Any] | None:
 
 
 def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
-    """Whether `path` is a run with a whole manifest and all its row files."""
+    """Whether `path` is a run with a whole manifest and all its row files.
+
+    Raises:
+        RlaifError: a file was cut or edited since the run ended.
+    """
     try:
-        read_manifest(path)
+        manifest = read_manifest(path)
     except RlaifError:
         return False
-    return all((path / name).exists() for name in files)
+    if not all((path / name).exists() for name in files):
+        return False
+    sizes = manifest.get("bytes")
+    for name, size in sizes.items() if isinstance(sizes, dict) else ():
+        held = (path / name).stat().st_size if (path / name).exists() else 0
+        if held != size:
+            raise RlaifError(
+                f"{path / name} has {held} bytes, and the run ended with {size}: it was cut or "
+                "edited",
+                hint="Use a new folder with -o; verdicts that still apply are reused from the "
+                "cache.",
+            )
+    return True
 
 
 def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:

@@ -155,3 +155,17 @@ def test_same_text_in_other_roles_is_not_identical(tmp_path: Path) -> None:
     prompt = [{"role": "user", "content": "q"}]
     assert screen(Pair("1", prompt, side("assistant"), side("tool"))) is None
     assert screen(Pair("1", prompt, side("tool"), side("tool"))) is not None
+
+
+def test_a_finished_run_whose_rows_were_cut_is_not_complete(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 20)
+    label(data, constitution, tmp_path / "run")
+    label(data, constitution, tmp_path / "run")
+    file = tmp_path / "run/preferences.jsonl"
+    whole = file.read_bytes()
+    for damaged in (whole[:-30], b"", whole + b"{}\n"):
+        file.write_bytes(damaged)
+        with pytest.raises(RlaifError, match=r"preferences.jsonl has \d+ bytes, and the run ended"):
+            label(data, constitution, tmp_path / "run")
+    file.write_bytes(whole)
+    label(data, constitution, tmp_path / "run")

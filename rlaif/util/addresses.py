@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+from rlaif.util.network import is_loopback
 
 NAMED = "RLAIF_NAMED_ADDRESSES"
 """Environment: addresses that the user named to a recipe, with spaces between."""
@@ -25,7 +26,7 @@ def is_named(url: str, others: Iterable[str] = ()) -> bool:
     """Whether the user named a server, or it is on this machine: then it may get the user's key."""
     named = [*os.environ.get(NAMED, "").split(), os.environ.get("OPENAI_BASE_URL", ""), *others]
     own = _server(url)
-    return _is_here(own[0]) or any(_server(address) == own for address in named if address)
+    return is_loopback(own[0]) or any(_server(address) == own for address in named if address)
 
 
 def _server(url: str) -> tuple[str, int | None]:
@@ -34,12 +35,3 @@ def _server(url: str) -> tuple[str, int | None]:
         return (parts.hostname or "").lower(), parts.port
     except ValueError:
         return "", None
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,7 +9,8 @@ from typing import Any
 
 from rlaif.data.columns import column_of, dig, shape_of
 from rlaif.data.grouping import GROUP, THREAD
-from rlaif.data.inference.names import OWN_COLUMNS, QUALITY_WORDS, SYSTEM_NAMES, known_metadata
+from rlaif.data.inference.metadata import known_metadata
+from rlaif.data.inference.names import OWN_COLUMNS, QUALITY_WORDS, SYSTEM_NAMES
 from rlaif.data.messages import BadRow, holds_rating, is_unwanted, tools_of
 from rlaif.data.origins import prompt_origin
 from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at

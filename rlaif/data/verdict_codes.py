@@ -59,12 +59,10 @@ class VerdictCodes:
         values: code (see `code_of`) to "a", "b", ..., "tie" or "none"; or "<1.5" for all numbers
             below a bound.
         kind: "code"; "model": the value names the winner's model; "text": it is the winner's text.
-        signed: whether the values are strengths around zero.
     """
 
     values: dict[str, str] = field(default_factory=dict)
     kind: str = "code"
-    signed: bool = False
 
 
 def read_codes(
@@ -185,14 +183,14 @@ def _numeric(
     ):
         raise Doubtful(f"{shown} can be probabilities, and nothing says of which response")
     if name.endswith(SIGNED):
-        return VerdictCodes({"<0": "a", ">0": "b", "0": "tie"}, signed=True)
+        return VerdictCodes({"<0": "a", ">0": "b", "0": "tie"})
     if any(n < 0 for n in numbers):
         raise Doubtful(f"{shown} are strengths, but nothing says which sign favors which response")
     fractions = any(not float(n).is_integer() for n in numbers)
     between = fractions and all(1 <= n <= 2 for n in numbers)
     if between and "preference" in name and list(sides) == ["1", "2"]:
         # AlpacaEval: 1 for the first output, 2 for the second, and between them a probability.
-        return VerdictCodes({"<1.5": "a", ">1.5": "b", "1.5": "tie"}, signed=True)
+        return VerdictCodes({"<1.5": "a", ">1.5": "b", "1.5": "tie"})
     if fractions:
         raise Doubtful(f"{shown} do not name a response")
     count = max(2, len(sides))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlaif.data.columns import LIST_WORDS, Column, tokens_of
 from rlaif.data.inference.evidence import _has_texts, are_parallel, index_of
+from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
     ATTRIBUTE_WORDS,
@@ -12,7 +13,6 @@ from rlaif.data.inference.names import (
     PROMPT_NAMES,
     SINGLE_NAMES,
     SYSTEM_NAMES,
-    known_metadata,
 )
 from rlaif.data.inference.state import TEXTUAL, Family, Inference
 from rlaif.data.verdict_codes import sides_of, word_side

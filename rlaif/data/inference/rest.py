@@ -14,6 +14,7 @@ from rlaif.data.inference.evidence import (
     label_rank,
     said_in,
 )
+from rlaif.data.inference.metadata import REMARKS, known_metadata, reads_as_prose
 from rlaif.data.inference.names import (
     CHAT_NAMES,
     CONTEXT_NAMES,
@@ -23,15 +24,12 @@ from rlaif.data.inference.names import (
     ORIGIN_WORDS,
     PARTIAL_WORDS,
     QUALITY_WORDS,
-    REMARKS,
     SCORE_WORDS,
     SWAPPED,
     SYSTEM_NAMES,
     TALK_NAMES,
     TOOL_NAMES,
     VERDICT_WORDS,
-    known_metadata,
-    reads_as_prose,
 )
 from rlaif.data.inference.state import TEXTUAL, Inference, asks, form_of
 from rlaif.data.layout import code_of

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import Column, tokens_of
 from rlaif.data.inference.evidence import _nested, are_parallel, as_number, label_rank
+from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.names import (
     ANNOTATOR_WORDS,
     ANSWER_WORDS,
@@ -16,7 +17,6 @@ from rlaif.data.inference.names import (
     NEGATIVE_WORDS,
     QUALITY_WORDS,
     VERDICT_WORDS,
-    known_metadata,
 )
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -11,16 +12,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import httpx
+from pydantic import ValidationError
 
 from rlaif.api.answers import Comparison, Critique, Score
 from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
 from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
+from rlaif.util.addresses import without_secrets
+from rlaif.util.validation import explain
 
 TOKEN_VARIABLE = "RLAIF_TOKEN"
 ROWS_PER_REQUEST = 32
 REQUESTS_AT_ONCE = 8
 Found = TypeVar("Found", Comparison, Score)
+Answer = TypeVar("Answer", Comparison, Score, Critique)
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_LONGEST_PAUSE = 30.0
 
 
 class RemoteJudge:
@@ -45,6 +52,8 @@ class RemoteJudge:
         timeout: float = 600.0,
     ) -> None:
         self._url = url.rstrip("/")
+        self._shown = without_secrets(self._url)
+        self._answered = False
         self._constitution = constitution
         token = token or os.environ.get(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -89,7 +98,7 @@ class RemoteJudge:
         row = {**_single((prompt, response)), "revise": revise}
         if principles is not None:
             row["principles"] = list(principles)
-        return Critique.model_validate(self._post("critique", self._addressed(row)))
+        return self._read(self._post("critique", self._addressed(row)), Critique)
 
     def close(self) -> None:
         """Close the connections."""
@@ -117,12 +126,7 @@ class RemoteJudge:
             if answer is None:  # more than the server ever takes at once
                 half = len(batch) // 2
                 return ask(batch[:half]) + ask(batch[half:])
-            found = []
-            for item in answer["results"]:
-                if "error" in item:
-                    raise RlaifError(item["error"], hint="Fix or remove that row.")
-                found.append(form.model_validate(item))
-            return found
+            return self._read_results(answer, form, len(batch))
 
         waiting: deque[Future[list[Found]]] = deque()
         pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
@@ -145,37 +149,75 @@ class RemoteJudge:
             if bar is not None:
                 bar.close()
 
+    def _read_results(self, answer: dict[str, Any], form: type[Found], asked: int) -> list[Found]:
+        """The answers to a batch: one to each question, or an error."""
+        results = answer.get("results")
+        if not isinstance(results, list) or len(results) != asked:
+            given = len(results) if isinstance(results, list) else "no"
+            raise RlaifError(
+                f"{self._shown} returned {given} results for {asked} questions",
+                hint="Check that `rlaif serve` is running at this URL.",
+            )
+        for item in results:
+            if isinstance(item, dict) and "error" in item:
+                raise RlaifError(str(item["error"]), hint="Fix or remove that row.")
+        return [self._read(item, form) for item in results]
+
+    def _read(self, item: Any, form: type[Answer]) -> Answer:
+        try:
+            return form.model_validate(item)
+        except ValidationError as error:
+            problem = explain(error, hint="Use the same version of rlaif on both sides.")
+            raise RlaifError(
+                f"{self._shown} returned an answer that can't be read ({problem.message})",
+                hint=problem.hint,
+            ) from None
+
     def _post(
         self, endpoint: str, body: dict[str, Any], *, splits: bool = False
     ) -> dict[str, Any] | None:
         """The server's answer; None (only if it `splits`) where the body is too large."""
         deadline = time.monotonic() + self._timeout
+        attempt = 0
         while True:
+            pause = min(_LONGEST_PAUSE, 0.5 * 2.0**attempt)
+            attempt += 1
             try:
                 answer = self._client.post(f"{self._url}/v1/judge/{endpoint}", json=body)
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                # A server that answered before, or took the request, may be back in a moment.
+                passing = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
+                if isinstance(error, httpx.ConnectError):
+                    passing = self._answered
+                if passing and time.monotonic() + pause < deadline:
+                    time.sleep(pause)
+                    continue
                 raise RlaifError(
-                    f"no response from {self._url} ({type(error).__name__}: {error})",
+                    f"no response from {self._shown} ({type(error).__name__}: {error})",
                     hint="Check the URL, and that `rlaif serve` is running there.",
                 ) from None
-            if answer.status_code != 429 or time.monotonic() > deadline:
+            pause = max(pause if answer.status_code != 429 else 0.0, _retry_after(answer))
+            if answer.status_code not in _PASSING or time.monotonic() + pause > deadline:
                 break
             # Somewhat apart, so that many who wait do not come back together.
-            time.sleep(float(answer.headers.get("Retry-After", 1)) * random.uniform(0.1, 1.0))
+            time.sleep(pause * random.uniform(0.5, 1.0))
+        self._answered = self._answered or answer.status_code == 200
         if splits and answer.status_code == 413:
             return None
         if answer.status_code != 200:
             raise RlaifError(
-                f"{self._url} rejected the request: {_reason(answer)}",
+                f"{self._shown} rejected the request: {_reason(answer)}",
                 hint="Fix the cause that the server reports.",
             )
         try:
-            found: dict[str, Any] = answer.json()
-        except ValueError:
+            found = answer.json()
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
             raise RlaifError(
-                f"{self._url} did not return JSON",
+                f"{self._shown} did not return a JSON object",
                 hint="Check that `rlaif serve` is running at this URL.",
-            ) from None
+            )
         return found
 
 
@@ -213,6 +255,15 @@ def _take(source: Iterator[dict[str, Any]], most: int) -> list[dict[str, Any]]:
         if len(batch) == most:
             break
     return batch
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds that the server asks to wait, within reason; 1 where it says it in another way."""
+    try:
+        seconds = float(answer.headers.get("Retry-After", 0))
+    except ValueError:  # a date
+        return 1.0
+    return min(_LONGEST_PAUSE, max(0.0, seconds)) if math.isfinite(seconds) else _LONGEST_PAUSE
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
@@ -26,7 +28,9 @@ from rlaif.generation.conversations import (
     Query,
     Reply,
 )
+from rlaif.records import Failure
 from rlaif.runs.context import RunContext
+from rlaif.store.lenient import LenientTexts, LenientVerdicts
 from rlaif.store.text_cache import TextCache
 from rlaif.store.verdict_cache import VerdictCache
 from rlaif.util.prefetch import Prefetcher
@@ -35,6 +39,10 @@ Answered = TypeVar("Answered")
 Questions = Generator[list[Query], list[Reply], Answered]
 """A conversation that returns what its asker wants to know."""
 PRIMED_AHEAD = 64
+_LONGEST_PAUSE = 30.0
+"""Seconds between two attempts to start an engine again."""
+_STEADY = 60.0
+"""Seconds after which an engine that was started again counts as running."""
 
 
 class QueueFull(RlaifError):
@@ -45,6 +53,25 @@ class ServiceStopped(RlaifError):
     """The engine has died, or was closed."""
 
 
+class ServiceRestarting(RlaifError):
+    """The engine has died and is started again, or did not answer this time."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How a service comes back from a fault.
+
+    Attributes:
+        seconds: of failed attempts, after which a dead engine is given up.
+        tell: told of what failed, and of coming back.
+        give_up: called when the engine is given up.
+    """
+
+    seconds: float
+    tell: Callable[[str], None]
+    give_up: Callable[[], None] = lambda: None
+
+
 class Service:
     """Runs models and drives the conversations that are put to them.
 
@@ -52,6 +79,8 @@ class Service:
         models: by role; equal settings share one engine.
         context: where answers are kept, and who is told of starting engines.
         most_waiting: questions (conversations) that may be under way before `submit` refuses.
+        recovery: start an engine again that died, and go on without a cache that fails; default:
+            the service is over then.
 
     Raises:
         RlaifError: an engine can't start, or a cache can't be opened.
@@ -63,6 +92,7 @@ class Service:
         context: RunContext = RunContext(),
         *,
         most_waiting: int | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         self._models = dict(models)
         self._context = context
@@ -75,6 +105,7 @@ class Service:
         self._open: set[Future[Any]] = set()
         self._closed = False
         self._problem: BaseException | None = None
+        self._restarts = _Restarts(recovery)
         self._ready: Future[None] = Future()
         self._engines: list[Engine] = []
         self.counts = ConversationCounts()
@@ -96,8 +127,13 @@ class Service:
         """What stopped the engine, if anything did."""
         return self._problem
 
+    @property
+    def restarting(self) -> bool:
+        """Whether the engine died and is not back yet."""
+        return self._restarts.down
+
     def stats(self) -> EngineStats:
-        """The engines' counters, together."""
+        """The counters of the engines that run now, together."""
         found = [engine.stats() for engine in self._engines]
         return EngineStats(
             sum(s.requests for s in found),
@@ -113,8 +149,11 @@ class Service:
             What the conversation returns; cancel it, and what it has not asked yet is not asked.
 
         Raises:
-            Busy: `most_waiting` conversations are under way.
-            Stopped: the service is closed, or its engine has died (then also from the future).
+            QueueFull: `most_waiting` conversations are under way.
+            ServiceStopped: the service is closed, or its engine has died.
+            ServiceRestarting: the engine has died and is started again.
+
+        What happens to the engine later comes from the future.
         """
         future: Future[Answered] = Future()
         with self._lock:
@@ -122,6 +161,8 @@ class Service:
                 raise ServiceStopped(f"the judge has stopped ({self._problem})", hint="Restart it.")
             if self._closed:
                 raise ServiceStopped("the judge is closed", hint="Create a new one.")
+            if self.restarting:
+                raise ServiceRestarting("the judge is restarting", hint="Try again later.")
             if self.most_waiting is not None and len(self._open) >= self.most_waiting:
                 raise QueueFull(
                     f"{len(self._open)} requests are already waiting", hint="Try again later."
@@ -137,6 +178,7 @@ class Service:
             first, self._closed = not self._closed, True
         if first:
             self._incoming.put(None)
+            self._restarts.closing.set()
         self._thread.join()
 
     def _forget(self, future: Future[Any]) -> None:
@@ -146,8 +188,14 @@ class Service:
     def _answering(self, questions: Questions[Answered], future: Future[Answered]) -> Conversation:
         """The conversation as the runner takes it: its result, or its error, goes to the future."""
         told: list[Reply] | None = None
-        while not future.cancelled():
+        while not future.done():
             try:
+                for reply in told or ():
+                    if isinstance(reply, Failure) and reply.passing:
+                        raise ServiceRestarting(
+                            f"the model's server did not answer ({reply.reason})",
+                            hint="Try again later.",
+                        )
                 with self._rendering:
                     asks = next(questions) if told is None else questions.send(told)
             except StopIteration as end:
@@ -161,10 +209,13 @@ class Service:
             told = yield asks
         return []
 
-    def _primed(self) -> Iterator[Conversation]:
-        """Conversations with their first questions ready."""
+    def _primed(self, over: threading.Event) -> Iterator[Conversation]:
+        """Conversations with their first questions ready, until it is `over`."""
         while True:
             conversation = self._incoming.get()
+            if over.is_set():  # somebody else reads now
+                self._incoming.put(conversation)
+                return
             if conversation is None:
                 return
             try:
@@ -176,32 +227,130 @@ class Service:
     def _work(self) -> None:
         try:
             with ExitStack() as stack:
-                runner = self._start(stack)
-                self._ready.set_result(None)
-                coming = Prefetcher(self._primed(), PRIMED_AHEAD)
-                stack.callback(coming.close)
-                runner.run(coming)
+                texts, verdicts = self._open_caches(stack)
+                while True:
+                    try:
+                        self._run(texts, verdicts)
+                        return
+                    except Exception as error:
+                        if not (self._ready.done() and self._restarts.begin(error)):
+                            raise
+                    self._fail_open(
+                        ServiceRestarting("the judge is restarting", hint="Try again later.")
+                    )
+                    if not self._restarts.wait():
+                        return
         except BaseException as error:  # told to whoever waits
             if not self._ready.done():
                 self._ready.set_exception(error)
                 return
             with self._lock:
                 self._problem = error
-                left = list(self._open)
             told = ServiceStopped(f"the judge has stopped ({error})", hint="Restart it.")
-            for future in left:
-                with suppress(Exception):
-                    future.set_exception(told)
+            self._fail_open(told)
+            self._restarts.give_up(error)
 
-    def _start(self, stack: ExitStack) -> ConversationRunner:
-        texts = stack.enter_context(closing(TextCache(self._context.texts_path)))
-        verdicts = stack.enter_context(closing(VerdictCache(self._context.verdicts_path)))
-        engines = start_engines(self._models, stack, self._context.on_engine)
-        self._engines = list({id(engine): engine for engine in engines.values()}.values())
-        workers = {role: ConversationModel(e.fingerprint, e) for role, e in engines.items()}
-        runner = ConversationRunner(workers, texts, verdicts, on_rows=_nothing, ordered=False)
-        self.counts = runner.counts
-        return runner
+    def _fail_open(self, error: RlaifError) -> None:
+        with self._lock:
+            left = list(self._open)
+        for future in left:
+            with suppress(Exception):  # answered in this very moment
+                future.set_exception(error)
+
+    def _open_caches(self, stack: ExitStack) -> tuple[TextCache, VerdictCache]:
+        where = self._context.texts_path, self._context.verdicts_path
+        recovery = self._restarts.recovery
+        if recovery is None:
+            texts, verdicts = TextCache(where[0]), VerdictCache(where[1])
+        else:
+            texts = LenientTexts(where[0], recovery.tell)
+            verdicts = LenientVerdicts(where[1], recovery.tell)
+        return stack.enter_context(closing(texts)), stack.enter_context(closing(verdicts))
+
+    def _run(self, texts: TextCache, verdicts: VerdictCache) -> None:
+        """Start the engines and answer until the service is closed.
+
+        Raises:
+            Exception: an engine can't start, or died.
+        """
+        with ExitStack() as stack:
+            engines = start_engines(self._models, stack, self._context.on_engine)
+            self._engines = list({id(engine): engine for engine in engines.values()}.values())
+            workers = {role: ConversationModel(e.fingerprint, e) for role, e in engines.items()}
+            runner = ConversationRunner(
+                workers,
+                texts,
+                verdicts,
+                on_rows=_nothing,
+                on_progress=lambda _: self._restarts.note_answer(),
+                ordered=False,
+                stops=False,
+            )
+            runner.counts = self.counts
+            over = threading.Event()
+            coming = Prefetcher(self._primed(over), PRIMED_AHEAD)
+            stack.callback(coming.close)
+            # So that the thread lets go of what it waits for, and does not take what comes next.
+            stack.callback(self._incoming.put, _woken())
+            stack.callback(over.set)
+            if self._ready.done():
+                self._restarts.end()
+            else:
+                self._ready.set_result(None)
+            runner.run(coming)
+
+
+class _Restarts:
+    """When a dead engine is started again, and when it is given up."""
+
+    def __init__(self, recovery: Recovery | None) -> None:
+        self.recovery = recovery
+        self.closing = threading.Event()
+        self.down = False
+        self._tries = 0
+        self._answered = False
+        self._since = self._up = time.monotonic()
+
+    def note_answer(self) -> None:
+        """The engine works."""
+        self._answered = True
+
+    def begin(self, error: Exception) -> bool:
+        """Whether to try again after this error."""
+        if self.recovery is None or self.closing.is_set():
+            return False
+        now = time.monotonic()
+        if self._answered or not self._tries or (not self.down and now - self._up > _STEADY):
+            self._since, self._tries = now, 0
+        self._answered = False
+        if now - self._since >= self.recovery.seconds:
+            return False
+        self.down = True
+        self._tries += 1
+        self.recovery.tell(f"the judge failed ({error}); restarting it")
+        return True
+
+    def wait(self) -> bool:
+        """Pause before the next attempt; False where the service was closed meanwhile."""
+        return not self.closing.wait(min(_LONGEST_PAUSE, 2.0 ** (self._tries - 2)))
+
+    def end(self) -> None:
+        """The engine runs again."""
+        self.down, self._up = False, time.monotonic()
+        assert self.recovery is not None
+        self.recovery.tell("the judge is running again")
+
+    def give_up(self, error: BaseException) -> None:
+        """Tell that no attempt follows."""
+        if self.recovery is not None and not self.closing.is_set():
+            self.recovery.tell(f"the judge has stopped ({error})")
+            self.recovery.give_up()
+
+
+def _woken() -> Conversation:
+    """A conversation that asks nothing."""
+    yield from ()
+    return []
 
 
 def _nothing(rows: ConversationRows) -> None:

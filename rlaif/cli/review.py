@@ -121,6 +121,7 @@ def command(
         import uvicorn
 
         from rlaif.review.pages import Review, build_review
+        from rlaif.util.http_protocol import BoundedProtocol
     except ImportError as error:
         raise RlaifError(
             f"`rlaif review` needs the package {error.name!r}, which is not installed",
@@ -147,7 +148,11 @@ def command(
         shown = f"[{shown}]" if ":" in shown else shown
         note(f"open http://{shown}:{bound.getsockname()[1]}{query} (Ctrl-C to stop)")
         serving = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+            app,
+            http=BoundedProtocol,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=5,
         )
         uvicorn.Server(serving).run(sockets=[bound])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rlaif.api.service import Recovery
 from rlaif.api.setup import JudgeSettings, with_defaults
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.label_screen import LabelScreen
@@ -17,7 +18,7 @@ from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
-from rlaif.util.network import check_binding, listen
+from rlaif.util.network import check_binding, host_name, listen
 
 _EXAMPLES = """
 \b
@@ -87,6 +88,21 @@ On SIGTERM or Ctrl-C, the server stops accepting requests and finishes those in 
     type=click.IntRange(1),
     help="Maximum pairs and responses in flight; more are refused with status 429.",
 )
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Host name that clients may ask for, such as a proxy's; repeatable. Without a token, "
+    "other names than this machine's own are refused.",
+)
+@click.option(
+    "--restart-seconds",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds for which a failed engine is restarted before the server exits with status 2; "
+    "0 to exit at once.",
+)
 @click.option("--access-log", is_flag=True, help="Log one line per request (never its content).")
 @cache_dir_flag
 @click.option(
@@ -108,6 +124,8 @@ def command(
     max_body_mib: float,
     request_seconds: float,
     max_waiting: int,
+    allow_host: tuple[str, ...],
+    restart_seconds: float,
     access_log: bool,
     cache_dir: Path | None,
     config: str | None,
@@ -125,6 +143,7 @@ def command(
         import uvicorn
 
         from rlaif.serve.start import open_server
+        from rlaif.util.http_protocol import BoundedProtocol
     except ImportError as error:
         raise RlaifError(
             f"`rlaif serve` needs the package {error.name!r}, which is not installed",
@@ -143,6 +162,13 @@ def command(
     settings = build(JudgeSettings, with_defaults(values, engine), places)
     # Bound before the engine starts: an address that is taken is known at once.
     bound = listen(host, port)
+    running: list[uvicorn.Server] = []
+
+    def exit_soon() -> None:
+        for server in running:
+            server.should_exit = True
+
+    recovery = Recovery(restart_seconds, note, exit_soon)
     app = open_server(
         constitutions,
         settings,
@@ -151,14 +177,20 @@ def command(
         body_bytes=int(max_body_mib * (1 << 20)),
         seconds=request_seconds,
         most_waiting=max_waiting,
+        hosts=None if token else frozenset(map(host_name, allow_host)),
+        recovery=recovery,
         context=LabelScreen(None).context(cache_dir),
     )
     port = bound.getsockname()[1]
     note(f"serving at http://{host}:{port} (API docs at /docs); Ctrl-C to stop")
     serving = uvicorn.Config(
         app,
+        http=BoundedProtocol,
         log_level="info" if access_log else "warning",
         access_log=access_log,
         timeout_graceful_shutdown=int(request_seconds) + 30,
     )
-    uvicorn.Server(serving).run(sockets=[bound])
+    running.append(uvicorn.Server(serving))
+    running[0].run(sockets=[bound])
+    if app.state.service.problem is not None:
+        raise RlaifError("the judge has stopped", hint="The reason is above.")

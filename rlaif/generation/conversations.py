@@ -127,6 +127,8 @@ class ConversationRunner:
         on_rows: told the rows of each conversation, in order.
         on_part: told the rows that the conversation whose turn it is gives on the way.
         ordered: whether the rows of a conversation wait for those of the conversations before it.
+        stops: whether a fault that may pass ends the run, so that it can go on later; otherwise
+            the conversation is told of it like of any other.
         on_progress: called after every batch of answers.
 
     Attributes:
@@ -143,8 +145,9 @@ class ConversationRunner:
         on_part: Callable[[ConversationRows], None] = lambda _: None,
         on_progress: Callable[[ConversationCounts], None] = lambda _: None,
         ordered: bool = True,
+        stops: bool = True,
     ) -> None:
-        self._ordered = ordered
+        self._ordered, self._stops = ordered, stops
         self._workers = workers
         self._texts = texts
         self._verdicts = verdicts
@@ -315,7 +318,7 @@ class ConversationRunner:
         self._texts.put(texts)
         self._verdicts.put(verdicts)
         for result in results:
-            if isinstance(result, Failure) and result.passing:
+            if self._stops and isinstance(result, Failure) and result.passing:
                 raise RlaifError(
                     f"a model stopped responding ({result.reason})",
                     hint="Check the model's server, then rerun the same command to resume.",

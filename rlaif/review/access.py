@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +12,11 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 4 << 20
+from rlaif.util.asgi import BodyTooLarge, BodyTooSlow, receive_body, replay_body
+from rlaif.util.network import host_name, is_allowed_host
+
+MOST_BYTES = 256 << 10
+BODY_SECONDS = 30.0
 HEADERS = {
     # Nothing from elsewhere, nothing inline: text from data that got into a page could not run.
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
@@ -71,8 +74,8 @@ class AccessMiddleware:
     """ASGI middleware in front of every page.
 
     Refuses hosts that were not named (a page elsewhere whose name is pointed at this machine would
-    use one), forms sent by other pages, bodies over 1 MiB, and, where there is a token, whoever
-    has not shown it.
+    use one), forms sent by other pages, bodies over 256 KiB or half sent, and, where there is a
+    token, whoever has not shown it.
 
     Args:
         hosts: names that the browser may ask for, without port; addresses of this machine's own
@@ -84,7 +87,7 @@ class AccessMiddleware:
         self, app: ASGIApp, seals: CookieSigner, hosts: frozenset[str], token: str | None
     ) -> None:
         self._app, self._seals, self._token = app, seals, token
-        self._hosts = {_host_name(host) for host in hosts}
+        self._hosts = {host_name(host) for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -108,11 +111,18 @@ class AccessMiddleware:
                 message["headers"] = [*message["headers"], *own]
             await send(message)
 
-        await self._app(scope, receive, sealed)
+        try:
+            body = await receive_body(receive, MOST_BYTES, BODY_SECONDS)
+        except (BodyTooLarge, BodyTooSlow) as error:
+            status = 413 if isinstance(error, BodyTooLarge) else 408
+            await PlainTextResponse(str(error), status, HEADERS)(scope, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, replay_body(body, receive), sealed)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        if not self._known(host):
+        if not is_allowed_host(host, self._hosts):
             return 421, f"host {host[:100]!r} is not allowed: add it with --allow-host"
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
@@ -124,15 +134,6 @@ class AccessMiddleware:
             if not length.isdigit() or int(length) > MOST_BYTES:
                 return 413, f"a form can hold at most {MOST_BYTES} bytes"
         return None
-
-    def _known(self, host: str) -> bool:
-        name = _host_name(host)
-        if name in self._hosts or name == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(name).is_loopback
-        except ValueError:
-            return False
 
     def _ask_token(
         self, scope: Scope, headers: dict[str, str]
@@ -154,11 +155,3 @@ class AccessMiddleware:
             max_age=30 * 86400,  # lax: the address may be opened from a mail
         )
         return answer
-
-
-def _host_name(host: str) -> str:
-    """A host in lower case, without port and brackets; "" for none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

@@ -28,7 +28,7 @@ SAID: dict[str, dict[str, Said]] = {
     "b": {"left": "b", "right": "a"},
 }
 """By which completion stands left: what "left" and "right" mean."""
-MOST_NAME, MOST_NOTE = 60, 4000
+MOST_NAME, MOST_NOTE, MOST_FIELDS = 60, 4000, 32
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,11 @@ class _Pages:
     async def _form(self, request: Request, reviewer: str) -> dict[str, str] | None:
         """The fields of a form of ours; None for one that is not."""
         text = (await request.body()).decode("utf-8", "replace")
-        fields = {key: values[-1] for key, values in parse_qs(text, keep_blank_values=True).items()}
+        try:
+            found = parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        except ValueError:
+            return None
+        fields = {key: values[-1] for key, values in found.items()}
         return fields if self._seals.holds("form", reviewer, fields.get("form", "")) else None
 
     def _stale(self, reviewer: str) -> Response:

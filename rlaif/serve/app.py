@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response, Security
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 
 from rlaif import __version__
-from rlaif.api.service import ServiceStopped
+from rlaif.api.service import ServiceRestarting, ServiceStopped
 from rlaif.serve import schemas as s
 from rlaif.serve.failures import ERRORS, answer_errors
-from rlaif.serve.guarding import GuardMiddleware
+from rlaif.serve.guarding import DOCS_FILES, GuardMiddleware
 from rlaif.serve.metrics import MetricsMiddleware
 from rlaif.serve.native_api import add_native
 from rlaif.serve.openai_api import add_openai
@@ -31,7 +32,9 @@ def build_app(server: Server) -> FastAPI:
         yield
         await asyncio.to_thread(server.service.close)
 
-    app = FastAPI(
+    app: FastAPI = FastAPIOffline(  # the page at /docs with its scripts: works without a network
+        static_url=DOCS_FILES,
+        redoc_url=None,
         title="rlaif judge",
         version=__version__,
         summary="Pairwise and pointwise verdicts by a constitution, with evidence.",
@@ -44,8 +47,10 @@ def build_app(server: Server) -> FastAPI:
         token=server.limits.token,
         most_bytes=server.limits.body_bytes,
         most_seconds=min(BODY_SECONDS, server.limits.seconds),
+        hosts=server.limits.hosts,
     )
     app.add_middleware(MetricsMiddleware, metrics=server.metrics)
+    app.state.service = server.service
     answer_errors(app)
     add_native(app, server)
     add_openai(app, server)
@@ -57,9 +62,10 @@ def _about(app: FastAPI, server: Server) -> None:
     @app.get("/health", responses={503: ERRORS[503]}, tags=["server"])
     async def health() -> s.Health:
         """Whether the judge runs."""
-        problem = server.service.problem
-        if problem is not None:
-            raise ServiceStopped(f"the judge has stopped ({problem})", hint="Restart it.")
+        if server.service.problem is not None:
+            raise ServiceStopped("the judge has stopped")
+        if server.service.restarting:
+            raise ServiceRestarting("the judge is restarting")
         return s.Health(status="ok", waiting=server.service.waiting)
 
     @app.get("/metrics", response_class=Response, responses={401: ERRORS[401]}, tags=["server"])

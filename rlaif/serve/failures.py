@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from rlaif.api.service import QueueFull, ServiceStopped
+from rlaif.api.service import QueueFull, ServiceRestarting, ServiceStopped
 from rlaif.errors import RlaifError
 from rlaif.serve import schemas as s
 from rlaif.serve.chat import RequestTooLarge
@@ -17,7 +17,7 @@ from rlaif.serve.dialects.base import UnreadablePrompt
 from rlaif.serve.server import RequestTimeout, UnknownModel
 from rlaif.util.validation import parse_problem
 
-RETRY_AFTER = 1
+RETRY_AFTER, RESTART_AFTER = 1, 5
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"model": s.ErrorAnswer, "description": "The token is missing or wrong."},
     413: {"model": s.ErrorAnswer, "description": "The request body is too large."},
@@ -26,7 +26,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "model": s.ErrorAnswer,
         "description": "Too many requests are in progress; see Retry-After.",
     },
-    503: {"model": s.ErrorAnswer, "description": "The engine has stopped."},
+    503: {
+        "model": s.ErrorAnswer,
+        "description": "The engine has stopped, or is restarting; see Retry-After.",
+    },
     504: {"model": s.ErrorAnswer, "description": "The request timed out."},
 }
 _NAMED: dict[int | str, dict[str, Any]] = {
@@ -81,6 +84,10 @@ def answer_errors(app: FastAPI) -> None:
         if isinstance(error, QueueFull):
             headers = {"Retry-After": str(RETRY_AFTER)}
             return _error(429, error.message, "rate_limit_error", headers)
+        # What failed is told on the server's own terminal: it may name files and addresses.
+        if isinstance(error, ServiceRestarting):
+            headers = {"Retry-After": str(RESTART_AFTER)}
+            return _error(503, "the judge is restarting; try again later", "server_error", headers)
         if isinstance(error, ServiceStopped):
-            return _error(503, error.message, "server_error")
+            return _error(503, "the judge has stopped", "server_error")
         return _error(422, error.message, "invalid_request_error")

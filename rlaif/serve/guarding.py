@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
 import json
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-OPEN_PATHS = ("/health", "/docs", "/openapi.json")
+from rlaif.util.asgi import (
+    App,
+    BodyTooLarge,
+    BodyTooSlow,
+    Receive,
+    Scope,
+    Send,
+    receive_body,
+    replay_body,
+)
+from rlaif.util.network import is_allowed_host
+
+OPEN_PATHS = ("/health",)
+DOCS_FILES = "/docs-files"
+_DOCS = ("/docs", "/openapi.json")
+"""Pages that a browser opens, which asks for a name and a password, not for a bearer's token."""
 
 
 class GuardMiddleware:
@@ -22,10 +31,18 @@ class GuardMiddleware:
         token: what a bearer must present; None lets everybody ask.
         most_bytes: of a body.
         most_seconds: until it is there whole.
+        hosts: names that a `Host` header may have beside this machine's loopback; None for any.
     """
 
-    def __init__(self, app: App, token: str | None, most_bytes: int, most_seconds: float) -> None:
-        self._seconds = most_seconds
+    def __init__(
+        self,
+        app: App,
+        token: str | None,
+        most_bytes: int,
+        most_seconds: float,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        self._seconds, self._hosts = most_seconds, hosts
         self._app = app
         self._token = token.encode() if token else None
         self._most = most_bytes
@@ -36,48 +53,48 @@ class GuardMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if self._token is not None and scope["path"] not in OPEN_PATHS:
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-            right = secrets.compare_digest(given.strip(), self._token)
-            if scheme.lower() != b"bearer" or not right:
-                extra = [(b"www-authenticate", b"Bearer")]
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self._hosts is not None and not is_allowed_host(host, self._hosts):
+            # A page whose name was pointed at this machine would read a judge without a token.
+            await _refuse(
+                send, 421, f"host {host[:100]!r} is not allowed: add it with --allow-host"
+            )
+            return
+        path = scope["path"]
+        if self._token is not None and path not in OPEN_PATHS:
+            docs = scope["method"] == "GET" and (path in _DOCS or path.startswith(DOCS_FILES))
+            if not _shows(self._token, headers.get(b"authorization", b""), basic=docs):
+                extra = [(b"www-authenticate", b'Basic realm="rlaif"' if docs else b"Bearer")]
                 await _refuse(send, 401, "the token is missing or wrong", extra)
                 return
         declared = headers.get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._most:
             await _refuse(send, 413, f"the body is larger than {self._most} bytes")
             return
-        body, more, read = [], True, 0
-        deadline = asyncio.get_running_loop().time() + self._seconds
-        while more:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                await _refuse(send, 408, f"the body did not arrive within {self._seconds:g} s")
-                return
-            if message["type"] == "http.disconnect":
-                return
-            body.append(message.get("body", b""))
-            read += len(body[-1])
-            if read > self._most:
-                await _refuse(send, 413, f"the body is larger than {self._most} bytes")
-                return
-            more = message.get("more_body", False)
-        whole: MutableMapping[str, Any] | None = {
-            "type": "http.request",
-            "body": b"".join(body),
-            "more_body": False,
-        }
+        try:
+            body = await receive_body(receive, self._most, self._seconds)
+        except BodyTooLarge as error:
+            await _refuse(send, 413, str(error))
+            return
+        except BodyTooSlow as error:
+            await _refuse(send, 408, str(error))
+            return
+        if body is not None:
+            await self._app(scope, replay_body(body, receive), send)
 
-        async def replay() -> MutableMapping[str, Any]:
-            nonlocal whole
-            if whole is None:
-                return await receive()
-            given, whole = whole, None
-            return given
 
-        await self._app(scope, replay, send)
+def _shows(token: bytes, header: bytes, *, basic: bool) -> bool:
+    """Whether an `Authorization` header has the token, as a bearer's or (`basic`) as a password."""
+    scheme, _, given = header.partition(b" ")
+    given = given.strip()
+    if basic and scheme.lower() == b"basic":
+        try:
+            given = base64.b64decode(given, validate=True).partition(b":")[2]
+        except ValueError:
+            return False
+    elif scheme.lower() != b"bearer":
+        return False
+    return secrets.compare_digest(given, token)
 
 
 async def _refuse(

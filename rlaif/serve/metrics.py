@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from rlaif.api.service import Service
-from rlaif.serve.guarding import App, Receive, Scope, Send
+from rlaif.util.asgi import App, Receive, Scope, Send
 
 
 class Metrics:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.api.judge import Judge
-from rlaif.api.service import QueueFull, Service, ServiceStopped
+from rlaif.api.service import QueueFull, Service, ServiceRestarting, ServiceStopped
 from rlaif.errors import RlaifError
 from rlaif.serve import schemas as s
 from rlaif.serve.chat import RequestTooLarge
@@ -29,11 +29,13 @@ class RequestLimits:
         token: what a bearer must present, or None.
         body_bytes: size of a request.
         seconds: until a request is answered with 504.
+        hosts: names that a `Host` header may have beside this machine's loopback; None for any.
     """
 
     token: str | None = None
     body_bytes: int = 16 << 20
     seconds: float = 600.0
+    hosts: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,12 @@ class Server:
             for item in items:
                 try:
                     futures.append(submit(row_of(item)))
-                except (QueueFull, ServiceStopped):
+                except (QueueFull, ServiceRestarting, ServiceStopped):
                     raise
                 except RlaifError as error:
                     name = item.id.encode("utf-8", "replace").decode()
                     futures.append(s.ItemError(id=name, error=error.message))
-        except (QueueFull, ServiceStopped):
+        except (QueueFull, ServiceRestarting, ServiceStopped):
             for future in futures:
                 if isinstance(future, Future):
                     future.cancel()

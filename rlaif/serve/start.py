@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI
 
 from rlaif.api.judge import Judge
-from rlaif.api.service import Service
+from rlaif.api.service import Recovery, Service
 from rlaif.api.setup import JudgeSettings, models_of, prepare_judge
 from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER
@@ -25,9 +25,15 @@ def open_server(
     body_bytes: int = 16 << 20,
     seconds: float = 600.0,
     most_waiting: int | None = 8192,
+    hosts: frozenset[str] | None = None,
+    recovery: Recovery | None = None,
     context: RunContext = RunContext(),
 ) -> FastAPI:
     """Check everything, start the engines, and build the application.
+
+    Args:
+        hosts: see `RequestLimits`.
+        recovery: see `Service`.
 
     Raises:
         RlaifError: a constitution, an alias or a setting can't be used, or an engine can't start.
@@ -43,6 +49,7 @@ def open_server(
     models = models_of(settings)
     if setups[0].criticizing is None:
         models.pop(WRITER)
-    service = Service(models, context, most_waiting=most_waiting)
+    service = Service(models, context, most_waiting=most_waiting, recovery=recovery)
+    limits = RequestLimits(token, body_bytes, seconds, hosts)
     judges = {setup.constitution.name: Judge.of(setup, service=service) for setup in setups}
-    return build_app(Server(judges, service, known, RequestLimits(token, body_bytes, seconds)))
+    return build_app(Server(judges, service, known, limits))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rlaif.errors import RlaifError
@@ -69,6 +69,8 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                self.writer.rollback()  # what was begun would stand in the way of the next write
             raise RlaifError(
                 f"{self._name} failed ({error})",
                 hint="Check the free disk space, or use another folder with --cache-dir. "

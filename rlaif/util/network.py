@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from rlaif.errors import RlaifError
 
@@ -16,6 +18,26 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_allowed_host(header: str, allowed: Collection[str]) -> bool:
+    """Whether a `Host` header names this machine's loopback or one of `allowed` names.
+
+    A page from elsewhere whose name was pointed at this machine (DNS rebinding) names its own.
+
+    Args:
+        allowed: as `host_name` gives them.
+    """
+    name = host_name(header)
+    return name in allowed or (bool(name) and is_loopback(name))
+
+
+def host_name(host: str) -> str:
+    """A host in lower case, without port and brackets; "" for none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def check_binding(host: str, token: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -211,6 +212,24 @@ def test_models_metrics_and_documentation(judge_server: Server) -> None:
     assert 'rlaif_judge_answers_total{how="asked"}' in after
     paths = judge_server.get("/openapi.json").json()["paths"]
     assert "/v1/judge/pointwise" in paths
+    page = httpx.get(f"{judge_server.url}/docs")
+    assert page.status_code == 401
+    assert page.headers["www-authenticate"].startswith("Basic"), "a browser asks for the token"
+    assert httpx.get(f"{judge_server.url}/openapi.json").status_code == 401
+    login = ("anyone", TOKEN)
+    for bad in (("anyone", "no"), ("anyone", ""), (TOKEN, "")):
+        assert httpx.get(f"{judge_server.url}/docs", auth=bad).status_code == 401
+    assert httpx.post(f"{judge_server.url}/v1/judge/pairwise", auth=login, json={}).status_code == (
+        401
+    ), "a browser would send the password with requests of other pages"
+    page = httpx.get(f"{judge_server.url}/docs", auth=login)
+    assert page.status_code == 200
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert files
+    for file in files:  # nothing from elsewhere: it works offline
+        assert file.startswith("/"), file
+        assert httpx.get(judge_server.url + file, auth=login).status_code == 200
+        assert httpx.get(judge_server.url + file).status_code == 401
     assert "kettle" in json.dumps(judge_server.get("/openapi.json").json())
 
 

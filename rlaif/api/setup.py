@@ -18,7 +18,7 @@ from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import can_generate, codec_for, model_fingerprint
-from rlaif.errors import RlaifError
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.critique_calls import WRITER, CritiqueCaller, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.generation.pointwise_calls import (
@@ -151,7 +151,10 @@ class JudgeSetup:
         """How well a response follows some principles; an empty one is not scored."""
         if not any(message_text(m).strip() for m in response):
             return PointwiseScore(None, (), "the response is empty")
-        return (yield from self.pointwise.score(prompt, response, principles))
+        try:
+            return (yield from self.pointwise.score(prompt, response, principles))
+        except ConversationRefused as error:
+            return PointwiseScore(None, (), error.message)
 
     def criticize(
         self, row: Mapping[str, object], *, principles: list[str] | None, revise: bool

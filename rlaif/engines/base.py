@@ -29,6 +29,9 @@ SPEED_ONLY = {
 }
 """Fields of `EngineSettings` that change no answer, and so no run's identity."""
 
+LONGEST_TOKEN = 128
+"""Characters that a token stands for at most: the longest are runs of spaces."""
+
 
 class EngineSettings(BaseModel):
     """Which model an engine runs, and how.

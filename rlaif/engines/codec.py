@@ -7,11 +7,12 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from rlaif.engines.base import LONGEST_TOKEN
 from rlaif.engines.chat_template import ChatTemplate
 from rlaif.engines.control_tokens import ControlTokens
 from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
-from rlaif.errors import RlaifError
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
 from rlaif.util.thinking import MARKS, opened_by
 
@@ -43,11 +44,21 @@ def has_vision(files: ModelFiles) -> bool:
 
 
 class HFCodec:
-    """A tokenizer of the transformers library as a `Codec`."""
+    """A tokenizer of the transformers library as a `Codec`.
+
+    Args:
+        template_options: for the chat template.
+        most_tokens: of a prompt; default: the model's.  A text that can't be that short is not
+            tokenized, which would take gigabytes for some megabytes of text.
+    """
 
     def __init__(
-        self, files: ModelFiles, template_options: Mapping[str, object] | None = None
+        self,
+        files: ModelFiles,
+        template_options: Mapping[str, object] | None = None,
+        most_tokens: int | None = None,
     ) -> None:
+        self._most = most_tokens or context_length(files)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 files.path, trust_remote_code=False
@@ -77,8 +88,10 @@ class HFCodec:
         What spells a control token in a message is defused (see `ControlTokens`).
 
         Raises:
-            ConversationRefused: the chat template does not take the conversation.
+            ConversationRefused: the chat template does not take the conversation, or it is much
+                too long.
         """
+        self._check_length([m["content"] for m in messages])
         defuse = self._control.defuse
         return self.encode_text(
             self._template.render([{**m, "content": defuse(m["content"])} for m in messages])
@@ -87,7 +100,12 @@ class HFCodec:
     def encode_branches(
         self, shared: str, tails: Sequence[str], fixed: int = 0
     ) -> tuple[list[int], list[list[int]]]:
-        """See `Codec.encode_branches`."""
+        """See `Codec.encode_branches`.
+
+        Raises:
+            ConversationRefused: the texts are much too long.
+        """
+        self._check_length([shared, max(tails, key=len, default="")])
         safe = self._control.defuse(shared)
         safe_tails = [self._defused_tail(tail) for tail in tails]
         edge = 4 * self._control.longest  # normalizers shorten texts, and what they shorten to
@@ -112,6 +130,7 @@ class HFCodec:
         Raises:
             RlaifError: the chat template has no mark for a picture.
         """
+        self._check_length([shared, max(tails, key=len, default="")])
         places = [{"type": "image"}] * count
 
         def render(text: str, places: Sequence[Mapping[str, str]]) -> list[int]:
@@ -135,6 +154,13 @@ class HFCodec:
                 self._safe_tails.clear()
             self._safe_tails[tail] = self._control.defuse(tail)
         return self._safe_tails[tail]
+
+    def _check_length(self, texts: Sequence[str]) -> None:
+        length = sum(map(len, texts))
+        if length > self._most * LONGEST_TOKEN:
+            raise ConversationRefused(
+                f"the prompt has {length} characters; the model reads at most {self._most} tokens"
+            )
 
     def _wrap(self, content: str) -> str:
         return self._template.render([{"role": "user", "content": content}])

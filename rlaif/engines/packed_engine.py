@@ -71,7 +71,7 @@ class PackedEngine:
         *,
         made_up: bool = False,
     ) -> None:
-        self.codec = HFCodec(files, settings.chat_template_options)
+        self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         self.sharing = PrefixSharing(1, 0)
         self._batch_tokens = batch_tokens
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -189,7 +189,7 @@ def codec_for(settings: EngineSettings) -> Codec:
     from rlaif.engines.hub import resolve_model
 
     files = resolve_model(settings.model, settings.revision)
-    return HFCodec(files, settings.chat_template_options)
+    return HFCodec(files, settings.chat_template_options, settings.max_model_len)
 
 
 def speed_options(settings: EngineSettings) -> tuple[str, ...]:

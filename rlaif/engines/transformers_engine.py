@@ -57,7 +57,7 @@ class TransformersEngine:
     """
 
     def __init__(self, files: ModelFiles, settings: EngineSettings, batch_size: int = 16) -> None:
-        self.codec = HFCodec(files, settings.chat_template_options)
+        self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         self.max_prompt_tokens = (settings.max_model_len or context_length(files)) - 1
         self.sharing = None
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -86,7 +86,7 @@ class VLLMEngine:
         _prepare_environment(settings)
         from vllm import LLM  # after the environment: vLLM reads it on import
 
-        self.codec = HFCodec(files, settings.chat_template_options)
+        self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         length = settings.max_model_len or context_length(files)
         self.max_prompt_tokens = length - 1
         dtype = settings.dtype

@@ -53,7 +53,7 @@ class VLLMServerEngine:
     def __init__(
         self, files: ModelFiles, settings: EngineSettings, client: ServerClient, served: str
     ) -> None:
-        self.codec = HFCodec(files, settings.chat_template_options)
+        self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         self._client = client
         self._requests = self._tokens = 0
         try:

@@ -24,7 +24,7 @@ from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for
-from rlaif.errors import RlaifError
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.conversations import Conversation, ConversationRows, Query, Reply
 from rlaif.generation.critique_calls import WRITER, read_text
 from rlaif.generation.judge_calls import JUDGE, PairCaller
@@ -262,7 +262,13 @@ class Reviser:
             reason = "no principle applies" if original.strip() else "the response is empty"
             return [(REJECTED, {"place": place, "reason": reason}), (COUNTS, {"rejected": 1})]
         for round_ in range(1, self.settings.rounds + 1):
-            yield from self._round(state, round_, principles)
+            try:
+                yield from self._round(state, round_, principles)
+            except ConversationRefused as error:
+                return [
+                    (REJECTED, {"place": place, "reason": str(error)}),
+                    (COUNTS, {"rejected": 1}),
+                ]
             if state.failed or len(state.clear) == len(principles):
                 break
         return self._rows(state, original, completion.origin, completion.depth)

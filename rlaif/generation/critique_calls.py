@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from rlaif.constitution.schema import Principle
+from rlaif.errors import ConversationRefused
 from rlaif.generation.conversations import Query, Reply
 from rlaif.records import Codec, GenerationRequest, Message
 from rlaif.store.text_cache import GeneratedText
@@ -59,15 +60,22 @@ class CritiqueCaller:
         """A critique by each principle that has one (greedy), and its revision."""
         conversation, text = conversation_text(prompt), completion_text(response)
         principles = [p for p in principles if p.critique]
-        told = yield [
-            self._ask(
-                self.templates.critique.render(
-                    conversation=conversation, response=text, request=p.critique or "", examples=""
-                ),
-                self.most_tokens[0],
-            )
-            for p in principles
-        ]
+        try:
+            asks = [
+                self._ask(
+                    self.templates.critique.render(
+                        conversation=conversation,
+                        response=text,
+                        request=p.critique or "",
+                        examples="",
+                    ),
+                    self.most_tokens[0],
+                )
+                for p in principles
+            ]
+        except ConversationRefused as error:
+            return [CritiqueResult(p.id, "", failed=error.message) for p in principles]
+        told = yield asks
         remarks = [self._read(p.id, answer) for p, answer in zip(principles, told, strict=True)]
         if not revise:
             return remarks

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rlaif.constitution.schema import Principle
+from rlaif.errors import ConversationRefused
 from rlaif.generation.conversations import Query, Reply
 from rlaif.judging.aggregation import AggregationSettings
-from rlaif.judging.questions import OrdersMode, plan_questions, screen
+from rlaif.judging.questions import OrdersMode, Question, plan_questions, screen
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.verdicts import read_verdict
@@ -55,12 +56,13 @@ class PairCaller:
         planned = []
         for pair in pairs:
             settled = screen(pair)
-            questions = (
-                []
-                if settled
-                else plan_questions(pair, principles, orders=self.orders, seed=self.seed)
-            )
-            asks += [Query(JUDGE, r) for r in self.renderer.requests(pair, questions, "")]
+            questions: list[Question] = []
+            if settled is None:
+                questions = plan_questions(pair, principles, orders=self.orders, seed=self.seed)
+                try:
+                    asks += [Query(JUDGE, r) for r in self.renderer.requests(pair, questions, "")]
+                except ConversationRefused as error:
+                    settled, questions = ("abstained", error.message), []
             planned.append((pair, settled, questions))
         told = iter((yield asks) if asks else [])
         found = []

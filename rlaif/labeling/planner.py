@@ -16,7 +16,7 @@ from rlaif.data.pairing import make_pairs
 from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
 from rlaif.data.sources import RowsInOrder
-from rlaif.engines.base import PrefixSharing
+from rlaif.engines.base import LONGEST_TOKEN, PrefixSharing
 from rlaif.judging.early_stopping import StoppingRule, unasked
 from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, Question, plan_questions, principles_for, screen
@@ -27,8 +27,6 @@ from rlaif.records import Pair, Preference, Rejected, Verdict
 from rlaif.store.verdict_cache import CachedAnswer, answer_keys
 from rlaif.util.hashing import digest
 
-LONGEST_TOKEN = 128
-"""Characters that a token stands for at most: the longest are runs of spaces."""
 WINDOW_QUESTIONS, MOST_WINDOW_QUESTIONS, WINDOW_PAIRS, FIRST_WINDOW = 2048, 8192, 512, 128
 """Questions (and pairs) planned together: prompts that begin alike are found within a window.  The
 first windows are small, so that the judge need not wait."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlaif.api.answers import Comparison, Score
+
+MOST_FIELDS = 100
+"""Fields of an object of a request; ours have ten, and harnesses send some more."""
 
 
 class ChatMessage(BaseModel):
@@ -18,7 +21,10 @@ class ChatMessage(BaseModel):
     content: str | list[dict[str, Any]]
 
 
-Conversation = str | list[ChatMessage]
+MOST_ITEMS = 4096
+Messages = Annotated[list[ChatMessage], Field(max_length=MOST_ITEMS)]
+Texts = Annotated[list[str], Field(max_length=MOST_ITEMS)]
+Conversation = str | Messages
 _PROMPT: Conversation = "How do I clean a small kettle?"
 _GOOD = "Clean the kettle with warm water."
 _RUDE = "That is a silly question. Clean the kettle with warm water."
@@ -26,6 +32,14 @@ _RUDE = "That is a silly question. Clean the kettle with warm water."
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_count(cls, value: Any) -> Any:
+        """One error for very many unknown fields, not one for each."""
+        if isinstance(value, dict) and len(value) > MOST_FIELDS:
+            raise ValueError(f"{len(value)} fields are more than a request has")
+        return value
 
 
 class PairIn(_Request):
@@ -35,9 +49,7 @@ class PairIn(_Request):
     response_a: Conversation = Field(examples=[_GOOD])
     response_b: Conversation = Field(examples=[_RUDE])
     id: str = Field(default="", description="Returned with the result.")
-    tags: list[str] = Field(
-        default=[], description="Tags that `applies_to` uses to select principles."
-    )
+    tags: Texts = Field(default=[], description="Tags that `applies_to` uses to select principles.")
 
 
 class PairRequest(PairIn):
@@ -51,7 +63,7 @@ class PairRequest(PairIn):
 class PairsRequest(_Request):
     """Many pairs."""
 
-    pairs: list[PairIn] = Field(min_length=1, max_length=4096)
+    pairs: list[PairIn] = Field(min_length=1, max_length=MOST_ITEMS)
     constitution: str | None = None
 
 
@@ -61,7 +73,7 @@ class ResponseIn(_Request):
     prompt: Conversation = Field(examples=[_PROMPT])
     response: Conversation = Field(examples=[_GOOD])
     id: str = Field(default="", description="Returned with the result.")
-    tags: list[str] = []
+    tags: Texts = []
 
 
 class ResponseRequest(ResponseIn):
@@ -73,14 +85,14 @@ class ResponseRequest(ResponseIn):
 class ResponsesRequest(_Request):
     """Many responses."""
 
-    items: list[ResponseIn] = Field(min_length=1, max_length=4096)
+    items: list[ResponseIn] = Field(min_length=1, max_length=MOST_ITEMS)
     constitution: str | None = None
 
 
 class CritiqueRequest(ResponseIn):
     """A response to criticize."""
 
-    principles: list[str] | None = Field(
+    principles: Texts | None = Field(
         default=None, description="Principle IDs; default: all that apply."
     )
     revise: bool = Field(default=False, description="Also generate a revision.")
@@ -151,7 +163,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(examples=["rlaif/demo:json"])
-    messages: list[ChatMessage] = Field(
+    messages: Messages = Field(
         min_length=1,
         examples=[
             [
@@ -234,10 +246,10 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str | None = Field(default=None, examples=["rlaif/demo"])
-    text_1: str | list[str] | None = Field(default=None, examples=[_PROMPT])
-    text_2: str | list[str] | None = Field(default=None, examples=[[_GOOD, _RUDE]])
-    queries: str | list[str] | None = None
-    documents: str | list[str] | None = None
+    text_1: str | Texts | None = Field(default=None, examples=[_PROMPT])
+    text_2: str | Texts | None = Field(default=None, examples=[[_GOOD, _RUDE]])
+    queries: str | Texts | None = None
+    documents: str | Texts | None = None
 
 
 class ScoreItem(BaseModel):
@@ -266,7 +278,7 @@ class RerankRequest(BaseModel):
 
     model: str | None = Field(default=None, examples=["rlaif/demo"])
     query: str = Field(examples=[_PROMPT])
-    documents: list[str] = Field(min_length=1, max_length=4096, examples=[[_RUDE, _GOOD]])
+    documents: list[str] = Field(min_length=1, max_length=MOST_ITEMS, examples=[[_RUDE, _GOOD]])
     top_n: int = Field(default=0, ge=0, description="Number of results; 0 returns all.")
 
 

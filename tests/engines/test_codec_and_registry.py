@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlaif.engines.base import EngineSettings
+from rlaif.engines.base import LONGEST_TOKEN, EngineSettings
 from rlaif.engines.codec import HFCodec
 from rlaif.engines.hub import resolve_model
 from rlaif.engines.registry import codec_for, create_engine, list_engines
-from rlaif.errors import RlaifError
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.util.resources import demo_model
 
 
@@ -41,6 +41,29 @@ def test_special_tokens_in_data_never_become_special_tokens(codec: HFCodec) -> N
     )
     count = [sum(t in special for t in ids) for ids in (plain, prompt_injection)]
     assert count[0] == count[1]
+
+
+def test_a_text_that_no_model_could_read_is_refused_before_it_is_tokenized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twenty megabytes would take minutes and gigabytes."""
+    codec = HFCodec(resolve_model("demo"), most_tokens=100)
+    just_right = "word " * (100 * LONGEST_TOKEN // 5 - 10)
+    assert len(codec.encode_chat([{"role": "user", "content": just_right}])) > 100
+
+    def tokenize(*_: object, **__: object) -> None:
+        raise AssertionError("it was tokenized")
+
+    monkeypatch.setattr(codec, "encode_text", tokenize)
+    long = just_right + "x" * 60
+    for ask in (
+        lambda: codec.encode_chat([{"role": "user", "content": long}]),
+        lambda: codec.encode_chat([{"role": "user", "content": long[:7000]}] * 2),
+        lambda: codec.encode_branches(long, ["one", "two"]),
+        lambda: codec.encode_branches("short", ["one", long]),
+    ):
+        with pytest.raises(ConversationRefused, match=r"has \d+ characters; .* at most 100 tokens"):
+            ask()
 
 
 def test_chat_template_options_reach_the_template_and_thinking_is_off(tmp_path: Path) -> None:

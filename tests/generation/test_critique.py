@@ -17,7 +17,8 @@ from rlaif.demo import fixing
 from rlaif.demo.oracle import TIERS, compare_by_principle, prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
-from rlaif.errors import RlaifError
+from rlaif.engines.scripted import ByteCodec
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation import runner as writing
 from rlaif.generation.critique import CritiqueSettings, prepare_critique
 from rlaif.generation.runner import GenerationSummary, run_generation
@@ -203,6 +204,29 @@ def test_a_writer_that_fails_ends_its_chain_and_no_other(
     assert (one["status"], one["ended"]) == ("failed", "failed: cut at the token limit")
     assert two["final"] == "w"
     assert summary.counts["failed"] == 1
+
+
+def test_a_response_that_no_writer_could_read_is_rejected_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_writer(monkeypatch, scribe)
+    whole = ByteCodec.encode_chat
+
+    def encode_chat(self: ByteCodec, messages: Any) -> list[int]:
+        if len(messages[0]["content"]) > 10_000:
+            raise ConversationRefused("the prompt has too many characters")
+        return whole(self, messages)
+
+    monkeypatch.setattr(ByteCodec, "encode_chat", encode_chat)
+    rows = [
+        {"id": "a", "prompt": "p", "responses": ["fox", "x" * 20_000, "box"]},
+        {"id": "b", "prompt": "p", "responses": ["ox"]},
+    ]
+    summary, traces = critique(tmp_path, rows, rounds=1)
+    assert [t["id"] for t in traces] == ["a/1", "a/3", "b/1"]
+    assert summary.counts["rejected"] == 1
+    (rejected,) = read(tmp_path / "run" / "rejected.jsonl")
+    assert "too many characters" in rejected["reason"]
 
 
 def test_examples_of_a_principle_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

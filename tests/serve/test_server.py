@@ -190,6 +190,31 @@ def test_only_the_token_opens_and_large_bodies_are_refused(judge_server: Server)
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        (PAIRWISE, {**POLITE, "prompt": "b" * (10 << 20)}, "10485"),
+        (PAIRWISE, {**POLITE, "response_b": "how are you " * 800_000}, "characters"),
+        ("/v1/judge/pointwise", {"prompt": "q", "response": "b " * (5 << 20)}, "characters"),
+        ("/v1/judge/critique", {"prompt": "q", "response": "b " * (5 << 20)}, "characters"),
+        (PAIRWISE, {**POLITE, **{f"x{i}": i for i in range(500_000)}}, "fields are more"),
+        (PAIRWISE, {**POLITE, "tags": ["x"] * 900_000}, "at most 4096"),
+        (
+            PAIRWISE,
+            {**POLITE, "prompt": [{"role": "user", "content": "x"}] * 200_000},
+            "PairRequest.prompt",
+        ),
+    ],
+)
+def test_one_huge_request_is_answered_before_it_is_tokenized(
+    judge_server: Server, path: str, body: Any, told: str
+) -> None:
+    answer = judge_server.post(path, body)
+    assert answer.status_code in (200, 422)
+    assert told in answer.text
+    assert judge_server.post(PAIRWISE, POLITE).status_code == 200
+
+
 def test_models_metrics_and_documentation(judge_server: Server) -> None:
     names = {m["id"] for m in judge_server.get("/v1/models").json()["data"]}
     assert {"rlaif/demo", "rlaif/demo:alpaca-eval", "gpt-4o-2024-08-06"} <= names

@@ -129,7 +129,12 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
     Studio's JSON export. Labels that already exist are skipped. Changed labels need
     `reviewer`, in the file or as --reviewer.
     """
-    from rlaif.review.exchange import name_of, read_human_labels, same_as
+    from rlaif.review.exchange import (
+        name_of,
+        read_human_labels,
+        same_as,
+        shortened_names,
+    )
     from rlaif.review.results import open_existing_store
     from rlaif.review.store import first_shown
 
@@ -140,8 +145,13 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
         ours = form in ("jsonl", "csv")  # other tools show `a` first
         added = same = 0
         unknown = []
+        shortened = shortened_names(tasks)
+        restored = 0
         for said in found:
             task = tasks.get(said.name)
+            if task is None and (whole := shortened.get(said.name)):
+                task = tasks[whole]
+                restored += 1
             if task is None:
                 unknown.append(said.name)
                 continue
@@ -161,6 +171,10 @@ def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -
             )
             added += 1
     echo(f"{added} labels added, {same} already present")
+    if restored:
+        note(
+            f"{restored} ids had lost leading zeros or decimals, as spreadsheets do; matched by row"
+        )
     if unknown:
         note(
             f"skipped {len(unknown)} labels of pairs that are not in the queue (first: "

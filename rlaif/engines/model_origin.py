@@ -6,13 +6,13 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.engines.policy_folder import policy_folder
 from rlaif.engines.registry import has_files
 from rlaif.errors import RlaifError
 
@@ -68,14 +68,6 @@ def _card(files: ModelFiles) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def policy_folder(path: Path) -> Path | None:
-    """The folder of a training that a model, or one of its checkpoints, came from."""
-    for folder in (path, *list(path.absolute().parents)[:2]):
-        if (folder / "training.yaml").exists():
-            return folder
-    return None
 
 
 def _training(files: ModelFiles) -> dict[str, Any]:

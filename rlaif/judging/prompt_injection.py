@@ -139,12 +139,23 @@ _IGNORABLE = (
 )
 _UNSEEN = re.compile(f"[{_IGNORABLE}]")
 _BIDI = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+_ISOLATES = "\u2066\u2067\u2068"
+_RTL = r"\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff"
+_JOINING = _RTL + r"\u0900-\u0dff\u1000-\u109f\u1780-\u18af"
+"""Scripts that are written with joiners: Arabic and its kin, those of India, Khmer, Mongolian."""
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Scripts that part words by zero-width spaces: Thai, Lao, Burmese, Khmer."""
+_BIDI_OR_RTL = re.compile(rf"([{_RTL}]+)|[\u202a-\u202e\u2066-\u2069]")
 _HIDING = re.compile(
     # Beside a Latin letter, where no script needs them; soft hyphens and emoji have their place.
+    # Joiners stand between a Latin word and a Persian ending.
     # Zero-width spaces and byte order marks are left at the ends of words by copying: only within.
-    r"(?:[A-Za-z][\u034f\u200c\u200d\u2060-\u2064\u180e\u3164\ufe00-\ufe0f]"
-    r"|[\u034f\u200c\u200d\u2060-\u2064\u180e\u3164] ?[A-Za-z]"
-    r"|[A-Za-z][\u200b\ufeff]+[A-Za-z]|[\u200b\ufeff]{2}"
+    r"(?:[A-Za-z][\u034f\u2060-\u2064\u180e\u3164\ufe00-\ufe0f]"
+    rf"|[A-Za-z][\u200c\u200d](?! ?[{_JOINING}])"
+    r"|[\u034f\u2060-\u2064\u180e\u3164] ?[A-Za-z]"
+    rf"|(?<![{_JOINING}])(?<![{_JOINING}] )[\u200c\u200d] ?[A-Za-z]"
+    r"|[A-Za-z][\u200b\ufeff]+[A-Za-z]"
+    rf"|(?<![{_UNSPACED}])[\u200b\ufeff]{{2}}(?![\u200b\ufeff]{{0,4}}[{_UNSPACED}])"
     r"|[\U000e0100-\U000e01ef]{2}|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007e])"
 )
 _STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff]")
@@ -183,7 +194,7 @@ class InjectionDetector:
                 found |= self._plain_kinds(other)
             if _HIDING.search(text):
                 found.add("hidden characters")
-            if _BIDI.search(text):
+            if _BIDI.search(text) and _reorders(text):
                 found.add("bidi control")
         return [kind for kind in KINDS if kind in found]
 
@@ -224,3 +235,31 @@ class InjectionDetector:
 
 def _text(messages: Sequence[Message]) -> str:
     return "\n".join(map(message_text, messages))
+
+
+def _reorders(text: str) -> bool:
+    """Whether bidi controls may show a text in another order than it is read in.
+
+    Isolates and embeddings are ordinary around right-to-left letters, and around other text within
+    such a text (Unicode Standard Annex 9, section 2). Overrides, controls without an end, and
+    right-to-left controls around text without such letters are not.
+    """
+    begun: list[tuple[str, int]] = []
+    last_letters = -1  # where the last letters from right to left ended
+    for found in _BIDI_OR_RTL.finditer(text):
+        sign = found[0]
+        if found[1] is not None:
+            last_letters = found.end()
+        elif sign in "\u202d\u202e":
+            return True
+        elif sign not in "\u202c\u2069":
+            begun.append((sign, found.end()))
+        else:
+            if not begun:
+                return True
+            opened, start = begun.pop()
+            if sign != ("\u2069" if opened in _ISOLATES else "\u202c"):
+                return True
+            if opened in "\u202b\u2067" and last_letters <= start:
+                return True
+    return bool(begun) or last_letters < 0

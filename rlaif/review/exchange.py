@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,6 +62,25 @@ class ImportedLabel:
 def name_of(task: ReviewTask) -> str:
     """What files call a pair."""
     return f"{task.item.row}:{task.item.id}"
+
+
+def shortened_names(names: Iterable[str]) -> dict[str, str]:
+    """What a spreadsheet makes of ids that look like numbers, where only one pair can be meant.
+
+    Args:
+        names: of pairs, as `name_of` gives them.
+
+    Returns:
+        Whole names by shortened ones: "3:7" for "3:007", "3:1.5" for "3:1.50".
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        row, _, own = name.partition(":")
+        if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", own):
+            number = format(Decimal(own).normalize(), "f")
+            if number != own:
+                found.setdefault(f"{row}:{number}", []).append(name)
+    return {short: whole[0] for short, whole in found.items() if len(whole) == 1}
 
 
 def same_as(before: Decision, said: ImportedLabel) -> bool:
@@ -302,7 +323,17 @@ def _from_lines(path: Path, text: str) -> Iterator[ImportedLabel]:
 
 def _from_csv(path: Path, text: str) -> Iterator[ImportedLabel]:
     csv.field_size_limit(1 << 30)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = text.partition("\n")[0]
+    # Spreadsheets write the separator of their country.
+    separator = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    names = [name for name in reader.fieldnames or () if name]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise RlaifError(
+            f"the column {twice!r} is there twice",
+            place=Place(path, 1, 1),
+            hint="Remove or rename one of the two.",
+        )
     for row in reader:
         own = {k: from_cell(v) if isinstance(v, str) else v for k, v in row.items()}
         yield from _from_row(own, Place(path, reader.line_num, 1))

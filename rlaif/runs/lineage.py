@@ -16,7 +16,7 @@ import yaml
 from rlaif.data.layouts import BadRow, read_prompt, read_row
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.sources import Source, open_source
-from rlaif.engines.model_origin import policy_folder
+from rlaif.engines.policy_folder import policy_folder
 from rlaif.errors import RlaifError
 from rlaif.records import Origin, Rejected
 from rlaif.runs.directory import CONFIG, MANIFEST

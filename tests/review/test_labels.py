@@ -24,6 +24,7 @@ from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.win_rates import human_win_rates
 from rlaif.labeling.job import summary_of
+from rlaif.review.exchange import shortened_names
 from rlaif.review.labels import combine
 from rlaif.review.store import DESK, ReviewStore
 from rlaif.runs.directory import read_manifest
@@ -492,6 +493,35 @@ def test_a_corrected_or_filled_in_file_is_read_as_it_says(
         new = store.decisions()[before:]
         assert [d.reviewer for d in new] == ["carl", "carl"]
         assert {d.verdict for d in new} == {changed["label"], "a"}
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_sheet_from_a_spreadsheet_of_another_country(
+    reviewed: Path, tmp_path: Path, separator: str
+) -> None:
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        task = next(iter(store.tasks()))
+    lines = [["id", "row", "label", "reviewer"], [task.item.id, str(task.item.row), "b", "zoe"]]
+    file = tmp_path / "sheet.csv"
+    file.write_text("\ufeff" + "".join(separator.join(line) + "\r\n" for line in lines))
+    done = invoke("labels", "import", str(reviewed), str(file), "--format", "csv")
+    assert done.output.startswith("1 labels added")
+    with closing(ReviewStore(reviewed / DESK)) as store:
+        assert store.decision(task.number, "zoe").verdict == "b"  # type: ignore[union-attr]
+
+
+def test_a_column_that_is_there_twice_is_refused(reviewed: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sheet.csv"
+    file.write_text("id,row,label,label,reviewer\n1,1,a,b,zoe\n")
+    done = CliRunner().invoke(
+        cli, ["labels", "import", str(reviewed), str(file), "--format", "csv"]
+    )
+    assert "'label' is there twice" in str(done.exception)
+
+
+def test_ids_that_lost_their_zeros_are_matched_where_one_pair_can_be_meant() -> None:
+    found = shortened_names(["1:007", "1:1.50", "2:07", "2:0007", "3:9", "3:x07", "4:-0", "5:00"])
+    assert found == {"1:7": "1:007", "1:1.5": "1:1.50", "5:0": "5:00"}
 
 
 def test_labels_without_edits_take_none_away(reviewed: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlaif.engines.hub import resolve_model
+from rlaif.engines.model_origin import model_origin
 from rlaif.errors import RlaifError
 from rlaif.training.data import (
     RowAccount,
@@ -162,6 +164,11 @@ def test_lora_trains_an_adapter_and_merges_it(tmp_path: Path) -> None:
     delta = scale * adapter[key.format("B")] @ adapter[key.format("A")]
     assert float(delta.abs().max()) > 0
     assert torch.allclose(merged[name], base[name] + delta, atol=1e-5)
+    # The adapter's folder is a model, too.
+    files = resolve_model(str(tmp_path / "out" / "adapter"))
+    again = weights(files.path)
+    assert all(torch.allclose(again[key], merged[key], atol=1e-6) for key in merged)
+    assert model_origin(files) == model_origin(resolve_model(str(tmp_path / "out")))
 
 
 def test_two_processes_train_together(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Layout(BaseModel):
     Attributes:
         prompt: columns whose texts make the last user turn, joined by an empty line; or one
             column with messages; or one template such as "{title}\n\n{post}".
+        one_prompt: whether each row fills just one of several columns of `prompt`.
         context: columns put before the prompt, as part of it.
         history: earlier turns: messages, texts by turns, or [question, answer] pairs.
         responses: a column for each response; or one column that holds a list of them.
@@ -63,6 +64,7 @@ class Layout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: tuple[str, ...] = ()
+    one_prompt: bool = False
     context: tuple[str, ...] = ()
     history: str = ""
     system: str = ""

@@ -30,11 +30,15 @@ class PromptReader(CellReader):
         texts: list[str] = []
         turns: list[Message] = []
         answered = bool(self.layout.chosen or self.layout.responses)
+        filled = ""
         for path in paths:
             value = self._cell(row, path)
             shape = shape_of(value)
             if shape == "empty":
                 continue
+            if self.layout.one_prompt and filled:
+                raise BadRow(f"columns {filled!r} and {path!r} both have a prompt")
+            filled = path
             if isinstance(value, str):
                 form = self._form(path)
                 said = read_transcript(value, form, prompt=answered) if form else []

@@ -487,3 +487,29 @@ def test_rows_on_the_same_pair_are_votes_where_that_is_asked_for(tmp_path: Path)
     read = [row for _, row in open_dataset(path, given={"group_by": "qid"}).read()]
     assert (read[0].winner, read[0].votes) == (0, [0, 0, 1])  # type: ignore[union-attr]
     assert "different responses" in read[1].reason  # type: ignore[union-attr]
+
+
+def test_a_prompt_that_stands_now_here_now_there_is_read(tmp_path: Path) -> None:
+    """A null beside a value loses no row; two prompts in a later row are no prompt."""
+    rows: list[dict[str, Any]] = []
+    for i in range(1100):
+        text = i % 3 == 0
+        rows.append(
+            {
+                "question": f"why {i}?" if text else None,
+                "messages": None if text else [{"role": "user", "content": f"how {i}?"}],
+                "response_a": f"left {i}",
+                "response_b": f"right {i}",
+                "winner": "a",
+            }
+        )
+    rows[1050]["question"], rows[1050]["messages"] = "one?", [{"role": "user", "content": "two?"}]
+    found = [row for _, row in open_dataset(write(tmp_path / "data.jsonl", rows)).read()]
+    for k, row in enumerate(found):
+        if k == 1050:
+            assert isinstance(row, Rejected)
+            assert "both have a prompt" in row.reason
+            continue
+        assert isinstance(row, DataRow)
+        (asked,) = row.prompt
+        assert asked["content"] == (f"why {k}?" if k % 3 == 0 else f"how {k}?")

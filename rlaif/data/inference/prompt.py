@@ -63,6 +63,24 @@ def find_prompt(state: Inference) -> None:
         if post is not None and not state.pair_has_prompt():
             title = next((c for c in state.texts() if c.name == "title"), None)
             state.set("prompt", tuple(c.path for c in (title, post) if c), "prompt")
+    _fill_gaps(state, [*ranked, *chats])
+
+
+def _fill_gaps(state: Inference, others: list[Column]) -> None:
+    """Columns that have the prompt just where the one that was chosen has none."""
+    paths = state.fields.get("prompt", ())
+    if len(paths) != 1 or "{" in paths[0] or state.pair_has_prompt():
+        return
+    filled = [bool(value) for value in state.columns[paths[0]].values]
+    for column in others:
+        has = [bool(value) for value in column.values]
+        if column.path in state.roles or len(has) != len(filled) or not any(has):
+            continue
+        if not any(own and other for own, other in zip(filled, has, strict=True)):
+            paths = (*paths, column.path)
+            filled = [own or other for own, other in zip(filled, has, strict=True)]
+            state.set("prompt", paths, "prompt")
+            state.fields["one_prompt"] = True
 
 
 def _find_repeated_prompt(state: Inference, asked: list[Column]) -> None:

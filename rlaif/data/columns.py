@@ -222,6 +222,8 @@ def dig(row: Mapping[str, object], path: str) -> object:
     value: object = row
     rest = path
     while rest:
+        if isinstance(value, str):
+            value = decode(value)  # an object that was written out as text
         if isinstance(value, Mapping):
             if rest in value:
                 return value[rest]
@@ -312,6 +314,7 @@ def tokens_of(name: str) -> tuple[str, ...]:
 
 def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
     """The columns of a sample, in the order in which they come up."""
+    rows = _written_out(rows)
     for depth in range(DEPTH, 0, -1):
         if depth == 1 or len({path for row in rows for path, _ in leaves(row, "", depth)}) <= MOST:
             break
@@ -333,6 +336,29 @@ def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
             held = [dig(row, path) for row in rows]
             columns[path] = Column(path, "text", filled=len(held), values=held, cells=held)
     return columns
+
+
+_ASKED = {"prompt", "question", "instruction", "query", "problem", "input"}
+_ANSWERED = {"chosen", "rejected", "response", "responses", "answer", "answers", "completion"}
+
+
+def _written_out(rows: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:
+    """The rows with whole rows that stand in one cell, as text, taken apart."""
+    held: dict[str, list[object]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and value != "":
+                held.setdefault(name, []).append(value)
+    opened: dict[str, int] = {}
+    for name, cells in held.items():
+        if not all(isinstance(cell, str) and cell.lstrip()[:1] == "{" for cell in cells):
+            continue
+        keys = [set(d) if isinstance(d := decode(cell), Mapping) else set() for cell in cells]
+        if all(_ASKED & own and _ANSWERED & own for own in keys):
+            opened[name] = len(cells)
+    if not opened:
+        return rows
+    return [{k: decode(v) if k in opened else v for k, v in row.items()} for row in rows]
 
 
 def column_of(path: str, cells: list[Any]) -> Column:

@@ -25,10 +25,13 @@ Need = Literal["rows", "prompt", "targets", "responses", "verdict"]
 """What a command needs of a row: nothing, the prompt, completions to learn, responses to compare,
 or which one is better."""
 _FIXES = {
+    "a prompt": "--map prompt={}",
     "context": "--map context={}",
     "media": "--map media={}",
     "tools": "--map tools={}",
     "a conversation": "--map history={}",
+    "an answer": "--map responses={}",
+    "a rejected answer": "--map rejected={}",
     "scores": "--map scores={}",
     "a verdict": "--map label={}",
     "a rating of the response": "--map good={}",
@@ -203,6 +206,8 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
             continue
         alike = [p for p, other in found.doubts.items() if other == looks]
         paths = alike if looks in ("scores", "media") else [path]
+        if not found.prompted and looks in ("context", "a conversation"):
+            looks = "a prompt"
         leave = " ".join(f"--ignore {p}" for p in paths)
         raise RlaifError(
             f"{name}: column {path!r} is not used, and looks like {looks}",

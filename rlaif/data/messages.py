@@ -138,6 +138,16 @@ def is_chat(value: object) -> bool:
     return all(is_turn(turn) for turn in value) or all(_is_exchange(turn) for turn in value)
 
 
+def are_rivals(value: object) -> bool:
+    """Whether all messages of a list are an assistant's, with nothing asked between them."""
+    return isinstance(value, list) and all(
+        isinstance(turn, Mapping)
+        and ROLES.get(role_of(turn).strip().lower()) == "assistant"
+        and not turn.get("tool_calls")
+        for turn in value
+    )
+
+
 def _is_exchange(value: object) -> bool:
     """Whether a value is one exchange, such as `{"input": ..., "output": ...}`."""
     return isinstance(value, Mapping) and any(

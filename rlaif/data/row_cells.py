@@ -87,9 +87,20 @@ def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
             found.append(item)
         elif rest.startswith("[]"):
             found += values_at({"x": item}, f"x{rest}")
-        elif isinstance(item, Mapping):
+        elif isinstance(item, Mapping) and not _is_withdrawn(item):
             found += values_at(item, rest.removeprefix("."))
     return found
+
+
+def _is_withdrawn(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation was not given in the end: a draft, or one that was discarded."""
+    status = entry.get("status")
+    return (isinstance(status, str) and status.strip().lower() in _WITHDRAWN) or any(
+        entry.get(key) is True for key in ("was_cancelled", "discarded", "skipped")
+    )
+
+
+_WITHDRAWN = {"discarded", "draft", "pending", "cancelled", "canceled", "skipped", "deleted"}
 
 
 def entry_text(entry: object) -> object:

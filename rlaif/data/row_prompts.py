@@ -8,7 +8,7 @@ from typing import Any
 
 from rlaif.data.columns import dig, shape_of
 from rlaif.data.messages import BadRow, check_text, parts_text, read_chat, read_texts
-from rlaif.data.row_cells import ASKING, CellReader
+from rlaif.data.row_cells import ASKING, CellReader, values_at
 from rlaif.data.row_model import Completion
 from rlaif.data.transcripts import QUESTIONS, read_transcript
 from rlaif.records import Message
@@ -75,7 +75,7 @@ class PromptReader(CellReader):
         return "".join(pieces)
 
     def _text(self, row: Mapping[str, Any], path: str) -> str:
-        value = dig(row, path)
+        value = self._shared(row, path) if "[]" in path else dig(row, path)
         if value is None:
             return ""
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
@@ -84,10 +84,22 @@ class PromptReader(CellReader):
             raise BadRow(f"column {path!r} is no text")
         return str(value)
 
+    def _shared(self, row: Mapping[str, Any], path: str) -> Any:
+        """What all entries of a list hold alike.
+
+        Raises:
+            BadRow: they differ.
+        """
+        values = [v for v in values_at(row, path) if v is not None and v != ""]
+        if any(value != values[0] for value in values):
+            raise BadRow(f"{path!r} is not the same for all responses")
+        return values[0] if values else None
+
     def _whole_prompt(self, own: list[Message], candidates: Sequence[Completion]) -> list[Message]:
         """The longer of the prompt's own columns and what the responses carry, if they agree."""
-        carried = [c.prompt for c in candidates]
-        first = carried[0] if carried else []
+        # A text beside a conversation answers what the conversation asks.
+        carried = [c.prompt for c in candidates if c.prompt] or [[]]
+        first = carried[0]
         if any(prompt != first for prompt in carried) or (self._asks_by_turns and first):
             if self._asks_by_turns and all(prompt == first for prompt in carried):
                 return first
@@ -126,7 +138,8 @@ class PromptReader(CellReader):
     def _with_system(self, row: Mapping[str, Any], prompt: list[Message]) -> list[Message]:
         if not self.layout.system or not prompt:
             return prompt
-        value = dig(row, self.layout.system)
+        path = self.layout.system
+        value = self._shared(row, path) if "[]" in path else dig(row, path)
         if value is None or (isinstance(value, str) and value.strip().lower() in _BLANK):
             return prompt
         if not isinstance(value, str):

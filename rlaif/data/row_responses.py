@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlaif.data.columns import dig, named_entries, shape_of
+from rlaif.data.columns import LIST_WORDS, dig, named_entries, shape_of, tokens_of
 from rlaif.data.messages import (
     ROLES,
     BadRow,
     Chat,
+    are_rivals,
     check_text,
     is_chat,
     is_unwanted,
@@ -90,7 +91,8 @@ class ResponseReader(CellReader):
         """The one response of a column, or those that its list holds, with the list's entries."""
         value = self._cell(row, path) if "[]" not in path else values_at(row, path)
         value = named_entries(path.rsplit(".", 1)[-1], value) or value
-        if isinstance(value, list) and not is_chat(value) and value:
+        listed = LIST_WORDS & set(tokens_of(path)[-2:]) and are_rivals(value)
+        if isinstance(value, list) and value and (listed or not is_chat(value)):
             texts = [entry_text(item) for item in value]
             if any(text is None for text in texts):
                 raise BadRow(f"an entry of {path!r} has none of the fields {', '.join(TEXT_KEYS)}")

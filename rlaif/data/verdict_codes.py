@@ -22,7 +22,10 @@ _NOUN = (
 _WORDS = {"left": "a", "right": "b", "first": "a", "second": "b", "one": "a", "two": "b"}
 _SIDE = re.compile(
     rf"{_NOUN}([a-z]|\d|left|right|first|second|one|two)(?:\s*{_NOUN})?"
-    r"(?:\s+(?:is|was|wins|won)?\s*(?:\w+\s+)?(?:better|best|preferred|wins|won|winner)?)?"
+    r"(?:\s+(?:is|was|wins|won)?\s*"
+    r"(?:(?:a bit|a little|by far|clearly|considerably|definitely|far|greatly|marginally|moderately"
+    r"|much|much much|overall|significantly|slightly|somewhat|strongly|substantially|the|way)\s+)?"
+    r"(?:better|best|preferred|wins|won|winner)?)?"
 )
 _SIGN = re.compile(r"([a-z]|\d)\s*([<>]{1,3}|[=~])\s*([a-z]|\d)")
 _TIE = re.compile(
@@ -30,7 +33,8 @@ _TIE = re.compile(
     r"|about the same.*|no preference.*|no difference.*|similar\b.*|c)"
 )
 _NEGATED = re.compile(
-    r"\b(?:is|was|are|were|does|do|did)(?: not|n'?t)\b|\b(?:worse|worst|loses|lost)\b"
+    r"\b(?:not|never|un\w*preferred|less|least|hardly|isn'?t|wasn'?t|doesn'?t|didn'?t)\b"
+    r"|\b(?:worse|worst|loses|lost|loser|losing|inferior|rejected|dispreferred)\b"
 )
 """What turns the meaning of a verdict around: such words are asked about."""
 SIGNED = ("preference_strength", "overall_preference")
@@ -182,8 +186,10 @@ def _numeric(
         and any(0 < n < 1 for n in numbers)
     ):
         raise Doubtful(f"{shown} can be probabilities, and nothing says of which response")
-    if name.endswith(SIGNED):
+    if name.endswith(SIGNED) and any(n < 0 for n in numbers):
         return VerdictCodes({"<0": "a", ">0": "b", "0": "tie"})
+    if name.endswith(SIGNED):
+        raise Doubtful(f"{shown} can be strengths, sides or grades: none of them is below zero")
     if any(n < 0 for n in numbers):
         raise Doubtful(f"{shown} are strengths, but nothing says which sign favors which response")
     fractions = any(not float(n).is_integer() for n in numbers)

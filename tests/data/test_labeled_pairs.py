@@ -153,9 +153,9 @@ def test_rows_that_do_not_say_are_refused(row: dict[str, Any], reason: str) -> N
 
 
 def test_cells_of_csv_files() -> None:
-    row = {"prompt": "q", "response1": "good", "response2": "bad", "overall_preference": "1"}
+    row = {"prompt": "q", "response1": "good", "response2": "bad", "overall_preference": "-1"}
     (pair,) = read_labeled(row, "r")
-    assert preferred(pair) == "bad"
+    assert preferred(pair) == "good"
     row = {"prompt": "q", "chosen": '["g1", "g2"]', "rejected": '["b1"]'}
     (pair,) = read_labeled(row, "r")
     assert preferred(pair) == '["g1", "g2"]', "an answer may be a list"

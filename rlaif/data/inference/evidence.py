@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlaif.data.columns import Column
-from rlaif.data.inference.names import LABEL_NAMES, NO_LABEL_WORDS, PAIR_WORDS, SCORE_WORDS
+from rlaif.data.inference.names import (
+    LABEL_NAMES,
+    NO_LABEL_WORDS,
+    PAIR_WORDS,
+    SCORE_WORDS,
+    WORSE_WORDS,
+)
 from rlaif.data.inference.state import asks
 from rlaif.data.messages import said_of
 from rlaif.data.row_cells import entry_text
@@ -160,7 +166,7 @@ def _nested(column: Column) -> list[str]:
 
 def label_rank(tokens: Sequence[str], name: str) -> int | None:
     """How likely a column with this name says who won, 0 the likeliest; None: not."""
-    if NO_LABEL_WORDS & set(tokens):
+    if (NO_LABEL_WORDS | WORSE_WORDS) & set(tokens):
         return None
     ranks = [LABEL_NAMES[n] for n in (name, *tokens) if n in LABEL_NAMES]
     return min(ranks, default=None)

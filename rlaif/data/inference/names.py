@@ -87,7 +87,6 @@ CONTEXT_NAMES = {
     "document",
     "documents",
     "background",
-    "knowledge",
     "source_text",
     "paragraph",
     "post",
@@ -287,9 +286,37 @@ LABEL_NAMES = {
         "selected",
         "picked",
         "prefers",
+        "prefer",
         "wins",
     ),
 }
+WORSE_WORDS = {
+    "bad",
+    "disliked",
+    "dispreferred",
+    "eliminated",
+    "harmful",
+    "incorrect",
+    "inferior",
+    "least",
+    "less",
+    "loser",
+    "losing",
+    "lost",
+    "non",
+    "not",
+    "poor",
+    "rejected",
+    "toxic",
+    "un",
+    "unchosen",
+    "unpreferred",
+    "unsafe",
+    "worse",
+    "worst",
+    "wrong",
+}
+"""Words of columns that name the worse of the responses: nobody reads these unasked."""
 NO_LABEL_WORDS = {
     "suggestion",
     "statement",
@@ -456,7 +483,17 @@ TALK_NAMES = {
     "log",
 }
 """Columns that may hold turns, in whatever form."""
-VERDICT_WORDS = {"loser", "worse", "ranking", "wins", "rejected", "prob", "probability"}
+VERDICT_WORDS = {
+    "eliminated",
+    "labels",
+    "loser",
+    "prob",
+    "probability",
+    "ranking",
+    "rejected",
+    "wins",
+    "worse",
+}
 """Words of columns that say which response is better in a way that is not read."""
 KEY_WORDS = {"answer", "correct", "gold", "target", "solution", "key"}
 """Words of columns that may hold the number or the letter of the right one of some choices."""

@@ -162,7 +162,9 @@ def _names_media(column: Column) -> bool:
 def find_extras(state: Inference) -> None:
     """Find what belongs to the prompt: system prompt, history, context, tools, media."""
     for column in state.free({"text", "texts", "entries", "chat"}):
-        if column.name in SYSTEM_NAMES and (
+        *parents, last = column.path.split(".")
+        parts = last == "parts" and bool(parents) and "_".join(tokens_of(parents[-1]))
+        if (column.name in SYSTEM_NAMES or parts in SYSTEM_NAMES) and (
             column.shape != "chat" or not any(asks(v) for v in column.values)
         ):
             state.set("system", column.path)

@@ -14,7 +14,8 @@ from rlaif.data.inference.names import (
     SINGLE_NAMES,
     SYSTEM_NAMES,
 )
-from rlaif.data.inference.state import TEXTUAL, Family, Inference
+from rlaif.data.inference.state import TEXTUAL, Family, Inference, holds_rivals
+from rlaif.data.messages import ROLES, role_of
 from rlaif.data.verdict_codes import sides_of, word_side
 
 
@@ -26,6 +27,7 @@ def find_responses(state: Inference) -> None:
     steps = (
         _find_thread,
         _find_pair,
+        _find_rejected_beside_chat,
         _find_family,
         _find_list,
         _find_named_by_label,
@@ -93,6 +95,31 @@ def _find_pair(state: Inference) -> bool:
     return True
 
 
+def _find_rejected_beside_chat(state: Inference) -> bool:
+    """A conversation with its answer, and another answer that was rejected, as ms-swift has them."""
+    chats = [c for c in state.free({"chat"}) if c.name in ("messages", "conversations")]
+    worse = [
+        c
+        for c in state.texts()
+        if c.tokens[:1] == ("rejected",)
+        and set(c.tokens[1:]) <= {"response", "messages", "conversations", "message", "answer"}
+    ]
+    if len(chats) != 1 or len(worse) != 1 or not _ends_answered(chats[0]):
+        return False
+    state.set("chosen", chats[0].path)
+    state.set("rejected", worse[0].path)
+    state.sides = ["chosen", "rejected"]
+    return True
+
+
+def _ends_answered(column: Column) -> bool:
+    return all(
+        isinstance(v, list) and ROLES.get(role_of(v[-1]).lower()) == "assistant"
+        for v in column.values
+        if v is not None
+    )
+
+
 def _names_a_side(state: Inference, column: Column) -> bool:
     """Whether all cells of `chosen` or `rejected` name another column, or its side: a verdict."""
     if column.shape != "text" or "." in column.path:
@@ -134,7 +161,7 @@ def _reads_as_prose(state: Inference, family: Family) -> bool:
 def _find_list(state: Inference) -> bool:
     columns = [
         c
-        for c in state.free({"texts", "entries", "chats"})
+        for c in [*state.free({"texts", "entries", "chats"}), *filter(holds_rivals, state.free())]
         if LIST_WORDS & set(c.tokens[-2:]) and not ATTRIBUTE_WORDS & set(c.tokens)
     ]
     columns = [c for c in columns if c.shape != "entries" or _has_texts(c)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from rlaif.data.columns import LIST_WORDS, Column, column_of, names_media
+from rlaif.data.columns import LIST_WORDS, Column, column_of, names_media, tokens_of
 from rlaif.data.inference.evidence import (
     all_in_chat,
     are_parallel,
     entry_keys,
     find_twins,
+    is_numeric,
     label_rank,
     said_in,
 )
@@ -30,6 +31,7 @@ from rlaif.data.inference.names import (
     TALK_NAMES,
     TOOL_NAMES,
     VERDICT_WORDS,
+    WORSE_WORDS,
 )
 from rlaif.data.inference.state import TEXTUAL, Inference, asks, form_of
 from rlaif.data.layout import code_of
@@ -196,8 +198,9 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
     has_verdict = any(state.fields.get(name) for name in ("chosen", "label", "scores"))
     compared = state.count() > 1 or state.is_list()
     wanted = compared and not has_verdict
-    rated = any(state.fields.get(name) for name in ("good", "bad", "scores"))
-    alone = not compared and not rated and (state.count() == 1 or _ends_with_answer(state))
+    single = not compared or _one_each(state)
+    alone = single and (state.count() == 1 or _ends_with_answer(state))
+    scored = bool(state.fields.get("scores"))
     for column in [*state.columns.values(), *_entry_columns(state)]:
         if column.path in state.roles or column.path in state.fields.get("ignore", ()):
             continue
@@ -207,7 +210,10 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         looks = _looks_like_verdict(state, column) if wanted else ""
         if has_verdict and SWAPPED & set(column.tokens) and any(map(_is_set, column.values)):
             looks = "a verdict"
-        looks = looks or (_looks_like_rating(column) if alone else "")
+        if not looks and alone and not (scored and is_numeric(column)):
+            looks = _looks_like_rating(column)
+        if not looks and wanted and "[]" in column.path and _holds_score(column):
+            looks = "scores"
         if _looks_like_media(state, column):
             looks = "media"
         if not looks and _looks_asked(column):
@@ -222,10 +228,52 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = _looks_like(column, verdict_wanted=wanted)
             if looks == "context" and "[]" in column.path and column.name not in SYSTEM_NAMES:
                 looks = ""  # a remark on one response is no part of the question
+        if looks in ("context", "a conversation") and _ANSWERING & set(column.tokens):
+            looks = "a rejected answer" if "rejected" in column.tokens else "an answer"
         if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = looks
         unused.append(column.path)
     return unused, doubts
+
+
+_ANSWERING = {
+    "answer",
+    "answers",
+    "assistant",
+    "chosen",
+    "completion",
+    "completions",
+    "output",
+    "outputs",
+    "rejected",
+    "response",
+    "responses",
+}
+"""Words of columns whose texts answer, and are no part of what is asked."""
+
+
+def _holds_score(column: Column) -> bool:
+    """Whether something in the entries of a list is a score by its name or by a name in it."""
+    names = set(column.tokens)
+    for value in column.values:
+        names |= {word for path in _keys_in(value) for word in tokens_of(path)}
+    return bool(SCORE_WORDS.keys() & names)
+
+
+def _keys_in(value: object, depth: int = 3) -> list[str]:
+    if depth and isinstance(value, list):
+        return [key for item in value for key in _keys_in(item, depth - 1)]
+    if not depth or not isinstance(value, Mapping):
+        return []
+    return [k for key, held in value.items() for k in (str(key), *_keys_in(held, depth - 1))]
+
+
+def _one_each(state: Inference) -> bool:
+    """Whether the list of responses never holds more than one."""
+    paths = state.fields.get("responses", ())
+    column = state.columns.get(paths[0]) if len(paths) == 1 else None
+    lists = [v for v in column.values if isinstance(v, list)] if column is not None else []
+    return bool(lists) and all(len(v) < 2 for v in lists)
 
 
 def _ends_with_answer(state: Inference) -> bool:
@@ -360,14 +408,23 @@ def _looks_like_verdict(state: Inference, column: Column) -> str:
             f.sides == state.sides and column.path in f.paths for f in state.families(others)
         ):
             return "scores"
-    if not words & (KEY_WORDS | VERDICT_WORDS) or column.shape not in ("text", "number"):
+    if column.shape not in ("text", "number"):
         return ""
     held = {code_of(v) for v in column.values if v is not None}
+    if SCORE_WORDS.keys() & words and all(_GRADE.fullmatch(code) for code in held):
+        return "scores"
+    named = words & (KEY_WORDS | VERDICT_WORDS | WORSE_WORDS)
+    if not named and (column.shape != "text" or len(held) < 2 or words & _ABOUT):
+        return ""
     lists = [v for p in columns for v in state.columns[p].values if isinstance(v, list)]
     most = max(map(len, lists), default=len(columns))
     sided = all(word_side(code, state.sides, columns) for code in held)
-    counted = all(code.isdigit() and int(code) <= most for code in held)
+    counted = bool(named) and all(code.isdigit() and int(code) <= most for code in held)
     return "a verdict" if sided or counted else ""
+
+
+_GRADE = re.compile(r"-?\d+(?:[.,]\d+)?\s*(?:/\s*\d+|%|st|nd|rd|th)?")
+"""A score, a mark out of some, a share, or a rank, as texts have them."""
 
 
 def _looks_like_rating(column: Column) -> str:
@@ -376,6 +433,9 @@ def _looks_like_rating(column: Column) -> str:
     By a word of its name, or by words in its cells.
     """
     words = set(column.tokens)
+    if column.shape in ("numbers", "flags", "entries", "texts", "mapping"):
+        told = words & (SCORE_WORDS.keys() | QUALITY_WORDS) and not words & _COUNTS
+        return "a rating of the response" if told else ""
     if column.shape not in ("text", "number", "flag"):
         return ""
     held = {code_of(v) for v in column.values if v is not None}
@@ -464,6 +524,11 @@ def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     named = label_rank(column.tokens, column.name) is not None or VERDICT_WORDS & tokens
     if verdict_wanted and named:
         return "a verdict"
-    if tokens & CONTEXT_NAMES and column.shape in ("texts", "entries", "other"):
+    listed = column.shape in ("texts", "entries", "other")
+    if listed and tokens & CONTEXT_NAMES:
+        return "context"
+    if column.shape == "texts" and tokens & {"choices", "options"}:
+        return "context"
+    if "knowledge" in tokens:
         return "context"
     return "context" if reads_as_prose(column) else ""

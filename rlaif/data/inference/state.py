@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.data.columns import Column
+from rlaif.data.columns import LIST_WORDS, Column
 from rlaif.data.inference.names import OWN_COLUMNS
-from rlaif.data.messages import ROLES, role_of
+from rlaif.data.messages import ROLES, are_rivals, role_of
 from rlaif.data.transcripts import infer_form
 from rlaif.data.verdict_codes import SIDE_WORDS
 
 TEXTUAL = {"text", "chat"}
+_OF_LISTS = {"prompt", "responses", "chosen", "rejected", "history", "label", "thread_by"}
+"""Fields whose paths into a list take the list."""
 
 
 @dataclass
@@ -47,11 +49,16 @@ class Inference:
     least: float = 0
     claimed: set[str] = field(default_factory=set)
 
-    def claim(self, path: str, role: str) -> None:
-        """Take a column, or what it holds, for a role; the first claim stands."""
+    def claim(self, path: str, role: str, *, whole: bool = True) -> None:
+        """Take a column, or what it holds, for a role; the first claim stands.
+
+        Args:
+            whole: whether the column that the path begins with is taken, too.
+        """
         self.claimed.add(path)
         for column in self.columns:
-            if column == path or path.startswith((f"{column}.", f"{column}[")):
+            inside = whole and path.startswith((f"{column}.", f"{column}["))
+            if column == path or inside:
                 self.roles.setdefault(column, role)
         if path not in self.columns:  # a mapping that was looked into
             for column in self.columns:
@@ -91,9 +98,10 @@ class Inference:
             value = self.fields[name]
             for path in (value,) if isinstance(value, str) else value:
                 for own in re.findall(r"\{([^{}]+)\}", path) or [path]:
-                    self.claim(own, name)
+                    # Something beside the texts of a list leaves the list to its texts.
+                    self.claim(own, name, whole="[]" not in own or name in _OF_LISTS)
         for path in self.fields.get("ignore", ()):
-            self.claim(path, "ignored")
+            self.claim(path, "ignored", whole=False)
 
     def claim_own(self) -> None:
         """Claim columns that this project's own files have."""
@@ -147,7 +155,7 @@ class Inference:
         """Whether one column holds a list of responses."""
         paths = self.fields.get("responses", ())
         own = self.columns.get(paths[0]) if len(paths) == 1 else None
-        return own is not None and own.shape in ("texts", "entries", "chats")
+        return own is not None and (own.shape in ("texts", "entries", "chats") or holds_rivals(own))
 
     def pair_has_prompt(self) -> bool:
         """Whether the responses are whole conversations that begin with what was asked."""
@@ -156,6 +164,17 @@ class Inference:
         return any(
             c.shape == "chat" and any(asks(v) for v in c.values if v is not None) for c in columns
         ) or any(form_of(c) is not None for c in columns)
+
+
+def holds_rivals(column: Column) -> bool:
+    """Whether a column's lists of messages are answers of an assistant alone, several in a row."""
+    lists = [v for v in column.values if isinstance(v, list)]
+    return (
+        column.shape == "chat"
+        and bool(LIST_WORDS & set(column.tokens[-2:]))
+        and any(len(v) > 1 for v in lists)
+        and all(map(are_rivals, lists))
+    )
 
 
 def asks(value: object) -> bool:

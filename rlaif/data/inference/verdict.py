@@ -196,7 +196,10 @@ def _label_columns(state: Inference) -> list[tuple[str, ...]]:
             tokens = tokens_of(path)
             last = tokens_of(path.rsplit(".", 1)[-1])
             rank = label_rank(last, "_".join(last))
-            if rank is None and set(last) & {"value", "selected"}:
+            if rank is None and (
+                set(last) & {"value", "selected"}
+                or ({"choices", "taxonomy"} & set(last) and "value" in tokens)
+            ):
                 rank = label_rank(tokens, "_".join(tokens))
                 rank = 5 if rank is None and "annotations" in tokens else rank
             if rank is not None:
@@ -229,17 +232,15 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     values = [v for v in values if v is not None and v != ""]
     if not values:
         return False
+    if _are_rankings(state, paths):
+        raise Doubtful("each of its cells ranks all responses; write one verdict a row")
     if "values" in state.given:
         known = state.fields["values"]
         if any(look_up(known, v) is None for v in values):
             return False
         state.set("label", paths, "verdict")
         return True
-    for path in paths:
-        status = state.columns.get(f"{path}.status")
-        states = {s for v in status.values if isinstance(v, list) for s in v} if status else set()
-        if not states <= {"submitted", "valid", None}:
-            raise Doubtful(f"some of its votes are {', '.join(sorted(states - {'submitted'}))}")
+    _check_states(state, paths)
     responses = state.fields.get("responses", ())
     name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
     codes = read_codes(values, name=name, sides=state.sides, columns=responses)
@@ -251,6 +252,31 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     state.set("label", paths, "verdict")
     state.fields["values"] = codes.values
     return True
+
+
+def _are_rankings(state: Inference, paths: tuple[str, ...]) -> bool:
+    """Whether each cell is a list with all sides in it, once each: an order, and no votes."""
+    column = state.columns.get(paths[0]) if len(paths) == 1 else None
+    if column is None or column.shape not in ("texts", "numbers"):
+        return False
+    lists = [[code_of(item) for item in v] for v in column.values if isinstance(v, list)]
+    first = set(lists[0]) if lists else set()
+    return len(first) > 1 and all(len(v) == len(first) and set(v) == first for v in lists)
+
+
+def _check_states(state: Inference, paths: tuple[str, ...]) -> None:
+    """Refuse votes of which some were not given, and nothing says which.
+
+    Raises:
+        Doubtful: there are some.
+    """
+    for path in paths:
+        beside = f"{path}.status"
+        if beside not in state.columns:
+            continue  # in the entries of a list, each has its own: see `values_at`
+        states = {s for v in state.columns[beside].values if isinstance(v, list) for s in v}
+        if not states <= {"submitted", "valid", None}:
+            raise Doubtful(f"some of its votes are {', '.join(sorted(states - {'submitted'}))}")
 
 
 def _names_winner(state: Inference, paths: tuple[str, ...], values: list[object]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.data.columns import LIST_WORDS, Column, look_at
+from rlaif.data.deviations import find_filled
 from rlaif.data.inference.prompt import find_extras, find_prompt
 from rlaif.data.inference.responses import find_responses
 from rlaif.data.inference.rest import account, find_origins, find_repeats, find_transcripts
@@ -77,7 +78,7 @@ def infer_layout(
     ):
         step(state)
     state.fields.setdefault("decode", _decoded(state))
-    state.fields.setdefault("columns", tuple(dict.fromkeys(str(k) for row in rows for k in row)))
+    state.fields.setdefault("columns", find_filled(rows))
     unused, doubts = account(state)
     return Inferred(
         layout=Layout.model_validate(state.fields),

@@ -57,8 +57,8 @@ class Layout(BaseModel):
             name, or how a turn begins (`"<{role}>:"`); "text" for a column that is none, and
             "questions" for lists of texts that the user asks one after the other.
         ignore: columns that are left out knowingly.
-        columns: those that the sample has; a row with another one that may matter is rejected.
-            Empty: any.
+        columns: paths that hold something in the sample (see `rlaif.data.deviations`); a row with
+            something else that may matter is rejected.  Empty: any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

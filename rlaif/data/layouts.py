@@ -190,6 +190,8 @@ def taught(found: DataRow, row: Mapping[str, object]) -> DataRow:
     if found.completions and not good:
         raise BadRow("labeled as bad")
     if found.unrated:
+        if found.completions[0].score is None:
+            raise BadRow("nothing says whether it is good, unlike in other rows")
         raise BadRow("has a score, and nothing says from which score on it is good (`good_from`)")
     count = len(found.completions)
     if count == 2:

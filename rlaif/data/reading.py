@@ -7,10 +7,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from rlaif.data.columns import column_of, dig, shape_of
+from rlaif.data.columns import dig, shape_of
+from rlaif.data.deviations import DeviationFinder
 from rlaif.data.grouping import GROUP, THREAD
-from rlaif.data.inference.metadata import known_metadata
-from rlaif.data.inference.names import OWN_COLUMNS, QUALITY_WORDS, SYSTEM_NAMES
 from rlaif.data.messages import BadRow, holds_rating, is_unwanted, tools_of
 from rlaif.data.origins import prompt_origin
 from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at
@@ -41,8 +40,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             return self._joined(row[GROUP])
         if self.layout.thread_by:
             return Reader(THREAD).read(row)
-        if self._columns and not row.keys() <= self._columns:
-            self._check_columns(row)
+        self._deviations.check(row)
         media: list[str] = []
         tools = list(tools_of(self._cell(row, self.layout.tools))) if self.layout.tools else []
         images: list[Any] = []
@@ -89,32 +87,20 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             rivals=len(self.layout.responses) > 1,
-            unrated=self._is_unrated(candidates) or self._rates_itself(row, candidates),
+            unrated=self._is_unrated(candidates)
+            or self._rates_itself(row, candidates)
+            or self._lacks_flag(candidates),
         )
 
     @cached_property
-    def _columns(self) -> frozenset[str]:
-        known = {path.split("[")[0].split(".")[0] for path in self.layout.ignore}
-        return frozenset({*self.layout.columns, *known} if self.layout.columns else ())
-
-    def _check_columns(self, row: Mapping[str, Any]) -> None:
-        """Refuse a row with a column that the sample did not have, and that may matter.
-
-        Raises:
-            BadRow: it has one.
-        """
-        for name in row.keys() - self._columns:
-            value = row[name]
-            if shape_of(value) == "empty" or name in OWN_COLUMNS:
-                continue
-            column = column_of(name, [value])
-            told = column.shape in ("text", "number", "mapping") and known_metadata(column)
-            matters = QUALITY_WORDS & set(column.tokens) or column.name in SYSTEM_NAMES
-            if not told or matters:
-                raise BadRow(
-                    f"column {name!r} is not in the first rows, which say how data is read; leave "
-                    f"it out with --ignore {name}"
-                )
+    def _deviations(self) -> DeviationFinder:
+        layout = self.layout
+        named = [layout.history, layout.system, layout.tools, layout.chosen, layout.rejected]
+        for paths in (layout.prompt, layout.context, layout.responses, layout.scores, layout.label):
+            named += [p for p in paths if "[]" not in p]
+        named += [layout.id, layout.tags, layout.subset, layout.turn, *layout.good, *layout.bad]
+        named += [*layout.origins, *layout.media]
+        return DeviationFinder(layout.columns, filter(None, named), layout.ignore)
 
     def read_prompt(self, row: Mapping[str, Any]) -> DataRow:
         """One row of which only the prompt is wanted.
@@ -175,6 +161,11 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             return False
         paths = self.layout.responses or self.layout.prompt
         return any(holds_rating(self._cell(row, path)) for path in paths)
+
+    def _lacks_flag(self, found: Sequence[Completion]) -> bool:
+        """Whether the one answer has no flag, unlike those of other rows."""
+        flagged = self.layout.good or self.layout.bad
+        return bool(flagged) and len(found) == 1 and found[0].good is None
 
     def _is_unrated(self, found: Sequence[Completion]) -> bool:
         stated = self.layout.scores and "[" not in self.layout.scores[0]

@@ -46,7 +46,7 @@ class DataRow:
         media: kinds of content that are no text.
         images: the pictures of the prompt, as the row holds them; empty where there are others.
         rivals: whether its responses stand in columns of their own, as those of a comparison do.
-        unrated: whether its one completion has a score of which nothing says how good it is.
+        unrated: whether nothing says how good its one completion is, though something should.
     """
 
     prompt: list[Message]

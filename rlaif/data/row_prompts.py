@@ -10,7 +10,7 @@ from rlaif.data.columns import dig, shape_of
 from rlaif.data.messages import BadRow, check_text, parts_text, read_chat, read_texts
 from rlaif.data.row_cells import ASKING, CellReader, values_at
 from rlaif.data.row_model import Completion
-from rlaif.data.transcripts import QUESTIONS, read_transcript
+from rlaif.data.transcripts import QUESTIONS, may_be_transcript, read_transcript
 from rlaif.records import Message
 
 _BLANK = {"", "nan", "none", "null"}
@@ -30,7 +30,7 @@ class PromptReader(CellReader):
         texts: list[str] = []
         turns: list[Message] = []
         answered = bool(self.layout.chosen or self.layout.responses)
-        filled = ""
+        filled, known = "", self.layout.transcripts
         for path in paths:
             value = self._cell(row, path)
             shape = shape_of(value)
@@ -46,6 +46,11 @@ class PromptReader(CellReader):
                     turns += _open_end(said)
                 elif form and not form.sure:
                     raise BadRow(f"column {path!r} is no transcript, unlike the rest of the column")
+                elif form is None and path not in known and answered and may_be_transcript(value):
+                    raise BadRow(
+                        f"column {path!r} holds a conversation as one text, unlike the first rows; "
+                        f"take it as it is with --transcript {path}=text"
+                    )
                 elif path == paths[0] or value.strip().lower() not in _BLANK:
                     texts.append(value)
             elif shape == "texts" and self.layout.transcripts.get(path) == QUESTIONS:

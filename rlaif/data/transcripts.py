@@ -279,6 +279,24 @@ def infer_form(texts: Sequence[str], *, prompt: bool = False) -> Transcript | No
     return None
 
 
+_SIGNS = (
+    "\n\nAssistant:",
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<start_of_turn>",
+    "<|assistant|>",
+    "<extra_id_1>",
+    "[/INST]",
+    "START_OF_TURN_TOKEN",
+    "<|start_of_role|>",
+)
+
+
+def may_be_transcript(text: str) -> bool:
+    """Whether one text of a column of plain texts is a conversation in a known form; cheap."""
+    return any(sign in text for sign in _SIGNS) and infer_form([text], prompt=True) is not None
+
+
 def _marks_in(texts: Iterable[str]) -> list[str]:
     """How turns may begin in some texts, the commonest first: `"<{role}>:"`."""
     counts: Counter[str] = Counter()

@@ -146,7 +146,10 @@ def test_score_that_is_not_a_number_is_no_score() -> None:
         ({"responses": ["x", "y"]}, "no prompt"),
         ({"prompt": 3, "responses": ["x", "y"]}, "no prompt"),
         ({"prompt": "q", "responses": [1, 2]}, "no responses"),
-        ({"prompt": "q", "completions": [{"foo": "x"}]}, "has none of|no responses"),
+        (
+            {"prompt": "q", "completions": [{"foo": "x"}]},
+            "has none of|no responses|not in the first rows",
+        ),
         ({"prompt": [{"role": "user"}], "responses": ["x", "y"]}, "a message without `content`"),
         ({"chosen": [user("q"), said("x")], "rejected": [user("z"), said("y")]}, "same"),
         ({"chosen": [user("q")], "rejected": [user("q")]}, "does not end with an assistant"),

@@ -96,7 +96,7 @@ def _find_pair(state: Inference) -> bool:
 
 
 def _find_rejected_beside_chat(state: Inference) -> bool:
-    """A conversation with its answer, and another answer that was rejected, as ms-swift has them."""
+    """A conversation with its answer, and another answer that was rejected, as in ms-swift."""
     chats = [c for c in state.free({"chat"}) if c.name in ("messages", "conversations")]
     worse = [
         c

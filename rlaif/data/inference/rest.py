@@ -212,7 +212,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = "a verdict"
         if not looks and alone and not (scored and is_numeric(column)):
             looks = _looks_like_rating(column)
-        if not looks and wanted and "[]" in column.path and _holds_score(column):
+        listed = "[]" in column.path or column.shape in ("numbers", "flags")
+        if not looks and wanted and listed and _holds_score(column):
             looks = "scores"
         if _looks_like_media(state, column):
             looks = "media"

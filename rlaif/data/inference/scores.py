@@ -22,7 +22,7 @@ from rlaif.data.inference.names import (
     SCORE_WORDS,
     UPWARD,
 )
-from rlaif.data.inference.state import Inference
+from rlaif.data.inference.state import Inference, holds_rivals
 from rlaif.data.row_cells import values_at
 from rlaif.data.verdict_codes import SIDE_WORDS
 
@@ -93,7 +93,7 @@ def _find_listed_scores(state: Inference) -> bool:
         own = next(
             (c for c in state.free({"texts", "chats"}) if LIST_WORDS & set(c.tokens[-2:])), None
         )
-    if own is None or own.shape not in ("texts", "entries", "chats"):
+    if own is None or not (own.shape in ("texts", "entries", "chats") or holds_rivals(own)):
         return False
     found = []
     if own.shape == "entries":

@@ -1,0 +1,184 @@
+"""Finds rows that hold something where the sample, which says how data is read, holds nothing.
+
+A path names a column, a part of one (`meta.context`), or what the entries of a list have
+(`completions[].image`).  Parts whose names are data, such as models, are not told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rlaif.data.columns import column_of, named_entries, names_media, shape_of, tokens_of
+from rlaif.data.inference.metadata import known_metadata
+from rlaif.data.inference.names import (
+    CONTEXT_NAMES,
+    MEDIA_WORDS,
+    OWN_COLUMNS,
+    QUALITY_WORDS,
+    SWAPPED,
+    SYSTEM_NAMES,
+)
+from rlaif.data.layout import code_of
+from rlaif.data.messages import BadRow, is_turn
+
+DEPTH = 3
+"""How deep mappings and lists of them are looked into."""
+MOST_PATHS = 400
+"""With more paths in a sample than this, names in mappings are data: only columns are told."""
+_WEIGHTY = QUALITY_WORDS | MEDIA_WORDS | CONTEXT_NAMES
+_TURN_KEYS = {
+    "role",
+    "from",
+    "content",
+    "value",
+    "text",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "function_call",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "tools",
+    "type",
+    "parts",
+    "id",
+    "index",
+    "refusal",
+    "timestamp",
+    "images",
+    "image",
+    "weight",
+    "train",
+}
+"""Parts of a message that are read, or said to be unreadable, wherever they come up."""
+
+
+def find_filled(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """The paths that hold something in some row, in the order in which they come up."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for path, _ in _paths(row):
+            found.setdefault(path)
+    if len(found) > MOST_PATHS:
+        return tuple(dict.fromkeys(str(k) for row in rows for k, v in row.items() if _is_filled(v)))
+    return tuple(found)
+
+
+def _is_filled(value: object) -> bool:
+    return not (value is None or value == "" or value == [] or value == {}) and (
+        not isinstance(value, float) or value == value
+    )
+
+
+def _paths(
+    value: Mapping[Any, object], prefix: str = "", depth: int = DEPTH
+) -> Iterator[tuple[str, object]]:
+    """What a mapping holds, by path; a message's own parts are left out."""
+    turn = bool(prefix) and is_turn(value)
+    for name, held in value.items():
+        if not _is_filled(held) or (turn and name in _TURN_KEYS):
+            continue
+        path = f"{prefix}{name}"
+        yield path, held
+        yield from _inner_paths(str(name), held, path, depth)
+
+
+def _inner_paths(name: str, held: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
+    if depth < 2:
+        return
+    if isinstance(held, Mapping) and named_entries(name, held) is None:
+        yield from _paths(held, f"{path}.", depth - 1)
+    elif isinstance(held, list):
+        for item in held:
+            if isinstance(item, Mapping):
+                yield from _paths(item, f"{path}[].", depth - 1)
+
+
+class DeviationFinder:
+    """Checks rows against what the sample held.
+
+    Args:
+        known: the sample's paths.
+        named: paths that a layout names: what is there is read as it says.
+        ignored: paths that it leaves out, with all that lies in them.
+    """
+
+    def __init__(self, known: Iterable[str], named: Iterable[str], ignored: Iterable[str]) -> None:
+        self._known = frozenset(known)
+        self._nested = any("." in path or "[" in path for path in self._known)
+        self._named, self._ignored = frozenset(named), frozenset(ignored)
+        self._turning = [
+            path
+            for path in self._known - self._named - self._ignored
+            if SWAPPED & set(tokens_of(path)) and "." not in path and "[" not in path
+        ]
+        # Rows that are filled alike are looked at once.
+        self._seen: set[tuple[str, ...]] = set()
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Refuse a row with something that the sample did not have, and that may matter.
+
+        Raises:
+            BadRow: it has.
+        """
+        if not self._known:
+            return
+        filled = tuple(
+            [k for k, v in row.items() if v is not None and v != "" and v != [] and v != {}]
+        )
+        if filled not in self._seen:
+            for name in filled:
+                if name not in self._known:
+                    self._judge(name, row[name])
+            if len(self._seen) < 10_000:
+                self._seen.add(filled)
+        for name in self._turning:
+            if code_of(row.get(name)) in ("true", "1", "yes"):
+                raise BadRow(
+                    f"column {name!r} is set, unlike in the first rows, and may turn the verdict "
+                    f"around; leave it out with --ignore {name}"
+                )
+        for name in filled if self._nested else ():
+            value = row[name]
+            first = value[0] if type(value) is list and value else value
+            if type(first) is dict:
+                self._check_inside(name, value)
+
+    def _check_inside(self, name: str, value: object) -> None:
+        if name not in self._known:
+            return  # judged as a whole
+        for path, held in _inner_paths(name, value, name, DEPTH):
+            if path not in self._known:
+                self._judge(path, held)
+
+    def _judge(self, path: str, value: object) -> None:
+        """Whether a part that the sample did not have may matter.
+
+        Raises:
+            BadRow: it may.
+        """
+        if not _is_filled(value) or path in OWN_COLUMNS or shape_of(value) == "empty":
+            return
+        heads = {path[:k] for k, letter in enumerate(path) if letter in ".["} | {path}
+        if path in self._named or heads & self._ignored:
+            return
+        if any(head.split(".")[0] in OWN_COLUMNS for head in heads):
+            return
+        column = column_of(path, [value])
+        told = column.shape in ("text", "number", "mapping", "flag") and known_metadata(column)
+        matters = (
+            _WEIGHTY & set(column.tokens)
+            or column.name in SYSTEM_NAMES
+            or {"system", "prompt"} <= set(column.tokens)
+            or names_media(value)
+        )
+        inside = "." in path or "[" in path
+        if inside and column.shape in ("number", "mapping") and not matters:
+            return
+        if not told or matters:
+            raise BadRow(
+                f"column {path!r} is not in the first rows, which say how data is read, or is "
+                f"empty in them; leave it out with --ignore {path}"
+            )

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rlaif.data.columns import column_of, named_entries, names_media, shape_of, tokens_of
+from rlaif.data.columns import (
+    LIST_WORDS,
+    column_of,
+    named_entries,
+    names_media,
+    shape_of,
+    tokens_of,
+)
 from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.names import (
     CONTEXT_NAMES,
@@ -116,6 +123,7 @@ class DeviationFinder:
         ]
         # Rows that are filled alike are looked at once.
         self._seen: set[tuple[str, ...]] = set()
+        self._lists: dict[str, bool] = {}
 
     def check(self, row: Mapping[str, Any]) -> None:
         """Refuse a row with something that the sample did not have, and that may matter.
@@ -125,33 +133,57 @@ class DeviationFinder:
         """
         if not self._known:
             return
-        filled = tuple(
-            [k for k, v in row.items() if v is not None and v != "" and v != [] and v != {}]
-        )
+        # Zero and false are something.
+        filled = tuple([k for k, v in row.items() if v or v == 0])
         if filled not in self._seen:
             for name in filled:
                 if name not in self._known:
                     self._judge(name, row[name])
-            if len(self._seen) < 10_000:
-                self._seen.add(filled)
+            self._remember(filled)
         for name in self._turning:
             if code_of(row.get(name)) in ("true", "1", "yes"):
                 raise BadRow(
                     f"column {name!r} is set, unlike in the first rows, and may turn the verdict "
                     f"around; leave it out with --ignore {name}"
                 )
-        for name in filled if self._nested else ():
-            value = row[name]
-            first = value[0] if type(value) is list and value else value
-            if type(first) is dict:
-                self._check_inside(name, value)
+        if self._nested:
+            for name, value in row.items():
+                kind = type(value)
+                if (kind is dict or kind is list) and name in self._known:
+                    self._check_inside(name, name, value, DEPTH)
 
-    def _check_inside(self, name: str, value: object) -> None:
-        if name not in self._known:
-            return  # judged as a whole
-        for path, held in _inner_paths(name, value, name, DEPTH):
-            if path not in self._known:
-                self._judge(path, held)
+    def _check_inside(self, name: str, path: str, value: Any, depth: int) -> None:
+        """Check what a mapping, or the mappings of a list, hold."""
+        if depth < 2:
+            return
+        if type(value) is list:
+            prefix, items = f"{path}[].", value
+        elif self._holds_list(name) and named_entries(name, value) is not None:
+            return  # responses by model: their names are data
+        else:
+            prefix, items = f"{path}.", [value]
+        for item in items:
+            if type(item) is not dict:
+                continue
+            filled = (prefix, *[k for k, v in item.items() if v or v == 0])
+            if filled not in self._seen:
+                for inner, held in _paths(item, prefix, 1):
+                    if inner not in self._known:
+                        self._judge(inner, held)
+                self._remember(filled)
+            for key, held in item.items():
+                kind = type(held)
+                if (kind is dict or kind is list) and f"{prefix}{key}" in self._known:
+                    self._check_inside(key, f"{prefix}{key}", held, depth - 1)
+
+    def _holds_list(self, name: str) -> bool:
+        if name not in self._lists:
+            self._lists[name] = bool(LIST_WORDS & set(tokens_of(name)))
+        return self._lists[name]
+
+    def _remember(self, filled: tuple[str, ...]) -> None:
+        if len(self._seen) < 10_000:
+            self._seen.add(filled)
 
     def _judge(self, path: str, value: object) -> None:
         """Whether a part that the sample did not have may matter.

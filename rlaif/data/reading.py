@@ -87,9 +87,12 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             rivals=len(self.layout.responses) > 1,
-            unrated=self._is_unrated(candidates)
-            or self._rates_itself(row, candidates)
-            or self._lacks_flag(candidates),
+            unrated=len(candidates) == 1
+            and (
+                self._is_unrated(candidates)
+                or self._rates_itself(row, candidates)
+                or self._lacks_flag(candidates)
+            ),
         )
 
     @cached_property

@@ -63,9 +63,10 @@ class PromptReader(CellReader):
                 media += chat.media
                 images += chat.images
                 tools += chat.tools
-        context = [self._text(row, path) for path in self.layout.context]
-        context = ["" if text.strip().lower() in _BLANK else text for text in context]
-        texts = [*filter(None, context), *texts]
+        if self.layout.context:
+            context = [self._text(row, path) for path in self.layout.context]
+            context = ["" if text.strip().lower() in _BLANK else text for text in context]
+            texts = [*filter(None, context), *texts]
         if texts and turns:
             return _with_context(turns, texts)
         if texts:

@@ -66,7 +66,7 @@ class ResponseReader(CellReader):
             sides = layout.responses
             values = [self._cell(row, path) for path in sides]
         values = [v if isinstance(v, str) or shape_of(v) != "empty" else None for v in values]
-        if any(v is None for v in values):
+        if None in values:
             empty = [p for p, v in zip(sides, values, strict=True) if v is None]
             if len(empty) == len(values):
                 raise BadRow(f"no responses: {', '.join(map(repr, dict.fromkeys(sides)))} is empty")
@@ -78,7 +78,7 @@ class ResponseReader(CellReader):
         ]
         if self._are_turns(own, values):
             found = _interleaved(own, values)
-        elif len({tuple(map(str, c.prompt)) for c in found}) > 1 and all(c.prompt for c in found):
+        elif all(c.prompt for c in found) and len({tuple(map(str, c.prompt)) for c in found}) > 1:
             if any(map(self._form, sides)):
                 # In a transcript, a mark inside an answer looks like a turn.
                 raise BadRow("the responses do not continue the same conversation")
@@ -104,6 +104,7 @@ class ResponseReader(CellReader):
         asked = sum(m["role"] == "user" for m in own)
         return (
             len(self.layout.responses) > 1
+            and isinstance(values[0], list)
             and all(shape_of(v) == "texts" for v in values)
             and all(len(v) == len(values[0]) for v in values)
             and len(values[0]) == len(own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from rlaif.data.layout import code_of
 from rlaif.data.messages import BadRow
@@ -63,9 +63,18 @@ class VerdictReader(CellReader):
     def _sides(self) -> list[str]:
         return sides_of(self.layout.responses)
 
+    @cached_property
+    def _places(self) -> dict[str, int | Literal["tie"]]:
+        """What values mean that came up already."""
+        return {}
+
     def _winner(self, row: Mapping[str, Any], value: object, found: Sequence[Completion]) -> Winner:
+        known = self._places.get(value) if isinstance(value, str) else None
+        if known is not None and (known == "tie" or known < len(found)):
+            return known
         code = code_of(value)
         meaning = look_up(self.layout.values, value)
+        stated = meaning is not None
         if meaning is None and not self.layout.values:
             names = [c.origin.lower() for c in found]
             if names.count(code) == 1:
@@ -84,11 +93,13 @@ class VerdictReader(CellReader):
                 f"column {self.layout.label[0]!r} is {str(value)[:40]!r}, which is no verdict that "
                 "the layout knows (`values`)"
             )
-        if meaning == "tie":
-            return "tie"
         if meaning == "none":
             return None
-        place = LETTERS.index(meaning)
+        place: int | Literal["tie"] = "tie" if meaning == "tie" else LETTERS.index(meaning)
+        if stated and isinstance(value, str) and len(self._places) < 1000:
+            self._places[value] = place
+        if place == "tie":
+            return "tie"
         if place >= len(found):
             raise BadRow(
                 f"column {self.layout.label[0]!r} names response {place + 1} of {len(found)}"

@@ -294,6 +294,8 @@ _SIGNS = (
 
 def may_be_transcript(text: str) -> bool:
     """Whether one text of a column of plain texts is a conversation in a known form; cheap."""
+    if "<" not in text and "Assistant:" not in text and "[/INST]" not in text:
+        return False
     return any(sign in text for sign in _SIGNS) and infer_form([text], prompt=True) is not None
 
 

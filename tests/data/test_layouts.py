@@ -148,7 +148,7 @@ def test_score_that_is_not_a_number_is_no_score() -> None:
         ({"prompt": "q", "responses": [1, 2]}, "no responses"),
         (
             {"prompt": "q", "completions": [{"foo": "x"}]},
-            "has none of|no responses|not in the first rows",
+            "none of|no responses|not in the first",
         ),
         ({"prompt": [{"role": "user"}], "responses": ["x", "y"]}, "a message without `content`"),
         ({"chosen": [user("q"), said("x")], "rejected": [user("z"), said("y")]}, "same"),

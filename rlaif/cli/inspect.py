@@ -57,7 +57,7 @@ def command(
     found = open_dataset(data, split=split, given=layout_fields(flags))
     if write_layout is not None:
         with explain_failure(write_layout):
-            write_layout.write_text(found.layout.to_yaml(), encoding="utf-8")
+            write_layout.write_text(found.whole_layout().to_yaml(), encoding="utf-8")
         note(f"wrote {write_layout}")
     shown = describe(found, limit)
     if as_json:

@@ -77,6 +77,20 @@ class DataSet:
             parts.append(f"unused: {', '.join(self.found.unused)}")
         return "; ".join(parts)
 
+    def whole_layout(self) -> Layout:
+        """The layout for a file of its own: read by it, no column is left in doubt.
+
+        What was found to say again what other columns say is left out by name.
+        """
+        alone = replace(self.source, layout=None)  # rows that are not joined yet
+        rows = [r for _, r in islice(alone.rows(), SAMPLE) if not isinstance(r, Rejected)]
+        layout = self.layout
+        given = {k: v for k, v in set_fields(layout).items() if k != "columns"}
+        known = {path for path in self.found.doubts if path not in layout.ignore}
+        again = infer_layout(rows, given)
+        extra = [path for path in again.doubts if path not in known]
+        return layout.model_copy(update={"ignore": (*layout.ignore, *extra)})
+
     def read(self) -> Iterator[tuple[str, DataRow | Rejected]]:
         """The rows as they are understood; those that can't be are rejected with the reason."""
         for place, row in self.source.rows():

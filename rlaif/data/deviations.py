@@ -198,6 +198,10 @@ class DeviationFinder:
             return
         if any(head.split(".")[0] in OWN_COLUMNS for head in heads):
             return
+        if isinstance(value, Mapping) and named_entries(path, value) is None:
+            for inner, held in _paths(value, f"{path}.", 1):
+                self._judge(inner, held)
+            return
         column = column_of(path, [value])
         told = column.shape in ("text", "number", "mapping", "flag") and known_metadata(column)
         matters = (

@@ -317,7 +317,11 @@ class _Said:
         elif kind == "tool_result":
             inner = _Said()
             inner.add(part.get("content") or "", where)
-            result: Message = {"role": "tool", "content": check_text(inner.text)}
+            self.media += inner.media
+            self.images += inner.images
+            # What a call failed with is not what it returned.
+            text = f"[error] {inner.text}" if part.get("is_error") is True else inner.text
+            result: Message = {"role": "tool", "content": check_text(text)}
             if isinstance(part.get("tool_use_id"), str):
                 result["tool_call_id"] = part["tool_use_id"]
             self.results.append(result)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import glob
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -136,7 +137,7 @@ def open_source(name: str, split: str = "train") -> Source:
         saved = ("dataset_info.json", "dataset_dict.json", "state.json")
         if any((path / file).is_file() for file in saved):
             return Source(name, "datasets", split)
-        return _shards(name, sorted(p for p in path.iterdir() if _is_data(p)), split)
+        return _shards(name, _of_split(name, _data_files(path), split), split)
     if any(mark in name for mark in "*?[") and name.strip():
         return _shards(name, sorted(map(Path, glob.glob(name, recursive=True))), split)
     raise RlaifError(
@@ -168,6 +169,63 @@ def _is_data(path: Path) -> bool:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return bool(suffixes) and suffixes[-1] in FILE_KINDS and not path.name.startswith(".")
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The data files of a folder; of those in it where it has none itself, as repositories of the
+    Hub and tables in parts have them.
+    """
+    files = sorted(p for p in folder.iterdir() if _is_data(p))
+    return files or sorted(p for p in folder.rglob("*") if _is_data(p) and _is_shown(folder, p))
+
+
+def _is_shown(folder: Path, path: Path) -> bool:
+    return not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "eval": "eval",
+    "evaluation": "eval",
+}
+"""Words that name a split in the names of files and folders, as the Hub reads them."""
+
+
+def _split_of(folder: str, path: Path) -> str:
+    """The split that a file's name, or its folder's, says; "" for none."""
+    for part in reversed(path.parts[len(Path(folder).parts) :]):
+        words = re.split(r"[^a-z]+", part.lower())
+        found = next((_SPLITS[word] for word in words if word in _SPLITS), "")
+        if found:
+            return found
+    return ""
+
+
+def _of_split(name: str, files: Sequence[Path], split: str) -> Sequence[Path]:
+    """The files of one split, where their names tell splits apart.
+
+    Raises:
+        RlaifError: none is of that split.
+    """
+    splits = {path: _split_of(name, path) for path in files}
+    named = sorted(set(filter(None, splits.values())))
+    if len(set(splits.values())) < 2 and (not named or _SPLITS.get(split, split) in named):
+        return files
+    kept = [path for path in files if splits[path] == _SPLITS.get(split, split)]
+    if not kept:
+        raise RlaifError(
+            f"folder {name!r} has no files of split {split!r}",
+            hint=f"Choose one with --split: {', '.join(named)}; or name the files with a pattern, "
+            f"such as '{name.rstrip('/')}/*'.",
+        )
+    return kept
 
 
 def _shards(name: str, files: Sequence[Path], split: str) -> Source:
@@ -229,8 +287,9 @@ def open_evaluation(name: str) -> Source:
     data, colon, split = name.rpartition(":")
     if colon and split and not Path(name).exists() and "/" not in split:
         return open_source(data, split)
-    found = open_source(name)
-    splits = _splits(found)
+    folder = Path(os.path.expanduser(name))
+    named = {_split_of(str(folder), p) for p in _data_files(folder)} if folder.is_dir() else set()
+    splits = sorted(filter(None, named)) or _splits(open_source(name))
     return open_source(name, next((s for s in ("test", "validation") if s in splits), "train"))
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from rlaif.data.layouts import BadRow, need_value, with_responses
 from rlaif.data.reading import Reader
-from rlaif.data.row_model import refuse_media
+from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.feedback.scales import RatingScale
 from rlaif.records import Message, Origin
 from rlaif.templates.messages import completion_text
@@ -104,7 +104,7 @@ def read_event(
     """
     row = mapped_row(row, mapping or {})
     plain = plain_row(row)
-    read = with_responses(refuse_media(reader.read(plain)), plain)
+    read = with_responses(refuse_calls(refuse_media(reader.read(plain))), plain)
     if len(read.completions) != 1:
         raise BadRow(f"got {len(read.completions)} completions; feedback needs exactly one")
     (said,) = read.completions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ def screen(pair: Pair) -> tuple[Literal["tie", "abstained"], str] | None:
     Identical completions tie.  An empty completion is abstained from: whether silence beats a
     bad answer is for the constitution's author to say, not for a default.
     """
-    if list(pair.a) == list(pair.b) or (
+    if _are_equal(list(pair.a), list(pair.b)) or (
         len(pair.a) == len(pair.b) == 1
-        and pair.a[0].get("tool_calls") == pair.b[0].get("tool_calls")
+        and _are_equal(pair.a[0].get("tool_calls"), pair.b[0].get("tool_calls"))
         and _text(pair.a) == _text(pair.b)
     ):
         return "tie", "identical completions"
@@ -42,6 +43,13 @@ def screen(pair: Pair) -> tuple[Literal["tie", "abstained"], str] | None:
     if not any(message_text(m).strip() for m in pair.prompt):
         return "abstained", "prompt is empty"
     return None
+
+
+def _are_equal(one: object, two: object) -> bool:
+    """Whether two values are the same as JSON, where `true`, 1 and 1.0 differ."""
+    return one == two and (
+        one is None or json.dumps(one, sort_keys=True) == json.dumps(two, sort_keys=True)
+    )
 
 
 def _text(messages: object) -> str:

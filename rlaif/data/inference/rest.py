@@ -42,6 +42,8 @@ from rlaif.data.verdict_codes import word_side
 
 def origin_paths(state: Inference) -> tuple[str, ...]:
     """The columns that say who wrote each response; empty where there are none."""
+    if "origins" in state.given:
+        return tuple(state.fields["origins"])
     columns = [c for c in state.free({"text"}) if ORIGIN_WORDS & set(c.tokens)]
     if state.fields.get("chosen"):
         for better, worse in find_twins(columns):

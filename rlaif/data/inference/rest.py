@@ -203,6 +203,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
     single = not compared or _one_each(state)
     alone = single and (state.count() == 1 or _ends_with_answer(state))
     scored = bool(state.fields.get("scores"))
+    rated = bool(state.fields.get("good") or state.fields.get("bad"))
     for column in [*state.columns.values(), *_entry_columns(state)]:
         if column.path in state.roles or column.path in state.fields.get("ignore", ()):
             continue
@@ -214,6 +215,9 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = "a verdict"
         if not looks and alone and not (scored and is_numeric(column)):
             looks = _looks_like_rating(column)
+            # Beside a flag that is read, flags of kinds of faults say no more; a grade does.
+            if rated and not SCORE_WORDS.keys() & set(column.tokens):
+                looks = ""
         listed = "[]" in column.path or column.shape in ("numbers", "flags")
         if not looks and wanted and listed and _holds_score(column):
             looks = "scores"
@@ -442,6 +446,8 @@ def _looks_like_rating(column: Column) -> str:
     if column.shape not in ("text", "number", "flag"):
         return ""
     held = {code_of(v) for v in column.values if v is not None}
+    if held <= _COMPLETE:
+        return ""
     if len(held) > 1 and held <= {"0", "1", "-1", "true", "false"} and not words & _COUNTS:
         return "a rating of the response"
     graded = {_REMARK_NUMBER.sub("", code) for code in held} == {""}
@@ -458,6 +464,8 @@ def _looks_like_rating(column: Column) -> str:
     return "a rating of the response"
 
 
+_COMPLETE = {"stop", "end_turn", "tool_calls", "eos"}
+"""How an answer ends that is whole."""
 _COUNTS = {"index", "idx", "turn", "turns", "id", "fold"}
 _REMARK_NUMBER = re.compile(r"\d+(?:[.,]\d+)?\s*(?:/\s*\d+|%)?")
 _SAID_OF_ANSWERS = {word for word in GOOD_WORDS | BAD_WORDS if word.isalpha() or "_" in word} | {

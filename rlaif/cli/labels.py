@@ -81,7 +81,7 @@ def export_command(
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render_labels
     from rlaif.review.labels import combine, first_said
     from rlaif.review.results import open_existing_store
-    from rlaif.runs.directory import write_atomically
+    from rlaif.util.files import write_atomically
 
     with closing(open_existing_store(run)) as store:
         tasks = [t for t in store.tasks() if t.audit or not audit_only]
@@ -105,7 +105,7 @@ def export_command(
 
 
 def _write(path: Path, text: str) -> None:
-    from rlaif.runs.directory import write_atomically
+    from rlaif.util.files import write_atomically
 
     with explain_failure(path, "Use another path with -o."):
         write_atomically(path, text)
@@ -236,7 +236,8 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
     quiet_libraries()
     from rlaif.evaluation.stats.intervals import Share
     from rlaif.review.results import read_review_results
-    from rlaif.runs.directory import REVIEW, write_atomically
+    from rlaif.runs.directory import REVIEW
+    from rlaif.util.files import write_atomically
 
     _, facts = read_review_results(run, certainty)
     write_atomically(Path(run) / REVIEW, json.dumps(facts) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import sqlite3
 import sys
 from difflib import get_close_matches
 
@@ -123,6 +124,7 @@ def all_commands() -> dict[str, click.Command]:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal may lack a letter, or a sign of a tree: it is written as an escape.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -155,7 +157,40 @@ def main() -> None:
     except (KeyboardInterrupt, click.exceptions.Abort):
         echo("\nInterrupted; rerun the same command to resume.", err=True)
         code = 130
+    except (RecursionError, MemoryError, sqlite3.Error, RuntimeError) as error:
+        told = _explain_exhaustion(error)
+        if told is None:
+            raise
+        echo(f"error: {told}", err=True)
+        code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def open_standard_streams() -> None:
+    """Have descriptors 0 to 2 open: where a parent closed them, the next file that is opened gets
+    their numbers, and what is printed would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def _explain_exhaustion(error: BaseException) -> str | None:
+    """What ran out, or broke below us; None for a fault of ours."""
+    if isinstance(error, RecursionError):
+        return "a file that was read is nested too deeply. Check its JSON or YAML."
+    if isinstance(error, MemoryError):
+        return "not enough memory. Use smaller files, or a machine with more."
+    if isinstance(error, sqlite3.Error):
+        return (
+            f"a database of the cache or the run failed ({error}). Check the free disk space, or "
+            "use another folder."
+        )
+    if "can't start new thread" in str(error):
+        return "no more threads can be started. Raise the limit of processes (`ulimit -u`)."
+    return None
 
 
 def _explain(error: click.ClickException) -> str:

@@ -14,9 +14,9 @@ from rlaif.cli.common.command import Command
 from rlaif.cli.common.model_flags import assignments, plain_value
 from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
-from rlaif.runs.directory import write_atomically
 from rlaif.util.addresses import NAMED
 from rlaif.util.child_process import call_rlaif
+from rlaif.util.files import write_atomically
 from rlaif.util.user_functions import IN_RECIPE
 
 _EXAMPLES = """

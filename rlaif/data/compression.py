@@ -7,6 +7,7 @@ import gzip
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     try:
         with _decompressed(path, kind) as file:
             yield file
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise RlaifError(
             f"{path}: damaged, or not {kind[1:]} ({str(error).splitlines()[0]})",
             hint="Write the file again.",

@@ -23,9 +23,10 @@ from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message
-from rlaif.runs.directory import PREFERENCES, write_atomically
+from rlaif.runs.directory import PREFERENCES
 from rlaif.runs.labels import read_label_file
 from rlaif.util.child_process import call_rlaif
+from rlaif.util.files import write_atomically
 from rlaif.util.output import check_folder
 from rlaif.util.resources import demo_model
 

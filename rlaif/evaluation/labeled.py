@@ -26,8 +26,9 @@ from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes
 from rlaif.records import Message, Rejected
-from rlaif.runs.directory import read_rows, write_atomically
+from rlaif.runs.directory import read_rows
 from rlaif.templates.messages import message_text
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 from rlaif.util.output import NEW_FOLDER, check_folder
 

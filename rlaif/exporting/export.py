@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from rlaif.errors import RlaifError
 from rlaif.exporting.formats import FORMATS, ExportFormat, ExportPair, Misfit
-from rlaif.runs.directory import PREFERENCES, read_manifest, write_atomically
+from rlaif.runs.directory import PREFERENCES, read_manifest
 from rlaif.runs.labels import LabelRow, read_label_file
+from rlaif.util.files import replacing, write_atomically
 from rlaif.util.output import check_folder
 
 MARKER = "export.json"
@@ -111,13 +112,12 @@ def _pair(label: LabelRow) -> ExportPair:
 
 
 def _write(path: Path, ending: str, rows: Iterator[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     if ending == "parquet":
-        pq.write_table(pa.Table.from_pylist(list(rows)), temporary)
-    else:
-        with temporary.open("w", encoding="utf-8") as file:
-            if ending == "json":
-                json.dump(list(rows), file, ensure_ascii=False, indent=1)
-            else:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    temporary.replace(path)
+        with replacing(path, "wb") as sink:
+            pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+        return
+    with replacing(path) as file:
+        if ending == "json":
+            json.dump(list(rows), file, ensure_ascii=False, indent=1)
+        else:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

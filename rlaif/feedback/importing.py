@@ -32,9 +32,10 @@ from rlaif.feedback.personal import load_filter, plugged
 from rlaif.feedback.preferences import EventReliability, aggregate_events
 from rlaif.feedback.scales import RatingScale, find_scale
 from rlaif.records import Rejected
-from rlaif.runs.directory import differences, write_atomically
+from rlaif.runs.directory import differences
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.util.clock import utc_now
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 from rlaif.util.output import check_folder, check_same
 from rlaif.util.user_functions import function_source

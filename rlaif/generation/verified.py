@@ -11,6 +11,7 @@ from typing import Any
 from rlaif.generation.critique import PAIRS, TRACE
 from rlaif.runs.directory import PREFERENCES, read_rows
 from rlaif.runs.labels import read_label_file
+from rlaif.util.files import replacing
 
 SFT = "sft.jsonl"
 LABELS = "labels"
@@ -46,8 +47,7 @@ def write_sft(run: Path, *, verified: bool) -> VerifiedRevisions:
     """
     found = VerifiedRevisions()
     verdicts = _winners(run / LABELS, run) if verified else {}
-    temporary = run / f".{SFT}.tmp"
-    with temporary.open("w", encoding="utf-8") as out:
+    with replacing(run / SFT) as out:
         for number, row in _revised(run, found):
             won = verdicts.get(number)
             found.better += won is True
@@ -69,7 +69,6 @@ def write_sft(run: Path, *, verified: bool) -> VerifiedRevisions:
                 },
             }
             out.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
-    temporary.replace(run / SFT)
     (run / "verified.json").write_text(json.dumps(asdict(found), indent=2) + "\n")
     return found
 

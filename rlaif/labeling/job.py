@@ -51,7 +51,6 @@ from rlaif.runs.directory import (
     is_complete,
     read_manifest,
     read_run_config,
-    write_atomically,
 )
 from rlaif.runs.rows import make_stamp
 from rlaif.runs.tally import Tally, dump_tally, load_tally
@@ -59,6 +58,7 @@ from rlaif.runs.versions import library_versions
 from rlaif.store.verdict_cache import VerdictCache
 from rlaif.templates.judge import JudgeTemplate, load_judge_template
 from rlaif.util.clock import utc_now
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 from rlaif.util.user_functions import allowed_functions, function_source
 

@@ -42,7 +42,6 @@ from rlaif.runs.directory import (
     check_config,
     is_complete,
     read_rows,
-    write_atomically,
 )
 from rlaif.runs.labels import (
     LabelRow,
@@ -53,6 +52,7 @@ from rlaif.runs.labels import (
 )
 from rlaif.runs.rows import preference_row, undecided_row
 from rlaif.runs.tally import Tally, dump_tally, load_tally
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 
 MEMBERS = "members"

@@ -34,12 +34,13 @@ from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
 from rlaif.mixing.settings import Kind, MixPlan
 from rlaif.records import Origin, Rejected
-from rlaif.runs.directory import differences, read_review, write_atomically
+from rlaif.runs.directory import differences, read_review
 from rlaif.runs.judges import Judges, joined, judge_columns, judges_of, labelers
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.templates.messages import completion_text, message_text
 from rlaif.text.novelty import Contamination, words
 from rlaif.util.clock import utc_now
+from rlaif.util.files import replacing, write_atomically
 from rlaif.util.hashing import digest, file_digest
 from rlaif.util.output import check_folder, check_same
 
@@ -410,9 +411,8 @@ def _write(
     file = out / DATA_FILE
     with mark_unfinished(out):
         file.parent.mkdir(exist_ok=True)
-        temporary = file.with_name(f".{file.name}.tmp")
-        pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), temporary)
-        temporary.replace(file)
+        with replacing(file, "wb") as sink:
+            pq.write_table(pa.Table.from_pylist(columns, schema=schema_of(report.kind)), sink)
         card = data_card(
             name=out.name, report=report, plan=plan, runs=labels, content=file_digest(file)
         )

@@ -10,7 +10,7 @@ from typing import Any
 from rlaif.evaluation.judge_report import JudgeReport
 from rlaif.evaluation.run import Evaluation
 from rlaif.reporting.page import environment
-from rlaif.runs.directory import write_atomically
+from rlaif.util.files import write_atomically
 
 PAGE = "eval.html"
 SIDE = 240

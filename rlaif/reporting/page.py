@@ -15,9 +15,10 @@ from rlaif.evaluation.bias.report import BiasReport, bias_report
 from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.reporting.contested import most_contested
-from rlaif.runs.directory import read_manifest, read_review, write_atomically
+from rlaif.runs.directory import read_manifest, read_review
 from rlaif.runs.tally import MARGIN_BINS, Tally, load_tally
 from rlaif.templates.messages import message_text
+from rlaif.util.files import write_atomically
 
 REPORT = "report.html"
 

@@ -23,11 +23,11 @@ from rlaif.runs.directory import (
     check_config,
     read_manifest,
     read_rows,
-    write_atomically,
 )
 from rlaif.runs.labels import LabelRow, parse_label, read_labels
 from rlaif.runs.tally import MARGIN_BINS, Tally, dump_tally, load_tally
 from rlaif.util.clock import utc
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 
 

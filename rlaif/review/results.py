@@ -10,7 +10,8 @@ from typing import Any
 from rlaif.errors import RlaifError
 from rlaif.review.labels import HumanLabel, combine, review_facts
 from rlaif.review.store import DESK, ReviewStore
-from rlaif.runs.directory import REVIEW, write_atomically
+from rlaif.runs.directory import REVIEW
+from rlaif.util.files import write_atomically
 
 CERTAINTY = 0.95
 """How likely one person's vote is right, where nothing else is said."""

@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 import yaml
 
 from rlaif.errors import Place, RlaifError
+from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
 
 PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
@@ -61,13 +62,6 @@ class RowSink(Protocol):
         ...
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`, or leave it as it was."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 class _WithoutAliases(yaml.SafeDumper):
     """Writes what several judges share in each place: people read and edit `run.yaml`."""
 
@@ -94,7 +88,7 @@ class RunDirectory:
         self._names = files
         check_config(path, config)
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        self._lock = _open_lock(path)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -108,6 +102,7 @@ class RunDirectory:
             write_atomically(path / CONFIG, header + text)
         self.journal: dict[str, Any] = self._read_journal()
         self._files: dict[str, IO[bytes]] = {}
+        self._synced: dict[str, int] = {}
         for name in files:
             file = (path / name).open("ab", buffering=_BUFFER)
             file.truncate(self.journal["bytes"].get(name, 0))
@@ -118,11 +113,14 @@ class RunDirectory:
         fresh: dict[str, Any] = {"rows": 0, "bytes": {}, "tally": None}
         try:
             journal = json.loads((self.path / JOURNAL).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return fresh
         if not isinstance(journal, dict) or not {"rows", "bytes", "tally"} <= journal.keys():
             return fresh
         sizes = journal["bytes"]
+        whole = isinstance(sizes, dict) and _is_count(journal["rows"])
+        if not whole or not all(map(_is_count, sizes.values())):
+            return fresh  # what it counted is counted again, from the cache
         for name in self._names:
             file = self.path / name
             if sizes.get(name, 0) > (file.stat().st_size if file.exists() else 0):
@@ -144,9 +142,19 @@ class RunDirectory:
         for file in self._files.values():
             file.flush()
 
+    def _sync(self) -> None:
+        for name, file in self._files.items():
+            file.flush()
+            size = file.tell()
+            if self._synced.get(name) != size:
+                os.fsync(file.fileno())
+                self._synced[name] = size
+
     def checkpoint(self, **state: object) -> None:
-        """Flush the row files and write the journal with `state`."""
-        self.flush()
+        """Have the row files on the disk, then write the journal with `state`: what it says is
+        there survives a power cut.
+        """
+        self._sync()
         sizes = {name: file.tell() for name, file in self._files.items()}
         self.journal = {**self.journal, **state, "bytes": sizes}
         write_atomically(self.path / JOURNAL, json.dumps(self.journal))
@@ -165,8 +173,7 @@ class RunDirectory:
         """Write `manifest.json`: its presence says that the run is complete, and `bytes` how large
         its row files are.
         """
-        for file in self._files.values():
-            file.flush()
+        self._sync()
         sizes = {name: (self.path / name).stat().st_size for name in self._files}
         text = json.dumps({**manifest, "bytes": sizes}, indent=2, ensure_ascii=False)
         write_atomically(self.path / MANIFEST, text + "\n")
@@ -210,13 +217,26 @@ def check_writable(path: Path) -> None:
             f"({error.strerror})",
             hint="Use another folder with -o.",
         ) from None
-    lock = path / ".lock"
-    if lock.exists():
-        with lock.open("a") as file:
+    if (path / ".lock").exists():
+        with _open_lock(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise _in_use(path) from None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
+
+
+def _open_lock(path: Path) -> IO[str]:
+    try:
+        return open_lock(path / ".lock")
+    except OSError as error:
+        raise RlaifError(
+            f"{str(path / '.lock')!r} can't be opened ({error.strerror})",
+            hint="Delete it if no run uses the folder.",
+        ) from None
 
 
 def _in_use(path: Path) -> RlaifError:
@@ -321,7 +341,7 @@ def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
 def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -342,7 +362,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line.decode("utf-8"))
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 reason = f"row is damaged ({error})"
                 raise RlaifError(reason, hint=hint, place=Place(file, number, 1)) from None
             yield number, row

@@ -6,6 +6,7 @@ told from `a`, as the input had the pair, so that no reader turns probabilities 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from rlaif.records import Message
 from rlaif.runs.directory import PREFERENCES, UNDECIDED, VERDICTS, read_rows
 
 T = TypeVar("T")
+
+
+STATUSES = ("decided", "tie", "abstained", "human")
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def _read_as(parse: Callable[[Mapping[str, Any]], T], file: Path) -> Iterator[T]
     for number, row in read_rows(file):
         try:
             found = parse(row)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise damaged_row(file, number, error) from None
         yield found
 
@@ -221,7 +225,9 @@ def parse_label(row: Mapping[str, Any]) -> LabelRow:
     Raises:
         KeyError, TypeError, ValueError: it is damaged.
     """
-    evidence = row["provenance"]
+    evidence = _mapping(row["provenance"])
+    if evidence["winner"] not in ("a", "b", "") or evidence["status"] not in STATUSES:
+        raise ValueError(f"winner {evidence['winner']!r}, status {evidence['status']!r}")
     decided = "chosen" in row
     one, two, p = ("chosen", "rejected", "p_chosen") if decided else ("a", "b", "p_a")
     turned = evidence["winner"] == "b"
@@ -229,45 +235,79 @@ def parse_label(row: Mapping[str, Any]) -> LabelRow:
     def of_a(value: float) -> float:
         return 1.0 - value if turned else value
 
-    sides = [list(row[one]), list(row[two])]
+    sides = [_messages(row[one]), _messages(row[two])]
     origins = [str(evidence.get(f"origin_{side}", "")) for side in (one, two)]
     whole = evidence.get("origins")
-    columns = None
+    columns, prompt_column = None, None
     if isinstance(whole, Mapping):
-        columns = [whole[one], whole[two]]
+        columns, prompt_column = [whole[one], whole[two]], whole["prompt"]
     if turned:
         sides, origins = sides[::-1], origins[::-1]
         columns = columns and columns[::-1]
     return LabelRow(
         id=str(evidence["id"]),
         row=int(evidence["row"]),
-        prompt=list(row["prompt"]),
+        prompt=_messages(row["prompt"]),
         a=sides[0],
         b=sides[1],
         status=str(evidence["status"]),
         winner=str(evidence["winner"]),
         reason=str(evidence["reason"]),
-        p_a=of_a(float(row[p])),
-        margin=float(evidence["margin"]),
-        order_consistency=float(evidence["order_consistency"]),
+        p_a=of_a(_share(row[p])),
+        margin=_share(evidence["margin"]),
+        order_consistency=_share(evidence["order_consistency"]),
         prompt_injection=str(evidence.get("prompt_injection", "")),
         tags=tuple(tag for tag in str(evidence.get("tags", "")).split(",") if tag),
         principles=tuple(
             PrincipleLabel(
                 principle=str(o["principle"]),
-                tier=o["tier"],
-                weight=o["weight"],
-                p_a=of_a(float(o["p_chosen"])),
+                tier=int(o["tier"]),
+                weight=_number(o["weight"]),
+                p_a=of_a(_share(o["p_chosen"])),
                 source=str(o["source"]),
                 invalid=str(o["invalid"]),
             )
             for o in evidence["principles"]
         ),
         judges=tuple(
-            (str(j["judge"]), of_a(float(j["p_chosen"]))) for j in evidence.get("judges", [])
+            (str(j["judge"]), of_a(_share(j["p_chosen"]))) for j in evidence.get("judges", [])
         ),
         origins=(origins[0], origins[1]),
-        origin_columns=None if columns is None else (whole["prompt"], columns[0], columns[1]),
-        human=evidence.get("human") or {},
+        origin_columns=None if columns is None else (prompt_column, columns[0], columns[1]),
+        human=_mapping(evidence.get("human") or {}),
         data=row,
     )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{str(value)[:40]!r} is no object")
+    return value
+
+
+def _messages(value: Any) -> list[Message]:
+    if not isinstance(value, list):
+        raise TypeError(f"{str(value)[:40]!r} is no list of messages")
+    for message in value:
+        if not isinstance(_mapping(message)["role"], str):
+            raise TypeError("a role is no text")
+        if not isinstance(message["content"], str):
+            raise TypeError("the content of a message is no text")
+        if not isinstance(message.get("tool_calls", []), list):
+            raise TypeError("tool_calls is no list")
+    return list(value)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, str | bool) or not math.isfinite(number):
+        raise ValueError(f"{str(value)[:40]!r} is no number")
+    return number
+
+
+def _share(value: Any) -> float:
+    """A probability or a margin, from 0 to 1."""
+    number = _number(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{number} is not from 0 to 1")
+    return number

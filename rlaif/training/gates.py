@@ -17,12 +17,12 @@ from rlaif.audits.thresholds import load_thresholds
 from rlaif.data.licensing import ModelUse, check, load_licenses, stops, uses
 from rlaif.errors import RlaifError
 from rlaif.records import Origin
-from rlaif.runs.directory import write_atomically
 from rlaif.runs.judges import Judges, labelers
 from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.training.data import TrainingRow
 from rlaif.training.settings import GateSettings
 from rlaif.training.supervised import SupervisedRow
+from rlaif.util.files import write_atomically
 
 GATES = "gates.json"
 

@@ -25,8 +25,9 @@ from transformers import AutoTokenizer, TrainerCallback
 from rlaif.engines.codec import context_length
 from rlaif.engines.hub import ModelFiles
 from rlaif.errors import RlaifError
-from rlaif.runs.directory import differences, write_atomically
+from rlaif.runs.directory import differences
 from rlaif.training.settings import TrainingSettings
+from rlaif.util.files import write_atomically
 from rlaif.util.output import NEW_FOLDER, check_folder, check_same
 
 SETTINGS, RESULT, METRICS = "training.yaml", "training.json", "metrics.jsonl"

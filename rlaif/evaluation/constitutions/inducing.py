@@ -29,9 +29,10 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
 from rlaif.runs.context import RunContext
-from rlaif.runs.directory import read_rows, write_atomically
+from rlaif.runs.directory import read_rows
 from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import load_template
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 
 Propose = Callable[[Sequence[dict[str, Any]]], list[str]]

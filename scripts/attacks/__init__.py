@@ -1,0 +1,1 @@
+"""Hostile inputs, faults and kills for `scripts/attack.py`."""

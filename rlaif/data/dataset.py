@@ -25,6 +25,9 @@ Need = Literal["rows", "prompt", "targets", "responses", "verdict"]
 """What a command needs of a row: nothing, the prompt, completions to learn, responses to compare,
 or which one is better."""
 _FIXES = {
+    "thinking": "--map context={}",
+    "a mark of verdicts that do not count": "",
+    "the turns of one conversation": "",
     "a prompt": "--map prompt={}",
     "context": "--map context={}",
     "media": "--map media={}",
@@ -34,7 +37,7 @@ _FIXES = {
     "a rejected answer": "--map rejected={}",
     "scores": "--map scores={}",
     "a verdict": "--map label={}",
-    "a rating of the response": "--map good={}",
+    "a rating of the response": "--map good={}` if it marks good ones, or `--map bad={}",
     "a score of the response": "--map scores={}",
     "the beginning of the answers": "--map context={}",
 }
@@ -214,8 +217,15 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         RlaifError: there is one; with what to do.
     """
     for path, looks in found.doubts.items():
-        if looks in ("scores", "a verdict") and need not in ("verdict", "targets"):
+        verdicts = ("scores", "a verdict", "a mark of verdicts that do not count")
+        if looks in verdicts and need not in ("verdict", "targets"):
             continue
+        if not _FIXES.get(looks, " "):
+            raise RlaifError(
+                f"{name}: column {path!r} is not used, and looks like {looks}",
+                hint=f"Leave those rows out of the file, or take all of them with `--ignore "
+                f"{path}`.",
+            )
         if looks.endswith("of the response") and need != "targets":
             continue
         alike = [p for p, other in found.doubts.items() if other == looks]
@@ -225,8 +235,8 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         leave = " ".join(f"--ignore {p}" for p in paths)
         raise RlaifError(
             f"{name}: column {path!r} is not used, and looks like {looks}",
-            hint=f"Use it with `{_FIXES[looks].format('+'.join(paths))}`, or leave it out with "
-            f"`{leave}`. See `rlaif inspect`.",
+            hint=f"Use it with `{_FIXES[looks].replace('{}', '+'.join(paths))}`, or leave it out "
+            f"with `{leave}`. See `rlaif inspect`.",
         )
     for path, why in found.unread.items():
         if need == "prompt" and path not in found.layout.prompt:

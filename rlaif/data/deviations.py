@@ -33,7 +33,13 @@ DEPTH = 3
 """How deep mappings and lists of them are looked into."""
 MOST_PATHS = 400
 """With more paths in a sample than this, names in mappings are data: only columns are told."""
-_WEIGHTY = QUALITY_WORDS | MEDIA_WORDS | CONTEXT_NAMES
+_WEIGHTY = (
+    QUALITY_WORDS
+    | MEDIA_WORDS
+    | CONTEXT_NAMES
+    | SWAPPED
+    | {"annotator", "bad", "good", "label", "retracted", "tie", "winner"}
+)
 _TURN_KEYS = {
     "role",
     "from",

@@ -175,7 +175,7 @@ def is_unwanted(turns: object) -> bool:
 def holds_rating(turns: object) -> bool:
     """Whether the last message holds a rating of itself."""
     last = turns[-1] if isinstance(turns, list) and turns else None
-    keys = ("rating", "score", "annotation", "quality", "feedback")
+    keys = ("rating", "score", "annotation", "quality", "feedback", "label", "labels", "grade")
     return isinstance(last, Mapping) and any(last.get(key) is not None for key in keys)
 
 
@@ -196,6 +196,8 @@ def read_chat(value: object, where: str) -> Chat:
     for turn in value:
         if _is_exchange(turn) and not is_turn(turn):
             ask, reply = next(pair for pair in _EXCHANGES if isinstance(turn.get(pair[0]), str))
+            if isinstance(system := turn.get("system"), str) and system.strip():
+                chat.messages.append({"role": "system", "content": check_text(system)})
             chat.messages.append({"role": "user", "content": check_text(turn[ask])})
             chat.messages.append({"role": "assistant", "content": check_text(turn[reply])})
             continue
@@ -222,6 +224,11 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
         calls = _calls_of_text(found.text)
         found.texts = [] if calls else found.texts
     calls += found.calls
+    if role in ("tool", "function") and turn.get("status") == "error":
+        found.texts = [f"[error] {found.text}"]
+    told = [_told(turn[key], key, where) for key in _TOLD_KEYS if turn.get(key)]
+    if told:  # what a question is about belongs to it
+        found.texts = ["\n\n".join([*told, found.text])]
     thought = next(
         (
             turn[k]
@@ -255,6 +262,31 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
     if isinstance(turn.get("name"), str) and turn["name"]:
         message["name"] = check_text(turn["name"])
     chat.messages.append(message)
+    for text, more in found.later:
+        then: Message = {"role": role, "content": check_text(text)}
+        if more:
+            then["tool_calls"] = more
+        chat.messages.append(then)
+
+
+_TOLD_KEYS = ("context", "contexts", "documents", "document", "passage", "background", "quote")
+"""Parts of a message that belong to what it says, and stand before it."""
+
+
+def _told(value: object, key: str, where: str) -> str:
+    """The text of a part beside a message's content.
+
+    Raises:
+        BadRow: it is no text.
+    """
+    items = value if isinstance(value, list) else [value]
+    texts = []
+    for item in items:
+        text = item if isinstance(item, str) else said_of(item) if isinstance(item, Mapping) else 0
+        if not isinstance(text, str):
+            raise BadRow(f"column {where!r} contains a message whose {key!r} is no text")
+        texts.append(text)
+    return "\n\n".join(texts)
 
 
 def parts_text(value: object, where: str) -> str:
@@ -284,17 +316,32 @@ class _Said:
     results: list[Message] = field(default_factory=list)
     media: list[str] = field(default_factory=list)
     images: list[Any] = field(default_factory=list)
+    later: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
+    """What is said after a call, with the calls after that: messages of their own."""
 
     @property
     def text(self) -> str:
         return "\n".join(self.texts)
+
+    def say(self, text: str) -> None:
+        """Add a text where it stands: behind the calls that were made before it."""
+        if self.later and not self.later[-1][1]:
+            self.later[-1] = (f"{self.later[-1][0]}\n{text}", [])
+        elif self.calls and text.strip():
+            self.later.append((text, []))
+        else:
+            self.texts.append(text)
+
+    def call(self, call: dict[str, Any]) -> None:
+        """Add a call where it stands."""
+        (self.later[-1][1] if self.later else self.calls).append(call)
 
     def add(self, content: object, where: str) -> None:
         """A text, a content part, or a list of them."""
         if content is None:
             return
         if isinstance(content, str):
-            self.texts.append(content)
+            self.say(content)
         elif isinstance(content, list):
             for part in content:
                 self.add(part, where)
@@ -308,12 +355,12 @@ class _Said:
         if not kind and self._nested_part(part, where):
             return
         if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
-            self.texts.append(part["text"])
+            self.say(part["text"])
             # Some files keep a slot for a picture in every part: only a filled one is a picture.
             if part.get("image"):
                 self._see(part["image"])
         elif kind == "tool_use":
-            self.calls.append(_call(part.get("id"), part.get("name"), part.get("input")))
+            self.call(_call(part.get("id"), part.get("name"), part.get("input")))
         elif kind == "tool_result":
             inner = _Said()
             inner.add(part.get("content") or "", where)
@@ -330,7 +377,7 @@ class _Said:
         ):
             self.thoughts.append(part.get(kind, part.get("text")))
         elif kind == "refusal" and isinstance(part.get("refusal"), str):
-            self.texts.append(part["refusal"])
+            self.say(part["refusal"])
         elif media := next((m for m in ("image", "audio", "video", "file") if m in kind), ""):
             if media == "image":
                 self._see(part)
@@ -341,7 +388,7 @@ class _Said:
 
     def _see(self, image: object) -> None:
         """A picture: its place in the text is marked."""
-        self.texts.append("[image]")
+        self.say("[image]")
         self.media.append("image")
         self.images.append(image)
 
@@ -350,7 +397,7 @@ class _Said:
         if call := part.get("functionCall", part.get("function_call")):
             if not isinstance(call, Mapping):
                 return False
-            self.calls.append(_call(call.get("id"), call.get("name"), call.get("args")))
+            self.call(_call(call.get("id"), call.get("name"), call.get("args")))
         elif answer := part.get("functionResponse", part.get("function_response")):
             if not isinstance(answer, Mapping):
                 return False
@@ -372,10 +419,22 @@ def _call(identity: object, name: object, arguments: object) -> dict[str, Any]:
     """A tool call in the form of chat templates: arguments as an object where they are one."""
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
+            arguments = json.loads(arguments, object_pairs_hook=_without_doubles)
     function = {"name": check_text(str(name)), "arguments": {} if arguments is None else arguments}
     call: dict[str, Any] = {"type": "function", "function": function}
     return {"id": identity, **call} if isinstance(identity, str) and identity else call
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some pairs.
+
+    Raises:
+        ValueError: a key comes twice: as an object, one of the two would be lost.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
 
 
 def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -386,7 +445,9 @@ def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
             found = json.loads(found)
         except (ValueError, RecursionError):
             raise BadRow(f"column {where!r} contains `tool_calls` that are not JSON") from None
-    if found is None and turn.get("function_call"):
+    if turn.get("function_call"):
+        if found:
+            raise BadRow(f"column {where!r} contains a message with calls of two kinds")
         found = [turn["function_call"]]
     if found is None and isinstance(turn.get("function_calls"), str) and turn["function_calls"]:
         return _calls_of_text(turn["function_calls"]) or [
@@ -394,6 +455,8 @@ def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
         ]
     if isinstance(found, Mapping):
         found = [found]
+    if isinstance(broken := turn.get("invalid_tool_calls"), list):  # LangChain's, not parsed
+        found = [*(found or []), *broken]
     calls = []
     for call in found or []:
         inner = call.get("function", call) if isinstance(call, Mapping) else None

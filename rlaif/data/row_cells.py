@@ -47,6 +47,15 @@ GOOD_WORDS = {
     "positive",
     "pass",
     "passed",
+    "harmless",
+    "unharmful",
+    "ok",
+    "okay",
+    "right",
+    "👍",
+    "✓",
+    "✔",
+    "✅",
 }
 """How files write that a response is good, lower case."""
 BAD_WORDS = {
@@ -70,6 +79,11 @@ BAD_WORDS = {
     "negative",
     "fail",
     "failed",
+    "harmful",
+    "👎",
+    "✗",
+    "✘",
+    "❌",
 }
 """How files write that a response is bad, lower case."""
 ASKING = ("user", "system", "developer")

@@ -38,6 +38,10 @@ _SIGNED = {"provenance", "origin"}
 """Columns that say where texts come from, beside those of a layout."""
 
 
+_NO_SCORE = {"", "none", "nan", "null", "n/a", "na", "-"}
+"""How tables write that there is no score."""
+
+
 class ResponseReader(CellReader):
     """Reads what was answered."""
 
@@ -179,6 +183,9 @@ class ResponseReader(CellReader):
             values = [by_model.get(c.origin) for c in found]
         if len(values) != len(found):
             raise BadRow(f"{len(found)} responses have {len(values)} scores ({', '.join(paths)})")
+        for value in values:
+            if number_of(value) is None and str(value).strip().lower() not in _NO_SCORE:
+                raise BadRow(f"the score {str(value)[:40]!r} ({', '.join(paths)}) is no number")
         return [replace(c, score=number_of(value)) for c, value in zip(found, values, strict=True)]
 
     def _rated(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:

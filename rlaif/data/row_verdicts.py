@@ -33,7 +33,8 @@ class VerdictReader(CellReader):
             several = len(layout.label) > 1 or len(values) > 1
             votes = [self._winner(row, v, found) for v in values]
             if layout.chosen:
-                return ("tie" if "tie" in votes else 0), None, []
+                stated = [vote for vote in votes if vote is not None]
+                return (take_majority(stated) if stated else 0), None, []
             if not several:
                 number = number_of(values[0]) if values and self._bound is not None else None
                 strength = None if number is None else round(number - (self._bound or 0), 9)

@@ -75,6 +75,7 @@ def read_codes(
     name: str,
     sides: Sequence[str],
     columns: Sequence[str] = (),
+    count: int = 2,
 ) -> VerdictCodes | None:
     """What the values mean; None if they are no verdicts.
 
@@ -83,6 +84,7 @@ def read_codes(
         name: of the column, in snake case.
         sides: how the data calls the responses: letters or digits, in order.
         columns: of the responses, where each has its own.
+        count: how many responses there are at most.
 
     Raises:
         Doubtful: they are verdicts that can be read in more than one way.
@@ -92,7 +94,7 @@ def read_codes(
         return None
     numbers = [_number(code) for code in codes]
     if all(number is not None for number in numbers):
-        return _numeric([n for n in numbers if n is not None], name, sides, len(values))
+        return _numeric([n for n in numbers if n is not None], name, sides, max(2, count))
     if set(codes) <= {"true", "false"}:
         raise Doubtful("true and false do not say which response is better")
     found = {code: word_side(code, sides, columns) for code in codes}
@@ -172,7 +174,7 @@ def _number(code: str) -> float | None:
 
 
 def _numeric(
-    numbers: Sequence[float], name: str, sides: Sequence[str], cells: int
+    numbers: Sequence[float], name: str, sides: Sequence[str], count: int
 ) -> VerdictCodes | None:
     """Bare numbers.
 
@@ -199,7 +201,7 @@ def _numeric(
         return VerdictCodes({"<1.5": "a", ">1.5": "b", "1.5": "tie"})
     if fractions:
         raise Doubtful(f"{shown} do not name a response")
-    count = max(2, len(sides))
+    count = max(count, len(sides))
     held = {int(n) for n in numbers}
     if sides and all(side.isdigit() for side in sides) and {str(n) for n in held} <= set(sides):
         return VerdictCodes({side: LETTERS[k] for k, side in enumerate(sides)})

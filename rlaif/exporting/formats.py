@@ -87,32 +87,70 @@ def _parquet(pair: ExportPair) -> Rows:
 
 
 def _reward(pair: ExportPair) -> Rows:
+    tools = {"tools": list(pair.tools)} if pair.tools else {}
     yield {
         "chosen": [*pair.prompt, *pair.chosen],
         "rejected": [*pair.prompt, *pair.rejected],
+        **tools,
         "margin": pair.margin,
     }
 
 
 def _kto(pair: ExportPair) -> Rows:
+    tools = {"tools": list(pair.tools)} if pair.tools else {}
     for completion, label in ((pair.chosen, True), (pair.rejected, False)):
-        yield {"prompt": pair.prompt, "completion": completion, "label": label}
+        yield {"prompt": pair.prompt, "completion": completion, "label": label, **tools}
 
 
 def _openai(pair: ExportPair) -> Rows:
+    _refuse_thoughts(pair)
+    messages, named, made = _openai_messages(pair.prompt, (), 0)
     yield {
         "input": {
-            "messages": [_openai_message(m) for m in pair.prompt],
+            "messages": messages,
             "tools": list(pair.tools),
             "parallel_tool_calls": True,
         },
-        "preferred_output": [_openai_message(m) for m in pair.chosen],
-        "non_preferred_output": [_openai_message(m) for m in pair.rejected],
+        "preferred_output": _openai_messages(pair.chosen, named, made)[0],
+        "non_preferred_output": _openai_messages(pair.rejected, named, made)[0],
     }
 
 
-def _openai_message(message: Message) -> dict[str, Any]:
-    """A message as OpenAI's API has it: arguments as JSON text, no content beside bare calls."""
+def _openai_messages(
+    messages: Sequence[Message], named: Sequence[str], made: int
+) -> tuple[list[dict[str, Any]], list[str], int]:
+    """Messages as OpenAI's API has them, with an id for each call and in each result.
+
+    Args:
+        named: ids of earlier calls that have no result yet, in order.
+        made: how many calls were made before.
+
+    Returns:
+        The messages, the ids that are still open, and how many calls were made.
+    """
+    waiting, found = list(named), []
+    for message in messages:
+        if message["role"] == "function":
+            raise Misfit("it has messages of the role `function`, which this format does not hold")
+        if message["role"] == "tool" and "tool_call_id" not in message:
+            if not waiting:
+                raise Misfit("it has a tool's result that answers no call")
+            message = {**message, "tool_call_id": waiting[0]}
+        row = _openai_message(message, made)
+        made += len(row.get("tool_calls", ()))
+        waiting += [call["id"] for call in row.get("tool_calls", ())]
+        if row.get("tool_call_id") in waiting:
+            waiting.remove(row["tool_call_id"])
+        found.append(row)
+    return found, waiting, made
+
+
+def _openai_message(message: Message, before: int) -> dict[str, Any]:
+    """A message as OpenAI's API has it: arguments as JSON text, no content beside bare calls.
+
+    Args:
+        before: how many calls were made before it.
+    """
     found: dict[str, Any] = {"role": message["role"], "content": message["content"]}
     if "tool_calls" in message:
         found["content"] = message["content"] or None
@@ -125,7 +163,7 @@ def _openai_message(message: Message) -> dict[str, Any]:
                     "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
                 },
             }
-            for number, call in enumerate(message["tool_calls"], 1)
+            for number, call in enumerate(message["tool_calls"], before + 1)
         ]
     if "tool_call_id" in message:
         found["tool_call_id"] = message["tool_call_id"]
@@ -193,10 +231,12 @@ def _llama_factory_files(data: str) -> Mapping[str, str]:
 
 
 def _openrlhf(pair: ExportPair) -> Rows:
+    _refuse_tools(pair)
     yield {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
 
 
 def _nemo_rl(pair: ExportPair) -> Rows:
+    _refuse_tools(pair)
     yield {
         "context": pair.prompt,
         "completions": [
@@ -234,8 +274,20 @@ def _single(messages: Sequence[Message]) -> dict[str, Any]:
 
 def _refuse_calls(pair: ExportPair) -> None:
     messages = [*pair.prompt, *pair.chosen, *pair.rejected]
-    if pair.tools or any("tool_calls" in m or m["role"] == "tool" for m in messages):
+    if pair.tools or any("tool_calls" in m or m["role"] in ("tool", "function") for m in messages):
         raise Misfit("it has tools or tool calls, which this format does not hold")
+    _refuse_thoughts(pair)
+
+
+def _refuse_tools(pair: ExportPair) -> None:
+    if pair.tools:
+        raise Misfit("it has definitions of tools, which this format does not hold")
+
+
+def _refuse_thoughts(pair: ExportPair) -> None:
+    messages = [*pair.prompt, *pair.chosen, *pair.rejected]
+    if any(message.get("reasoning_content") for message in messages):
+        raise Misfit("it has what a model thought, which this format does not hold")
 
 
 FORMATS = {

@@ -15,6 +15,7 @@ from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import screen
 from rlaif.records import Pair, Rejected
+from rlaif.templates.messages import completion_text
 from tests.data.test_infer import write
 from tests.data.test_nothing_in_silence import answers, pairs
 from tests.data.test_public_layouts import FILES
@@ -396,3 +397,233 @@ def test_a_layout_that_is_written_reads_every_public_file_alike(path: Path, tmp_
     assert after["rows"] == before["rows"]
     assert after["rejected"] == before["rejected"]
     assert len(after["problems"]) <= len(before["problems"])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"human_verdict": ["chosen", "rejected"]},
+        {"info.final_decision": ["chosen", "rejected"]},
+        {"rejected_was_preferred": [True, False]},
+        {"gap": [0.5, -0.5]},
+        {"preferred": ["b", "a"]},
+    ],
+)
+def test_a_verdict_beside_a_pair_that_may_turn_it_is_asked_about(
+    tmp_path: Path, columns: dict[str, list[Any]]
+) -> None:
+    rows = [
+        {
+            "prompt": f"q {k}?",
+            "chosen": f"a {k}",
+            "rejected": f"b {k}",
+            **{name: values[k % 2] for name, values in columns.items()},
+        }
+        for k in range(4)
+    ]
+    path = write(tmp_path / "d.jsonl", rows)
+    with pytest.raises(RlaifError, match="may turn some of them around"):
+        open_dataset(path, need="verdict")
+    (name,) = columns
+    if "chosen" in columns[name]:
+        assert [row.winner for row in read(path, label=[name])] == [0, 1, 0, 1]
+
+
+def test_the_place_of_the_best_of_several_is_read_only_where_its_count_is_sure(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"prompt": f"q {k}?", "responses": [f"{k}{c}" for c in "abcd"], "winner": 1 + k % 2}
+        for k in range(4)
+    ]
+    assert problems(write(tmp_path / "d.jsonl", rows))
+    last = [{**rows[0], "winner": 4}, *rows]
+    assert [row.winner for row in read(write(tmp_path / "e.jsonl", last))] == [3, 0, 1, 0, 1]
+    index = [{**row, "best_idx": row["winner"], "winner": None} for row in rows]
+    assert [row.winner for row in read(write(tmp_path / "f.jsonl", index))] == [1, 2, 1, 2]
+
+
+def test_a_flag_for_ties_fills_empty_verdicts(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "d.jsonl", pairs(winner=["a", None, "b", ""], is_tied=[False, True, False, True])
+    )
+    assert [row.winner for row in read(path)] == [0, "tie", 1, "tie"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {
+            "fluency_score_a": [1],
+            "fluency_score_b": [2],
+            "human_score_a": [3],
+            "human_score_b": [1],
+        },
+        {"helpfulness_a": [4], "helpfulness_b": [2], "honesty_a": [1], "honesty_b": [3]},
+    ],
+)
+def test_scores_of_one_aspect_do_not_decide_against_another_unasked(
+    tmp_path: Path, columns: dict[str, list[Any]]
+) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(**columns))
+    with pytest.raises(RlaifError, match="different responses best"):
+        open_dataset(path, need="verdict")
+    overall = pairs(**columns, overall_score_a=[1], overall_score_b=[5])
+    assert [row.winner for row in read(write(tmp_path / "e.jsonl", overall))] == [1] * 4
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"status": ["submitted", "discarded"]},
+        {"label_withdrawn": [False, True]},
+        {"quality_check_passed": [True, False]},
+        {"AssignmentStatus": ["Approved", "Rejected"]},
+    ],
+)
+def test_marks_of_verdicts_that_do_not_count_stop_the_run(
+    tmp_path: Path, columns: dict[str, list[Any]]
+) -> None:
+    path = write(tmp_path / "d.jsonl", pairs(winner=["a", "b"], **columns))
+    with pytest.raises(RlaifError, match="do not count"):
+        open_dataset(path, need="verdict")
+    open_dataset(path, given={"ignore": list(columns)}, need="verdict")
+
+
+def test_turns_of_one_conversation_are_no_questions_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        {**row, "session_id": f"s{k // 2}", "turn": 1 + k % 2}
+        for k, row in enumerate(pairs(winner=["a", "b"]))
+    ]
+    with pytest.raises(RlaifError, match="turns of one conversation"):
+        open_dataset(write(tmp_path / "d.jsonl", rows), need="responses")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sysprompt_a": ["Be kind."], "sysprompt_b": ["Be rude."]},
+        {"persona": ["a pirate"]},
+        {"thought_a": ["hm"], "thought_b": ["oh"]},
+        {"Long_CoT": ["First, it boils."]},
+    ],
+)
+def test_short_instructions_and_thoughts_are_not_dropped(
+    tmp_path: Path, columns: dict[str, list[Any]]
+) -> None:
+    with pytest.raises(RlaifError, match=r"is not used, and looks like (context|thinking)"):
+        open_dataset(write(tmp_path / "d.jsonl", pairs(**columns)), need="responses")
+
+
+def test_short_system_prompts_of_other_names_are_read(tmp_path: Path) -> None:
+    for name in ("sysprompt", "developer_message", "meta_prompt"):
+        rows = read(write(tmp_path / f"{name}.jsonl", pairs(**{name: ["Be brief."]})))
+        assert [m["content"] for m in rows[0].prompt] == ["Be brief.", "What is the number 0?"]
+
+
+@pytest.mark.parametrize("reaction", ["👎", "✗", "bad", "harmful", "wrong"])
+def test_bad_answers_are_no_targets_however_that_is_written(tmp_path: Path, reaction: str) -> None:
+    path = write(tmp_path / "d.jsonl", answers(feedback=[reaction, "👍"]))
+    try:
+        rows = read(path)
+    except AssertionError:
+        return
+    found = [row.completions[0].good for row in rows]
+    if found != [False, True, False, True]:
+        with pytest.raises(RlaifError):
+            open_dataset(path, need="targets")
+
+
+def test_parts_of_messages_that_belong_to_what_is_asked_are_kept(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "How high?", "context": "The tower is 9 m high."}
+    sources = {"role": "user", "content": "How old?", "documents": [{"text": "one"}, "two"]}
+    exchange = {"system": "Be kind.", "input": "Hi?", "output": "Hello."}
+    rows = [
+        {"messages": [asked, {"role": "assistant", "content": "9 m"}]},
+        {"messages": [sources, {"role": "assistant", "content": "9"}]},
+    ]
+    one, two = read(write(tmp_path / "d.jsonl", rows))
+    assert one.prompt[0]["content"] == "The tower is 9 m high.\n\nHow high?"
+    assert two.prompt[0]["content"] == "one\n\ntwo\n\nHow old?"
+    (talk,) = read(write(tmp_path / "e.jsonl", [{"conversation": [exchange]}]))
+    assert [m["content"] for m in talk.prompt] == ["Be kind.", "Hi?"]
+
+
+def test_any_order_and_kind_of_calls_gives_other_messages(tmp_path: Path) -> None:
+    """Texts before and behind calls, calls that could not be parsed, doubled keys, failures."""
+
+    def part(name: str) -> Any:
+        if name == "text":
+            return {"type": "text", "text": "said"}
+        return {"type": "tool_use", "id": "t", "name": name, "input": {}}
+
+    def said(*names: str) -> Any:
+        return [{"role": "assistant", "content": [part(name) for name in names]}]
+
+    def called(arguments: str, **more: Any) -> Any:
+        made = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        return [{"role": "assistant", "content": None, "tool_calls": [made], **more}]
+
+    broken = {"name": "f", "args": "{x", "id": "1", "error": "bad"}
+    forms = [
+        said("text", "f"),
+        said("f", "text"),
+        said("f", "text", "g"),
+        said("f", "g", "text"),
+        called('{"x": 1, "x": 2}'),
+        called('{"x": 2}'),
+        [{"role": "assistant", "content": "", "tool_calls": [], "invalid_tool_calls": [broken]}],
+        [*called("{}"), {"role": "tool", "content": "no"}, {"role": "assistant", "content": "k"}],
+        [
+            *called("{}"),
+            {"role": "tool", "content": "no", "status": "error"},
+            {"role": "assistant", "content": "k"},
+        ],
+    ]
+    rows = [
+        {"prompt": "q", "chosen": form, "rejected": [{"role": "assistant", "content": "x"}]}
+        for form in forms
+    ]
+    found = [
+        completion_text(row.completions[0].messages)
+        for row in read(write(tmp_path / "d.jsonl", rows))
+    ]
+    assert len(set(found)) == len(forms)
+    assert all(text.strip() for text in found)
+
+
+def test_a_score_that_is_no_number_rejects_its_row(tmp_path: Path) -> None:
+    rows = pairs(8, score_a=[1], score_b=[2])
+    rows[5]["score_b"] = "two"
+    rows[6]["score_b"] = "n/a"
+    path = write(tmp_path / "d.jsonl", rows)
+    given = {"scores": ["score_a", "score_b"]}
+    found = [row for _, row in open_dataset(path, given=given).read()]
+    assert [k for k, row in enumerate(found) if isinstance(row, Rejected)] == [5]
+    assert found[6].winner is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("columns", "given"),
+    [
+        ({"loss_a": [1], "loss_b": [2]}, {"scores": ["loss_a", "loss_b"]}),
+        ({"error_a": [0.1], "error_b": [0.2]}, {"scores": ["error_a", "error_b"]}),
+        ({"inferior": ["a", "b"]}, {"label": ["inferior"]}),
+    ],
+)
+def test_names_that_say_the_opposite_are_asked_about_though_they_were_named(
+    tmp_path: Path, columns: dict[str, list[Any]], given: dict[str, Any]
+) -> None:
+    with pytest.raises(RlaifError):
+        open_dataset(write(tmp_path / "d.jsonl", pairs(**columns)), given=given, need="verdict")
+    turned = {"ranks": True} if "scores" in given else {"values": {"a": "b", "b": "a"}}
+    found = read(write(tmp_path / "e.jsonl", pairs(**columns)), **given, **turned)
+    assert [row.winner for row in found] == ([0] * 4 if "scores" in given else [1, 0, 1, 0])
+
+
+def test_a_flag_of_bad_answers_named_as_one_of_good_ones_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", answers(is_spam=[True, False]))
+    with pytest.raises(RlaifError, match="may mark bad responses"):
+        open_dataset(path, given={"good": ["is_spam"]}, need="targets")
+    found = read(path, bad=["is_spam"])
+    assert [row.completions[0].good for row in found] == [False, True, False, True]

@@ -149,16 +149,45 @@ def test_llama_factory_knows_the_file(run: Path, tmp_path: Path) -> None:
 
 def test_calls_are_kept_or_refused_by_name() -> None:
     for name, form in FORMATS.items():
-        if name in ("axolotl", "llama-factory", "verl", "parquet"):
-            with pytest.raises(Misfit, match="tool calls"):
+        if name in ("axolotl", "llama-factory", "verl", "parquet", "openrlhf", "nemo-rl"):
+            with pytest.raises(Misfit, match="tool"):
                 list(form.rows(WITH_CALLS))
         else:
+            for row in form.rows(WITH_CALLS):
+                assert "tools" in row.get("input", row), name
             assert "Oslo" in json.dumps(list(form.rows(WITH_CALLS))), name
     (row,) = FORMATS["openai"].rows(WITH_CALLS)
     (message,) = row["preferred_output"]
     assert message["content"] is None
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}
     assert row["input"]["tools"] == WITH_CALLS.tools
+
+
+def test_calls_without_ids_are_linked_to_their_results_and_thoughts_are_not_lost() -> None:
+    def call(city: str) -> Any:
+        made = {"type": "function", "function": {"name": "look", "arguments": {"city": city}}}
+        return {"role": "assistant", "content": "", "tool_calls": [made]}
+
+    def result(text: str) -> Any:
+        return {"role": "tool", "content": text}
+
+    prompt: Any = [{"role": "user", "content": "q"}, call("Oslo"), result("3"), call("Rome")]
+    pair = ExportPair("x", prompt, [result("9"), call("Bern"), result("7")], [result("8")], 0.9)
+    (row,) = FORMATS["openai"].rows(pair)
+    told = [*row["input"]["messages"], *row["preferred_output"]]
+    ids = [c["id"] for m in told for c in m.get("tool_calls", ())]
+    assert len(set(ids)) == 3
+    assert [m["tool_call_id"] for m in told if m["role"] == "tool"] == ids
+    assert row["non_preferred_output"][0]["tool_call_id"] == ids[1]
+    thought: Any = [{"role": "assistant", "content": "a", "reasoning_content": "hm"}]
+    plain: Any = [{"role": "assistant", "content": "a"}]
+    for name, form in FORMATS.items():
+        if name in ("trl", "reward", "kto", "openrlhf", "nemo-rl"):
+            own = ExportPair("x", prompt[:1], thought, plain, 0.9)
+            assert "hm" in json.dumps(list(form.rows(own))), name
+        else:
+            with pytest.raises(Misfit, match="thought"):
+                list(form.rows(ExportPair("x", prompt[:1], thought, plain, 0.9)))
 
 
 def test_what_is_left_out_is_told(run: Path, tmp_path: Path) -> None:

@@ -68,7 +68,20 @@ CHAT_NAMES = _ranks(
     "contents",
 )
 """Columns whose messages are a prompt, or a conversation with its answer."""
-SYSTEM_NAMES = {"system", "system_prompt", "system_message", "system_instruction", "sys_prompt"}
+SYSTEM_NAMES = {
+    "developer_message",
+    "developer_prompt",
+    "meta_prompt",
+    "sys_msg",
+    "sys_prompt",
+    "sysprompt",
+    "system",
+    "system_instruction",
+    "system_message",
+    "system_msg",
+    "system_prompt",
+    "system_text",
+}
 HISTORY_NAMES = {
     "history",
     "chat_history",
@@ -318,6 +331,11 @@ WORSE_WORDS = {
 }
 """Words of columns that name the worse of the responses: nobody reads these unasked."""
 NO_LABEL_WORDS = {
+    "cancelled",
+    "discarded",
+    "excluded",
+    "retracted",
+    "withdrawn",
     "suggestion",
     "statement",
     "elaboration",
@@ -337,6 +355,23 @@ NO_LABEL_WORDS = {
     "status",
     "feedback",
 }
+GENERAL_SCORES = {
+    "aggregate",
+    "average",
+    "avg",
+    "final",
+    "grade",
+    "mean",
+    "overall",
+    "rating",
+    "ratings",
+    "reward",
+    "rewards",
+    "score",
+    "scores",
+    "total",
+}
+"""Words of scores of a response as a whole, where nothing else stands beside them."""
 ANNOTATOR_WORDS = {"annotator", "rater", "labeler", "human", "worker", "evaluator", "reviewer"}
 """Words of columns that hold the verdict of one of several people."""
 UPWARD = {
@@ -500,6 +535,14 @@ KEY_WORDS = {"answer", "correct", "gold", "target", "solution", "key"}
 QUALITY_WORDS = {
     "acceptable",
     "acceptance",
+    "critic",
+    "csat",
+    "defects",
+    "graded",
+    "grader",
+    "issues",
+    "nps",
+    "violations",
     "accepted",
     "approval",
     "biased",

@@ -120,7 +120,7 @@ def _choose_chat(state: Inference, chats: list[Column], asked: list[Column]) -> 
         if asked:
             _join_prompt(state, asked)
         return
-    answered = [v for v in chat.values if v is not None and not asks(v[-1:])]
+    answered = [v for v in chat.values if isinstance(v, list) and not asks(v[-1:])]
     compared = state.fields.get("responses") or pair
     if len(state.fields.get("responses", ())) == 1 and answered and asked:
         own = state.columns.get(state.fields["responses"][0])

@@ -37,7 +37,7 @@ from rlaif.data.inference.state import TEXTUAL, Inference, asks, form_of
 from rlaif.data.layout import code_of
 from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, entry_text
 from rlaif.data.transcripts import Transcript, doubt_form, find_form, strip_ends
-from rlaif.data.verdict_codes import word_side
+from rlaif.data.verdict_codes import SIDE_WORDS, word_side
 
 
 def origin_paths(state: Inference) -> tuple[str, ...]:
@@ -225,6 +225,14 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = "media"
         if not looks and _looks_asked(column):
             looks = "context"
+        if not looks and _looks_like_system(state, column):
+            looks = "context"
+        if not looks and _looks_like_thinking(state, column):
+            looks = "thinking"
+        if not looks and has_verdict:
+            looks = _marks_withdrawn(column)
+        if not looks and _counts_turns(state, column):
+            looks = "the turns of one conversation"
         if not looks and _looks_partial(column):
             looks = "the beginning of the answers"
         if not looks:
@@ -233,14 +241,97 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
                 state.roles[column.path] = what
                 continue
             looks = _looks_like(column, verdict_wanted=wanted)
-            if looks == "context" and "[]" in column.path and column.name not in SYSTEM_NAMES:
+            if looks == "context" and "[]" in column.path:
                 looks = ""  # a remark on one response is no part of the question
-        if looks in ("context", "a conversation") and _ANSWERING & set(column.tokens):
-            looks = "a rejected answer" if "rejected" in column.tokens else "an answer"
+        said = looks == "a conversation" and _only_answers(column)
+        if looks in ("context", "a conversation") and (said or _ANSWERING & _last_words(column)):
+            looks = "a rejected answer" if "rejected" in _last_words(column) else "an answer"
         if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = looks
         unused.append(column.path)
     return unused, doubts
+
+
+def _only_answers(column: Column) -> bool:
+    """Whether nobody asks in a column's conversations."""
+    held = [v for v in column.values if v is not None]
+    return column.shape == "chat" and bool(held) and not any(map(asks, held))
+
+
+def _last_words(column: Column) -> set[str]:
+    """The words of the last part of a column's path."""
+    return set(tokens_of(column.path.replace("[]", "").rsplit(".", 1)[-1]))
+
+
+_SIDES_AND_MORE = {word for words in SIDE_WORDS for word in words} | {
+    "chosen",
+    "custom",
+    "model",
+    "rejected",
+}
+
+
+def _looks_like_system(state: Inference, column: Column) -> bool:
+    """Whether a column that nothing reads is a system prompt, of the row or of one response."""
+    if column.name == "custom_system_prompt" and "[]" in column.path:
+        return False  # UltraFeedback's: what steered the writer, and no part of the question
+    last = tokens_of(column.path.replace("[]", "").rsplit(".", 1)[-1])
+    bare = "_".join(word for word in last if word not in _SIDES_AND_MORE)
+    named = bare in SYSTEM_NAMES | {"persona"}
+    return column.shape in ("text", "entries", "chat") and named
+
+
+_THOUGHTS = {"thinking", "thought", "thoughts", "cot", "think", "scratchpad"}
+
+
+def _looks_like_thinking(state: Inference, column: Column) -> bool:
+    """Whether a column holds what a model thought before one of the responses."""
+    words = _last_words(column)
+    words |= set(re.split(r"[^a-z]+", column.path.rsplit(".", 1)[-1].lower()))  # `CoT` is one
+    beside = "[]" in column.path or any(
+        column.path in f.paths for f in state.families(state.columns.values())
+    )
+    named = words & _THOUGHTS or (beside and words & {"reasoning"} and not words & {"judge"})
+    answered = state.count() > 0 or state.is_list()
+    return answered and bool(named) and column.shape == "text" and not is_numeric(column)
+
+
+_OFF = {"retracted", "excluded", "exclude", "discarded", "withdrawn", "cancelled", "canceled"}
+_STATES = {"discarded", "draft", "pending", "cancelled", "canceled", "skipped", "rejected"}
+
+
+def _marks_withdrawn(column: Column) -> str:
+    """Whether a column says of some verdicts that they do not count."""
+    words = set(column.tokens)
+    held = {code_of(v) for v in column.values if v is not None}
+    set_ = held & {"true", "1", "yes"}
+    failed = "passed" in words and words & {"attention", "check", "quality"}
+    off = (
+        (words & _OFF and set_)
+        or (failed and held & {"false", "0", "no"})
+        or ({"status", "state"} & words and held & _STATES)
+    )
+    return "a mark of verdicts that do not count" if off else ""
+
+
+def _counts_turns(state: Inference, column: Column) -> bool:
+    """Whether rows are turns of conversations, of which only the last question would be read."""
+    if column.shape != "number" or column.name not in ("turn", "turn_id", "turn_index"):
+        return False
+    whole = [
+        c
+        for c in state.columns.values()
+        if {"conversation", "dialogue", "dialog", "session", "thread", "chat"} & set(c.tokens)
+        and {"id", "hash", "uuid"} & set(c.tokens)
+    ]
+    prompts = [state.columns[p] for p in state.fields.get("prompt", ()) if p in state.columns]
+    alone = all(c.shape == "text" for c in prompts) and not state.fields.get("history")
+    if not whole or not prompts or not alone or state.fields.get("turn"):
+        return False
+    seen: dict[str, set[str]] = {}
+    for key, turn in zip(whole[0].values, column.values, strict=True):
+        seen.setdefault(str(key), set()).add(str(turn))
+    return any(len(turns) > 1 for turns in seen.values())
 
 
 _ANSWERING = {
@@ -255,6 +346,7 @@ _ANSWERING = {
     "rejected",
     "response",
     "responses",
+    "trajectory",
 }
 """Words of columns whose texts answer, and are no part of what is asked."""
 
@@ -291,7 +383,9 @@ def _ends_with_answer(state: Inference) -> bool:
         return False
     if column.path in state.fields.get("transcripts", {}):
         return True
-    return column.shape == "chat" and any(v and not asks(v[-1:]) for v in column.values)
+    return column.shape == "chat" and any(
+        isinstance(v, list) and v and not asks(v[-1:]) for v in column.values
+    )
 
 
 def _entry_columns(state: Inference) -> list[Column]:
@@ -468,7 +562,7 @@ _COMPLETE = {"stop", "end_turn", "tool_calls", "eos"}
 """How an answer ends that is whole."""
 _COUNTS = {"index", "idx", "turn", "turns", "id", "fold"}
 _REMARK_NUMBER = re.compile(r"\d+(?:[.,]\d+)?\s*(?:/\s*\d+|%)?")
-_SAID_OF_ANSWERS = {word for word in GOOD_WORDS | BAD_WORDS if word.isalpha() or "_" in word} | {
+_SAID_OF_ANSWERS = {word for word in GOOD_WORDS | BAD_WORDS if not word[-1:].isdigit()} | {
     "harmful",
     "harmless",
     "toxic",

@@ -18,6 +18,8 @@ from rlaif.data.inference.evidence import (
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
     ATTRIBUTE_WORDS,
+    FAULTS,
+    GENERAL_SCORES,
     PAIR_WORDS,
     SCORE_WORDS,
     UPWARD,
@@ -40,12 +42,33 @@ def _more_is_better(tokens: Sequence[str]) -> bool:
 
 def find_scores(state: Inference) -> None:
     """Find the columns that score the responses."""
-    if "scores" in state.given or "label" in state.given or state.fields.get("thread_by"):
+    if "scores" in state.given:
+        _check_given(state)
+        return
+    if "label" in state.given or state.fields.get("thread_by"):
         return
     if _find_sided_scores(state) or _find_listed_scores(state):
         return
-    if state.count() == 1:
+    if state.count() == 1 and not state.is_list():
         _find_group(state)
+
+
+_LOSSES = {"cost", "distance", "err", "error", "errors", "loss", "perplexity", "ppl", "wer"}
+"""Words of numbers of which less is better."""
+
+
+def _check_given(state: Inference) -> None:
+    """Ask which way scores that the user named go, where their name says that less is better."""
+    words = {word for path in state.fields["scores"] for word in tokens_of(path)}
+    if "ranks" in state.given or state.fields.get("good_from") is not None:
+        return
+    if words & {"rank", "ranks", "ranking", "rankings"}:
+        state.fields["ranks"] = True
+    elif told := words & (_LOSSES | FAULTS):
+        state.questions.append(
+            f"of {'+'.join(state.fields['scores'])!r} less may be better ({min(told)!r}); say so "
+            "in a layout (`ranks: true`, or `ranks: false` if more is better)"
+        )
 
 
 def _find_sided_scores(state: Inference) -> bool:
@@ -71,10 +94,52 @@ def _find_sided_scores(state: Inference) -> bool:
     _, paths = min(found, key=lambda f: f[0])
     state.set("scores", paths, "score")
     _set_ranks(state, paths)
+    rivals = [f.paths for f in state.families([c for c in state.free() if is_numeric(c)])]
+    _ask_of_aspects(state, paths, [*(p for _, p in found), *map(tuple, rivals)])
     for _, others in found:
         for path in others:
             state.claim(path, "another score")
     return True
+
+
+def _ask_of_aspects(
+    state: Inference, taken: tuple[str, ...], others: Sequence[tuple[str, ...]]
+) -> None:
+    """Ask where a score of one kind or aspect is all that decides, and another one differs."""
+    sides = {word for words in SIDE_WORDS for word in words}
+    plain = {*GENERAL_SCORES, *ANSWER_WORDS, *sides, "chosen", "rejected"}
+    if all(word in plain or word.isdigit() for path in taken for word in tokens_of(path)):
+        return
+    for paths in others:
+        words = {word for path in paths for word in tokens_of(path)}
+        if paths == taken or len(paths) != len(taken) or not words & {*SCORE_WORDS, *UPWARD}:
+            continue
+        if not all(_more_is_better(tokens_of(path)) for path in paths):
+            continue
+        for row in state.rows:
+            one, two = (
+                [as_number(v) for p in group for v in values_at(row, p)] for group in (taken, paths)
+            )
+            if None in one or None in two or len(one) != len(two) or len(one) < 2:
+                continue
+            first, second = (
+                _best(values, "rank" in str(group))
+                for values, group in ((one, taken), (two, paths))
+            )
+            if first is not None and second is not None and first != second:
+                shown = "+".join(taken)
+                state.questions.append(
+                    f"scores {shown!r} and {'+'.join(paths)!r} find different responses best; "
+                    f"name those that decide with --map scores={shown}"
+                )
+                return
+
+
+def _best(values: Sequence[float | None], ranks: bool) -> int | None:
+    """Where the best score is; None for several."""
+    held = [v for v in values if v is not None]
+    best = min(held) if ranks else max(held)
+    return None if values.count(best) > 1 else values.index(best)
 
 
 def _set_ranks(state: Inference, paths: Sequence[str]) -> None:
@@ -118,6 +183,8 @@ def _find_listed_scores(state: Inference) -> bool:
         return False
     _, path = min(found, key=lambda f: f[0])
     _ask_of_ranks(state, path, [p for _, p in found])
+    rivals = [c.path for c in state.free({"numbers"}) if are_parallel(c, own) and c.path != path]
+    _ask_of_aspects(state, (path,), [(p,) for _, p in found if p != path] + [(p,) for p in rivals])
     if state.fields.get("chosen"):
         # Scores of a list beside the pair: only equal ones matter, for they make a tie.
         state.claim(path, "scores of the responses")

@@ -17,6 +17,7 @@ from rlaif.data.inference.names import (
     NEGATIVE_WORDS,
     QUALITY_WORDS,
     VERDICT_WORDS,
+    WORSE_WORDS,
 )
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
@@ -32,7 +33,11 @@ def find_label(state: Inference) -> None:
     if state.fields.get("thread_by"):
         return
     if state.fields.get("chosen"):
-        _find_stated_tie(state)
+        if "label" in state.given:
+            state.sides = ["chosen", "rejected"]
+            _decide(state, state.fields["label"])
+        else:
+            _find_stated_tie(state)
         return
     if state.count() <= 1 and not state.is_list():
         _find_good(state)
@@ -45,7 +50,8 @@ def find_label(state: Inference) -> None:
     for paths in candidates:
         try:
             if _try_label(state, paths):
-                _compare_verdicts(state, paths, candidates)
+                _add_tie_flag(state)
+                _compare_verdicts(state, state.fields["label"], candidates)
                 for others in candidates:
                     for path in others:
                         state.claim(path, "another verdict")
@@ -57,6 +63,34 @@ def find_label(state: Inference) -> None:
         state.questions.append(_ask(paths[0], why))
         for path in paths:
             state.claim(path, "verdict (its values are not clear)")
+
+
+def _add_tie_flag(state: Inference) -> None:
+    """A flag that calls pairs ties whose own verdict is empty."""
+    taken, values = tuple(state.fields["label"]), dict(state.fields.get("values", {}))
+    if len(taken) != 1 or taken[0] not in state.columns or {"true", "1", "yes"} & values.keys():
+        return
+    verdicts = state.columns[taken[0]].values
+    for column in state.free({"flag", "number", "text"}):
+        codes = {code_of(v) for v in column.values if v is not None}
+        if not {"tie", "tied"} & set(column.tokens) or not codes <= _TIE_FLAGS.keys():
+            continue
+        set_ = [_TIE_FLAGS.get(code_of(v)) == "tie" for v in column.values]
+        if any(flag and (v is None or v == "") for flag, v in zip(set_, verdicts, strict=True)):
+            state.set("label", (*taken, column.path), "verdict")
+            state.fields["values"] = {**_TIE_FLAGS, **values}
+        return
+
+
+_TIE_FLAGS = {
+    "true": "tie",
+    "1": "tie",
+    "yes": "tie",
+    "false": "none",
+    "0": "none",
+    "no": "none",
+}
+"""What a flag for ties says; "none" leaves the verdict to the other column."""
 
 
 def _compare_verdicts(
@@ -118,12 +152,18 @@ def _find_stated_tie(state: Inference) -> None:
     """Columns beside a better and a worse response that call some pairs ties."""
     for column in state.free({"text", "flag", "number"}):
         codes = {code_of(v) for v in column.values if v is not None}
-        if "tie" in column.tokens and codes <= {"true", "false", "0", "1"}:
+        if "tie" in column.tokens and codes <= {"true", "false", "0", "1", "yes", "no"}:
             state.set("label", (column.path,), "verdict")
-            state.fields["values"] = {"true": "tie", "1": "tie"}
+            state.fields["values"] = {"true": "tie", "1": "tie", "yes": "tie"}
             return
-        named = column.name == "status" or label_rank(column.tokens, column.name) is not None
-        if named and codes in ({"0", "1"}, {"true", "false"}, {"-1", "1"}):
+        last = tokens_of(column.path.rsplit(".", 1)[-1])
+        words = tuple(t for t in last if t not in WORSE_WORDS)
+        named = column.name == "status" or label_rank(words, "_".join(words)) is not None
+        numbers = [as_number(v) for v in column.values if v is not None]
+        turns = bool(_GAPS & set(column.tokens)) and any(n is not None and n < 0 for n in numbers)
+        sided = codes <= {"chosen", "rejected", "a", "b"} and codes & {"rejected", "b"}
+        flags = codes in ({"0", "1"}, {"true", "false"}, {"-1", "1"}, {"yes", "no"})
+        if (named and (flags or sided)) or turns:
             state.questions.append(
                 f"column {column.path!r} differs from row to row beside a better and a worse "
                 f"response, and may turn some of them around; leave it out with --ignore "
@@ -139,8 +179,24 @@ def _find_stated_tie(state: Inference) -> None:
             return
 
 
+_DROPPED = {"attack", "deleted", "discard", "exclude", "filtered", "jailbroken", "spam", "trash"}
+"""Words of flags that mark what somebody threw away."""
+_GAPS = {"margin", "delta", "gap", "diff", "difference", "strength"}
+"""Words of numbers that say by how much the better one is better."""
+
+
 def _find_good(state: Inference) -> None:
     """Flags that say whether the one response of a row is good."""
+    told = (FAULTS | WORSE_WORDS | NEGATIVE_WORDS | _DROPPED) & {
+        word for path in state.fields.get("good", ()) for word in tokens_of(path)
+    }
+    if "good" in state.given and told:
+        path = state.fields["good"][0]
+        state.questions.append(
+            f"column {path!r} may mark bad responses ({min(told)!r}); name it with --map "
+            f"bad={path}, or write one that marks good ones"
+        )
+        return
     flags = [
         c for c in state.free({"flag", "number", "text"}) if c.name in GOOD_NAMES or _is_mark(c)
     ]
@@ -243,7 +299,11 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     _check_states(state, paths)
     responses = state.fields.get("responses", ())
     name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
-    codes = read_codes(values, name=name, sides=state.sides, columns=responses)
+    if state.fields.get("chosen"):
+        responses = (state.fields["chosen"], state.fields["rejected"])
+    codes = read_codes(
+        values, name=name, sides=state.sides, columns=responses, count=_most_responses(state)
+    )
     if codes is None:
         if not _names_winner(state, paths, values) and not _repeats_winner(state, paths):
             return False
@@ -252,6 +312,14 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     state.set("label", paths, "verdict")
     state.fields["values"] = codes.values
     return True
+
+
+def _most_responses(state: Inference) -> int:
+    """How many responses a row has at most."""
+    paths = state.fields.get("responses", ())
+    own = state.columns.get(paths[0]) if len(paths) == 1 else None
+    lists = [v for v in own.values if isinstance(v, list)] if own is not None else []
+    return max([state.count(), *map(len, lists)])
 
 
 def _are_rankings(state: Inference, paths: tuple[str, ...]) -> bool:
@@ -330,6 +398,13 @@ def _repeats_winner(state: Inference, paths: tuple[str, ...]) -> bool:
 def _decide(state: Inference, paths: tuple[str, ...]) -> None:
     """The values of a verdict that the user named."""
     if "values" in state.given:
+        return
+    worse = (WORSE_WORDS | FAULTS) & {t for path in paths for t in tokens_of(path)}
+    if worse and not state.fields.get("chosen"):
+        state.questions.append(
+            f"column {paths[0]!r} may name the worse response ({min(worse)!r}); say what its "
+            "values mean with --value, such as --value a=b --value b=a"
+        )
         return
     try:
         if not _try_given(state, paths):

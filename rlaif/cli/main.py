@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Trust": {
         "eval": "Measure how well judges agree with humans, and their biases.",
         "calibrate": "Calibrate a judge's probabilities on human labels.",
+        "verify": "Check a run against its data, its verdicts, the cache and its judge.",
         "review": "Open a web page where humans review the judge's uncertain labels.",
         "labels": "Report, apply, export and import human labels.",
     },

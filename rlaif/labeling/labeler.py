@@ -23,7 +23,7 @@ from rlaif.labeling.in_flight import InFlight, Reply
 from rlaif.labeling.planner import PlannedPair, Planner, window_questions
 from rlaif.labeling.reasoning import ReasoningSampler
 from rlaif.labeling.run_output import RunOutput, load_run_tally
-from rlaif.labeling.task import LabelTask
+from rlaif.labeling.task import LabelTask, describe_manner
 from rlaif.labeling.token_accounting import TokenAccounting
 from rlaif.labeling.usage import UsageMeter
 from rlaif.records import ChoiceRequest, ChoiceResult, GenerationResult, Request, Result
@@ -32,7 +32,6 @@ from rlaif.runs.tally import Tally
 from rlaif.runs.writer import RunWriter
 from rlaif.store.verdict_cache import AnswerStore
 from rlaif.util.gc import ThrottledGC
-from rlaif.util.hashing import digest
 from rlaif.util.prefetch import Prefetcher
 
 MAX_OPEN_PAIRS = 2048
@@ -90,7 +89,7 @@ class Labeler:
             constitution=task.constitution,
             renderer=self._renderer,
             settings=task.settings,
-            manner=self._describe_manner(),
+            manner=describe_manner(engine.fingerprint, task, self._renderer.reasons),
             stopping=stopping,
             most_questions=window_questions(engine.sharing),
             most_tokens=engine.max_prompt_tokens,
@@ -274,16 +273,6 @@ class Labeler:
             self._answer_from_cache(item)
             if not item.complete:
                 self._advanced.append(item)
-
-    def _describe_manner(self) -> str:
-        """What an answer depends on beside its prompt: the model and, with it, how it reasons."""
-        if not self._renderer.reasons:
-            return self._engine.fingerprint
-        s = self._task.settings
-        manner = [self._engine.fingerprint, self._task.template.answer, s.reasoning_tokens]
-        if s.reasoning_samples > 1:
-            manner += [s.reasoning_samples, s.reasoning_temperature, s.seed]
-        return digest(manner)
 
     def _report(self) -> None:
         self.usage.save_periodically()

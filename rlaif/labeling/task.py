@@ -8,6 +8,7 @@ from rlaif.constitution.schema import Constitution
 from rlaif.labeling.calibration import Aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.templates.judge import JudgeTemplate
+from rlaif.util.hashing import digest
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,19 @@ class LabelTask:
     aggregator: Aggregator
     stamp: dict[str, str]
     functions: tuple[str, ...] = ()
+
+
+def describe_manner(fingerprint: str, task: LabelTask, reasons: bool) -> str:
+    """What an answer depends on beside its prompt: the model and, with it, how it reasons.
+
+    Args:
+        fingerprint: of the engine.
+        reasons: whether the judge writes before it answers.
+    """
+    if not reasons:
+        return fingerprint
+    s = task.settings
+    manner = [fingerprint, task.template.answer, s.reasoning_tokens]
+    if s.reasoning_samples > 1:
+        manner += [s.reasoning_samples, s.reasoning_temperature, s.seed]
+    return digest(manner)

@@ -1,0 +1,569 @@
+"""Checks a finished run against its data, its verdicts, the cache, and the judge itself.
+
+Every pair is planned again: the address of each prompt must be the one that its verdict names, the
+verdicts must be those that the cache holds, and the row that they come to must be the row in the
+file.  Then a random sample of the questions is put to the judge once more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlaif.engines.base import Engine
+from rlaif.engines.registry import create_engine
+from rlaif.errors import RlaifError
+from rlaif.judging.rendering import Renderer
+from rlaif.judging.scoring import score_pair
+from rlaif.judging.verdicts import read_verdict
+from rlaif.labeling.job import LabelJob
+from rlaif.labeling.pilot import asks_adaptively
+from rlaif.labeling.planner import PlannedPair, Planner
+from rlaif.labeling.task import LabelTask, describe_manner
+from rlaif.records import ChoiceRequest, ChoiceResult, GenerationResult, Order, Preference, Verdict
+from rlaif.runs.context import RunContext
+from rlaif.runs.directory import (
+    JOURNAL,
+    PREFERENCES,
+    REJECTED,
+    UNDECIDED,
+    VERDICTS,
+    differences,
+    is_complete,
+    read_manifest,
+    read_rows,
+    read_run_config,
+)
+from rlaif.runs.rows import preference_row, rejected_row, undecided_row
+from rlaif.store.verdict_cache import CachedAnswer, VerdictCache
+from rlaif.util.numerics import sigmoid
+
+ROUNDED = 3e-5
+"""How far numbers of rows that rest on rounded ones may be apart: rows keep five decimals."""
+TOLERANCES = {"float32": 1e-3}
+TOLERANCE = 0.3
+"""Nats that a judge's log-odds may differ by when it is asked again, in numbers of 16 bits or
+fewer, whose sums depend on what else is in the batch."""
+MOST_FINDINGS = 1000
+LEAST_SHIFT = 1e-3
+"""A probability that moves less than this is the same, however far its log-odds moved."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a run that does not follow from the rest of it.
+
+    Attributes:
+        file: of the run.
+        line: in it, from 1; 0 for the file as a whole.
+    """
+
+    file: str
+    line: int
+    what: str
+
+
+@dataclass
+class Verification:
+    """What was checked, and what was found.
+
+    Attributes:
+        pairs, verdicts: how many were checked.
+        uncached: verdicts that the cache does not hold; they were taken as the run has them.
+        asked: questions that the judge was asked again.
+        tolerance: nats by which the judge's log-odds may differ.
+        largest: the largest difference in log-odds among those that were asked again.
+        more: findings beyond those that are kept.
+    """
+
+    rows: int = 0
+    pairs: int = 0
+    verdicts: int = 0
+    uncached: int = 0
+    asked: int = 0
+    tolerance: float = 0.0
+    largest: float = 0.0
+    more: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, file: str, line: int, what: str) -> None:
+        """Note a finding."""
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(Finding(file, line, what))
+        else:
+            self.more += 1
+
+    def detectable(self, confidence: float = 0.95) -> float:
+        """The share of altered answers of which at least one would have been asked again, with
+        this confidence: 1 - (1 - c)^(1/n) for n independent questions; 1 for none.
+        """
+        return 1.0 if not self.asked else 1.0 - (1.0 - confidence) ** (1.0 / self.asked)
+
+
+def verify_run(
+    run: Path,
+    job: LabelJob,
+    context: RunContext = RunContext(),
+    *,
+    ask: int = 500,
+    seed: int = 0,
+    tolerance: float | None = None,
+) -> Verification:
+    """Check a run.
+
+    Args:
+        job: the run's own, prepared again from its settings and its constitution.
+        ask: questions to put to the judge again, drawn at random.
+        tolerance: see `Verification`; default: by the numbers that the judge is in.
+
+    Raises:
+        RlaifError: it is no complete labeling run, or the judge can't be started.
+    """
+    found = Verification()
+    manifest = read_manifest(run)
+    try:
+        is_complete(run)
+    except RlaifError as error:
+        found.add("manifest.json", 0, error.message)
+    _check_settings(run, job, manifest, found)
+    judge = job.settings.judge
+    found.tolerance = tolerance if tolerance is not None else _tolerance(judge.numbers)
+    with closing(VerdictCache(context.verdicts_path)) as cache:
+        context.on_engine(judge)
+        with closing(create_engine(judge)) as engine:
+            replay = _Replay(run, job.task, engine, cache, found, random.Random(seed))
+            replay.check(job, ask)
+            _ask_again(replay.sample, engine, found, job.settings.label_mass_floor)
+    _check_counts(run, manifest, replay.counts, found)
+    return found
+
+
+def _tolerance(numbers: str) -> float:
+    return next((t for kind, t in TOLERANCES.items() if numbers.startswith(kind)), TOLERANCE)
+
+
+def _check_settings(
+    run: Path, job: LabelJob, manifest: Mapping[str, Any], found: Verification
+) -> None:
+    """Whether data, principles, template and judge are those that the run names."""
+    stated = read_run_config(run)
+    if manifest["config"] != stated:
+        found.add("manifest.json", 0, f"its config is not run.yaml's ({_differ(manifest, stated)})")
+    changed = differences(_without_path(stated), _without_path(job.config))
+    if changed:
+        found.add("run.yaml", 0, f"what it names has changed: {changed}")
+
+
+def _differ(manifest: Mapping[str, Any], stated: Mapping[str, Any]) -> str:
+    return differences(manifest["config"], stated) or "other values"
+
+
+def _without_path(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what says where things are."""
+    own = json.loads(json.dumps(dict(config)))
+    for name in ("input", "calibration"):
+        if isinstance(own.get(name), dict):
+            own[name].pop("path", None)
+    return dict(own)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question to be asked again.
+
+    Attributes:
+        line: of its verdict.
+    """
+
+    request: ChoiceRequest
+    verdict: Verdict
+    line: int
+
+
+class _Replay:
+    """Plans a run's pairs again and holds its files against what they come to."""
+
+    def __init__(
+        self,
+        run: Path,
+        task: LabelTask,
+        engine: Engine,
+        cache: VerdictCache,
+        found: Verification,
+        draws: random.Random,
+    ) -> None:
+        self._run, self._task, self._cache, self._found = run, task, cache, found
+        self._draws = draws
+        self._renderer = Renderer(task.template, engine.codec)
+        self._engine = engine
+        self.sample: list[_Asked] = []
+        self.counts = {"decided": 0, "tie": 0, "abstained": 0, "rejected": 0}
+        self._seen = 0
+
+    def check(self, job: LabelJob, ask: int) -> None:
+        """Go through the run's rows."""
+        planner = Planner(
+            constitution=self._task.constitution,
+            renderer=self._renderer,
+            settings=self._task.settings,
+            manner=describe_manner(self._engine.fingerprint, self._task, self._renderer.reasons),
+            most_tokens=self._engine.max_prompt_tokens,
+        )
+        labels = _Rows(self._run, (PREFERENCES, UNDECIDED), "provenance")
+        verdicts = _Rows(self._run, (VERDICTS,), "")
+        rejected = _lines(self._run / REJECTED)
+        group: list[PlannedPair] = []
+        for window in planner.windows(job.source, 0):
+            for item in window:
+                group.append(item)
+                if not item.ends_row:
+                    continue
+                self._found.rows += 1
+                if item.rejected is not None:
+                    self._check_rejected(next(rejected, None), rejected_row(item.rejected))
+                else:
+                    row = item.pair.row if item.pair is not None else 0
+                    self._check_row(group, labels.of_row(row), verdicts.of_row(row), ask)
+                group = []
+        for file, line, row in [*labels.rest(), *verdicts.rest()]:
+            self._found.add(file, line, f"row {row} of the input has no such pair")
+        for line, _ in rejected:
+            self._found.add(REJECTED, line, "no row of the input was rejected so")
+
+    def _check_rejected(
+        self, stated: tuple[int, dict[str, Any]] | None, expected: dict[str, Any]
+    ) -> None:
+        self.counts["rejected"] += 1
+        if stated is None:
+            self._found.add(REJECTED, 0, f"{expected['place']} is missing")
+        elif stated[1] != expected:
+            self._found.add(REJECTED, stated[0], f"is not {expected['place']} as it is rejected")
+
+    def _check_row(
+        self,
+        group: list[PlannedPair],
+        labels: list[_Row],
+        verdicts: list[_Row],
+        ask: int,
+    ) -> None:
+        by_id: dict[str, _Row] = {}
+        for label in labels:
+            name = str(label.data["provenance"].get("id"))
+            if name in by_id:
+                self._found.add(label.file, label.line, "a second label of the same pair")
+            by_id[name] = label
+        told: dict[tuple[str, str, str], _Row] = {}
+        for verdict in verdicts:
+            key = tuple(str(verdict.data.get(name)) for name in ("pair", "principle", "order"))
+            if key in told:
+                self._found.add(VERDICTS, verdict.line, "a second verdict on the same question")
+            told[key] = verdict  # type: ignore[index]
+        keys = [key for item in group for key in item.keys]
+        known = self._cache.get(keys) if keys else {}
+        for item in group:
+            assert item.pair is not None
+            self._check_pair(item, by_id.pop(item.pair.id, None), told, known, ask)
+        for label in by_id.values():
+            self._found.add(label.file, label.line, "the input has no such pair")
+        for row in told.values():
+            self._found.add(VERDICTS, row.line, "the input has no such question")
+
+    def _check_pair(
+        self,
+        item: PlannedPair,
+        label: _Row | None,
+        told: dict[tuple[str, str, str], _Row],
+        known: Mapping[bytes, CachedAnswer],
+        ask: int,
+    ) -> None:
+        pair = item.pair
+        assert pair is not None
+        self._found.pairs += 1
+        tails = {i: (branch, tail) for branch in item.branches for i, tail in branch.tails}
+        verdicts: list[Verdict] = []
+        for i, question in enumerate(item.questions):
+            row = told.pop((pair.id, question.principle.id, question.order), None)
+            if row is None:
+                if not asks_adaptively(self._task.settings):
+                    what = f"no verdict on {question.principle.id} {question.order}"
+                    self._found.add(VERDICTS, 0, f"{_name(pair.row, pair.id)}: {what}")
+                continue
+            verdict = self._check_verdict(row, item.keys[i], known, question.order)
+            verdicts.append(verdict)
+            if not verdict.invalid and not self._renderer.reasons:
+                branch, tail = tails[i]
+                request = ChoiceRequest(
+                    id="",
+                    token_ids=branch.context + tail,
+                    label_ids=self._renderer.label_ids,
+                    pictures=branch.pictures,
+                )
+                self._draw(_Asked(request, verdict, row.line), ask)
+        if label is None:
+            self._found.add(PREFERENCES, 0, f"{_name(pair.row, pair.id)} has no label")
+            return
+        self._check_label(item, label, verdicts)
+
+    def _check_verdict(
+        self, row: _Row, key: bytes, known: Mapping[bytes, CachedAnswer], order: Order
+    ) -> Verdict:
+        """A recorded verdict, as exactly as it is known."""
+        self._found.verdicts += 1
+        data = row.data
+        try:
+            stated = Verdict(
+                str(data["principle"]),
+                order,
+                float(data["logit"]),
+                float(data["label_mass"]),
+                invalid=str(data["invalid"]),
+                reasoning=str(data.get("reasoning", "")),
+            )
+            p_first = float(data["p_first"])
+        except (KeyError, TypeError, ValueError) as error:
+            self._found.add(VERDICTS, row.line, f"is damaged ({type(error).__name__}: {error})")
+            return Verdict(str(data.get("principle")), order, 0.0, 0.0, invalid="damaged")
+        if data.get("request") != key.hex():
+            self._found.add(
+                VERDICTS, row.line, "`request` is not the address of the prompt that the row gives"
+            )
+        if abs(p_first - sigmoid(stated.logit)) > ROUNDED:
+            self._found.add(VERDICTS, row.line, f"p_first {p_first} is not that of its logit")
+        if key not in known:
+            self._found.uncached += not stated.invalid
+            return stated
+        settings = self._task.settings
+        kept = read_verdict(
+            ChoiceResult("", known[key].logprobs),
+            principle=stated.principle,
+            order=order,
+            floor=settings.label_mass_floor,
+            clamp=settings.reasoning_clamp if self._renderer.reasons else 1.0,
+            reasoning=known[key].reasoning,
+        )
+        apart = max(abs(kept.logit - stated.logit), abs(kept.label_mass - stated.label_mass))
+        if apart > ROUNDED or kept.invalid != stated.invalid or kept.reasoning != stated.reasoning:
+            self._found.add(
+                VERDICTS,
+                row.line,
+                f"the verdict cache has another answer (log-odds {kept.logit:.5f}"
+                f"{'; ' + kept.invalid if kept.invalid else ''})",
+            )
+            return stated
+        return kept
+
+    def _check_label(self, item: PlannedPair, label: _Row, verdicts: list[Verdict]) -> None:
+        """Whether the row is what the verdicts come to."""
+        assert item.pair is not None
+        stopped = len(verdicts) < len(item.questions)
+        status = label.data["provenance"].get("status")
+        if status in self.counts:
+            self.counts[status] += 1
+        first = ""
+        for preference in self._preferences(item, verdicts, stopped=stopped):
+            decided = preference.status == "decided"
+            make, file = (preference_row, PREFERENCES) if decided else (undecided_row, UNDECIDED)
+            expected = make(item.pair, preference, self._task.stamp, item.prompt_injection)
+            expected = json.loads(json.dumps(expected))
+            apart = (
+                f"belongs into {file}" if file != label.file else _first_apart(expected, label.data)
+            )
+            if not apart:
+                return
+            first = first or apart
+        self._found.add(label.file, label.line, f"does not follow from its verdicts: {first}")
+
+    def _preferences(
+        self, item: PlannedPair, verdicts: list[Verdict], *, stopped: bool
+    ) -> Iterator[Preference]:
+        """What the verdicts come to; also with thresholds as far off as verdicts are rounded."""
+        assert item.pair is not None
+        if item.settled is not None:
+            yield item.settled
+            return
+        scores = score_pair(item.pair, item.principles, verdicts, asked_only=stopped)
+        aggregator = self._task.aggregator
+        yield aggregator.preference(scores)
+        own = aggregator.settings
+        for clear in (-ROUNDED, ROUNDED):
+            for tie in (-ROUNDED, ROUNDED):
+                moved = own.model_copy(
+                    update={
+                        "clear_margin": own.clear_margin + clear,
+                        "tie_margin": own.tie_margin + tie,
+                    }
+                )
+                found = replace(aggregator, settings=moved).preference(scores)
+                yield replace(
+                    found,
+                    reason=found.reason.replace(f"{moved.tie_margin:g}", f"{own.tie_margin:g}"),
+                )
+
+    def _draw(self, asked: _Asked, most: int) -> None:
+        """Keep it with the same chance as every other question (Vitter's algorithm R)."""
+        self._seen += 1
+        if len(self.sample) < most:
+            self.sample.append(asked)
+            return
+        place = self._draws.randrange(self._seen)
+        if place < most:
+            self.sample[place] = asked
+
+
+def _ask_again(sample: list[_Asked], engine: Engine, found: Verification, floor: float) -> None:
+    """Put questions to the judge once more, and hold its answers against the run's."""
+    requests = {str(k): asked for k, asked in enumerate(sample)}
+    ordered = (replace(asked.request, id=name) for name, asked in requests.items())
+    for results in engine.run(ordered):
+        for result in results:
+            asked = requests[result.id]
+            found.asked += 1
+            assert not isinstance(result, GenerationResult)
+            told = read_verdict(
+                result,
+                principle=asked.verdict.principle,
+                order=asked.verdict.order,
+                floor=floor,
+            )
+            if told.invalid:
+                found.add(VERDICTS, asked.line, f"the judge gives no such answer ({told.invalid})")
+                continue
+            apart = abs(told.logit - asked.verdict.logit)
+            moved = abs(sigmoid(told.logit) - sigmoid(asked.verdict.logit))
+            if moved > LEAST_SHIFT:
+                found.largest = max(found.largest, apart)
+            if apart > found.tolerance and moved > LEAST_SHIFT:
+                found.add(
+                    VERDICTS,
+                    asked.line,
+                    f"the judge answers otherwise (log-odds {told.logit:.4f}, not "
+                    f"{asked.verdict.logit:.4f})",
+                )
+
+
+def _check_counts(
+    run: Path, manifest: Mapping[str, Any], counts: Mapping[str, int], found: Verification
+) -> None:
+    stated = manifest["counts"]
+    for name, count in counts.items():
+        if stated.get(name) != count:
+            found.add(
+                "manifest.json", 0, f"counts {stated.get(name)} {name}, and there are {count}"
+            )
+    journal = run / JOURNAL
+    if journal.exists():
+        try:
+            rows = json.loads(journal.read_text(encoding="utf-8"))["rows"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            rows = None
+        if rows != found.rows:
+            found.add(JOURNAL, 0, f"tells of {rows} rows, and there are {found.rows}")
+
+
+@dataclass(frozen=True)
+class _Row:
+    file: str
+    line: int
+    data: dict[str, Any]
+
+
+class _Rows:
+    """The rows of files that stand in the order of the input, by the input's row.
+
+    Args:
+        inside: where a row says which it is of; "" for the row itself.
+    """
+
+    def __init__(self, run: Path, files: tuple[str, ...], inside: str) -> None:
+        self._inside = inside
+        self._files = [(name, _lines(run / name)) for name in files]
+        self._heads: list[_Row | None] = [None] * len(files)
+        for k in range(len(files)):
+            self._advance(k)
+
+    def _advance(self, k: int) -> None:
+        name, lines = self._files[k]
+        found = next(lines, None)
+        self._heads[k] = None if found is None else _Row(name, *found)
+
+    def number(self, row: _Row) -> int:
+        """The input's row that a row is of; 0 for none."""
+        held = row.data.get(self._inside) if self._inside else row.data
+        number = held.get("row") if isinstance(held, Mapping) else None
+        return number if isinstance(number, int) else 0
+
+    def of_row(self, number: int) -> list[_Row]:
+        """All rows up to those of one of the input's; those before it are there, too."""
+        found = []
+        for k in range(len(self._files)):
+            while (head := self._heads[k]) is not None and self.number(head) <= number:
+                if not self._inside or isinstance(head.data.get(self._inside), dict):
+                    found.append(head)
+                self._advance(k)
+        return found
+
+    def rest(self) -> Iterator[tuple[str, int, int]]:
+        """What no row of the input accounts for: file, line and the row that it names."""
+        for k in range(len(self._files)):
+            while (head := self._heads[k]) is not None:
+                yield head.file, head.line, self.number(head)
+                self._advance(k)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    return read_rows(file) if file.exists() else iter(())
+
+
+def _name(row: int, pair: str) -> str:
+    return f"row {row} ({pair})" if pair else f"row {row}"
+
+
+def _first_apart(expected: Any, stated: Any, path: str = "") -> str:
+    """Where two values first differ, beyond what rounding may do; "" for nowhere."""
+    if isinstance(expected, float | int) and isinstance(stated, float | int):
+        same = type(expected) is bool or type(stated) is bool
+        near = (
+            expected == stated
+            if same
+            else math.isclose(expected, stated, rel_tol=0, abs_tol=ROUNDED)
+        )
+        return "" if near else f"{path} is {stated}, not {expected}"
+    if isinstance(expected, dict) and isinstance(stated, dict):
+        for key in [*expected, *(k for k in stated if k not in expected)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in expected or key not in stated:
+                return f"{inner} is {'missing' if key in expected else 'not expected'}"
+            apart = _first_apart(expected[key], stated[key], inner)
+            if apart:
+                return apart
+        return ""
+    if isinstance(expected, list) and isinstance(stated, list):
+        if len(expected) != len(stated):
+            return f"{path} has {len(stated)} entries, not {len(expected)}"
+        pairs = enumerate(zip(expected, stated, strict=True))
+        return next((a for k, (x, y) in pairs if (a := _first_apart(x, y, f"{path}[{k}]"))), "")
+    if expected == stated or (path.endswith("reason") and _same_words(expected, stated)):
+        return ""
+    return f"{path} is {str(stated)[:60]!r}, not {str(expected)[:60]!r}"
+
+
+def _same_words(one: Any, two: Any) -> bool:
+    """Whether two reasons differ in the last digits of numbers alone."""
+    words = [str(text).replace("(", " ").replace(")", " ").split() for text in (one, two)]
+    return len(words[0]) == len(words[1]) and all(
+        a == b or (_is_number(a) and _is_number(b) and abs(float(a) - float(b)) <= 1.5e-3)
+        for a, b in zip(*words, strict=True)
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -111,6 +111,9 @@ def command(
     The queue contains the pairs most worth reviewing: small margins, disagreement between
     orders, principles or judges, prompt injection, and rare tags. It also contains a random
     audit. The judge's verdict is shown after the reviewer's decision.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     folder = Path(run)

@@ -87,12 +87,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             rivals=len(self.layout.responses) > 1,
-            unrated=len(candidates) == 1
-            and (
-                self._is_unrated(candidates)
-                or self._rates_itself(row, candidates)
-                or self._lacks_flag(candidates)
-            ),
+            unrated=len(candidates) == 1 and self._lacks_rating(row, candidates),
         )
 
     @cached_property
@@ -164,6 +159,10 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             return False
         paths = self.layout.responses or self.layout.prompt
         return any(holds_rating(self._cell(row, path)) for path in paths)
+
+    def _lacks_rating(self, row: Mapping[str, Any], found: Sequence[Completion]) -> bool:
+        """Whether something should say how good the one answer is, and does not."""
+        return self._is_unrated(found) or self._rates_itself(row, found) or self._lacks_flag(found)
 
     def _lacks_flag(self, found: Sequence[Completion]) -> bool:
         """Whether the one answer has no flag, unlike those of other rows."""

@@ -184,6 +184,8 @@ class ResponseReader(CellReader):
         if len(values) != len(found):
             raise BadRow(f"{len(found)} responses have {len(values)} scores ({', '.join(paths)})")
         for value in values:
+            if isinstance(value, int | float):
+                continue  # one beyond any float is no score
             if number_of(value) is None and str(value).strip().lower() not in _NO_SCORE:
                 raise BadRow(f"the score {str(value)[:40]!r} ({', '.join(paths)}) is no number")
         return [replace(c, score=number_of(value)) for c, value in zip(found, values, strict=True)]

@@ -58,7 +58,9 @@ class HFCodec:
         template_options: Mapping[str, object] | None = None,
         most_tokens: int | None = None,
     ) -> None:
-        self._most = most_tokens or context_length(files)
+        self._most = most_tokens or LONGEST_DEFAULT
+        if most_tokens is None and (files.path / "config.json").is_file():
+            self._most = context_length(files)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 files.path, trust_remote_code=False

@@ -104,7 +104,7 @@ def load_run_tally(run: RowSink) -> Tally:
     """
     try:
         return load_tally(run.journal["tally"] or {})
-    except ValueError:
+    except RlaifError:
         path = run.path / JOURNAL if isinstance(run, RunDirectory) else JOURNAL
         raise RlaifError(
             f"{path} is damaged",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from rlaif.data.mixes import read_mix
 from rlaif.errors import RlaifError
 from rlaif.evaluation.bias.report import bias_report
@@ -13,6 +15,7 @@ from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.runs.directory import read_manifest, read_review
 from rlaif.runs.tally import load_tally
+from rlaif.util.validation import parse_problem
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,22 @@ class RunEvidence:
     warnings: list[str]
 
 
+_EVIDENCE = TypeAdapter(list[RunEvidence])
+
+
 def evidence(data: str) -> list[RunEvidence]:
     """Of a labeling run, or of those that a mix was made of."""
     path = Path(data)
     mixed = read_mix(path if path.is_dir() else path.parent.parent)
     if mixed is not None:
-        return [RunEvidence(**run) for run in mixed.get("runs", [])]
+        try:
+            return _EVIDENCE.validate_python(mixed.get("runs", []))
+        except ValidationError as error:
+            problem = parse_problem(error.errors()[0])
+            raise RlaifError(
+                f"the report of the mix {data!r} is damaged (runs: {problem.message})",
+                hint="Mix again.",
+            ) from None
     found = _run_evidence(data)
     return [] if found is None else [found]
 

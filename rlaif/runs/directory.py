@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from rlaif.errors import Place, RlaifError
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
+from rlaif.util.validation import parse_problem
 
 PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
 UNDECIDED, REJECTED = "undecided.jsonl", "rejected.jsonl"
@@ -185,6 +188,24 @@ class RunDirectory:
         self._lock.close()
 
 
+class _LastProcess(TypedDict, total=False):
+    tokens: dict[str, int | None]
+
+
+class _Manifest(TypedDict, total=False):
+    config: dict[str, Any]
+    counts: dict[str, Any]
+    seconds: float
+    tokens: dict[str, int | None]
+    cost: dict[str, Any] | None
+    libraries: dict[str, Any]
+    last_process: _LastProcess
+    members: list[dict[str, Any]]
+
+
+_MANIFEST = TypeAdapter(_Manifest)
+
+
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder that is not this run; changes nothing.
 
@@ -277,6 +298,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"run {str(path)!r} is not complete",
             hint="Rerun the command that created it to resume.",
         )
+    try:
+        _MANIFEST.validate_python(manifest)
+    except ValidationError as error:
+        problem = parse_problem(error.errors()[0])
+        where = ".".join(str(part) for part in problem.where)
+        raise RlaifError(
+            f"{path / MANIFEST} is damaged ({where}: {problem.message})",
+            hint="Rerun the command that created the run in a new folder.",
+        ) from None
     return manifest
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, field
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from rlaif.errors import RlaifError
 from rlaif.records import CLEAR, Origin, Preference, Verdict
+from rlaif.util.validation import parse_problem
 
 MARGIN_BINS = 20
 MOST_REASONS = 100
@@ -207,9 +209,17 @@ def load_tally(data: object) -> Tally:
     """A tally from the plain data of a journal or manifest.
 
     Raises:
-        ValueError: it is none.
+        RlaifError: it is none.
     """
-    return _TALLY.validate_python(data)
+    try:
+        return _TALLY.validate_python(data)
+    except ValidationError as error:
+        problem = parse_problem(error.errors()[0])
+        where = ".".join(str(part) for part in problem.where)
+        raise RlaifError(
+            f"the counts of a run are damaged ({where}: {problem.message})",
+            hint="Label again into a new folder; cached verdicts are reused.",
+        ) from None
 
 
 def dump_tally(tally: Tally) -> dict[str, Any]:

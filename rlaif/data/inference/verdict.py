@@ -150,8 +150,16 @@ def _qualifiers(path: str) -> set[str]:
 
 def _find_stated_tie(state: Inference) -> None:
     """Columns beside a better and a worse response that call some pairs ties."""
+    pair = state.columns.get(state.fields["chosen"])
     for column in state.free({"text", "flag", "number"}):
-        codes = {code_of(v) for v in column.values if v is not None}
+        beside = [
+            v
+            for k, v in enumerate(column.values)
+            if v is not None and (pair is None or pair.values[k] is not None)
+        ]
+        codes = {code_of(v) for v in beside}
+        if not codes:
+            continue
         if "tie" in column.tokens and codes <= {"true", "false", "0", "1", "yes", "no"}:
             state.set("label", (column.path,), "verdict")
             state.fields["values"] = {"true": "tie", "1": "tie", "yes": "tie"}
@@ -159,7 +167,7 @@ def _find_stated_tie(state: Inference) -> None:
         last = tokens_of(column.path.rsplit(".", 1)[-1])
         words = tuple(t for t in last if t not in WORSE_WORDS)
         named = column.name == "status" or label_rank(words, "_".join(words)) is not None
-        numbers = [as_number(v) for v in column.values if v is not None]
+        numbers = [as_number(v) for v in beside]
         turns = bool(_GAPS & set(column.tokens)) and any(n is not None and n < 0 for n in numbers)
         sided = codes <= {"chosen", "rejected", "a", "b"} and codes & {"rejected", "b"}
         flags = codes in ({"0", "1"}, {"true", "false"}, {"-1", "1"}, {"yes", "no"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -94,7 +95,13 @@ def command(
     )
     if as_json:
         print_json({"run": run, **asdict(found), "detectable_share": found.detectable()})
-        raise SystemExit(1 if found.findings else 0)
+    else:
+        _print(found, ask)
+    raise SystemExit(1 if found.findings else 0)
+
+
+def _print(found: Any, ask: int) -> None:
+    """What was found, then what was checked."""
     for finding in found.findings[:_SHOWN]:
         place = f"{finding.file}:{finding.line}" if finding.line else finding.file
         echo(f"{place}: {finding.what}")
@@ -113,7 +120,5 @@ def command(
         )
     elif ask:
         note("a judge that reasons is not asked again: what it writes is sampled")
-    if found.findings:
-        echo(f"{len(found.findings) + found.more} findings")
-        raise SystemExit(1)
-    echo("everything follows")
+    count = len(found.findings) + found.more
+    echo(f"{count} findings" if count else "everything follows")

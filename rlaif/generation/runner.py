@@ -28,6 +28,7 @@ from rlaif.generation.conversations import (
 from rlaif.records import GenerationRequest, Rejected
 from rlaif.runs.context import RunContext
 from rlaif.runs.directory import (
+    JOURNAL,
     RunDirectory,
     check_config,
     check_writable,
@@ -220,6 +221,11 @@ class _Run:
         self._fingerprints = {role: writer_fingerprint(s) for role, s in job.models.items()}
         self._rows = int(run.journal["rows"])
         self._tally: dict[str, float] = dict(run.journal["tally"] or {})
+        if not all(isinstance(count, int | float) for count in self._tally.values()):
+            raise RlaifError(
+                f"{run.path / JOURNAL} is damaged",
+                hint="Delete it and rerun the same command; what was generated is in the cache.",
+            )
         # Earlier passes live in the cache: with another one they are to be done again.
         self._cache = str(context.texts_path.resolve())
         same = run.journal.get("cache") == self._cache

@@ -30,8 +30,11 @@ class UsageMeter:
     def __init__(self, run: RowSink, engine: TokenCounter) -> None:
         self._run, self._engine = run, engine
         kept = run.spent
-        self._seconds = float(kept.get("seconds", 0.0))
-        self._tokens = TokenUsage(**kept.get("tokens", {}))
+        try:
+            self._seconds = float(kept.get("seconds", 0.0))
+            self._tokens = TokenUsage(**{k: int(v) for k, v in kept.get("tokens", {}).items()})
+        except (TypeError, ValueError, AttributeError, OverflowError):  # not as it was written
+            self._seconds, self._tokens = 0.0, TokenUsage()
         self._written = 0
         self._began = self._kept = time.monotonic()
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any, Protocol
 
 import yaml
@@ -111,6 +113,7 @@ class RunDirectory:
             file.truncate(self.journal["bytes"].get(name, 0))
             file.seek(0, os.SEEK_END)
             self._files[name] = file
+            self._synced[name] = file.tell()
 
     def _read_journal(self) -> dict[str, Any]:
         fresh: dict[str, Any] = {"rows": 0, "bytes": {}, "tally": None}
@@ -122,6 +125,10 @@ class RunDirectory:
             return fresh
         sizes = journal["bytes"]
         whole = isinstance(sizes, dict) and _is_count(journal["rows"])
+        whole = whole and isinstance(journal["tally"], dict | NoneType)
+        whole = whole and _is_count(journal.get("turns", 0))
+        seconds = journal.get("seconds", 0.0)
+        whole = whole and isinstance(seconds, int | float) and math.isfinite(seconds)
         if not whole or not all(map(_is_count, sizes.values())):
             return fresh  # what it counted is counted again, from the cache
         for name in self._names:

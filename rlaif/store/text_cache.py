@@ -74,7 +74,9 @@ class TextCache:
                     f"FROM texts LEFT JOIN times USING (key) WHERE key IN ({marks})"
                 )
                 for key, text, finished, tokens, made in self._file.reader.execute(query, part):
-                    found[key] = GeneratedText(text, bool(finished), tokens, made)
+                    # What something else wrote into the file is no text: it is asked again.
+                    if isinstance(text, str) and isinstance(tokens, int) and isinstance(made, str):
+                        found[key] = GeneratedText(text, bool(finished), tokens, made)
         return found
 
     def put(self, texts: Iterable[tuple[bytes, GeneratedText]]) -> None:

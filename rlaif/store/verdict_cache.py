@@ -29,6 +29,10 @@ DROP TABLE IF EXISTS speeds;
 """
 
 
+_SIZES = range(8, 8 * 64 + 1, 8)
+"""Bytes of the log-probabilities of one to 64 labels."""
+
+
 def verdict_cache_path(folder: Path | None = None) -> Path:
     """The file in a cache folder; None for the user's."""
     return (folder or user_cache_dir()) / "verdicts.v1.sqlite"
@@ -114,7 +118,11 @@ class VerdictCache:
                     f"SELECT key, logprobs, reasoning FROM answers WHERE key IN ({marks})", part
                 )
                 for key, blob, reasoning in rows:
-                    found[key] = CachedAnswer(struct.unpack(f"<{len(blob) // 8}d", blob), reasoning)
+                    # What something else wrote into the file is no answer: it is asked again.
+                    whole = isinstance(blob, bytes) and len(blob) in _SIZES
+                    if whole and isinstance(reasoning, str):
+                        values = struct.unpack(f"<{len(blob) // 8}d", blob)
+                        found[key] = CachedAnswer(values, reasoning)
         return found
 
     def put(self, answers: Iterable[tuple[bytes, CachedAnswer]]) -> None:

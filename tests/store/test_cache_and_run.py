@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,95 @@ def test_rates_under_different_conditions_are_not_compared(tmp_path: Path) -> No
     assert cache.rates("j", benchmarks=True) == {"vllm": 30.0, "packed": 5.0}
     cache.record_rate("j", "packed", 21.0, "short")
     assert cache.rates("j", benchmarks=True) == {"vllm": 10.0, "packed": 21.0}
+
+
+@pytest.mark.parametrize("blob", [b"", b"12345", "text", 7, b"\0" * 4096])
+def test_what_something_else_wrote_into_the_cache_is_no_answer(
+    tmp_path: Path, blob: object
+) -> None:
+    path = tmp_path / "verdicts.sqlite"
+    with closing(VerdictCache(path)) as cache:
+        cache.put(
+            [(b"k" * 16, CachedAnswer((-1.0, -0.5))), (b"o" * 16, CachedAnswer((-2.0, -3.0)))]
+        )
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE answers SET logprobs = ? WHERE key = ?", (blob, b"k" * 16))
+    with closing(VerdictCache(path)) as cache:
+        assert list(cache.get([b"k" * 16, b"o" * 16])) == [b"o" * 16]
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", ".run.yaml.tmp", ".journal.json.tmp", ".manifest.json.tmp"]
+)
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    out.mkdir()
+    if name != ".lock":
+        (out / "run.yaml").write_text("format: 1\njudge: {model: m, dtype: auto}\norders: both\n")
+    (out / name).symlink_to(victim)
+    if name == ".lock":
+        with pytest.raises(RlaifError, match=r"\.lock' can't be opened"):
+            RunDirectory(out, CONFIG)
+    else:
+        with closing(RunDirectory(out, CONFIG)) as run:
+            run.append("verdicts.jsonl", {"x": 1})
+            run.checkpoint(rows=1, tally=None)
+            run.write_manifest({"config": CONFIG, "counts": {}, "seconds": 1.0})
+    assert victim.read_text() == "mine"
+    assert victim.stat().st_size == 4
+
+
+def test_what_a_checkpoint_says_is_on_the_disk_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row files are synced, then the journal, then it takes its place: in this order."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    with closing(RunDirectory(tmp_path / "run", CONFIG)) as run:
+        names = {file.fileno(): name for name, file in run._files.items()}
+
+        def noting_sync(descriptor: int) -> None:
+            done.append(names.get(descriptor, "other"))
+            sync(descriptor)
+
+        def noting_replace(one: Path, two: Path) -> None:
+            done.append(f"replace {Path(two).name}")
+            replace(one, two)
+
+        monkeypatch.setattr(os, "fsync", noting_sync)
+        monkeypatch.setattr(os, "replace", noting_replace)
+        run.append("verdicts.jsonl", {"x": 1})
+        run.checkpoint(rows=1, tally=None)
+        assert done == ["verdicts.jsonl", "other", "replace journal.json", "other"]
+        done.clear()
+        run.checkpoint(rows=1, tally=None)
+        assert "verdicts.jsonl" not in done, "what did not grow is there already"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": []},
+        {"seconds": "long"},
+        {"tokens": {"computed": "many"}},
+        {"config": None},
+        {"last_process": {"tokens": []}},
+    ],
+)
+def test_a_damaged_manifest_is_said(tmp_path: Path, change: dict[str, object]) -> None:
+    with closing(RunDirectory(tmp_path / "run", CONFIG)) as run:
+        run.write_manifest({"config": CONFIG, "counts": {}, "seconds": 1.0, **change})
+    with pytest.raises(RlaifError, match=r"manifest\.json is damaged"):
+        read_manifest(tmp_path / "run")
+
+
+@pytest.mark.parametrize("journal", ['{"rows": -1, "bytes": {}, "tally": null}', "[" * 10_000, "7"])
+def test_an_odd_journal_is_counted_anew(tmp_path: Path, journal: str) -> None:
+    with closing(RunDirectory(tmp_path / "run", CONFIG)) as run:
+        run.append("verdicts.jsonl", {"x": 1})
+        run.checkpoint(rows=1, tally=None)
+    (tmp_path / "run" / "journal.json").write_text(journal)
+    with closing(RunDirectory(tmp_path / "run", CONFIG)) as run:
+        assert run.journal["rows"] == 0
+    assert (tmp_path / "run" / "verdicts.jsonl").read_bytes() == b""

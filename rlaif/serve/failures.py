@@ -47,13 +47,26 @@ def _error(status: int, message: str, kind: str, headers: dict[str, str] | None 
     return JSONResponse(body, status, headers)
 
 
+_MANY = {"pairs": "PairsRequest", "items": "ResponsesRequest"}
+_UNSAID = {"body", "PairRequest", "PairsRequest", "ResponseRequest", "ResponsesRequest"}
+
+
+def _first_error(error: RequestValidationError) -> Any:
+    """The first error of the form that the body has: of one item, or of many."""
+    errors = list(error.errors())
+    body = error.body
+    wanted = {form for key, form in _MANY.items() if isinstance(body, dict) and key in body}
+    own = [e for e in errors if bool(wanted & set(map(str, e["loc"]))) == bool(wanted)]
+    return (own or errors)[0]
+
+
 def answer_errors(app: FastAPI) -> None:
     """What goes wrong is one sentence in OpenAI's form."""
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
-        problem = parse_problem(error.errors()[0])
-        place = ".".join(str(part) for part in problem.where if part != "body")
+        problem = parse_problem(_first_error(error))
+        place = ".".join(str(part) for part in problem.where if part not in _UNSAID)
         if problem.kind == "json_invalid":
             return _error(400, "the body is not valid JSON", "invalid_request_error")
         return _error(422, f"{place or 'body'}: {problem.message}", "invalid_request_error")

@@ -230,3 +230,31 @@ def test_a_full_disk_stops_no_answer(
     assert serving.ask(PAIRWISE, 7).status_code == 200
     assert serving.service.counts.asked == asked, "kept again, once there is room"
     assert len(power.made) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("pairwise", {"pairs": [{"prompt": "q", "response_a": "a"}]}, "pairs.0.response_b"),
+        ("pairwise", {"pairs": []}, "pairs:"),
+        ("pairwise", {"prompt": "q", "response_a": "a"}, "response_b"),
+        ("pointwise", {"items": [{"prompt": "q", "response": "r"}, {"prompt": "q"}]}, "items.1."),
+        ("pointwise", {"prompt": "q", "respnse": "r"}, "response"),
+    ],
+)
+def test_what_is_wrong_with_a_batch_is_named_with_its_place(
+    serve: Callable[[float], Serving], path: str, body: dict[str, Any], place: str
+) -> None:
+    serving = serve(60.0)
+
+    async def send() -> httpx.Response:
+        server = Server(
+            {"demo": serving.judge}, serving.service, read_aliases((), ["demo"]), RequestLimits()
+        )
+        transport = httpx.ASGITransport(build_app(server), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            return await http.post(f"/v1/judge/{path}", json=body)
+
+    answer = asyncio.run(send())
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].startswith(place), answer.text

@@ -202,7 +202,7 @@ def test_only_the_token_opens_and_large_bodies_are_refused(judge_server: Server)
         (
             PAIRWISE,
             {**POLITE, "prompt": [{"role": "user", "content": "x"}] * 200_000},
-            "PairRequest.prompt",
+            "prompt",
         ),
     ],
 )

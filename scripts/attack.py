@@ -1,6 +1,6 @@
 """Attacks every command: mutated files, faults of the machine, kills at any moment.
 
-    python scripts/attack.py --inputs 10000 --kills 1000 --faults 1000 [--seed N] [--work DIR]
+    python scripts/attack.py --inputs 10000 --kills 1000 --faults 1000 --servers 50 [--seed N] [--work DIR]
 
 Prints counts by kind, and each failure with what makes it again.  No traceback, no end after ten
 seconds of work, no more than 1.5 GB, no escape from data on the terminal; and after a fault or a
@@ -25,6 +25,7 @@ from attacks.children import Ended, run_command
 from attacks.commands import READING, WRITING, Job, copy_world, rows_of, write_world
 from attacks.faults import FAULTS
 from attacks.mutations import mutate_file
+from attacks.servers import HONEST, MODES, serving
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -145,6 +146,40 @@ class Attack:
                 path.unlink()
         self._finish(f"after {name}", how, job, folder, rows)
 
+    def try_server(self, number: int, address: str, mode_file: Path) -> None:
+        """A run whose model is behind a server that misbehaves, then behaves."""
+        mode = MODES[number % len(MODES)]
+        words = (
+            "generate prompts.jsonl --engine openai --model m -n 1 -o out --limit 6 --json "
+            f"--option base_url={address} --option retries=2 --option timeout=5"
+        )
+        job = Job("server", words, ("prompts.jsonl",), "out")
+        _write_mode(mode_file, HONEST)
+        rows, _ = self._reference(job)
+        folder = self.scratch / "work"
+        copy_world(self.world, job, folder)
+        _write_mode(mode_file, mode)
+        ended = run_command(words.split(), folder)
+        _write_mode(mode_file, HONEST)
+        how = f"--only-server {number}"
+        if ended.code == 0:  # what is wrong with answers is data: every prompt has its row
+            self._note(f"server {mode}", how, ended, self._unaccounted(folder / "out", 6))
+            return
+        self._note(f"server {mode}", how, ended, [])
+        self._finish(f"after server {mode}", how, job, folder, rows)
+
+    def _unaccounted(self, out: Path, count: int) -> list[str]:
+        files = [out / "candidates.jsonl", out / "rejected.jsonl"]
+        told = sum(len(f.read_text().splitlines()) for f in files if f.exists())
+        return [] if told == count else [f"{told} of {count} rows"]
+
+
+def _write_mode(file: Path, mode: str) -> None:
+    """Never half of it: a server may read it now."""
+    half = file.with_suffix(".half")
+    half.write_text(mode)
+    half.replace(file)
+
 
 def main() -> int:
     """Attack, and tell."""
@@ -154,7 +189,8 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="keep the files here")
-    for what in ("input", "kill", "fault"):
+    parser.add_argument("--servers", type=int, default=20)
+    for what in ("input", "kill", "fault", "server"):
         parser.add_argument(f"--only-{what}", type=int, help="make one of them again")
     given = parser.parse_args()
     import rlaif.cli.main  # noqa: F401 - so that children have it
@@ -173,6 +209,12 @@ def main() -> int:
             (attack.try_kill, given.kills, only[1]),
             (attack.try_fault, given.faults, only[2]),
         )
+        if only[:3] == [None, None, None]:
+            with serving(work / "mode") as address:
+                one = given.only_server
+                for number in [one] if one is not None else range(given.servers):
+                    attack.try_server(number, address, work / "mode")
+        only.append(given.only_server)
         for attempt, count, one in tries:
             chosen = (
                 [one]
@@ -181,8 +223,11 @@ def main() -> int:
                 if any(o is not None for o in only)
                 else range(count)
             )
-            for number in chosen:
-                attempt(number)
+            try:
+                for number in chosen:
+                    attempt(number)
+            except KeyboardInterrupt:
+                print("stopped early")
     for kind, count in sorted(attack.tried.items()):
         print(f"{count:6}  {kind}")
     total = sum(attack.tried.values())

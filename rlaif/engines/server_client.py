@@ -207,6 +207,8 @@ def _retry_after(answer: httpx.Response) -> float:
         seconds = float(answer.headers.get("retry-after", 0))
     except ValueError:  # a date: the usual pauses do
         return 0.0
+    if math.isnan(seconds):
+        return 0.0
     return min(_LONGEST_WAIT, max(0.0, seconds)) if math.isfinite(seconds) else _LONGEST_WAIT
 
 

@@ -17,6 +17,9 @@ MEMORY = 1536 << 20
 """Bytes that no command may need more than."""
 
 
+_SENT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended.
@@ -73,9 +76,12 @@ def run_command(
     for name in ("out", "err"):
         (log / name).write_bytes(b"")
     began = time.monotonic()
+    # A signal that comes before the child is ready must not unwind the parent's calls in it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SENT)
     child = os.fork()
     if child == 0:
         _become(words, folder, log, prepare)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SENT)
     killed = False
     deadline = began + SECONDS * 9
     while True:
@@ -114,6 +120,7 @@ def _become(words: list[str], folder: Path, log: Path, prepare: Callable[[], Non
             os.close(file)
         resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS * 2), int(SECONDS * 2) + 5))
         sys.argv = ["rlaif", *words]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SENT)
         from rlaif.cli.main import main
 
         prepare()
@@ -124,9 +131,12 @@ def _become(words: list[str], folder: Path, log: Path, prepare: Callable[[], Non
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
+    except KeyboardInterrupt:
+        code = 130  # before the command began
     except BaseException:
         import traceback
 
         traceback.print_exc()
         sys.stderr.flush()
-    os._exit(code)
+    finally:
+        os._exit(code)

@@ -164,6 +164,11 @@ def main() -> None:
             raise
         echo(f"error: {told}", err=True)
         code = 2
+    except Exception as error:
+        if not _was_interrupted(error):
+            raise
+        echo("\nInterrupted; rerun the same command to resume.", err=True)
+        code = 130
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -176,6 +181,15 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether a library met the interrupt first, and made an error of its own of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)[-40:]:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _explain_exhaustion(error: BaseException) -> str | None:

@@ -128,7 +128,12 @@ class ServerClient:
                 return answer
             said = "a web page" if answer.status_code == 200 else " ".join(answer.text.split())
             reason = f"status {answer.status_code}: {said[:200]}"
-            gone = answer.status_code in _GONE and self._answered
+            gone = answer.status_code in _GONE
+            if gone and not self._answered:
+                raise EngineStopped(
+                    f"the server at {without_secrets(self._url)!r} refuses requests ({reason})",
+                    hint=f"Check the model's name and {KEY_VARIABLE}, then rerun the same command.",
+                )
             if answer.status_code not in PASSING and answer.status_code != 200 and not gone:
                 return Refusal(reason, False)
             if attempt < self._retries:

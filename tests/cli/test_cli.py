@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from rlaif.cli import main as start
 from rlaif.cli.main import COMMANDS, all_commands
 from tests.labeling.helpers import contents, write_inputs
 
@@ -341,3 +344,64 @@ def test_the_shell_is_told_what_a_value_can_be(words: str, expected: set[str]) -
     done = subprocess.run([program], env=environment, capture_output=True, text=True, check=True)
     found = [line.split(",", 1) for line in done.stdout.splitlines()]
     assert {value for kind, value in found if kind == "plain"} == expected
+
+
+def test_an_interrupt_that_a_library_caught_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise ValueError("a serializer failed") from None
+
+    monkeypatch.setattr(start.cli, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        start.main()
+    assert ended.value.code == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+    def broken(**_: Any) -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(start.cli, "main", broken)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        start.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RecursionError("deep"), "nested too deeply"),
+        (MemoryError(), "not enough memory"),
+        (sqlite3.OperationalError("disk I/O error"), "disk I/O error"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+    ],
+)
+def test_what_ran_out_is_one_sentence(
+    error: Exception,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(start.cli, "main", fail)
+    with pytest.raises(SystemExit) as ended:
+        start.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err.strip()
+    assert message in told
+    assert "\n" not in told
+
+
+def test_a_closed_stream_is_opened_before_a_file_can_take_its_place(tmp_path: Path) -> None:
+    """What is printed would go into the next file that is opened."""
+    code = (
+        "import os, sys; os.close(1); from rlaif.cli.main import open_standard_streams; "
+        "open_standard_streams(); f = open(sys.argv[1], 'w'); os.write(1, b'printed'); "
+        "f.write('rows'); f.close()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "f")], check=True, timeout=120)
+    assert (tmp_path / "f").read_text() == "rows"

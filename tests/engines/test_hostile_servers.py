@@ -340,3 +340,23 @@ def test_a_recipe_does_not_send_the_key_to_strangers(monkeypatch: pytest.MonkeyP
     assert is_named("https://evil.example/v2")
     assert not is_named("https://evil.example:8/v1")
     ServerClient("https://evil.example/v1", most=1, retries=0, timeout=1.0).close()
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_server_that_refuses_from_the_start_stops_the_run_and_rejects_no_row(
+    serve: Callable[..., Server], status: int
+) -> None:
+    server = serve(lambda h, _: say(h, {"error": "no"}, status))
+    with pytest.raises(EngineStopped, match=f"refuses requests .status {status}"):
+        ask(server, 3)
+
+
+def test_a_wait_that_is_no_number_is_none(serve: Callable[..., Server]) -> None:
+    answers = iter([(429, {}), (200, message(content="Answer."))])
+
+    def reply(handler: BaseHTTPRequestHandler, _: dict[str, Any]) -> None:
+        status, body = next(answers)
+        say(handler, body, status, Retry_After="nan")
+
+    (result,) = ask(serve(reply), retries=1)
+    assert text_of(result) == "Answer."

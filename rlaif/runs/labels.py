@@ -169,12 +169,15 @@ def read_verdicts(run: Path) -> Iterator[VerdictRow]:
 def _parse_verdict(row: Mapping[str, Any]) -> VerdictRow:
     if row["order"] not in ("ab", "ba"):
         raise ValueError(f"order is {row['order']!r}")
+    for name in ("p_first", "label_mass"):
+        if name in row:
+            _number(row[name])
     return VerdictRow(
         row=int(row["row"]),
         pair=str(row["pair"]),
         principle=str(row["principle"]),
         order=row["order"],
-        logit=float(row["logit"]),
+        logit=_number(row["logit"]),
         invalid=str(row["invalid"]),
         reasoning=str(row.get("reasoning", "")),
         judge=str(row.get("judge", "")),

@@ -142,7 +142,13 @@ class RunDirectory:
 
     def append(self, name: str, row: Mapping[str, object] | str) -> None:
         """Add one row, or lines of JSON, to a row file (buffered until `checkpoint`)."""
-        line = row if isinstance(row, str) else encode_row(row)
+        try:
+            line = row if isinstance(row, str) else encode_row(row)
+        except ValueError as error:  # NaN and infinity, which JSON has not
+            raise RlaifError(
+                f"a row of {name} can't be written ({error}): {str(row)[:80]!r}",
+                hint="Check the rows that it was made from.",
+            ) from None
         self._files[name].write(line.encode("utf-8", "replace") + b"\n")
 
     def flush(self) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from rlaif.data.columns import LIST_WORDS, Column, look_at
 from rlaif.data.deviations import find_filled
+from rlaif.data.inference.doubts import account
 from rlaif.data.inference.prompt import find_extras, find_prompt
 from rlaif.data.inference.responses import find_responses
-from rlaif.data.inference.rest import account, find_origins, find_repeats, find_transcripts
+from rlaif.data.inference.rest import find_origins, find_repeats, find_transcripts
 from rlaif.data.inference.scores import find_scores
 from rlaif.data.inference.state import Inference
 from rlaif.data.inference.verdict import find_label

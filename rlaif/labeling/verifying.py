@@ -8,7 +8,6 @@ file.  Then a random sample of the questions is put to the judge once more.
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -37,15 +36,13 @@ from rlaif.runs.directory import (
     differences,
     is_complete,
     read_manifest,
-    read_rows,
     read_run_config,
 )
+from rlaif.runs.replaying import ROUNDED, RowsByInput, RunRow, first_apart, read_lines
 from rlaif.runs.rows import preference_row, rejected_row, undecided_row
 from rlaif.store.verdict_cache import CachedAnswer, VerdictCache
 from rlaif.util.numerics import sigmoid
 
-ROUNDED = 3e-5
-"""How far numbers of rows that rest on rounded ones may be apart: rows keep five decimals."""
 TOLERANCES = {"float32": 1e-3}
 TOLERANCE = 0.3
 """Nats that a judge's log-odds may differ by when it is asked again, in numbers of 16 bits or
@@ -215,9 +212,9 @@ class _Replay:
             manner=describe_manner(self._engine.fingerprint, self._task, self._renderer.reasons),
             most_tokens=self._engine.max_prompt_tokens,
         )
-        labels = _Rows(self._run, (PREFERENCES, UNDECIDED), "provenance")
-        verdicts = _Rows(self._run, (VERDICTS,), "")
-        rejected = _lines(self._run / REJECTED)
+        labels = RowsByInput(self._run, (PREFERENCES, UNDECIDED), "provenance")
+        verdicts = RowsByInput(self._run, (VERDICTS,), "")
+        rejected = read_lines(self._run / REJECTED)
         group: list[PlannedPair] = []
         for window in planner.windows(job.source, 0):
             for item in window:
@@ -248,17 +245,17 @@ class _Replay:
     def _check_row(
         self,
         group: list[PlannedPair],
-        labels: list[_Row],
-        verdicts: list[_Row],
+        labels: list[RunRow],
+        verdicts: list[RunRow],
         ask: int,
     ) -> None:
-        by_id: dict[str, _Row] = {}
+        by_id: dict[str, RunRow] = {}
         for label in labels:
             name = str(label.data["provenance"].get("id"))
             if name in by_id:
                 self._found.add(label.file, label.line, "a second label of the same pair")
             by_id[name] = label
-        told: dict[tuple[str, str, str], _Row] = {}
+        told: dict[tuple[str, str, str], RunRow] = {}
         for verdict in verdicts:
             key = tuple(str(verdict.data.get(name)) for name in ("pair", "principle", "order"))
             if key in told:
@@ -277,8 +274,8 @@ class _Replay:
     def _check_pair(
         self,
         item: PlannedPair,
-        label: _Row | None,
-        told: dict[tuple[str, str, str], _Row],
+        label: RunRow | None,
+        told: dict[tuple[str, str, str], RunRow],
         known: Mapping[bytes, CachedAnswer],
         ask: int,
     ) -> None:
@@ -311,7 +308,7 @@ class _Replay:
         self._check_label(item, label, verdicts)
 
     def _check_verdict(
-        self, row: _Row, key: bytes, known: Mapping[bytes, CachedAnswer], order: Order
+        self, row: RunRow, key: bytes, known: Mapping[bytes, CachedAnswer], order: Order
     ) -> Verdict:
         """A recorded verdict, as exactly as it is known."""
         self._found.verdicts += 1
@@ -358,7 +355,7 @@ class _Replay:
             return stated
         return kept
 
-    def _check_label(self, item: PlannedPair, label: _Row, verdicts: list[Verdict]) -> None:
+    def _check_label(self, item: PlannedPair, label: RunRow, verdicts: list[Verdict]) -> None:
         """Whether the row is what the verdicts come to."""
         assert item.pair is not None
         stopped = len(verdicts) < len(item.questions)
@@ -372,7 +369,7 @@ class _Replay:
             expected = make(item.pair, preference, self._task.stamp, item.prompt_injection)
             expected = json.loads(json.dumps(expected))
             apart = (
-                f"belongs into {file}" if file != label.file else _first_apart(expected, label.data)
+                f"belongs into {file}" if file != label.file else first_apart(expected, label.data)
             )
             if not apart:
                 return
@@ -466,104 +463,5 @@ def _check_counts(
             found.add(JOURNAL, 0, f"tells of {rows} rows, and there are {found.rows}")
 
 
-@dataclass(frozen=True)
-class _Row:
-    file: str
-    line: int
-    data: dict[str, Any]
-
-
-class _Rows:
-    """The rows of files that stand in the order of the input, by the input's row.
-
-    Args:
-        inside: where a row says which it is of; "" for the row itself.
-    """
-
-    def __init__(self, run: Path, files: tuple[str, ...], inside: str) -> None:
-        self._inside = inside
-        self._files = [(name, _lines(run / name)) for name in files]
-        self._heads: list[_Row | None] = [None] * len(files)
-        for k in range(len(files)):
-            self._advance(k)
-
-    def _advance(self, k: int) -> None:
-        name, lines = self._files[k]
-        found = next(lines, None)
-        self._heads[k] = None if found is None else _Row(name, *found)
-
-    def number(self, row: _Row) -> int:
-        """The input's row that a row is of; 0 for none."""
-        held = row.data.get(self._inside) if self._inside else row.data
-        number = held.get("row") if isinstance(held, Mapping) else None
-        return number if isinstance(number, int) else 0
-
-    def of_row(self, number: int) -> list[_Row]:
-        """All rows up to those of one of the input's; those before it are there, too."""
-        found = []
-        for k in range(len(self._files)):
-            while (head := self._heads[k]) is not None and self.number(head) <= number:
-                if not self._inside or isinstance(head.data.get(self._inside), dict):
-                    found.append(head)
-                self._advance(k)
-        return found
-
-    def rest(self) -> Iterator[tuple[str, int, int]]:
-        """What no row of the input accounts for: file, line and the row that it names."""
-        for k in range(len(self._files)):
-            while (head := self._heads[k]) is not None:
-                yield head.file, head.line, self.number(head)
-                self._advance(k)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    return read_rows(file) if file.exists() else iter(())
-
-
 def _name(row: int, pair: str) -> str:
     return f"row {row} ({pair})" if pair else f"row {row}"
-
-
-def _first_apart(expected: Any, stated: Any, path: str = "") -> str:
-    """Where two values first differ, beyond what rounding may do; "" for nowhere."""
-    if isinstance(expected, float | int) and isinstance(stated, float | int):
-        same = type(expected) is bool or type(stated) is bool
-        near = (
-            expected == stated
-            if same
-            else math.isclose(expected, stated, rel_tol=0, abs_tol=ROUNDED)
-        )
-        return "" if near else f"{path} is {stated}, not {expected}"
-    if isinstance(expected, dict) and isinstance(stated, dict):
-        for key in [*expected, *(k for k in stated if k not in expected)]:
-            inner = f"{path}.{key}" if path else str(key)
-            if key not in expected or key not in stated:
-                return f"{inner} is {'missing' if key in expected else 'not expected'}"
-            apart = _first_apart(expected[key], stated[key], inner)
-            if apart:
-                return apart
-        return ""
-    if isinstance(expected, list) and isinstance(stated, list):
-        if len(expected) != len(stated):
-            return f"{path} has {len(stated)} entries, not {len(expected)}"
-        pairs = enumerate(zip(expected, stated, strict=True))
-        return next((a for k, (x, y) in pairs if (a := _first_apart(x, y, f"{path}[{k}]"))), "")
-    if expected == stated or (path.endswith("reason") and _same_words(expected, stated)):
-        return ""
-    return f"{path} is {str(stated)[:60]!r}, not {str(expected)[:60]!r}"
-
-
-def _same_words(one: Any, two: Any) -> bool:
-    """Whether two reasons differ in the last digits of numbers alone."""
-    words = [str(text).replace("(", " ").replace(")", " ").split() for text in (one, two)]
-    return len(words[0]) == len(words[1]) and all(
-        a == b or (_is_number(a) and _is_number(b) and abs(float(a) - float(b)) <= 1.5e-3)
-        for a, b in zip(*words, strict=True)
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -49,7 +49,10 @@ class Attack:
         self.tried[kind] += 1
         self.slowest = max(self.slowest, ended.seconds)
         self.largest = max(self.largest, ended.memory)
-        for fault in [*ended.faults(), *more]:
+        mute = kind.startswith("fault ") and any(
+            w in kind for w in ("stderr", "closed", "files of")
+        )
+        for fault in [*ended.faults(mute=mute), *more]:
             said = (ended.err or ended.out).strip().splitlines()
             self.failed.append(f"{kind}: {how}: {fault}: {said[-1][:300] if said else ''}")
             print("FAILED", self.failed[-1], flush=True)

@@ -7,6 +7,7 @@ import io
 import os
 import sqlite3
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 
 import click
@@ -126,6 +127,8 @@ def all_commands() -> dict[str, click.Command]:
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     open_standard_streams()
+    if type(sys.stderr) is io.TextIOWrapper:
+        sys.stderr = _Messages(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         # A terminal may lack a letter, or a sign of a tree: it is written as an escape.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -148,6 +151,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
+        # Where it was the output that could not be written, its rest can't be either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         place = f" ({error.filename})" if error.filename else ""
         text = f"{error.strerror or error}{place}"[:300]
         echo(f"error: {text}. Check the path, its permissions and free disk space.", err=True)
@@ -170,6 +175,26 @@ def main() -> None:
         echo("\nInterrupted; rerun the same command to resume.", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Messages(io.TextIOWrapper):
+    """Standard error of which nobody dies: a full disk behind it loses messages, not a run."""
+
+    def __init__(self, whole: io.TextIOWrapper) -> None:
+        super().__init__(
+            whole.buffer, encoding=whole.encoding, errors=whole.errors, line_buffering=True
+        )
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As far as it goes."""
+        with suppress(OSError):
+            super().flush()
 
 
 def open_standard_streams() -> None:

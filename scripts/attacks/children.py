@@ -37,8 +37,12 @@ class Ended:
     memory: int
     killed: bool = False
 
-    def faults(self) -> list[str]:
-        """What must never happen, and did."""
+    def faults(self, *, mute: bool = False) -> list[str]:
+        """What must never happen, and did.
+
+        Args:
+            mute: its standard error could not be written.
+        """
         found = []
         text = self.out + self.err
         if "Traceback (most recent call last)" in text:
@@ -51,7 +55,7 @@ class Ended:
             found.append(f"{self.memory >> 20} MiB")
         if "\x1b" in text:
             found.append("terminal escape")
-        if self.code == 2 and not self.killed and not self.err.strip():
+        if self.code == 2 and not (self.killed or mute or self.err.strip()):
             found.append("no word of what is wrong")
         return found
 

@@ -405,3 +405,39 @@ def test_a_closed_stream_is_opened_before_a_file_can_take_its_place(tmp_path: Pa
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "f")], check=True, timeout=120)
     assert (tmp_path / "f").read_text() == "rows"
+
+
+def test_messages_that_can_not_be_written_end_no_run(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 30)
+    words = [
+        "label",
+        str(data),
+        "-c",
+        str(constitution),
+        "--engine",
+        "scripted",
+        "--judge",
+        "hashed",
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rlaif", *words, "-o", str(tmp_path / "run")],
+            stderr=full,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "RLAIF_CACHE_DIR": str(tmp_path / "cache")},
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0
+        assert contents(tmp_path / "run")["preferences.jsonl"]
+        lost = subprocess.run(
+            [sys.executable, "-m", "rlaif", "inspect", str(data)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    assert lost.returncode == 2
+    assert "No space left on device" in lost.stderr
+    assert "Traceback" not in lost.stderr

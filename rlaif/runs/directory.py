@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from rlaif.errors import Place, RlaifError
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
-from rlaif.util.validation import parse_problem
+from rlaif.util.validation import first_problem
 
 PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
 UNDECIDED, REJECTED = "undecided.jsonl", "rejected.jsonl"
@@ -314,10 +314,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         _MANIFEST.validate_python(manifest)
     except ValidationError as error:
-        problem = parse_problem(error.errors()[0])
-        where = ".".join(str(part) for part in problem.where)
         raise RlaifError(
-            f"{path / MANIFEST} is damaged ({where}: {problem.message})",
+            f"{path / MANIFEST} is damaged ({first_problem(error)})",
             hint="Rerun the command that created the run in a new folder.",
         ) from None
     return manifest

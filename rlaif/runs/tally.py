@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from rlaif.errors import RlaifError
 from rlaif.records import CLEAR, Origin, Preference, Verdict
-from rlaif.util.validation import parse_problem
+from rlaif.util.validation import first_problem
 
 MARGIN_BINS = 20
 MOST_REASONS = 100
@@ -214,10 +214,8 @@ def load_tally(data: object) -> Tally:
     try:
         return _TALLY.validate_python(data)
     except ValidationError as error:
-        problem = parse_problem(error.errors()[0])
-        where = ".".join(str(part) for part in problem.where)
         raise RlaifError(
-            f"the counts of a run are damaged ({where}: {problem.message})",
+            f"the counts of a run are damaged ({first_problem(error)})",
             hint="Label again into a new folder; cached verdicts are reused.",
         ) from None
 

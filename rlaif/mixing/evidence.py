@@ -15,7 +15,7 @@ from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.runs.directory import read_manifest, read_review
 from rlaif.runs.tally import load_tally
-from rlaif.util.validation import first_problem
+from rlaif.util.validation import describe_problem
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def evidence(data: str) -> list[RunEvidence]:
             return _EVIDENCE.validate_python(mixed.get("runs", []))
         except ValidationError as error:
             raise RlaifError(
-                f"the report of the mix {data!r} is damaged (runs.{first_problem(error)})",
+                f"the report of the mix {data!r} is damaged (runs.{describe_problem(error)})",
                 hint="Mix again.",
             ) from None
     found = _run_evidence(data)

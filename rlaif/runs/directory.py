@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from rlaif.errors import Place, RlaifError
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
-from rlaif.util.validation import first_problem
+from rlaif.util.validation import describe_problem
 
 PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
 UNDECIDED, REJECTED = "undecided.jsonl", "rejected.jsonl"
@@ -315,7 +315,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         _MANIFEST.validate_python(manifest)
     except ValidationError as error:
         raise RlaifError(
-            f"{path / MANIFEST} is damaged ({first_problem(error)})",
+            f"{path / MANIFEST} is damaged ({describe_problem(error)})",
             hint="Rerun the command that created the run in a new folder.",
         ) from None
     return manifest

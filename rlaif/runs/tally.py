@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from rlaif.errors import RlaifError
 from rlaif.records import CLEAR, Origin, Preference, Verdict
-from rlaif.util.validation import first_problem
+from rlaif.util.validation import describe_problem
 
 MARGIN_BINS = 20
 MOST_REASONS = 100
@@ -215,7 +215,7 @@ def load_tally(data: object) -> Tally:
         return _TALLY.validate_python(data)
     except ValidationError as error:
         raise RlaifError(
-            f"the counts of a run are damaged ({first_problem(error)})",
+            f"the counts of a run are damaged ({describe_problem(error)})",
             hint="Label again into a new folder; cached verdicts are reused.",
         ) from None
 

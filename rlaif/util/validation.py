@@ -64,9 +64,9 @@ def find_place(where: Path, *places: Mapping[Path, Place]) -> Place | None:
     return None
 
 
-def first_problem(error: ValidationError) -> str:
+def describe_problem(error: ValidationError) -> str:
     """The first problem of some data that is not its user's own: `place: what`."""
-    problem = parse_problem(error.errors()[0])
+    problem = first_problem(error)
     return f"{'.'.join(str(part) for part in problem.where)}: {problem.message}"
 
 

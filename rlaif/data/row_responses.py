@@ -194,11 +194,9 @@ class ResponseReader(CellReader):
         """The responses with what the flags say of them."""
         paths, least = self.layout.good, self.layout.good_from
         if len(found) == 1 and (paths or self.layout.bad):
-            flags = [read_flag(dig(row, path)) for path in paths]
-            flags += [
-                None if (flag := read_flag(dig(row, path))) is None else not flag
-                for path in self.layout.bad
-            ]
+            flags = [read_flag(v) for path in paths for v in _cells(row, path)]
+            marked = [read_flag(v) for path in self.layout.bad for v in _cells(row, path)]
+            flags += [None if flag is None else not flag for flag in marked]
             # Several flags of one response: one that is bad is enough.
             known = [flag for flag in flags if flag is not None]
             return [replace(found[0], good=all(known) if known else None)]
@@ -210,6 +208,11 @@ class ResponseReader(CellReader):
         if len(values) != len(found):
             return found
         return [replace(c, good=value) for c, value in zip(found, values, strict=True)]
+
+
+def _cells(row: Mapping[str, Any], path: str) -> list[Any]:
+    """What stands at a path, or at all places that it goes to in a list."""
+    return values_at(row, path) if "[]" in path else [dig(row, path)]
 
 
 def _continues(turns: list[Message], own: list[Message]) -> bool:

@@ -627,3 +627,13 @@ def test_a_flag_of_bad_answers_named_as_one_of_good_ones_is_refused(tmp_path: Pa
         open_dataset(path, given={"good": ["is_spam"]}, need="targets")
     found = read(path, bad=["is_spam"])
     assert [row.completions[0].good for row in found] == [False, True, False, True]
+
+
+def test_a_flag_inside_a_list_says_of_the_one_answer_whether_it_is_good(tmp_path: Path) -> None:
+    notes = [[{"kind": "human", "flagged": flag}] for flag in (True, False)]
+    path = write(tmp_path / "d.jsonl", answers(moderation=notes))
+    for name, turned in (("bad", True), ("good", False)):
+        given = {name: ["moderation[].flagged"]}
+        open_dataset(path, given=given, need="targets")
+        found = [row.completions[0].good for row in read(path, **given)]
+        assert found == [not turned, turned, not turned, turned]

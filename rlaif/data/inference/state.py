@@ -14,7 +14,18 @@ from rlaif.data.transcripts import infer_form
 from rlaif.data.verdict_codes import SIDE_WORDS
 
 TEXTUAL = {"text", "chat"}
-_OF_LISTS = {"prompt", "responses", "chosen", "rejected", "history", "label", "thread_by"}
+_OF_LISTS = {
+}
+    "prompt",
+    "responses",
+    "chosen",
+    "rejected",
+    "history",
+    "label",
+    "good",
+    "bad",
+    "thread_by",
+}
 """Fields whose paths into a list take the list."""
 
 
@@ -87,6 +98,7 @@ class Inference:
             "scores",
             "label",
             "good",
+            "bad",
             "origins",
             "media",
             "id",

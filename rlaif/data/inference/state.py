@@ -15,7 +15,6 @@ from rlaif.data.verdict_codes import SIDE_WORDS
 
 TEXTUAL = {"text", "chat"}
 _OF_LISTS = {
-}
     "prompt",
     "responses",
     "chosen",

@@ -25,13 +25,14 @@ Need = Literal["rows", "prompt", "targets", "responses", "verdict"]
 """What a command needs of a row: nothing, the prompt, completions to learn, responses to compare,
 or which one is better."""
 _FIXES = {
-    "thinking": "--map context={}",
+    "thinking": "",
     "a mark of verdicts that do not count": "",
     "the turns of one conversation": "",
     "a prompt": "--map prompt={}",
     "context": "--map context={}",
     "media": "--map media={}",
     "tools": "--map tools={}",
+    "tool calls": "--map calls={}",
     "a conversation": "--map history={}",
     "an answer": "--map responses={}",
     "a rejected answer": "--map rejected={}",
@@ -202,8 +203,8 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
             hint="Name it with --map prompt=COLUMN. See `rlaif inspect`.",
         )
     layout = found.layout
-    told = layout.chosen or layout.label or layout.scores or layout.thread_by or found.own
-    if need == "verdict" and not told:
+    told = layout.chosen or layout.label or layout.scores or layout.order or layout.thread_by
+    if need == "verdict" and not told and not found.own:
         raise RlaifError(
             f"{name}: no column says which response is better; columns are {columns}",
             hint="Name it with --map label=COLUMN, or scores with --map scores=COLUMN.",
@@ -221,15 +222,18 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         if looks in verdicts and need not in ("verdict", "targets"):
             continue
         if not _FIXES.get(looks, " "):
+            leave = " ".join(f"--ignore {p}" for p, other in found.doubts.items() if other == looks)
             raise RlaifError(
                 f"{name}: column {path!r} is not used, and looks like {looks}",
-                hint=f"Leave those rows out of the file, or take all of them with `--ignore "
-                f"{path}`.",
+                hint="Write it into the messages of the responses (`reasoning_content`), or leave "
+                f"it out with `{leave}`."
+                if looks == "thinking"
+                else f"Leave those rows out of the file, or take all of them with `{leave}`.",
             )
         if looks.endswith("of the response") and need != "targets":
             continue
         alike = [p for p, other in found.doubts.items() if other == looks]
-        paths = alike if looks in ("scores", "media") else [path]
+        paths = alike if looks in ("scores", "media", "tool calls", "an answer") else [path]
         if not found.prompted and looks in ("context", "a conversation"):
             looks = "a prompt"
         leave = " ".join(f"--ignore {p}" for p in paths)

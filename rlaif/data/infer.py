@@ -9,18 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlaif.data.columns import LIST_WORDS, Column, look_at
+from rlaif.data.columns import LIST_WORDS, look_at
 from rlaif.data.deviations import find_filled
 from rlaif.data.inference.doubts import account
 from rlaif.data.inference.prompt import find_extras, find_prompt
 from rlaif.data.inference.responses import find_responses
 from rlaif.data.inference.rest import find_origins, find_repeats, find_transcripts
 from rlaif.data.inference.scores import find_scores
-from rlaif.data.inference.state import Inference
+from rlaif.data.inference.state import Inference, are_calls
 from rlaif.data.inference.verdict import find_label
 from rlaif.data.layout import Layout, make_layout
-
-CALL_PARTS = {"arguments", "parameters", "args", "input"}
 
 
 @dataclass
@@ -125,17 +123,8 @@ def _decoded(state: Inference) -> tuple[str, ...]:
         # `responses` holds a list by its name, `response` does not.
         listed = path in state.fields.get("responses", ()) and state.is_list()
         listed = listed and bool(LIST_WORDS & set(column.tokens[-2:]))
-        whole = column.shape == "chat" or by_turns or listed or _are_calls(column)
+        whole = column.shape == "chat" or by_turns or listed or are_calls(column)
         if path in answers and not whole:
             continue
         found.append(path)
     return tuple(found)
-
-
-def _are_calls(column: Column) -> bool:
-    return column.shape == "entries" and all(
-        isinstance(entry, Mapping) and "name" in entry and len(entry.keys() & CALL_PARTS) > 0
-        for value in column.values
-        if isinstance(value, list)
-        for entry in value
-    )

@@ -94,7 +94,7 @@ def read_labeled(row: Mapping[str, object], name: str, reader: Reader) -> Iterat
         yield place(read=read, name=group, group=group, i=0, j=1, label=label, subset=subset)
         return
     scores = [c.score for c in read.completions]
-    sign = -1.0 if reader.layout.ranks else 1.0
+    sign = -1.0 if reader.layout.less_is_better else 1.0
     if count < 2 or (None in scores and not isinstance(read.winner, int)):
         raise BadRow(
             "no preference found: expected chosen + rejected, a score for each response, or a "

@@ -39,9 +39,11 @@ class Layout(BaseModel):
         context: columns put before the prompt, as part of it.
         history: earlier turns: messages, texts by turns, or [question, answer] pairs.
         responses: a column for each response; or one column that holds a list of them.
+        calls: the tool calls of each response, where they stand beside its text.
         chosen, rejected: the better and the worse response.
         scores: a score for each response, or one column with a list of them.
         ranks: whether a lower score is better.
+        order: a column whose cells name all responses of the row, the best first.
         label: columns that say which response is better; several, or a list, are votes.
         values: what a value of `label` means; "<0" or ">=1.5" stand for all such numbers.
         good: flags that say of each response whether people called it good.
@@ -70,10 +72,12 @@ class Layout(BaseModel):
     system: str = ""
     tools: str = ""
     responses: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
     chosen: str = ""
     rejected: str = ""
     scores: tuple[str, ...] = ()
     ranks: bool = False
+    order: str = ""
     label: tuple[str, ...] = ()
     values: dict[str, Side] = Field(default_factory=dict)
     good: tuple[str, ...] = ()
@@ -96,6 +100,7 @@ class Layout(BaseModel):
         "prompt",
         "context",
         "responses",
+        "calls",
         "scores",
         "label",
         "good",
@@ -137,6 +142,11 @@ class Layout(BaseModel):
         if len(below) > 1 or len(above) > 1 or any(b > a for b in below for a in above):
             raise ValueError("bounds overlap: write at most one '<' and one '>' above it")
         return codes
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether scores are ranks."""
+        return self.ranks or bool(self.order)
 
     def to_data(self) -> dict[str, Any]:
         """As plain data, without what is left at its default."""

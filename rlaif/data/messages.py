@@ -159,6 +159,38 @@ def _is_exchange(value: object) -> bool:
 _EXCHANGES = (("input", "output"), ("user", "assistant"), ("human", "assistant"))
 
 
+def is_calls(value: object) -> bool:
+    """Whether a value is a list of nothing but tool calls; definitions of tools are none."""
+    return isinstance(value, list) and bool(value) and all(map(_is_call, value))
+
+
+def _is_call(value: object) -> bool:
+    call = value.get("function", value) if isinstance(value, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        return False
+    schema = call.get("parameters")
+    defined = isinstance(schema, Mapping) and {"properties", "type"} & schema.keys()
+    return not defined and "description" not in call and bool(_ARGUMENTS & call.keys())
+
+
+def read_calls(value: object, where: str) -> list[dict[str, Any]]:
+    """A cell's tool calls, in the form of chat templates.
+
+    Args:
+        where: the column, for errors.
+
+    Raises:
+        BadRow: it holds something else.
+    """
+    if value in (None, "", [], {}):
+        return []
+    if isinstance(value, str) and not value.strip():
+        return []
+    if isinstance(value, str | Mapping | list):
+        return _calls({"tool_calls": value}, where)
+    raise BadRow(f"column {where!r} holds {str(value)[:40]!r}, which is no list of tool calls")
+
+
 def is_unwanted(turns: object) -> bool:
     """Whether the last message is marked as one that is not to be learned: OpenAI's `weight`,
     Axolotl's `train`.
@@ -466,15 +498,18 @@ def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return calls
 
 
+_ARGUMENT_NAMES = ("arguments", "parameters", "input", "args", "kwargs")
+_ARGUMENTS = set(_ARGUMENT_NAMES)
+
+
 def _arguments_of(call: Mapping[str, Any], where: str) -> object:
     """The arguments of a call, by whatever name; None for a call that has none.
 
     Raises:
         BadRow: the call has something that may be its arguments, by an unknown name.
     """
-    names = ("arguments", "parameters", "input", "args", "kwargs")
-    found = next((call[name] for name in names if name in call), None)
-    known = {*names, "name", "id", "type", "index", "description", "function"}
+    found = next((call[name] for name in _ARGUMENT_NAMES if name in call), None)
+    known = {*_ARGUMENTS, "name", "id", "type", "index", "description", "function"}
     if found is None and (other := [str(k) for k in call if k not in known and call[k]]):
         raise BadRow(f"column {where!r} contains a tool call with the unknown part {other[0]!r}")
     return found

@@ -94,10 +94,11 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
     def _deviations(self) -> DeviationFinder:
         layout = self.layout
         named = [layout.history, layout.system, layout.tools, layout.chosen, layout.rejected]
-        for paths in (layout.prompt, layout.context, layout.responses, layout.scores, layout.label):
+        several = (layout.prompt, layout.context, layout.responses, layout.calls, layout.scores)
+        for paths in (*several, layout.label):
             named += [p for p in paths if "[]" not in p]
         named += [layout.id, layout.tags, layout.subset, layout.turn, *layout.good, *layout.bad]
-        named += [*layout.origins, *layout.media]
+        named += [layout.order, *layout.origins, *layout.media]
         return DeviationFinder(layout.columns, filter(None, named), layout.ignore)
 
     def read_prompt(self, row: Mapping[str, Any]) -> DataRow:
@@ -117,9 +118,11 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
     def _of_prompts(self) -> Reader:
         bare = {
             "responses": (),
+            "calls": (),
             "chosen": "",
             "rejected": "",
             "scores": (),
+            "order": "",
             "label": (),
             "good": (),
         }

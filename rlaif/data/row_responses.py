@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rlaif.data.columns import LIST_WORDS, dig, named_entries, shape_of, tokens_of
+from rlaif.data.layout import code_of
 from rlaif.data.messages import (
     ROLES,
     BadRow,
     Chat,
     are_rivals,
     check_text,
+    is_calls,
     is_chat,
     is_unwanted,
+    read_calls,
     read_chat,
     read_texts,
     role_of,
@@ -32,6 +36,7 @@ from rlaif.data.row_cells import (
 )
 from rlaif.data.row_model import Completion
 from rlaif.data.transcripts import read_transcript, strip_ends
+from rlaif.data.verdict_codes import read_order, sides_of
 from rlaif.records import Message, Origin
 
 _SIGNED = {"provenance", "origin"}
@@ -40,6 +45,10 @@ _SIGNED = {"provenance", "origin"}
 
 _NO_SCORE = {"", "none", "nan", "null", "n/a", "na", "-"}
 """How tables write that there is no score."""
+
+
+_LINKS = re.compile(r"\s*[>,]\s*")
+"""What stands between the responses of an order that is written as one text."""
 
 
 class ResponseReader(CellReader):
@@ -69,6 +78,8 @@ class ResponseReader(CellReader):
         else:
             sides = layout.responses
             values = [self._cell(row, path) for path in sides]
+        called = self._called(row, entries, len(values))
+        values = [v or "" if calls else v for v, calls in zip(values, called, strict=True)]
         values = [v if isinstance(v, str) or shape_of(v) != "empty" else None for v in values]
         if None in values:
             empty = [p for p, v in zip(sides, values, strict=True) if v is None]
@@ -80,6 +91,7 @@ class ResponseReader(CellReader):
         found = [
             self._candidate(v, p, own, media, tools) for v, p in zip(values, sides, strict=True)
         ]
+        found = [_with_calls(c, calls) for c, calls in zip(found, called, strict=True)]
         if self._are_turns(own, values):
             found = _interleaved(own, values)
         elif all(c.prompt for c in found) and len({tuple(map(str, c.prompt)) for c in found}) > 1:
@@ -88,6 +100,22 @@ class ResponseReader(CellReader):
                 raise BadRow("the responses do not continue the same conversation")
             found = _after_common(found)
         return self._rated(row, self._scored(row, self._written_by(row, sides, entries, found)))
+
+    def _called(
+        self, row: Mapping[str, Any], entries: Sequence[Any], count: int
+    ) -> list[list[dict[str, Any]]]:
+        """The tool calls that stand beside each response."""
+        paths = self.layout.calls
+        if not paths:
+            return [[]] * count
+        if len(paths) == 1 and "[]." in paths[0]:
+            key = paths[0].rsplit("[].", 1)[1]
+            cells = [e.get(key) if isinstance(e, Mapping) else None for e in entries]
+        else:
+            cells = [self._cell(row, path) for path in paths]
+        if len(cells) != count:
+            raise BadRow(f"{count} responses have tool calls in {len(cells)} places")
+        return [read_calls(cell, paths[k % len(paths)]) for k, cell in enumerate(cells)]
 
     def _listed(
         self, row: Mapping[str, Any], path: str
@@ -131,6 +159,9 @@ class ResponseReader(CellReader):
             return Completion([{"role": "assistant", "content": check_text(value)}])
         if shape_of(value) == "texts":
             return Completion(read_texts(value, path, first="assistant"))
+        if is_calls(value):
+            calls = read_calls(value, path)
+            return Completion([{"role": "assistant", "content": "", "tool_calls": calls}])
         chat = read_chat(value, path)
         media += chat.media
         tools += [tool for tool in chat.tools if tool not in tools]
@@ -176,6 +207,8 @@ class ResponseReader(CellReader):
 
     def _scored(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
         paths = self.layout.scores
+        if self.layout.order and len(found) > 1:
+            return self._ordered(row, found)
         if not paths or self.layout.group_by:
             return found
         values = [dig(row, p) for p in paths] if len(paths) > 1 else values_at(row, paths[0])
@@ -189,6 +222,28 @@ class ResponseReader(CellReader):
             if number_of(value) is None and str(value).strip().lower() not in _NO_SCORE:
                 raise BadRow(f"the score {str(value)[:40]!r} ({', '.join(paths)}) is no number")
         return [replace(c, score=number_of(value)) for c, value in zip(found, values, strict=True)]
+
+    def _ordered(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
+        """The responses with their places in a list that names all of them, the best first."""
+        path, value = self.layout.order, self._cell(row, self.layout.order)
+        if shape_of(value) == "empty":
+            return found
+        codes = [
+            code_of(v) for v in (value if isinstance(value, list) else _LINKS.split(str(value)))
+        ]
+        places = read_order(
+            codes,
+            len(found),
+            sides=sides_of(self.layout.responses),
+            columns=self.layout.responses,
+            names=[code_of(c.origin) for c in found],
+        )
+        if places is None:
+            raise BadRow(
+                f"column {path!r} is {str(value)[:40]!r}, which does not name each of "
+                f"{len(found)} responses once"
+            )
+        return [replace(c, score=float(k)) for c, k in zip(found, places, strict=True)]
 
     def _rated(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
         """The responses with what the flags say of them."""
@@ -213,6 +268,16 @@ class ResponseReader(CellReader):
 def _cells(row: Mapping[str, Any], path: str) -> list[Any]:
     """What stands at a path, or at all places that it goes to in a list."""
     return values_at(row, path) if "[]" in path else [dig(row, path)]
+
+
+def _with_calls(found: Completion, calls: list[dict[str, Any]]) -> Completion:
+    """A response that ends by making calls."""
+    if not calls:
+        return found
+    last = found.messages[-1]
+    if last["role"] != "assistant" or last.get("tool_calls"):
+        raise BadRow("a response has tool calls of its own and others beside it")
+    return replace(found, messages=[*found.messages[:-1], {**last, "tool_calls": calls}])
 
 
 def _continues(turns: list[Message], own: list[Message]) -> bool:

@@ -46,7 +46,7 @@ class VerdictReader(CellReader):
             return ("tie" if tied else 0), None, []
         if any(score is None for score in scores):
             return None, None, []
-        best = min(scores) if layout.ranks else max(scores)  # type: ignore[type-var]
+        best = min(scores) if layout.less_is_better else max(scores)  # type: ignore[type-var]
         if scores.count(best) > 1:
             return "tie", None, []
         return scores.index(best), None, []

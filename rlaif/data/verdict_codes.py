@@ -52,7 +52,15 @@ _COUNTED = {"index", "idx", "id", "indices"}
 
 
 class Doubtful(Exception):
-    """The values can be read in more than one way; the message says which."""
+    """The values can be read in more than one way; the message says which.
+
+    Attributes:
+        fix: what the user can do, where naming the values does not help.
+    """
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,41 @@ def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = ()) -> s
         if side and not (side == "c" and "c" not in sides):
             return side
     return "tie" if _TIE.fullmatch(text) else ""
+
+
+def read_order(
+    codes: Sequence[str],
+    count: int,
+    *,
+    sides: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    names: Sequence[str] = (),
+) -> list[int] | None:
+    """The place of each response, from 1, of a list that names all of them, the best first.
+
+    Args:
+        codes: the list (see `code_of`): letters, sides, writers, or numbers from 0 or from 1.
+        count: how many responses there are.
+        sides, columns: as in `read_codes`.
+        names: who wrote the responses, as codes.
+
+    Returns:
+        None where it does not name each of them once.
+    """
+    numbers = [_number(code) for code in codes]
+    if len(set(names)) == count and set(codes) == set(names):
+        order = [names.index(code) for code in codes]
+    elif all(n is not None and n.is_integer() for n in numbers):
+        first = 0 if 0 in numbers else 1
+        order = [int(n) - first for n in numbers if n is not None]
+    else:
+        words = [word_side(code, sides, columns) for code in codes]
+        order = [LETTERS.find(word) if word else -1 for word in words]
+        if count > len(sides):  # the responses of a list have no names; `c` is the third
+            order = [LETTERS.index(c) if len(c) == 1 and c in LETTERS else -1 for c in codes]
+    if sorted(order) != list(range(count)):
+        return None
+    return [order.index(k) + 1 for k in range(count)]
 
 
 def _side(word: str, sides: Sequence[str]) -> str:

@@ -416,7 +416,7 @@ def test_the_number_of_the_right_choice_is_no_metadata(name: str) -> None:
     [
         ("verdict", "winner", "a verdict"),
         ("image_url", "https://example.org/a.png", "media"),
-        ("tool_calls", [{"name": "f"}], "tools"),
+        ("tool_calls", [{"name": "f"}], "tool calls"),
     ],
 )
 def test_what_stands_beside_the_texts_of_a_list_is_accounted_for(

@@ -53,8 +53,7 @@ def said(row: DataRow) -> list[str]:
         {"overall_preference": [2, 6]},
         {"preference_strength": ["1", "5"]},
         {"overall_preference": [1, 2]},
-        # whole rankings, and no votes
-        {"ranking": [[2, 1], [1, 2]]},
+        # orders of the responses, or votes that never agree
         {"preferred": [["b", "a"], ["a", "b"]]},
         # a scale between the two
         {"rating": [-2, 3]},

@@ -40,7 +40,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
     """
     unused: list[str] = []
     doubts: dict[str, str] = {}
-    has_verdict = any(state.fields.get(name) for name in ("chosen", "label", "scores"))
+    has_verdict = any(state.fields.get(name) for name in ("chosen", "label", "scores", "order"))
     compared = state.count() > 1 or state.is_list()
     wanted = compared and not has_verdict
     single = not compared or _one_each(state)
@@ -456,9 +456,10 @@ def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     if column.shape == "media" or MEDIA_WORDS & tokens:
         return "media"
     plain = column.shape in ("flag", "number", "flags", "numbers")
+    if not plain and {"tool", "calls"} <= tokens:
+        return "tool calls"
     if not plain and (
         column.name in TOOL_NAMES
-        or {"tool", "calls"} <= tokens
         or (
             _TOOL_WORDS & tokens
             and (column.shape in ("entries", "texts", "chat") or column.encoded)

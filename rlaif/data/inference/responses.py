@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from rlaif.data.columns import LIST_WORDS, Column, tokens_of
-from rlaif.data.inference.evidence import _has_texts, are_parallel, index_of
+from rlaif.data.inference.evidence import (
+    _has_texts,
+    are_parallel,
+    entries_of,
+    entry_keys,
+    find_twins,
+    index_of,
+)
 from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
@@ -14,8 +21,8 @@ from rlaif.data.inference.names import (
     SINGLE_NAMES,
     SYSTEM_NAMES,
 )
-from rlaif.data.inference.state import TEXTUAL, Family, Inference, holds_rivals
-from rlaif.data.messages import ROLES, role_of
+from rlaif.data.inference.state import TEXTUAL, Family, Inference, are_calls, holds_rivals
+from rlaif.data.messages import ROLES, is_calls, role_of
 from rlaif.data.verdict_codes import sides_of, word_side
 
 
@@ -23,6 +30,7 @@ def find_responses(state: Inference) -> None:
     """Find the columns that hold the responses, by the surest sign first."""
     if state.given & {"responses"} or {"chosen", "rejected"} <= state.given:
         state.sides = sides_of(state.fields.get("responses", ()))
+        _find_calls(state)
         return
     steps = (
         _find_thread,
@@ -32,6 +40,7 @@ def find_responses(state: Inference) -> None:
         _find_list,
         _find_named_by_label,
         _find_single,
+        _find_acted,
     )
     # What half of the rows have comes first: a few odd rows do not decide for a file.
     for least in (len(state.rows) / 2, 0):
@@ -39,7 +48,34 @@ def find_responses(state: Inference) -> None:
         found = any(step(state) for step in steps)
         state.least = 0
         if found:
-            return
+            break
+    _find_calls(state)
+
+
+def _find_calls(state: Inference) -> None:
+    """Find the tool calls that stand beside the texts of the responses."""
+    columns = [c for c in state.free({"entries"}) if are_calls(c)]
+    if columns:  # one side may never call anything
+        columns += [c for c in state.columns.values() if not c.filled and "calls" in c.tokens]
+    found: list[tuple[str, ...]] = []
+    if state.fields.get("chosen"):
+        found = [(better.path, worse.path) for better, worse in find_twins(columns)]
+    elif state.count() > 1:
+        families = state.families(columns)
+        found = [tuple(f.paths) for f in families if f.sides == state.sides]
+    elif state.is_list():
+        own = state.columns[state.fields["responses"][0]]
+        cells = {key: [e[key] for e in entries_of(own) if e.get(key)] for key in entry_keys(own)}
+        found = [
+            (f"{own.path}[].{key}",)
+            for key, held in cells.items()
+            if held and "calls" in tokens_of(key) and all(map(is_calls, held))
+        ]
+    else:
+        named = state.count() == 1
+        found = [(c.path,) for c in columns if named and {"tool", "calls"} <= set(c.tokens)]
+    if len(found) == 1:
+        state.set("calls", found[0], "tool calls")
 
 
 def _find_thread(state: Inference) -> bool:
@@ -73,7 +109,7 @@ def _find_pair(state: Inference) -> bool:
             by_tokens[tokens_of(side)] = state.columns.get(own) or Column(own, "text")
     found = []
     for tokens, column in by_tokens.items():
-        if ATTRIBUTE_WORDS & set(tokens):
+        if (ATTRIBUTE_WORDS | {"calls"}) & set(tokens):
             continue
         for good, bad in PAIR_WORDS:
             if column.shape not in TEXTUAL and bad != ("rejected",) and not column.encoded:
@@ -134,7 +170,7 @@ def _names_a_side(state: Inference, column: Column) -> bool:
 def _is_attribute(base: tuple[str, ...]) -> bool:
     """Whether columns say something about responses: `response_a_model`, not `model_a_response`."""
     words = [word for word in base if word != "*"]
-    told = ATTRIBUTE_WORDS & set(words)
+    told = (ATTRIBUTE_WORDS | {"calls"}) & set(words)
     return bool(told) and not (words[-1] in ANSWER_WORDS and told <= {"model", "user", "name"})
 
 
@@ -151,6 +187,29 @@ def _find_family(state: Inference) -> bool:
     state.set("responses", tuple(family.paths), "response")
     state.sides = family.sides
     return True
+
+
+def _find_acted(state: Inference) -> bool:
+    """Calls or trajectories for each side, where no texts of answers stand beside them."""
+    texts = [c for c in state.columns.values() if c.shape in TEXTUAL]
+    named = [*state.families(texts), *find_twins(texts)]
+    if any(not isinstance(f, Family) or ANSWER_WORDS & set(f.base) for f in named):
+        return False  # however few of their cells are filled
+    columns = [c for c in state.texts() if _ACTED & set(c.tokens)]
+    for better, worse in find_twins(columns):
+        state.set("chosen", better.path)
+        state.set("rejected", worse.path)
+        state.sides = ["chosen", "rejected"]
+        return True
+    for family in state.families(columns):
+        state.set("responses", tuple(family.paths), "response")
+        state.sides = family.sides
+        return True
+    return False
+
+
+_ACTED = {"calls", "rollout", "rollouts", "trajectories", "trajectory"}
+"""Words of columns with what a model did, which are responses where there are no others."""
 
 
 def _reads_as_prose(state: Inference, family: Family) -> bool:

@@ -58,16 +58,14 @@ def find_origins(state: Inference) -> None:
     if paths:
         state.set("origins", paths, "origin")
         return
+    if listed := listed_origins(state):
+        state.set("origins", (listed,), "origins")
+        return
     responses = state.fields.get("responses", ())
     own = state.columns.get(responses[0]) if len(responses) == 1 else None
     if own is not None and own.shape in ("texts", "chats"):
-        for column in state.free({"texts"}):
-            if {*ORIGIN_WORDS, "models", "policies", "names"} & set(column.tokens) and are_parallel(
-                column, own
-            ):
-                state.set("origins", (column.path,), "origins")
-                return
-    elif not state.fields.get("chosen") and (
+        return
+    if not state.fields.get("chosen") and (
         not responses or (own is not None and own.shape in TEXTUAL)
     ):
         # `source` beside one answer names the data set, not the writer.
@@ -76,6 +74,21 @@ def find_origins(state: Inference) -> None:
             if writers & set(column.tokens) and column.path.count(".") == 0:
                 state.set("origins", (column.path,), "origin")
                 return
+
+
+def listed_origins(state: Inference) -> str:
+    """The column with a writer for each response of a list; "" where there is none."""
+    responses = state.fields.get("responses", ())
+    own = state.columns.get(responses[0]) if len(responses) == 1 else None
+    if own is None or own.shape not in ("texts", "chats"):
+        return ""
+    for column in state.free({"texts"}):
+        if _WRITERS & set(column.tokens) and are_parallel(column, own):
+            return column.path
+    return ""
+
+
+_WRITERS = {*ORIGIN_WORDS, "models", "policies", "names"}
 
 
 def find_transcripts(state: Inference) -> None:

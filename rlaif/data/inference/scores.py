@@ -24,6 +24,7 @@ from rlaif.data.inference.names import (
     SCORE_WORDS,
     UPWARD,
 )
+from rlaif.data.inference.orders import find_order
 from rlaif.data.inference.state import Inference, holds_rivals
 from rlaif.data.row_cells import values_at
 from rlaif.data.verdict_codes import SIDE_WORDS
@@ -45,9 +46,9 @@ def find_scores(state: Inference) -> None:
     if "scores" in state.given:
         _check_given(state)
         return
-    if "label" in state.given or state.fields.get("thread_by"):
+    if "label" in state.given or state.fields.get("thread_by") or "order" in state.given:
         return
-    if _find_sided_scores(state) or _find_listed_scores(state):
+    if _find_sided_scores(state) or _find_listed_scores(state) or find_order(state):
         return
     if state.count() == 1 and not state.is_list():
         _find_group(state)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaif.data.columns import LIST_WORDS, Column
 from rlaif.data.inference.names import OWN_COLUMNS
-from rlaif.data.messages import ROLES, are_rivals, role_of
+from rlaif.data.messages import ROLES, are_rivals, is_calls, role_of
 from rlaif.data.transcripts import infer_form
 from rlaif.data.verdict_codes import SIDE_WORDS
 
@@ -20,6 +20,7 @@ _OF_LISTS = {
     "chosen",
     "rejected",
     "history",
+    "order",
     "label",
     "good",
     "bad",
@@ -92,9 +93,11 @@ class Inference:
             "system",
             "tools",
             "responses",
+            "calls",
             "chosen",
             "rejected",
             "scores",
+            "order",
             "label",
             "good",
             "bad",
@@ -134,8 +137,10 @@ class Inference:
         ]
 
     def texts(self) -> list[Column]:
-        """Columns that can hold a response: text, or text that only looks like something else."""
-        return [c for c in self.free() if c.shape in TEXTUAL or c.encoded]
+        """Columns that can hold a response: text, text that only looks like something else, or
+        tool calls.
+        """
+        return [c for c in self.free() if c.shape in TEXTUAL or c.encoded or are_calls(c)]
 
     def families(self, columns: Iterable[Column]) -> list[Family]:
         """Columns whose names differ in one word that names a side."""
@@ -186,6 +191,12 @@ def holds_rivals(column: Column) -> bool:
         and any(len(v) > 1 for v in lists)
         and all(map(are_rivals, lists))
     )
+
+
+def are_calls(column: Column) -> bool:
+    """Whether all lists of a column hold nothing but tool calls."""
+    lists = [v for v in column.values if isinstance(v, list) and v]
+    return column.shape == "entries" and bool(lists) and all(map(is_calls, lists))
 
 
 def asks(value: object) -> bool:

@@ -19,6 +19,7 @@ from rlaif.data.inference.names import (
     VERDICT_WORDS,
     WORSE_WORDS,
 )
+from rlaif.data.inference.orders import RANK_WORDS, lists_all_sides, read_places
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
@@ -46,19 +47,20 @@ def find_label(state: Inference) -> None:
         _decide(state, state.fields["label"])
         return
     candidates = _label_columns(state)
-    doubts = []
+    doubts: list[tuple[tuple[str, ...], Doubtful]] = []
     for paths in candidates:
         try:
             if _try_label(state, paths):
                 _add_tie_flag(state)
                 _compare_verdicts(state, state.fields["label"], candidates)
+                _compare_order(state)
                 for others in candidates:
                     for path in others:
                         state.claim(path, "another verdict")
                 return
         except Doubtful as doubt:
-            doubts.append((paths, str(doubt)))
-    if doubts and not state.fields.get("scores"):
+            doubts.append((paths, doubt))
+    if doubts and not (state.fields.get("scores") or state.fields.get("order")):
         paths, why = doubts[0]
         state.questions.append(_ask(paths[0], why))
         for path in paths:
@@ -131,6 +133,24 @@ def _compare_verdicts(
                     f"and differ; name one with --map label={taken[0]}"
                 )
                 return
+
+
+def _compare_order(state: Inference) -> None:
+    """Ask where an order of the responses begins with another one than the verdict says."""
+    path = state.fields.get("order")
+    values = state.fields.get("values", {})
+    label = state.fields["label"]
+    if not path or len(label) != 1 or not values:
+        return
+    for k, row in enumerate(state.rows):
+        said = [_place(look_up(values, v)) for v in values_at(row, label[0]) if v is not None]
+        places = read_places(state, state.columns[path], k)
+        if said and places and said[0] is not None and places.index(1) != said[0]:
+            state.questions.append(
+                f"columns {label[0]!r} and {path!r} both say which response is better, and "
+                f"differ; name one with --map label={label[0]}, or with --map order={path}"
+            )
+            return
 
 
 def _place(side: str | None) -> Winner:
@@ -286,8 +306,11 @@ def _annotators(state: Inference) -> list[tuple[str, ...]]:
 _REMARKS = {"id", "comment", "comments", "reason", "time", "confidence", "explanation", "name"}
 
 
-def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
+def _try_label(state: Inference, paths: tuple[str, ...], *, named: bool = False) -> bool:
     """Take a column for the verdict if all its values are verdicts.
+
+    Args:
+        named: whether the user named the column.
 
     Raises:
         Doubtful: they can be read in more than one way.
@@ -296,8 +319,7 @@ def _try_label(state: Inference, paths: tuple[str, ...]) -> bool:
     values = [v for v in values if v is not None and v != ""]
     if not values:
         return False
-    if _are_rankings(state, paths):
-        raise Doubtful("each of its cells ranks all responses; write one verdict a row")
+    _check_order(state, paths, named=named)
     if "values" in state.given:
         known = state.fields["values"]
         if any(look_up(known, v) is None for v in values):
@@ -330,14 +352,27 @@ def _most_responses(state: Inference) -> int:
     return max([state.count(), *map(len, lists)])
 
 
-def _are_rankings(state: Inference, paths: tuple[str, ...]) -> bool:
-    """Whether each cell is a list with all sides in it, once each: an order, and no votes."""
+def _check_order(state: Inference, paths: tuple[str, ...], *, named: bool = False) -> None:
+    """Refuse lists that name all responses, unless the user said that they are votes.
+
+    Args:
+        named: whether the user named the column as the verdict.
+
+    Raises:
+        Doubtful: they can be an order.
+    """
     column = state.columns.get(paths[0]) if len(paths) == 1 else None
-    if column is None or column.shape not in ("texts", "numbers"):
-        return False
-    lists = [[code_of(item) for item in v] for v in column.values if isinstance(v, list)]
-    first = set(lists[0]) if lists else set()
-    return len(first) > 1 and all(len(v) == len(first) and set(v) == first for v in lists)
+    if column is None or not lists_all_sides(state, column):
+        return
+    ranked = bool(RANK_WORDS & set(column.tokens))
+    if named and not ranked:
+        return
+    other = "scores={} if they are ranks" if ranked else "label={} if they are votes"
+    raise Doubtful(
+        "each of its cells names all responses",
+        fix=f"use --map order={paths[0]} if the best one stands first, or --map "
+        f"{other.format(paths[0])}",
+    )
 
 
 def _check_states(state: Inference, paths: tuple[str, ...]) -> None:
@@ -405,6 +440,11 @@ def _repeats_winner(state: Inference, paths: tuple[str, ...]) -> bool:
 
 def _decide(state: Inference, paths: tuple[str, ...]) -> None:
     """The values of a verdict that the user named."""
+    try:
+        _check_order(state, paths, named=True)
+    except Doubtful as error:
+        state.questions.append(_ask(paths[0], error))
+        return
     if "values" in state.given:
         return
     worse = (WORSE_WORDS | FAULTS) & {t for path in paths for t in tokens_of(path)}
@@ -416,21 +456,21 @@ def _decide(state: Inference, paths: tuple[str, ...]) -> None:
         return
     try:
         if not _try_given(state, paths):
-            state.questions.append(_ask(paths[0], "its values are no verdicts that are known"))
+            state.questions.append(
+                _ask(paths[0], Doubtful("its values are no verdicts that are known"))
+            )
     except Doubtful as error:
-        state.questions.append(_ask(paths[0], str(error)))
+        state.questions.append(_ask(paths[0], error))
 
 
 def _try_given(state: Inference, paths: tuple[str, ...]) -> bool:
     given, state.given = state.given, state.given - {"label"}
     try:
-        return _try_label(state, paths)
+        return _try_label(state, paths, named=True)
     finally:
         state.given = given
 
 
-def _ask(path: str, why: str) -> str:
-    return (
-        f"column {path!r} seems to say which response is better, but {why}; say what its values "
-        "mean with --value, such as --value 0=a --value 1=b"
-    )
+def _ask(path: str, doubt: Doubtful) -> str:
+    fix = doubt.fix or ("say what its values mean with --value, such as --value 0=a --value 1=b")
+    return f"column {path!r} seems to say which response is better, but {doubt}; {fix}"

@@ -304,17 +304,18 @@ class Codec(Protocol):
         """
 
     def encode_branches(
-        self, shared: str, tails: Sequence[str], fixed: int = 0
+        self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """Token ids of one-message conversations `shared + tail`, one for each tail.
 
         Args:
             fixed: how many characters at the end of `shared` never change; 0 where the tails
                 are not going to come back.
+            prefill: the beginning of the assistant's answer.
 
         Returns:
             The ids that all of them begin with, and the ids that each goes on with (at least
-            one): joined, they are exactly `encode_chat` of the whole.
+            one): joined, they are exactly `encode_chat` of the whole where `prefill` is empty.
         """
 
     def encode_text(self, text: str) -> list[int]:

@@ -39,6 +39,7 @@ from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE
 from rlaif.generation.pointwise_calls import PointwiseScore
+from rlaif.judging.judge_file import names_judge_file, read_judge_file
 from rlaif.records import Message, Pair, Preference
 from rlaif.runs.context import RunContext
 from rlaif.util.validation import explain
@@ -75,8 +76,8 @@ class Judge:
 
     Args:
         constitution: a YAML file or a shipped name.
-        model: a folder, a hub id, or `demo` for the embedded judge.
-        engine: see `rlaif engines`.
+        model: a folder, a hub id, `demo` for the embedded judge, or a judge file.
+        engine: see `rlaif engines`; default: vLLM, or what the judge file says.
         writer: who writes critiques; default: the judge model itself.
         cache_dir: where answers are kept; default: the user's, shared with `rlaif label`.
         settings: any other setting of `JudgeSettings` (`template`, `pointwise`, `orders`, ...) or
@@ -91,14 +92,18 @@ class Judge:
         constitution: str | Path,
         model: str = "demo",
         *,
-        engine: str = "vllm",
+        engine: str | None = None,
         writer: str | None = None,
         cache_dir: str | Path | None = None,
         **settings: Any,
     ) -> None:
+        if names_judge_file(str(model)):
+            named, _ = read_judge_file(Path(model))
+            engine, model = engine or named.pop("engine", None), named.pop("model")
+            settings = {**named, **settings}
         own = {k: v for k, v in settings.items() if k in JudgeSettings.model_fields}
         rest = {k: v for k, v in settings.items() if k not in own}
-        judge = _checked(EngineSettings, {"engine": engine, "model": str(model), **rest})
+        judge = _checked(EngineSettings, {"engine": engine or "vllm", "model": str(model), **rest})
         own["writer"] = judge.model_copy(update={"model": writer}) if writer else None
         self._start(
             prepare_judge(str(constitution), _checked(JudgeSettings, with_defaults(own, judge))),

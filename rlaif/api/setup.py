@@ -33,7 +33,7 @@ from rlaif.labeling.calibration import Aggregator, load_aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
 from rlaif.runs.rows import make_stamp
-from rlaif.templates.judge import JudgeTemplate, load_judge_template
+from rlaif.templates.judge import JudgeTemplate, default_template, load_judge_template
 from rlaif.templates.messages import message_text
 from rlaif.templates.writer import load_writer_templates
 
@@ -87,7 +87,7 @@ def with_defaults(values: Mapping[str, Any], judge: EngineSettings) -> dict[str,
     """Settings by name, with what fits the judge where nothing is said."""
     demo = judge.model == DEMO
     found = dict(values)
-    found.setdefault("template", "demo" if demo else "pairwise")
+    found.setdefault("template", default_template(judge.model))
     found.setdefault("pointwise", ANCHORED if demo else "pointwise")
     found.setdefault("writer_templates", "demo" if demo else "plain")
     if found.get("writer") is None:

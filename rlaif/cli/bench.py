@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.judges import expand_judge
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
 from rlaif.cli.common.options import build
 from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import model_fingerprint
+from rlaif.templates.judge import default_template
 from rlaif.util.hashing import digest
 
 _EXAMPLES = """
@@ -109,9 +111,10 @@ def command(
     given = {name: value for name, value in spread(flags).items() if value is not None}
     # What rates depend on beside the judge and its engine.
     conditions = digest({**vars(workload), "template": template, **given})
+    named = expand_judge(judge)
     settings = [
-        build(EngineSettings, {"engine": engine, "model": judge, **given})
-        for engine in engines or ("vllm",)
+        build(EngineSettings, {**named, "engine": engine, **given})
+        for engine in engines or (named.get("engine", "vllm"),)
     ]
     for one in settings:
         model_fingerprint(one)  # what is unknown is said before anything is measured
@@ -123,7 +126,7 @@ def command(
                 result = bench(
                     one,
                     workload,
-                    template=template or ("demo" if judge == "demo" else "pairwise"),
+                    template=template or named.get("template") or default_template(judge),
                     repetitions=repetitions,
                     price_per_hour=price_per_hour,
                 )

@@ -10,6 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
+from rlaif.cli.common.judges import judge_beside
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
@@ -109,12 +110,7 @@ def command(
         EngineSettings, {**values, "model": "demo-writer" if model == "demo" else model}, places
     )
     judge = judge or model
-    judging = build(
-        EngineSettings,
-        {**values, "model": judge, "engine": judge_engine or values.get("engine", "vllm")},
-        places,
-    )
-    judge_template = judge_template or ("demo" if judge == "demo" else "pairwise")
+    judging, judge_template = judge_beside(judge, judge_engine, judge_template, values, places)
     from rlaif.generation.runner import run_generation, survey
     from rlaif.generation.verified import LABELS, write_sft
     from rlaif.labeling.job import prepare, run_label

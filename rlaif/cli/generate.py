@@ -10,6 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
+from rlaif.cli.common.judges import judge_beside
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import (
@@ -115,11 +116,7 @@ def command(
         teachers.append(Teacher(engine, sampling))
     from rlaif.generation.runner import run_generation, survey
 
-    judge_values = {
-        **values,
-        "model": judge,
-        "engine": judge_engine or values.get("engine", "vllm"),
-    }
+    ranking, template = judge_beside(judge, judge_engine, template, values, places)
     job = prepare_generate(
         prompts,
         teachers,
@@ -127,8 +124,8 @@ def command(
         given=given,
         split=split,
         constitution=constitution,
-        judge=build(EngineSettings, judge_values, places),
-        template=template or ("demo" if judge == "demo" else "pairwise"),
+        judge=ranking,
+        template=template,
         targets=targets,
     )
     if dry_run:

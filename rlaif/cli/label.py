@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,11 @@ interrupted, rerun the same command to resume.
 @click.option(
     "--dry-run", is_flag=True, help="Estimate judge calls, tokens, time and cost, then exit."
 )
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Do not stop if most of the first 100 verdicts are invalid or only follow the position.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @licenses_flag
 @settings_options(
@@ -122,6 +128,7 @@ def command(
     dry_run: bool,
     as_json: bool,
     licenses: str,
+    keep_going: bool,
     **flags: Any,
 ) -> None:
     """Judge pairs by a constitution and write preference labels.
@@ -152,6 +159,7 @@ def command(
             dry_run=dry_run,
             as_json=as_json,
             licenses=licenses,
+            keep_going=keep_going,
         )
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
@@ -174,7 +182,11 @@ def command(
     note_models(licenses, [("labels", settings.judge)])
     with closing(LabelScreen(job.source.count(settings.limit))) as screen:
         summary = run_label(
-            job, Path(out), screen.context(cache_dir), prices=prices, shard_rows=shard_rows
+            job,
+            Path(out),
+            replace(screen.context(cache_dir), first_look=not keep_going),
+            prices=prices,
+            shard_rows=shard_rows,
         )
     note_origins(licenses, summary.tally.origins)
     if as_json:
@@ -194,6 +206,7 @@ def _label_by_panel(
     dry_run: bool,
     as_json: bool,
     licenses: str,
+    keep_going: bool,
 ) -> None:
     """Long because it is `label` for several judges, from flags to tables."""
     from rlaif.data.sources import open_source
@@ -231,7 +244,7 @@ def _label_by_panel(
             constitution=constitution,
             panel=panel,
             out=out,
-            context=screen.context(cache_dir),
+            context=replace(screen.context(cache_dir), first_look=not keep_going),
             split=split,
             prices=prices,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from rlaif.errors import ConversationRefused, RlaifError
@@ -96,6 +97,27 @@ class ChatTemplate:
             ConversationRefused: the template does not take it.
         """
         return self._render(self.fold(messages), open_end=open_end)
+
+    def open_answer(self, messages: Sequence[Message], prefill: str) -> str:
+        """A conversation opened for the assistant's answer, with the beginning of that answer.
+
+        Raises:
+            ConversationRefused: the template does not take it.
+        """
+        text = self.render(messages)
+        return f"{text}{self._gap}{prefill}" if prefill else text
+
+    @cached_property
+    def _gap(self) -> str:
+        """The white space that the template puts between the assistant's header and an answer."""
+        asked: list[Message] = [{"role": "user", "content": _ASKED}]
+        opened = self.render(asked)
+        try:
+            whole = self.render([*asked, {"role": "assistant", "content": _SAID}], open_end=False)
+        except ConversationRefused:
+            return ""
+        between = whole[len(opened) : whole.find(_SAID)] if whole.startswith(opened) else ""
+        return between if between.isspace() else ""
 
     def fold(self, messages: Sequence[Message]) -> list[Message]:
         """The messages, a system prompt at the head of the first user turn where it has no place

@@ -100,7 +100,7 @@ class HFCodec:
         )
 
     def encode_branches(
-        self, shared: str, tails: Sequence[str], fixed: int = 0
+        self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """See `Codec.encode_branches`.
 
@@ -114,20 +114,22 @@ class HFCodec:
         if any(self._control.occur_in(safe[-edge:] + tail[:edge]) for tail in safe_tails):
             # Two harmless halves spell a control token: defuse the prompts as wholes.
             rows = [
-                self.encode_text(self._wrap(self._control.defuse(shared + tail))) for tail in tails
+                self.encode_text(self._wrap(self._control.defuse(shared + tail), prefill))
+                for tail in tails
             ]
             n = min(shared_length(rows), min(map(len, rows)) - 1)
             return rows[0][:n], [row[n:] for row in rows]
         fixed = fixed if shared[len(shared) - fixed :] == safe[len(safe) - fixed :] else 0
-        return self.segments.encode(safe, safe_tails, fixed)
+        return self.segments.encode(safe, safe_tails, fixed, prefill)
 
     def encode_with_pictures(
-        self, shared: str, tails: Sequence[str], count: int
+        self, shared: str, tails: Sequence[str], count: int, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """As `encode_branches`, with the marks of pictures that stand before the text.
 
         Args:
             count: of the pictures.
+            prefill: what opens the answer.
 
         Raises:
             RlaifError: the chat template has no mark for a picture.
@@ -137,7 +139,8 @@ class HFCodec:
 
         def render(text: str, places: Sequence[Mapping[str, str]]) -> list[int]:
             parts = [*places, {"type": "text", "text": self._control.defuse(text)}]
-            return self.encode_text(self._template.render([{"role": "user", "content": parts}]))  # type: ignore[typeddict-item]
+            turn: Any = {"role": "user", "content": parts}
+            return self.encode_text(self._template.open_answer([turn], prefill))
 
         rows = [render(shared + tail, places) for tail in tails]
         if rows and len(rows[0]) < len(render(shared + tails[0], ())) + count:
@@ -164,8 +167,8 @@ class HFCodec:
                 f"the prompt has {length} characters; the model reads at most {self._most} tokens"
             )
 
-    def _wrap(self, content: str) -> str:
-        return self._template.render([{"role": "user", "content": content}])
+    def _wrap(self, content: str, prefill: str = "") -> str:
+        return self._template.open_answer([{"role": "user", "content": content}], prefill)
 
     def encode_text(self, text: str) -> list[int]:
         """See `Codec.encode_text`."""

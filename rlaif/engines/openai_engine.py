@@ -36,7 +36,7 @@ class MessageCodec:
         return list(json.dumps([dict(m) for m in messages], ensure_ascii=False).encode())
 
     def encode_branches(
-        self, shared: str, tails: Sequence[str], fixed: int = 0
+        self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """Not possible: see the module."""
         raise _no_labels()

@@ -38,7 +38,7 @@ class ByteCodec:
     eos_ids = (0,)
 
     def __init__(self) -> None:
-        self._tails: dict[str, list[int]] = {}
+        self._tails: dict[tuple[str, str], list[int]] = {}
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Each message as `role: content`, then `assistant:`."""
@@ -46,18 +46,20 @@ class ByteCodec:
         return list(text.encode("utf-8", "replace"))
 
     def encode_branches(
-        self, shared: str, tails: Sequence[str], fixed: int = 0
+        self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """See `Codec.encode_branches`; bytes join anywhere."""
         context = list(f"user: {shared}".encode("utf-8", "replace"))
-        return context, [self._tail(tail) for tail in tails]
+        return context, [self._tail(tail, prefill) for tail in tails]
 
-    def _tail(self, tail: str) -> list[int]:
-        if tail not in self._tails:
+    def _tail(self, tail: str, prefill: str) -> list[int]:
+        key = (tail, prefill)
+        if key not in self._tails:
             if len(self._tails) >= 4096:
                 self._tails.clear()
-            self._tails[tail] = list(f"{tail}\nassistant:".encode("utf-8", "replace"))
-        return self._tails[tail]
+            opened = f" {prefill}" if prefill else ""
+            self._tails[key] = list(f"{tail}\nassistant:{opened}".encode("utf-8", "replace"))
+        return self._tails[key]
 
     def encode_text(self, text: str) -> list[int]:
         """The bytes of the text."""
@@ -163,17 +165,32 @@ class ScriptedEngine:
 
 def fingerprint(settings: EngineSettings) -> str:
     """There are no model files: the rule's name and what changes its answers."""
-    return digest({"scripted": settings.model, "fail_every": settings.options.get("fail_every", 0)})
+    manner = {name: settings.options[name] for name in _MANNERS if name in settings.options}
+    held = {"scripted": settings.model, "fail_every": settings.options.get("fail_every", 0)}
+    return digest({**held, **manner})
+
+
+_MANNERS = {"label_mass": (0.0, 1.0), "position": (-60.0, 60.0)}
+"""Options that change how the rule answers, with their limits."""
 
 
 def create(settings: EngineSettings) -> ScriptedEngine:
-    """The hashed rule; options: `delay` (seconds a batch) and `fail_every`."""
-    unknown = settings.options.keys() - {"delay", "fail_every"}
+    """The hashed rule; options: `delay` (seconds a batch), `fail_every`, `label_mass`, and
+    `position` (log-odds added for the response that is shown first).
+    """
+    unknown = settings.options.keys() - {"delay", "fail_every", *_MANNERS}
     if unknown:
         raise RlaifError(
             f"engine 'scripted' has no option {min(unknown)!r}",
-            hint="Available options: delay and fail_every.",
+            hint="Available options: delay, fail_every, label_mass and position.",
         )
+    for name, (least, most) in _MANNERS.items():
+        value = settings.options.get(name, 0.0)
+        if not isinstance(value, int | float) or not least <= value <= most:
+            raise RlaifError(
+                f"invalid value {value!r} for option {name}",
+                hint=f"Use a number from {least:g} to {most:g}.",
+            )
     delay, fail_every = settings.options.get("delay", 0.0), settings.options.get("fail_every", 0)
     if not isinstance(delay, int | float) or not 0 <= delay < 3600:
         raise RlaifError(
@@ -185,7 +202,15 @@ def create(settings: EngineSettings) -> ScriptedEngine:
             f"invalid value {fail_every!r} for option fail_every",
             hint="Use an integer of 0 or more.",
         )
-    return ScriptedEngine(delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight)
+    mass, shift = settings.options.get("label_mass"), settings.options.get("position", 0.0)
+
+    def rule(text: str) -> tuple[float, float]:
+        logit, usual = hashed_rule(text)
+        return logit + float(shift), usual if mass is None else float(mass)
+
+    return ScriptedEngine(
+        rule, delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight
+    )
 
 
 SPEC = EngineSpec(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 Encode = Callable[[str], list[int]]
-Wrap = Callable[[str], str]
+Wrap = Callable[[str, str], str]
 
 _MARK = "\ue000"
 _MOST_REMEMBERED = 4096
@@ -97,11 +97,11 @@ def shared_length(rows: Sequence[Sequence[int]]) -> int:
 
 
 class SegmentEncoder:
-    """Token ids of `wrap(shared + tail)` for many tails of each shared text.
+    """Token ids of `wrap(shared + tail, prefill)` for many tails of each shared text.
 
     Args:
         encode: text to ids, without adding special tokens.
-        wrap: a message's content to the text of the whole chat.
+        wrap: a message's content, and what opens the answer, to the text of the whole chat.
         vocabulary: the tokens as the tokenizer writes them.
     """
 
@@ -109,13 +109,13 @@ class SegmentEncoder:
         self._encode = encode
         self._wrap = wrap
         self._vocabulary = vocabulary
-        self._seams: dict[tuple[str, frozenset[str]], int | None] = {}
-        self._tails: dict[str, tuple[str, list[int]]] = {}
+        self._seams: dict[tuple[str, frozenset[str], str], int | None] = {}
+        self._tails: dict[tuple[str, str], tuple[str, list[int]]] = {}
         self._turn = 0
         self.joined = self.whole = 0
 
     def encode(
-        self, shared: str, tails: Sequence[str], fixed: int
+        self, shared: str, tails: Sequence[str], fixed: int, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """The ids that all the prompts begin with, and what each goes on with.
 
@@ -124,47 +124,53 @@ class SegmentEncoder:
             tails: one per prompt; equal ones are told apart by the caller.
             fixed: how many characters at the end of `shared` are the same in every call; 0 where
                 the tails change from call to call, so that nothing is worth remembering.
+            prefill: what opens the answer.
         """
         if not fixed:
             self.whole += len(tails)
-            return self._encode_whole(shared, tails)
-        key = (shared[len(shared) - fixed :], frozenset(tail[:1] for tail in tails))
+            return self._encode_whole(shared, tails, prefill)
+        key = (shared[len(shared) - fixed :], frozenset(tail[:1] for tail in tails), prefill)
         if key not in self._seams:
             if len(self._seams) >= _MOST_REMEMBERED:
                 self._seams.clear()
-            self._seams[key] = self._find_seam(key[0], tails)
+            self._seams[key] = self._find_seam(key[0], tails, prefill)
         moved = self._seams[key]
         if moved is not None:
             cut = len(shared) - moved
-            context = self._context(shared[:cut], shared[cut:], tails)
+            context = self._context(shared[:cut], shared[cut:], tails, prefill)
             if context is not None:
                 self.joined += len(tails)
-                return context, [self._tail(shared[cut:] + tail)[1] for tail in tails]
+                return context, [self._tail(shared[cut:] + tail, prefill)[1] for tail in tails]
             self._seams[key] = None
         self.whole += len(tails)
-        return self._encode_whole(shared, tails)
+        return self._encode_whole(shared, tails, prefill)
 
-    def _encode_whole(self, shared: str, tails: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        rows = [self._encode(self._wrap(shared + tail)) for tail in tails]
+    def _encode_whole(
+        self, shared: str, tails: Sequence[str], prefill: str
+    ) -> tuple[list[int], list[list[int]]]:
+        rows = [self._encode(self._wrap(shared + tail, prefill)) for tail in tails]
         # Every prompt keeps a token of its own, as with joined ids.
         n = min(shared_length(rows), min(map(len, rows)) - 1)
         return rows[0][:n], [row[n:] for row in rows]
 
-    def _tail(self, tail: str) -> tuple[str, list[int]]:
-        """Text and ids of a tail with all that the chat template puts after it."""
-        if tail not in self._tails:
+    def _tail(self, tail: str, prefill: str) -> tuple[str, list[int]]:
+        """Text and ids of a tail with all that the chat template and the prefill put after it."""
+        key = (tail, prefill)
+        if key not in self._tails:
             if len(self._tails) >= _MOST_REMEMBERED:
                 self._tails.clear()
-            text = self._wrap(_MARK + tail).partition(_MARK)[2]
-            self._tails[tail] = (text, self._encode(text))
-        return self._tails[tail]
+            text = self._wrap(_MARK + tail, prefill).partition(_MARK)[2]
+            self._tails[key] = (text, self._encode(text))
+        return self._tails[key]
 
-    def _context(self, shared: str, moved: str, tails: Sequence[str]) -> list[int] | None:
+    def _context(
+        self, shared: str, moved: str, tails: Sequence[str], prefill: str
+    ) -> list[int] | None:
         """The ids before the seam, or None where the joined ids would be wrong."""
         self._turn += 1
         tail = moved + tails[self._turn % len(tails)]
-        whole = self._wrap(shared + tail)
-        text, ids = self._tail(tail)
+        whole = self._wrap(shared + tail, prefill)
+        text, ids = self._tail(tail, prefill)
         if not ids or not whole.endswith(text):
             return None
         found = self._encode(whole)
@@ -172,7 +178,7 @@ class SegmentEncoder:
             return None
         return found[: -len(ids)]
 
-    def _find_seam(self, fixed: str, tails: Sequence[str]) -> int | None:
+    def _find_seam(self, fixed: str, tails: Sequence[str], prefill: str) -> int | None:
         """How many characters to move from the shared text to the tails; None: no place is safe."""
         for moved in range(min(len(fixed), 24)):
             left = fixed[len(fixed) - moved - 1]
@@ -181,18 +187,19 @@ class SegmentEncoder:
                 continue
             if not all(never_joined(left, right, self._vocabulary) for right in rights):
                 continue
-            if self._probes_hold(fixed[: len(fixed) - moved], fixed[len(fixed) - moved :], tails):
+            cut = len(fixed) - moved
+            if self._probes_hold(fixed[:cut], fixed[cut:], tails, prefill):
                 return moved
         return None
 
-    def _probes_hold(self, fixed: str, moved: str, tails: Sequence[str]) -> bool:
+    def _probes_hold(self, fixed: str, moved: str, tails: Sequence[str], prefill: str) -> bool:
         for n, probe in enumerate(_PROBES):
             shared = f"x{probe}{fixed}"
-            context = self._context(shared, moved, tails)
+            context = self._context(shared, moved, tails, prefill)
             if context is None:
                 return False
             for tail in tails if n < 4 else tails[n % len(tails) :][:1]:
-                joined = context + self._tail(moved + tail)[1]
-                if joined != self._encode(self._wrap(shared + moved + tail)):
+                joined = context + self._tail(moved + tail, prefill)[1]
+                if joined != self._encode(self._wrap(shared + moved + tail, prefill)):
                     return False
         return True

@@ -125,8 +125,10 @@ class DirectScorer:
         told: list[Reply] = []
         if asked:
             fixed = 0 if "{{" in after else len(before.split("}}")[-1])
+            prefill = self.template.settings["prefill"]
+            opening = {"prefill": prefill} if prefill else {}
             context, tails = self.codec.encode_branches(
-                texts[0], [f"{p.preference}{texts[1]}" for p in asked], fixed
+                texts[0], [f"{p.preference}{texts[1]}" for p in asked], fixed, **opening
             )
             told = yield [
                 Query(JUDGE, ChoiceRequest("", context + tail, self._label_ids)) for tail in tails
@@ -219,7 +221,9 @@ def load_pointwise_template(name: str) -> Template:
     Raises:
         RlaifError: it is missing, or lacks a placeholder or its labels.
     """
-    template = load_template(name, "pointwise", required=_SLOTS, settings=("labels",))
+    template = load_template(
+        name, "pointwise", required=_SLOTS, settings=("labels",), defaults={"prefill": ""}
+    )
     if len(re.findall(r"\{\{\s*principle\s*\}\}", template.body)) > 1:
         raise RlaifError(
             f"pointwise template {name!r} has the placeholder {{{{principle}}}} more than once",

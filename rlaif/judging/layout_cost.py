@@ -41,7 +41,11 @@ def layout_advice(name: str, codec: Codec, principles: Sequence[str]) -> list[st
         return []
     before, after = re.split(r"\{\{\s*principle\s*\}\}", template.body, maxsplit=1)
     best = JudgeTemplate(
-        "best", f"{before}\n{after}\n{{{{principle}}}}", template.labels, template.answer
+        "best",
+        f"{before}\n{after}\n{{{{principle}}}}",
+        template.labels,
+        template.answer,
+        template.prefill,
     )
     now, then = (tokens_per_order(t, codec, principles) for t in (template, best))
     if now - then < WORTH_SAYING * len(principles):

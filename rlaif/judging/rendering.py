@@ -10,6 +10,7 @@ from rlaif.judging.questions import Question
 from rlaif.records import ChoiceRequest, Codec, GenerationRequest, GenerationResult, Pair, Picture
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.templates.messages import completion_text, conversation_text, message_text
+from rlaif.util.thinking import MARKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Renderer:
             )
         self.label_ids = (first, second)
         self.delimiters = template.own_words
+        # Plug-ins written before prefills do not know the argument.
+        self._opening = {"prefill": template.prefill} if template.prefill else {}
         self._answer_ids = codec.encode_text(template.answer) if template.answer else []
 
     def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
@@ -71,10 +74,12 @@ class Renderer:
             )
             if pair.pictures:
                 context, tails = self._codec.encode_with_pictures(  # type: ignore[attr-defined]
-                    shared, ends, len(pair.pictures)
+                    shared, ends, len(pair.pictures), **self._opening
                 )
             else:
-                context, tails = self._codec.encode_branches(shared, ends, self._fixed)
+                context, tails = self._codec.encode_branches(
+                    shared, ends, self._fixed, **self._opening
+                )
             numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
             yield Branches((*turns, first, second), context, numbered, pair.pictures)
 
@@ -116,5 +121,7 @@ class Renderer:
         return ChoiceRequest(question.id, ids, self.label_ids, pictures=question.pictures)
 
     def text(self, written: GenerationResult) -> str:
-        """What the judge wrote."""
-        return self._codec.decode(written.token_ids).strip()
+        """What the judge wrote, with what opened it."""
+        said = self._codec.decode(written.token_ids)
+        thinks = any(said.lstrip().startswith(mark) for mark, _ in MARKS)
+        return said.strip() if thinks else f"{self._template.prefill}{said}".strip()

@@ -72,6 +72,7 @@ class LabelJob:
 
     Attributes:
         columns: which columns of the data are read as what, on one line.
+        constitution_name: as it was asked for.
     """
 
     settings: LabelSettings
@@ -81,6 +82,7 @@ class LabelJob:
     config: dict[str, Any]
     aggregator: Aggregator
     columns: str = ""
+    constitution_name: str = ""
 
     @property
     def task(self) -> LabelTask:
@@ -101,6 +103,16 @@ class LabelJob:
             stamp=stamp,
             functions=allowed_functions(),
         )
+
+    def watched_task(self, context: RunContext) -> LabelTask:
+        """The same; its first verdicts are looked at if the context says so."""
+        if not context.first_look:
+            return self.task
+        engine = self.settings.judge
+        command = f"rlaif judge check {engine.model} -c {self.constitution_name}"
+        if engine.engine != "vllm":
+            command += f" --engine {engine.engine}"
+        return replace(self.task, check_command=command)
 
 
 def choose_engine(judge: EngineSettings, out: Path, context: RunContext) -> EngineSettings:
@@ -181,6 +193,7 @@ def prepare(
         config=config,
         aggregator=aggregator,
         columns=dataset.summary,
+        constitution_name=constitution,
     )
 
 
@@ -285,7 +298,7 @@ def run_label(
         engine: Engine | ShardPool = (
             create_engine(judge)
             if shard_rows is None
-            else ShardPool(judge, job.task, context.verdicts_path)
+            else ShardPool(judge, job.watched_task(context), context.verdicts_path)
         )
         with closing(engine), closing(RunDirectory(out, job.config)) as run:
             write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
@@ -332,10 +345,10 @@ def _label_alone(
     """One labeler, which feeds the engine with all its replicas."""
     usage = UsageMeter(run, engine)
     chosen, asked = learn_stopping(
-        task=job.task, source=job.source, engine=engine, cache=cache, usage=usage
+        task=job.watched_task(context), source=job.source, engine=engine, cache=cache, usage=usage
     )
     labeler = Labeler(
-        job.task,
+        job.watched_task(context),
         engine,
         cache,
         run,

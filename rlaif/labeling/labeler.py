@@ -19,6 +19,7 @@ from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, walk
 from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.verdicts import read_verdict
+from rlaif.labeling.first_look import FirstLook
 from rlaif.labeling.in_flight import InFlight, Reply
 from rlaif.labeling.planner import PlannedPair, Planner, window_questions
 from rlaif.labeling.reasoning import ReasoningSampler
@@ -95,6 +96,7 @@ class Labeler:
             most_tokens=engine.max_prompt_tokens,
         )
         self._accounting = TokenAccounting(engine, known)
+        self._look = FirstLook(task.check_command) if task.check_command else None
         self._tally = load_run_tally(run)
         self.usage = usage or UsageMeter(run, engine)
         self.progress = LabelProgress(rows=self._tally.rows)
@@ -255,6 +257,10 @@ class Labeler:
         )
         self.progress.verdicts += 1
         self.progress.cached += cached
+        if self._look is not None:
+            self._look.take(item.answers[index])
+            if self._look.done:
+                self._look = None
 
     def _answer_from_cache(self, item: PlannedPair) -> None:
         """Answer the group that is being asked from the cache, and those after it."""

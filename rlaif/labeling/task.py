@@ -19,6 +19,8 @@ class LabelTask:
         aggregator: from a pair's principle scores to its preference.
         stamp: provenance that every row carries (constitution, judge, template).
         functions: that the user allows the constitution to call, wherever labelers are.
+        check_command: what the user is told to run if the first verdicts can't be used; "" to go
+            on whatever they are.
     """
 
     constitution: Constitution
@@ -27,6 +29,7 @@ class LabelTask:
     aggregator: Aggregator
     stamp: dict[str, str]
     functions: tuple[str, ...] = ()
+    check_command: str = ""
 
 
 def describe_manner(fingerprint: str, task: LabelTask, reasons: bool) -> str:

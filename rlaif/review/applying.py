@@ -106,6 +106,7 @@ def apply_labels(
         tally.decided = tally.tie = tally.abstained = 0
         tally.margins = [0] * MARGIN_BINS
         tally.reasons = {}
+        tally.numbers = {}
         for name in ("verdicts.jsonl", "rejected.jsonl"):
             for _, row in read_rows(run / name):
                 target.append(name, row)

@@ -24,11 +24,13 @@ class RunContext:
         cache_dir: folder of the verdict cache and the text cache; None for the user's.
         on_engine: told a model's settings before its engine starts.
         on_progress: told how far a run is, after every batch of answers.
+        first_look: whether a labeling run stops if its first verdicts can't be used.
     """
 
     cache_dir: Path | None = None
     on_engine: Callable[[EngineSettings], None] = _ignore
     on_progress: Callable[[Any], None] = _ignore
+    first_look: bool = False
 
     @property
     def verdicts_path(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, field
@@ -79,6 +80,7 @@ class Tally:
     spared: int = 0
     prompt_injection: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, list[list[str]]] = field(default_factory=dict)
     margins: list[int] = field(default_factory=lambda: [0] * MARGIN_BINS)
     tiers: dict[str, int] = field(default_factory=dict)
     principles: dict[str, PrincipleTally] = field(default_factory=dict)
@@ -103,7 +105,13 @@ class Tally:
 
     def add_reason(self, reason: str) -> None:
         """Count why a pair has no winner."""
-        self._reason(_kind(reason), 1)
+        numbers = _NUMBER.findall(reason[:_LONGEST])
+        self._reason(_kind(reason), 1, [[n, n] for n in numbers])
+
+    @property
+    def reasons_in_words(self) -> dict[str, int]:
+        """The reasons, each with its numbers; those that differ as a range."""
+        return {_fill(key, self.numbers.get(key, [])): n for key, n in self.reasons.items()}
 
     def absorb(self, later: Tally) -> None:
         """Count on with the tally of rows that follow.
@@ -113,7 +121,7 @@ class Tally:
         """
         _add_numbers(self, later)
         for reason, count in later.reasons.items():
-            self._reason(reason, count)
+            self._reason(reason, count, later.numbers.get(reason, []))
         self.margins = [a + b for a, b in zip(self.margins, later.margins, strict=True)]
         for tier, count in later.tiers.items():
             self.tiers[tier] = self.tiers.get(tier, 0) + count
@@ -130,10 +138,15 @@ class Tally:
             new = [row for row in theirs.rows if row not in found.rows]
             found.rows += new[: MOST_ROWS - len(found.rows)]
 
-    def _reason(self, key: str, count: int) -> None:
+    def _reason(self, key: str, count: int, numbers: list[list[str]]) -> None:
         if key not in self.reasons and len(self.reasons) >= MOST_REASONS:
             key = "other"
         self.reasons[key] = self.reasons.get(key, 0) + count
+        if key == "other" or not numbers:
+            return
+        known = self.numbers.setdefault(key, [list(n) for n in numbers])
+        for mine, theirs in zip(known, numbers, strict=False):
+            mine[:] = [min(mine[0], theirs[0], key=_value), max(mine[1], theirs[1], key=_value)]
 
     def _origin(self, origin: Origin, row: int) -> OriginTally:
         key = f"{origin.kind or 'unknown'} {origin.model} {origin.license} {origin.depth}"
@@ -227,4 +240,27 @@ def dump_tally(tally: Tally) -> dict[str, Any]:
 
 def _kind(reason: str) -> str:
     """A reason without its numbers, so that equal causes count together."""
-    return re.sub(r"[^\s()]*\d[^\s()]*", "N", reason)[:120]
+    return _NUMBER.sub("N", reason[:_LONGEST])
+
+
+_LONGEST = 160
+_NUMBER = re.compile(r"[^\s()]*\d[^\s()]*")
+
+
+def _value(text: str) -> tuple[float, str]:
+    """A number's place in their order; what is none comes last."""
+    try:
+        return float(text.strip(",;:%")), text
+    except ValueError:
+        return math.inf, text
+
+
+def _fill(kind: str, numbers: list[list[str]]) -> str:
+    """A kind of reason with the least and the greatest of each of its numbers."""
+    texts = iter(numbers)
+
+    def shown(_: re.Match[str]) -> str:
+        least, most = next(texts, ["N", "N"])
+        return least if least == most else f"{least} to {most}"
+
+    return re.sub(r"\bN\b", shown, kind)

@@ -33,12 +33,15 @@ class JudgeTemplate:
         labels: the two answers: the first means that the response shown first is better.
         answer: for a judge that reasons first: the text put after its reasoning, at whose end
             the label is read; "" for one that answers at once.
+        prefill: how the judge's answer begins, whatever it would say; without `answer`, the
+            label is read at its end.
     """
 
     name: str
     body: str
     labels: tuple[str, str]
     answer: str = ""
+    prefill: str = ""
 
     @cached_property
     def _parts(self) -> tuple[str, str]:
@@ -76,8 +79,16 @@ class JudgeTemplate:
 
     @property
     def hash(self) -> str:
-        """Content address: two templates with equal text, labels and answer share it."""
-        return digest({"body": self.body, "labels": list(self.labels), "answer": self.answer})
+        """Content address: two templates with equal text, labels, answer and prefill share it."""
+        parts = {"body": self.body, "labels": list(self.labels), "answer": self.answer}
+        return digest({**parts, "prefill": self.prefill} if self.prefill else parts)
+
+    def to_text(self) -> str:
+        """As the text of a file that `load_judge_template` reads."""
+        front: dict[str, object] = {"labels": list(self.labels)}
+        front |= {k: v for k, v in (("answer", self.answer), ("prefill", self.prefill)) if v}
+        head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        return f"---\n{head}---\n{self.body}\n"
 
     def branches(
         self, *, conversation: str, first: str, second: str, principles: Sequence[str]
@@ -93,6 +104,11 @@ class JudgeTemplate:
             conversation=conversation, first=first, second=second, principles=[principle]
         )
         return shared + end
+
+
+def default_template(model: str) -> str:
+    """The layout for a judge of which nothing is known but its name."""
+    return "demo" if model == "demo" else "pairwise"
 
 
 def template_path(name: str) -> Path:
@@ -121,14 +137,20 @@ def load_judge_template(name: str) -> JudgeTemplate:
         ) from None
     front, body = _split_front_matter(text, Place(path))
     _check_slots(body, Place(path))
-    answer = front.get("answer", "")
-    if not isinstance(answer, str) or answer != answer.rstrip():
+    answer, prefill = (_opening(front, key, Place(path)) for key in ("answer", "prefill"))
+    return JudgeTemplate(name, body, _labels(front, Place(path)), answer, prefill)
+
+
+def _opening(front: Mapping[str, object], key: str, place: Place) -> str:
+    """A text that the label follows."""
+    text = front.get(key, "")
+    if not isinstance(text, str) or text != text.rstrip():
         raise RlaifError(
-            f"judge template has an invalid `answer`: {answer!r}",
+            f"judge template has an invalid `{key}`: {text!r}",
             hint="Use text that does not end in whitespace; the label follows it.",
-            place=Place(path),
+            place=place,
         )
-    return JudgeTemplate(name, body, _labels(front, Place(path)), answer)
+    return text
 
 
 _HINT = "Start it with '---', a line 'labels: [A, B]' (quote Yes and No) and another '---'."
@@ -144,11 +166,11 @@ def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], 
         front = None
     if not isinstance(front, Mapping):
         raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)
-    unknown = [key for key in front if key not in ("labels", "answer")]
+    unknown = [key for key in front if key not in ("labels", "answer", "prefill")]
     if unknown:
         raise RlaifError(
             f"judge template has an unknown setting {unknown[0]!r}",
-            hint="Valid settings: labels, answer.",
+            hint="Valid settings: labels, answer, prefill.",
             place=place,
         )
     return front, parts.group(2).strip("\n")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -45,6 +46,9 @@ class Template:
         return _SLOT.sub(lambda match: values[match.group(1)], self.body)
 
 
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+
 def load_template(
     name: str,
     folder: str,
@@ -52,6 +56,7 @@ def load_template(
     required: tuple[str, ...],
     optional: tuple[str, ...] = (),
     settings: tuple[str, ...] = (),
+    defaults: Mapping[str, str] = NO_SETTINGS,
 ) -> Template:
     """Read a template by shipped name or path.
 
@@ -59,6 +64,7 @@ def load_template(
         folder: below `prompts/`; also what the template is called in errors.
         required, optional: its placeholders.
         settings: the front matter that it must have, each a text.
+        defaults: the front matter that it may have.
 
     Raises:
         RlaifError: it is missing, is not text, lacks a setting or a placeholder, or has one that
@@ -75,7 +81,7 @@ def load_template(
         ) from None
     parts = re.match(r"---\n(.*?)\n?---\n(.*)\Z", text, re.DOTALL)
     front, body = parts.groups() if parts else ("", text)
-    found = _front_matter(front, settings, what, place)
+    found = {**defaults, **_front_matter(front, settings, tuple(defaults), what, place)}
     slots = _SLOT.findall(body)
     for slot in slots:
         if slot not in (*required, *optional):
@@ -101,7 +107,7 @@ def _place_of(path: Path, text: str, slot: str) -> Place:
 
 
 def _front_matter(
-    front: str, settings: tuple[str, ...], what: str, place: Place
+    front: str, settings: tuple[str, ...], optional: tuple[str, ...], what: str, place: Place
 ) -> Mapping[str, str]:
     try:
         found = yaml.safe_load(front) or {}
@@ -114,21 +120,21 @@ def _front_matter(
     if not isinstance(found, dict):
         found = {"": found}
     for key in found:
-        if key not in settings:
-            known = ", ".join(settings) or "none"
+        if key not in (*settings, *optional):
+            known = ", ".join((*settings, *optional)) or "none"
             raise RlaifError(
                 f"{what} has an unknown setting {key!r}",
-                hint=f"Valid thresholds: {known}.",
+                hint=f"Valid settings: {known}.",
                 place=place,
             )
-    for key in settings:
+    for key in (*settings, *(key for key in optional if key in found)):
         if not isinstance(found.get(key), str) or not found[key].strip():
             raise RlaifError(
                 f"{what} is missing the setting {key!r}",
                 hint=f"Add a line `{key}: ...` between two '---' lines at its top.",
                 place=place,
             )
-    return {key: found[key].strip() for key in settings}
+    return {key: value.strip() for key, value in found.items()}
 
 
 @dataclass(frozen=True)

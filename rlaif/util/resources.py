@@ -25,6 +25,16 @@ def demo_model(name: str) -> Path:
     return _PACKAGE / "demo" / "models" / name
 
 
+def list_shipped(folder: str, suffix: str) -> list[str]:
+    """Names of the files of one sort that ship, in order.
+
+    Args:
+        folder: where they lie, below `data_root()`.
+        suffix: their ending, with the dot.
+    """
+    return sorted(p.stem for p in (data_root() / folder).glob(f"*{suffix}"))
+
+
 def find(name: str, *, folder: str, suffix: str, what: str) -> Path:
     """A user's file by path, or a shipped one by its bare name.
 

@@ -25,6 +25,8 @@ GPT4 = (
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 TEMPLATES = {
+    "spaced": "<s>{% for m in messages %}{% if m['role'] == 'user' %}"
+    "[INST] {{ m['content'] }} [/INST]{% else %} {{ m['content'] }} </s>{% endif %}{% endfor %}",
     "chatml": "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
     "trimming": "<s>{% for m in messages %}<|im_start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}"
@@ -103,6 +105,7 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], HF
     return made
 
 
+PREFILL = "The better response is Response"
 LAYOUTS = {
     "pairwise": load_judge_template("pairwise"),
     "demo": load_judge_template("demo"),
@@ -148,6 +151,13 @@ def test_joined_ids_equal_those_of_the_whole(codecs, texts) -> None:
                     context, tails = codec.encode_branches(
                         shared, ends, layout.fixed_before_principle
                     )
+                    opened, ends_opened = codec.encode_branches(
+                        shared, ends, layout.fixed_before_principle, PREFILL
+                    )
+                    whole_opened = codec.encode_branches(shared, ends, 0, PREFILL)
+                    for n in range(len(ends)):
+                        joined = opened + ends_opened[n]
+                        assert joined == whole_opened[0] + whole_opened[1][n]
                     for principle, tail in zip(principles, tails, strict=True):
                         whole = layout.render(
                             conversation=conversation,
@@ -158,6 +168,23 @@ def test_joined_ids_equal_those_of_the_whole(codecs, texts) -> None:
                         expected = codec.encode_chat([{"role": "user", "content": whole}])
                         assert context + tail == expected
                         assert tail
+
+
+def test_a_prefill_is_what_the_library_continues(codecs) -> None:
+    """Against transformers' own rendering of a last message that goes on."""
+    for (name, chat), codec in codecs.items():
+        if chat == "inst":  # has no answers
+            continue
+        for content in ("Which is better?", "x", "漢字 🙂"):
+            turns = [
+                {"role": "user", "content": content},
+                {"role": "assistant", "content": PREFILL},
+            ]
+            expected = codec._tokenizer.apply_chat_template(
+                turns, tokenize=False, continue_final_message=True
+            )
+            context, (tail,) = codec.encode_branches("", [content], 0, PREFILL)
+            assert codec.encode_text(expected) == context + tail, (name, chat)
 
 
 def test_usual_layouts_are_joined_and_not_tokenized_whole(codecs) -> None:
@@ -184,7 +211,7 @@ def test_tokenizer_that_looks_back_falls_back_to_whole_prompts() -> None:
     def encode(text: str) -> list[int]:
         return [ord(c) + 1000 * (text[:i].count("x") % 2) for i, c in enumerate(text)]
 
-    encoder = SegmentEncoder(encode, lambda content: content, ["a"])
+    encoder = SegmentEncoder(encode, lambda content, prefill: content, ["a"])
     for shared in ("xq\n", "q\n", "xxq\n"):
         context, tails = encoder.encode(shared, ["one", "two"], 1)
         joined = [context + tail for tail in tails]

@@ -19,7 +19,8 @@ from tests.labeling.helpers import contents, label, rows, settings, write_inputs
 
 def asked(prompt: str, first: str, second: str, principle: str) -> float:
     """The scripted judge's log-odds for a question, from the prompt text written out here."""
-    body = load_judge_template("pairwise").body
+    template = load_judge_template("pairwise")
+    body = template.body
     for slot, value in (
         ("conversation", f"User: {prompt}"),
         ("first", first),
@@ -27,7 +28,7 @@ def asked(prompt: str, first: str, second: str, principle: str) -> float:
         ("principle", principle),
     ):
         body = body.replace("{{" + slot + "}}", value)
-    logit, mass = hashed_rule(f"user: {body}\nassistant:")
+    logit, mass = hashed_rule(f"user: {body}\nassistant: {template.prefill}")
     first_p = mass / (1 + math.exp(-logit))
     return math.log(first_p / (mass - first_p))
 

@@ -138,7 +138,7 @@ def test_what_can_not_be_learned_is_refused(tmp_path: Path) -> None:
 
 def test_the_pilot_is_a_part_of_the_cost(tmp_path: Path) -> None:
     data, constitution = inputs(tmp_path)
-    changes = {"orders": "adaptive", "pilot": 100, "stop_error": 0.1}
+    changes = {"orders": "adaptive", "pilot": 100, "stop_error": 0.3}
     run = label(data, constitution, tmp_path / "run", cache=tmp_path / "new.sqlite", **changes)
     last = run.manifest["last_process"]
     with closing(sqlite3.connect(tmp_path / "new.sqlite" / "verdicts.v1.sqlite")) as cache:

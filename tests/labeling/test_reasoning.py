@@ -35,7 +35,7 @@ def test_label_is_read_after_the_reasoning_and_clamped(tmp_path: Path) -> None:
                 second=second,
                 principle=f"Which response is {verdict['principle']}?",
             )
-            words = f"user: {prompt}\nassistant:scripted\n\nThe better response is"
+            words = f"user: {prompt}\nassistant:scripted\n\nThe better response is Response"
             logit, mass = hashed_rule(words)
             p = 1 / (1 + math.exp(-logit))
             share = mass * p / (mass * p + mass * (1 - p))
@@ -104,7 +104,7 @@ def test_several_samples_are_averaged(tmp_path: Path) -> None:
             )
             shares = []
             for written in words:
-                asked = f"user: {prompt}\nassistant:{written}\n\nThe better response is"
+                asked = f"user: {prompt}\nassistant:{written}\n\nThe better response is Response"
                 logit, mass = hashed_rule(asked)
                 shares.append(mass / (1 + math.exp(-logit)))
             mean = sum(shares) / 3 / 0.99

@@ -31,9 +31,9 @@ class Proposed(StringParamType):
 
 def _shipped(folder: str, suffix: str) -> Proposed:
     def names() -> Sequence[str]:
-        from rlaif.util.resources import data_root
+        from rlaif.util.resources import list_shipped
 
-        return sorted(p.stem for p in (data_root() / folder).glob(f"*{suffix}"))
+        return list_shipped(folder, suffix)
 
     return Proposed(names)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.model_flags import assignments
+from rlaif.cli.common.options import build
 from rlaif.constitution.yaml_source import read_yaml
-from rlaif.errors import RlaifError
+from rlaif.engines.base import EngineSettings
+from rlaif.errors import Place, RlaifError
+from rlaif.judging.judge_file import names_judge_file, read_judge_file
 from rlaif.judging.panel import PanelMode
 from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
+from rlaif.templates.judge import default_template
 
 OWN = ("engine", "revision", "dtype", "base_url", "template", "calibration", "agreement_target")
 """What each of several judges may have of its own."""
@@ -38,6 +43,39 @@ def judge_settings(
     extra = {key: given.pop(key) for key in also if key in given}
     own: dict[str, Any] = {**flags, "judge": name, "engine_options": options, **given}
     return label_settings(config, own), extra
+
+
+def expand_judge(judge: str) -> dict[str, Any]:
+    """A judge's settings by name: its model, or all that a judge file says.
+
+    Raises:
+        RlaifError: the file can't be read.
+    """
+    return read_judge_file(Path(judge))[0] if names_judge_file(judge) else {"model": judge}
+
+
+def judge_beside(
+    judge: str,
+    engine: str | None,
+    template: str | None,
+    values: Mapping[str, Any],
+    places: Mapping[str, Place],
+) -> tuple[EngineSettings, str]:
+    """The judge of a command whose engine flags are those of other models, and its template.
+
+    Args:
+        judge: a model or a judge file.
+        engine: of the judge; None: that of its file, else that of the other models.
+        values: settings that hold for every model.
+
+    Raises:
+        RlaifError: a setting is wrong.
+    """
+    named = expand_judge(judge)
+    settings = {**values, **named}
+    settings["engine"] = engine or settings.get("engine", "vllm")
+    chosen = template or named.get("template") or default_template(judge)
+    return build(EngineSettings, settings, places), str(chosen)
 
 
 def panel_of_run(config: str | None, flags: dict[str, Any]) -> Panel | None:

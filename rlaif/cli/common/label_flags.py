@@ -11,6 +11,7 @@ from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.labeling.settings import LabelSettings
+from rlaif.templates.judge import default_template
 
 
 def label_settings(
@@ -53,5 +54,5 @@ def label_settings(
     values["aggregation"] = build(AggregationSettings, values, places)
     if reasoning:
         values.setdefault("template", "reasoned")
-    values.setdefault("template", "demo" if values["model"] == "demo" else "pairwise")
+    values.setdefault("template", default_template(str(values["model"])))
     return build(LabelSettings, values, places)

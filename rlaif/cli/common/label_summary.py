@@ -91,7 +91,7 @@ def print_summary(summary: Any) -> None:
     echo(table(["labeled", str(summary.path)], rows))
     tally = summary.tally
     if tally.reasons:
-        echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons.items())))
+        echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons_in_words.items())))
     header = ["principle", "valid", "invalid", "agrees", "against", "flip rate", "position bias"]
     principles = [
         (

@@ -21,6 +21,7 @@ from rlaif.cli.common.command import EVERYDAY, SettingOption
 from rlaif.cli.common.renamed import RENAMED
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
+from rlaif.judging.judge_file import names_judge_file, read_judge_file
 from rlaif.util.validation import first_problem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -116,10 +117,15 @@ def merge_settings(
     known = [name for m in models for name in m.model_fields if name not in hidden]
     if config is not None:
         values, places = read_config(Path(config), known, at)
-    for key, value in flags.items():
-        if value is not None and value != ():
-            values[key] = value
-            places.pop(key, None)
+    given = {key: value for key, value in flags.items() if value is not None and value != ()}
+    values.update(given)
+    for key in given:
+        places.pop(key, None)
+    if names_judge_file(values.get("model")):
+        own, own_places = read_judge_file(Path(values["model"]))
+        kept = {key for key in own if key in known and (key not in given or key == "model")}
+        values.update({key: own[key] for key in kept})
+        places.update({key: own_places[key] for key in kept})
     return values, places
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlaif.data.messages import is_chat, is_turn
+from rlaif.data.tool_calls import is_call
+from rlaif.data.words import tokens_of as tokens_of
 
 Shape = Literal[
     "empty",  # nothing, in any form
@@ -166,6 +168,8 @@ def leaves(
             yield path, entries
         elif isinstance(value, Mapping) and frozenset(value) in models and _all_numbers(value):
             yield path, list(value.values())
+        elif is_call(value):
+            yield path, [value]
         elif depth > 1 and shape_of(value) == "mapping":
             yield from leaves(value, f"{path}.", depth - 1)  # type: ignore[arg-type]
         else:
@@ -304,14 +308,6 @@ class Column:
         return "_".join(tokens_of(last))
 
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-
-
-def tokens_of(name: str) -> tuple[str, ...]:
-    """The words of a name: `chosen-model`, `chosenModel` and `chosen_model` have the same."""
-    return tuple(word.lower() for word in _WORD.findall(name))
-
-
 def look_at(rows: Sequence[Mapping[str, object]]) -> dict[str, Column]:
     """The columns of a sample, in the order in which they come up."""
     rows = _written_out(rows)
@@ -376,5 +372,7 @@ def column_of(path: str, cells: list[Any]) -> Column:
             shape = next(s for s, _ in shapes.most_common() if s != "empty")
             # A cell `{}` or `[]` among lists is an empty one.
             values = [None if shape_of(v) == "empty" else v for v in decoded]
+            values = [[v] if is_call(v) else v for v in values]
+            shape = "entries" if any(is_call(v) for v in decoded) else shape
             return Column(path, shape, True, filled, values, cells)
     return Column(path, plain.most_common(1)[0][0], False, filled, cells, cells)

@@ -49,6 +49,7 @@ class Layout(BaseModel):
         good: flags that say of each response whether people called it good.
         bad: flags that say that the one response of a row is bad.
         good_from: the score from which on the one response of a row is good.
+        names: what a verdict or an order calls each response, such as `responses[].id`.
         origins: who wrote each response, or one column with a list of them.
         subset: the part of the data that a row belongs to, for figures by part.
         group_by: rows with the same value here are responses to one prompt.
@@ -83,6 +84,7 @@ class Layout(BaseModel):
     good: tuple[str, ...] = ()
     bad: tuple[str, ...] = ()
     good_from: float | None = None
+    names: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     media: tuple[str, ...] = ()
     id: str = ""
@@ -105,6 +107,7 @@ class Layout(BaseModel):
         "label",
         "good",
         "bad",
+        "names",
         "origins",
         "media",
         "decode",

@@ -8,12 +8,14 @@ nobody judges the text without it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlaif.data.tool_calls import calls_of_text, collect_calls, make_call, tools_of
+from rlaif.data.words import BadRow as BadRow
+from rlaif.data.words import check_text as check_text
+from rlaif.data.words import tokens_of
 from rlaif.records import Message
 
 ROLES = {
@@ -43,11 +45,6 @@ ROLES = {
 """What files call a role, and what it is."""
 CALL_ROLES = {"function_call", "tool_call"}
 _TEXT_PARTS = {"text", "input_text", "output_text"}
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class BadRow(Exception):
-    """A row that cannot be read; the message says why."""
 
 
 @dataclass
@@ -64,17 +61,6 @@ class Chat:
     tools: list[Any] = field(default_factory=list)
     media: list[str] = field(default_factory=list)
     images: list[Any] = field(default_factory=list)
-
-
-def check_text(text: str) -> str:
-    """`text`, if it can be written as UTF-8.
-
-    Raises:
-        BadRow: it can't.
-    """
-    if _SURROGATE.search(text):
-        raise BadRow("text is not valid UTF-8: it contains half of a surrogate pair")
-    return text
 
 
 _ROLE_KEYS = ("role", "from", "type", "speaker", "sender", "author")
@@ -94,6 +80,13 @@ _MEDIA_KEYS = (
     "attachment",
     "attachments",
     "experimental_attachments",
+    "image_path",
+    "image_base64",
+    "img",
+    "media",
+    "photo",
+    "picture",
+    "screenshot",
 )
 
 
@@ -113,7 +106,8 @@ def role_of(turn: Mapping[str, Any]) -> str:
 
 def said_of(turn: Mapping[str, Any]) -> object:
     """What a message says, as it stands; None for nothing."""
-    return next((turn[k] for k in _SAID_KEYS if turn.get(k) is not None), None)
+    held = [turn[k] for k in _SAID_KEYS if turn.get(k) is not None]
+    return next((said for said in held if said not in ("", [])), held[0] if held else None)
 
 
 def is_turn(value: object) -> bool:
@@ -159,49 +153,48 @@ def _is_exchange(value: object) -> bool:
 _EXCHANGES = (("input", "output"), ("user", "assistant"), ("human", "assistant"))
 
 
-def is_calls(value: object) -> bool:
-    """Whether a value is a list of nothing but tool calls; definitions of tools are none."""
-    return isinstance(value, list) and bool(value) and all(map(_is_call, value))
-
-
-def _is_call(value: object) -> bool:
-    call = value.get("function", value) if isinstance(value, Mapping) else None
-    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
-        return False
-    schema = call.get("parameters")
-    defined = isinstance(schema, Mapping) and {"properties", "type"} & schema.keys()
-    return not defined and "description" not in call and bool(_ARGUMENTS & call.keys())
-
-
-def read_calls(value: object, where: str) -> list[dict[str, Any]]:
-    """A cell's tool calls, in the form of chat templates.
-
-    Args:
-        where: the column, for errors.
-
-    Raises:
-        BadRow: it holds something else.
-    """
-    if value in (None, "", [], {}):
-        return []
-    if isinstance(value, str) and not value.strip():
-        return []
-    if isinstance(value, str | Mapping | list):
-        return _calls({"tool_calls": value}, where)
-    raise BadRow(f"column {where!r} holds {str(value)[:40]!r}, which is no list of tool calls")
-
-
 def is_unwanted(turns: object) -> bool:
-    """Whether the last message is marked as one that is not to be learned: OpenAI's `weight`,
-    Axolotl's `train`.
+    """Whether the last message is marked as one that is not to be learned, or as bad: OpenAI's
+    `weight`, Axolotl's `train`, ms-swift's `loss`, or a flag such as `is_correct`.
     """
     last = turns[-1] if isinstance(turns, list) and turns else turns
     if not isinstance(last, Mapping):
         return False
     weight = last.get("weight")
-    return last.get("train", last.get("training")) is False or (
-        isinstance(weight, int | float) and not isinstance(weight, bool) and weight == 0
+    if isinstance(weight, int | float) and not isinstance(weight, bool) and weight == 0:
+        return True
+    if any(last.get(key) is False for key in ("train", "training", "loss")):
+        return True
+    return any(
+        _RATED & set(tokens_of(key)) and str(held).strip().lower() in _BAD
+        for key, held in last.items()
+        if key not in _READ_KEYS and isinstance(held, str | bool | int)
     )
+
+
+_RATED = {
+    "accepted",
+    "approved",
+    "correct",
+    "good",
+    "helpful",
+    "liked",
+    "ok",
+    "passed",
+    "preferred",
+    "rating",
+    "reaction",
+    "safe",
+    "success",
+    "thumb",
+    "thumbs",
+    "valid",
+    "verified",
+    "vote",
+}
+"""Words of flags of a message that say whether it is good."""
+_BAD = {"false", "0", "-1", "no", "bad", "down", "thumbs_down", "dislike", "disliked", "wrong"}
+_BAD |= {"incorrect", "rejected", "unsafe", "fail", "failed", "negative", "\N{THUMBS DOWN SIGN}"}
 
 
 def holds_rating(turns: object) -> bool:
@@ -211,11 +204,12 @@ def holds_rating(turns: object) -> bool:
     return isinstance(last, Mapping) and any(last.get(key) is not None for key in keys)
 
 
-def read_chat(value: object, where: str) -> Chat:
+def read_chat(value: object, where: str, ignored: frozenset[str] = frozenset()) -> Chat:
     """The turns of a list of messages.
 
     Args:
         where: the column, for errors.
+        ignored: paths of parts that are left out knowingly (`messages[].context`).
 
     Raises:
         BadRow: a turn has no known role, or nothing to say.
@@ -235,11 +229,13 @@ def read_chat(value: object, where: str) -> Chat:
             continue
         if not isinstance(turn, Mapping):
             raise BadRow(f"column {where!r} contains a turn that is not a message")
-        _add_turn(chat, turn, where)
+        _add_turn(chat, turn, where, ignored)
     return chat
 
 
-def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
+def _add_turn(
+    chat: Chat, turn: Mapping[str, Any], where: str, ignored: frozenset[str] = frozenset()
+) -> None:
     stated = role_of(turn)
     if not stated:
         raise BadRow(f"column {where!r} contains a message without a string `role`")
@@ -248,12 +244,18 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
         role = "assistant"  # a dialogue system, as task-oriented dialogues call who answers
     if role is None:
         raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
+    if turn.keys() - _READ_KEYS:
+        if ignored:
+            turn = {k: v for k, v in turn.items() if f"{where}[].{k}" not in ignored}
+        _check_parts(turn, where)
     content = said_of(turn)
     found = _Said()
     found.add(content, where)
-    calls = _calls(turn, where)
+    if not found.text and isinstance(turn.get("refusal"), str):
+        found.say(turn["refusal"])
+    calls = collect_calls(turn, where)
     if stated.lower() in CALL_ROLES and not calls:
-        calls = _calls_of_text(found.text)
+        calls = calls_of_text(found.text)
         found.texts = [] if calls else found.texts
     calls += found.calls
     if role in ("tool", "function") and turn.get("status") == "error":
@@ -262,11 +264,7 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
     if told:  # what a question is about belongs to it
         found.texts = ["\n\n".join([*told, found.text])]
     thought = next(
-        (
-            turn[k]
-            for k in ("reasoning_content", "reasoning", "thinking")
-            if isinstance(turn.get(k), str) and turn[k]
-        ),
+        (turn[k] for k in _THOUGHT_KEYS if isinstance(turn.get(k), str) and turn[k]),
         "\n".join(found.thoughts),
     )
     for key in _MEDIA_KEYS:
@@ -301,8 +299,111 @@ def _add_turn(chat: Chat, turn: Mapping[str, Any], where: str) -> None:
         chat.messages.append(then)
 
 
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
+_WEIGHTY = {
+    "attachment",
+    "attachments",
+    "audio",
+    "background",
+    "code",
+    "context",
+    "contexts",
+    "document",
+    "documents",
+    "evidence",
+    "file",
+    "files",
+    "image",
+    "images",
+    "img",
+    "input",
+    "instruction",
+    "instructions",
+    "knowledge",
+    "media",
+    "passage",
+    "passages",
+    "photo",
+    "photos",
+    "picture",
+    "pictures",
+    "prompt",
+    "retrieved",
+    "screenshot",
+    "screenshots",
+    "search",
+    "snippet",
+    "snippets",
+    "system",
+    "video",
+}
+"""Words of parts of a message that belong to what it says."""
+_ABOUT = {
+    "category",
+    "count",
+    "hash",
+    "id",
+    "ids",
+    "index",
+    "kind",
+    "lang",
+    "language",
+    "length",
+    "name",
+    "num",
+    "source",
+    "time",
+    "tokens",
+    "type",
+    "url",
+}
+
+
+def _check_parts(turn: Mapping[str, Any], where: str) -> None:
+    """Refuse a message with a part that belongs to what it says and that nothing reads.
+
+    Raises:
+        BadRow: it has one; with the way out.
+    """
+    for key in turn.keys() - _READ_KEYS:
+        held, words = turn[key], set(tokens_of(key))
+        if not held or isinstance(held, bool | int | float):
+            continue
+        if words & _WEIGHTY and not words & _ABOUT:
+            raise BadRow(
+                f"column {where!r} contains a message with the part {key!r}, which nothing reads; "
+                f"write it into `content`, or leave it out with --ignore {where}[].{key}"
+            )
+
+
 _TOLD_KEYS = ("context", "contexts", "documents", "document", "passage", "background", "quote")
 """Parts of a message that belong to what it says, and stand before it."""
+
+
+_READ_KEYS = frozenset(
+    {
+        *_ROLE_KEYS,
+        *_SAID_KEYS,
+        *_MEDIA_KEYS,
+        *_THOUGHT_KEYS,
+        *_TOLD_KEYS,
+        "function_call",
+        "function_calls",
+        "functions",
+        "id",
+        "index",
+        "invalid_tool_calls",
+        "name",
+        "refusal",
+        "status",
+        "timestamp",
+        "tool_call_id",
+        "tool_calls",
+        "tools",
+        "train",
+        "weight",
+    }
+)
 
 
 def _told(value: object, key: str, where: str) -> str:
@@ -392,7 +493,7 @@ class _Said:
             if part.get("image"):
                 self._see(part["image"])
         elif kind == "tool_use":
-            self.call(_call(part.get("id"), part.get("name"), part.get("input")))
+            self.call(make_call(part.get("id"), part.get("name"), part.get("input")))
         elif kind == "tool_result":
             inner = _Said()
             inner.add(part.get("content") or "", where)
@@ -429,7 +530,7 @@ class _Said:
         if call := part.get("functionCall", part.get("function_call")):
             if not isinstance(call, Mapping):
                 return False
-            self.call(_call(call.get("id"), call.get("name"), call.get("args")))
+            self.call(make_call(call.get("id"), call.get("name"), call.get("args")))
         elif answer := part.get("functionResponse", part.get("function_response")):
             if not isinstance(answer, Mapping):
                 return False
@@ -445,102 +546,6 @@ class _Said:
         else:
             return False
         return True
-
-
-def _call(identity: object, name: object, arguments: object) -> dict[str, Any]:
-    """A tool call in the form of chat templates: arguments as an object where they are one."""
-    if isinstance(arguments, str):
-        with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments, object_pairs_hook=_without_doubles)
-    function = {"name": check_text(str(name)), "arguments": {} if arguments is None else arguments}
-    call: dict[str, Any] = {"type": "function", "function": function}
-    return {"id": identity, **call} if isinstance(identity, str) and identity else call
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of some pairs.
-
-    Raises:
-        ValueError: a key comes twice: as an object, one of the two would be lost.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
-def _calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The calls that a message makes, whether as `tool_calls` or in the older `function_call`."""
-    found = turn.get("tool_calls")
-    if isinstance(found, str) and found.strip():
-        try:
-            found = json.loads(found)
-        except (ValueError, RecursionError):
-            raise BadRow(f"column {where!r} contains `tool_calls` that are not JSON") from None
-    if turn.get("function_call"):
-        if found:
-            raise BadRow(f"column {where!r} contains a message with calls of two kinds")
-        found = [turn["function_call"]]
-    if found is None and isinstance(turn.get("function_calls"), str) and turn["function_calls"]:
-        return _calls_of_text(turn["function_calls"]) or [
-            _call(None, "function_calls", {"text": turn["function_calls"]})
-        ]
-    if isinstance(found, Mapping):
-        found = [found]
-    if isinstance(broken := turn.get("invalid_tool_calls"), list):  # LangChain's, not parsed
-        found = [*(found or []), *broken]
-    calls = []
-    for call in found or []:
-        inner = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
-            raise BadRow(f"column {where!r} contains a tool call without a name")
-        calls.append(_call(call.get("id"), inner["name"], _arguments_of(inner, where)))
-    return calls
-
-
-_ARGUMENT_NAMES = ("arguments", "parameters", "input", "args", "kwargs")
-_ARGUMENTS = set(_ARGUMENT_NAMES)
-
-
-def _arguments_of(call: Mapping[str, Any], where: str) -> object:
-    """The arguments of a call, by whatever name; None for a call that has none.
-
-    Raises:
-        BadRow: the call has something that may be its arguments, by an unknown name.
-    """
-    found = next((call[name] for name in _ARGUMENT_NAMES if name in call), None)
-    known = {*_ARGUMENTS, "name", "id", "type", "index", "description", "function"}
-    if found is None and (other := [str(k) for k in call if k not in known and call[k]]):
-        raise BadRow(f"column {where!r} contains a tool call with the unknown part {other[0]!r}")
-    return found
-
-
-def _calls_of_text(text: str) -> list[dict[str, Any]]:
-    """Calls written out as JSON, one or a list; [] where the text is something else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    calls = found if isinstance(found, list) else [found]
-    if not calls or not all(
-        isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls
-    ):
-        return []
-    return [_call(call.get("id"), call["name"], _arguments_of(call, "")) for call in calls]
-
-
-def tools_of(value: object) -> list[Any]:
-    """Definitions of tools: a list, or one written out as JSON; text that is none stays text."""
-    if isinstance(value, str):
-        if not value.strip():
-            return []
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return [value]
-    if isinstance(value, Mapping):
-        value = [value]
-    return [tool for tool in value if tool] if isinstance(value, list) else []
 
 
 def read_texts(texts: Iterable[object], where: str, *, first: str = "user") -> list[Message]:

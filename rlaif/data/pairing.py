@@ -30,7 +30,7 @@ def make_pairs(
         number: the row's place in the input, kept with each pair.
         pictures: of the prompt.
         row_id: names the pairs; drawn into the seed, so that adding rows changes no other's.
-        mode: "all" n(n-1)/2 pairs; "best": the completion with the highest score in the data
+        mode: "all" n(n-1)/2 pairs; "best": the completion with the best score in the data
             against each other one; "sample": `count` of all pairs, drawn by `seed`.
 
     Raises:
@@ -49,7 +49,7 @@ def make_pairs(
         known = [s for s in scores if s is not None]
         if len(known) < n:
             raise BadRow("--pairs best needs a finite score for every completion")
-        best = known.index(max(known))
+        best = known.index(min(known) if row.ranked else max(known))
         chosen = ((best, i) for i in range(n) if i != best)
     for i, j in chosen:
         one, two = row.completions[i], row.completions[j]

@@ -10,13 +10,14 @@ from typing import Any
 from rlaif.data.columns import dig, shape_of
 from rlaif.data.deviations import DeviationFinder
 from rlaif.data.grouping import GROUP, THREAD
-from rlaif.data.messages import BadRow, holds_rating, is_unwanted, tools_of
+from rlaif.data.messages import BadRow, holds_rating, is_unwanted
 from rlaif.data.origins import prompt_origin
 from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at
 from rlaif.data.row_model import Completion, DataRow, Winner
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
 from rlaif.data.row_verdicts import VerdictReader, take_majority
+from rlaif.data.tool_calls import tools_of
 from rlaif.records import UNKNOWN_ORIGIN
 
 _SIGNED = {"prompt_origin", "provenance", "origin", "prompt_depth"}
@@ -53,6 +54,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             if any(is_unwanted(self._cell(row, path)) for path in self.layout.prompt):
                 candidates = [replace(c, good=False) for c in candidates]
             candidates = self._written_by(row, ("completion",), [], candidates)
+            candidates = self._scored(row, self._call_beside(row, candidates))
             candidates = self._rated(row, candidates)
         elif candidates and prompt and prompt[-1]["role"] == "assistant":
             raise BadRow(
@@ -87,6 +89,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             weight=row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             rivals=len(self.layout.responses) > 1,
+            ranked=self.layout.less_is_better,
             unrated=len(candidates) == 1 and self._lacks_rating(row, candidates),
         )
 
@@ -98,7 +101,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         for paths in (*several, layout.label):
             named += [p for p in paths if "[]" not in p]
         named += [layout.id, layout.tags, layout.subset, layout.turn, *layout.good, *layout.bad]
-        named += [layout.order, *layout.origins, *layout.media]
+        named += [layout.order, *layout.names, *layout.origins, *layout.media]
         return DeviationFinder(layout.columns, filter(None, named), layout.ignore)
 
     def read_prompt(self, row: Mapping[str, Any]) -> DataRow:

@@ -146,6 +146,7 @@ class CellReader:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._decoded = frozenset(layout.decode)
+        self._ignored = frozenset(layout.ignore)
 
     def _cell(self, row: Mapping[str, Any], path: str) -> Any:
         value = dig(row, path)

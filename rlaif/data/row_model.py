@@ -17,6 +17,7 @@ class Completion:
 
     Attributes:
         prompt: the conversation that it carries before it; empty for none.
+        name: what a verdict calls it; "" for nothing of its own.
         origin: who wrote it, by name; "" for unknown.
         source: all that is known of where it comes from.
         good: whether people called it good; None where nobody said.
@@ -24,6 +25,7 @@ class Completion:
 
     messages: list[Message]
     prompt: list[Message] = field(default_factory=list)
+    name: str = ""
     origin: str = ""
     score: float | None = None
     good: bool | None = None
@@ -45,6 +47,7 @@ class DataRow:
         votes: what each annotator said, as places of candidates, "tie" or None.
         media: kinds of content that are no text.
         images: the pictures of the prompt, as the row holds them; empty where there are others.
+        ranked: whether scores are ranks: the least is the best.
         rivals: whether its responses stand in columns of their own, as those of a comparison do.
         unrated: whether nothing says how good its one completion is, though something should.
     """
@@ -63,6 +66,7 @@ class DataRow:
     prompt_origin: Origin = UNKNOWN_ORIGIN
     unrated: bool = False
     rivals: bool = False
+    ranked: bool = False
 
     @property
     def labeled(self) -> bool:

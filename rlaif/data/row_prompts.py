@@ -58,7 +58,7 @@ class PromptReader(CellReader):
             elif shape == "texts":
                 turns += read_texts(value, path)
             else:
-                chat = read_chat(value, path)
+                chat = read_chat(value, path, self._ignored)
                 turns += chat.messages
                 media += chat.media
                 images += chat.images
@@ -138,7 +138,7 @@ class PromptReader(CellReader):
         elif shape == "texts":
             turns = read_texts(value, self.layout.history)
         else:
-            turns = read_chat(value, self.layout.history).messages
+            turns = read_chat(value, self.layout.history, self._ignored).messages
         return [*turns, *prompt]
 
     def _with_system(self, row: Mapping[str, Any], prompt: list[Message]) -> list[Message]:

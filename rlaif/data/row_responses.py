@@ -15,10 +15,8 @@ from rlaif.data.messages import (
     Chat,
     are_rivals,
     check_text,
-    is_calls,
     is_chat,
     is_unwanted,
-    read_calls,
     read_chat,
     read_texts,
     role_of,
@@ -35,6 +33,7 @@ from rlaif.data.row_cells import (
     values_at,
 )
 from rlaif.data.row_model import Completion
+from rlaif.data.tool_calls import is_call, is_calls, read_calls
 from rlaif.data.transcripts import read_transcript, strip_ends
 from rlaif.data.verdict_codes import read_order, sides_of
 from rlaif.records import Message, Origin
@@ -99,7 +98,8 @@ class ResponseReader(CellReader):
                 # In a transcript, a mark inside an answer looks like a turn.
                 raise BadRow("the responses do not continue the same conversation")
             found = _after_common(found)
-        return self._rated(row, self._scored(row, self._written_by(row, sides, entries, found)))
+        written = self._named(row, self._written_by(row, sides, entries, found))
+        return self._rated(row, self._scored(row, written))
 
     def _called(
         self, row: Mapping[str, Any], entries: Sequence[Any], count: int
@@ -116,6 +116,13 @@ class ResponseReader(CellReader):
         if len(cells) != count:
             raise BadRow(f"{count} responses have tool calls in {len(cells)} places")
         return [read_calls(cell, paths[k % len(paths)]) for k, cell in enumerate(cells)]
+
+    def _call_beside(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
+        """The last answer of a conversation with the calls that stand in a column beside it."""
+        if not self.layout.calls:
+            return found
+        called = self._called(row, [], len(found))
+        return [_with_calls(c, calls) for c, calls in zip(found, called, strict=True)]
 
     def _listed(
         self, row: Mapping[str, Any], path: str
@@ -159,10 +166,11 @@ class ResponseReader(CellReader):
             return Completion([{"role": "assistant", "content": check_text(value)}])
         if shape_of(value) == "texts":
             return Completion(read_texts(value, path, first="assistant"))
+        value = [value] if is_call(value) else value
         if is_calls(value):
             calls = read_calls(value, path)
             return Completion([{"role": "assistant", "content": "", "tool_calls": calls}])
-        chat = read_chat(value, path)
+        chat = read_chat(value, path, self._ignored)
         media += chat.media
         tools += [tool for tool in chat.tools if tool not in tools]
         found = _cut(chat, path)
@@ -205,6 +213,16 @@ class ResponseReader(CellReader):
             )
         return written
 
+    def _named(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
+        """The responses with what a verdict calls them."""
+        paths = self.layout.names
+        if not paths:
+            return found
+        names = [code_of(v) for path in paths for v in values_at(row, path) if v is not None]
+        if len(set(names)) != len(found) or len(names) != len(found):
+            raise BadRow(f"{len(found)} responses have {len(set(names))} names ({paths[0]})")
+        return [replace(c, name=name) for c, name in zip(found, names, strict=True)]
+
     def _scored(self, row: Mapping[str, Any], found: list[Completion]) -> list[Completion]:
         paths = self.layout.scores
         if self.layout.order and len(found) > 1:
@@ -236,7 +254,7 @@ class ResponseReader(CellReader):
             len(found),
             sides=sides_of(self.layout.responses),
             columns=self.layout.responses,
-            names=[code_of(c.origin) for c in found],
+            names=[c.name or code_of(c.origin) for c in found],
         )
         if places is None:
             raise BadRow(

@@ -70,6 +70,11 @@ class VerdictReader(CellReader):
         return {}
 
     def _winner(self, row: Mapping[str, Any], value: object, found: Sequence[Completion]) -> Winner:
+        if self.layout.names:
+            code = code_of(value)
+            held = [c.name for c in found]
+            if code in held:
+                return held.index(code)
         known = self._places.get(value) if isinstance(value, str) else None
         if known is not None and (known == "tie" or known < len(found)):
             return known
@@ -83,10 +88,10 @@ class VerdictReader(CellReader):
             texts = [c.messages[-1]["content"] for c in found]
             if texts.count(str(value)) == 1:
                 return texts.index(str(value))
-            meaning = word_side(code, ()) or None
+            meaning = word_side(code, (), (), len(found)) or None
         if meaning is None and self._words and number_of(value) is None:
             # A word says by itself what it means, whether or not the sample has it.
-            meaning = word_side(code, self._sides, self.layout.responses) or None
+            meaning = word_side(code, self._sides, self.layout.responses, len(found)) or None
         if meaning is None and self.layout.chosen:
             return None
         if meaning is None:

@@ -32,6 +32,11 @@ _TIE = re.compile(
     r"(?:tie\b.*|tied\b.*|both\b.*|neither\b.*|equal\w*\b.*|same\b.*|draw\b.*|none\b.*"
     r"|about the same.*|no preference.*|no difference.*|similar\b.*|c)"
 )
+_LEANING = re.compile(
+    r"\b(?:lean\w*|slight\w*|toward\w*|favou?r\w*|but|edge)\b"
+    r"|\b(?:[a-h]|1|2|first|second|left|right)\s+(?:is|was|wins?|better|best|preferred)\b"
+)
+"""What of a tie says that it is none."""
 _NEGATED = re.compile(
     r"\b(?:not|never|un\w*preferred|less|least|hardly|isn'?t|wasn'?t|doesn'?t|didn'?t)\b"
     r"|\b(?:worse|worst|loses|lost|loser|losing|inferior|rejected|dispreferred)\b"
@@ -105,15 +110,19 @@ def read_codes(
         return _numeric([n for n in numbers if n is not None], name, sides, max(2, count))
     if set(codes) <= {"true", "false"}:
         raise Doubtful("true and false do not say which response is better")
-    found = {code: word_side(code, sides, columns) for code in codes}
+    found = {code: word_side(code, sides, columns, count) for code in codes}
     known = sum(bool(found[code_of(v)]) for v in values)
     if known >= MOSTLY * len(values):  # the others are rejected, row by row
         return VerdictCodes({code: side for code, side in found.items() if side})
     return None
 
 
-def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = ()) -> str:
-    """The side that a word names: "a", "b", ..., "tie", or "" for none."""
+def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = (), count: int = 2) -> str:
+    """The side that a word names: "a", "b", ..., "tie", or "" for none.
+
+    Args:
+        count: how many responses there are at most: `c` is a tie of two, and the third of three.
+    """
     for k, column in enumerate(columns):
         if code in (column.lower(), column.rsplit(".", 1)[-1].lower()):
             return LETTERS[k]
@@ -122,20 +131,20 @@ def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = ()) -> s
         return ""
     if match := _SIGN.fullmatch(text):
         one, sign, two = match.groups()
-        left, right = _side(one, sides), _side(two, sides)
+        left, right = _side(one, sides, count), _side(two, sides, count)
         if left and right and left != right:
             return "tie" if sign in "=~" else left if sign[0] == ">" else right
         return ""
     if len(links := re.split(r"\s*([>=~])\s*", text)) > 3:  # a whole order: B > C > A
-        ranked = [_side(link, sides) for link in links[::2]]
+        ranked = [_side(link, sides, count) for link in links[::2]]
         if "" in ranked or len(set(ranked)) < len(ranked):
             return ""
         return ranked[0] if links[1] == ">" else "tie"
     if match := _SIDE.fullmatch(text):
-        side = _side(match.group(1), sides)
-        if side and not (side == "c" and "c" not in sides):
+        side = _side(match.group(1), sides, count)
+        if side and not (side == "c" and "c" not in sides and count < 3):
             return side
-    return "tie" if _TIE.fullmatch(text) else ""
+    return "tie" if _TIE.fullmatch(text) and not _LEANING.search(text) else ""
 
 
 def read_order(
@@ -164,26 +173,24 @@ def read_order(
         first = 0 if 0 in numbers else 1
         order = [int(n) - first for n in numbers if n is not None]
     else:
-        words = [word_side(code, sides, columns) for code in codes]
+        words = [word_side(code, sides, columns, count) for code in codes]
         order = [LETTERS.find(word) if word else -1 for word in words]
-        if count > len(sides):  # the responses of a list have no names; `c` is the third
-            order = [LETTERS.index(c) if len(c) == 1 and c in LETTERS else -1 for c in codes]
     if sorted(order) != list(range(count)):
         return None
     return [order.index(k) + 1 for k in range(count)]
 
 
-def _side(word: str, sides: Sequence[str]) -> str:
+def _side(word: str, sides: Sequence[str], count: int = 2) -> str:
     """The letter of a side by its own name; digits count from one unless the data says zero."""
     word = word.lower()
     if word in sides:
         return LETTERS[list(sides).index(word)]
     if word in _WORDS:
         return _WORDS[word]
-    if word.isdigit() and "0" not in sides and 1 <= int(word) <= max(2, len(sides)):
+    if word.isdigit() and "0" not in sides and 1 <= int(word) <= max(count, len(sides)):
         return LETTERS[int(word) - 1]
     # Sides that have no letters of their own can still be called A and B.
-    return word if word in LETTERS[: max(2, len(sides))] else ""
+    return word if word in LETTERS[: max(count, len(sides))] else ""
 
 
 def look_up(values: Mapping[str, str], value: object) -> str | None:

@@ -237,7 +237,7 @@ def test_what_is_no_call_in_a_late_row_is_rejected(tmp_path: Path) -> None:
         for k in range(SAMPLE + 3)
     ]
     rows[-2]["tool_calls_rejected"] = "he called w"
-    rows[-1]["tool_calls_rejected"] = [{"tool": "w"}]
+    rows[-1]["tool_calls_rejected"] = [{"kind": "w"}]
     *_, fine, one, two = [row for _, row in open_dataset(write(tmp_path / "d.jsonl", rows)).read()]
     assert not isinstance(fine, Rejected)
     for row in (one, two):

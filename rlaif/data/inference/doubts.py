@@ -456,7 +456,7 @@ def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     if column.shape == "media" or MEDIA_WORDS & tokens:
         return "media"
     plain = column.shape in ("flag", "number", "flags", "numbers")
-    if not plain and {"tool", "calls"} <= tokens:
+    if not plain and {"call", "calls"} & tokens and not {"id", "ids"} & tokens:
         return "tool calls"
     if not plain and (
         column.name in TOOL_NAMES

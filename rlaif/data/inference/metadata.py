@@ -264,6 +264,10 @@ _METADATA_WORDS = {
 }
 
 
+def _calls_tools(words: set[str]) -> bool:
+    return bool({"tool", "function", "api"} & words) and bool({"call", "calls"} & words)
+
+
 def known_metadata(column: Column) -> str:
     """The role "metadata" for a column whose name says that it is about the row; else "".
 
@@ -276,7 +280,7 @@ def known_metadata(column: Column) -> str:
             "metadata" if words & {"labelling", "full", "event", "events", "trace", "raw"} else ""
         )
     if column.name in HISTORY_NAMES | TALK_NAMES or (
-        {"tool", "calls"} <= words and column.shape not in ("flag", "number")
+        _calls_tools(words) and column.shape not in ("flag", "number")
     ):
         return ""
     if words & CONTEXT_NAMES and column.shape != "text" and not words & REMARKS:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import Column
 from rlaif.data.inference.evidence import as_number
+from rlaif.data.inference.named import find_names, name_paths
 from rlaif.data.inference.rest import listed_origins, origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
@@ -16,6 +18,29 @@ RANK_WORDS = {"rank", "ranked", "ranking", "rankings", "ranks"}
 """Words of columns whose lists are about the order of the responses."""
 
 
+_PLAIN = RANK_WORDS | {
+    "answer",
+    "answers",
+    "candidate",
+    "candidates",
+    "completion",
+    "completions",
+    "final",
+    "human",
+    "model",
+    "models",
+    "of",
+    "order",
+    "overall",
+    "preference",
+    "preferences",
+    "response",
+    "responses",
+    "the",
+}
+"""Words of orders that leave no doubt that the best stands first, in every respect."""
+
+
 def find_order(state: Inference) -> bool:
     """Find a column whose cells list all responses, and what its lists mean.
 
@@ -24,29 +49,78 @@ def find_order(state: Inference) -> bool:
     """
     if state.fields.get("chosen") or (state.count() < 2 and not state.is_list()):
         return False
-    for column in state.free({"texts", "numbers"}):
-        if not RANK_WORDS & set(column.tokens):
-            continue
-        lists = [v for v in column.values if isinstance(v, list)]
-        numeric = all(as_number(item) is not None for v in lists for item in v)
-        if not lists or not _fits(state, column):
-            continue
-        if all(_is_order(state, column, k) for k in range(len(state.rows))):
-            if numeric and any(len(v) > 2 for v in lists):
-                state.questions.append(
-                    f"column {column.path!r} can hold the rank of each response, or the responses "
-                    f"by rank; say which with --map scores={column.path}, or with "
-                    f"--map order={column.path}"
-                )
-                state.claim(column.path, "ranking (its values are not clear)")
-            else:
-                state.set("order", column.path, "order")
-            return True
-        if numeric:  # two of the same rank
-            state.set("scores", (column.path,), "scores")
-            state.fields["ranks"] = True
-            return True
-    return False
+    found = [c for c in orders_of(state) if _fits(state, c)]
+    if not found:
+        return False
+    column, doubt = found[0], ""
+    numeric = all(
+        as_number(item) is not None for v in column.values for item in (items_of(v) or ())
+    )
+    whole = all(_is_order(state, column, k) for k in range(len(state.rows)))
+    if len(found) > 1:
+        doubt = f"is one of several orders ({', '.join(repr(c.path) for c in found)})"
+    elif not {t for t in column.tokens if not t.isdigit()} <= _PLAIN:
+        doubt = "may not begin with the best response"
+    elif whole and numeric and any(len(items_of(v) or ()) > 2 for v in column.values):
+        doubt = "can hold the rank of each response, or the responses by rank"
+    elif not whole and not (numeric and _are_ranks(column)):
+        doubt = "does not name each response once"
+    if whole and (names := find_names(state, (column.path,))):
+        state.set("names", (names,), "name")
+        doubt = doubt if "can hold" not in doubt else ""
+    if doubt:
+        state.questions.append(
+            f"column {column.path!r} {doubt}; say with --map order={column.path} that it names the "
+            f"responses from the best on, with --map scores={column.path} that it holds the rank "
+            f"of each, or leave it out with --ignore {column.path}"
+        )
+        for one in found:
+            state.claim(one.path, "ranking (its values are not clear)")
+    elif whole:
+        state.set("order", column.path, "order")
+    else:  # two of the same rank
+        state.set("scores", (column.path,), "scores")
+        state.fields["ranks"] = True
+    return True
+
+
+def orders_of(state: Inference) -> list[Column]:
+    """Columns that are named as rankings, with lists or with texts that list."""
+    return [
+        c
+        for c in state.free({"texts", "numbers", "text"})
+        if RANK_WORDS & set(c.tokens)
+        and any(len(items_of(v) or ()) > 1 for v in c.values)
+        and (c.shape != "text" or _lists_more(c))
+    ]
+
+
+def _lists_more(column: Column) -> bool:
+    """Whether all texts of a column list, and more than two, which is a verdict (`B > A`)."""
+    held = [v for v in column.values if v is not None]
+    lists = [items_of(v) or [] for v in held]
+    return all(lists) and any(len(i) > 2 or "," in v for i, v in zip(lists, held, strict=True))
+
+
+def items_of(value: object) -> list[object] | None:
+    """What a list holds, or a text that lists: `b, a, c`; None for others."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str) and "=" not in value and _LINKS.search(value):
+        return list(_LINKS.split(value.strip()))
+    return None
+
+
+_LINKS = re.compile(r"\s*[>,]\s*")
+
+
+def _are_ranks(column: Column) -> bool:
+    """Whether all numbers count from the best on: no score is a rank."""
+    return all(
+        (n := as_number(item)) is not None and n.is_integer() and 0 <= n <= len(items)
+        for items in (items_of(v) or [] for v in column.values)
+        for item in items
+    )
 
 
 def lists_all_sides(state: Inference, column: Column) -> bool:
@@ -64,9 +138,9 @@ def lists_all_sides(state: Inference, column: Column) -> bool:
 def _fits(state: Inference, column: Column) -> bool:
     """Whether each list has as many entries as its row has responses, and at least two."""
     return all(
-        len(v) == _responses(state, k) > 1
+        len(items) == _responses(state, k) > 1
         for k, v in enumerate(column.values)
-        if isinstance(v, list)
+        if (items := items_of(v)) is not None
     )
 
 
@@ -78,24 +152,28 @@ def _responses(state: Inference, row: int) -> int:
 
 
 def _is_order(state: Inference, column: Column, row: int) -> bool:
-    return not isinstance(column.values[row], list) or read_places(state, column, row) is not None
+    return items_of(column.values[row]) is None or read_places(state, column, row) is not None
 
 
 def read_places(state: Inference, column: Column, row: int) -> list[int] | None:
     """The place of each response of a row, from 1, if a list names all of them."""
-    value = column.values[row]
-    codes = [code_of(item) for item in value] if isinstance(value, list) else []
+    items = items_of(column.values[row]) or []
+    codes = [code_of(item) for item in items]
     return read_order(
         codes,
         len(codes),
         sides=state.sides,
         columns=state.fields.get("responses", ()),
-        names=_writers(state, row),
+        names=_writers(state, row, items),
     )
 
 
-def _writers(state: Inference, row: int) -> list[str]:
-    """Who wrote the responses of a row, as far as its columns say."""
+def _writers(state: Inference, row: int, items: Sequence[object]) -> list[str]:
+    """What the responses of a row are called: by names of their own, or by who wrote them."""
+    for path in name_paths(state):
+        names = [code_of(v) for v in values_at(state.rows[row], path)]
+        if all(code_of(item) in names for item in items):
+            return names
     paths = origin_paths(state) or (listed_origins(state),)
     own = state.columns.get((*state.fields.get("responses", ()), "")[0])
     if len(paths) == 1 and not paths[0] and own is not None and own.shape == "entries":

@@ -22,7 +22,8 @@ from rlaif.data.inference.names import (
     SYSTEM_NAMES,
 )
 from rlaif.data.inference.state import TEXTUAL, Family, Inference, are_calls, holds_rivals
-from rlaif.data.messages import ROLES, is_calls, role_of
+from rlaif.data.messages import ROLES, role_of
+from rlaif.data.tool_calls import is_call, is_calls
 from rlaif.data.verdict_codes import sides_of, word_side
 
 
@@ -52,11 +53,21 @@ def find_responses(state: Inference) -> None:
     _find_calls(state)
 
 
+_CALLS = {"call", "calls"}
+"""Words of columns that hold tool calls."""
+
+
+def _ends_in_answers(state: Inference) -> bool:
+    """Whether the rows are conversations that end with their answer."""
+    chats = [c for c in state.free({"chat"}) if not state.count()]
+    return any(_ends_answered(c) for c in chats)
+
+
 def _find_calls(state: Inference) -> None:
     """Find the tool calls that stand beside the texts of the responses."""
     columns = [c for c in state.free({"entries"}) if are_calls(c)]
     if columns:  # one side may never call anything
-        columns += [c for c in state.columns.values() if not c.filled and "calls" in c.tokens]
+        columns += [c for c in state.columns.values() if not c.filled and _CALLS & set(c.tokens)]
     found: list[tuple[str, ...]] = []
     if state.fields.get("chosen"):
         found = [(better.path, worse.path) for better, worse in find_twins(columns)]
@@ -69,11 +80,14 @@ def _find_calls(state: Inference) -> None:
         found = [
             (f"{own.path}[].{key}",)
             for key, held in cells.items()
-            if held and "calls" in tokens_of(key) and all(map(is_calls, held))
+            if held
+            and _CALLS & set(tokens_of(key))
+            and all(is_calls(v) or is_call(v) for v in held)
         ]
     else:
         named = state.count() == 1
-        found = [(c.path,) for c in columns if named and {"tool", "calls"} <= set(c.tokens)]
+        named = named or _ends_in_answers(state)
+        found = [(c.path,) for c in columns if named and _CALLS & set(c.tokens)]
     if len(found) == 1:
         state.set("calls", found[0], "tool calls")
 
@@ -109,7 +123,7 @@ def _find_pair(state: Inference) -> bool:
             by_tokens[tokens_of(side)] = state.columns.get(own) or Column(own, "text")
     found = []
     for tokens, column in by_tokens.items():
-        if (ATTRIBUTE_WORDS | {"calls"}) & set(tokens):
+        if (ATTRIBUTE_WORDS | _CALLS) & set(tokens):
             continue
         for good, bad in PAIR_WORDS:
             if column.shape not in TEXTUAL and bad != ("rejected",) and not column.encoded:
@@ -170,7 +184,7 @@ def _names_a_side(state: Inference, column: Column) -> bool:
 def _is_attribute(base: tuple[str, ...]) -> bool:
     """Whether columns say something about responses: `response_a_model`, not `model_a_response`."""
     words = [word for word in base if word != "*"]
-    told = (ATTRIBUTE_WORDS | {"calls"}) & set(words)
+    told = (ATTRIBUTE_WORDS | _CALLS) & set(words)
     return bool(told) and not (words[-1] in ANSWER_WORDS and told <= {"model", "user", "name"})
 
 
@@ -208,7 +222,7 @@ def _find_acted(state: Inference) -> bool:
     return False
 
 
-_ACTED = {"calls", "rollout", "rollouts", "trajectories", "trajectory"}
+_ACTED = {*_CALLS, "rollout", "rollouts", "trajectories", "trajectory"}
 """Words of columns with what a model did, which are responses where there are no others."""
 
 

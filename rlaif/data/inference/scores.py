@@ -24,7 +24,7 @@ from rlaif.data.inference.names import (
     SCORE_WORDS,
     UPWARD,
 )
-from rlaif.data.inference.orders import find_order
+from rlaif.data.inference.orders import find_order, orders_of, read_places
 from rlaif.data.inference.state import Inference, holds_rivals
 from rlaif.data.row_cells import values_at
 from rlaif.data.verdict_codes import SIDE_WORDS
@@ -48,7 +48,10 @@ def find_scores(state: Inference) -> None:
         return
     if "label" in state.given or state.fields.get("thread_by") or "order" in state.given:
         return
-    if _find_sided_scores(state) or _find_listed_scores(state) or find_order(state):
+    if _find_sided_scores(state) or _find_listed_scores(state):
+        _ask_of_order(state)
+        return
+    if find_order(state):
         return
     if state.count() == 1 and not state.is_list():
         _find_group(state)
@@ -61,6 +64,7 @@ _LOSSES = {"cost", "distance", "err", "error", "errors", "loss", "perplexity", "
 def _check_given(state: Inference) -> None:
     """Ask which way scores that the user named go, where their name says that less is better."""
     words = {word for path in state.fields["scores"] for word in tokens_of(path)}
+    _ask_of_order(state)
     if "ranks" in state.given or state.fields.get("good_from") is not None:
         return
     if words & {"rank", "ranks", "ranking", "rankings"}:
@@ -144,11 +148,24 @@ def _best(values: Sequence[float | None], ranks: bool) -> int | None:
 
 
 def _set_ranks(state: Inference, paths: Sequence[str]) -> None:
-    if (
-        any("rank" in t or "ranks" in t for t in map(tokens_of, paths))
-        and "ranks" not in state.given
+    named = any("rank" in t or "ranks" in t for t in map(tokens_of, paths))
+    if not named or "ranks" in state.given:
+        return
+    rows = [[v for p in paths for v in values_at(row, p)] for row in state.rows]
+    if len(paths) == 1 and state.count() == 1 and not state.is_list():
+        state.fields["ranks"] = True  # one response a row
+    elif all(
+        n is None or (n.is_integer() and 0 <= n <= len(row))
+        for row in rows
+        for n in map(as_number, row)
     ):
         state.fields["ranks"] = True
+    else:
+        shown = "+".join(paths)
+        state.questions.append(
+            f"{shown!r} is named as ranks, and its numbers are none; say with --map ranks=true "
+            "that less is better, or with --map ranks=false that more is"
+        )
 
 
 def _find_listed_scores(state: Inference) -> bool:
@@ -195,6 +212,25 @@ def _find_listed_scores(state: Inference) -> bool:
     for _, other in found:
         state.claim(other, "another score")
     return True
+
+
+def _ask_of_order(state: Inference) -> None:
+    """Ask where an order of the responses begins with another one than has the best score."""
+    scores = state.fields.get("scores", ())
+    for column in orders_of(state) if scores else ():
+        for k, row in enumerate(state.rows):
+            values = [as_number(v) for p in scores for v in values_at(row, p)]
+            places = read_places(state, column, k)
+            if not places or None in values or len(values) != len(places):
+                continue
+            best = _best(values, bool(state.fields.get("ranks")))
+            if best is not None and best != places.index(1):
+                state.questions.append(
+                    f"{'+'.join(scores)!r} and {column.path!r} find different responses best; "
+                    f"name one with --map scores={'+'.join(scores)} --ignore {column.path}, or "
+                    f"with --map order={column.path}"
+                )
+                return
 
 
 def _ask_of_ranks(state: Inference, taken: str, paths: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from rlaif.data.columns import LIST_WORDS, Column
 from rlaif.data.inference.names import OWN_COLUMNS
-from rlaif.data.messages import ROLES, are_rivals, is_calls, role_of
+from rlaif.data.messages import ROLES, are_rivals, role_of
+from rlaif.data.tool_calls import is_calls
 from rlaif.data.transcripts import infer_form
 from rlaif.data.verdict_codes import SIDE_WORDS
 
@@ -101,6 +102,7 @@ class Inference:
             "label",
             "good",
             "bad",
+            "names",
             "origins",
             "media",
             "id",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rlaif.data.columns import Column, tokens_of
 from rlaif.data.inference.evidence import _nested, are_parallel, as_number, label_rank
 from rlaif.data.inference.metadata import known_metadata
+from rlaif.data.inference.named import find_names
 from rlaif.data.inference.names import (
     ANNOTATOR_WORDS,
     ANSWER_WORDS,
@@ -264,10 +265,18 @@ def _label_columns(state: Inference) -> list[tuple[str, ...]]:
     for paths in annotators:
         ranked[-1, paths[0]] = list(paths)
     several = {path for paths in annotators for path in paths}
+    sided = {
+        path
+        for family in state.families(state.free({"number"}))
+        if family.sides == state.sides and len(family.paths) == state.count() > 1
+        for path in family.paths
+    }
     own = state.fields.get("responses", ())
     listed = state.columns.get(own[0]) if len(own) == 1 else None
     for column in state.free({"text", "number", "flag", "texts", "numbers"}):
         rank = label_rank(column.tokens, column.name)
+        if column.path in sided:
+            continue  # what each response has of it: votes, wins
         if column.path in several or (listed is not None and are_parallel(column, listed)):
             continue  # one of several votes; or a name for each response, and no verdict
         if rank is not None:
@@ -327,6 +336,10 @@ def _try_label(state: Inference, paths: tuple[str, ...], *, named: bool = False)
         state.set("label", paths, "verdict")
         return True
     _check_states(state, paths)
+    if names := find_names(state, paths):
+        state.set("label", paths, "verdict")
+        state.set("names", (names,), "name")
+        return True
     responses = state.fields.get("responses", ())
     name = "_".join(tokens_of(paths[0].replace("[]", "").rsplit(".", 1)[-1]))
     if state.fields.get("chosen"):
@@ -361,17 +374,31 @@ def _check_order(state: Inference, paths: tuple[str, ...], *, named: bool = Fals
     Raises:
         Doubtful: they can be an order.
     """
+    if any(_nested_orders(state, path) for path in paths):
+        raise Doubtful(
+            "each of its lists names several responses",
+            fix="write the best one of each annotator into a column or a list of its own",
+        )
     column = state.columns.get(paths[0]) if len(paths) == 1 else None
     if column is None or not lists_all_sides(state, column):
         return
     ranked = bool(RANK_WORDS & set(column.tokens))
     if named and not ranked:
         return
-    other = "scores={} if they are ranks" if ranked else "label={} if they are votes"
-    raise Doubtful(
-        "each of its cells names all responses",
-        fix=f"use --map order={paths[0]} if the best one stands first, or --map "
-        f"{other.format(paths[0])}",
+    fix = f"use --map order={paths[0]} if the best one stands first"
+    if not ranked:
+        fix += f", --map label={paths[0]} if they are votes"
+    counted = column.shape == "numbers"
+    fix += f", or --map scores={paths[0]} if they are {'counts' if counted else 'ranks'}"
+    raise Doubtful("each of its cells names all responses", fix=fix)
+
+
+def _nested_orders(state: Inference, path: str) -> bool:
+    """Whether the entries of a list hold lists with more than one verdict each."""
+    return path.endswith("[]") and any(
+        isinstance(held, list) and len(held) > 1
+        for row in state.rows
+        for held in values_at(row, path.removesuffix("[]"))
     )
 
 

@@ -86,6 +86,10 @@ _MEDIA_FILE = re.compile(
 )
 
 
+_PICTURE_BYTES = ("iVBORw0KGgo", "/9j/4", "R0lGOD", "UklGR")
+"""How PNG, JPEG, GIF and WebP begin in base 64."""
+
+
 def names_media(value: object) -> bool:
     """Whether a cell is nothing but the path or the address of a picture, a sound or a film; or a
     list of these, or of mappings with one.
@@ -97,7 +101,10 @@ def names_media(value: object) -> bool:
         return kind.startswith(("image", "audio", "video")) or any(
             isinstance(v, str) and names_media(v) for v in value.values()
         )
-    return isinstance(value, str) and bool(_MEDIA_FILE.fullmatch(value.strip()))
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    return text.startswith(_PICTURE_BYTES) or bool(_MEDIA_FILE.fullmatch(text))
 
 
 def _is_media(value: object) -> bool:

@@ -26,6 +26,8 @@ Need = Literal["rows", "prompt", "targets", "responses", "verdict"]
 or which one is better."""
 _FIXES = {
     "thinking": "",
+    "a part of the responses": "",
+    "the order in which responses were shown": "",
     "a mark of verdicts that do not count": "",
     "the turns of one conversation": "",
     "a prompt": "--map prompt={}",
@@ -44,6 +46,16 @@ _FIXES = {
 }
 
 
+_JOINED = {"scores", "media", "tool calls", "an answer", "context", "a verdict"}
+"""What takes several columns at once."""
+_HINTS = {
+    "thinking": "Write it into the messages of the responses (`reasoning_content`), or leave it "
+    "out with `{}`.",
+    "a part of the responses": "Write it into the responses, as messages, or leave it out with "
+    "`{}`.",
+    "the order in which responses were shown": "If verdicts go by it, write them by the names of "
+    "the columns. Leave it out with `{}`.",
+}
 _UNSHOWN = {"values", "decode", "transcripts", "ranks", "good_from", "columns"}
 """Fields of a layout that name no column, or many."""
 
@@ -218,22 +230,26 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         RlaifError: there is one; with what to do.
     """
     for path, looks in found.doubts.items():
-        verdicts = ("scores", "a verdict", "a mark of verdicts that do not count")
+        verdicts = (
+            "scores",
+            "a verdict",
+            "a mark of verdicts that do not count",
+            "the order in which responses were shown",
+        )
         if looks in verdicts and need not in ("verdict", "targets"):
             continue
         if not _FIXES.get(looks, " "):
             leave = " ".join(f"--ignore {p}" for p, other in found.doubts.items() if other == looks)
             raise RlaifError(
                 f"{name}: column {path!r} is not used, and looks like {looks}",
-                hint="Write it into the messages of the responses (`reasoning_content`), or leave "
-                f"it out with `{leave}`."
-                if looks == "thinking"
+                hint=_HINTS[looks].format(leave)
+                if looks in _HINTS
                 else f"Leave those rows out of the file, or take all of them with `{leave}`.",
             )
         if looks.endswith("of the response") and need != "targets":
             continue
         alike = [p for p, other in found.doubts.items() if other == looks]
-        paths = alike if looks in ("scores", "media", "tool calls", "an answer") else [path]
+        paths = alike if looks in _JOINED else [path]
         if not found.prompted and looks in ("context", "a conversation"):
             looks = "a prompt"
         leave = " ".join(f"--ignore {p}" for p in paths)

@@ -40,6 +40,7 @@ _WEIGHTY = (
     | SWAPPED
     | {"annotator", "bad", "good", "label", "retracted", "tie", "winner"}
 )
+_TIES = {"tie", "tied"}
 _TURN_KEYS = {
     "role",
     "from",
@@ -125,7 +126,7 @@ class DeviationFinder:
         self._turning = [
             path
             for path in self._known - self._named - self._ignored
-            if SWAPPED & set(tokens_of(path)) and "." not in path and "[" not in path
+            if (SWAPPED | _TIES) & set(tokens_of(path)) and "." not in path and "[" not in path
         ]
         # Rows that are filled alike are looked at once.
         self._seen: set[tuple[str, ...]] = set()
@@ -149,8 +150,8 @@ class DeviationFinder:
         for name in self._turning:
             if code_of(row.get(name)) in ("true", "1", "yes"):
                 raise BadRow(
-                    f"column {name!r} is set, unlike in the first rows, and may turn the verdict "
-                    f"around; leave it out with --ignore {name}"
+                    f"column {name!r} is set, unlike in the first rows, and may change the "
+                    f"verdict; leave it out with --ignore {name}"
                 )
         if self._nested:
             for name, value in row.items():

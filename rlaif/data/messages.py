@@ -301,6 +301,7 @@ def _add_turn(
 
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
 _WEIGHTY = {
+    "attached",
     "attachment",
     "attachments",
     "audio",

@@ -33,7 +33,7 @@ _TIE = re.compile(
     r"|about the same.*|no preference.*|no difference.*|similar\b.*|c)"
 )
 _LEANING = re.compile(
-    r"\b(?:lean\w*|slight\w*|toward\w*|favou?r\w*|but|edge)\b"
+    r"\b(?:lean\w*|slight\w*|toward\w*|favou?r\w*|but|edge|break)\b"
     r"|\b(?:[a-h]|1|2|first|second|left|right)\s+(?:is|was|wins?|better|best|preferred)\b"
 )
 """What of a tie says that it is none."""

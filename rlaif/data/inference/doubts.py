@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from rlaif.data.columns import Column, column_of, names_media, tokens_of
 from rlaif.data.inference.evidence import (
     entry_keys,
+    find_twins,
     is_numeric,
     label_rank,
 )
 from rlaif.data.inference.metadata import REMARKS, known_metadata, reads_as_prose
 from rlaif.data.inference.names import (
+    CHOICE_WORDS,
     CONTEXT_NAMES,
     HISTORY_NAMES,
     KEY_WORDS,
@@ -66,7 +68,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = "scores"
         if _looks_like_media(state, column):
             looks = "media"
-        if not looks and _looks_asked(column):
+        if not looks and (_looks_asked(column) or _is_offered(state, column)):
             looks = "context"
         if not looks and _looks_like_system(state, column):
             looks = "context"
@@ -74,6 +76,10 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = "thinking"
         if not looks and has_verdict:
             looks = _marks_withdrawn(column)
+            if not looks and state.fields.get("label") and not state.fields.get("chosen"):
+                looks = _tells_places(column)
+        if not looks and _stands_beside(state, column):
+            looks = "a part of the responses"
         if not looks and _counts_turns(state, column):
             looks = "the turns of one conversation"
         if not looks and _looks_partial(column):
@@ -155,6 +161,54 @@ def _marks_withdrawn(column: Column) -> str:
         or ({"status", "state"} & words and held & _STATES)
     )
     return "a mark of verdicts that do not count" if off else ""
+
+
+_SHOWN = {"display", "displayed", "presentation", "presented", "shown", "position", "positions"}
+
+
+def _tells_places(column: Column) -> str:
+    """Whether a column says in which order responses were shown, and verdicts may go by that."""
+    words = set(column.tokens)
+    held = {code_of(v) for v in column.values if v is not None and not isinstance(v, list)}
+    lists = any(isinstance(v, list) and len(v) > 1 for v in column.values)
+    named = "order" in words and (words & _SHOWN or words == {"order"})
+    sided = held and held <= {"ab", "ba", "a,b", "b,a", "12", "21", "01", "10"}
+    return "the order in which responses were shown" if named and (sided or lists) else ""
+
+
+def _stands_beside(state: Inference, column: Column) -> bool:
+    """Whether a column belongs to one response, and is more than a word or a number about it."""
+    if column.shape not in ("entries", "texts", "text", "mapping", "other"):
+        return False
+    if not set(column.tokens) & _DONE or REMARKS & set(column.tokens):
+        return False
+    acted = {"action", "actions", "steps", "trajectory"} & set(column.tokens)
+    if acted and column.shape == "entries" and (state.count() == 1 or "[]" in column.path):
+        return True
+    others = [c for c in state.columns.values() if c.shape == column.shape]
+    sides = ["chosen", "rejected"] if state.fields.get("chosen") else state.sides
+    return any(
+        f.sides == sides and column.path in f.paths and len(f.paths) == state.count()
+        for f in state.families(others)
+    ) or any(column.path in (one.path, two.path) for one, two in find_twins(others))
+
+
+_DONE = {
+    "action",
+    "actions",
+    "artifact",
+    "artifacts",
+    "code",
+    "observation",
+    "observations",
+    "results",
+    "step",
+    "steps",
+    "tool",
+    "tools",
+    "trajectory",
+}
+"""Words of what a model did, beside what it said."""
 
 
 def _counts_turns(state: Inference, column: Column) -> bool:
@@ -273,18 +327,25 @@ def _is_set(value: object) -> bool:
 
 
 _ASKED = {
+    "code",
     "constraint",
     "constraints",
+    "entity",
+    "hypothesis",
     "input",
     "instruction",
     "instructions",
+    "premise",
     "prompt",
     "query",
     "question",
     "request",
+    "sentence",
     "starter",
     "suffix",
+    "table",
     "task",
+    "word",
 }
 _ABOUT = {
     "annotator",
@@ -307,6 +368,17 @@ _ABOUT = {
     "url",
     "wc",
 }
+
+
+def _is_offered(state: Inference, column: Column) -> bool:
+    """Whether a column is one of the choices `A`, `B`, ... or says what to do with a text."""
+    words = set(column.tokens)
+    if column.shape == "text" and {"target", "language"} <= words:
+        return True
+    if words & {"table", "triples"} and column.shape not in ("flag", "number"):
+        return True
+    letters = [c for c in state.columns if len(c) == 1 and c.isupper()]
+    return column.path in letters and {"A", "B"} <= set(letters)
 
 
 def _looks_asked(column: Column) -> bool:
@@ -379,7 +451,9 @@ def _looks_like_rating(column: Column) -> str:
     words = set(column.tokens)
     if column.shape in ("numbers", "flags", "entries", "texts", "mapping"):
         told = words & (SCORE_WORDS.keys() | QUALITY_WORDS) and not words & _COUNTS
-        return "a rating of the response" if told else ""
+        items = {code_of(i) for v in column.values if isinstance(v, list) for i in v}
+        bad = column.shape in ("texts", "flags") and items & (_THROWN | {"fail", "false"})
+        return "a rating of the response" if told or bad else ""
     if column.shape not in ("text", "number", "flag"):
         return ""
     held = {code_of(v) for v in column.values if v is not None}
@@ -387,9 +461,11 @@ def _looks_like_rating(column: Column) -> str:
         return ""
     if len(held) > 1 and held <= {"0", "1", "-1", "true", "false"} and not words & _COUNTS:
         return "a rating of the response"
+    few = column.shape != "text" or (len(held) <= 12 and all(len(v.split()) <= 3 for v in held))
+    if column.shape == "text" and few and held & _THROWN:
+        return "a rating of the response"
     graded = {_REMARK_NUMBER.sub("", code) for code in held} == {""}
     valued = bool(held) and held <= _SAID_OF_ANSWERS and not held <= {"true", "false", "yes", "no"}
-    few = column.shape != "text" or (len(held) <= 12 and all(len(v.split()) <= 3 for v in held))
     if column.shape == "text" and (valued or (graded and words & SCORE_WORDS.keys())):
         return "a rating of the response"
     if column.shape == "number" and words & SCORE_WORDS.keys():
@@ -401,6 +477,22 @@ def _looks_like_rating(column: Column) -> str:
     return "a rating of the response"
 
 
+_THROWN = {
+    "cr",
+    "deleted",
+    "discard",
+    "discarded",
+    "dispreferred",
+    "drop",
+    "dropped",
+    "excluded",
+    "failed",
+    "reject",
+    "rejected",
+    "removed",
+    "unsolved",
+}
+"""What tables write of an answer that somebody threw away."""
 _COMPLETE = {"stop", "end_turn", "tool_calls", "eos"}
 """How an answer ends that is whole."""
 _COUNTS = {"index", "idx", "turn", "turns", "id", "fold"}
@@ -474,9 +566,10 @@ def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     if verdict_wanted and named:
         return "a verdict"
     listed = column.shape in ("texts", "entries", "other")
-    if listed and tokens & CONTEXT_NAMES:
+    if listed and tokens & (CONTEXT_NAMES | {"rules", "table", "triples"}):
         return "context"
-    if column.shape == "texts" and tokens & {"choices", "options"}:
+    offered = tokens & CHOICE_WORDS and not tokens & _ABOUT and not plain
+    if offered and column.shape != "entries":
         return "context"
     if "knowledge" in tokens:
         return "context"

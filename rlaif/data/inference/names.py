@@ -336,6 +336,8 @@ WORSE_WORDS = {
 """Words of columns that name the worse of the responses: nobody reads these unasked."""
 NO_LABEL_WORDS = {
     "cancelled",
+    "count",
+    "counts",
     "discarded",
     "excluded",
     "retracted",
@@ -644,5 +646,7 @@ FAULTS = {
     "wrong",
 }
 """Words of flags that say that a response is bad."""
+CHOICE_WORDS = {"choice", "choices", "endings", "option", "options"}
+"""Words of what a question offers to choose from."""
 SWAPPED = {"swapped", "flipped", "reversed", "inverted", "swap", "flip"}
 """Words of flags that may turn a verdict around."""

@@ -49,21 +49,23 @@ def find_order(state: Inference) -> bool:
     """
     if state.fields.get("chosen") or (state.count() < 2 and not state.is_list()):
         return False
-    found = [c for c in orders_of(state) if _fits(state, c)]
+    found = orders_of(state)
     if not found:
         return False
     column, doubt = found[0], ""
     numeric = all(
         as_number(item) is not None for v in column.values for item in (items_of(v) or ())
     )
-    whole = all(_is_order(state, column, k) for k in range(len(state.rows)))
+    whole = _fits(state, column) and all(
+        _is_order(state, column, k) for k in range(len(state.rows))
+    )
     if len(found) > 1:
         doubt = f"is one of several orders ({', '.join(repr(c.path) for c in found)})"
     elif not {t for t in column.tokens if not t.isdigit()} <= _PLAIN:
         doubt = "may not begin with the best response"
     elif whole and numeric and any(len(items_of(v) or ()) > 2 for v in column.values):
         doubt = "can hold the rank of each response, or the responses by rank"
-    elif not whole and not (numeric and _are_ranks(column)):
+    elif not whole and not (numeric and _fits(state, column) and _are_ranks(column)):
         doubt = "does not name each response once"
     if whole and (names := find_names(state, (column.path,))):
         state.set("names", (names,), "name")

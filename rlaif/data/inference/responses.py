@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rlaif.data.columns import LIST_WORDS, Column, tokens_of
 from rlaif.data.inference.evidence import (
     _has_texts,
@@ -15,6 +17,7 @@ from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
     ATTRIBUTE_WORDS,
+    CHOICE_WORDS,
     LABEL_NAMES,
     PAIR_WORDS,
     PROMPT_NAMES,
@@ -22,6 +25,7 @@ from rlaif.data.inference.names import (
     SYSTEM_NAMES,
 )
 from rlaif.data.inference.state import TEXTUAL, Family, Inference, are_calls, holds_rivals
+from rlaif.data.layout import code_of
 from rlaif.data.messages import ROLES, role_of
 from rlaif.data.tool_calls import is_call, is_calls
 from rlaif.data.verdict_codes import sides_of, word_side
@@ -171,13 +175,45 @@ def _ends_answered(column: Column) -> bool:
 
 
 def _names_a_side(state: Inference, column: Column) -> bool:
-    """Whether all cells of `chosen` or `rejected` name another column, or its side: a verdict."""
-    if column.shape != "text" or "." in column.path:
+    """Whether all cells of `chosen` or `rejected` name another column, an entry of a list, or its
+    side: a verdict.
+    """
+    if column.shape not in ("text", "number") or "." in column.path:
+        return False
+    words = {code_of(v) for v in column.values if v is not None}
+    if not words or any(len(word) > 60 for word in words):
         return False
     families = [f for f in state.families(state.texts()) if column.path not in f.paths]
-    words = {str(v).strip() for v in column.values if v is not None}
-    return any(
-        words and all(word_side(word.lower(), f.sides, f.paths) for word in words) for f in families
+    if any(all(word_side(word, f.sides, f.paths) for word in words) for f in families):
+        return True
+    others = {code_of(c.path) for c in state.texts() if c is not column}
+    return words <= others or any(_names_entries(own, column) for own in _lists_of(state))
+
+
+def _lists_of(state: Inference) -> list[Column]:
+    """Columns that hold lists of responses, by name and by shape."""
+    return [
+        c
+        for c in state.free({"texts", "entries", "chats"})
+        if LIST_WORDS & set(c.tokens[-2:]) and not ATTRIBUTE_WORDS & set(c.tokens)
+    ]
+
+
+def _names_entries(own: Column, column: Column) -> bool:
+    """Whether each cell of a column names an entry of its row's list: by what stands in the entry,
+    by its letter, or by its number.
+    """
+    pairs = [
+        (code_of(v), entries)
+        for v, entries in zip(column.values, own.values, strict=True)
+        if v is not None and isinstance(entries, list)
+    ]
+    return bool(pairs) and all(
+        any(code in map(code_of, e.values()) for e in entries if isinstance(e, Mapping))
+        or (code.isdigit() and int(code) <= len(entries))
+        or bool(word_side(code, (), (), len(entries)))
+        for code, entries in pairs
+        if code not in map(code_of, entries)
     )
 
 
@@ -238,6 +274,8 @@ def _find_list(state: Inference) -> bool:
         if LIST_WORDS & set(c.tokens[-2:]) and not ATTRIBUTE_WORDS & set(c.tokens)
     ]
     columns = [c for c in columns if c.shape != "entries" or _has_texts(c)]
+    if any(c.name in SINGLE_NAMES for c in state.texts()):
+        columns = [c for c in columns if not CHOICE_WORDS & set(c.tokens)]
     if not columns:
         return False
     column = min(columns, key=lambda c: len(c.tokens))
@@ -268,6 +306,7 @@ def _find_named_by_label(state: Inference) -> bool:
             c
             for c in state.texts()
             if c is not label
+            and not _names_a_side(state, c)
             and c.name not in PROMPT_NAMES
             and c.name not in SYSTEM_NAMES
             and not known_metadata(c)

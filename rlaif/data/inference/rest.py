@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rlaif.data.columns import LIST_WORDS
+from rlaif.data.columns import LIST_WORDS, Column
 from rlaif.data.inference.evidence import (
     all_in_chat,
     are_parallel,
@@ -13,6 +13,7 @@ from rlaif.data.inference.evidence import (
 )
 from rlaif.data.inference.names import (
     CHAT_NAMES,
+    CHOICE_WORDS,
     ORIGIN_WORDS,
     SCORE_WORDS,
 )
@@ -159,7 +160,9 @@ def find_repeats(state: Inference) -> None:
                 state.claim(column.path, f"repeats {other.path}")
     if state.fields.get("chosen"):
         for column in state.free({"texts", "entries", "chats"}):
-            if LIST_WORDS & set(column.tokens):
+            if LIST_WORDS & set(column.tokens) and not (
+                CHOICE_WORDS & set(column.tokens) and not _holds_answer(column, columns)
+            ):
                 state.claim(column.path, "other responses")
         for column in state.free({"number"}):
             if SCORE_WORDS.keys() & set(column.tokens):
@@ -173,6 +176,15 @@ def find_repeats(state: Inference) -> None:
         family = next((f for f in state.families(flags) if f.sides == state.sides), None)
         if family is not None:
             state.set("good", tuple(family.paths), "good")
+
+
+def _holds_answer(column: Column, answers: Sequence[Column]) -> bool:
+    """Whether what was answered is among the entries of a list, in some row."""
+    return any(
+        answer.values[k] is not None and answer.values[k] in _listed(value)
+        for k, value in enumerate(column.values)
+        for answer in answers
+    )
 
 
 def _listed(value: object) -> list[object]:

@@ -15,6 +15,7 @@ from rlaif.data.inference.evidence import (
     is_numeric,
     score_rank,
 )
+from rlaif.data.inference.named import names_others
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
     ATTRIBUTE_WORDS,
@@ -99,12 +100,26 @@ def _find_sided_scores(state: Inference) -> bool:
     _, paths = min(found, key=lambda f: f[0])
     state.set("scores", paths, "score")
     _set_ranks(state, paths)
+    _ask_of_ties(state, paths)
     rivals = [f.paths for f in state.families([c for c in state.free() if is_numeric(c)])]
     _ask_of_aspects(state, paths, [*(p for _, p in found), *map(tuple, rivals)])
     for _, others in found:
         for path in others:
             state.claim(path, "another score")
     return True
+
+
+def _ask_of_ties(state: Inference, paths: tuple[str, ...]) -> None:
+    """Ask where ties are counted beside what each response has."""
+    base = set(tokens_of(paths[0])) & set(tokens_of(paths[-1]))
+    for column in state.free({"number"}):
+        if {"tie", "ties", "tied"} & set(column.tokens) and base <= set(column.tokens):
+            state.questions.append(
+                f"column {column.path!r} counts ties beside {'+'.join(paths)!r}, and nothing says "
+                "how many make a tie; write one verdict a row, or leave it out with --ignore "
+                f"{column.path}"
+            )
+            return
 
 
 def _ask_of_aspects(
@@ -151,10 +166,11 @@ def _set_ranks(state: Inference, paths: Sequence[str]) -> None:
     named = any("rank" in t or "ranks" in t for t in map(tokens_of, paths))
     if not named or "ranks" in state.given:
         return
+    scored = {"elo", "points", "score", "scores"} & {t for p in paths for t in tokens_of(p)}
     rows = [[v for p in paths for v in values_at(row, p)] for row in state.rows]
-    if len(paths) == 1 and state.count() == 1 and not state.is_list():
+    if len(paths) == 1 and state.count() == 1 and not state.is_list() and not scored:
         state.fields["ranks"] = True  # one response a row
-    elif all(
+    elif not scored and all(
         n is None or (n.is_integer() and 0 <= n <= len(row))
         for row in rows
         for n in map(as_number, row)
@@ -163,7 +179,7 @@ def _set_ranks(state: Inference, paths: Sequence[str]) -> None:
     else:
         shown = "+".join(paths)
         state.questions.append(
-            f"{shown!r} is named as ranks, and its numbers are none; say with --map ranks=true "
+            f"{shown!r} may be ranks or scores; say with --map ranks=true "
             "that less is better, or with --map ranks=false that more is"
         )
 
@@ -200,6 +216,12 @@ def _find_listed_scores(state: Inference) -> bool:
     if not found:
         return False
     _, path = min(found, key=lambda f: f[0])
+    if names_others(state, own, path):
+        state.questions.append(
+            f"{path!r} names its responses in another order than they stand in; write the scores "
+            f"in the order of {own.path!r}, or into its entries"
+        )
+        return True
     _ask_of_ranks(state, path, [p for _, p in found])
     rivals = [c.path for c in state.free({"numbers"}) if are_parallel(c, own) and c.path != path]
     _ask_of_aspects(state, (path,), [(p,) for _, p in found if p != path] + [(p,) for p in rivals])

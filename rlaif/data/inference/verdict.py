@@ -76,7 +76,7 @@ def _add_tie_flag(state: Inference) -> None:
     verdicts = state.columns[taken[0]].values
     for column in state.free({"flag", "number", "text"}):
         codes = {code_of(v) for v in column.values if v is not None}
-        if not {"tie", "tied"} & set(column.tokens) or not codes <= _TIE_FLAGS.keys():
+        if not {"equal", "tie", "tied"} & set(column.tokens) or not codes <= _TIE_FLAGS.keys():
             continue
         set_ = [_TIE_FLAGS.get(code_of(v)) == "tie" for v in column.values]
         if any(flag and (v is None or v == "") for flag, v in zip(set_, verdicts, strict=True)):
@@ -395,10 +395,11 @@ def _check_order(state: Inference, paths: tuple[str, ...], *, named: bool = Fals
 
 def _nested_orders(state: Inference, path: str) -> bool:
     """Whether the entries of a list hold lists with more than one verdict each."""
-    return path.endswith("[]") and any(
-        isinstance(held, list) and len(held) > 1
+    parent, mark, key = path.removesuffix("[]").rpartition("[].")
+    return bool(mark) and any(
+        isinstance(entry, Mapping) and isinstance(entry.get(key), list) and len(entry[key]) > 1
         for row in state.rows
-        for held in values_at(row, path.removesuffix("[]"))
+        for entry in values_at(row, f"{parent}[]")
     )
 
 

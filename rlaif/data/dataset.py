@@ -27,6 +27,9 @@ or which one is better."""
 _FIXES = {
     "thinking": "",
     "a part of the responses": "",
+    "a graded rating of the response": "",
+    "scores that are no numbers": "",
+    "a system prompt": "--map system={}",
     "the order in which responses were shown": "",
     "a mark of verdicts that do not count": "",
     "the turns of one conversation": "",
@@ -53,6 +56,9 @@ _HINTS = {
     "out with `{}`.",
     "a part of the responses": "Write it into the responses, as messages, or leave it out with "
     "`{}`.",
+    "a graded rating of the response": "Leave out what is bad, or write true and false. Leave the "
+    "column out with `{}`.",
+    "scores that are no numbers": "Write one number for each response. Leave it out with `{}`.",
     "the order in which responses were shown": "If verdicts go by it, write them by the names of "
     "the columns. Leave it out with `{}`.",
 }
@@ -232,11 +238,14 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
     for path, looks in found.doubts.items():
         verdicts = (
             "scores",
+            "scores that are no numbers",
             "a verdict",
             "a mark of verdicts that do not count",
             "the order in which responses were shown",
         )
         if looks in verdicts and need not in ("verdict", "targets"):
+            continue
+        if looks.endswith("of the response") and need != "targets":
             continue
         if not _FIXES.get(looks, " "):
             leave = " ".join(f"--ignore {p}" for p, other in found.doubts.items() if other == looks)
@@ -246,8 +255,6 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
                 if looks in _HINTS
                 else f"Leave those rows out of the file, or take all of them with `{leave}`.",
             )
-        if looks.endswith("of the response") and need != "targets":
-            continue
         alike = [p for p, other in found.doubts.items() if other == looks]
         paths = alike if looks in _JOINED else [path]
         if not found.prompted and looks in ("context", "a conversation"):

@@ -41,6 +41,9 @@ _WEIGHTY = (
     | {"annotator", "bad", "good", "label", "retracted", "tie", "winner"}
 )
 _TIES = {"tie", "tied"}
+_RATING = QUALITY_WORDS | {"discarded", "state", "status", "withdrawn"}
+_THROWN = {"discarded", "discard", "dropped", "failed", "reject", "rejected", "removed"}
+"""What marks a row that somebody threw away; in the first rows it would have been asked about."""
 _TURN_KEYS = {
     "role",
     "from",
@@ -128,6 +131,11 @@ class DeviationFinder:
             for path in self._known - self._named - self._ignored
             if (SWAPPED | _TIES) & set(tokens_of(path)) and "." not in path and "[" not in path
         ]
+        self._rating = [
+            path
+            for path in self._known - self._named - self._ignored
+            if _RATING & set(tokens_of(path)) and "." not in path and "[" not in path
+        ]
         # Rows that are filled alike are looked at once.
         self._seen: set[tuple[str, ...]] = set()
         self._lists: dict[str, bool] = {}
@@ -152,6 +160,12 @@ class DeviationFinder:
                 raise BadRow(
                     f"column {name!r} is set, unlike in the first rows, and may change the "
                     f"verdict; leave it out with --ignore {name}"
+                )
+        for name in self._rating:
+            if code_of(row.get(name)) in _THROWN:
+                raise BadRow(
+                    f"column {name!r} is {str(row[name])[:40]!r}, unlike in the first rows; leave "
+                    f"it out with --ignore {name}"
                 )
         if self._nested:
             for name, value in row.items():

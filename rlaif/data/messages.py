@@ -273,7 +273,7 @@ def _add_turn(
             if kind == "image" and "attachment" not in key and "file" not in key:
                 found.images += held if isinstance(held, list) else [held]
             found.media.append(kind)
-    if content is None and not calls and not thought:
+    if content is None and not (calls or thought or found.text):
         raise BadRow(f"column {where!r} contains a message without `content`")
     for result in found.results:
         chat.messages.append(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,8 +19,14 @@ from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
 from rlaif.data.row_verdicts import VerdictReader, take_majority
 from rlaif.data.tool_calls import tools_of
+from rlaif.data.verdict_codes import sides_of
+from rlaif.data.words import tokens_of
 from rlaif.records import UNKNOWN_ORIGIN
 
+_PICTURE = re.compile(
+    r"<image>|<img>[^<\n]{1,500}</img>|<\|image(?:_\d{1,3}|_pad)?\|>|<image_\d{1,3}>"
+)
+"""How texts mark the place of a picture."""
 _SIGNED = {"prompt_origin", "provenance", "origin", "prompt_depth"}
 """Columns that say where a prompt comes from."""
 
@@ -64,14 +71,15 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         # A picture in a response, or one whose bytes are elsewhere, can't be passed on.
         seen = len(media) == asked == len(images)
         for path in self.layout.media:
+            seen = seen and path not in self._pictures_of_responses
             values = values_at(row, path) if "[]" in path else [dig(row, path)]
             if any(shape_of(value) != "empty" for value in values):
                 media.append(media_kind(path))
                 images += values
-        if any("<image>" in m["content"] for m in prompt):
+        if any(_PICTURE.search(m["content"]) for m in prompt):
             media.append("image")
             seen = seen and bool(images)
-            prompt = [{**m, "content": m["content"].replace("<image>", "[image]")} for m in prompt]
+            prompt = [{**m, "content": _PICTURE.sub("[image]", m["content"])} for m in prompt]
         if not prompt:
             raise BadRow(self._missing_prompt())
         winner, strength, votes = self._verdict(row, candidates)
@@ -92,6 +100,16 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             ranked=self.layout.less_is_better,
             unrated=len(candidates) == 1 and self._lacks_rating(row, candidates),
         )
+
+    @cached_property
+    def _pictures_of_responses(self) -> set[str]:
+        """Columns with pictures that belong to one response, and are no part of the question."""
+        heads = {path.split(".")[0].split("[")[0] for path in self.layout.responses}
+        heads |= {path.split(".")[0] for path in (self.layout.chosen, self.layout.rejected) if path}
+        sides = set(sides_of(self.layout.responses)) | {"chosen", "rejected"}
+        own = {p for p in self.layout.media if p.split(".")[0].split("[")[0] in heads}
+        several = len(self.layout.media) > 1
+        return own | {p for p in self.layout.media if several and sides & set(tokens_of(p))}
 
     @cached_property
     def _deviations(self) -> DeviationFinder:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from rlaif.data.columns import dig, shape_of
-from rlaif.data.messages import BadRow, check_text, parts_text, read_chat, read_texts
+from rlaif.data.columns import decode, dig, shape_of
+from rlaif.data.messages import BadRow, check_text, is_chat, parts_text, read_chat, read_texts
 from rlaif.data.row_cells import ASKING, CellReader, values_at
 from rlaif.data.row_model import Completion
 from rlaif.data.transcripts import QUESTIONS, may_be_transcript, read_transcript
@@ -40,6 +40,10 @@ class PromptReader(CellReader):
                 raise BadRow(f"columns {filled!r} and {path!r} both have a prompt")
             filled = path
             if isinstance(value, str):
+                if value[:1] in "[{" and '"role"' in value and is_chat(decode(value)):
+                    raise BadRow(
+                        f"column {path!r} holds messages written out as text, unlike the first rows"
+                    )
                 form = self._form(path)
                 said = read_transcript(value, form, prompt=answered) if form else []
                 if said:
@@ -84,11 +88,7 @@ class PromptReader(CellReader):
         value = self._shared(row, path) if "[]" in path else dig(row, path)
         if value is None:
             return ""
-        if isinstance(value, list) and all(isinstance(v, str) for v in value):
-            return "\n\n".join(value)
-        if not isinstance(value, str | int | float):
-            raise BadRow(f"column {path!r} is no text")
-        return str(value)
+        return _spelled_out(value, path)
 
     def _shared(self, row: Mapping[str, Any], path: str) -> Any:
         """What all entries of a list hold alike.
@@ -161,6 +161,28 @@ class PromptReader(CellReader):
         if not self.layout.prompt:
             return "no prompt was found"
         return f"no prompt: column {', '.join(map(repr, self.layout.prompt))} is empty"
+
+
+def _spelled_out(value: Any, path: str, depth: int = 3) -> str:
+    """A text, a list of texts or of records, or a table, as text.
+
+    Raises:
+        BadRow: it is something else.
+    """
+    if isinstance(value, str | int | float):
+        return str(value)
+    if value is None:
+        return ""
+    if not depth:
+        raise BadRow(f"column {path!r} is no text")
+    if isinstance(value, Mapping):
+        parts = {k: _spelled_out(v, path, depth - 1) for k, v in value.items()}
+        return "\n".join(f"{k}: {text}" for k, text in parts.items() if text)
+    if isinstance(value, list) and all(isinstance(row, list) for row in value):
+        return "\n".join(" | ".join(_spelled_out(v, path, depth - 1) for v in row) for row in value)
+    if isinstance(value, list):
+        return "\n\n".join(_spelled_out(v, path, depth - 1) for v in value)
+    raise BadRow(f"column {path!r} is no text")
 
 
 def split_end(turns: list[Message]) -> tuple[list[Message], list[Completion]]:

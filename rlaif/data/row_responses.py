@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlaif.data.columns import LIST_WORDS, dig, named_entries, shape_of, tokens_of
+from rlaif.data.columns import LIST_WORDS, decode, dig, named_entries, shape_of, tokens_of
 from rlaif.data.layout import code_of
 from rlaif.data.messages import (
     ROLES,
@@ -112,7 +112,9 @@ class ResponseReader(CellReader):
             key = paths[0].rsplit("[].", 1)[1]
             cells = [e.get(key) if isinstance(e, Mapping) else None for e in entries]
         else:
-            cells = [self._cell(row, path) for path in paths]
+            cells = [self._cell(row, path) if path else None for path in paths]
+        if len(cells) == 1 and count > 1 and isinstance(cells[0], list):
+            cells = cells[0]  # a list with the calls of each response
         if len(cells) != count:
             raise BadRow(f"{count} responses have tool calls in {len(cells)} places")
         return [read_calls(cell, paths[k % len(paths)]) for k, cell in enumerate(cells)]
@@ -155,6 +157,10 @@ class ResponseReader(CellReader):
     ) -> Completion:
         form = self._form(path)
         if isinstance(value, str):
+            if value[:1] in "[{" and '"role"' in value and is_chat(decode(value)):
+                raise BadRow(
+                    f"column {path!r} holds messages written out as text, unlike the first rows"
+                )
             if form is not None:
                 turns = read_transcript(value, form)
                 if turns and turns[-1]["role"] == "assistant" and _continues(turns[:-1], own):
@@ -277,7 +283,10 @@ class ResponseReader(CellReader):
             return [replace(found[0], good=found[0].score >= least)]
         if not paths:
             return found
-        values = [read_flag(dig(row, path)) for path in paths]
+        cells = [v for path in paths for v in _cells(row, path)]
+        if len(paths) == 1 and len(cells) == 1 and isinstance(cells[0], list):
+            cells = cells[0]
+        values = [read_flag(cell) for cell in cells]
         if len(values) != len(found):
             return found
         return [replace(c, good=value) for c, value in zip(found, values, strict=True)]

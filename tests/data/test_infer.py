@@ -471,7 +471,7 @@ def test_ratings_in_words_are_asked_about_where_answers_are_learned(
     rows = [{"prompt": f"Q{k}?", "response": f"A {k}.", name: v} for k, v in enumerate(values)]
     path = write(tmp_path / "d.jsonl", rows)
     assert open_dataset(path, need="prompt")
-    with pytest.raises(RlaifError, match=f"{name!r} is not used, and looks like a rating"):
+    with pytest.raises(RlaifError, match=f"{name!r} is not used, and looks like a graded rating"):
         open_dataset(path, need="targets")
 
 

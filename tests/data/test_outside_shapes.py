@@ -113,10 +113,6 @@ def test_the_letters_of_choices_are_no_votes_beside_a_verdict(tmp_path: Path) ->
             {"prompt": f"q {k}?", "choices": [{"text": f"It is {k}."}], "liked": k % 2 == 0}
             for k in range(4)
         ],
-        [
-            {"prompt": f"q {k}?", "completions": [{"text": f"It is {k}.", "is_safe": k > 1}]}
-            for k in range(4)
-        ],
         answers(correctness=[[1, 0, 1], [0, 0, 0]]),
         answers(scores=[[{"name": "quality", "value": 0}], [{"name": "quality", "value": 1}]]),
         answers(evaluation=[{"rating": {"human": 1}}, {"rating": {"human": 5}}]),
@@ -631,8 +627,13 @@ def test_a_flag_of_bad_answers_named_as_one_of_good_ones_is_refused(tmp_path: Pa
 def test_a_flag_inside_a_list_says_of_the_one_answer_whether_it_is_good(tmp_path: Path) -> None:
     notes = [[{"kind": "human", "flagged": flag}] for flag in (True, False)]
     path = write(tmp_path / "d.jsonl", answers(moderation=notes))
-    for name, turned in (("bad", True), ("good", False)):
-        given = {name: ["moderation[].flagged"]}
-        open_dataset(path, given=given, need="targets")
-        found = [row.completions[0].good for row in read(path, **given)]
-        assert found == [not turned, turned, not turned, turned]
+    given: dict[str, Any] = {"bad": ["moderation[].flagged"]}
+    open_dataset(path, given=given, need="targets")
+    found = [row.completions[0].good for row in read(path, **given)]
+    assert found == [False, True, False, True]
+    with pytest.raises(RlaifError, match="may mark bad responses"):
+        open_dataset(path, given={"good": ["moderation[].flagged"]}, need="targets")
+    notes = [[{"kind": "human", "approved": flag}] for flag in (True, False)]
+    path = write(tmp_path / "e.jsonl", answers(moderation=notes))
+    found = [row.completions[0].good for row in read(path, good=["moderation[].approved"])]
+    assert found == [True, False, True, False]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from rlaif.data.columns import Column, column_of, names_media, tokens_of
 from rlaif.data.inference.evidence import (
+    are_parallel,
+    as_number,
     entry_keys,
     find_twins,
     is_numeric,
@@ -58,6 +60,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         looks = _looks_like_verdict(state, column) if wanted else ""
         if has_verdict and SWAPPED & set(column.tokens) and any(map(_is_set, column.values)):
             looks = "a verdict"
+        if not looks and not (has_verdict or rated) and _rates_each(state, column):
+            looks = "a rating of the response"
         if not looks and alone and not (scored and is_numeric(column)):
             looks = _looks_like_rating(column)
             # Beside a flag that is read, flags of kinds of faults say no more; a grade does.
@@ -71,7 +75,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         if not looks and (_looks_asked(column) or _is_offered(state, column)):
             looks = "context"
         if not looks and _looks_like_system(state, column):
-            looks = "context"
+            looks = "context" if column.shape == "text" else "a system prompt"
         if not looks and _looks_like_thinking(state, column):
             looks = "thinking"
         if not looks and has_verdict:
@@ -96,9 +100,20 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         if looks in ("context", "a conversation") and (said or _ANSWERING & _last_words(column)):
             looks = "a rejected answer" if "rejected" in _last_words(column) else "an answer"
         if looks and _stands_in_read_rows(state, column):
-            doubts[column.path] = looks
+            doubts[column.path] = _as_it_is_written(column, looks)
         unused.append(column.path)
     return unused, doubts
+
+
+def _as_it_is_written(column: Column, looks: str) -> str:
+    """The same, where it can't be read as it is."""
+    cells = [i for v in column.values for i in (v if isinstance(v, list) else [v]) if i is not None]
+    if looks == "scores" and any(as_number(v) is None and not isinstance(v, bool) for v in cells):
+        return "scores that are no numbers"
+    words = {str(v).strip().lower() for v in cells}
+    if looks == "a rating of the response" and not words <= GOOD_WORDS | BAD_WORDS:
+        return "a graded rating of the response"
+    return looks
 
 
 def _only_answers(column: Column) -> bool:
@@ -443,6 +458,18 @@ _GRADE = re.compile(r"-?\d+(?:[.,]\d+)?\s*(?:/\s*\d+|%|st|nd|rd|th)?")
 """A score, a mark out of some, a share, or a rank, as texts have them."""
 
 
+def _rates_each(state: Inference, column: Column) -> bool:
+    """Whether a column says of each response of a list how good it is, and is not read."""
+    if not state.is_list() or label_rank(column.tokens, column.name) is not None:
+        return False
+    own = state.columns[state.fields["responses"][0]]
+    inside = column.path.startswith(f"{own.path}[].")
+    if not inside and not (column.shape in ("texts", "flags") and are_parallel(column, own)):
+        return False
+    words = set(column.tokens) - set(tokens_of(own.path))
+    return bool(words & QUALITY_WORDS) and not words & (_COUNTS | REMARKS)
+
+
 def _looks_like_rating(column: Column) -> str:
     """What a column may be that says how good the one response of a row is.
 
@@ -559,7 +586,7 @@ def _looks_like(column: Column, *, verdict_wanted: bool) -> str:
     ):
         return "tools"
     if column.shape == "chat" or column.name in HISTORY_NAMES | TALK_NAMES:
-        return "a conversation"
+        return "context" if column.shape == "text" else "a conversation"
     if verdict_wanted and SCORE_WORDS.keys() & tokens and column.shape in ("number", "numbers"):
         return "scores"
     named = label_rank(column.tokens, column.name) is not None or VERDICT_WORDS & tokens

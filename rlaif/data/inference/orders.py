@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from rlaif.data.columns import Column
+from rlaif.data.columns import Column, dig
 from rlaif.data.inference.evidence import as_number
 from rlaif.data.inference.named import find_names, name_paths
+from rlaif.data.inference.names import SCORE_WORDS
 from rlaif.data.inference.rest import listed_origins, origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
@@ -78,12 +79,31 @@ def find_order(state: Inference) -> bool:
         )
         for one in found:
             state.claim(one.path, "ranking (its values are not clear)")
-    elif whole:
+    elif whole and not any(isinstance(dig(row, column.path), Mapping) for row in state.rows):
         state.set("order", column.path, "order")
-    else:  # two of the same rank
+        _ask_of_scores(state, column)
+    else:  # two of the same rank, or ranks by model
         state.set("scores", (column.path,), "scores")
         state.fields["ranks"] = True
     return True
+
+
+def _ask_of_scores(state: Inference, order: Column) -> None:
+    """Ask where scores in a list find another response best than the order does."""
+    for column in state.free({"numbers"}):
+        if not SCORE_WORDS.keys() & set(column.tokens):
+            continue
+        for k, value in enumerate(column.values):
+            places = read_places(state, order, k)
+            if not places or not isinstance(value, list) or len(value) != len(places):
+                continue
+            if value.count(max(value)) == 1 and value.index(max(value)) != places.index(1):
+                state.questions.append(
+                    f"{order.path!r} and {column.path!r} find different responses best; name one "
+                    f"with --map order={order.path} --ignore {column.path}, or with "
+                    f"--map scores={column.path} --ignore {order.path}"
+                )
+                return
 
 
 def orders_of(state: Inference) -> list[Column]:

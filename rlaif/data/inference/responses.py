@@ -92,6 +92,10 @@ def _find_calls(state: Inference) -> None:
         named = state.count() == 1
         named = named or _ends_in_answers(state)
         found = [(c.path,) for c in columns if named and _CALLS & set(c.tokens)]
+    if not found and state.count() > 1 and columns:
+        sides = ["chosen", "rejected"] if state.fields.get("chosen") else state.sides
+        known = {side: c.path for c in columns for side in sides if side in c.tokens}
+        found = [tuple(known.get(side, "") for side in sides)] if len(known) == 1 else []
     if len(found) == 1:
         state.set("calls", found[0], "tool calls")
 

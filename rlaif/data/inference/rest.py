@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import LIST_WORDS, Column
@@ -113,12 +114,15 @@ def find_transcripts(state: Inference) -> None:
             # Marks that end a turn stand behind a response, too.
             forms = [form for form in map(find_form, found.values()) if form]
             texts = [_strip_all(str(v), forms) for v in column.cells if v]
-            if why := doubt_form(texts):
+            if why := doubt_form([_PICTURE.sub("", text) for text in texts]):
                 state.unread[path] = why
     if found:
         state.fields["transcripts"] = found
     if not state.fields.get("prompt") and not state.pair_has_prompt():
         _find_transcript_alone(state)
+
+
+_PICTURE = re.compile(r"<\|?image[^>\n]{0,20}>")
 
 
 def _strip_all(text: str, forms: Sequence[Transcript]) -> str:

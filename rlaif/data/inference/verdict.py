@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from rlaif.data.columns import Column, tokens_of
-from rlaif.data.inference.evidence import _nested, are_parallel, as_number, label_rank
+from rlaif.data.columns import Column, column_of, tokens_of
+from rlaif.data.inference.evidence import (
+    _nested,
+    are_parallel,
+    as_number,
+    entries_of,
+    entry_keys,
+    label_rank,
+)
 from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.named import find_names
 from rlaif.data.inference.names import (
@@ -44,6 +52,8 @@ def find_label(state: Inference) -> None:
     if state.count() <= 1 and not state.is_list():
         _find_good(state)
         return
+    if state.is_list():
+        _find_good_of_list(state)
     if "label" in state.given:
         _decide(state, state.fields["label"])
         return
@@ -227,7 +237,9 @@ def _find_good(state: Inference) -> None:
         )
         return
     flags = [
-        c for c in state.free({"flag", "number", "text"}) if c.name in GOOD_NAMES or _is_mark(c)
+        c
+        for c in state.free({"flag", "number", "text"})
+        if c.name in GOOD_NAMES or (_is_mark(c) and c.name not in BAD_NAMES)
     ]
     if flags:
         state.set("good", tuple(c.path for c in flags), "good")
@@ -238,6 +250,33 @@ def _find_good(state: Inference) -> None:
     ]
     if bad:
         state.set("bad", tuple(c.path for c in bad), "bad")
+
+
+def _find_good_of_list(state: Inference) -> None:
+    """A flag for each response of a list: parallel to it, or in its entries."""
+    own = state.columns.get(state.fields["responses"][0])
+    if own is None or "good" in state.given or "bad" in state.given:
+        return
+    found = {}
+    for column in state.free({"flags", "texts"}):
+        if are_parallel(column, own):
+            found[column.path] = [i for v in column.values if isinstance(v, list) for i in v]
+    for key in entry_keys(own) if own.shape == "entries" else ():
+        found[f"{own.path}[].{key}"] = [e.get(key) for e in entries_of(own)]
+    for path, items in found.items():
+        last = column_of(path.replace("[]", ""), [v for v in items if v is not None])
+        last = replace(last, path=path.rsplit(".", 1)[-1].replace("[]", ""))
+        words = {str(v).strip().lower() for v in last.values}
+        if FAULTS & set(last.tokens) or not words <= GOOD_WORDS | BAD_WORDS:
+            continue
+        if last.name in GOOD_NAMES or _is_mark(last) or _is_flagged(last):
+            state.set("good", (path,), "good")
+            return
+
+
+def _is_flagged(column: Column) -> bool:
+    """Whether a column of flags has a word of quality in its name."""
+    return column.shape == "flag" and bool(QUALITY_WORDS & set(column.tokens))
 
 
 def _is_mark(column: Column, *, of_faults: bool = False) -> bool:

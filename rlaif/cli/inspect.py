@@ -23,7 +23,7 @@ Examples:
 The first thousand rows decide which column plays which role. Every command that reads data
 then holds to it, and rejects rows that deviate. Fields of --map and of a layout file:
 prompt, context, history, system, tools, responses, calls, chosen, rejected, scores, order,
-label, good, bad, good_from, origins, media, id, tags, subset, group_by, thread_by and turn.
+label, good, bad, good_from, names, origins, media, id, tags, subset, group_by, thread_by and turn.
 A path is dotted, and [] goes through a list (votes[].value). A+B joins two columns. Exits with
 1 if something that may matter is not used or not clear, or if no row can be read.
 """

@@ -106,6 +106,8 @@ def role_of(turn: Mapping[str, Any]) -> str:
 
 def said_of(turn: Mapping[str, Any]) -> object:
     """What a message says, as it stands; None for nothing."""
+    if turn.get("content"):
+        return turn["content"]  # the usual one
     held = [turn[k] for k in _SAID_KEYS if turn.get(k) is not None]
     return next((said for said in held if said not in ("", [])), held[0] if held else None)
 
@@ -165,6 +167,8 @@ def is_unwanted(turns: object) -> bool:
         return True
     if any(last.get(key) is False for key in ("train", "training", "loss")):
         return True
+    if last.keys() <= _READ_KEYS:
+        return False
     return any(
         _RATED & set(tokens_of(key)) and str(held).strip().lower() in _BAD
         for key, held in last.items()
@@ -244,7 +248,7 @@ def _add_turn(
         role = "assistant"  # a dialogue system, as task-oriented dialogues call who answers
     if role is None:
         raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
-    if turn.keys() - _READ_KEYS:
+    if not turn.keys() <= _READ_KEYS:
         if ignored:
             turn = {k: v for k, v in turn.items() if f"{where}[].{k}" not in ignored}
         _check_parts(turn, where)

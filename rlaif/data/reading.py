@@ -76,7 +76,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             if any(shape_of(value) != "empty" for value in values):
                 media.append(media_kind(path))
                 images += values
-        if any(_PICTURE.search(m["content"]) for m in prompt):
+        if any("<" in m["content"] and _PICTURE.search(m["content"]) for m in prompt):
             media.append("image")
             seen = seen and bool(images)
             prompt = [{**m, "content": _PICTURE.sub("[image]", m["content"])} for m in prompt]

@@ -77,8 +77,10 @@ class ResponseReader(CellReader):
         else:
             sides = layout.responses
             values = [self._cell(row, path) for path in sides]
-        called = self._called(row, entries, len(values))
-        values = [v or "" if calls else v for v, calls in zip(values, called, strict=True)]
+        called: list[list[dict[str, Any]]] = []
+        if self.layout.calls:
+            called = self._called(row, entries, len(values))
+            values = [v or "" if calls else v for v, calls in zip(values, called, strict=True)]
         values = [v if isinstance(v, str) or shape_of(v) != "empty" else None for v in values]
         if None in values:
             empty = [p for p, v in zip(sides, values, strict=True) if v is None]
@@ -90,7 +92,8 @@ class ResponseReader(CellReader):
         found = [
             self._candidate(v, p, own, media, tools) for v, p in zip(values, sides, strict=True)
         ]
-        found = [_with_calls(c, calls) for c, calls in zip(found, called, strict=True)]
+        if called:
+            found = [_with_calls(c, calls) for c, calls in zip(found, called, strict=True)]
         if self._are_turns(own, values):
             found = _interleaved(own, values)
         elif all(c.prompt for c in found) and len({tuple(map(str, c.prompt)) for c in found}) > 1:
@@ -106,8 +109,6 @@ class ResponseReader(CellReader):
     ) -> list[list[dict[str, Any]]]:
         """The tool calls that stand beside each response."""
         paths = self.layout.calls
-        if not paths:
-            return [[]] * count
         if len(paths) == 1 and "[]." in paths[0]:
             key = paths[0].rsplit("[].", 1)[1]
             cells = [e.get(key) if isinstance(e, Mapping) else None for e in entries]

@@ -119,6 +119,8 @@ def _other_calls(turn: Mapping[str, Any], where: str) -> list[Any] | None:
     Raises:
         BadRow: what bears such a name are no calls.
     """
+    if turn.keys() <= _USUAL:
+        return None
     more = turn.get("additional_kwargs")  # LangChain's
     if isinstance(more, Mapping) and (held := more.get("tool_calls") or more.get("function_call")):
         return list(held) if isinstance(held, list) else [held]
@@ -143,6 +145,7 @@ def _other_calls(turn: Mapping[str, Any], where: str) -> list[Any] | None:
     return None
 
 
+_USUAL = frozenset({"role", "content", "name", "from", "value", "tool_call_id", "tool_calls"})
 _READ = {"tool_calls", "function_call", "function_calls", "invalid_tool_calls", "tool_call_id"}
 _ABOUT_CALLS = {"count", "error", "errors", "id", "ids", "name", "num", "number", "tools", "type"}
 _BESIDE = {"description", "id", "index", "result", "state", "toolCallId", "type"}

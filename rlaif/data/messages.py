@@ -271,12 +271,7 @@ def _add_turn(
         (turn[k] for k in _THOUGHT_KEYS if isinstance(turn.get(k), str) and turn[k]),
         "\n".join(found.thoughts),
     )
-    for key in _MEDIA_KEYS:
-        if held := turn.get(key):
-            kind = next((m for m in ("audio", "video") if m in key), "image")
-            if kind == "image" and "attachment" not in key and "file" not in key:
-                found.images += held if isinstance(held, list) else [held]
-            found.media.append(kind)
+    found.see_parts(turn)
     if content is None and not (calls or thought or found.text):
         raise BadRow(f"column {where!r} contains a message without `content`")
     for result in found.results:
@@ -523,6 +518,15 @@ class _Said:
                 self.media.append(media)
         else:
             raise BadRow(f"column {where!r} contains a content part of the unknown type {kind!r}")
+
+    def see_parts(self, turn: Mapping[str, Any]) -> None:
+        """Pictures and the like that stand beside the content of a message."""
+        for key in _MEDIA_KEYS:
+            if held := turn.get(key):
+                kind = next((m for m in ("audio", "video") if m in key), "image")
+                if kind == "image" and "attachment" not in key and "file" not in key:
+                    self.images += held if isinstance(held, list) else [held]
+                self.media.append(kind)
 
     def _see(self, image: object) -> None:
         """A picture: its place in the text is marked."""

@@ -21,7 +21,7 @@ from rlaif.data.row_verdicts import VerdictReader, take_majority
 from rlaif.data.tool_calls import tools_of
 from rlaif.data.verdict_codes import sides_of
 from rlaif.data.words import tokens_of
-from rlaif.records import UNKNOWN_ORIGIN
+from rlaif.records import UNKNOWN_ORIGIN, Message
 
 _PICTURE = re.compile(
     r"<image>|<img>[^<\n]{1,500}</img>|<\|image(?:_\d{1,3}|_pad)?\|>|<image_\d{1,3}>"
@@ -70,16 +70,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         prompt = self._with_system(row, self._with_history(row, prompt))
         # A picture in a response, or one whose bytes are elsewhere, can't be passed on.
         seen = len(media) == asked == len(images)
-        for path in self.layout.media:
-            seen = seen and path not in self._pictures_of_responses
-            values = values_at(row, path) if "[]" in path else [dig(row, path)]
-            if any(shape_of(value) != "empty" for value in values):
-                media.append(media_kind(path))
-                images += values
-        if any("<" in m["content"] and _PICTURE.search(m["content"]) for m in prompt):
-            media.append("image")
-            seen = seen and bool(images)
-            prompt = [{**m, "content": _PICTURE.sub("[image]", m["content"])} for m in prompt]
+        prompt, seen = self._with_pictures(row, prompt, media, images, seen)
         if not prompt:
             raise BadRow(self._missing_prompt())
         winner, strength, votes = self._verdict(row, candidates)
@@ -100,6 +91,32 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             ranked=self.layout.less_is_better,
             unrated=len(candidates) == 1 and self._lacks_rating(row, candidates),
         )
+
+    def _with_pictures(
+        self,
+        row: Mapping[str, Any],
+        prompt: list[Message],
+        media: list[str],
+        images: list[Any],
+        seen: bool,
+    ) -> tuple[list[Message], bool]:
+        """The prompt with the places of pictures marked; and whether all can be passed on.
+
+        Args:
+            media, images: of what was read; those of the row's own columns are added.
+            seen: whether those that were read can be passed on.
+        """
+        for path in self.layout.media:
+            seen = seen and path not in self._pictures_of_responses
+            values = values_at(row, path) if "[]" in path else [dig(row, path)]
+            if any(shape_of(value) != "empty" for value in values):
+                media.append(media_kind(path))
+                images += values
+        if any("<" in m["content"] and _PICTURE.search(m["content"]) for m in prompt):
+            media.append("image")
+            seen = seen and bool(images)
+            prompt = [{**m, "content": _PICTURE.sub("[image]", m["content"])} for m in prompt]  # type: ignore[misc]
+        return prompt, seen
 
     @cached_property
     def _pictures_of_responses(self) -> set[str]:

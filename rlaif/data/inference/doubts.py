@@ -70,24 +70,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         listed = "[]" in column.path or column.shape in ("numbers", "flags")
         if not looks and wanted and listed and _holds_score(column):
             looks = "scores"
-        if _looks_like_media(state, column):
-            looks = "media"
-        if not looks and (_looks_asked(column) or _is_offered(state, column)):
-            looks = "context"
-        if not looks and _looks_like_system(state, column):
-            looks = "context" if column.shape == "text" else "a system prompt"
-        if not looks and _looks_like_thinking(state, column):
-            looks = "thinking"
-        if not looks and has_verdict:
-            looks = _marks_withdrawn(column)
-            if not looks and state.fields.get("label") and not state.fields.get("chosen"):
-                looks = _tells_places(column)
-        if not looks and _stands_beside(state, column):
-            looks = "a part of the responses"
-        if not looks and _counts_turns(state, column):
-            looks = "the turns of one conversation"
-        if not looks and _looks_partial(column):
-            looks = "the beginning of the answers"
+        looks = "media" if _looks_like_media(state, column) else looks
+        looks = looks or _looks_by_place(state, column, has_verdict=has_verdict)
         if not looks:
             what = known_metadata(column)
             if what:
@@ -103,6 +87,25 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             doubts[column.path] = _as_it_is_written(column, looks)
         unused.append(column.path)
     return unused, doubts
+
+
+def _looks_by_place(state: Inference, column: Column, *, has_verdict: bool) -> str:
+    """What a column may be, by its name and by what stands beside it; "" for nothing."""
+    if _looks_asked(column) or _is_offered(state, column):
+        return "context"
+    if _looks_like_system(state, column):
+        return "context" if column.shape == "text" else "a system prompt"
+    if _looks_like_thinking(state, column):
+        return "thinking"
+    if has_verdict and (marks := _marks_withdrawn(column)):
+        return marks
+    if state.fields.get("label") and not state.fields.get("chosen") and _tells_places(column):
+        return _tells_places(column)
+    if _stands_beside(state, column):
+        return "a part of the responses"
+    if _counts_turns(state, column):
+        return "the turns of one conversation"
+    return "the beginning of the answers" if _looks_partial(column) else ""
 
 
 def _as_it_is_written(column: Column, looks: str) -> str:

@@ -37,7 +37,7 @@ DEPTH = 4
 MOST = 500
 """The most columns that are looked at; with more, mappings stay whole: their keys are data."""
 _ADJACENT = re.compile(r"['\"]\s+['\"]")
-_NUMPY_ROWS = re.compile(r"\}\s*\n\s*\{")
+_NUMPY_ROWS = re.compile(r"\}[ \t\r]{0,100}\n[ \t]{0,100}\{")
 
 
 def shape_of(value: object) -> Shape:
@@ -125,7 +125,9 @@ def decode(value: object) -> object:
     if not text or text[0] + text[-1] not in ("[]", "{}"):
         return value
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _Doubled:
+        return value  # which of the two is meant is not known
     except (ValueError, RecursionError):
         pass
     # `DataFrame.to_csv` writes an array of objects without commas between them.
@@ -135,6 +137,17 @@ def decode(value: object) -> object:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return value
+
+
+class _Doubled(Exception):
+    """A key of an object comes twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Doubled
+    return found
 
 
 def _separated(literal: str) -> list[str] | None:

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,34 @@ class DoubledKey(Exception):
     """An object of JSON has a key twice: which of the two values is meant is not known."""
 
 
+def find_doubled(names: Iterable[str]) -> str:
+    """The first name that was there before; "" where none was."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Refuse columns that only differ in case or in white space: nothing says which is meant.
+
+    Raises:
+        RlaifError: there are some.
+    """
+    if name := find_doubled([name.strip().casefold() for name in names]):
+        alike = [own for own in names if own.strip().casefold() == name]
+        raise RlaifError(
+            f"{where}: column {alike[-1]!r} comes twice in the header",
+            hint="Rename one of the two, or take it out.",
+        )
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise DoubledKey(f"key {next(n for n in names if names.count(n) > 1)!r} comes twice")
+        raise DoubledKey(f"key {find_doubled([name for name, _ in pairs])!r} comes twice")
     return found
 
 
@@ -197,7 +220,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
 
     number = 0
     try:
-        for batch in open_parquet(path).iter_batches(batch_size=256):
+        opened = open_parquet(path)
+        _check_names(opened.schema_arrow.names, str(path))
+        for batch in opened.iter_batches(batch_size=256):
             for i in range(batch.num_rows):
                 number += 1
                 place = f"row {number}"
@@ -227,11 +252,11 @@ def _csv(path: Path, delimiter: str) -> Iterator[tuple[str, Row | Rejected]]:
         reader = csv.DictReader(file, delimiter=delimiter, restkey="__extra__", strict=True)
         try:
             names = reader.fieldnames
-            doubled = [name for name in names or () if list(names or ()).count(name) > 1]
-            if doubled:
+            _check_names(names or (), f"{path}:1")
+            if len(names or ()) == 1 and ";" in (names or ("",))[0]:
                 raise RlaifError(
-                    f"{path}:1: column {doubled[0]!r} comes twice in the header",
-                    hint="Rename one of the two, or take it out.",
+                    f"{path}:1: the header has no comma, and seems to be separated by ';'",
+                    hint="Write it with commas, or with tabs and the extension .tsv.",
                 )
         except csv.Error as error:
             raise RlaifError(f"{path}: not CSV ({error})", hint="Check the file.") from None

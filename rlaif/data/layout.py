@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from rlaif.constitution.yaml_source import read_yaml
 from rlaif.data.transcripts import find_form
 from rlaif.errors import Place, RlaifError
 from rlaif.util.validation import explain
@@ -216,18 +217,7 @@ def load_layout(path: Path) -> dict[str, Any]:
     Raises:
         RlaifError: it can't be read, or has an unknown field; with the place.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RlaifError(
-            f"layout {str(path)!r} could not be read ({error.strerror})", hint="Check the path."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RlaifError(
-            f"layout is not valid YAML ({' '.join(str(error).split())})",
-            hint="Write one with `rlaif inspect DATA --write-layout FILE`.",
-            place=Place(path),
-        ) from None
+    found = read_yaml(path).value
     if not isinstance(found, dict):
         raise RlaifError(
             "layout is not a mapping of fields to columns",

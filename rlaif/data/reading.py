@@ -115,7 +115,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         if any("<" in m["content"] and _PICTURE.search(m["content"]) for m in prompt):
             media.append("image")
             seen = seen and bool(images)
-            prompt = [{**m, "content": _PICTURE.sub("[image]", m["content"])} for m in prompt]  # type: ignore[misc]
+            prompt = [{**m, "content": _PICTURE.sub("[image]", m["content"])} for m in prompt]
         return prompt, seen
 
     @cached_property

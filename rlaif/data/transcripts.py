@@ -211,15 +211,13 @@ def _is_open(turns: Sequence[Message]) -> bool:
     return turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip()
 
 
-_SYSTEM = re.compile(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*(.*)", re.DOTALL)
-
-
 def _without_system(turns: list[Message]) -> list[Message]:
     """Llama 2 writes the system prompt into the first user turn."""
-    found = _SYSTEM.fullmatch(turns[0]["content"])
-    if found is None:
+    text = turns[0]["content"]
+    system, end, said = text.removeprefix("<<SYS>>").partition("<</SYS>>")
+    if not end or not text.startswith("<<SYS>>"):
         return turns
-    system, said = found.groups()
+    system, said = system.strip(), said.lstrip()
     return [
         {"role": "system", "content": system},
         {"role": turns[0]["role"], "content": said},

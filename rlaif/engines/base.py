@@ -8,17 +8,29 @@ that fails is a `Failure` result; only a broken engine raises.  A `None` from th
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from rlaif.records import Codec, Request, Result
 from rlaif.util.addresses import without_secrets
+from rlaif.util.user_functions import IN_RECIPE
 
 Option = str | int | float | bool
+_CODE = {
+    "distributed_executor_backend",
+    "logits_processors",
+    "reasoning_parser_plugin",
+    "scheduler_cls",
+    "tool_parser_plugin",
+    "worker_cls",
+    "worker_extension_cls",
+}
+"""Arguments of vLLM that name code to load."""
 
 SPEED_ONLY = {
     "max_in_flight",
@@ -86,6 +98,17 @@ class EngineSettings(BaseModel):
     options: dict[str, Option] = Field(
         default_factory=dict, description="Arguments passed to the engine unchanged."
     )
+
+    @field_validator("options")
+    @classmethod
+    def _without_code(cls, options: dict[str, Option]) -> dict[str, Option]:
+        """Model code stays off, and no file names code to load."""
+        if options.get("trust_remote_code") not in (None, False, "false"):
+            raise ValueError("trust_remote_code: the code of a model is never run")
+        named = sorted(_CODE & options.keys())
+        if named and os.environ.get(IN_RECIPE):
+            raise ValueError(f"{named[0]}: a recipe can't name code to load")
+        return options
 
     @field_serializer("options", when_used="json")
     def _without_secrets(self, options: dict[str, Option]) -> dict[str, Option]:

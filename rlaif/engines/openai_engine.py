@@ -54,6 +54,36 @@ class MessageCodec:
         return bytes(token_ids).decode("utf-8", "replace")
 
 
+_WHOLE = {
+    "",
+    "complete",
+    "completed",
+    "end",
+    "end_turn",
+    "eos",
+    "eos_token",
+    "finished",
+    "function_call",
+    "normal",
+    "stop",
+    "stop_sequence",
+    "stop_token",
+    "tool_call",
+    "tool_calls",
+}
+"""How servers say that an answer is whole."""
+_CUT = {
+    "incomplete",
+    "length",
+    "max_length",
+    "max_output_tokens",
+    "max_tokens",
+    "model_length",
+    "token_limit",
+}
+"""How servers say that an answer was cut."""
+
+
 def _no_labels() -> RlaifError:
     return RlaifError(
         "engine 'openai' cannot judge: it does not return label probabilities",
@@ -85,7 +115,7 @@ class OpenAIEngine:
         thinks: bool = False,
     ) -> None:
         self.codec = MessageCodec()
-        self.fingerprint = digest({"openai": model, "url": url})
+        manner: dict[str, Any] = {"openai": model, "url": url}
         self.max_prompt_tokens = 1 << 30
         self.sharing = None
         self._model = model
@@ -100,6 +130,9 @@ class OpenAIEngine:
         default = EngineSettings.model_fields["chat_template_options"].default
         given = dict(template_options or {})
         self._template_options = given if known or given != default else {}
+        # Texts in the cache are those of a model that is asked in the same way.
+        own = {"omit": sorted(omitted), "thinks": thinks, "template": self._template_options}
+        self.fingerprint = digest(manner | {key: value for key, value in own.items() if value})
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer requests, as many at once as allowed, as they finish."""
@@ -147,11 +180,12 @@ class OpenAIEngine:
             return Failure(name, why)
         if reason == "content_filter":
             return Failure(name, "the server's content filter stopped the answer")
+        ended = str(reason or "").lower()
+        if ended not in (*_WHOLE, *_CUT):
+            return Failure(name, f"the server ended the answer with {str(reason)[:40]!r}")
         if self._thinks and not text.lstrip().startswith("<think>"):
             text = f"<think>{text}"
-        return GenerationResult(
-            name, tuple(text.encode("utf-8", "replace")), reason not in ("length", "max_tokens")
-        )
+        return GenerationResult(name, tuple(text.encode("utf-8", "replace")), ended not in _CUT)
 
     def stats(self) -> EngineStats:
         """Requests answered and prompt tokens, as the server counts them."""

@@ -20,8 +20,9 @@ from rlaif.util.addresses import is_named, without_secrets
 from rlaif.util.user_functions import IN_RECIPE
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
-_GONE = (401, 402, 403, 404)
+PASSING = (408, 409, 425, 429)
+"""What may pass, beside all faults of a server (500 and above)."""
+_GONE = (401, 402, 403, 404, 407, 410)
 """What a server that answered before says when a key ran out, or a model was unloaded."""
 _LONGEST_WAIT = 60.0
 _MOST_BYTES = 16 << 20
@@ -122,11 +123,13 @@ class ServerClient:
             except (httpx.HTTPError, _TooMuch) as error:
                 reason = f"{type(error).__name__.strip('_')}: {error}"
                 continue
-            if answer.status_code == 200 and not _is_page(answer):
+            if answer.status_code == 200 and _is_answer(answer):
                 self._answered += 1
                 self._last_answer = time.monotonic()
                 return answer
-            said = "a web page" if answer.status_code == 200 else " ".join(answer.text.split())
+            said = " ".join(answer.text.split())
+            if answer.status_code == 200:
+                said = "a web page" if _is_page(answer) else f"no answer: {said}"
             reason = f"status {answer.status_code}: {said[:200]}"
             gone = answer.status_code in _GONE
             if gone and not self._answered:
@@ -134,7 +137,8 @@ class ServerClient:
                     f"the server at {without_secrets(self._url)!r} refuses requests ({reason})",
                     hint=f"Check the model's name and {KEY_VARIABLE}, then rerun the same command.",
                 )
-            if answer.status_code not in PASSING and answer.status_code != 200 and not gone:
+            moved = answer.status_code == 200 or 300 <= answer.status_code < 400
+            if not (_may_pass(answer.status_code) or moved or gone):
                 return Refusal(reason, False)
             if attempt < self._retries:
                 self._pause(_retry_after(answer))
@@ -199,6 +203,24 @@ class ServerClient:
 
 class _TooMuch(Exception):
     """An answer that no label and no text has."""
+
+
+def _may_pass(status: int) -> bool:
+    """Whether asking again later may succeed."""
+    return status in PASSING or status >= 500
+
+
+def _is_answer(answer: httpx.Response) -> bool:
+    """Whether a server answered with choices, and not with a page, an error or half an object."""
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("choices"), list)
+        and bool(found["choices"])
+    )
 
 
 def _is_page(answer: httpx.Response) -> bool:

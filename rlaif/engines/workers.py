@@ -257,6 +257,8 @@ class ProcessBackend:
         # Until it is a group of its own, Ctrl-C is not for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
+            # A module of the working folder is no part of Python's library.
+            os.environ.setdefault("PYTHONSAFEPATH", "1")
             process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

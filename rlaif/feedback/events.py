@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from rlaif.data.layouts import BadRow, need_value, with_responses
@@ -111,7 +112,8 @@ def read_event(
     discarded = [_cleaned(text, clean) for text in _discarded(row)]
     edited = _edit(row)
     problems: list[BadRow] = []
-    rating, good = _readable(_rating, row, problems), _readable(_thumb, row, problems)
+    thumb = partial(_thumb, neutral=scale.neutral)
+    rating, good = _readable(_rating, row, problems), _readable(thumb, row, problems)
     if problems and rating is None and good is None and not edited and not discarded:
         raise problems[0]  # else the other feedback stands
     if good is None and rating is not None:
@@ -200,7 +202,25 @@ def _edit(row: Mapping[str, object]) -> str:
     return "" if text.strip().lower() in _FLAGS else text
 
 
-def _thumb(row: Mapping[str, object]) -> bool | None:
+def read_thumb_number(row: Mapping[str, object]) -> tuple[str, float] | None:
+    """The column of a row's thumb and its number; None where it has none, or words."""
+    for key in THUMB_KEYS:
+        if row.get(key) in (None, ""):
+            continue
+        try:
+            number = float(str(row[key]))
+        except ValueError:
+            return None
+        return (key, number) if math.isfinite(number) and row[key] is not True else None
+    return None
+
+
+def rating_column(row: Mapping[str, object]) -> str:
+    """The column that a row's rating is in; "" for none."""
+    return next((k for k in RATING_KEYS if row.get(k) not in (None, "")), "")
+
+
+def _thumb(row: Mapping[str, object], *, neutral: bool = False) -> bool | None:
     value = next((row[k] for k in THUMB_KEYS if row.get(k) not in (None, "")), None)
     if value is None:
         return None
@@ -208,6 +228,8 @@ def _thumb(row: Mapping[str, object]) -> bool | None:
     text = {"1.0": "1", "0.0": "0", "-1.0": "-1", "_1.0": "-1", "_1": "-1"}.get(text, text)
     if text in _UP:
         return True
+    if neutral and text == "0":
+        return None
     if text in _DOWN:
         return False
     if text in _NOTHING or text in ("neutral", "n_a"):

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from rlaif.feedback.events import (
     FeedbackEvent,
     mapped_row,
     plain_row,
+    rating_column,
     read_event,
     read_rating,
+    read_thumb_number,
 )
 from rlaif.feedback.personal import load_filter, plugged
 from rlaif.feedback.preferences import EventReliability, aggregate_events
-from rlaif.feedback.scales import RatingScale, find_scale
+from rlaif.feedback.scales import RatingScale, check_thumbs, find_scale
 from rlaif.records import Rejected
 from rlaif.runs.directory import differences
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
@@ -219,8 +221,25 @@ def _rows(source: Source, mapping: Mapping[str, str]) -> Iterator[dict[str, obje
 
 
 def _scale(source: Source, settings: FeedbackSettings, mapping: Mapping[str, str]) -> RatingScale:
-    ratings = (read_rating(row) for row in _rows(source, mapping))
-    return find_scale({r for r in ratings if r is not None}, settings.good_from, settings.bad_to)
+    ratings: set[float] = set()
+    thumbs: dict[str, set[float]] = {}
+    columns: dict[str, None] = {}
+    for row in _rows(source, mapping):
+        if (rating := read_rating(row)) is not None:
+            ratings.add(rating)
+            columns.setdefault(rating_column(row))
+        if (thumb := read_thumb_number(row)) is not None:
+            thumbs.setdefault(thumb[0], set()).add(thumb[1])
+    for column, numbers in thumbs.items():
+        check_thumbs(column, numbers)
+    if len(columns) > 1:
+        shown = " and ".join(map(repr, columns))
+        raise RlaifError(
+            f"ratings stand in several columns ({shown}), which may have scales of their own",
+            hint=f"Name the one that counts with --map rating={next(iter(columns))}.",
+        )
+    scale = find_scale(ratings, settings.good_from, settings.bad_to)
+    return replace(scale, neutral=any(-1.0 in numbers for numbers in thumbs.values()))
 
 
 def _reader(source: Source, mapping: Mapping[str, str]) -> Reader:

@@ -23,6 +23,7 @@ class RatingScale:
         low, high: the least and the greatest rating of the log; None where there is none.
         good_from, bad_to: ratings from and up to which a completion counts as good or bad.
         votes: whether the numbers are thumbs.
+        neutral: whether a thumb of 0 is neither up nor down, since others are -1.
     """
 
     low: float | None = None
@@ -30,6 +31,7 @@ class RatingScale:
     good_from: float = STARS_GOOD
     bad_to: float = STARS_BAD
     votes: bool = False
+    neutral: bool = False
 
     def judge(self, rating: float) -> bool | None:
         """Whether a rating is good, bad, or neither."""
@@ -65,16 +67,32 @@ def find_scale(
     if held <= {-1.0, 0.0, 1.0} and held != {1.0} and not said:
         bad = -1.0 if -1.0 in held else 0.0
         return RatingScale(low, high, good_from=1.0, bad_to=bad, votes=True)
-    # Where nothing is above 3, the scale may end there; one value alone says nothing of a scale.
+    # Where nothing is above 3, the scale may end there.
     stars = low >= 0.0 and STARS_GOOD <= high <= STARS[1]
-    alone = len(held) == 1 and STARS[0] < low <= STARS[1]
-    if stars or alone or (said and STARS[0] <= low and high <= STARS[1]):
+    if stars or (said and STARS[0] <= low and high <= STARS[1]):
         return _checked(_stars(low, high, good_from, bad_to))
     span = f"run from {low:g} to {high:g}" if low != high else f"are all {low:g}"
     raise RlaifError(
         f"ratings {span}, and nothing says which of them are good",
         hint="Set --good-from and --bad-to to the bounds of good and bad ratings.",
     )
+
+
+def check_thumbs(column: str, numbers: Iterable[float]) -> None:
+    """Refuse numbers that are no thumbs.
+
+    Args:
+        numbers: all of a log's thumbs that are numbers.
+
+    Raises:
+        RlaifError: there are others than -1, 0 and 1.
+    """
+    others = sorted(set(numbers) - {-1.0, 0.0, 1.0})
+    if others:
+        raise RlaifError(
+            f"column {column!r} holds {others[-1]:g}, which is neither up nor down",
+            hint=f"If it holds ratings, pass --map rating={column}.",
+        )
 
 
 def _stars(

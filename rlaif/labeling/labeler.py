@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import Engine
+from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, walk
 from rlaif.judging.rendering import Branches, Renderer
@@ -27,7 +28,7 @@ from rlaif.labeling.run_output import RunOutput, load_run_tally
 from rlaif.labeling.task import LabelTask, describe_manner
 from rlaif.labeling.token_accounting import TokenAccounting
 from rlaif.labeling.usage import UsageMeter
-from rlaif.records import ChoiceRequest, ChoiceResult, GenerationResult, Request, Result
+from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
 from rlaif.runs.directory import RowSink
 from rlaif.runs.tally import Tally
 from rlaif.runs.writer import RunWriter
@@ -241,6 +242,13 @@ class Labeler:
         for item, index, reply, shared in self._in_flight.settle(replies):
             self._answer(item, index, reply, cached=shared)
             self._advance(item)
+        for result in results:
+            if isinstance(result, Failure) and result.passing:
+                self._writer.hand_over()
+                raise RlaifError(
+                    f"the judge stopped responding ({result.reason})",
+                    hint="Check its server, then rerun the same command to resume.",
+                )
         self._output.flush()
         self._writer.hand_over()
 

@@ -137,7 +137,14 @@ def verify_run(
             replay = _Replay(run, job.task, engine, cache, found, random.Random(seed))
             replay.check(job, ask)
             _ask_again(replay.sample, engine, found, job.settings.label_mass_floor)
-    _check_counts(run, manifest, replay.counts, found)
+    counts = {
+        "rows": found.rows,
+        "pairs": found.pairs,
+        "verdicts": found.verdicts,
+        "invalid_verdicts": replay.invalid,
+        **replay.counts,
+    }
+    _check_counts(run, manifest, counts, found)
     return found
 
 
@@ -202,6 +209,7 @@ class _Replay:
         self.sample: list[_Asked] = []
         self.counts = {"decided": 0, "tie": 0, "abstained": 0, "rejected": 0}
         self._seen = 0
+        self.invalid = 0
 
     def check(self, job: LabelJob, ask: int) -> None:
         """Go through the run's rows."""
@@ -313,6 +321,7 @@ class _Replay:
         """A recorded verdict, as exactly as it is known."""
         self._found.verdicts += 1
         data = row.data
+        self.invalid += bool(data.get("invalid"))
         try:
             stated = Verdict(
                 str(data["principle"]),

@@ -123,6 +123,15 @@ def check_inputs(recipe: Recipe) -> None:
         RlaifError: a step's input looks like a file and does not exist; with the place.
     """
     for step in recipe.steps:
+        for key, value in step.arguments.items():
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, str) and part.startswith("-"):
+                    raise RlaifError(
+                        f"step {step.name!r}: {key} is {part[:60]!r}, which a command would take "
+                        "for a flag",
+                        hint="Write flags as keys of the step, and paths as ./NAME.",
+                        place=step.places[key],
+                    )
         inputs = step.arguments["input"]
         for value in inputs if isinstance(inputs, list) else [inputs]:
             if not isinstance(value, str) or reference(value):

@@ -386,8 +386,23 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of some pairs.
+
+    Raises:
+        ValueError: a key comes twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def read_rows(file: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a row file with their line numbers.
+
+    Args:
+        strict: whether a key that comes twice is a fault, as it is to an auditor.
 
     Raises:
         RlaifError: the file is missing, or a line is torn or is no row.
@@ -400,7 +415,7 @@ def read_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with lines:
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line.decode("utf-8"))
+                row = json.loads(line.decode("utf-8"), object_pairs_hook=_once if strict else None)
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
             except (ValueError, RecursionError) as error:

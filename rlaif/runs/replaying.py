@@ -32,6 +32,7 @@ class RowsByInput:
 
     def __init__(self, run: Path, files: tuple[str, ...], inside: str) -> None:
         self._inside = inside
+        self._strays: list[RunRow] = []
         self._files = [(name, read_lines(run / name)) for name in files]
         self._heads: list[RunRow | None] = [None] * len(files)
         for k in range(len(files)):
@@ -55,11 +56,15 @@ class RowsByInput:
             while (head := self._heads[k]) is not None and self.number(head) <= number:
                 if not self._inside or isinstance(head.data.get(self._inside), dict):
                     found.append(head)
+                else:
+                    self._strays.append(head)
                 self._advance(k)
         return found
 
     def rest(self) -> Iterator[tuple[str, int, int]]:
         """What no row of the input accounts for: file, line and the row that it names."""
+        for stray in self._strays:
+            yield stray.file, stray.line, 0
         for k in range(len(self._files)):
             while (head := self._heads[k]) is not None:
                 yield head.file, head.line, self.number(head)
@@ -68,7 +73,7 @@ class RowsByInput:
 
 def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a file with their lines; none where there is no file."""
-    return read_rows(file) if file.exists() else iter(())
+    return read_rows(file, strict=True) if file.exists() else iter(())
 
 
 def first_apart(expected: Any, stated: Any, path: str = "") -> str:

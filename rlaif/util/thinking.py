@@ -15,6 +15,10 @@ MARKS = (
     ("<\uff5cbegin▁of▁thought\uff5c>", "<\uff5cend▁of▁thought\uff5c>"),
     ("<|channel|>analysis<|message|>", "<|end|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<Think>", "</Think>"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|channel|>commentary<|message|>", "<|end|>"),
 )
 """How models mark what they think: before and after."""
 _FINAL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>")
@@ -32,20 +36,33 @@ def after_thinking(text: str) -> str | None:
     A block is thinking only where it opens the text: an answer may quote such marks.  A block that
     a server's chat template opened shows its end alone, on a line of its own.
     """
-    spoken = text.lstrip()
+    start = at = _skip_space(text, 0)
     found = True
     while found:
         found = False
+        own = at + len(_TURN) if text.startswith(_TURN, at) else at
         for before, after in MARKS:
-            if spoken.startswith(before):
-                end = spoken.find(after, len(before))
+            if text.startswith(before, own):
+                end = text.find(after, own + len(before))
                 if end < 0:
                     return None
-                spoken, found = spoken[end + len(after) :].lstrip(), True
-    if spoken == text.lstrip() and (end_alone := _ALONE.search(spoken)):
-        spoken = spoken[end_alone.end() :]
+                at, found = _skip_space(text, end + len(after)), True
+                break
+    spoken = text[at:]
+    alone = _ALONE.search(spoken) if at == start else None
+    if alone and spoken.count("```", 0, alone.start()) % 2 == 0:  # in code it is quoted
+        spoken = spoken[alone.end() :]
     final = _FINAL.match(spoken)
     return (spoken[final.end() :] if final else spoken).strip()
+
+
+_TURN = "<|start|>assistant"
+_SPACE = re.compile(r"\s*")
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def opened_by(framing: str) -> str:

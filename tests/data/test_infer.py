@@ -179,7 +179,7 @@ def test_wrong_layouts_are_one_line(tmp_path: Path) -> None:
         ("promt: q\n", "layout.yaml.*promt"),
         ("values: {0: first}\n", "values"),
         ("- a\n", "not a mapping"),
-        ("a: [\n", "not valid YAML"),
+        ("a: [\n", "invalid YAML"),
     ):
         file.write_text(text)
         with pytest.raises(RlaifError, match=what):

@@ -144,11 +144,9 @@ def test_answers_are_read_whatever_their_form(
         (message(content=7), "is int, not text"),
         (message(content=None, tool_calls=[{"id": "x"}]), "a tool call"),
         (message(content="", reasoning_content="long thoughts"), "13 characters of thinking"),
-        ({"choices": []}, "unexpected response"),
         ({"choices": [{"message": None}]}, "unexpected response"),
-        ([], "unexpected response"),
-        (b"not json", "unexpected response"),
-        (b"[" * 100_000, "unexpected response"),
+        (message(content="half", finish_reason="error"), "ended the answer with 'error'"),
+        (message(content="half", finish_reason="abort"), "ended the answer with 'abort'"),
     ],
 )
 def test_what_is_no_answer_is_a_failure_with_its_reason(
@@ -157,6 +155,33 @@ def test_what_is_no_answer_is_a_failure_with_its_reason(
     (result,) = ask(serve(lambda h, _: say(h, body)))
     assert isinstance(result, Failure)
     assert why in result.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": []},
+        [],
+        b"not json",
+        b"[" * 100_000,
+        b"",
+        b'{"choices": [{"mess',
+        {"error": {"message": "overloaded"}},
+    ],
+)
+def test_a_server_that_gives_no_answers_ends_the_run(
+    serve: Callable[..., Server], body: Any
+) -> None:
+    """What is not asked yet can be asked when it is back."""
+    with pytest.raises(EngineStopped, match="Rerun the same command"):
+        ask(serve(lambda h, _: say(h, body)))
+
+
+@pytest.mark.parametrize("reason", ["model_length", "MAX_TOKENS", "max_output_tokens"])
+def test_an_answer_that_was_cut_is_not_whole(serve: Callable[..., Server], reason: str) -> None:
+    (result,) = ask(serve(lambda h, _: say(h, message(content="half", finish_reason=reason))))
+    assert isinstance(result, GenerationResult)
+    assert not result.finished
 
 
 @pytest.mark.parametrize("usage", [None, [], "x", {"prompt_tokens": "7"}, {"prompt_tokens": -1}])

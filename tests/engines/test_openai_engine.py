@@ -130,18 +130,17 @@ def test_requests_go_out_together_and_faults_that_pass_are_tried_again(server: S
         for name, r in found.items()
         if isinstance(r, GenerationResult)
     }
-    assert texts == {str(i): f"Q {i}" for i in (0, 1, 2, 3, 7, 8, 9)}
+    assert texts == {str(i): f"Q {i}" for i in (0, 1, 2, 3, 6, 7, 8, 9)}
     reasons = {n: r.reason for n, r in found.items() if isinstance(r, Failure)}
-    assert reasons.keys() == {"4", "5", "6"}
+    assert reasons.keys() == {"4", "5"}
     assert "status 400" in reasons["4"]
     assert "status 500" in reasons["5"]
-    assert "unexpected response from the server" in reasons["6"]
     counts = {
         i: sum(b["messages"][0]["content"] == f"q {i}" for b in server.seen) for i in (3, 4, 5)
     }
     assert counts == {3: 3, 4: 1, 5: 4}
     assert server.most > 3
-    assert (stats.requests, stats.prompt_tokens) == (10, 21)
+    assert (stats.requests, stats.prompt_tokens) == (10, 24)
     body = server.seen[0]
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 50, 0.5)
     assert (body["top_p"], body["seed"]) == (0.9, 7)

@@ -32,7 +32,6 @@ def log(path: Path, ratings: list[Any], name: str = "score") -> str:
         ([0, 5, 3], [5], [0]),
         ([2.5, 4.5], [4.5], []),
         ([5], [5], []),
-        ([2], [], [2]),
     ],
 )
 def test_scales_that_are_known(ratings: list[float], good: list[float], bad: list[float]) -> None:
@@ -42,7 +41,7 @@ def test_scales_that_are_known(ratings: list[float], good: list[float], bad: lis
 
 
 @pytest.mark.parametrize(
-    "ratings", [[10, 95], [1], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2]]
+    "ratings", [[10, 95], [1], [2], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2]]
 )
 def test_scales_that_are_asked_for(ratings: list[float]) -> None:
     with pytest.raises(RlaifError, match="nothing says which of them are good") as error:
@@ -101,3 +100,34 @@ def test_the_first_rows_decide_what_a_log_s_columns_are(tmp_path: Path) -> None:
     )
     with pytest.raises(RlaifError, match="'few_shot' is not used, and looks like a conversation"):
         import_feedback(str(path), tmp_path / "more", FeedbackSettings())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("feedback", [1, 2, 3, 5]), ("label", [0, 1, 2]), ("vote", [1, 4]), ("thumbs", ["1", "3"])],
+)
+def test_numbers_that_are_no_thumbs_are_asked_about(
+    tmp_path: Path, name: str, values: list[Any]
+) -> None:
+    path = log(tmp_path / "log.jsonl", values, name)
+    with pytest.raises(RlaifError, match=f"--map rating={name}"):
+        import_feedback(path, tmp_path / "out", FeedbackSettings())
+
+
+def test_a_vote_of_zero_beside_minus_one_is_neither(tmp_path: Path) -> None:
+    import_feedback(
+        log(tmp_path / "log.jsonl", [-1, 0, 1] * 3, "vote"), tmp_path / "out", FeedbackSettings()
+    )
+    rows = [json.loads(line) for line in (tmp_path / "out" / "kto.jsonl").open()]
+    labels = {row["completion"][0]["content"]: row["label"] for row in rows}
+    assert labels["Answer 0."] is False
+    assert "Answer 1." not in labels
+    assert labels["Answer 2."] is True
+
+
+def test_ratings_of_two_columns_are_asked_about(tmp_path: Path) -> None:
+    path = Path(log(tmp_path / "log.jsonl", [1, 4, 5], "stars"))
+    more = json.dumps({"prompt": "More?", "response": "No.", "user": "z", "score": 1})
+    path.write_text(f"{path.read_text()}{more}\n")
+    with pytest.raises(RlaifError, match=r"several columns .'stars' and 'score'.*--map rating="):
+        import_feedback(str(path), tmp_path / "out", FeedbackSettings())

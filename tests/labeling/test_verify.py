@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from rlaif.cli.main import cli
 from rlaif.engines import registry
 from rlaif.engines.scripted import ScriptedEngine, hashed_rule
+from rlaif.errors import RlaifError
 from rlaif.labeling import job as labeling
 from rlaif.labeling import verifying
 from rlaif.labeling.job import prepare, run_label
@@ -100,6 +101,28 @@ def double(run: Path) -> None:
     (run / "preferences.jsonl").write_text("\n".join([*lines, lines[-1]]) + "\n")
 
 
+def add_bare(run: Path) -> None:
+    """A made-up pair that says nothing of where it comes from."""
+    row = {"prompt": "p", "chosen": "good", "rejected": "bad", "p_chosen": 0.9}
+    with (run / "preferences.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def double_key(run: Path) -> None:
+    lines = (run / "preferences.jsonl").read_text().splitlines()
+    lines[0] = lines[0].replace('"p_chosen":', '"p_chosen":0.99999,"p_chosen":', 1)
+    (run / "preferences.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def miscount(name: str) -> Edit:
+    def edit(run: Path) -> None:
+        manifest = json.loads((run / "manifest.json").read_text())
+        manifest["counts"][name] += 1
+        (run / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
 def move(run: Path) -> None:
     """A tie that is sold as a decision."""
     lines = (run / "undecided.jsonl").read_text().splitlines()
@@ -173,6 +196,10 @@ def provenance(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (double, "preferences", None),
         (move, "preferences", 1),
         (recount, "manifest", 0),
+        (miscount("verdicts"), "manifest", 0),
+        (miscount("invalid_verdicts"), "manifest", 0),
+        (miscount("pairs"), "manifest", 0),
+        (add_bare, "preferences", None),
         (alter_cache, "verdicts", None),
         (other_principle, "run", 0),
         (other_data, "run", 0),
@@ -193,6 +220,12 @@ def test_whatever_was_altered_is_named(
         assert places
         return
     assert (file, line) in places if line is not None else file in named
+
+
+def test_a_key_that_comes_twice_is_damage(run: Path) -> None:
+    double_key(run)
+    with pytest.raises(RlaifError, match="a key comes twice"):
+        verify(run)
 
 
 def test_an_answer_that_was_forged_everywhere_is_found_by_asking(

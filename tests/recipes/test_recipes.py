@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from rlaif.cli.main import main
 from rlaif.cli.run import _commands
+from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.recipes.load import load_recipe
 from rlaif.recipes.plan import DONE, graph, plan_steps
+from rlaif.util.user_functions import IN_RECIPE
 from tests.generation.helpers import read, write_rows
 
 RECIPE = """\
@@ -274,6 +277,35 @@ def test_what_is_wrong_with_a_recipe_is_said_with_its_place(
             tmp_path / "w",
             _commands(),
         )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("input: $prompts,", 'input: ["--allow-functions=os", $prompts],', "take for a flag"),
+        ("model: hashed", 'model: "--config=x"', "take for a flag"),
+    ],
+)
+def test_a_value_of_a_recipe_is_never_a_flag(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    recipe = write(tmp_path, RECIPE.replace(old, new, 1))
+    with pytest.raises(RlaifError, match=message):
+        plan_steps(
+            load_recipe(str(recipe), {"prompts": str(tmp_path / "prompts.jsonl")}),
+            tmp_path / "w",
+            _commands(),
+        )
+
+
+def test_no_option_turns_the_code_of_a_model_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (True, "true", 1, "yes"):
+        with pytest.raises(ValidationError, match="never run"):
+            EngineSettings(model="x", options={"trust_remote_code": value})
+    EngineSettings(model="x", options={"worker_cls": "mine.Worker"})
+    monkeypatch.setenv(IN_RECIPE, "1")
+    with pytest.raises(ValidationError, match="can't name code"):
+        EngineSettings(model="x", options={"worker_cls": "mine.Worker"})
 
 
 def test_a_mix_takes_shares_of_steps_and_files(tmp_path: Path) -> None:

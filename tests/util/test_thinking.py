@@ -68,3 +68,18 @@ def test_marks_that_are_special_tokens_survive_decoding(
     if not opened:
         plain = found("Use warm water.", add_special_tokens=False)["input_ids"]
         assert codec.decode(plain) == "Use warm water."
+
+
+def test_an_end_that_stands_in_code_is_quoted() -> None:
+    text = "Close it so:\n\n```\n</think>\n```\n\nThen go on."
+    assert after_thinking(text) == text
+
+
+def test_a_turn_may_open_before_the_channel() -> None:
+    opened = "<|start|>assistant<|channel|>analysis<|message|>hm<|end|>Yes."
+    assert after_thinking(opened) == "Yes."
+
+
+def test_many_blocks_are_skipped_in_one_pass() -> None:
+    """Each one once: to cut the text again for every block would take hours."""
+    assert after_thinking("<think></think>" * 300_000 + "Yes.") == "Yes."

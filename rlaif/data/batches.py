@@ -104,7 +104,8 @@ def _answers(file: IO[bytes], offset: int | None, name: str) -> tuple[list[Mappi
         return [{"model": model, "message": turn} for turn in turns[-1:]], (
             "" if turns else f"{name} holds an answer without a message"
         )
-    choices = [c for c in body.get("choices") or [] if isinstance(c, Mapping)]
+    held = body.get("choices")
+    choices = [c for c in held if isinstance(c, Mapping)] if isinstance(held, list) else []
     texts = [c.get("message", c.get("text")) for c in choices]
     if not texts or any(not isinstance(text, str | Mapping) for text in texts):
         return [], f"{name} holds an answer without a message"

@@ -10,6 +10,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from rlaif.data.messages import is_chat, is_turn
@@ -117,6 +118,9 @@ def _is_exchange(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
 
 
+_LONGEST_LITERAL = 1 << 20
+
+
 def decode(value: object) -> object:
     """A list or an object that was written out as JSON or as Python, as itself; else the value."""
     if not isinstance(value, str):
@@ -133,6 +137,8 @@ def decode(value: object) -> object:
     # `DataFrame.to_csv` writes an array of objects without commas between them.
     for literal in (text, _NUMPY_ROWS.sub("},\n{", text)):
         try:
+            if len(literal) > _LONGEST_LITERAL:
+                continue  # its tree would take hundreds of times as much memory
             return _separated(literal) or ast.literal_eval(literal)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
@@ -314,7 +320,7 @@ class Column:
     values: list[Any] = field(default_factory=list)
     cells: list[Any] = field(default_factory=list)
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[str, ...]:
         """The words of its name, lower case."""
         return tokens_of(self.path)

@@ -120,6 +120,13 @@ class Layout(BaseModel):
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("prompt", "context", "responses", "scores", "label", "good", "bad", "media")
+    @classmethod
+    def _without_empty_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("a path is empty; name a column")
+        return value
+
     @field_validator("transcripts")
     @classmethod
     def _known_forms(cls, value: dict[str, str]) -> dict[str, str]:

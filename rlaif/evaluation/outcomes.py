@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
 from rlaif.runs.directory import VERDICTS, read_manifest
 from rlaif.runs.labels import LabelRow, damaged_row, read_labels, read_verdicts
+from rlaif.util.validation import describe_problem
 
 Floats = NDArray[np.float64]
 SMALLEST = 1e-5
@@ -169,7 +171,14 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
             f"{str(run)!r} is not a labeling run", hint="Use the output folder of `rlaif label`."
         )
     # The same order for every run of the same input, whatever was decided.
-    least = AggregationSettings(**config.get("aggregation", {})).tie_margin
+    try:
+        least = AggregationSettings(**config.get("aggregation", {})).tie_margin
+    except (ValidationError, TypeError) as error:
+        why = describe_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise RlaifError(
+            f"the aggregation of {str(run)!r} is damaged ({why})",
+            hint="Label again into a new folder; cached verdicts are reused.",
+        ) from None
     pairs = sorted(_judged(run, measure, least), key=lambda pair: pair.label.key)
     where = {pair.label.key: i for i, pair in enumerate(pairs)}
     principles = _principles(pairs)

@@ -183,6 +183,8 @@ def audit_labels(
     audited = [found for found in labels if found.task.audit]
     decided = [f for f in audited if f.task.item.winner and f.winner != "tie"]
     agreement = share(sum(f.winner == f.task.item.winner for f in decided), len(decided))
+    if not total:  # a damaged run: nothing stands for anything
+        return AuditResult(agreement, share(0, 0), False)
     certain = [task for task in tasks if task.certain]
     seen = [label[task.number] for task in certain if task.number in label]
     others = [found for found in audited if not found.task.certain]

@@ -37,11 +37,12 @@ def _skipped(found: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def _tokens(found: dict[str, int | None]) -> str:
-    if not found or not found["from_scratch"]:
+    if not found or not found.get("from_scratch"):
         return "0"
-    computed, whole = found["computed"] or 0, found["from_scratch"] or 1
+    computed, whole = found.get("computed") or 0, found["from_scratch"] or 1
     text = f"{computed:,} ({percent(1 - computed / whole)} cached)"
-    return text if found["planned"] is None else f"{text}; {found['planned']:,} planned"
+    planned = found.get("planned")
+    return text if planned is None else f"{text}; {planned:,} planned"
 
 
 def _cost(cost: dict[str, Any]) -> str:

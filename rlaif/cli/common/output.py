@@ -99,7 +99,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | 
     """
     cells = [[str(c) for c in row] for row in [header, *rows]]
     columns = range(len(header))
-    widths = [max(len(row[i]) for row in cells) for i in columns]
+    widths = [max(1, *(len(row[i]) for row in cells)) for i in columns]
     numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in columns]
     room = (width or max(80, shutil.get_terminal_size().columns)) - 2 * (len(header) - 1)
     while sum(widths) > room and max(widths) > LEAST_WIDTH:

@@ -155,6 +155,8 @@ def _looks_like_thinking(state: Inference, column: Column) -> bool:
     """Whether a column holds what a model thought before one of the responses."""
     words = _last_words(column)
     words |= set(re.split(r"[^a-z]+", column.path.rsplit(".", 1)[-1].lower()))  # `CoT` is one
+    if not words & (_THOUGHTS | {"reasoning"}):
+        return False
     beside = "[]" in column.path or any(
         column.path in f.paths for f in state.families(state.columns.values())
     )
@@ -450,7 +452,8 @@ def _looks_like_verdict(state: Inference, column: Column) -> str:
     named = words & (KEY_WORDS | VERDICT_WORDS | WORSE_WORDS)
     if not named and (column.shape != "text" or len(held) < 2 or words & _ABOUT):
         return ""
-    lists = [v for p in columns for v in state.columns[p].values if isinstance(v, list)]
+    known = [state.columns[p] for p in columns if p in state.columns]
+    lists = [v for column in known for v in column.values if isinstance(v, list)]
     most = max(map(len, lists), default=len(columns))
     sided = all(word_side(code, state.sides, columns) for code in held)
     counted = bool(named) and all(code.isdigit() and int(code) <= most for code in held)

@@ -124,7 +124,10 @@ def _find_thread(state: Inference) -> bool:
 def _find_pair(state: Inference) -> bool:
     """Two columns of which one is named better: `chosen` and `rejected` and their like."""
     columns = [*state.texts(), *state.free({"texts", "chats"})]
-    by_tokens = {c.tokens: c for c in columns if not _names_a_side(state, c)}
+    paired = {word for pair in PAIR_WORDS for words in pair for word in words}
+    by_tokens = {
+        c.tokens: c for c in columns if not (paired & set(c.tokens) and _names_a_side(state, c))
+    }
     for side in ("chosen", "rejected"):  # one may be given by --map
         if side in state.given:
             own = state.fields[side]

@@ -26,6 +26,7 @@ def read_origin(stated: object, name: object = "") -> Origin:
     if isinstance(stated, str):
         name = name or stated
     found = stated if isinstance(stated, Mapping) else {}
+    found = {k: v for k, v in found.items() if not isinstance(v, float) or math.isfinite(v)}
     model = _text(found.get("model")) or _text(name)
     kind = _text(found.get("kind")).lower()
     if kind not in KINDS:

@@ -59,6 +59,12 @@ class ChatTemplate:
                     f"the chat template of {name!r} leaves out the text of a message",
                     hint="Fix chat_template.jinja in the model's folder, or use another model.",
                 )
+        long: list[Message] = [{"role": "user", "content": "so " * 1500 + _ASKED}]
+        if not self._shows(long, [_ASKED]):
+            raise RlaifError(
+                f"the chat template of {name!r} leaves out the end of a long message",
+                hint="Fix chat_template.jinja in the model's folder, or use another model.",
+            )
         turns: list[Message] = [
             *asked,
             {"role": "assistant", "content": _SAID},
@@ -86,6 +92,22 @@ class ChatTemplate:
             except ConversationRefused:
                 continue
         return ""
+
+    @property
+    def turns(self) -> str:
+        """What the template writes around messages of every role, empty or not."""
+        texts = [self.framing]
+        for role in ("system", "user", "assistant", "tool"):
+            for said in ("", "x"):
+                first: list[Message] = [{"role": "user", "content": "x"}]
+                turn: Message = {"role": role, "content": said}
+                for tried in ([turn, *first] if role == "system" else [*first, turn], [turn]):
+                    try:
+                        texts.append(self._render(tried, open_end=role != "assistant"))
+                        break
+                    except ConversationRefused:
+                        continue
+        return "\n".join(texts)
 
     def render(self, messages: Sequence[Message], *, open_end: bool = True) -> str:
         """A conversation as the model reads it.

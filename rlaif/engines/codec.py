@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,11 @@ def has_vision(files: ModelFiles) -> bool:
     return getattr(config, "vision_config", None) is not None
 
 
+def _letters(text: str) -> str:
+    """The letters of a text, without case and white space."""
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
 class HFCodec:
     """A tokenizer of the transformers library as a `Codec`.
 
@@ -70,8 +76,9 @@ class HFCodec:
                 f"tokenizer of {files.name!r} could not be loaded ({error})",
                 hint="Check that the folder contains tokenizer files.",
             ) from None
+        self._check_tokenizer(files.name)
         self._template = ChatTemplate(self._tokenizer, files.name, template_options)
-        self._control = ControlTokens(self._tokenizer, self._template.framing)
+        self._control = ControlTokens(self._tokenizer, self._template.turns)
         self._opened = opened_by(self._template.framing)
         marks = {mark for pair in MARKS for mark in pair}
         self._thinking = {
@@ -83,6 +90,24 @@ class HFCodec:
         self.segments = SegmentEncoder(
             self.encode_text, self._wrap, list(self._tokenizer.get_vocab())
         )
+
+    def _check_tokenizer(self, name: str) -> None:
+        """Refuse a tokenizer that loses letters: nobody would see what a judge was not shown.
+
+        Raises:
+            RlaifError: it does.
+        """
+        for text in ("Which response answers better, this or that?", string.ascii_lowercase):
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            tokens = self._tokenizer.convert_ids_to_tokens(ids)
+            if {"<unk>", "[UNK]", self._tokenizer.unk_token} & set(tokens):
+                continue  # what it does not know is marked
+            read = self._tokenizer.decode(ids, skip_special_tokens=True)
+            if _letters(read) != _letters(text):
+                raise RlaifError(
+                    f"the tokenizer of {name!r} loses text: {text[:26]!r} is read as {read[:40]!r}",
+                    hint="Fix tokenizer.json in the model's folder, or use another model.",
+                )
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """See `Codec.encode_chat`.

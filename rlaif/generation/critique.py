@@ -7,6 +7,7 @@ better is not assumed: originals and final revisions are labeled by the judge li
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -504,7 +505,8 @@ def _origin_of(row: Mapping[str, object], index: int) -> Mapping[str, object]:
     listed = row.get("completions")
     item = listed[index] if isinstance(listed, list) and index < len(listed) else row
     found = item.get("origin") if isinstance(item, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    held: Mapping[str, object] = found if isinstance(found, Mapping) else {}
+    return {k: v for k, v in held.items() if not isinstance(v, float) or math.isfinite(v)}
 
 
 def _message(text: str) -> list[Message]:

@@ -28,7 +28,10 @@ class TextAccount:
     def text_lines(self) -> list[str]:
         """One sentence for each thing that happened."""
         named = (
-            (self.refused, "skipped: the chat template refuses the conversation"),
+            (
+                self.refused,
+                "skipped: the chat template cuts the answer or refuses the conversation",
+            ),
             (
                 self.folded,
                 "with the system message in the first user turn: the chat template has "
@@ -80,7 +83,7 @@ class PolicyText:
                 "TRL does not give",
                 hint="Edit chat_template.jinja in the policy's folder so that it takes texts.",
             )
-        self._control = ControlTokens(tokenizer, self._template.framing)
+        self._control = ControlTokens(tokenizer, self._template.turns)
         self.ends_turns = self._ends_turns()
 
     def prepare(self, row: Any, columns: Sequence[str], account: TextAccount) -> Any:
@@ -98,7 +101,12 @@ class PolicyText:
             found[column] = [self._defused(message) for message in messages]
             if found[column] != list(messages) and row.id not in account.defused[-1:]:
                 account.defused.append(row.id)
-        return replace(row, **found)
+        more: dict[str, Any] = {}
+        if tools := getattr(row, "tools", None):
+            more["tools"] = _deeply(list(tools), self._control.defuse)
+            if more["tools"] != list(tools) and row.id not in account.defused[-1:]:
+                account.defused.append(row.id)
+        return replace(row, **found, **more)
 
     def lengths(
         self, prompt: Sequence[Message], completion: Sequence[Message], tools: Sequence[Any]
@@ -109,6 +117,7 @@ class PolicyText:
             ConversationRefused: the chat template does not take the conversation.
             RlaifError: it leaves out tools or calls.
         """
+        self._check_answers(prompt, completion)
         head = self._ids(prompt, tools, opened=True)
         whole = self._ids([*prompt, *completion], tools)
         if tools or any("tool_calls" in turn for turn in [*prompt, *completion]):
@@ -116,6 +125,22 @@ class PolicyText:
         pairs = enumerate(zip(head, whole, strict=False))
         common = next((i for i, (a, b) in pairs if a != b), min(len(head), len(whole)))
         return len(head), len(whole), common
+
+    def _check_answers(self, prompt: Sequence[Message], completion: Sequence[Message]) -> None:
+        """Refuse a conversation of which the template leaves out a part of an answer.
+
+        Raises:
+            ConversationRefused: it does.
+        """
+        if any("tool_calls" in turn for turn in [*prompt, *completion]):
+            return  # rendered with its tools: see `_check_calls`
+        text = self._template.render([*prompt, *completion], open_end=False)
+        for turn in completion:
+            if turn["role"] == "assistant" and turn["content"].strip() not in text:
+                raise ConversationRefused(
+                    "the policy's chat template leaves out a part of the answer",
+                    hint="Take such answers out, or edit chat_template.jinja.",
+                )
 
     def _ends_turns(self) -> bool:
         """Whether the template writes a control token after an answer."""
@@ -131,7 +156,7 @@ class PolicyText:
     def _defused(self, message: Message) -> Message:
         defuse = self._control.defuse
         found: Any = dict(message)
-        for key in ("content", "reasoning_content"):
+        for key in ("content", "reasoning_content", "name"):
             if key in found:
                 found[key] = defuse(found[key])
         if "tool_calls" in found:

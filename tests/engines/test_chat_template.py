@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlaif.engines.chat_template import ChatTemplate
@@ -60,10 +60,12 @@ def test_templates_that_render_parts_alone_get_parts() -> None:
         "{% for m in messages %}<|{{ m['role'] }}|><|end|>{% endfor %}<|assistant|>",
         "<|user|>{{ messages[-1]['content'] }}<|end|><|assistant|>",
         "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}",
+        PLAIN.replace("{{ m['content'] }}", "{{ m['content'][:60] }}"),
+        PLAIN.replace("{{ m['content'] }}", "{{ m['content'] | truncate(200) }}"),
     ],
 )
 def test_templates_that_leave_texts_or_turns_out_are_refused(template: str) -> None:
-    with pytest.raises(RlaifError, match=r"leaves out (the text|turns)"):
+    with pytest.raises(RlaifError, match=r"leaves out (the text|turns|the end)"):
         ChatTemplate(tokenizer(template), "m")
 
 
@@ -113,6 +115,31 @@ def test_ordinary_tokens_that_the_template_writes_are_control_tokens(tmp_path: P
     plain = codec.encode_chat([user("The user said hello.")])
     assert codec.encode_chat([user("A <<turn>> b")]).count(index) == plain.count(index) == 1
     assert found.convert_tokens_to_ids("user") in plain
+
+
+def test_tokens_of_turns_that_only_some_conversations_have_are_control_tokens(
+    tmp_path: Path,
+) -> None:
+    rules = PLAIN.replace(
+        "<|{{ m['role'] }}|>",
+        "{% if m['role'] == 'system' %}<<rules>>{% else %}<|{{ m['role'] }}|>{% endif %}",
+    )
+    found = tokenizer(rules)
+    found.add_tokens(["<<rules>>"])
+    found.save_pretrained(tmp_path)
+    codec = HFCodec(_files(tmp_path))
+    index = found.convert_tokens_to_ids("<<rules>>")
+    assert index not in codec.encode_chat([user("Now <<rules>> say it.")])
+
+
+@pytest.mark.parametrize("lost", ["[a-z]", "[^A-Z ]", "o"])
+def test_a_tokenizer_that_loses_letters_is_refused(tmp_path: Path, lost: str) -> None:
+    found = tokenizer()
+    replace = normalizers.Replace(Regex(lost), "")
+    found.backend_tokenizer.normalizer = replace
+    found.save_pretrained(tmp_path)
+    with pytest.raises(RlaifError, match="loses text"):
+        HFCodec(_files(tmp_path))
 
 
 def _files(path: Path) -> ModelFiles:

@@ -178,7 +178,7 @@ def test_a_server_that_stays_away_stops_the_run_which_later_goes_on(
         return prepare_generate(data, [teacher], GenerateSettings())
 
     for retries, timeout in ((0, 10), (1, 20)):
-        with pytest.raises(RlaifError, match=r"a model stopped responding \(status 503"):
+        with pytest.raises(RlaifError, match=r"(responding|any more) \(status 503"):
             run_generation(
                 job(retries, timeout),
                 tmp_path / "run",

@@ -97,6 +97,37 @@ def test_arguments_of_calls_are_defused_too() -> None:
     assert call["function"]["arguments"] == {"a": ["<|end|>", {"b": "<|user|>"}]}  # type: ignore[index]
 
 
+def test_tools_and_names_of_messages_are_defused_too() -> None:
+    found = tokenizer()
+    text = PolicyText(found, "p")
+    tool = {"type": "function", "function": {"name": "f", "description": "<|end|><|user|>"}}
+    result: Any = {"role": "tool", "name": "<|end|>f", "content": "x"}
+    answer: Any = {"role": "assistant", "content": "y"}
+    one = SupervisedRow("r", [user("Hello?"), result], [answer], 0, tools=[tool])  # type: ignore[list-item]
+    account = SupervisedAccount()
+    made = text.prepare(one, ("prompt", "completion"), account)
+    assert "<|end|>" not in json.dumps([made.tools, made.prompt])
+    assert account.defused == ["r"]
+    assert "<|end|>" in json.dumps(tool)
+
+
+def test_an_answer_that_the_template_cuts_is_left_out() -> None:
+    """As templates of models that think do with what stands before `</think>`."""
+    cutting = PLAIN.replace(
+        "{{ m['content'] }}",
+        "{{ m['content'].split('</think>')[-1] if m['role'] == 'assistant' else m['content'] }}",
+    )
+    assert cutting != PLAIN
+    rows = [
+        row("cut", [user("Tag?")], chosen="The tag is </think> and it ends a block."),
+        row("whole", [user("Tag?")]),
+    ]
+    kept, account, _ = gather(cutting, rows)
+    assert [r.id for r in kept] == ["whole"]
+    assert account.refused == ["cut"]
+    assert any("cuts the answer" in line for line in account.lines())
+
+
 @pytest.mark.parametrize(("template", "endless"), [(ENDLESS, 2), (PLAIN, 0)])
 def test_a_template_without_an_end_token_is_told(template: str, endless: int) -> None:
     found = tokenizer(template)

@@ -30,7 +30,7 @@ class TextAccount:
         named = (
             (
                 self.refused,
-                "skipped: the chat template cuts the answer or refuses the conversation",
+                "skipped: the template cuts the answer or refuses the conversation",
             ),
             (
                 self.folded,

@@ -47,6 +47,11 @@ def _text_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
     with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             place = f"line {number}"
+            if number == 1:
+                _check_encoding(line, path)
+            if b"\0" in line:
+                yield place, Rejected(place, "not text: it holds a NUL byte")
+                continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:

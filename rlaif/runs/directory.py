@@ -109,6 +109,11 @@ class RunDirectory:
         self._files: dict[str, IO[bytes]] = {}
         self._synced: dict[str, int] = {}
         for name in files:
+            if (path / name).is_symlink():
+                raise RlaifError(
+                    f"{path / name} is a link; what it leads to would be overwritten",
+                    hint="Use a new output folder.",
+                )
             file = (path / name).open("ab", buffering=_BUFFER)
             file.truncate(self.journal["bytes"].get(name, 0))
             file.seek(0, os.SEEK_END)

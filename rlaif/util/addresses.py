@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -13,7 +14,15 @@ NAMED = "RLAIF_NAMED_ADDRESSES"
 
 
 def without_secrets(url: str) -> str:
-    """An address without user, password, query and fragment."""
+    """An address without user, password, query and fragment.
+
+    A password with `/`, `?` or `#` in it ends the host too soon: what looks like a port is none.
+    """
+    scheme, mark, rest = url.partition("://")
+    head = re.split("[/?#]", rest, maxsplit=1)[0]
+    port = head.rpartition(":")[2] if ":" in head and not head.endswith("]") else ""
+    if mark and "@" in rest and "@" not in head and port and not port.isdigit():
+        url = f"{scheme}://{rest.rpartition('@')[2]}"
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]

@@ -56,3 +56,11 @@ def test_keys_of_layouts_and_rows(tmp_path: Path) -> None:
     assert next(read_rows(rows))[1] == {"a": 2}
     with pytest.raises(RlaifError, match="a key comes twice"):
         next(read_rows(rows, strict=True))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_prompts_that_are_not_utf8_are_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes("How do I clean a kettle?\nAnd a pan?\n".encode(encoding))
+    with pytest.raises(RlaifError, match="UTF-16 or UTF-32"):
+        open_dataset(str(path))

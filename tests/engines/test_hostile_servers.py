@@ -344,6 +344,9 @@ def test_a_proxy_that_can_t_be_used_is_one_line(
     [
         ("https://me:secret@host:8/v1?key=1#x", "https://host:8/v1"),
         ("http://host/v1", "http://host/v1"),
+        ("http://me:se/cret@host:8/v1", "http://host:8/v1"),
+        ("http://me:a?b#c@host/v1", "http://host/v1"),
+        ("http://host:8/v1?mail=a@b", "http://host:8/v1"),
         ("http://[broken", "http://[broken"),
     ],
 )

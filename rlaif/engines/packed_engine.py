@@ -8,13 +8,14 @@ and nowhere else.  It runs the weights of the `transformers` library and does no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
 from rlaif.engines.codec import HFCodec, context_length
@@ -28,7 +29,8 @@ from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
 from rlaif.util.hashing import digest
 
-logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()
+_log = logging.getLogger(__name__)
 _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.75, torch.float16: 0.1}
 """Maximum difference of logits; in half precision, where deep models are noisy and the head rounds,
 relative to their standard deviation."""
@@ -154,6 +156,18 @@ class PackedEngine:
                 layers = module.build_decoder(self._model.base_model, self.max_prompt_tokens)
             if layers is not None:
                 return layers
+            why = (
+                "numba is not installed"
+                if module is None
+                else f"its weights are {str(self._model.dtype).removeprefix('torch.')}"
+                if self._model.dtype != torch.float32
+                else "its layers are of another kind"
+            )
+            _log.warning(
+                "engine 'packed' computes this model with PyTorch, more slowly than with its own "
+                "CPU kernels (%s)",
+                why,
+            )
         return TreeModel(self._model, self._device)
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:

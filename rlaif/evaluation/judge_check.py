@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
 from statistics import mean, median
 
 from scipy.stats import binomtest
@@ -19,6 +19,7 @@ from rlaif.data.dataset import open_dataset
 from rlaif.data.labeled_pairs import LabeledPair, read_labeled
 from rlaif.data.messages import BadRow
 from rlaif.engines.base import Engine
+from rlaif.engines.segments import shared_length
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate
 from rlaif.judging.questions import Question, plan_questions, screen
@@ -155,12 +156,15 @@ def check_templates(
     """
     checks = [_Check(template, engine, known) for template in templates]
     by_number = {str(n): check for n, check in enumerate(checks)}
-    requests = (
+    requests = [
         replace(request, id=f"{n}/{request.id}")
         for n, check in by_number.items()
         for request in check.requests
-    )
-    for results in engine.run(requests):
+    ]
+    # What a prompt shares with the one before it is computed once.
+    for before, request in pairwise(requests):
+        request.shared = shared_length([before.token_ids, request.token_ids])
+    for results in engine.run(iter(requests)):
         for result in results:
             assert isinstance(result, ChoiceResult | Failure)
             number, _, name = result.id.partition("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from transformers import (
 from rlaif.benchmark.limits import matmul_rate
 from rlaif.engines.cpu import decoder, kernels, threads, vectors
 from rlaif.engines.cpu.products import NormedProduct
-from rlaif.engines.tree_attention import pack
+from rlaif.engines.tree_attention import Forest, pack
 from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import common_length
 
@@ -63,6 +64,31 @@ def made(config, seed: int = 0) -> nn.Module:
             elif name.endswith("bias"):
                 weight.copy_(0.5 * torch.randn_like(weight))
     return model
+
+
+@torch.inference_mode()
+def test_a_channel_that_is_thousands_of_times_larger_costs_no_precision() -> None:
+    """As real models have them: what a layer adds must not be rounded to what it is added to."""
+    model = made(LlamaConfig(**SIZES))
+    model.embed_tokens.weight[:, 5] = 26_000.0
+    ids = torch.randint(50, (1, 40), generator=torch.Generator().manual_seed(1))
+    places = torch.arange(40)[None]
+    x = model.embed_tokens(ids)
+    cos, sin = model.rotary_emb(x, places)
+    layer = model.layers[0]
+    mask = torch.full((1, 1, 40, 40), float("-inf"), dtype=torch.float64).triu(1)
+    exact = copy.deepcopy(layer).double()(
+        x.double(), attention_mask=mask, position_embeddings=(cos.double(), sin.double())
+    )
+    exact = exact[0] if isinstance(exact, tuple) else exact
+    forest = Forest()
+    forest.add(range(40), 0)
+    forest.close()
+    way = decoder.ForestPass(forest, np.empty(0, np.int32), cos[0], sin[0])
+    found, _ = way.layer(decoder._read(layer), decoder._padded(x[0]), None, last=False)
+    error = (found[:40].double() - exact.view(40, -1)).abs().amax(0)
+    assert float(error[5]) <= 2 * 26_000 * torch.finfo(torch.float32).eps
+    assert isinstance(decoder.build_decoder(model, 2048), decoder.CpuDecoder)
 
 
 @torch.inference_mode()

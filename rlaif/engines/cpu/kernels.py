@@ -341,8 +341,11 @@ def feed(raw: Any) -> None:
         for i in range(count):
             row = floats(y + 4 * i * width, width)
             x = floats(job.x + 4 * (start + i) * width, width)
+            # The sum waits in `x`: products that are added to it one by one would lose what it
+            # is too large to hold, in models with channels in the thousands.
             for d in range(width):
                 row[d] += x[d]
+                x[d] = row[d]
             _normalize(row, weight, floats(z + 4 * i * width, width), job.eps)
         for left in range(0, inner, CHUNK):
             columns = min(CHUNK, inner - left)
@@ -359,9 +362,9 @@ def feed(raw: Any) -> None:
                 w = job.down + 4 * (p * inner + left) * PANEL
                 for i in range(0, count, ROWS):
                     at = y + 4 * (i * width + p * PANEL)
-                    tile(chunk + 4 * i * CHUNK, CHUNK, w, PANEL, at, width, columns, False)
+                    tile(chunk + 4 * i * CHUNK, CHUNK, w, PANEL, at, width, columns, left == 0)
         for i in range(count):
             row = floats(y + 4 * i * width, width)
             x = floats(job.x + 4 * (start + i) * width, width)
             for d in range(width):
-                x[d] = row[d]
+                x[d] += row[d]

@@ -19,6 +19,7 @@ from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
 from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
 from rlaif.util.addresses import without_secrets
+from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
 from rlaif.util.validation import explain
 
 TOKEN_VARIABLE = "RLAIF_TOKEN"
@@ -27,6 +28,8 @@ REQUESTS_AT_ONCE = 8
 Found = TypeVar("Found", Comparison, Score)
 Answer = TypeVar("Answer", Comparison, Score, Critique)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
+_MOST_BYTES = 256 << 20
+"""Bytes of one answer, unpacked: one to some thousands of rows with their evidence."""
 _LONGEST_PAUSE = 30.0
 
 
@@ -183,8 +186,10 @@ class RemoteJudge:
             pause = min(_LONGEST_PAUSE, 0.5 * 2.0**attempt)
             attempt += 1
             try:
-                answer = self._client.post(f"{self._url}/v1/judge/{endpoint}", json=body)
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                address = f"{self._url}/v1/judge/{endpoint}"
+                with self._client.stream("POST", address, json=body, headers=ACCEPTED) as said:
+                    answer = read_body(said, most=_MOST_BYTES, until=deadline)
+            except (httpx.HTTPError, httpx.InvalidURL, BodyRefused, ValueError) as error:
                 # A server that answered before, or took the request, may be back in a moment.
                 passing = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
                 if isinstance(error, httpx.ConnectError):

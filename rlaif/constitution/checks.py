@@ -55,9 +55,11 @@ def run_check(check: Check, prompt: str, completion: str) -> bool:
         case JsonCheck():
             return _is_json(completion)
         case ForbiddenPhrasesCheck():
-            text = fold_text(completion, ignore_case=check.ignore_case)
+            # A space of no width may stand for one, or for nothing.
+            ways = {completion, completion.replace("\u200b", " ")}
+            texts = [fold_text(way, ignore_case=check.ignore_case) for way in ways]
             phrases = (fold_text(p, ignore_case=check.ignore_case) for p in check.phrases)
-            return not any(phrase in text for phrase in phrases)
+            return not any(phrase in text for phrase in phrases for text in texts)
         case PythonCheck():
             function = load_function(check.function, "check")
             try:

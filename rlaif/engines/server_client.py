@@ -17,6 +17,7 @@ from rlaif.engines.base import EngineSettings, Intake
 from rlaif.errors import EngineStopped, RlaifError, first_line
 from rlaif.records import Request, Result
 from rlaif.util.addresses import is_named, without_secrets
+from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
 from rlaif.util.user_functions import IN_RECIPE
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -65,7 +66,7 @@ class ServerClient:
             )
         self._url, self._most, self._retries = url.rstrip("/"), most, retries
         self._timeout = timeout
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {**ACCEPTED, **({"Authorization": f"Bearer {key}"} if key else {})}
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         try:
             self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
@@ -120,7 +121,7 @@ class ServerClient:
                 return Refusal("the engine was closed", False)
             try:
                 answer = self._send(path, body)
-            except (httpx.HTTPError, _TooMuch) as error:
+            except (httpx.HTTPError, BodyRefused) as error:
                 reason = f"{type(error).__name__.strip('_')}: {error}"
                 continue
             if answer.status_code == 200 and _is_answer(answer):
@@ -155,23 +156,11 @@ class ServerClient:
 
         Raises:
             httpx.HTTPError: there is none in time.
-            _TooMuch: it is too large.
+            BodyRefused: it is too large.
         """
         until = time.monotonic() + self._timeout
         with self._client.stream("POST", f"{self._url}{path}", json=body) as answer:
-            held = bytearray()
-            for piece in answer.iter_bytes():
-                held += piece
-                if len(held) > _MOST_BYTES:
-                    raise _TooMuch(f"the answer is larger than {_MOST_BYTES >> 20} MiB")
-                if time.monotonic() > until:
-                    raise httpx.ReadTimeout(f"no whole answer in {self._timeout:g} seconds")
-            headers = [
-                (key, value)
-                for key, value in answer.headers.items()
-                if key.lower() not in ("content-encoding", "content-length", "transfer-encoding")
-            ]
-            return httpx.Response(answer.status_code, headers=headers, content=bytes(held))
+            return read_body(answer, most=_MOST_BYTES, until=until)
 
     def run(
         self, requests: Iterable[Request | None], answer: Callable[[Request], Result]
@@ -199,10 +188,6 @@ class ServerClient:
         self._stopping = True
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._client.close()
-
-
-class _TooMuch(Exception):
-    """An answer that no label and no text has."""
 
 
 def _may_pass(status: int) -> bool:

@@ -317,6 +317,17 @@ def test_an_answer_has_an_end_in_size(serve: Callable[..., Server]) -> None:
     client.close()
 
 
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "deflate, gzip"])
+def test_what_is_packed_twice_or_otherwise_is_refused(
+    serve: Callable[..., Server], encoding: str
+) -> None:
+    """A few kilobytes that are packed twice unpack to gigabytes."""
+    bomb = gzip.compress(gzip.compress(b" " * (64 << 20)))
+    server = serve(lambda h, _: say(h, bomb, Content_Encoding=encoding))
+    with pytest.raises(EngineStopped, match="not asked for"):
+        ask(server)
+
+
 @pytest.mark.parametrize("wait", ["nan", "inf", "-5", "Wed, 21 Oct 2026 07:28:00 GMT", "x" * 500])
 def test_odd_waits_are_no_traceback(serve: Callable[..., Server], wait: str) -> None:
     from rlaif.engines.server_client import _retry_after

@@ -25,6 +25,10 @@ from rlaif.util.words import count_words, fold_text
         ("안녕하세요 여러분", 2),
         ("नमस्ते दुनिया", 2),
         ("Привет, мир!", 2),
+        ("ꦗꦮꦗꦮ", 4),
+        ("ㄅㄆㄇ", 3),
+        ("😀😀", 2),
+        ("one\u200btwo\u200bthree", 3),
     ],
 )
 def test_words_are_counted_in_any_script(text: str, count: int) -> None:
@@ -54,6 +58,11 @@ def forbids(phrase: str, text: str, *, ignore_case: bool = True) -> bool:
         "As an  \n AI",
         "As\u2060 an\ufeff AI",
         "a\u00ads an ai",
+        "as\u200ban\u200bAI",
+        "a\U000e0100s an AI",
+        "a\u2800s an AI",
+        "a\u0001s an AI",
+        "a\u180bs an \ufffcAI",
     ],
 )
 def test_a_forbidden_phrase_is_found_however_it_is_written(text: str) -> None:
@@ -78,3 +87,14 @@ def test_a_word_limit_holds_for_text_without_spaces() -> None:
     check = TypeAdapter(Check).validate_python({"kind": "max_length", "words": 10})
     assert not run_check(check, "", "これはとても長い答えで、空白がひとつもありません。")
     assert run_check(check, "", "短い答え。")
+
+
+def test_quotation_marks_and_hyphens_are_what_they_stand_for() -> None:
+    assert forbids("don't", "I don\u2019t know")
+    assert forbids("well-known", "a well\u2011known fact")
+    assert forbids("caf\u00e9", "cafe\u200d\u0301", ignore_case=False)
+
+
+def test_marks_piled_up_do_not_hang() -> None:
+    """To sort hundreds of thousands of marks takes hours; a letter has thirty at most."""
+    assert forbids("bomb", "a bomb" + "\u0301\u0316" * 300_000)

@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "eval": "Measure how well judges agree with humans, and their biases.",
         "judge": "Check how well a judge can be read, and find a template that suits it.",
         "calibrate": "Calibrate a judge's probabilities on human labels.",
+        "import-verdicts": "Make a labeling run of verdicts that were recorded elsewhere.",
         "verify": "Check a run against its data, its verdicts, the cache and its judge.",
         "review": "Open a web page where humans review the judge's uncertain labels.",
         "labels": "Report, apply, export and import human labels.",

@@ -101,6 +101,14 @@ _BUILTIN = (
         "probabilities.",
     ),
     EngineInfo(
+        name="recorded",
+        summary="verdicts that were recorded elsewhere (`rlaif import-verdicts`)",
+        module="",
+        install="",
+        target="rlaif.labeling.recorded:SPEC",
+        reads="Winners or probabilities of any judge, from a file.",
+    ),
+    EngineInfo(
         name="scripted",
         summary="answers by a fixed rule, without a model: for tests",
         module="",

@@ -280,7 +280,7 @@ def _where(settings: EngineSettings) -> dict[str, str]:
     return {name: value for name, mark, value in pairs if mark}
 
 
-def fingerprint(settings: EngineSettings) -> str:
+def fingerprint_recorded(settings: EngineSettings) -> str:
     """Content address of the verdicts, and of which of them count."""
     return digest(
         {
@@ -291,7 +291,7 @@ def fingerprint(settings: EngineSettings) -> str:
     )
 
 
-def create(settings: EngineSettings) -> RecordedEngine:
+def open_recorded(settings: EngineSettings) -> RecordedEngine:
     """Read the verdicts; options: `verdicts` and `pairs` (files), `where` (COLUMN=VALUE, joined by
     `&`), and `constitution`, whose principles they are on.
 
@@ -314,13 +314,13 @@ def create(settings: EngineSettings) -> RecordedEngine:
     principles = [p for p in loaded.principles if p.check is None]
     verdicts = read_recorded(str(settings.options["verdicts"]), _where(settings))
     return RecordedEngine(
-        str(settings.options["pairs"]), verdicts, principles, fingerprint(settings)
+        str(settings.options["pairs"]), verdicts, principles, fingerprint_recorded(settings)
     )
 
 
 SPEC = EngineSpec(
-    create=create,
+    create=open_recorded,
     codec=lambda settings: ByteCodec(),
-    fingerprint=fingerprint,
+    fingerprint=fingerprint_recorded,
     can_generate=lambda settings: False,
 )

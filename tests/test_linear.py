@@ -51,7 +51,7 @@ for module, name, pattern in found.values():
     )
     for piece in pieces:
         text = piece * (size // len(piece))
-        for end in ("", "!", "\x00"):
+        for end in ("", "\x00"):
             if scans:
                 for match in pattern.finditer(text + end):
                     pass

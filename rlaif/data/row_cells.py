@@ -49,6 +49,11 @@ GOOD_WORDS = {
     "passed",
     "harmless",
     "unharmful",
+    "nontoxic",
+    "non-toxic",
+    "not harmful",
+    "not_harmful",
+    "unbiased",
     "ok",
     "okay",
     "right",
@@ -80,12 +85,16 @@ BAD_WORDS = {
     "fail",
     "failed",
     "harmful",
+    "toxic",
+    "biased",
     "👎",
     "✗",
     "✘",
     "❌",
 }
 """How files write that a response is bad, lower case."""
+YES_OR_NO = {"true", "1", "1.0", "yes", "false", "0", "0.0", "-1", "-1.0", "no"}
+"""What says nothing of good or bad by itself: it depends on what is asked."""
 ASKING = ("user", "system", "developer")
 
 
@@ -206,3 +215,14 @@ def read_flag(value: object) -> bool | None:
     if text in BAD_WORDS:
         return False
     raise BadRow(f"{text[:40]!r} does not say whether the response is good")
+
+
+def read_fault(value: object) -> bool | None:
+    """Whether a response is good, by a flag that asks whether it is bad; None for nothing.
+
+    A word such as `harmful` says by itself what it means; `yes` says that it is bad.
+    """
+    flag = read_flag(value)
+    if flag is None or str(value).strip().lower() not in YES_OR_NO:
+        return flag
+    return not flag

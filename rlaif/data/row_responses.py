@@ -29,6 +29,7 @@ from rlaif.data.row_cells import (
     CellReader,
     entry_text,
     number_of,
+    read_fault,
     read_flag,
     values_at,
 )
@@ -275,8 +276,7 @@ class ResponseReader(CellReader):
         paths, least = self.layout.good, self.layout.good_from
         if len(found) == 1 and (paths or self.layout.bad):
             flags = [read_flag(v) for path in paths for v in _cells(row, path)]
-            marked = [read_flag(v) for path in self.layout.bad for v in _cells(row, path)]
-            flags += [None if flag is None else not flag for flag in marked]
+            flags += [read_fault(v) for path in self.layout.bad for v in _cells(row, path)]
             # Several flags of one response: one that is bad is enough.
             known = [flag for flag in flags if flag is not None]
             return [replace(found[0], good=all(known) if known else None)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlaif.data.dataset import SAMPLE, open_dataset
-from rlaif.data.layouts import taught
+from rlaif.data.layouts import BadRow, taught
 from rlaif.data.pairing import make_pairs
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
@@ -337,3 +337,75 @@ def test_calls_of_one_side_alone_are_that_side_s(tmp_path: Path) -> None:
     single = [{"prompt": f"Book {k}?", "chosen": CALL, "rejected": "No."} for k in range(2)]
     (row, _) = read(write(tmp_path / "e.jsonl", single))
     assert row.completions[0].messages[0]["tool_calls"][0]["function"] == CALL
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("response_harm_label", "unharmful", "harmful"),
+        ("unsafe_label", "safe", "unsafe"),
+        ("toxic", "nontoxic", "toxic"),
+        ("toxicity_label", "non-toxic", "toxic"),
+        ("bias_label", "unbiased", "biased"),
+        ("harmful", "no", "yes"),
+        ("is_toxic", False, True),
+        ("is_safe", True, False),
+    ],
+)
+@pytest.mark.parametrize("role", ["", "good", "bad"])
+def test_a_word_says_what_it_means_whatever_the_column_asks(
+    tmp_path: Path, name: str, good: Any, bad: Any, role: str
+) -> None:
+    path = write(tmp_path / "d.jsonl", answers(**{name: [good, bad]}))
+    plain = str(good).lower() in ("no", "yes", "true", "false")
+    if role and plain:
+        return  # what `yes` means is for the user to say
+    given: dict[str, Any] = {role: (name,)} if role else {}
+    found = [row.completions[0].good for row in read(path, **given)]
+    assert found == [True, False, True, False]
+    open_dataset(path, given=given, need="targets")
+
+
+def test_labels_of_the_prompt_say_nothing_of_the_response(tmp_path: Path) -> None:
+    rows = answers(prompt_harm_label=["harmful"], response_harm_label=["unharmful", "harmful"])
+    path = write(tmp_path / "d.jsonl", rows)
+    assert [row.completions[0].good for row in read(path)] == [True, False, True, False]
+    rows = answers(prompt_safety=["unsafe"], response_safety=["safe", "unsafe"])
+    path = write(tmp_path / "e.jsonl", rows)
+    assert [row.completions[0].good for row in read(path)] == [True, False, True, False]
+
+
+def test_a_better_response_that_is_unsafe_is_no_target(tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": f"How {k}?",
+            "response_0": f"First do {k}.",
+            "response_1": f"I can't help with {k}.",
+            "is_response_0_safe": False,
+            "is_response_1_safe": True,
+            "better_response_id": k % 2,
+        }
+        for k in range(4)
+    ]
+    unsafe, safe, *_ = read(write(tmp_path / "d.jsonl", rows))
+    with pytest.raises(BadRow, match="labeled as bad"):
+        taught(unsafe, {})
+    assert said(taught(safe, {}))[0] == "I can't help with 1."
+
+
+def test_words_beside_the_responses_of_a_list_are_read(tmp_path: Path) -> None:
+    own = [
+        {"response": "Bad.", "response_harm_label": "harmful"},
+        {"response": "Good.", "response_harm_label": "unharmful"},
+    ]
+    (row, _) = read(write(tmp_path / "d.jsonl", [{"prompt": "q?", "responses": own}] * 2))
+    assert said(taught(row, {})) == ["Good."]
+
+
+def test_inputs_and_targets_are_a_question_and_its_answer(tmp_path: Path) -> None:
+    rows = [{"inputs": f"Translate {k}.", "targets": f"Vertaal {k}."} for k in range(3)]
+    path = write(tmp_path / "d.jsonl", rows)
+    open_dataset(path, need="targets")
+    row = read(path)[1]
+    assert row.prompt[-1]["content"] == "Translate 1."
+    assert said(row) == ["Vertaal 1."]

@@ -263,6 +263,9 @@ _ANSWERING = {
     "rejected",
     "response",
     "responses",
+    "sampled",
+    "attempt",
+    "targets",
     "trajectory",
 }
 """Words of columns whose texts answer, and are no part of what is asked."""

@@ -69,6 +69,7 @@ CHAT_NAMES = _ranks(
 )
 """Columns whose messages are a prompt, or a conversation with its answer."""
 SYSTEM_NAMES = {
+    "custom_instructions",
     "developer_message",
     "developer_prompt",
     "meta_prompt",
@@ -103,6 +104,7 @@ CONTEXT_NAMES = {
     "source_text",
     "paragraph",
     "post",
+    "selftext",
     "body",
     "input_context",
     "reference_text",
@@ -183,6 +185,7 @@ SINGLE_NAMES = (
     "assistant",
     "summary",
     "solution",
+    "targets",
     "text",
     "content",
 )
@@ -551,6 +554,7 @@ QUALITY_WORDS = {
     "violations",
     "accepted",
     "approval",
+    "bias",
     "biased",
     "chosen",
     "correct",
@@ -569,8 +573,6 @@ QUALITY_WORDS = {
     "harm",
     "harmful",
     "harmless",
-    "include",
-    "included",
     "keep",
     "kept",
     "liked",

@@ -32,7 +32,7 @@ from rlaif.data.inference.orders import RANK_WORDS, lists_all_sides, read_places
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
-from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, values_at
+from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, YES_OR_NO, values_at
 from rlaif.data.row_model import Winner
 from rlaif.data.row_verdicts import take_majority
 from rlaif.data.verdict_codes import LETTERS, SIDE_WORDS, Doubtful, look_up, read_codes, word_side
@@ -229,6 +229,11 @@ def _find_good(state: Inference) -> None:
     told = (FAULTS | WORSE_WORDS | NEGATIVE_WORDS | _DROPPED) & {
         word for path in state.fields.get("good", ()) for word in tokens_of(path)
     }
+    held = [
+        v for path in state.fields.get("good", ()) for r in state.rows for v in values_at(r, path)
+    ]
+    if _speak_for_themselves({str(v).strip().lower() for v in held if v is not None}):
+        told = set()
     if "good" in state.given and told:
         path = state.fields["good"][0]
         state.questions.append(
@@ -239,17 +244,23 @@ def _find_good(state: Inference) -> None:
     flags = [
         c
         for c in state.free({"flag", "number", "text"})
-        if c.name in GOOD_NAMES or (_is_mark(c) and c.name not in BAD_NAMES)
+        if c.name in GOOD_NAMES or (_is_mark(c) and not _asks_of_faults(c))
     ]
     if flags:
         state.set("good", tuple(c.path for c in flags), "good")
     bad = [
         c
         for c in state.free({"flag", "number", "text"})
-        if c.name in BAD_NAMES or _is_mark(c, of_faults=True)
+        if _asks_of_faults(c) or _is_mark(c, of_faults=True)
     ]
     if bad:
         state.set("bad", tuple(c.path for c in bad), "bad")
+
+
+def _asks_of_faults(column: Column) -> bool:
+    """Whether a column is named as a fault, and its cells say yes or no to that."""
+    words = {str(v).strip().lower() for v in column.values if v is not None}
+    return column.name in BAD_NAMES and not _speak_for_themselves(words)
 
 
 def _find_good_of_list(state: Inference) -> None:
@@ -267,11 +278,21 @@ def _find_good_of_list(state: Inference) -> None:
         last = column_of(path.replace("[]", ""), [v for v in items if v is not None])
         last = replace(last, path=path.rsplit(".", 1)[-1].replace("[]", ""))
         words = {str(v).strip().lower() for v in last.values}
-        if FAULTS & set(last.tokens) or not words <= GOOD_WORDS | BAD_WORDS:
+        asks = bool(FAULTS & set(last.tokens)) and not _speak_for_themselves(words)
+        if asks or not words <= GOOD_WORDS | BAD_WORDS:
             continue
         if last.name in GOOD_NAMES or _is_mark(last) or _is_flagged(last):
             state.set("good", (path,), "good")
             return
+
+
+def _speak_for_themselves(words: set[str]) -> bool:
+    """Whether words say good or bad whatever is asked, as `unharmful` does and `yes` does not."""
+    return bool(words) and words <= (GOOD_WORDS | BAD_WORDS) - YES_OR_NO
+
+
+_OF_PROMPTS = {"balanced", "control", "input", "instruction", "prompt", "query", "question"}
+"""Words of flags that say nothing of the response."""
 
 
 def _is_flagged(column: Column) -> bool:
@@ -285,9 +306,11 @@ def _is_mark(column: Column, *, of_faults: bool = False) -> bool:
     Args:
         of_faults: whether the name must be of a fault (`is_wrong`), or must not.
     """
-    if bool(FAULTS & set(column.tokens)) != of_faults:
-        return False
     words = {str(v).strip().lower() for v in column.values if v is not None}
+    # A word such as `unharmful` says what it means, whatever the column asks.
+    asks_of_faults = bool(FAULTS & set(column.tokens)) and not _speak_for_themselves(words)
+    if asks_of_faults != of_faults or _OF_PROMPTS & set(column.tokens):
+        return False
     return (
         column.shape in ("flag", "text")
         and bool(QUALITY_WORDS & set(column.tokens))

@@ -127,10 +127,17 @@ def is_turn(value: object) -> bool:
     return any(key in value for key in said)
 
 
+def _is_one(value: object) -> bool:
+    """Whether a value is a list of one message."""
+    return isinstance(value, list) and len(value) == 1 and is_turn(value[0])
+
+
 def is_chat(value: object) -> bool:
     """Whether a value is a list of messages, or of user and assistant texts by turns."""
     if not isinstance(value, list) or not value:
         return False
+    if all(map(_is_one, value)) and len({role_of(turn[0]).lower() for turn in value}) > 1:
+        return True
     return all(is_turn(turn) for turn in value) or all(_is_exchange(turn) for turn in value)
 
 
@@ -220,6 +227,8 @@ def read_chat(value: object, where: str, ignored: frozenset[str] = frozenset()) 
     """
     if is_turn(value):
         value = [value]
+    if isinstance(value, list) and value and all(_is_one(item) for item in value):
+        value = [item[0] for item in value]  # each message in a list of its own
     if not isinstance(value, list) or not value:
         raise BadRow(f"column {where!r} is neither a string nor a list of messages")
     chat = Chat()
@@ -249,6 +258,8 @@ def _add_turn(
     if role is None:
         raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
     if not turn.keys() <= _READ_KEYS:
+        if role == "system" and not said_of(turn) and isinstance(turn.get("system_prompt"), str):
+            turn = {**turn, "content": turn["system_prompt"], "system_prompt": None}
         if ignored:
             turn = {k: v for k, v in turn.items() if f"{where}[].{k}" not in ignored}
         _check_parts(turn, where)

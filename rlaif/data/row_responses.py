@@ -16,6 +16,7 @@ from rlaif.data.messages import (
     are_rivals,
     check_text,
     is_chat,
+    is_turn,
     is_unwanted,
     read_chat,
     read_texts,
@@ -174,6 +175,10 @@ class ResponseReader(CellReader):
             return Completion([{"role": "assistant", "content": check_text(value)}])
         if shape_of(value) == "texts":
             return Completion(read_texts(value, path, first="assistant"))
+        if isinstance(value, Mapping) and is_turn(value):
+            # One message is the answer, whoever it calls its speaker.
+            known = ROLES.get(role_of(value).strip().lower())
+            value = value if known else {**value, "role": "assistant"}
         value = [value] if is_call(value) else value
         if is_calls(value):
             calls = read_calls(value, path)

@@ -409,3 +409,65 @@ def test_inputs_and_targets_are_a_question_and_its_answer(tmp_path: Path) -> Non
     row = read(path)[1]
     assert row.prompt[-1]["content"] == "Translate 1."
     assert said(row) == ["Vertaal 1."]
+
+
+def test_messages_in_lists_of_their_own_are_a_conversation(tmp_path: Path) -> None:
+    def talk(answer: str) -> list[Any]:
+        asked = {"role": "user", "content": "What is it?"}
+        return [[asked], [{"role": "assistant", "content": answer}]]
+
+    rows = [
+        {
+            "conversation_a": talk(f"One {k}."),
+            "conversation_b": talk(f"Two {k}."),
+            "winner": "ab"[k],
+        }
+        for k in range(2)
+    ]
+    one, two = read(write(tmp_path / "d.jsonl", rows))
+    assert one.prompt == [{"role": "user", "content": "What is it?"}]
+    assert said(two) == ["One 1.", "Two 1."]
+    assert (one.winner, two.winner) == (0, 1)
+
+
+def test_one_message_is_an_answer_whoever_speaks(tmp_path: Path) -> None:
+    rows = [
+        {
+            "conversations": [{"from": "human", "value": f"What is it, {k}?"}],
+            "output_1": {"from": "llava", "value": f"A cat {k}."},
+            "output_2": {"from": "llava", "value": f"A dog {k}."},
+            "preference": 1,
+        }
+        for k in range(3)
+    ]
+    path = write(tmp_path / "d.jsonl", rows)
+    assert said(read(path, values={"1": "a", "2": "b"})[0]) == ["A cat 0.", "A dog 0."]
+
+
+def test_the_system_s_message_may_hold_its_prompt_aside(tmp_path: Path) -> None:
+    turns = [
+        {"role": "system", "content": None, "system_prompt": "Be a coder."},
+        {"role": "user", "content": "Fix it."},
+        {"role": "assistant", "content": "Done."},
+    ]
+    (row, _) = read(write(tmp_path / "d.jsonl", [{"messages": turns}] * 2))
+    assert row.prompt[0] == {"role": "system", "content": "Be a coder."}
+
+
+def test_systems_that_translated_are_who_wrote(tmp_path: Path) -> None:
+    rows = [
+        {
+            "src": f"Das ist der Satz {k}.",
+            "mt_a": f"This is the sentence number {k}.",
+            "mt_b": f"That be sentence number {k}.",
+            "system_a": "Online-A",
+            "system_b": "Online-B",
+            "score_a": 4.0,
+            "score_b": 1.0,
+        }
+        for k in range(3)
+    ]
+    path = write(tmp_path / "d.jsonl", rows)
+    found = read(path, prompt=("src",))
+    assert [row.winner for row in found] == [0, 0, 0]
+    assert said(found[0])[0] == "This is the sentence number 0."

@@ -232,7 +232,11 @@ def _is_attribute(base: tuple[str, ...]) -> bool:
 
 
 def _find_family(state: Inference) -> bool:
-    families = [f for f in state.families(state.texts()) if not _is_attribute(f.base)]
+    families = [
+        f
+        for f in state.families(state.texts())
+        if not _is_attribute(f.base) and not _names_systems(state, f)
+    ]
     named = [f for f in families if ANSWER_WORDS & set(f.base)]
     if not named and len(families) == 1 and _reads_as_prose(state, families[0]):
         named = families
@@ -267,6 +271,11 @@ def _find_acted(state: Inference) -> bool:
 
 _ACTED = {*_CALLS, "rollout", "rollouts", "trajectories", "trajectory"}
 """Words of columns with what a model did, which are responses where there are no others."""
+
+
+def _names_systems(state: Inference, family: Family) -> bool:
+    """Whether `system_a` and `system_b` name what wrote the responses, as in translation."""
+    return "system" in family.base and not _reads_as_prose(state, family)
 
 
 def _reads_as_prose(state: Inference, family: Family) -> bool:

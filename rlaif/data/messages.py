@@ -258,11 +258,7 @@ def _add_turn(
     if role is None:
         raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
     if not turn.keys() <= _READ_KEYS:
-        if role == "system" and not said_of(turn) and isinstance(turn.get("system_prompt"), str):
-            turn = {**turn, "content": turn["system_prompt"], "system_prompt": None}
-        if ignored:
-            turn = {k: v for k, v in turn.items() if f"{where}[].{k}" not in ignored}
-        _check_parts(turn, where)
+        turn = _read_rest(turn, role, where, ignored)
     content = said_of(turn)
     found = _Said()
     found.add(content, where)
@@ -307,6 +303,18 @@ def _add_turn(
         if more:
             then["tool_calls"] = more
         chat.messages.append(then)
+
+
+def _read_rest(
+    turn: Mapping[str, Any], role: str, where: str, ignored: frozenset[str]
+) -> Mapping[str, Any]:
+    """A message with keys beyond the common ones: what they say is put in place, or refused."""
+    if role == "system" and not said_of(turn) and isinstance(turn.get("system_prompt"), str):
+        turn = {**turn, "content": turn["system_prompt"], "system_prompt": None}
+    if ignored:
+        turn = {k: v for k, v in turn.items() if f"{where}[].{k}" not in ignored}
+    _check_parts(turn, where)
+    return turn
 
 
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")

@@ -145,10 +145,9 @@ def _looks_like_system(state: Inference, column: Column) -> bool:
     last = tokens_of(column.path.replace("[]", "").rsplit(".", 1)[-1])
     bare = "_".join(word for word in last if word not in _SIDES_AND_MORE)
     named = bare in SYSTEM_NAMES | {"persona"}
-    if last != tuple(bare.split("_")) and not any(
-        len(str(v).split()) > 2 for v in column.cells if v
-    ):
-        return False  # of one side: the name of what wrote it
+    cells = [str(v) for v in column.cells if v]
+    if bare == "system" and len(last) == 2 and not any(" " in v.strip() for v in cells):
+        return False  # `system_a`, `system_b`: the names of what wrote the responses
     return column.shape in ("text", "entries", "chat") and named
 
 

@@ -8,8 +8,10 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
+from rlaif.data.advice import suggest_use
 from rlaif.data.columns import reaches
 from rlaif.data.file_formats import Row
+from rlaif.data.flags import write_flag, write_ignore
 from rlaif.data.infer import Inferred, infer_layout
 from rlaif.data.layout import Layout
 from rlaif.data.messages import BadRow
@@ -24,44 +26,6 @@ SAMPLE = 1000
 Need = Literal["rows", "prompt", "targets", "responses", "verdict"]
 """What a command needs of a row: nothing, the prompt, completions to learn, responses to compare,
 or which one is better."""
-_FIXES = {
-    "thinking": "",
-    "a part of the responses": "",
-    "a graded rating of the response": "",
-    "scores that are no numbers": "",
-    "a system prompt": "--map system={}",
-    "the order in which responses were shown": "",
-    "a mark of verdicts that do not count": "",
-    "the turns of one conversation": "",
-    "a prompt": "--map prompt={}",
-    "context": "--map context={}",
-    "media": "--map media={}",
-    "tools": "--map tools={}",
-    "tool calls": "--map calls={}",
-    "a conversation": "--map history={}",
-    "an answer": "--map responses={}",
-    "a rejected answer": "--map rejected={}",
-    "scores": "--map scores={}",
-    "a verdict": "--map label={}",
-    "a rating of the response": "--map good={}` if it marks good ones, or `--map bad={}",
-    "a score of the response": "--map scores={}",
-    "the beginning of the answers": "--map context={}",
-}
-
-
-_JOINED = {"scores", "media", "tool calls", "an answer", "context", "a verdict"}
-"""What takes several columns at once."""
-_HINTS = {
-    "thinking": "Write it into the messages of the responses (`reasoning_content`), or leave it "
-    "out with `{}`.",
-    "a part of the responses": "Write it into the responses, as messages, or leave it out with "
-    "`{}`.",
-    "a graded rating of the response": "Leave out what is bad, or write true and false. Leave the "
-    "column out with `{}`.",
-    "scores that are no numbers": "Write one number for each response. Leave it out with `{}`.",
-    "the order in which responses were shown": "If verdicts go by it, write them by the names of "
-    "the columns. Leave it out with `{}`.",
-}
 _UNSHOWN = {"values", "decode", "transcripts", "ranks", "good_from", "columns"}
 """Fields of a layout that name no column, or many."""
 
@@ -208,7 +172,8 @@ def check_use(name: str, found: Inferred, need: Need) -> None:
         raise RlaifError(
             f"{name}: column {found.unrated!r} scores the completions, and nothing says from which "
             "score on they are good to learn",
-            hint="Set `good_from` in the layout, or leave the column out (`ignore`).",
+            hint=f"Name that score, such as `--map good_from=4`, or leave the column out with "
+            f"`{write_ignore(found.unrated)}`.",
         )
     if not found.prompted and any(path.startswith("response.body.") for path in found.names):
         raise RlaifError(
@@ -239,6 +204,7 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         verdicts = (
             "scores",
             "scores that are no numbers",
+            "objects with scores",
             "a verdict",
             "a mark of verdicts that do not count",
             "the order in which responses were shown",
@@ -247,31 +213,21 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
             continue
         if looks.endswith("of the response") and need != "targets":
             continue
-        if not _FIXES.get(looks, " "):
-            leave = " ".join(f"--ignore {p}" for p, other in found.doubts.items() if other == looks)
-            raise RlaifError(
-                f"{name}: column {path!r} is not used, and looks like {looks}",
-                hint=_HINTS[looks].format(leave)
-                if looks in _HINTS
-                else f"Leave those rows out of the file, or take all of them with `{leave}`.",
-            )
-        alike = [p for p, other in found.doubts.items() if other == looks]
-        paths = alike if looks in _JOINED else [path]
-        if not found.prompted and looks in ("context", "a conversation"):
-            looks = "a prompt"
-        leave = " ".join(f"--ignore {p}" for p in paths)
+        shown = looks
+        if not found.prompted and looks in ("context", "a conversation", "a whole conversation"):
+            shown = "a prompt"
         raise RlaifError(
-            f"{name}: column {path!r} is not used, and looks like {looks}",
-            hint=f"Use it with `{_FIXES[looks].replace('{}', '+'.join(paths))}`, or leave it out "
-            f"with `{leave}`. See `rlaif inspect`.",
+            f"{name}: column {path!r} is not used, and looks like {shown}",
+            hint=suggest_use(found, path),
         )
     for path, why in found.unread.items():
         if need == "prompt" and path not in found.layout.prompt:
             continue
+        form = write_flag("--transcript", path + "={role}:")
         raise RlaifError(
             f"{name}: column {path!r} is read as plain text, and seems to hold {why}",
-            hint=f"Say how its turns begin, such as `--transcript '{path}={{role}}:'`, or take "
-            f"it as it is with `--transcript {path}=text`.",
+            hint=f"Say how its turns begin, such as `{form}`, or take it as it is with "
+            f"`{write_flag('--transcript', f'{path}=text')}`.",
         )
 
 

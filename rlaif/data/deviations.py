@@ -17,6 +17,7 @@ from rlaif.data.columns import (
     shape_of,
     tokens_of,
 )
+from rlaif.data.flags import write_ignore
 from rlaif.data.inference.metadata import known_metadata
 from rlaif.data.inference.names import (
     CONTEXT_NAMES,
@@ -159,13 +160,13 @@ class DeviationFinder:
             if code_of(row.get(name)) in ("true", "1", "yes"):
                 raise BadRow(
                     f"column {name!r} is set, unlike in the first rows, and may change the "
-                    f"verdict; leave it out with --ignore {name}"
+                    f"verdict; leave it out with {write_ignore(name)}"
                 )
         for name in self._rating:
             if code_of(row.get(name)) in _THROWN:
                 raise BadRow(
                     f"column {name!r} is {str(row[name])[:40]!r}, unlike in the first rows; leave "
-                    f"it out with --ignore {name}"
+                    f"it out with {write_ignore(name)}"
                 )
         if self._nested:
             for name, value in row.items():
@@ -237,5 +238,5 @@ class DeviationFinder:
         if not told or matters:
             raise BadRow(
                 f"column {path!r} is not in the first rows, which say how data is read, or is "
-                f"empty in them; leave it out with --ignore {path}"
+                f"empty in them; leave it out with {write_ignore(path)}"
             )

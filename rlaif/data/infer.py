@@ -11,7 +11,7 @@ from typing import Any
 
 from rlaif.data.columns import LIST_WORDS, look_at
 from rlaif.data.deviations import find_filled
-from rlaif.data.inference.doubts import account
+from rlaif.data.inference.doubts import account, find_number_inside
 from rlaif.data.inference.prompt import find_extras, find_prompt
 from rlaif.data.inference.responses import find_responses
 from rlaif.data.inference.rest import find_origins, find_repeats, find_transcripts
@@ -19,6 +19,7 @@ from rlaif.data.inference.scores import find_scores
 from rlaif.data.inference.state import Inference, are_calls
 from rlaif.data.inference.verdict import find_label
 from rlaif.data.layout import Layout, make_layout
+from rlaif.data.row_cells import values_at
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Inferred:
         unrated: a score of single responses of which nothing says from which on they are good.
         prompted: whether anything says what was asked.
         own: whether the file is one that a command of this project wrote.
+        given: fields of the layout that the user set.
+        inside: columns of objects with scores, and the path of the first of these scores.
     """
 
     layout: Layout
@@ -47,6 +50,8 @@ class Inferred:
     unrated: str = ""
     prompted: bool = True
     own: bool = False
+    given: frozenset[str] = frozenset()
+    inside: dict[str, str] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
@@ -92,8 +97,22 @@ def infer_layout(
         ),
         unread=state.unread,
         names=list(state.columns),
+        given=state.given,
+        inside={
+            path: _first_inside(state, path)
+            for path, looks in doubts.items()
+            if looks == "objects with scores"
+        },
         own=any(path.split(".")[0] == "provenance" for path in state.columns),
     )
+
+
+def _first_inside(state: Inference, path: str) -> str:
+    """The path of the first score in the objects of a column, or of a key of entries."""
+    column = state.columns.get(path)
+    if column is not None:
+        return find_number_inside(path, column.values)
+    return find_number_inside(path, [v for row in state.rows for v in values_at(row, path)])
 
 
 def _unrated(state: Inference) -> str:

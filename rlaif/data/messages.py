@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlaif.data.flags import write_ignore
 from rlaif.data.tool_calls import calls_of_text, collect_calls, make_call, tools_of
 from rlaif.data.words import BadRow as BadRow
 from rlaif.data.words import check_text as check_text
@@ -55,12 +56,14 @@ class Chat:
         tools: definitions of tools that a turn declared.
         media: kinds of content that are no text, such as "image".
         images: what the pictures among them hold: bytes, addresses or mappings.
+        rival: who wrote the last message with more than the common keys, and how it is rated.
     """
 
     messages: list[Message] = field(default_factory=list)
     tools: list[Any] = field(default_factory=list)
     media: list[str] = field(default_factory=list)
     images: list[Any] = field(default_factory=list)
+    rival: dict[str, Any] = field(default_factory=dict)
 
 
 _ROLE_KEYS = ("role", "from", "type", "speaker", "sender", "author")
@@ -259,6 +262,7 @@ def _add_turn(
         raise BadRow(f"column {where!r} contains a message with the unknown role {stated!r}")
     if not turn.keys() <= _READ_KEYS:
         turn = _read_rest(turn, role, where, ignored)
+        _check_rivals(chat, turn, role, where)
     content = said_of(turn)
     found = _Said()
     found.add(content, where)
@@ -391,8 +395,31 @@ def _check_parts(turn: Mapping[str, Any], where: str) -> None:
         if words & _WEIGHTY and not words & _ABOUT:
             raise BadRow(
                 f"column {where!r} contains a message with the part {key!r}, which nothing reads; "
-                f"write it into `content`, or leave it out with --ignore {where}[].{key}"
+                f"write it into `content`, or leave it out with {write_ignore(f'{where}[].{key}')}"
             )
+
+
+_RIVAL_KEYS = frozenset(
+    {"chosen", "if_chosen", "is_chosen", "model", "model_name", "rank", "rating", "score"}
+    | {"selected", "preferred", "winner"}
+)
+"""What two answers to one question differ in, beside what they say."""
+
+
+def _check_rivals(chat: Chat, turn: Mapping[str, Any], role: str, where: str) -> None:
+    """Refuse a second answer to one turn, which would be read as the rest of the first one.
+
+    Raises:
+        BadRow: the message before is another model's, or one with another rating.
+    """
+    mine = {key: turn[key] for key in _RIVAL_KEYS & turn.keys() if turn[key] is not None}
+    before, chat.rival = chat.rival, mine
+    follows = role == "assistant" and chat.messages and chat.messages[-1]["role"] == "assistant"
+    if follows and any(before[k] != mine[k] for k in before.keys() & mine.keys()):
+        raise BadRow(
+            f"column {where!r} contains several answers to one turn; write each of them as a "
+            "response of its own"
+        )
 
 
 _TOLD_KEYS = ("context", "contexts", "documents", "document", "passage", "background", "quote")

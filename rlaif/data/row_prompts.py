@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from rlaif.data.columns import decode, dig, shape_of
+from rlaif.data.flags import write_flag
 from rlaif.data.messages import BadRow, check_text, is_chat, parts_text, read_chat, read_texts
 from rlaif.data.row_cells import ASKING, CellReader, values_at
 from rlaif.data.row_model import Completion
@@ -53,7 +54,7 @@ class PromptReader(CellReader):
                 elif form is None and path not in known and answered and may_be_transcript(value):
                     raise BadRow(
                         f"column {path!r} holds a conversation as one text, unlike the first rows; "
-                        f"take it as it is with --transcript {path}=text"
+                        f"take it as it is with {write_flag('--transcript', f'{path}=text')}"
                     )
                 elif path == paths[0] or value.strip().lower() not in _BLANK:
                     texts.append(value)

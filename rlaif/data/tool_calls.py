@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from rlaif.data.flags import write_ignore
 from rlaif.data.words import BadRow, check_text, tokens_of
 
 
@@ -140,7 +141,7 @@ def _other_calls(turn: Mapping[str, Any], where: str) -> list[Any] | None:
             return list(value)
         raise BadRow(
             f"column {where!r} contains a message whose {key!r} may be tool calls; write them as "
-            f"`tool_calls`, or leave them out with --ignore {where}[].{key}"
+            f"`tool_calls`, or leave them out with {write_ignore(f'{where}[].{key}')}"
         )
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import Column, column_of, names_media, tokens_of
 from rlaif.data.inference.evidence import (
@@ -80,6 +80,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = _looks_like(column, verdict_wanted=wanted)
             if looks == "context" and "[]" in column.path:
                 looks = ""  # a remark on one response is no part of the question
+        if looks == "a conversation" and single and not state.count() and _is_answered(column):
+            looks = "a whole conversation"
         said = looks == "a conversation" and _only_answers(column)
         if looks in ("context", "a conversation") and (said or _ANSWERING & _last_words(column)):
             looks = "a rejected answer" if "rejected" in _last_words(column) else "an answer"
@@ -108,9 +110,27 @@ def _looks_by_place(state: Inference, column: Column, *, has_verdict: bool) -> s
     return "the beginning of the answers" if _looks_partial(column) else ""
 
 
+def find_number_inside(path: str, values: Sequence[object]) -> str:
+    """The path of the first number in objects that a column's cells, or their entries, hold."""
+    for value in values:
+        if isinstance(value, list):
+            if found := find_number_inside(path, value):
+                return found
+        elif isinstance(value, Mapping):
+            for key, held in value.items():
+                own = f"{path}.{key}"
+                if isinstance(held, Mapping) and (found := find_number_inside(own, [held])):
+                    return found
+                if not isinstance(held, Mapping | list | bool) and as_number(held) is not None:
+                    return own
+    return ""
+
+
 def _as_it_is_written(column: Column, looks: str) -> str:
     """The same, where it can't be read as it is."""
     cells = [i for v in column.values for i in (v if isinstance(v, list) else [v]) if i is not None]
+    if looks == "scores" and find_number_inside(column.path, cells):
+        return "objects with scores"
     if looks == "scores" and any(as_number(v) is None and not isinstance(v, bool) for v in cells):
         return "scores that are no numbers"
     words = {str(v).strip().lower() for v in cells}
@@ -123,6 +143,16 @@ def _only_answers(column: Column) -> bool:
     """Whether nobody asks in a column's conversations."""
     held = [v for v in column.values if v is not None]
     return column.shape == "chat" and bool(held) and not any(map(asks, held))
+
+
+def _is_answered(column: Column) -> bool:
+    """Whether a column's conversations end with their answers."""
+    held = [v for v in column.values if v is not None]
+    return (
+        column.shape == "chat"
+        and bool(held)
+        and all(isinstance(v, list) and v and asks(v) and not asks(v[-1:]) for v in held)
+    )
 
 
 def _last_words(column: Column) -> set[str]:

@@ -9,6 +9,7 @@ def _ranks(*names: str) -> dict[str, int]:
 
 PAIR_WORDS = (
     (("chosen",), ("rejected",)),
+    (("chosen",), ("reject",)),
     (("accepted",), ("rejected",)),
     (("accept",), ("reject",)),
     (("preferred",), ("non", "preferred")),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import Column, dig
+from rlaif.data.flags import write_ignore, write_map
 from rlaif.data.inference.evidence import as_number
 from rlaif.data.inference.named import find_names, name_paths
 from rlaif.data.inference.names import SCORE_WORDS
@@ -73,9 +74,9 @@ def find_order(state: Inference) -> bool:
         doubt = doubt if "can hold" not in doubt else ""
     if doubt:
         state.questions.append(
-            f"column {column.path!r} {doubt}; say with --map order={column.path} that it names the "
-            f"responses from the best on, with --map scores={column.path} that it holds the rank "
-            f"of each, or leave it out with --ignore {column.path}"
+            f"column {column.path!r} {doubt}; say with {write_map('order', column.path)} that it "
+            f"names the responses from the best on, with {write_map('scores', column.path)} that "
+            f"it holds the rank of each, or leave it out with {write_ignore(column.path)}"
         )
         for one in found:
             state.claim(one.path, "ranking (its values are not clear)")
@@ -100,8 +101,8 @@ def _ask_of_scores(state: Inference, order: Column) -> None:
             if value.count(max(value)) == 1 and value.index(max(value)) != places.index(1):
                 state.questions.append(
                     f"{order.path!r} and {column.path!r} find different responses best; name one "
-                    f"with --map order={order.path} --ignore {column.path}, or with "
-                    f"--map scores={column.path} --ignore {order.path}"
+                    f"with {write_map('order', order.path)} {write_ignore(column.path)}, or with "
+                    f"{write_map('scores', column.path)} {write_ignore(order.path)}"
                 )
                 return
 

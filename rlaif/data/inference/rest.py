@@ -12,7 +12,9 @@ from rlaif.data.inference.evidence import (
     find_twins,
     said_in,
 )
+from rlaif.data.inference.metadata import reads_as_prose
 from rlaif.data.inference.names import (
+    ANSWER_WORDS,
     CHAT_NAMES,
     CHOICE_WORDS,
     ORIGIN_WORDS,
@@ -27,7 +29,7 @@ def origin_paths(state: Inference) -> tuple[str, ...]:
     """The columns that say who wrote each response; empty where there are none."""
     if "origins" in state.given:
         return tuple(state.fields["origins"])
-    columns = [c for c in state.free({"text"}) if ORIGIN_WORDS & set(c.tokens)]
+    columns = [c for c in state.free({"text"}) if _names_writer(c)]
     if state.fields.get("chosen"):
         for better, worse in find_twins(columns):
             return (better.path, worse.path)
@@ -52,6 +54,14 @@ def origin_paths(state: Inference) -> tuple[str, ...]:
     return tuple(known.get(side, "") for side in state.sides) if known else ()
 
 
+def _names_writer(column: Column) -> bool:
+    """Whether a column names what wrote something: `response_model`, not `model_output`."""
+    words = set(column.tokens)
+    if not ORIGIN_WORDS & words:
+        return False
+    return not (ANSWER_WORDS & set(column.tokens[-1:]) and reads_as_prose(column))
+
+
 def find_origins(state: Inference) -> None:
     """Find the columns that say who wrote the responses."""
     if "origins" in state.given:
@@ -73,7 +83,11 @@ def find_origins(state: Inference) -> None:
         # `source` beside one answer names the data set, not the writer.
         writers = ORIGIN_WORDS - {"source", "origin"}
         for column in state.free({"text"}):
-            if writers & set(column.tokens) and column.path.count(".") == 0:
+            if (
+                writers & set(column.tokens)
+                and _names_writer(column)
+                and column.path.count(".") == 0
+            ):
                 state.set("origins", (column.path,), "origin")
                 return
 
@@ -160,7 +174,10 @@ def find_repeats(state: Inference) -> None:
     for column in state.free({"text", "chat"}):
         held = [(k, v) for k, v in enumerate(column.values) if v is not None]
         for other in columns:
-            if all(v == other.values[k] or v in _listed(other.values[k]) for k, v in held):
+            if all(
+                v == other.values[k] or v in _listed(other.values[k]) or _begins(other.values[k], v)
+                for k, v in held
+            ):
                 state.claim(column.path, f"repeats {other.path}")
     if state.fields.get("chosen"):
         for column in state.free({"texts", "entries", "chats"}):
@@ -180,6 +197,13 @@ def find_repeats(state: Inference) -> None:
         family = next((f for f in state.families(flags) if f.sides == state.sides), None)
         if family is not None:
             state.set("good", tuple(family.paths), "good")
+
+
+def _begins(value: object, start: object) -> bool:
+    """Whether a conversation begins with the messages of another one."""
+    if not isinstance(value, list) or not isinstance(start, list) or not start:
+        return False
+    return value[: len(start)] == start
 
 
 def _holds_answer(column: Column, answers: Sequence[Column]) -> bool:

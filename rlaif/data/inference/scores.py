@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlaif.data.columns import LIST_WORDS, tokens_of
+from rlaif.data.flags import write_ignore, write_map
 from rlaif.data.inference.evidence import (
     _all_numeric_texts,
     _entries_numeric,
@@ -73,7 +74,7 @@ def _check_given(state: Inference) -> None:
     elif told := words & (_LOSSES | FAULTS):
         state.questions.append(
             f"of {'+'.join(state.fields['scores'])!r} less may be better ({min(told)!r}); say so "
-            "in a layout (`ranks: true`, or `ranks: false` if more is better)"
+            "with --map ranks=true, or with --map ranks=false if more is better"
         )
 
 
@@ -116,8 +117,8 @@ def _ask_of_ties(state: Inference, paths: tuple[str, ...]) -> None:
         if {"tie", "ties", "tied"} & set(column.tokens) and base <= set(column.tokens):
             state.questions.append(
                 f"column {column.path!r} counts ties beside {'+'.join(paths)!r}, and nothing says "
-                "how many make a tie; write one verdict a row, or leave it out with --ignore "
-                f"{column.path}"
+                "how many make a tie; write one verdict a row, or leave it out with "
+                f"{write_ignore(column.path)}"
             )
             return
 
@@ -150,7 +151,7 @@ def _ask_of_aspects(
                 shown = "+".join(taken)
                 state.questions.append(
                     f"scores {shown!r} and {'+'.join(paths)!r} find different responses best; "
-                    f"name those that decide with --map scores={shown}"
+                    f"name those that decide with {write_map('scores', shown)}"
                 )
                 return
 
@@ -249,8 +250,8 @@ def _ask_of_order(state: Inference) -> None:
             if best is not None and best != places.index(1):
                 state.questions.append(
                     f"{'+'.join(scores)!r} and {column.path!r} find different responses best; "
-                    f"name one with --map scores={'+'.join(scores)} --ignore {column.path}, or "
-                    f"with --map order={column.path}"
+                    f"name one with {write_map('scores', '+'.join(scores))} "
+                    f"{write_ignore(column.path)}, or with {write_map('order', column.path)}"
                 )
                 return
 
@@ -267,7 +268,7 @@ def _ask_of_ranks(state: Inference, taken: str, paths: Sequence[str]) -> None:
             if scores.index(best) != places.index(first) and scores.count(best) == 1:
                 state.questions.append(
                     f"{taken!r} and {path!r} name different responses as the best; name one with "
-                    f"--map scores={taken}"
+                    f"{write_map('scores', taken)}"
                 )
                 return
 

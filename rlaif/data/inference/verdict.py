@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rlaif.data.columns import Column, column_of, tokens_of
+from rlaif.data.columns import LIST_WORDS, Column, column_of, tokens_of
+from rlaif.data.flags import write_ignore, write_map
 from rlaif.data.inference.evidence import (
     _nested,
     are_parallel,
@@ -141,7 +142,7 @@ def _compare_verdicts(
             if one is not None and other is not None and one != other:
                 state.questions.append(
                     f"columns {taken[0]!r} and {column.path!r} both say which response is better, "
-                    f"and differ; name one with --map label={taken[0]}"
+                    f"and differ; name one with {write_map('label', taken[0])}"
                 )
                 return
 
@@ -159,7 +160,8 @@ def _compare_order(state: Inference) -> None:
         if said and places and said[0] is not None and places.index(1) != said[0]:
             state.questions.append(
                 f"columns {label[0]!r} and {path!r} both say which response is better, and "
-                f"differ; name one with --map label={label[0]}, or with --map order={path}"
+                f"differ; name one with {write_map('label', label[0])}, or with "
+                f"{write_map('order', path)}"
             )
             return
 
@@ -205,9 +207,9 @@ def _find_stated_tie(state: Inference) -> None:
         if (named and (flags or sided)) or turns:
             state.questions.append(
                 f"column {column.path!r} differs from row to row beside a better and a worse "
-                f"response, and may turn some of them around; leave it out with --ignore "
-                f"{column.path}, or name the responses with --map responses="
-                f"{state.fields['chosen']}+{state.fields['rejected']}"
+                f"response, and may turn some of them around; leave it out with "
+                f"{write_ignore(column.path)}, or name the responses with "
+                f"{write_map('responses', state.fields['chosen'] + '+' + state.fields['rejected'])}"
             )
             state.claim(column.path, "verdict (its values are not clear)")
             return
@@ -237,8 +239,8 @@ def _find_good(state: Inference) -> None:
     if "good" in state.given and told:
         path = state.fields["good"][0]
         state.questions.append(
-            f"column {path!r} may mark bad responses ({min(told)!r}); name it with --map "
-            f"bad={path}, or write one that marks good ones"
+            f"column {path!r} may mark bad responses ({min(told)!r}); name it with "
+            f"{write_map('bad', path)}, or write one that marks good ones"
         )
         return
     flags = [
@@ -270,7 +272,7 @@ def _find_good_of_list(state: Inference) -> None:
         return
     found = {}
     for column in state.free({"flags", "texts"}):
-        if are_parallel(column, own):
+        if are_parallel(column, own) and not LIST_WORDS & set(column.tokens[-1:]):
             found[column.path] = [i for v in column.values if isinstance(v, list) for i in v]
     for key in entry_keys(own) if own.shape == "entries" else ():
         found[f"{own.path}[].{key}"] = [e.get(key) for e in entries_of(own)]
@@ -447,11 +449,11 @@ def _check_order(state: Inference, paths: tuple[str, ...], *, named: bool = Fals
     ranked = bool(RANK_WORDS & set(column.tokens))
     if named and not ranked:
         return
-    fix = f"use --map order={paths[0]} if the best one stands first"
+    fix = f"use {write_map('order', paths[0])} if the best one stands first"
     if not ranked:
-        fix += f", --map label={paths[0]} if they are votes"
+        fix += f", {write_map('label', paths[0])} if they are votes"
     counted = column.shape == "numbers"
-    fix += f", or --map scores={paths[0]} if they are {'counts' if counted else 'ranks'}"
+    fix += f", or {write_map('scores', paths[0])} if they are {'counts' if counted else 'ranks'}"
     raise Doubtful("each of its cells names all responses", fix=fix)
 
 

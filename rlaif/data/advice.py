@@ -55,6 +55,12 @@ def suggest_use(found: Inferred, path: str) -> str:
         )
     if looks == "a rating of the response":
         return _advise_rating(found, path)
+    if looks == "responses, or context":
+        answers, told = write_map("responses", path), write_map("context", path)
+        return (
+            f"Use it with `{answers}` if it holds the responses, with `{told}` if it belongs to "
+            f"the prompt, or leave it out with `{write_ignore(path)}`."
+        )
     if looks not in _FIELDS:
         return (
             f"Leave those rows out of the file, or take all of them with `{write_ignore(*alike)}`."
@@ -85,7 +91,7 @@ def _advise_rating(found: Inferred, path: str) -> str:
     return f"Use it with `{good}` if it marks good ones, or `{bad}`, or l{leave}"
 
 
-_ASKING = ("a whole conversation", "a conversation", "context")
+_ASKING = ("a whole conversation", "a conversation", "context", "responses, or context")
 """What may be the prompt where nothing else is, the likeliest first."""
 
 
@@ -105,6 +111,10 @@ def _advise_pair(found: Inferred, path: str) -> str:
     """The better and the worse answer are named together."""
     if found.given & {"chosen", "rejected"}:
         return ""
+    alone = found.layout.responses
+    if found.doubts[path] == "a rejected answer" and len(alone) == 1 and "[" not in alone[0]:
+        use = f"{write_map('chosen', alone[0])} {write_map('rejected', path)}"
+        return f"Use them with `{use}`, or leave it out with `{write_ignore(path)}`."
     for side, other in _SIDES:
         twin = path.replace(side, other)
         if twin != path and twin in found.doubts:

@@ -215,6 +215,14 @@ LIST_WORDS = {
     "continuations",
     "solutions",
     "options",
+    "samples",
+    "sampled",
+    "rollouts",
+    "branches",
+    "drafts",
+    "attempts",
+    "hypotheses",
+    "beams",
 }
 """Words of columns that hold several responses."""
 _SIDES = {"chosen", "rejected", "left", "right", "first", "second", "one", "two", "better", "worse"}

@@ -126,6 +126,8 @@ def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = (), coun
     for k, column in enumerate(columns):
         if code in (column.lower(), column.rsplit(".", 1)[-1].lower()):
             return LETTERS[k]
+    if own := _word_of_one(code, columns):
+        return own
     text = re.sub(r"[_\-]+", " ", code.strip().strip("[]()\"'").lower()).strip()
     if len(text) > 60 or _NEGATED.search(text):
         return ""
@@ -145,6 +147,21 @@ def word_side(code: str, sides: Sequence[str], columns: Sequence[str] = (), coun
         if side and not (side == "c" and "c" not in sides and count < 3):
             return side
     return "tie" if _TIE.fullmatch(text) and not _LEANING.search(text) else ""
+
+
+def _word_of_one(code: str, columns: Sequence[str]) -> str:
+    """The side whose column alone has a word in its name: `tuned` beside `tuned_output`.
+
+    All columns must have a word of their own, and one that they share.
+    """
+    words: list[set[str]] = [set(tokens_of(column)) for column in columns]
+    if len(words) < 2 or not code.isalpha():
+        return ""
+    shared = set.intersection(*words)
+    own = [mine.difference(*words[:k], *words[k + 1 :]) for k, mine in enumerate(words)]
+    if not shared or not all(own):
+        return ""
+    return next((LETTERS[k] for k, mine in enumerate(own) if code in mine), "")
 
 
 def read_order(

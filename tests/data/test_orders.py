@@ -140,3 +140,28 @@ def test_places_are_the_inverse_of_the_order(order: list[int], names: str) -> No
 def test_an_order_of_two_is_its_own_ranks() -> None:
     for order in itertools.permutations((1, 2)):
         assert read_order([str(k) for k in order], 2) == list(order)
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "wanted"),
+    [
+        (("base_output", "tuned_output"), ("tuned", "base", "tie"), [1, 0, "tie"]),
+        (("human_response", "model_response"), ("model", "human", "model"), [1, 0, 1]),
+    ],
+)
+def test_a_verdict_may_be_the_word_that_one_column_has_alone(
+    tmp_path: Path, columns: tuple[str, str], values: tuple[str, ...], wanted: list[int | str]
+) -> None:
+    rows = [
+        {"prompt": f"What is {k} for you?", columns[0]: f"It is {k}.", columns[1]: f"No {k} here."}
+        | {"winner": value}
+        for k, value in enumerate(values)
+    ]
+    given = {"responses": columns}
+    found = [
+        row
+        for _, row in open_dataset(
+            write(tmp_path / "d.jsonl", rows), given=given, need="verdict"
+        ).read()
+    ]
+    assert [row.winner for row in found if not isinstance(row, Rejected)] == wanted

@@ -51,7 +51,7 @@ def follow(path: Path, need: Need, *, last: bool) -> tuple[list[str], str]:
             if str(error) in seen:
                 raise AssertionError(f"{words}: {error} {error.hint}") from error
             seen.append(str(error))
-            ways = [way for way in ways_of(error) if "COLUMN" not in " ".join(way)]
+            ways = [way for way in ways_of(error) if not re.search("COLUMN|SIDE", " ".join(way))]
             if not ways:
                 return words, str(error)
             words += ways[-1 if last else 0]

@@ -85,6 +85,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         said = looks == "a conversation" and _only_answers(column)
         if looks in ("context", "a conversation") and (said or _ANSWERING & _last_words(column)):
             looks = "a rejected answer" if "rejected" in _last_words(column) else "an answer"
+        if looks == "context" and not state.count() and column.shape in _LISTED:
+            looks = "responses, or context"
         if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = _as_it_is_written(column, looks)
         unused.append(column.path)
@@ -137,6 +139,9 @@ def _as_it_is_written(column: Column, looks: str) -> str:
     if looks == "a rating of the response" and not words <= GOOD_WORDS | BAD_WORDS:
         return "a graded rating of the response"
     return looks
+
+
+_LISTED = ("texts", "entries", "chats")
 
 
 def _only_answers(column: Column) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rlaif.data.columns import LIST_WORDS, Column, column_of, tokens_of
-from rlaif.data.flags import write_ignore, write_map
+from rlaif.data.flags import write_flag, write_ignore, write_map
 from rlaif.data.inference.evidence import (
     _nested,
     are_parallel,
@@ -74,7 +74,7 @@ def find_label(state: Inference) -> None:
             doubts.append((paths, doubt))
     if doubts and not (state.fields.get("scores") or state.fields.get("order")):
         paths, why = doubts[0]
-        state.questions.append(_ask(paths[0], why))
+        state.questions.append(_ask(state, paths[0], why))
         for path in paths:
             state.claim(path, "verdict (its values are not clear)")
 
@@ -535,24 +535,24 @@ def _decide(state: Inference, paths: tuple[str, ...]) -> None:
     try:
         _check_order(state, paths, named=True)
     except Doubtful as error:
-        state.questions.append(_ask(paths[0], error))
+        state.questions.append(_ask(state, paths[0], error))
         return
     if "values" in state.given:
         return
     worse = (WORSE_WORDS | FAULTS) & {t for path in paths for t in tokens_of(path)}
     if worse and not state.fields.get("chosen"):
         state.questions.append(
-            f"column {paths[0]!r} may name the worse response ({min(worse)!r}); say what its "
-            "values mean with --value, such as --value a=b --value b=a"
+            f"column {paths[0]!r} may name the worse response ({min(worse)!r}); "
+            f"{_ask_values(state, paths[0])}"
         )
         return
     try:
         if not _try_given(state, paths):
             state.questions.append(
-                _ask(paths[0], Doubtful("its values are no verdicts that are known"))
+                _ask(state, paths[0], Doubtful("its values are no verdicts that are known"))
             )
     except Doubtful as error:
-        state.questions.append(_ask(paths[0], error))
+        state.questions.append(_ask(state, paths[0], error))
 
 
 def _try_given(state: Inference, paths: tuple[str, ...]) -> bool:
@@ -563,6 +563,17 @@ def _try_given(state: Inference, paths: tuple[str, ...]) -> bool:
         state.given = given
 
 
-def _ask(path: str, doubt: Doubtful) -> str:
-    fix = doubt.fix or ("say what its values mean with --value, such as --value 0=a --value 1=b")
+def _ask(state: Inference, path: str, doubt: Doubtful) -> str:
+    fix = doubt.fix or _ask_values(state, path)
     return f"column {path!r} seems to say which response is better, but {doubt}; {fix}"
+
+
+def _ask_values(state: Inference, path: str) -> str:
+    """What to say of the values of a column, with those that it holds."""
+    cells = state.columns[path].cells if path in state.columns else []
+    codes = list(dict.fromkeys(code_of(v) for v in cells if v is not None))
+    shown = [code for code in codes if code and "=" not in code][:3]
+    if len(codes) > 3 and all(as_number(code) is not None for code in codes):
+        shown = ["<0", ">0"] if any(code.startswith("-") for code in codes) else ["<2", ">=2"]
+    flags = " ".join(write_flag("--value", f"{code}=SIDE") for code in shown or ["VALUE"])
+    return f"say what its values mean with {flags}, where SIDE is a, b, tie or none"

@@ -20,6 +20,7 @@ from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
 from rlaif.util.addresses import without_secrets
 from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
+from rlaif.util.http_client import answer_until, open_client
 from rlaif.util.validation import explain
 
 TOKEN_VARIABLE = "RLAIF_TOKEN"
@@ -61,7 +62,7 @@ class RemoteJudge:
         token = token or os.environ.get(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = timeout
-        self._client = httpx.Client(headers=headers, timeout=timeout)
+        self._client = open_client(headers=headers, timeout=timeout)
 
     def compare(self, prompt: Text, a: Text, b: Text, *, tags: Sequence[str] = ()) -> Comparison:
         """See `Judge.compare`."""
@@ -187,7 +188,10 @@ class RemoteJudge:
             attempt += 1
             try:
                 address = f"{self._url}/v1/judge/{endpoint}"
-                with self._client.stream("POST", address, json=body, headers=ACCEPTED) as said:
+                with (
+                    answer_until(deadline),
+                    self._client.stream("POST", address, json=body, headers=ACCEPTED) as said,
+                ):
                     answer = read_body(said, most=_MOST_BYTES, until=deadline)
             except (httpx.HTTPError, httpx.InvalidURL, BodyRefused, ValueError) as error:
                 # A server that answered before, or took the request, may be back in a moment.

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from rlaif.data.messages import is_chat, is_turn
 from rlaif.data.tool_calls import is_call
 from rlaif.data.words import tokens_of as tokens_of
+from rlaif.util.doubled_keys import DoubledKey, refuse_doubles
 
 Shape = Literal[
     "empty",  # nothing, in any form
@@ -129,8 +130,8 @@ def decode(value: object) -> object:
     if not text or text[0] + text[-1] not in ("[]", "{}"):
         return value
     try:
-        return json.loads(text, object_pairs_hook=_object)
-    except _Doubled:
+        return json.loads(text, object_pairs_hook=refuse_doubles)
+    except DoubledKey:
         return value  # which of the two is meant is not known
     except (ValueError, RecursionError):
         pass
@@ -143,17 +144,6 @@ def decode(value: object) -> object:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return value
-
-
-class _Doubled(Exception):
-    """A key of an object comes twice."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise _Doubled
-    return found
 
 
 def _separated(literal: str) -> list[str] | None:

@@ -8,13 +8,14 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlaif.data.compression import open_bytes, read_entry
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
+from rlaif.util.doubled_keys import DoubledKey, find_doubled, refuse_doubles
 
 Row = Mapping[str, object]
 MAX_LINE_BYTES = 64 << 20
@@ -98,7 +99,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
 
 def _parse(line: bytes, place: str) -> Row | Rejected:
     try:
-        row = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
+        row = json.loads(line.decode("utf-8"), object_pairs_hook=refuse_doubles)
         if _may_have_halves(line) and _has_halves(row):
             return Rejected(place, _NOT_UTF8)
     except UnicodeDecodeError as error:
@@ -114,20 +115,6 @@ def _parse(line: bytes, place: str) -> Row | Rejected:
     return as_row(row, place)
 
 
-class DoubledKey(Exception):
-    """An object of JSON has a key twice: which of the two values is meant is not known."""
-
-
-def find_doubled(names: Iterable[str]) -> str:
-    """The first name that was there before; "" where none was."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return ""
-
-
 def _check_names(names: Sequence[str], where: str) -> None:
     """Refuse columns that only differ in case or in white space: nothing says which is meant.
 
@@ -140,13 +127,6 @@ def _check_names(names: Sequence[str], where: str) -> None:
             f"{where}: column {alike[-1]!r} comes twice in the header",
             hint="Rename one of the two, or take it out.",
         )
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise DoubledKey(f"key {find_doubled([name for name, _ in pairs])!r} comes twice")
-    return found
 
 
 def _check_encoding(content: bytes, path: Path) -> None:
@@ -179,7 +159,10 @@ def _json_file(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
             content = file.read()
         _check_encoding(content, path)
         text = content.decode("utf-8-sig")
-        data, escaped = json.loads(text, object_pairs_hook=_once), _may_have_halves(content)
+        data, escaped = (
+            json.loads(text, object_pairs_hook=refuse_doubles),
+            _may_have_halves(content),
+        )
     except DoubledKey as error:
         raise RlaifError(f"{path}: {error}", hint="Keep one of the two.") from None
     except UnicodeDecodeError as error:

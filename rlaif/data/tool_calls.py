@@ -9,6 +9,7 @@ from typing import Any
 
 from rlaif.data.flags import write_ignore
 from rlaif.data.words import BadRow, check_text, tokens_of
+from rlaif.util.doubled_keys import refuse_doubles
 
 
 def is_calls(value: object) -> bool:
@@ -59,22 +60,10 @@ def make_call(identity: object, name: object, arguments: object) -> dict[str, An
     """A tool call in the form of chat templates: arguments as an object where they are one."""
     if isinstance(arguments, str):
         with suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments, object_pairs_hook=_without_doubles)
+            arguments = json.loads(arguments, object_pairs_hook=refuse_doubles)
     function = {"name": check_text(str(name)), "arguments": {} if arguments is None else arguments}
     call: dict[str, Any] = {"type": "function", "function": function}
     return {"id": identity, **call} if isinstance(identity, str) and identity else call
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of some pairs.
-
-    Raises:
-        ValueError: a key comes twice: as an object, one of the two would be lost.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
-    return found
 
 
 def collect_calls(turn: Mapping[str, Any], where: str) -> list[dict[str, Any]]:

@@ -77,6 +77,7 @@ class ChatTemplate:
             )
         system: list[Message] = [{"role": "system", "content": _RULES}, *asked]
         self.takes_system = bool(self._shows(system, [_RULES, _ASKED]))
+        self._name, self._folded = name, False
 
     @property
     def framing(self) -> str:
@@ -151,6 +152,13 @@ class ChatTemplate:
         at = next((k for k, m in enumerate(rest) if m["role"] == "user"), None)
         if at is None:
             return list(messages)
+        if not self._folded:
+            self._folded = True
+            _log.warning(
+                "the chat template of %r has no place for a system prompt: system prompts stand at "
+                "the head of the first user turn",
+                self._name,
+            )
         text = "\n\n".join(filter(None, (system["content"], rest[at]["content"])))
         return [*rest[:at], {**rest[at], "content": text}, *rest[at + 1 :]]
 

@@ -18,6 +18,7 @@ from rlaif.errors import EngineStopped, RlaifError, first_line
 from rlaif.records import Request, Result
 from rlaif.util.addresses import is_named, without_secrets
 from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
+from rlaif.util.http_client import answer_until, open_client
 from rlaif.util.user_functions import IN_RECIPE
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -48,7 +49,7 @@ class ServerClient:
         timeout: seconds for one answer.
 
     Raises:
-        RlaifError: the key in the environment is none.
+        RlaifError: the environment's key is none, or its proxy or certificates can't be used.
     """
 
     def __init__(self, url: str, *, most: int, retries: int, timeout: float) -> None:
@@ -68,14 +69,7 @@ class ServerClient:
         self._timeout = timeout
         headers = {**ACCEPTED, **({"Authorization": f"Bearer {key}"} if key else {})}
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        try:
-            self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
-        except (ImportError, ValueError) as error:  # a proxy of the environment
-            raise RlaifError(
-                f"the proxy that the environment names can't be used ({first_line(error)})",
-                hint="Install httpx[socks] for a SOCKS proxy, unset ALL_PROXY, or add the server's "
-                "host to NO_PROXY.",
-            ) from None
+        self._client = open_client(headers=headers, timeout=timeout, limits=limits)
         self._pool = ThreadPoolExecutor(most)
         self._stopping = False
         self._answered = 0
@@ -88,7 +82,9 @@ class ServerClient:
             RlaifError: no server answers, or it refuses the key.
         """
         try:
-            found = self._client.get(f"{self._url}{path}", timeout=min(self._timeout, 30.0))
+            seconds = min(self._timeout, 30.0)
+            with answer_until(time.monotonic() + seconds):
+                found = self._client.get(f"{self._url}{path}", timeout=seconds)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             self.close()
             raise RlaifError(
@@ -159,7 +155,10 @@ class ServerClient:
             BodyRefused: it is too large.
         """
         until = time.monotonic() + self._timeout
-        with self._client.stream("POST", f"{self._url}{path}", json=body) as answer:
+        with (
+            answer_until(until),
+            self._client.stream("POST", f"{self._url}{path}", json=body) as answer,
+        ):
             return read_body(answer, most=_MOST_BYTES, until=until)
 
     def run(

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from rlaif.errors import Place, RlaifError
+from rlaif.util.doubled_keys import refuse_doubles
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
 from rlaif.util.validation import describe_problem
@@ -391,18 +392,6 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of some pairs.
-
-    Raises:
-        ValueError: a key comes twice.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
 def read_rows(file: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a row file with their line numbers.
 
@@ -420,7 +409,9 @@ def read_rows(file: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[s
     with lines:
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line.decode("utf-8"), object_pairs_hook=_once if strict else None)
+                row = json.loads(
+                    line.decode("utf-8"), object_pairs_hook=refuse_doubles if strict else None
+                )
                 if not isinstance(row, dict):
                     raise ValueError("not an object")
             except (ValueError, RecursionError) as error:

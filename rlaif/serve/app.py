@@ -19,6 +19,7 @@ from rlaif.serve.metrics import MetricsMiddleware
 from rlaif.serve.native_api import add_native
 from rlaif.serve.openai_api import add_openai
 from rlaif.serve.server import Server
+from rlaif.serve.strict_bodies import StrictRoute
 
 BODY_SECONDS = 30.0
 "Seconds in which the whole request body must arrive."
@@ -42,6 +43,7 @@ def build_app(server: Server) -> FastAPI:
         # Said in the schema; who may ask is checked before (`GuardMiddleware`).
         dependencies=[Security(HTTPBearer(auto_error=False))] if server.limits.token else [],
     )
+    app.router.route_class = StrictRoute
     app.add_middleware(
         GuardMiddleware,
         token=server.limits.token,

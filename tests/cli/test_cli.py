@@ -15,6 +15,7 @@ import click
 import pytest
 
 from rlaif.cli import main as start
+from rlaif.cli.common.options import read_config
 from rlaif.cli.main import COMMANDS, all_commands
 from tests.labeling.helpers import contents, write_inputs
 
@@ -441,3 +442,21 @@ def test_messages_that_can_not_be_written_end_no_run(tmp_path: Path) -> None:
     assert lost.returncode == 2
     assert "No space left on device" in lost.stderr
     assert "Traceback" not in lost.stderr
+
+
+def test_the_home_folder_is_meant_by_its_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-o=~/x`, and paths in --config, reach the command as the shell does not expand them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "Why?", "response_a": "Because.", "response_b": "No."}\n')
+    (tmp_path / "c.yaml").write_text("model: ~/judge\n")
+    values, _ = read_config(tmp_path / "c.yaml", ["model"])
+    assert values == {"model": str(tmp_path / "judge")}
+    for out in (["-o", "~/runs"], ["--out=~/more"]):
+        words = ["label", "~/pairs.jsonl", "-c", "helpful-honest-harmless", "--dry-run", *out]
+        done = rlaif(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "~" not in done.stdout + done.stderr
+    assert not (tmp_path / "~").exists()

@@ -70,11 +70,14 @@ def test_templates_that_leave_texts_or_turns_out_are_refused(template: str) -> N
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, DROPS_SYSTEM])
-def test_a_system_prompt_is_never_lost(template: str) -> None:
+def test_a_system_prompt_is_never_lost(template: str, caplog: pytest.LogCaptureFixture) -> None:
     found = ChatTemplate(tokenizer(template), "m")
     assert not found.takes_system
-    text = found.render([{"role": "system", "content": "Be brief."}, user("Hello")])
-    assert "<|user|>Be brief.\n\nHello<|end|>" in text
+    assert not caplog.records
+    for _ in range(2):
+        text = found.render([{"role": "system", "content": "Be brief."}, user("Hello")])
+        assert "<|user|>Be brief.\n\nHello<|end|>" in text
+    assert [r.getMessage().count("'m' has no place for a system") for r in caplog.records] == [1]
     assert ChatTemplate(tokenizer(), "m").takes_system
 
 

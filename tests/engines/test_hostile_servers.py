@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from rlaif.api.remote import RemoteJudge
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.openai_engine import create, prompt_tokens
 from rlaif.engines.server_client import ServerClient
@@ -308,6 +311,39 @@ def test_an_answer_has_an_end_in_time(serve: Callable[..., Server]) -> None:
     client.close()
 
 
+def test_headers_have_an_end_in_time() -> None:
+    """A byte now and then: each read is short, and the headers never end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    done = threading.Event()
+
+    def dawdle() -> None:
+        while not done.is_set():
+            try:
+                taken, _ = listener.accept()
+            except OSError:
+                return
+            with taken, suppress(OSError):
+                taken.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                while not done.wait(0.05):
+                    taken.sendall(b"x")
+
+    thread = threading.Thread(target=dawdle, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    client = ServerClient(url, most=1, retries=0, timeout=1.0)
+    with pytest.raises(EngineStopped, match="no whole answer in 1 seconds"):
+        client.post("/x", {})
+    with pytest.raises(RlaifError, match="no whole answer in 1 seconds"):
+        client.get("/models")
+    with (
+        RemoteJudge(url, timeout=1.0) as judge,
+        pytest.raises(RlaifError, match="no whole answer in 1 seconds"),
+    ):
+        judge.compare("q?", "a", "b")
+    done.set()
+    listener.close()
+
+
 def test_an_answer_has_an_end_in_size(serve: Callable[..., Server]) -> None:
     bomb = gzip.compress(b" " * (64 << 20))
     server = serve(lambda h, _: say(h, bomb, Content_Encoding="gzip"))
@@ -341,13 +377,23 @@ def test_odd_waits_are_no_traceback(serve: Callable[..., Server], wait: str) -> 
 def test_a_proxy_that_can_t_be_used_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ALL_PROXY", "foo://127.0.0.1:9")
-    with pytest.raises(RlaifError, match=r"the proxy that the environment names.*NO_PROXY"):
-        ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0)
+    for proxy in ("foo://127.0.0.1:9", "http://[::1", "http://host:port"):
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        with pytest.raises(RlaifError, match=r"the proxy that the environment names.*NO_PROXY"):
+            ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0)
+        with pytest.raises(RlaifError, match=r"the proxy that the environment names.*NO_PROXY"):
+            RemoteJudge("http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setitem(sys.modules, "socksio", None)
     with pytest.raises(RlaifError, match=r"the proxy that the environment names.*httpx\[socks\]"):
         ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0)
+
+
+def test_certificates_that_are_not_there_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/none/such.pem")
+    with pytest.raises(RlaifError, match=r"certificates that the environment names") as caught:
+        ServerClient("http://127.0.0.1:9/v1", most=1, retries=0, timeout=1.0)
+    assert "SSL_CERT_FILE" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,24 @@ def test_bad_requests_are_one_sentence(
     assert "\n" not in error["message"]
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"prompt": "q", "response_a": "x", "response_b": "y", "response_a": "z"}',
+        '{"pairs": [{"prompt": "q", "prompt": "r", "response_a": "x", "response_b": "y"}]}',
+        '{"model": "rlaif/demo", "model": "rlaif/demo", "messages": []}',
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(judge_server: Server, raw: str) -> None:
+    answer = httpx.post(
+        judge_server.url + (CHAT if "model" in raw else PAIRWISE),
+        content=raw,
+        headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422, answer.text
+    assert "comes twice" in answer.json()["error"]["message"]
+
+
 def test_only_the_token_opens_and_large_bodies_are_refused(judge_server: Server) -> None:
     for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": TOKEN}):
         answer = httpx.post(f"{judge_server.url}/v1/judge/pairwise", json=POLITE, headers=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -162,6 +163,12 @@ class Command(cloup.Command):
         found.sort(key=_rank)
         super().__init__(*args, params=found, formatter_settings=formatter_settings(), **kwargs)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Values such as `~/runs` mean the home folder, also where the shell left them (`-o=~/x`,
+        arguments in quotes).
+        """
+        return super().parse_args(ctx, [_expand_home(arg) for arg in args])
+
     def get_default_option_group(
         self, ctx: click.Context, is_the_only_visible_option_group: bool = False
     ) -> cloup.OptionGroup:
@@ -174,6 +181,14 @@ class Command(cloup.Command):
         """Only --help, which stands last."""
         help_option = self.get_help_option(ctx)
         return [help_option] if help_option is not None else []
+
+
+_HOME = re.compile(r"(--[a-z][a-z-]*=)?(~(?:/.*)?)", re.DOTALL)
+
+
+def _expand_home(arg: str) -> str:
+    found = _HOME.fullmatch(arg)
+    return f"{found[1] or ''}{os.path.expanduser(found[2])}" if found else arg
 
 
 def _rank(param: click.Parameter) -> int:

@@ -6,6 +6,7 @@ all come from the model's fields, so that they are written once.
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -167,7 +168,8 @@ def read_config(
         name = "model" if where == ("judge",) else str(where[-1])
         if name not in known:
             raise _unknown_setting(str(where[-1]), known, tree.keys[(*at, *where)])
-        values[name] = value
+        at_home = isinstance(value, str) and value.startswith("~/")
+        values[name] = os.path.expanduser(value) if at_home else value
         places[name] = tree.places[(*at, *where)]
     return values, places
 

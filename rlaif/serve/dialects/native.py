@@ -21,6 +21,7 @@ from rlaif.serve.dialects.base import (
     turn,
 )
 from rlaif.templates.messages import message_text
+from rlaif.util.doubled_keys import refuse_doubles
 
 
 class NativeJson:
@@ -38,7 +39,7 @@ class NativeJson:
     def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
         """See `Dialect.read`."""
         try:
-            row = json.loads(question(messages), object_pairs_hook=_once)
+            row = json.loads(question(messages), object_pairs_hook=refuse_doubles)
         except (ValueError, RecursionError) as error:
             raise UnreadablePrompt(f"the last message is not valid JSON ({error})") from None
         if not isinstance(row, dict):
@@ -79,13 +80,6 @@ def _messages(row: Mapping[str, object], name: str, role: str) -> list[Message]:
             f"the last message of `{name}` must not have the role {found[-1]['role']}"
         )
     _check(name, *map(message_text, found))
-    return found
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("duplicate key")
     return found
 
 

@@ -363,24 +363,43 @@ _ANSWERED = {"chosen", "rejected", "response", "responses", "answer", "answers",
 
 
 def _written_out(rows: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, object]]:
-    """The rows with whole rows that stand in one cell, as text, taken apart."""
+    """The rows with objects that stand in one cell, as text, taken apart."""
     held: dict[str, list[object]] = {}
     for row in rows:
         for name, value in row.items():
             if value is not None and value != "":
                 held.setdefault(name, []).append(value)
-    if held.keys() & (_ASKED | _ANSWERED):
-        return rows  # these are the row; what else looks like one is an answer in JSON
-    opened: dict[str, int] = {}
+    # Beside columns with questions or answers, what else looks like a row is an answer in JSON.
+    alone = not held.keys() & (_ASKED | _ANSWERED)
+    opened = set()
     for name, cells in held.items():
         if not all(isinstance(cell, str) and cell.lstrip()[:1] == "{" for cell in cells):
             continue
         keys = [set(d) if isinstance(d := decode(cell), Mapping) else set() for cell in cells]
-        if all(_ASKED & own and _ANSWERED & own for own in keys):
-            opened[name] = len(cells)
+        whole = alone and all(_ASKED & own and _ANSWERED & own for own in keys)
+        if _may_be_text(name) and not whole and not all(map(_logged, keys)):
+            continue  # an answer or a question in JSON is a text
+        if all(keys):
+            opened.add(name)
     if not opened:
         return rows
     return [{k: decode(v) if k in opened else v for k, v in row.items()} for row in rows]
+
+
+_LOGGED = {"candidates", "choices", "contents", "messages"}
+"""Keys of what was sent to a model's server, and of what it answered."""
+_WRITTEN = {"answers", "arguments", "code", "completions", "content", "generated", "generation"}
+_WRITTEN |= {"generations", "output", "outputs", "prediction", "prompts", "query", "reply"}
+_WRITTEN |= {"schema", "solution", "summary", "target", "text", "texts", "candidate", "output"}
+
+
+def _logged(keys: set[str]) -> bool:
+    return bool(_LOGGED & keys)
+
+
+def _may_be_text(name: str) -> bool:
+    """Whether texts in JSON under a name may be what was asked or answered, and no part of it."""
+    return bool(set(tokens_of(name)) & (_ASKED | _ANSWERED | _WRITTEN))
 
 
 def column_of(path: str, cells: list[Any]) -> Column:

@@ -54,7 +54,7 @@ def test_keys_of_layouts_and_rows(tmp_path: Path) -> None:
     rows = tmp_path / "r.jsonl"
     rows.write_text('{"a": 1, "a": 2}\n')
     assert next(read_rows(rows))[1] == {"a": 2}
-    with pytest.raises(RlaifError, match="key '.*' comes twice"):
+    with pytest.raises(RlaifError, match=r"key '.*' comes twice"):
         next(read_rows(rows, strict=True))
 
 

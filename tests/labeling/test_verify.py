@@ -224,7 +224,7 @@ def test_whatever_was_altered_is_named(
 
 def test_a_key_that_comes_twice_is_damage(run: Path) -> None:
     double_key(run)
-    with pytest.raises(RlaifError, match="key '.*' comes twice"):
+    with pytest.raises(RlaifError, match=r"key '.*' comes twice"):
         verify(run)
 
 

@@ -31,6 +31,7 @@ The YAML file:
   parts:
     - {data: runs/first, share: 0.8}
     - {data: human.jsonl, share: 0.2, human: true, weight: 2, license: cc-by-4.0}
+    - {data: odd.jsonl, share: 0.1, layout: odd.yaml}  # from `rlaif inspect --write-layout`
   quotas:
     - {slice: "tag:welsh", share: 0.05}
   evaluations: [test.jsonl, "openai/gsm8k:test"]
@@ -74,7 +75,8 @@ card reports by how much.
     multiple=True,
     metavar="DATA[:SPLIT]",
     help="Evaluation data to keep out of the mix: rows that share text with its prompts or "
-    "longer answers are dropped; repeatable. [default split: test, else validation]",
+    "longer answers are dropped; repeatable. DATA,layout=FILE says how it is laid out. [default "
+    "split: test, else validation]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @licenses_flag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlaif.data.flags import write_ignore, write_map
 from rlaif.data.infer import Inferred
+from rlaif.data.inference.names import is_machine_made
 
 _FIELDS = {
     "a system prompt": "system",
@@ -44,6 +45,11 @@ def suggest_use(found: Inferred, path: str) -> str:
     """
     looks = found.doubts[path]
     alike = [p for p, other in found.doubts.items() if other == looks]
+    if looks == "a verdict" and not all(map(is_machine_made, alike)):
+        alike = [p for p in alike if not is_machine_made(p)]  # what people said counts
+    see = " See `rlaif inspect`."
+    if not found.prompted and looks in ASKING:
+        return _advise_prompt(found) + see
     if looks in _REWRITE:
         return f"{_REWRITE[looks]} Leave it out with `{write_ignore(*alike)}`."
     if looks == "objects with scores":
@@ -55,19 +61,12 @@ def suggest_use(found: Inferred, path: str) -> str:
         )
     if looks == "a rating of the response":
         return _advise_rating(found, path)
-    if looks == "responses, or context":
-        answers, told = write_map("responses", path), write_map("context", path)
-        return (
-            f"Use it with `{answers}` if it holds the responses, with `{told}` if it belongs to "
-            f"the prompt, or leave it out with `{write_ignore(path)}`."
-        )
+    if looks in ("responses, or context", "turns"):
+        return _advise_text(found, path, turns=looks == "turns")
     if looks not in _FIELDS:
         return (
             f"Leave those rows out of the file, or take all of them with `{write_ignore(*alike)}`."
         )
-    see = " See `rlaif inspect`."
-    if not found.prompted and looks in _ASKING:
-        return _advise_prompt(found) + see
     pair = _advise_pair(found, path)
     if pair:
         return pair + see
@@ -83,21 +82,38 @@ def suggest_use(found: Inferred, path: str) -> str:
     return f"Use it with `{use}`, or leave it out with `{write_ignore(*paths)}`.{see}"
 
 
+def _advise_text(found: Inferred, path: str, *, turns: bool) -> str:
+    """A text, or a list of texts, of which nothing says whether it is asked or answered."""
+    ways = []
+    if "responses" not in found.given:
+        ways.append(f"with `{write_map('responses', path)}` if it holds the responses")
+    if turns and "prompt" not in found.given:
+        ways.append(f"with `{write_map('prompt', path)}` if it holds the turns of a conversation")
+    before = [p for p in found.layout.context if "{" not in p] if "context" in found.given else []
+    told = write_map("context", "+".join([*before, path]))
+    ways.append(f"with `{told}` if it belongs to the prompt")
+    return f"Use it {', '.join(ways)}, or leave it out with `{write_ignore(path)}`."
+
+
 def _advise_rating(found: Inferred, path: str) -> str:
     leave = f"eave it out with `{write_ignore(path)}`. See `rlaif inspect`."
     if found.given & {"good", "bad", "scores"}:
         return f"L{leave}"
-    good, bad = (write_map(name, path) for name in ("good", "bad"))
+    read = (found.layout.good, found.layout.bad)
+    good, bad = (
+        write_map(name, "+".join([*(p for p in own if "[]" not in p), path]))
+        for name, own in zip(("good", "bad"), read, strict=True)
+    )
     return f"Use it with `{good}` if it marks good ones, or `{bad}`, or l{leave}"
 
 
-_ASKING = ("a whole conversation", "a conversation", "context", "responses, or context")
+ASKING = ("a whole conversation", "a conversation", "context", "responses, or context", "turns")
 """What may be the prompt where nothing else is, the likeliest first."""
 
 
 def _advise_prompt(found: Inferred) -> str:
     """One of several columns may be what is asked, or all of them."""
-    looks = next(one for one in _ASKING if one in found.doubts.values())
+    looks = next(one for one in ASKING if one in found.doubts.values())
     paths = [p for p, other in found.doubts.items() if other == looks]
     ways = [f"`{write_map('prompt', path)}`" for path in paths[:3]]
     leave = f"leave it out with `{write_ignore(*paths)}`"

@@ -82,7 +82,9 @@ def _list_shape(value: list[Any]) -> Shape:
 
 
 _MEDIA_FILE = re.compile(
-    r"\S{1,400}\.(?:png|jpe?g|gif|webp|bmp|tiff?|svg|heic|pdf|wav|mp3|flac|ogg|m4a|mp4|avi|mov|mkv|webm)"
+    r"(?:\S{1,400}|[\w./-]{1,300}/[\w ()-]{1,100})\."
+    r"(?:png|jpe?g|gif|webp|bmp|tiff?|svg|heic|pdf|wav|mp3|flac|ogg|m4a|mp4|avi|mov|mkv|webm"
+    r"|docx?|odt|pptx?|xlsx?)"
     r"(?:\?\S*)?|data:(?:image|audio|video|application)/\S+",
     re.IGNORECASE,
 )

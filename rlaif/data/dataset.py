@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
-from rlaif.data.advice import suggest_use
+from rlaif.data.advice import ASKING, suggest_use
 from rlaif.data.columns import reaches
 from rlaif.data.file_formats import Row
 from rlaif.data.flags import write_flag, write_ignore
@@ -107,6 +109,7 @@ def open_dataset(
             command needs can't be found out.
     """
     source = open_source(data, split) if isinstance(data, str) else replace(data, layout=None)
+    given = {**source.given, **(given or {})}
     rows = [row for _, row in islice(source.rows(), SAMPLE) if not isinstance(row, Rejected)]
     if given:
         check_fields(rows, given)
@@ -115,6 +118,28 @@ def open_dataset(
         check_use(source.name, found, need)
     joins = found.layout.group_by or found.layout.thread_by
     return DataSet(replace(source, layout=found.layout) if joins else source, found)
+
+
+@contextmanager
+def explained_without_flags(name: str) -> Iterator[None]:
+    """Within it, errors about a data set say how its layout is given to a command that has no
+    `--map`.
+
+    Raises:
+        RlaifError: as within, with the hint.
+    """
+    try:
+        yield
+    except RlaifError as error:
+        if "--map" in f"{error} {error.hint}" or "--ignore" in f"{error} {error.hint}":
+            raise RlaifError(
+                error.message,
+                hint=f"Find out with `rlaif inspect {shlex.quote(name)}` which flags its layout "
+                "takes, write it with --write-layout FILE, and name the data "
+                f"`{shlex.quote(name)},layout=FILE`. Of the flags: {error.hint}",
+                place=error.place,
+            ) from None
+        raise
 
 
 def set_fields(layout: Layout) -> dict[str, Any]:
@@ -214,7 +239,7 @@ def _check_doubts(name: str, found: Inferred, need: Need) -> None:
         if looks.endswith("of the response") and need != "targets":
             continue
         shown = looks
-        if not found.prompted and looks in ("context", "a conversation", "a whole conversation"):
+        if not found.prompted and looks in ASKING:
             shown = "a prompt"
         raise RlaifError(
             f"{name}: column {path!r} is not used, and looks like {shown}",

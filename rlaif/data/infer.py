@@ -118,7 +118,7 @@ def _first_inside(state: Inference, path: str) -> str:
 def _unrated(state: Inference) -> str:
     fields = state.fields
     alone = len(fields.get("responses", ())) == 1 and not state.is_list()
-    if not alone or fields.get("group_by") or fields.get("good") or not fields.get("scores"):
+    if not alone or fields.get("group_by") or not fields.get("scores"):
         return ""
     return "" if fields.get("good_from") is not None else str(fields["scores"][0])
 

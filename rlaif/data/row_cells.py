@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlaif.data.columns import decode, dig
@@ -38,6 +38,7 @@ GOOD_WORDS = {
     "liked",
     "like",
     "safe",
+    "c",
     "up",
     "thumbs_up",
     "approved",
@@ -75,6 +76,7 @@ BAD_WORDS = {
     "disliked",
     "dislike",
     "unsafe",
+    "i",
     "down",
     "thumbs_down",
     "rejected",
@@ -99,7 +101,21 @@ ASKING = ("user", "system", "developer")
 
 
 def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
-    """The values at a path that may go through lists (`annotations[].value`)."""
+    """The values at a path that may go through lists (`annotations[].value`).
+
+    Annotations that were not given in the end (drafts, discarded ones) are left out.
+    """
+    return _walk(row, path, _is_unfinished)
+
+
+def votes_at(row: Mapping[str, Any], path: str) -> list[Any]:
+    """The same, without votes that do not count either: rejected, invalid, spam."""
+    return _walk(row, path, _is_withdrawn)
+
+
+def _walk(
+    row: Mapping[str, Any], path: str, leave: Callable[[Mapping[str, Any]], bool]
+) -> list[Any]:
     head, mark, rest = path.partition("[]")
     value = decode(dig(row, head))
     if not mark:
@@ -109,21 +125,43 @@ def values_at(row: Mapping[str, Any], path: str) -> list[Any]:
         if not rest:
             found.append(item)
         elif rest.startswith("[]"):
-            found += values_at({"x": item}, f"x{rest}")
-        elif isinstance(item, Mapping) and not _is_withdrawn(item):
-            found += values_at(item, rest.removeprefix("."))
+            found += _walk({"x": item}, f"x{rest}", leave)
+        elif isinstance(item, Mapping) and not leave(item):
+            found += _walk(item, rest.removeprefix("."), leave)
     return found
 
 
-def _is_withdrawn(entry: Mapping[str, Any]) -> bool:
+def _is_unfinished(entry: Mapping[str, Any]) -> bool:
     """Whether an annotation was not given in the end: a draft, or one that was discarded."""
     status = entry.get("status")
-    return (isinstance(status, str) and status.strip().lower() in _WITHDRAWN) or any(
+    return (isinstance(status, str) and status.strip().lower() in _UNFINISHED) or any(
         entry.get(key) is True for key in ("was_cancelled", "discarded", "skipped")
     )
 
 
-_WITHDRAWN = {"discarded", "draft", "pending", "cancelled", "canceled", "skipped", "deleted"}
+def _is_withdrawn(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation does not count, by what stands beside it."""
+    for key in _STATES & entry.keys():
+        if isinstance(entry[key], str) and entry[key].strip().lower() in _WITHDRAWN:
+            return True
+    return any(entry[key] in _SET for key in _OFF & entry.keys()) or any(
+        entry[key] in _UNSET for key in _ON & entry.keys()
+    )
+
+
+_STATES = {"status", "state", "review", "review_status", "qa", "quality_check", "attention_check"}
+_UNFINISHED = {"discarded", "draft", "pending", "cancelled", "canceled", "skipped", "deleted"}
+_WITHDRAWN = {"excluded", "fail", "failed", "invalid", "rejected", "removed", "spam", "withdrawn"}
+_WITHDRAWN |= _UNFINISHED
+_OFF_WORDS = "cancelled canceled deleted discarded excluded flagged invalid rejected removed "
+_OFF_WORDS += "retracted skipped spam withdrawn"
+_OFF = {start + word for start in ("", "is_", "was_") for word in _OFF_WORDS.split()}
+"""Flags of an annotation that does not count."""
+_ON = {f"{start}{word}" for start in ("", "is_") for word in ("accepted", "approved", "valid")}
+_ON |= {"attention_check", "attention_check_passed", "included", "passed_attention_check"}
+"""Flags of an annotation that counts."""
+_SET = (True, "true", "True", "yes")
+_UNSET = (False, "false", "False", "no")
 
 
 def entry_text(entry: object) -> object:

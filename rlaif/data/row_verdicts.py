@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rlaif.data.layout import code_of
 from rlaif.data.messages import BadRow
-from rlaif.data.row_cells import CellReader, number_of, values_at
+from rlaif.data.row_cells import CellReader, number_of, votes_at
 from rlaif.data.row_model import Completion, Winner
 from rlaif.data.verdict_codes import LETTERS, bound_of, look_up, sides_of, word_side
 
@@ -28,7 +28,7 @@ class VerdictReader(CellReader):
         if len(found) < 2:
             return None, None, []
         if layout.label:
-            values = [v for path in layout.label for v in values_at(row, path)]
+            values = [v for path in layout.label for v in votes_at(row, path)]
             values = [v for v in values if v is not None and v != ""]
             several = len(layout.label) > 1 or len(values) > 1
             votes = [self._winner(row, v, found) for v in values]

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from rlaif.data.batches import check_batch, join_batches
 from rlaif.data.compression import COMPRESSED, open_bytes
 from rlaif.data.file_formats import Row, as_row, open_parquet, read_file
 from rlaif.data.grouping import join_rows
-from rlaif.data.layout import Layout
+from rlaif.data.layout import Layout, load_layout, make_layout
 from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError, first_line
 from rlaif.records import Rejected
@@ -50,6 +50,7 @@ class Source:
         layout: says which rows belong together; None: each row stands alone.
         files: where the rows are, if not in the one file of this name.
         options: of a Hub data set: config, data_dir, revision.
+        given: fields of the layout that the name says: `NAME,layout=FILE`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Source:
     layout: Layout | None = None
     files: tuple[str, ...] = ()
     options: tuple[tuple[str, str], ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def paths(self) -> list[Path]:
@@ -66,6 +68,9 @@ class Source:
 
     def fingerprint(self) -> str:
         """Content address: of the bytes on disk, or of the hub id with its commit."""
+        if self.given:
+            own = make_layout(self.given).to_data()
+            return digest({"data": replace(self, given={}).fingerprint(), "layout": own})
         if self.kind == "hub":
             own = dict(self.options)
             commit = _hub_commit(self.name, own.get("revision"))
@@ -112,6 +117,10 @@ class Source:
                 yield where, replace(row, place=where) if isinstance(row, Rejected) else row
 
 
+_LAYOUT = ",layout="
+"""What stands between a data set's name and the file with its layout."""
+
+
 def open_source(name: str, split: str = "train") -> Source:
     """Find out what `name` is.
 
@@ -119,6 +128,9 @@ def open_source(name: str, split: str = "train") -> Source:
         RlaifError: no such file, an unknown ending, or a folder that neither `datasets` saved nor
             `rlaif mix` made.
     """
+    data, mark, layout = name.rpartition(_LAYOUT)
+    if mark and not Path(name).exists():
+        return replace(open_source(data, split), given=load_layout(Path(layout)))
     if name in ("-", "/dev/stdin"):
         return Source(name, "jsonl", split, files=(_spooled_input(),))
     if name.startswith("hub:"):
@@ -284,6 +296,9 @@ def open_evaluation(name: str) -> Source:
     Raises:
         RlaifError: as `open_source`; or it can't be found out which splits there are.
     """
+    data, mark, layout = name.rpartition(_LAYOUT)
+    if mark and not Path(name).exists():
+        return replace(open_evaluation(data), given=load_layout(Path(layout)))
     data, colon, split = name.rpartition(":")
     if colon and split and not Path(name).exists() and "/" not in split:
         return open_source(data, split)

@@ -15,7 +15,7 @@ from statistics import mean, median
 from scipy.stats import binomtest
 
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.dataset import open_dataset
+from rlaif.data.dataset import explained_without_flags, open_dataset
 from rlaif.data.labeled_pairs import LabeledPair, read_labeled
 from rlaif.data.messages import BadRow
 from rlaif.engines.base import Engine
@@ -106,7 +106,8 @@ def pairs_of_data(data: str, constitution: Constitution, limit: int) -> list[Kno
     Raises:
         RlaifError: there is no such data, or nothing in it says which response is better.
     """
-    opened = open_dataset(data, need="verdict")
+    with explained_without_flags(data):
+        opened = open_dataset(data, need="verdict")
     found = list(islice(_labeled(opened), limit))
     if not found:
         raise RlaifError(

@@ -15,7 +15,7 @@ from typing import Any
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Principle
 from rlaif.data.columns import dig
-from rlaif.data.dataset import open_dataset
+from rlaif.data.dataset import explained_without_flags, open_dataset
 from rlaif.data.layout import code_of
 from rlaif.data.messages import BadRow
 from rlaif.data.pairing import make_pairs
@@ -161,7 +161,8 @@ def _of_probability(value: object, place: str) -> float | None:
 
 def _pairs(data: str) -> Iterator[Pair]:
     """The pairs of data, by the ids that its rows have."""
-    opened = open_dataset(data, need="responses")
+    with explained_without_flags(data):
+        opened = open_dataset(data, need="responses")
     for number, (_, row) in enumerate(opened.read()):
         if isinstance(row, Rejected):
             continue

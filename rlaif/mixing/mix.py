@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.data.dataset import open_dataset
+from rlaif.data.dataset import explained_without_flags, open_dataset
 from rlaif.data.layouts import BadRow
 from rlaif.data.licensing import LicenseBook, LicenseFinding, check, uses
 from rlaif.data.mixes import CARD, DATA_FILE, REPORT, read_mix
@@ -191,7 +191,8 @@ def _contamination(plan: MixPlan) -> Contamination | None:
     texts: list[str] = []
     for name in plan.evaluations:
         own: list[str] = []
-        data = open_dataset(open_evaluation(name), need="prompt")
+        with explained_without_flags(name):
+            data = open_dataset(open_evaluation(name), need="prompt")
         for place, row in data.source.rows():
             try:
                 if isinstance(row, Rejected):

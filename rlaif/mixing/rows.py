@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlaif.data.dataset import open_dataset, set_fields
+from rlaif.data.dataset import explained_without_flags, open_dataset, set_fields
 from rlaif.data.languages import language_of
 from rlaif.data.layouts import (
     BadRow,
@@ -124,9 +124,10 @@ def file_of(data: str) -> str:
 def read_part(number: int, part: MixPart) -> tuple[list[MixRow], list[str]]:
     """The rows of one data set, and the places of those that can't be read."""
     rows, bad = [], []
-    data = open_dataset(
-        file_of(part.data), split=part.split, given=set_fields(part.layout), need="targets"
-    )
+    with explained_without_flags(part.data):
+        data = open_dataset(
+            file_of(part.data), split=part.split, given=set_fields(part.layout), need="targets"
+        )
     for count, (place, row) in enumerate(data.source.rows(), 1):
         try:
             if isinstance(row, Rejected):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rlaif.data.layout import Layout
+from rlaif.data.layout import Layout, load_layout
 
 Kind = Literal["preferences", "sft", "prompts"]
+_SETTINGS = ("weight", "human", "license", "split", "layout")
 _SHARE = re.compile(r"(.+?)=([0-9.eE+-]+)(?:,(.*))?", re.DOTALL)
 
 
@@ -25,6 +27,12 @@ class MixPart(BaseModel):
     license: str = ""
     split: str = "train"
     layout: Layout = Layout()
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _from_file(cls, value: object) -> object:
+        """A layout may stand in a file of its own."""
+        return load_layout(Path(value)) if isinstance(value, str) else value
 
 
 class Quota(BaseModel):
@@ -132,9 +140,10 @@ def part_of(text: str) -> dict[str, object]:
     found: dict[str, object] = {"data": match[1], "share": match[2]}
     for item in (match[3] or "").split(",") if match[3] else []:
         name, equals, value = item.partition("=")
-        if not equals or name.strip() not in ("weight", "human", "license", "split"):
+        if not equals or name.strip() not in _SETTINGS:
             raise ValueError(
-                f"{item!r} in {text!r} is not weight=X, human=true, license=NAME or split=NAME"
+                f"{item!r} in {text!r} is not weight=X, human=true, license=NAME, split=NAME or "
+                "layout=FILE"
             )
         found[name.strip()] = value.strip()
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Json, Value
 
-from rlaif.data.dataset import open_dataset
+from rlaif.data.dataset import explained_without_flags, open_dataset
 from rlaif.data.layout import OWN_PREFERENCES
 from rlaif.data.layouts import BadRow, read_p_chosen, row_weight, taught
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
@@ -225,7 +225,8 @@ def read_human_pairs(data: str, default_p: float = 1.0) -> tuple[list[TrainingRo
         RlaifError: the file can't be read, or holds no row with chosen and rejected.
     """
     rows, bad = [], 0
-    found = open_dataset(data, need="verdict")
+    with explained_without_flags(data):
+        found = open_dataset(data, need="verdict")
     for number, (_, raw) in enumerate(found.source.rows(), 1):
         try:
             if isinstance(raw, Rejected):

@@ -96,6 +96,10 @@ ODD: dict[str, dict[str, Any]] = {
             {"role": "assistant", "content": "There, {k}."},
         ]
     },
+    "texts of unknown use": {"question": "What is {k}?", "documents": [{"snippet": "It is {k}."}]}
+    | {"told": "There are {k} of them here.", "more": "They are known since {k} years."},
+    "two lists of turns": {"free": ["hello {k}", "well {k}"], "guided": ["so {k}", "fine {k}"]}
+    | {"persona": "someone who likes {k} things"},
     "score of one": {"prompt": "q{k}?", "response": "a{k}", "score": 3},
 }
 

@@ -18,6 +18,7 @@ from rlaif.data.inference.metadata import REMARKS, known_metadata, reads_as_pros
 from rlaif.data.inference.names import (
     CHOICE_WORDS,
     CONTEXT_NAMES,
+    FAULTS,
     HISTORY_NAMES,
     KEY_WORDS,
     MEDIA_WORDS,
@@ -31,9 +32,10 @@ from rlaif.data.inference.names import (
     VERDICT_WORDS,
     WORSE_WORDS,
 )
+from rlaif.data.inference.responses import names_entries
 from rlaif.data.inference.state import Inference, asks
 from rlaif.data.layout import code_of
-from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, entry_text
+from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, YES_OR_NO, entry_text
 from rlaif.data.verdict_codes import SIDE_WORDS, word_side
 
 
@@ -66,7 +68,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             looks = _looks_like_rating(column)
             # Beside a flag that is read, flags of kinds of faults say no more; a grade does.
             if rated and not SCORE_WORDS.keys() & set(column.tokens):
-                looks = ""
+                looks = looks if _contradicts_flag(state, column) else ""
         listed = "[]" in column.path or column.shape in ("numbers", "flags")
         if not looks and wanted and listed and _holds_score(column):
             looks = "scores"
@@ -85,8 +87,8 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         said = looks == "a conversation" and _only_answers(column)
         if looks in ("context", "a conversation") and (said or _ANSWERING & _last_words(column)):
             looks = "a rejected answer" if "rejected" in _last_words(column) else "an answer"
-        if looks == "context" and not state.count() and column.shape in _LISTED:
-            looks = "responses, or context"
+        if looks == "context" and not (state.count() or state.is_list() or alone):
+            looks = "turns" if column.shape == "texts" else "responses, or context"
         if looks and _stands_in_read_rows(state, column):
             doubts[column.path] = _as_it_is_written(column, looks)
         unused.append(column.path)
@@ -139,9 +141,6 @@ def _as_it_is_written(column: Column, looks: str) -> str:
     if looks == "a rating of the response" and not words <= GOOD_WORDS | BAD_WORDS:
         return "a graded rating of the response"
     return looks
-
-
-_LISTED = ("texts", "entries", "chats")
 
 
 def _only_answers(column: Column) -> bool:
@@ -416,6 +415,7 @@ _ABOUT = {
     "id",
     "ids",
     "kind",
+    "label",
     "labeler",
     "labelling",
     "language",
@@ -487,6 +487,10 @@ def _looks_like_verdict(state: Inference, column: Column) -> str:
             return "scores"
     if column.shape not in ("text", "number"):
         return ""
+    keyed = words & {"answer", "correct", "expected", "gold", "key", "right"}
+    apart = column.shape == "text" and "[]" not in column.path
+    if keyed and apart and state.is_list() and names_entries(state.columns[columns[0]], column):
+        return "a verdict"
     held = {code_of(v) for v in column.values if v is not None}
     if SCORE_WORDS.keys() & words and all(_GRADE.fullmatch(code) for code in held):
         return "scores"
@@ -523,6 +527,12 @@ def _looks_like_rating(column: Column) -> str:
     By a word of its name, or by words in its cells.
     """
     words = set(column.tokens)
+    if words & {"prompt", "query", "question"} and not words & _ANSWERING:
+        return ""
+    if column.shape == "entries" and words & _JUDGMENTS and not words & {"instructions", "rules"}:
+        return "a rating of the response"
+    if words & {"score", "scores"} and {code_of(v) for v in column.cells if v} <= _INSPECT:
+        return "a rating of the response" if column.filled else ""
     if column.shape in ("numbers", "flags", "entries", "texts", "mapping"):
         told = words & (SCORE_WORDS.keys() | QUALITY_WORDS) and not words & _COUNTS
         items = {code_of(i) for v in column.values if isinstance(v, list) for i in v}
@@ -530,7 +540,8 @@ def _looks_like_rating(column: Column) -> str:
         return "a rating of the response" if told or bad else ""
     if column.shape not in ("text", "number", "flag"):
         return ""
-    held = {code_of(v) for v in column.values if v is not None}
+    # Llama Guard writes `unsafe`, and which of its rules says so on the next line.
+    held = {code_of(v).split("\n")[0].strip() for v in column.values if v is not None}
     if held <= _COMPLETE:
         return ""
     if len(held) > 1 and held <= {"0", "1", "-1", "true", "false"} and not words & _COUNTS:
@@ -542,13 +553,52 @@ def _looks_like_rating(column: Column) -> str:
     valued = bool(held) and held <= _SAID_OF_ANSWERS and not held <= {"true", "false", "yes", "no"}
     if column.shape == "text" and (valued or (graded and words & SCORE_WORDS.keys())):
         return "a rating of the response"
-    if column.shape == "number" and words & SCORE_WORDS.keys():
+    counted = words & QUALITY_WORDS and not {as_number(v) for v in held} <= {-1.0, 0.0, 1.0}
+    if column.shape == "number" and (words & SCORE_WORDS.keys() or counted):
         return "a score of the response"
     if not words & QUALITY_WORDS or not few or words & {"id", "ids", "type", "model", "time"}:
         return ""
     if words & {"status", "result", "feedback", "decision"} and not held & _SAID_OF_ANSWERS:
         return ""
     return "a rating of the response"
+
+
+_JUDGING = "annotation assessment check eval evaluation feedback grade judgement judgment rating "
+_JUDGING += "review score verdict"
+_JUDGMENTS = {word + end for word in _JUDGING.split() for end in ("", "s")}
+"""Words of lists of objects in which somebody says what an answer is worth."""
+_INSPECT = {"c", "i", "p", "n"}
+"""How inspect writes that an answer is correct, incorrect, partly so, or none."""
+
+
+def _contradicts_flag(state: Inference, column: Column) -> bool:
+    """Whether a column calls an answer bad that the flag which is read calls good."""
+    faults = FAULTS & set(column.tokens)
+    for k, value in enumerate(column.values):
+        if value is None or not _passes_flags(state, k):
+            continue
+        code = "" if isinstance(value, list | Mapping) else code_of(value).split("\n")[0].strip()
+        if isinstance(value, list):
+            if value and (column.shape == "entries" or faults or "issues" in column.tokens):
+                return True
+        elif (
+            (faults and code in ("true", "1", "yes"))
+            or code in _THROWN
+            or (code in BAD_WORDS and (code not in YES_OR_NO or not faults))
+        ):
+            return True
+    return False
+
+
+def _passes_flags(state: Inference, k: int) -> bool:
+    """Whether the flags that are read call the answer of a row good."""
+    flags = [(path, GOOD_WORDS) for path in state.fields.get("good", ())]
+    flags += [(path, BAD_WORDS) for path in state.fields.get("bad", ())]
+    return all(
+        state.columns[path].values[k] is None or code_of(state.columns[path].values[k]) in words
+        for path, words in flags
+        if path in state.columns
+    )
 
 
 _THROWN = {

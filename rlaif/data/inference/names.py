@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rlaif.data.words import tokens_of
+
 
 def _ranks(*names: str) -> dict[str, int]:
     return {name: k for k, name in enumerate(names)}
@@ -34,6 +36,8 @@ PROMPT_NAMES = _ranks(
     "question",
     "query",
     "problem",
+    "problem_statement",
+    "question_body",
     "input",
     "orig_instruction",
     "user_prompt",
@@ -655,3 +659,14 @@ CHOICE_WORDS = {"choice", "choices", "endings", "option", "options"}
 """Words of what a question offers to choose from."""
 SWAPPED = {"swapped", "flipped", "reversed", "inverted", "swap", "flip"}
 """Words of flags that may turn a verdict around."""
+
+_MACHINES = {"ai", "auto", "automatic", "chatgpt", "claude", "gemini", "gpt", "gpt3", "gpt4"}
+_MACHINES |= {"judge", "llm", "machine", "predicted", "prediction", "predictions", "reward"}
+_MACHINES |= {"suggestion", "suggestions"}
+"""Words of columns with what a model said of the responses."""
+
+
+def is_machine_made(path: str) -> bool:
+    """Whether a path says that a model gave what stands there, and nobody else."""
+    words = set(tokens_of(path))
+    return bool(words & _MACHINES) and not words & {"human", "humans", "expert", "people"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlaif.data.columns import Column, names_media, tokens_of
-from rlaif.data.inference.evidence import all_in_chat, asked_in, equal_chats
+from rlaif.data.inference.evidence import all_in_chat, asked_in, equal_chats, said_in
 from rlaif.data.inference.names import (
     ANSWER_WORDS,
     CHAT_NAMES,
@@ -111,6 +111,25 @@ def _shared_prefix(state: Inference) -> str | None:
     return None
 
 
+def _says_all(state: Inference, chat: Column) -> bool:
+    """Whether conversations end with the one response of their row, and hold more than it and one
+    question: a system prompt, earlier turns or tools.
+    """
+    if "responses" in state.given:
+        return False
+    own = state.columns.get(state.fields["responses"][0])
+    if own is None or own.shape != "text":
+        return False
+    ends = [
+        (turns, answer)
+        for turns, answer in zip(chat.values, own.values, strict=True)
+        if isinstance(turns, list)
+    ]
+    return any(len(turns) > 2 for turns, _ in ends) and all(
+        not asks(turns[-1:]) and said_in(turns[-1]) == answer for turns, answer in ends
+    )
+
+
 def _choose_chat(state: Inference, chats: list[Column], asked: list[Column]) -> None:
     """Of messages beside other columns, which is the prompt."""
     chat = min(chats, key=lambda c: CHAT_NAMES.get(c.name, 50))
@@ -119,6 +138,16 @@ def _choose_chat(state: Inference, chats: list[Column], asked: list[Column]) -> 
         state.claim(chat.path, "repeats chosen")
         if asked:
             _join_prompt(state, asked)
+        return
+    if len(state.fields.get("responses", ())) == 1 and _says_all(state, chat):
+        # A log: the conversation with its answer, and the question and the answer once more.
+        (own,) = state.fields.pop("responses")
+        state.roles[own] = f"repeats {chat.path}"
+        for other in [c for c in chats if c is not chat]:
+            state.claim(other.path, f"repeats {chat.path}")
+        for text in [c for c in asked if all_in_chat(c, chat)]:
+            state.claim(text.path, f"repeats {chat.path}")
+        state.set("prompt", (chat.path,), "prompt")
         return
     answered = [v for v in chat.values if isinstance(v, list) and not asks(v[-1:])]
     compared = state.fields.get("responses") or pair

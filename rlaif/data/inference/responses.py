@@ -194,7 +194,7 @@ def _names_a_side(state: Inference, column: Column) -> bool:
     if any(all(word_side(word, f.sides, f.paths) for word in words) for f in families):
         return True
     others = {code_of(c.path) for c in state.texts() if c is not column}
-    return words <= others or any(_names_entries(own, column) for own in _lists_of(state))
+    return words <= others or any(names_entries(own, column) for own in _lists_of(state))
 
 
 def _lists_of(state: Inference) -> list[Column]:
@@ -206,7 +206,7 @@ def _lists_of(state: Inference) -> list[Column]:
     ]
 
 
-def _names_entries(own: Column, column: Column) -> bool:
+def names_entries(own: Column, column: Column) -> bool:
     """Whether each cell of a column names an entry of its row's list: by what stands in the entry,
     by its letter, or by its number.
     """

@@ -59,7 +59,7 @@ def _names_writer(column: Column) -> bool:
     words = set(column.tokens)
     if not ORIGIN_WORDS & words:
         return False
-    return not (ANSWER_WORDS & set(column.tokens[-1:]) and reads_as_prose(column))
+    return not ((ANSWER_WORDS | {"text"}) & words and reads_as_prose(column))
 
 
 def find_origins(state: Inference) -> None:

@@ -28,12 +28,13 @@ from rlaif.data.inference.names import (
     QUALITY_WORDS,
     VERDICT_WORDS,
     WORSE_WORDS,
+    is_machine_made,
 )
 from rlaif.data.inference.orders import RANK_WORDS, lists_all_sides, read_places
 from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
-from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, YES_OR_NO, values_at
+from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, YES_OR_NO, values_at, votes_at
 from rlaif.data.row_model import Winner
 from rlaif.data.row_verdicts import take_majority
 from rlaif.data.verdict_codes import LETTERS, SIDE_WORDS, Doubtful, look_up, read_codes, word_side
@@ -123,6 +124,8 @@ def _compare_verdicts(
     ]
     named = {path for paths in candidates for path in paths}
     for column in state.free({"text", "number"}):
+        if is_machine_made(column.path) and not is_machine_made(taken[0]):
+            continue
         if column.path in taken or known_metadata(column) or VERDICT_WORDS & set(column.tokens):
             continue
         if column.path in named:
@@ -155,7 +158,7 @@ def _compare_order(state: Inference) -> None:
     if not path or len(label) != 1 or not values:
         return
     for k, row in enumerate(state.rows):
-        said = [_place(look_up(values, v)) for v in values_at(row, label[0]) if v is not None]
+        said = [_place(look_up(values, v)) for v in votes_at(row, label[0]) if v is not None]
         places = read_places(state, state.columns[path], k)
         if said and places and said[0] is not None and places.index(1) != said[0]:
             state.questions.append(
@@ -246,7 +249,7 @@ def _find_good(state: Inference) -> None:
     flags = [
         c
         for c in state.free({"flag", "number", "text"})
-        if c.name in GOOD_NAMES or (_is_mark(c) and not _asks_of_faults(c))
+        if (c.name in GOOD_NAMES and not _counts(c)) or (_is_mark(c) and not _asks_of_faults(c))
     ]
     if flags:
         state.set("good", tuple(c.path for c in flags), "good")
@@ -259,10 +262,16 @@ def _find_good(state: Inference) -> None:
         state.set("bad", tuple(c.path for c in bad), "bad")
 
 
+def _counts(column: Column) -> bool:
+    """Whether a column's numbers are more than a flag's: how many tests passed."""
+    numbers = {as_number(v) for v in column.values if v is not None}
+    return column.shape == "number" and not numbers <= {-1.0, 0.0, 1.0}
+
+
 def _asks_of_faults(column: Column) -> bool:
     """Whether a column is named as a fault, and its cells say yes or no to that."""
     words = {str(v).strip().lower() for v in column.values if v is not None}
-    return column.name in BAD_NAMES and not _speak_for_themselves(words)
+    return column.name in BAD_NAMES and not _counts(column) and not _speak_for_themselves(words)
 
 
 def _find_good_of_list(state: Inference) -> None:
@@ -362,7 +371,11 @@ def _label_columns(state: Inference) -> list[tuple[str, ...]]:
             if rank is not None:
                 ranked.setdefault((rank, path.rsplit(".", 1)[-1]), []).append(path)
     by_rank = sorted(ranked.items(), key=lambda item: (bool(_qualifiers(item[1][0])), item[0]))
-    return [tuple(paths) for _, paths in by_rank]
+    found = [tuple(paths) for _, paths in by_rank]
+    # What people said comes before what a model said of the same pair.
+    people = [tuple(p for p in paths if not is_machine_made(p)) for paths in found]
+    models = [tuple(p for p in paths if is_machine_made(p)) for paths in found]
+    return [*filter(None, people), *filter(None, models)]
 
 
 def _annotators(state: Inference) -> list[tuple[str, ...]]:
@@ -388,7 +401,7 @@ def _try_label(state: Inference, paths: tuple[str, ...], *, named: bool = False)
     Raises:
         Doubtful: they can be read in more than one way.
     """
-    values = [v for row in state.rows for path in paths for v in values_at(row, path)]
+    values = [v for row in state.rows for path in paths for v in votes_at(row, path)]
     values = [v for v in values if v is not None and v != ""]
     if not values:
         return False

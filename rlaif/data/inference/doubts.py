@@ -75,7 +75,7 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
         looks = "media" if _looks_like_media(state, column) else looks
         looks = looks or _looks_by_place(state, column, has_verdict=has_verdict)
         if not looks:
-            what = known_metadata(column)
+            what = "metadata" if _is_said_with_vote(state, column) else known_metadata(column)
             if what:
                 state.roles[column.path] = what
                 continue
@@ -93,6 +93,15 @@ def account(state: Inference) -> tuple[list[str], dict[str, str]]:
             doubts[column.path] = _as_it_is_written(column, looks)
         unused.append(column.path)
     return unused, doubts
+
+
+def _is_said_with_vote(state: Inference, column: Column) -> bool:
+    """Whether a text is what somebody wrote with a vote: edits.anna beside votes.anna."""
+    group, _, who = column.path.rpartition(".")
+    return bool(group) and any(
+        c.path.rpartition(".")[2] == who and c.path.rpartition(".")[0] in ("vote", "votes")
+        for c in state.columns.values()
+    )
 
 
 def _looks_by_place(state: Inference, column: Column, *, has_verdict: bool) -> str:
@@ -563,9 +572,9 @@ def _looks_like_rating(column: Column) -> str:
     return "a rating of the response"
 
 
-_JUDGING = "annotation assessment check eval evaluation feedback grade judgement judgment rating "
+_JUDGING = "annotation assessment check eval evaluation feedback grade judgment rating "
 _JUDGING += "review score verdict"
-_JUDGMENTS = {word + end for word in _JUDGING.split() for end in ("", "s")}
+_JUDGMENTS = {"judgement"} | {word + end for word in _JUDGING.split() for end in ("", "s")}
 """Words of lists of objects in which somebody says what an answer is worth."""
 _INSPECT = {"c", "i", "p", "n"}
 """How inspect writes that an answer is correct, incorrect, partly so, or none."""

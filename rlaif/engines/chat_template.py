@@ -10,6 +10,7 @@ from typing import Any
 
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
+from rlaif.util.thinking import after_thinking, marks_split_at
 
 _log = logging.getLogger(__name__)
 _TODAY = datetime(2024, 7, 26, tzinfo=UTC)
@@ -49,6 +50,7 @@ class ChatTemplate:
                 f"model {name!r} has no {'default ' if template else ''}chat template{known}",
                 hint="Use an instruction-tuned model, or add chat_template.jinja to its folder.",
             )
+        self._source = template["default"] if isinstance(template, dict) else str(template)
         self.takes_parts = False
         asked: list[Message] = [{"role": "user", "content": _ASKED}]
         if not self._shows(asked, [_ASKED]):
@@ -117,9 +119,49 @@ class ChatTemplate:
             open_end: whether it is opened for the assistant's answer.
 
         Raises:
-            ConversationRefused: the template does not take it.
+            ConversationRefused: the template does not take it, or leaves out some of its text.
         """
-        return self._render(self.fold(messages), open_end=open_end)
+        folded = self.fold(messages)
+        text = self._render(folded, open_end=open_end)
+        at = 0
+        for message in folded:
+            said = _must_show(message)
+            found = text.find(said, at)
+            if found < 0:
+                raise ConversationRefused(
+                    f"the chat template leaves out text of the {message['role']} message of "
+                    f"{len(message['content'])} characters",
+                    hint="Use a model whose chat template keeps messages whole.",
+                )
+            at = found + len(said)
+        return text
+
+    def find_marks(self) -> list[tuple[str, str]]:
+        """What the template itself writes around an assistant's thinking, before and after."""
+        return [*marks_split_at(self._source), *self._shown_marks()]
+
+    def _shown_marks(self) -> list[tuple[str, str]]:
+        thought: Any = dict.fromkeys(("reasoning_content", "reasoning", "thinking", "thought"))
+        turns: list[Any] = [
+            {"role": "user", "content": _ASKED},
+            {"role": "assistant", "content": _SAID, **dict.fromkeys(thought, _AGAIN)},
+        ]
+        try:
+            text = self._render(turns, open_end=False)
+            plain = self._render([turns[0], {"role": "assistant", "content": _SAID}])
+        except ConversationRefused:
+            return []
+        between = text.rpartition(_ASKED)[2]
+        before, shown, rest = between.partition(_AGAIN)
+        after, said, _ = rest.partition(_SAID)
+        marks = before.split()[-1:], after.split()[:1]
+        header = plain.rpartition(_ASKED)[2].partition(_SAID)[0]
+        if not (shown and said and all(marks)) or before.rstrip() == header.rstrip():
+            return []
+        own = [m[0] for m in marks]
+        # A header on the same line is no part of the mark.
+        own[0] = own[0].removeprefix(header.split()[-1] if header.split() else "") or own[0]
+        return [(own[0], own[1])] if not (own[0] + own[1]).isalnum() else []
 
     def open_answer(self, messages: Sequence[Message], prefill: str) -> str:
         """A conversation opened for the assistant's answer, with the beginning of that answer.
@@ -192,3 +234,13 @@ class ChatTemplate:
                 f"the chat template refuses the conversation ({reason})",
                 hint="Use a model with a chat template that takes such conversations.",
             ) from None
+
+
+def _must_show(message: Message) -> str:
+    """The text of a message that a template may not leave out; thinking it may."""
+    content: object = message["content"]
+    if not isinstance(content, str):
+        return ""
+    if message["role"] == "assistant":
+        content = after_thinking(content) or ""
+    return content.strip()

@@ -15,7 +15,7 @@ from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
-from rlaif.util.thinking import MARKS, opened_by
+from rlaif.util.thinking import MARKS, find_spoken, name_marks, opened_by, write_thinking
 
 LONGEST_DEFAULT = 16_384
 
@@ -79,13 +79,11 @@ class HFCodec:
         self._check_tokenizer(files.name)
         self._template = ChatTemplate(self._tokenizer, files.name, template_options)
         self._control = ControlTokens(self._tokenizer, self._template.turns)
-        self._opened = opened_by(self._template.framing)
-        marks = {mark for pair in MARKS for mark in pair}
-        self._thinking = {
-            index: str(token)
-            for index, token in self._tokenizer.added_tokens_decoder.items()
-            if token.special and str(token) in marks - {"<|end|>"}
-        }
+        added = self._tokenizer.added_tokens_decoder.items()
+        self._special = {index: str(token) for index, token in added if token.special}
+        known = (*MARKS, *name_marks(str(t) for _, t in added), *self._template.find_marks())
+        self._marks = tuple(dict.fromkeys(known))
+        self._opened = opened_by(self._template.framing, self._marks)
         self._safe_tails: dict[str, str] = {}
         self.segments = SegmentEncoder(
             self.encode_text, self._wrap, list(self._tokenizer.get_vocab())
@@ -216,18 +214,35 @@ class HFCodec:
     def decode(self, token_ids: Sequence[int]) -> str:
         """See `Codec.decode`.
 
-        Marks of thinking are kept though a tokenizer may call them special, and the mark of a
-        block that the chat template opened stands first: see `util.thinking`.
+        Thinking that opens the answer, by the marks of the model's template or by known ones, is
+        kept in the form that `util.thinking` reads, though a tokenizer may call its marks special.
         """
-        pieces: list[str] = [self._opened]
-        held: list[int] = []
-        for index in token_ids:
-            if index in self._thinking:
-                pieces += [self._decode(held), self._thinking[index]]
-                held = []
-            else:
-                held.append(index)
-        return "".join([*pieces, self._decode(held)])
+        runs = self._runs(token_ids)
+        whole = self._opened + "".join(text for _, text in runs)
+        at = find_spoken(whole, self._marks)
+        if at == 0:
+            return self._decode(token_ids)
+        if at is None:
+            return f"<think>{self._decode(token_ids)}"
+        place = len(self._opened)
+        for first, text in runs:
+            if place + len(text) > at:
+                rest = self._decode(token_ids[first:])
+                inside = max(0, at - place)
+                spoken = rest[inside:] if rest[:inside] == text[:inside] else rest
+                return write_thinking(whole[:at], spoken, self._marks)
+            place += len(text)
+        return write_thinking(whole, "", self._marks)
+
+    def _runs(self, token_ids: Sequence[int]) -> list[tuple[int, str]]:
+        """The text of an answer, special tokens alone, and where each run begins."""
+        runs: list[tuple[int, str]] = []
+        start = 0
+        for k, index in enumerate(token_ids):
+            if index in self._special:
+                runs += [(start, self._decode(token_ids[start:k])), (k, self._special[index])]
+                start = k + 1
+        return [*runs, (start, self._decode(token_ids[start:]))]
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))

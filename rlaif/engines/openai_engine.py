@@ -24,6 +24,7 @@ from rlaif.engines.server_client import (
 from rlaif.errors import RlaifError
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Message, Request, Result
 from rlaif.util.hashing import digest
+from rlaif.util.thinking import find_spoken, may_end_thinking, open_thinking
 
 
 class MessageCodec:
@@ -101,7 +102,8 @@ class OpenAIEngine:
         template_options: variables for the chat template that the user set.
         omitted: parameters that are not sent, such as `temperature`.
         thinks: whether the server's chat template opens a block for thinking, and leaves it in the
-            answer.
+            answer.  None where the user said nothing: an answer that may open with the rest of such
+            a block is then no answer.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class OpenAIEngine:
         *,
         template_options: Mapping[str, Any] | None = None,
         omitted: Collection[str] = (),
-        thinks: bool = False,
+        thinks: bool | None = None,
     ) -> None:
         self.codec = MessageCodec()
         manner: dict[str, Any] = {"openai": model, "url": url}
@@ -183,8 +185,14 @@ class OpenAIEngine:
         ended = str(reason or "").lower()
         if ended not in (*_WHOLE, *_CUT):
             return Failure(name, f"the server ended the answer with {str(reason)[:40]!r}")
-        if self._thinks and not text.lstrip().startswith("<think>"):
-            text = f"<think>{text}"
+        if self._thinks and find_spoken(text) == 0:
+            text = open_thinking(text)
+        elif self._thinks is None and (mark := may_end_thinking(text)):
+            return Failure(
+                name,
+                f"the answer holds {mark!r}, and what stands before may be thinking that the "
+                "server's chat template opened: say so with --option thinks=true or thinks=false",
+            )
         return GenerationResult(name, tuple(text.encode("utf-8", "replace")), ended not in _CUT)
 
     def stats(self) -> EngineStats:
@@ -258,7 +266,15 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         client=client,
         template_options=settings.chat_template_options,
         omitted=str(settings.options.get("omit", "")).split("+"),
-        thinks=settings.options.get("thinks") is True,
+        thinks=_thinks(settings.options.get("thinks")),
+    )
+
+
+def _thinks(value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise RlaifError(
+        f"invalid value {value!r} for option thinks", hint="Use --option thinks=true or =false."
     )
 
 

@@ -207,3 +207,45 @@ def test_no_normalizer_makes_control_tokens_of_text(name: str, normalized: bool)
     assert reached
     for text in ("plain words", "a < b and b > c", ""):
         assert found.defuse(text) == text
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "m['content'].split('\\n')[0] if '\\n' in m['content'] else m['content']",
+        "m['content'][:20000]",
+        "m['content'] if loop.index < 4 else ''",
+        "m['content'].split('<x>')[0]",
+        "m['content'] | replace('because', '')",
+    ],
+)
+def test_a_conversation_that_a_template_cuts_is_refused(shown: str) -> None:
+    found = ChatTemplate(tokenizer(PLAIN.replace("m['content']", shown)), "m")
+    assert found.render([user("Hello")])
+    hello: Any = [user("Hello"), {"role": "assistant", "content": "Hi"}] * 2
+    cut: list[Any] = [
+        [user("First line.\nSecond line.")],
+        [user("word " * 4_001 + "end")],
+        [*hello, user("Bye")],
+        [user("What is <x> in this?")],
+        [user("It is so, because it is.")],
+    ]
+    refused = 0
+    for messages in cut:
+        try:
+            assert messages[-1]["content"] in found.render(messages)
+        except ConversationRefused as error:
+            assert "leaves out text of the" in str(error)
+            refused += 1
+    assert refused >= 1
+
+
+def test_thinking_of_earlier_turns_may_be_left_out() -> None:
+    found = ChatTemplate(
+        tokenizer(PLAIN.replace("m['content']", "m['content'].split('</think>')[-1]")), "m"
+    )
+    turns: Any = [user("Hello"), {"role": "assistant", "content": "<think>hm</think>\n\nHi"}]
+    assert "hm" not in found.render([*turns, user("Bye")])
+    turns[1]["content"] = "It ends with </think> as I said."
+    with pytest.raises(ConversationRefused, match="text of the assistant message"):
+        found.render([*turns, user("Bye")])

@@ -233,6 +233,18 @@ def test_thinking_that_a_server_leaves_in_can_be_named(serve: Callable[..., Serv
     assert text_of(result) == "<think>hm </think> Answer."
 
 
+def test_whether_a_server_leaves_thinking_in_is_not_guessed(serve: Callable[..., Server]) -> None:
+    text = "hm\n</think>\n\nAnswer."
+    server = serve(lambda h, _: say(h, message(content=text)))
+    (result,) = ask(server)
+    assert isinstance(result, Failure)
+    assert "--option thinks=true or thinks=false" in result.reason
+    assert [text_of(r) for r in ask(server, thinks=False)] == [text]
+    assert [text_of(r) for r in ask(server, thinks=True)] == [f"<think>{text}"]
+    with pytest.raises(RlaifError, match="invalid value 'maybe' for option thinks"):
+        ask(server, thinks="maybe")
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -247,7 +247,7 @@ def test_thinking_is_left_out_and_one_that_never_ends_is_unfinished(
 ) -> None:
     texts = [
         "<think>hm</think>\nplain words",
-        "still in it\n</think>\n\nother words",
+        "<think>still in it\n</think>\n\nother words",
         "<think>lost",
     ]
     order = iter(range(10**6))

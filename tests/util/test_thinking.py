@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlaif.engines.codec import HFCodec
-from rlaif.util.thinking import MARKS, after_thinking
+from rlaif.util.thinking import MARKS, after_thinking, may_end_thinking, open_thinking
 from tests.engines.test_chat_template import PLAIN, _files, tokenizer
 
 
@@ -32,10 +32,28 @@ def test_an_answer_may_quote_the_marks(before: str, after: str) -> None:
         assert after_thinking(f"{before}hm{after}{text}") == text
 
 
-def test_a_block_that_the_server_s_template_opened_shows_its_end_alone() -> None:
-    assert after_thinking("I think it over.\n</think>\n\nAnswer.") == "Answer."
-    assert after_thinking("I think it over.</think>\n\nAnswer.") == "Answer."
-    assert after_thinking("Hm\n[/THINK]\nAnswer.") == "Answer."
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I think it over.\n</think>\n\nAnswer.",
+        "> He wrote\n> </think>\n\nand left.",
+        "Close it:\n\n    </think>\n\nThen go on.",
+        "~~~\n</think>\n~~~\n\nThen go on.",
+        "End your turn with <|end|>\n\nand wait.",
+    ],
+)
+def test_an_end_alone_takes_nothing_away(text: str) -> None:
+    """Whether a server's template opened a block is not guessed from a text."""
+    assert after_thinking(text) == text
+
+
+def test_what_a_server_s_template_opened_is_closed_by_its_own_mark() -> None:
+    assert after_thinking(open_thinking("hm\n</think>\n\nAnswer </think>.")) == "Answer </think>."
+    assert after_thinking(open_thinking("hm[/THINK]Answer.")) == "Answer."
+    assert after_thinking(open_thinking("hm and on")) is None
+    assert may_end_thinking("hm</think>\n\nYes.") == "</think>"
+    assert may_end_thinking("<think>hm</think>\n\nYes.") == ""
+    assert may_end_thinking("The tag `</think>` ends it.") == ""
 
 
 def test_channels_of_harmony() -> None:
@@ -70,9 +88,52 @@ def test_marks_that_are_special_tokens_survive_decoding(
         assert codec.decode(plain) == "Use warm water."
 
 
-def test_an_end_that_stands_in_code_is_quoted() -> None:
-    text = "Close it so:\n\n```\n</think>\n```\n\nThen go on."
-    assert after_thinking(text) == text
+@pytest.mark.parametrize(
+    ("tokens", "template", "before", "after"),
+    [
+        (
+            ["<|channel|>", "<|message|>", "<|start|>"],
+            PLAIN,
+            "<|channel|>analysis<|message|>",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+        (["<|channel>", "<channel|>"], PLAIN, "<|channel>thought\n", "<channel|>"),
+        (["<|reason|>", "<|/reason|>"], PLAIN, "<|reason|>", "<|/reason|>"),
+        (["<|begin_cot|>", "<|end_cot|>"], PLAIN, "<|begin_cot|>", "<|end_cot|>"),
+        (
+            ["<M1>", "</M1>"],
+            PLAIN.replace(
+                "{{ m['content'] }}",
+                "{% if m.thinking is defined %}<M1> {{ m.thinking }} </M1>{% endif %}"
+                "{{ m['content'] }}",
+            ),
+            "<M1>",
+            "</M1>",
+        ),
+        (
+            ["<M2>", "</M2>"],
+            PLAIN.replace("m['content']", "m['content'].split('</M2>')[-1]") + "{# <M2> #}",
+            "<M2>",
+            "</M2>",
+        ),
+    ],
+)
+def test_a_model_s_own_marks_are_known(
+    tmp_path: Path, tokens: list[str], template: str, before: str, after: str
+) -> None:
+    found: Any = tokenizer(template)
+    found.add_special_tokens({"additional_special_tokens": tokens})
+    found.save_pretrained(tmp_path)
+    codec = HFCodec(_files(tmp_path))
+
+    def read(text: str) -> str | None:
+        return after_thinking(codec.decode(found(text, add_special_tokens=False)["input_ids"]))
+
+    assert read(f"{before}hm{after}Use warm water.<|end|>") == "Use warm water."
+    assert read(f"{before}hm") is None
+    assert read(f"{before}{after}") == ""
+    assert read("Use warm water.") == "Use warm water."
+    assert read(f"Use warm water. {before}hm{after}") != "hm"
 
 
 def test_a_turn_may_open_before_the_channel() -> None:

@@ -94,6 +94,24 @@ class ControlTokens:
         return text
 
 
+_SPELLED = re.compile(
+    r"<[|\uff5c](?!\s)[^<>|\uff5c\n]{1,48}(?<!\s)[|\uff5c]>|<\|[a-z_]{2,24}>|<[a-z_]{2,24}\|>"
+    r"|</?s>|<(?:bos|eos|pad|unk|BOS_TOKEN|EOS_TOKEN)>|<(?:start|end)_of_(?:turn|image)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|IMG)\]|\[gMASK\]"
+    r"|<</?SYS>>|<extra_id_\d{1,3}>|<reserved_\d{1,4}>"
+)
+"""How open models spell their control tokens."""
+
+
+def defuse_spelled(text: str) -> str:
+    """The text without what known models read as control tokens: for a tokenizer out of reach."""
+    for _ in range(_MOST_ROUNDS):
+        if not _SPELLED.search(text):
+            return text
+        text = _SPELLED.sub(lambda m: f"{m.group()[0]} {m.group()[1:]}", text)
+    return _SPELLED.sub("\ufffd", text)
+
+
 def _any_of(tokens: Iterable[str]) -> re.Pattern[str] | None:
     found = sorted(set(tokens), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, found))) if found else None

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats
+from rlaif.engines.control_tokens import defuse_spelled
 from rlaif.engines.server_client import (
     SPEED_OPTIONS,
-    Refusal,
     ServerClient,
     patience,
     server_url,
@@ -28,13 +28,26 @@ from rlaif.util.thinking import find_spoken, may_end_thinking, open_thinking
 
 
 class MessageCodec:
-    """Conversations as JSON, one token a byte."""
+    """Conversations as JSON, one token a byte.
+
+    Args:
+        defuses: whether text that spells a control token of a known model is defused, as
+            `control_tokens` does for tokenizers at hand: servers of open models read such text as
+            the token.
+    """
 
     eos_ids: tuple[int, ...] = ()
 
+    def __init__(self, *, defuses: bool = True) -> None:
+        self._defuses = defuses
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The bytes of the conversation as JSON."""
-        return list(json.dumps([dict(m) for m in messages], ensure_ascii=False).encode())
+        turns = [dict(m) for m in messages]
+        for turn in turns if self._defuses else ():
+            if isinstance(turn["content"], str):
+                turn["content"] = defuse_spelled(turn["content"])
+        return list(json.dumps(turns, ensure_ascii=False).encode())
 
     def encode_branches(
         self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""
@@ -104,6 +117,7 @@ class OpenAIEngine:
         thinks: whether the server's chat template opens a block for thinking, and leaves it in the
             answer.  None where the user said nothing: an answer that may open with the rest of such
             a block is then no answer.
+        defuses: see `MessageCodec`.
     """
 
     def __init__(
@@ -115,8 +129,9 @@ class OpenAIEngine:
         template_options: Mapping[str, Any] | None = None,
         omitted: Collection[str] = (),
         thinks: bool | None = None,
+        defuses: bool = True,
     ) -> None:
-        self.codec = MessageCodec()
+        self.codec = MessageCodec(defuses=defuses)
         manner: dict[str, Any] = {"openai": model, "url": url}
         self.max_prompt_tokens = 1 << 30
         self.sharing = None
@@ -146,13 +161,16 @@ class OpenAIEngine:
         if not isinstance(request, GenerationRequest):
             return Failure(request.id, "engine 'openai' does not return label probabilities")
         body = self._body(request)
-        answer = self._client.post("/chat/completions", body)
-        if isinstance(answer, Refusal) and _MODERN in answer.reason and _MODERN not in body:
+        result = self._ask(request.id, body)
+        if isinstance(result, Failure) and _MODERN in result.reason and _MODERN not in body:
             self._limit = _MODERN  # what newer models of OpenAI call it
-            answer = self._client.post("/chat/completions", self._body(request))
-        if isinstance(answer, Refusal):
-            return Failure(request.id, answer.reason, answer.passing)
-        return self._read(request.id, answer)
+            result = self._ask(request.id, self._body(request))
+        return result
+
+    def _ask(self, name: str, body: dict[str, Any]) -> Result:
+        return self._client.ask(
+            "/chat/completions", body, name, lambda answer: self._read(name, answer)
+        )
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -254,9 +272,10 @@ def fingerprint(settings: EngineSettings) -> str:
 
 def create(settings: EngineSettings) -> OpenAIEngine:
     """Connect; options: `base_url`, `retries` (5), `timeout` (600 seconds), `omit` (parameters
-    that are not sent, with `+` between them) and `thinks` (see `OpenAIEngine`).
+    that are not sent, with `+` between them), `thinks` and `defuse` (see `OpenAIEngine`).
     """
-    retries, timeout = patience(settings, ("base_url", "omit", "retries", "thinks", "timeout"))
+    known = ("base_url", "defuse", "omit", "retries", "thinks", "timeout")
+    retries, timeout = patience(settings, known)
     url = server_url(settings)
     most = min(settings.max_in_flight, 256)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
@@ -266,21 +285,24 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         client=client,
         template_options=settings.chat_template_options,
         omitted=str(settings.options.get("omit", "")).split("+"),
-        thinks=_thinks(settings.options.get("thinks")),
+        thinks=_flag(settings, "thinks"),
+        defuses=_flag(settings, "defuse") is not False,
     )
 
 
-def _thinks(value: object) -> bool | None:
+def _flag(settings: EngineSettings, name: str) -> bool | None:
+    value = settings.options.get(name)
     if value is None or isinstance(value, bool):
         return value
     raise RlaifError(
-        f"invalid value {value!r} for option thinks", hint="Use --option thinks=true or =false."
+        f"invalid value {value!r} for option {name}",
+        hint=f"Use --option {name}=true or --option {name}=false.",
     )
 
 
 SPEC = EngineSpec(
     create=create,
-    codec=lambda settings: MessageCodec(),
+    codec=lambda settings: MessageCodec(defuses=_flag(settings, "defuse") is not False),
     fingerprint=fingerprint,
     speed_options=SPEED_OPTIONS,
 )

@@ -6,7 +6,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import httpx
 
 from rlaif.engines.base import EngineSettings, Intake
 from rlaif.errors import EngineStopped, RlaifError, first_line
-from rlaif.records import Request, Result
+from rlaif.records import Failure, Request, Result
 from rlaif.util.addresses import is_named, without_secrets
 from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
 from rlaif.util.http_client import answer_until, open_client
@@ -27,6 +27,12 @@ PASSING = (408, 409, 425, 429)
 _GONE = (401, 402, 403, 404, 407, 410)
 """What a server that answered before says when a key ran out, or a model was unloaded."""
 _LONGEST_WAIT = 60.0
+_MOST_REFUSED = 16
+"""Requests refused in a row before the server is asked whether it still answers at all."""
+_FEW_REFUSED = 4
+"""Refused requests that say as much of a server that never answered."""
+_BROKEN = ("abort", "aborted", "cancelled", "canceled", "error", "failed")
+"""How servers say that they broke an answer off."""
 _MOST_BYTES = 16 << 20
 """Bytes of one answer, unpacked; a label's or a text's is far below."""
 
@@ -74,6 +80,8 @@ class ServerClient:
         self._stopping = False
         self._answered = 0
         self._last_answer = -float("inf")
+        self._refused: set[str] = set()
+        self._good: Callable[[], Result] | None = None
 
     def get(self, path: str) -> httpx.Response:
         """The answer to a first request; closes the client where there is none.
@@ -84,8 +92,10 @@ class ServerClient:
         try:
             seconds = min(self._timeout, 30.0)
             with answer_until(time.monotonic() + seconds):
-                found = self._client.get(f"{self._url}{path}", timeout=seconds)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+                url, until = f"{self._url}{path}", time.monotonic() + seconds
+                with self._client.stream("GET", url, timeout=seconds) as answer:
+                    found = read_body(answer, most=_MOST_BYTES, until=until)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, BodyRefused) as error:
             self.close()
             raise RlaifError(
                 f"no server answers at {without_secrets(self._url)!r} ({first_line(error)})",
@@ -147,6 +157,33 @@ class ServerClient:
             )
         return Refusal(reason, passing)
 
+    def ask(
+        self,
+        path: str,
+        body: dict[str, Any],
+        name: str,
+        read: Callable[[httpx.Response], Result],
+    ) -> Result:
+        """What `read` makes of a successful answer to the request of that id, or a failure.
+
+        Raises:
+            EngineStopped: see `post`.
+        """
+
+        def once() -> Result:
+            answer = self.post(path, body)
+            if isinstance(answer, Refusal):
+                return Failure(name, answer.reason, answer.passing)
+            return read(answer)
+
+        result = once()
+        if not isinstance(result, Failure):
+            self._good = once
+            self._refused.discard(name)
+        elif not result.passing:
+            self._refused.add(name)
+        return result
+
     def _send(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """An answer, read within the time and the size that one may have.
 
@@ -164,18 +201,62 @@ class ServerClient:
     def run(
         self, requests: Iterable[Request | None], answer: Callable[[Request], Result]
     ) -> Iterator[list[Result]]:
-        """What `answer` makes of requests, as many at once as allowed, as they finish."""
+        """What `answer` makes of requests, as many at once as allowed, as they finish.
+
+        What the server refuses is held back until it has answered another request: a server that
+        refuses all of them, as it does after a change of its settings, makes nobody's rows bad.
+
+        Raises:
+            EngineStopped: the server answers nobody any more, or refuses what it answered before.
+        """
         intake = Intake(requests)
         flying: set[Future[Result]] = set()
+        held: list[Result] = []
         while True:
             for request in intake.take(self._most - len(flying)):
                 flying.add(self._pool.submit(answer, request))
             if not flying:
-                if intake.exhausted:
+                if held:  # nobody asks for more until these are told
+                    self._check_refusals(held)
+                    yield held
+                    held = []
+                elif intake.exhausted:
                     return
                 continue
             done, flying = wait(flying, return_when=FIRST_COMPLETED)
-            yield [future.result() for future in done]
+            came = [future.result() for future in done]
+            refused = [r for r in came if r.id in self._refused]
+            self._refused.difference_update(r.id for r in refused)
+            others = [r for r in came if r not in refused]
+            held += refused
+            if held and any(not isinstance(r, Failure) for r in others):
+                others, held = [*held, *others], []
+            elif len(held) >= _MOST_REFUSED:
+                self._check_refusals(held)
+                others, held = [*held, *others], []
+            yield others
+
+    def _check_refusals(self, held: Sequence[Result]) -> None:
+        """See whether the server still answers what it answered before.
+
+        Raises:
+            EngineStopped: it does not, or it never answered anything and refused several.
+        """
+        reason = next(r.reason for r in reversed(held) if isinstance(r, Failure))
+        if self._good is None:
+            if len(held) < _FEW_REFUSED:
+                return
+            raise EngineStopped(
+                f"the server at {without_secrets(self._url)!r} refuses every request ({reason})",
+                hint="Mend what it refuses, then rerun the same command to resume.",
+            )
+        again = self._good()
+        if isinstance(again, Failure) and not again.passing:
+            raise EngineStopped(
+                f"the server at {without_secrets(self._url)!r} refuses what it answered before "
+                f"({again.reason})",
+                hint="Rerun the same command to resume once it is back as it was.",
+            )
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -200,11 +281,14 @@ def _is_answer(answer: httpx.Response) -> bool:
         found = answer.json()
     except (ValueError, RecursionError):
         return False
-    return (
-        isinstance(found, dict)
-        and isinstance(found.get("choices"), list)
-        and bool(found["choices"])
-    )
+    choices = found.get("choices") if isinstance(found, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return False
+    choice = choices[0]
+    if not isinstance(choice, dict):
+        return True  # read by whoever knows what was asked for
+    broken = choice.get("error") or (found.get("error") and not choice.get("message"))
+    return not broken and str(choice.get("finish_reason")).lower() not in _BROKEN
 
 
 def _is_page(answer: httpx.Response) -> bool:

@@ -19,7 +19,6 @@ from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.openai_engine import prompt_tokens
 from rlaif.engines.server_client import (
     SPEED_OPTIONS,
-    Refusal,
     ServerClient,
     patience,
     server_url,
@@ -69,10 +68,9 @@ class VLLMServerEngine:
         self.fingerprint = digest({"model": files.fingerprint, "by": "vllm-server"})
 
     def _check(self) -> None:
-        """Ask one token, so that a server without the endpoint is known at once."""
-        body = {"model": self._model, "token_ids": [0], "sampling_params": {"max_tokens": 1}}
-        answer = self._client.post(_PATH, body)
-        if isinstance(answer, Refusal):
+        """Ask one label, so that a server without the endpoint is known at once."""
+        answer = self._answer(ChoiceRequest("check", [0], ((0,), (1,))))
+        if isinstance(answer, Failure):
             raise RlaifError(
                 f"the server does not accept token IDs ({answer.reason[:160]})",
                 hint="Start it with `vllm serve MODEL --enable-scale-out` (vLLM 0.32 or later).",
@@ -114,15 +112,15 @@ class VLLMServerEngine:
             "token_ids": list(request.token_ids),
             "sampling_params": sampling,
         }
-        answer = self._client.post(_PATH, body)
-        if isinstance(answer, Refusal):
-            return Failure(request.id, answer.reason, answer.passing)
+        return self._client.ask(_PATH, body, request.id, lambda answer: self._read(request, answer))
+
+    def _read(self, request: Request, answer: httpx.Response) -> Result:
         try:
-            return self._read(request, answer)
+            return self._take(request, answer)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return Failure(request.id, f"unexpected response from the server ({error!r})"[:200])
 
-    def _read(self, request: Request, answer: httpx.Response) -> Result:
+    def _take(self, request: Request, answer: httpx.Response) -> Result:
         found = answer.json()
         choice = found["choices"][0]
         self._tokens += prompt_tokens(found)

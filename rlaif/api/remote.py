@@ -18,7 +18,7 @@ from rlaif.api.answers import Comparison, Critique, Score
 from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
 from rlaif.data.layouts import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
-from rlaif.util.addresses import without_secrets
+from rlaif.util.addresses import mask, without_secrets
 from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
 from rlaif.util.http_client import answer_until, open_client
 from rlaif.util.validation import explain
@@ -60,6 +60,7 @@ class RemoteJudge:
         self._answered = False
         self._constitution = constitution
         token = token or os.environ.get(TOKEN_VARIABLE)
+        self._token = token or ""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = timeout
         self._client = open_client(headers=headers, timeout=timeout)
@@ -164,7 +165,8 @@ class RemoteJudge:
             )
         for item in results:
             if isinstance(item, dict) and "error" in item:
-                raise RlaifError(str(item["error"]), hint="Fix or remove that row.")
+                said = mask(str(item["error"]), self._token, self._url)
+                raise RlaifError(said, hint="Fix or remove that row.")
         return [self._read(item, form) for item in results]
 
     def _read(self, item: Any, form: type[Answer]) -> Answer:
@@ -215,7 +217,8 @@ class RemoteJudge:
             return None
         if answer.status_code != 200:
             raise RlaifError(
-                f"{self._shown} rejected the request: {_reason(answer)}",
+                f"{self._shown} rejected the request: "
+                f"{mask(_reason(answer), self._token, self._url)}",
                 hint="Fix the cause that the server reports.",
             )
         try:

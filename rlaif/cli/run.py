@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlaif.cli.common.command import Command
 from rlaif.cli.common.model_flags import assignments, plain_value
 from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.errors import RlaifError
-from rlaif.util.addresses import NAMED
+from rlaif.util.addresses import NAMED, hide_secrets
 from rlaif.util.child_process import call_rlaif
 from rlaif.util.files import write_atomically
 from rlaif.util.user_functions import IN_RECIPE
@@ -66,7 +67,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
     for planned in [] if dry_run else steps:
         if planned.done:
             continue
-        note(f"\n[{planned.step.name}]\n$ rlaif {shlex.join(planned.argv)}")
+        note(f"\n[{planned.step.name}]\n$ rlaif {shlex.join(_shown(planned.argv))}")
         began = time.monotonic()
         # A step's own table is progress here; stdout is for the result.
         code = call_rlaif(planned.argv, {IN_RECIPE: "1", NAMED: named})
@@ -77,15 +78,23 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
                 place=planned.step.place,
             )
         planned.folder.mkdir(parents=True, exist_ok=True)
-        done = {"argv": planned.argv, "seconds": round(time.monotonic() - began, 1)}
+        done = {"argv": _shown(planned.argv), "seconds": round(time.monotonic() - began, 1)}
         write_atomically(planned.folder / DONE, json.dumps(done, indent=2) + "\n")
     steps = plan_steps(loaded, work, _commands())
     if as_json:
         print_json(
-            {p.step.name: {"folder": str(p.folder), "done": p.done, "argv": p.argv} for p in steps}
+            {
+                p.step.name: {"folder": str(p.folder), "done": p.done, "argv": _shown(p.argv)}
+                for p in steps
+            }
         )
     elif not dry_run:
         echo(table(["step", "results"], [(p.step.name, str(p.folder)) for p in steps]))
+
+
+def _shown(argv: Sequence[str]) -> list[str]:
+    """A command line as it may be kept and printed."""
+    return [hide_secrets(part) for part in argv]
 
 
 def _exists(text: str) -> bool:

@@ -16,7 +16,7 @@ import httpx
 from rlaif.engines.base import EngineSettings, Intake
 from rlaif.errors import EngineStopped, RlaifError, first_line
 from rlaif.records import Failure, Request, Result
-from rlaif.util.addresses import is_named, without_secrets
+from rlaif.util.addresses import is_named, mask, without_secrets
 from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body
 from rlaif.util.http_client import answer_until, open_client
 from rlaif.util.user_functions import IN_RECIPE
@@ -73,6 +73,7 @@ class ServerClient:
             )
         self._url, self._most, self._retries = url.rstrip("/"), most, retries
         self._timeout = timeout
+        self._key = key
         headers = {**ACCEPTED, **({"Authorization": f"Bearer {key}"} if key else {})}
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         self._client = open_client(headers=headers, timeout=timeout, limits=limits)
@@ -134,7 +135,7 @@ class ServerClient:
                 self._answered += 1
                 self._last_answer = time.monotonic()
                 return answer
-            said = " ".join(answer.text.split())
+            said = self._without_key(" ".join(answer.text.split()))
             if answer.status_code == 200:
                 said = "a web page" if _is_page(answer) else f"no answer: {said}"
             reason = f"status {answer.status_code}: {said[:200]}"
@@ -257,6 +258,9 @@ class ServerClient:
                 f"({again.reason})",
                 hint="Rerun the same command to resume once it is back as it was.",
             )
+
+    def _without_key(self, text: str) -> str:
+        return mask(text, self._key, self._url)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -22,7 +22,7 @@ from rlaif.engines.openai_engine import MessageCodec, create, prompt_tokens
 from rlaif.engines.server_client import ServerClient
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Result
-from rlaif.util.addresses import is_named, without_secrets
+from rlaif.util.addresses import hide_secrets, is_named, without_secrets
 
 Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
@@ -528,7 +528,8 @@ def test_certificates_that_are_not_there_are_one_line(monkeypatch: pytest.Monkey
         ("http://host/v1", "http://host/v1"),
         ("http://me:se/cret@host:8/v1", "http://host:8/v1"),
         ("http://me:a?b#c@host/v1", "http://host/v1"),
-        ("http://host:8/v1?mail=a@b", "http://host:8/v1"),
+        ("http://host:8/v1?mail=a@b", "http://b"),
+        ("http://me:12345/6@host/v1", "http://host/v1"),
         ("http://[broken", "http://[broken"),
     ],
 )
@@ -549,7 +550,30 @@ def test_a_recipe_does_not_send_the_key_to_strangers(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RLAIF_NAMED_ADDRESSES", "https://evil.example/v1")
     assert is_named("https://evil.example/v2")
     assert not is_named("https://evil.example:8/v1")
+    assert not is_named("http://evil.example/v1"), "a key goes over https alone, as it was named"
+    assert is_named("https://EVIL.example:443/v1")
     ServerClient("https://evil.example/v1", most=1, retries=0, timeout=1.0).close()
+
+
+def test_a_key_that_a_server_says_back_is_masked(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        told = f"the key {handler.headers['Authorization']} may not, nor pass%2Fword pass/word"
+        say(handler, {"error": told}, 400)
+
+    server = serve(reply)
+    server.url = server.url.replace("http://", "http://me:pass%2Fword@")
+    (result,) = ask(server)
+    assert isinstance(result, Failure)
+    assert "the key Basic *** may not, nor *** ***" in result.reason
+
+
+def test_addresses_in_arguments_lose_their_secrets() -> None:
+    line = "--option base_url=https://me:secret@host:8/v1?key=1 a@b.c --judge hub:x"
+    assert hide_secrets(line) == "--option base_url=https://host:8/v1 a@b.c --judge hub:x"
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, tab
 from rlaif.errors import RlaifError
 from rlaif.util.addresses import NAMED, hide_secrets
 from rlaif.util.child_process import call_rlaif
-from rlaif.util.files import write_atomically
 from rlaif.util.user_functions import IN_RECIPE
 
 _EXAMPLES = """
@@ -52,7 +50,7 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
     """
     quiet_libraries()
     from rlaif.recipes.load import load_recipe
-    from rlaif.recipes.plan import DONE, graph, plan_steps
+    from rlaif.recipes.plan import graph, note_done, plan_steps
 
     given = {
         name: str(Path(text).resolve()) if _exists(text) else plain_value(text)
@@ -78,8 +76,8 @@ def command(recipe: str, out: str, values: tuple[str, ...], dry_run: bool, as_js
                 place=planned.step.place,
             )
         planned.folder.mkdir(parents=True, exist_ok=True)
-        done = {"argv": _shown(planned.argv), "seconds": round(time.monotonic() - began, 1)}
-        write_atomically(planned.folder / DONE, json.dumps(done, indent=2) + "\n")
+        seconds = round(time.monotonic() - began, 1)
+        note_done(planned.folder, {"argv": _shown(planned.argv), "seconds": seconds})
     steps = plan_steps(loaded, work, _commands())
     if as_json:
         print_json(

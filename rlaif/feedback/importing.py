@@ -37,6 +37,7 @@ from rlaif.records import Rejected
 from rlaif.runs.directory import differences
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.util.clock import utc_now
+from rlaif.util.file_sizes import check_sizes, measure_sizes
 from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
 from rlaif.util.output import check_folder, check_same
@@ -174,6 +175,7 @@ def import_feedback(
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(out / name, "".join(lines))
         write_atomically(out / CARD, _card(out.name, report))
+        saved["bytes"] = measure_sizes(out, FILES)
         write_atomically(out / REPORT, json.dumps(saved, indent=2) + "\n")
     return report
 
@@ -200,15 +202,17 @@ numbers, and `{REPORT}` records the settings and counts of the import.
 
 
 def _before(out: Path, config: Mapping[str, Any]) -> FeedbackReport | None:
-    report, changed = None, ""
+    report, changed, sizes = None, "", None
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         saved = json.loads((out / REPORT).read_text(encoding="utf-8"))
         changed = differences(saved.pop("config"), config)
+        sizes = saved.pop("bytes", None)
         report = FeedbackReport(**saved)
     check_folder(out, "import", held=report is not None or is_unfinished(out))
     if report is None or is_unfinished(out):
         return None
     check_same(out, "import", changed)
+    check_sizes(out, sizes, f"Remove {str(out)!r} to import again.")
     return report if all((out / name).exists() for name in (*FILES, CARD)) else None
 
 

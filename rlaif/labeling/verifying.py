@@ -123,7 +123,7 @@ def verify_run(
         RlaifError: it is no complete labeling run, or the judge can't be started.
     """
     found = Verification()
-    manifest = read_manifest(run)
+    manifest = read_manifest(run, sizes=False)
     try:
         is_complete(run)
     except RlaifError as error:

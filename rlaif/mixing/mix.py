@@ -40,6 +40,7 @@ from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.templates.messages import completion_text, message_text
 from rlaif.text.novelty import Contamination, words
 from rlaif.util.clock import utc_now
+from rlaif.util.file_sizes import check_sizes, measure_sizes
 from rlaif.util.files import replacing, write_atomically
 from rlaif.util.hashing import digest, file_digest
 from rlaif.util.output import check_folder, check_same
@@ -146,7 +147,8 @@ def _before(out: Path, config: Mapping[str, Any]) -> MixReport | None:
     if saved is None:
         return None
     check_same(out, "mix", differences(saved["config"], config))
-    own = {k: v for k, v in saved.items() if k not in ("config", "runs")}
+    own = {k: v for k, v in saved.items() if k not in ("config", "runs", "bytes")}
+    check_sizes(out, saved.get("bytes"), f"Remove {str(out)!r} to make the mix again.")
     whole = all((out / name).exists() for name in (DATA_FILE, CARD))
     return MixReport(**own) if whole else None
 
@@ -418,4 +420,5 @@ def _write(
             name=out.name, report=report, plan=plan, runs=labels, content=file_digest(file)
         )
         write_atomically(out / CARD, card)
+        saved["bytes"] = measure_sizes(out, [DATA_FILE])
         write_atomically(out / REPORT, json.dumps(saved, indent=2, ensure_ascii=False) + "\n")

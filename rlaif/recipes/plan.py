@@ -7,6 +7,7 @@ step that depends on it, gets a new folder; the others are found done.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ from rlaif.constitution.schema import PythonCheck
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import RlaifError
 from rlaif.recipes.load import OUTPUTS, Recipe, Step, reference
+from rlaif.util.file_sizes import check_sizes, measure_sizes
+from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest, file_digest, folder_digest
 from rlaif.util.user_functions import function_source
 
 DONE = ".step-done.json"
 _SAME_RESULT = {"override"}
 """Arguments that let a step run, and change nothing in what it makes."""
+_MADE = (".jsonl", ".parquet", ".safetensors")
+"""Files of results, whose sizes are kept."""
 _DATA = (".jsonl", ".json", ".parquet", ".csv")
 _SUFFIXED = re.compile(r"(.+?)([=,].*)")
 """A file or folder with a share (`=0.2`) or settings (`,n=2`) behind it."""
@@ -92,11 +97,35 @@ def plan_steps(
             argv=_argv(
                 step=step, options=options, folder=folder, base=recipe.path.parent, before=found
             ),
-            done=(folder / DONE).exists() and (folder / OUTPUTS[step.command]).exists(),
+            done=_is_done(folder, OUTPUTS[step.command]),
             changed=bool(others),
         )
     check_inputs(recipe)
     return list(found.values())
+
+
+def note_done(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Keep that a step is done, with the sizes of what it made."""
+    rows = [p for p in sorted(folder.rglob("*")) if p.suffix in _MADE]
+    sizes = measure_sizes(folder, (str(p.relative_to(folder)) for p in rows))
+    write_atomically(folder / DONE, json.dumps({**facts, "bytes": sizes}, indent=2) + "\n")
+
+
+def _is_done(folder: Path, output: str) -> bool:
+    """Whether a step is done and what it made is there.
+
+    Raises:
+        RlaifError: a file that it made was cut or edited since.
+    """
+    if not (folder / DONE).exists() or not (folder / output).exists():
+        return False
+    try:
+        told = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    sizes = told.get("bytes") if isinstance(told, dict) else None
+    check_sizes(folder, sizes, f"Remove {str(folder)!r} to run the step again.")
+    return True
 
 
 def _check_options(step: Step, options: CommandOptions) -> None:

@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 
 from rlaif.errors import Place, RlaifError
 from rlaif.util.doubled_keys import refuse_doubles
+from rlaif.util.file_sizes import check_sizes
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
 from rlaif.util.validation import describe_problem
@@ -304,11 +305,15 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path, *, sizes: bool = True) -> dict[str, Any]:
     """The manifest of a complete run.
 
+    Args:
+        sizes: whether its row files must be as long as when the run ended.
+
     Raises:
-        RlaifError: `path` is no run directory, or the run is not complete.
+        RlaifError: `path` is no run directory, the run is not complete, or a row file was cut or
+            edited since it ended.
     """
     read_run_config(path)
     manifest = _read_json(path / MANIFEST)
@@ -324,6 +329,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path / MANIFEST} is damaged ({describe_problem(error)})",
             hint="Rerun the command that created the run in a new folder.",
         ) from None
+    if sizes:
+        check_sizes(path, manifest.get("bytes"), _EDITED)
     return manifest
 
 
@@ -333,6 +340,12 @@ def read_review(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"labels", "agreement"} <= found.keys() else None
 
 
+_EDITED = (
+    "Make the run again in a new folder with -o (cached verdicts are reused); commands that take "
+    "any data file take this one by its own path."
+)
+
+
 def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
     """Whether `path` is a run with a whole manifest and all its row files.
 
@@ -340,21 +353,13 @@ def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
         RlaifError: a file was cut or edited since the run ended.
     """
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(path, sizes=False)
     except RlaifError:
         return False
     if not all((path / name).exists() for name in files):
         return False
-    sizes = manifest.get("bytes")
-    for name, size in sizes.items() if isinstance(sizes, dict) else ():
-        held = (path / name).stat().st_size if (path / name).exists() else 0
-        if held != size:
-            raise RlaifError(
-                f"{path / name} has {held} bytes, and the run ended with {size}: it was cut or "
-                "edited",
-                hint="Use a new folder with -o; verdicts that still apply are reused from the "
-                "cache.",
-            )
+    hint = "Use a new folder with -o; verdicts that still apply are reused from the cache."
+    check_sizes(path, manifest.get("bytes"), hint, all_there=True)
     return True
 
 
@@ -382,6 +387,8 @@ def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
             f"run {data!r} is not complete",
             hint="Rerun the command that created it, or use a data file.",
         )
+    if finished and isinstance(manifest := _read_json(path / MANIFEST), dict):
+        check_sizes(path, manifest.get("bytes"), _EDITED)
     return str(found)
 
 

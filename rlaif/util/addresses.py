@@ -54,7 +54,7 @@ def mask(text: str, key: str, url: str) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """A text, such as an argument of a command, with its addresses as `without_secrets` has them."""
+    """A text, such as a command's argument, with its addresses as `without_secrets` has them."""
     return _ADDRESS.sub(lambda m: without_secrets(m.group()), text)
 
 

@@ -234,8 +234,7 @@ def test_a_conversation_that_a_template_cuts_is_refused(shown: str) -> None:
     for messages in cut:
         try:
             assert messages[-1]["content"] in found.render(messages)
-        except ConversationRefused as error:
-            assert "leaves out text of the" in str(error)
+        except ConversationRefused:
             refused += 1
     assert refused >= 1
 

@@ -101,7 +101,7 @@ def test_steps_run_once_and_a_change_runs_what_depends_on_it(
     # Results that were cut are no results.
     whole = (folders["candidates"] / "candidates.jsonl").read_bytes()
     (folders["candidates"] / "candidates.jsonl").write_bytes(whole[: whole.rindex(b"\n", 0, -1)])
-    with pytest.raises(RlaifError, match="candidates.jsonl has .* it was cut or edited"):
+    with pytest.raises(RlaifError, match=r"candidates.jsonl has .* it was cut or edited"):
         states(recipe, work)
     (folders["candidates"] / "candidates.jsonl").write_bytes(whole)
     # Changed prompts: everything; and the old results are still there for the old ones.

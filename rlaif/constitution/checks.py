@@ -18,7 +18,7 @@ from rlaif.constitution.schema import (
     RegexCheck,
 )
 from rlaif.util.user_functions import check_allowed, load_function
-from rlaif.util.words import count_words, fold_text
+from rlaif.util.words import count_words, find_phrase
 
 REGEX_SECONDS = 1.0
 """A pattern that backtracks for longer on one text has no answer (a reason, not a hang)."""
@@ -55,11 +55,8 @@ def run_check(check: Check, prompt: str, completion: str) -> bool:
         case JsonCheck():
             return _is_json(completion)
         case ForbiddenPhrasesCheck():
-            # A space of no width may stand for one, or for nothing.
-            ways = {completion, completion.replace("\u200b", " ")}
-            texts = [fold_text(way, ignore_case=check.ignore_case) for way in ways]
-            phrases = (fold_text(p, ignore_case=check.ignore_case) for p in check.phrases)
-            return not any(phrase in text for phrase in phrases for text in texts)
+            ignore = check.ignore_case
+            return not any(find_phrase(p, completion, ignore_case=ignore) for p in check.phrases)
         case PythonCheck():
             function = load_function(check.function, "check")
             try:

@@ -112,7 +112,8 @@ class OpenAIEngine:
     Args:
         model: as the server calls it.
         url: of its API, up to and with `/v1`.
-        template_options: variables for the chat template that the user set.
+        template_options: variables for the chat template; None where the user set none: servers of
+            open models then get the default ones, others none.
         omitted: parameters that are not sent, such as `temperature`.
         thinks: whether the server's chat template opens a block for thinking, and leaves it in the
             answer.  None where the user said nothing: an answer that may open with the rest of such
@@ -144,9 +145,8 @@ class OpenAIEngine:
         models = client.get("/models")
         # Servers of open models take variables for the chat template; services refuse them.
         known = any(owner in models.text for owner in ('"vllm"', '"sglang"'))
-        default = EngineSettings.model_fields["chat_template_options"].default
-        given = dict(template_options or {})
-        self._template_options = given if known or given != default else {}
+        default = EngineSettings.model_fields["chat_template_options"].default if known else {}
+        self._template_options = dict(default if template_options is None else template_options)
         # Texts in the cache are those of a model that is asked in the same way.
         own = {"omit": sorted(omitted), "thinks": thinks, "template": self._template_options}
         self.fingerprint = digest(manner | {key: value for key, value in own.items() if value})
@@ -283,7 +283,9 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         model=settings.model,
         url=url,
         client=client,
-        template_options=settings.chat_template_options,
+        template_options=settings.chat_template_options
+        if "chat_template_options" in settings.model_fields_set
+        else None,
         omitted=str(settings.options.get("omit", "")).split("+"),
         thinks=_flag(settings, "thinks"),
         defuses=_flag(settings, "defuse") is not False,

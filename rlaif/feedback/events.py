@@ -116,8 +116,10 @@ def read_event(
     rating, good = _readable(_rating, row, problems), _readable(thumb, row, problems)
     if problems and rating is None and good is None and not edited and not discarded:
         raise problems[0]  # else the other feedback stands
-    if good is None and rating is not None:
-        good = scale.judge(rating)
+    rated = None if rating is None else scale.judge(rating)
+    if good is not None and rated is not None and good is not rated:
+        raise BadRow("the thumb and the rating contradict each other")
+    good = rated if good is None else good
     completion = _cleaned(completion_text(said.messages), clean)
     edit = _cleaned(edited, clean)
     edit = "" if edit.split() == completion.split() else edit
@@ -202,16 +204,17 @@ def _edit(row: Mapping[str, object]) -> str:
     return "" if text.strip().lower() in _FLAGS else text
 
 
-def read_thumb_number(row: Mapping[str, object]) -> tuple[str, float] | None:
-    """The column of a row's thumb and its number; None where it has none, or words."""
+def read_thumb_code(row: Mapping[str, object]) -> tuple[str, float | str] | None:
+    """The column of a row's thumb, and its number or its word; None where it has none."""
     for key in THUMB_KEYS:
         if row.get(key) in (None, ""):
             continue
+        word = _word_of(row[key])
         try:
             number = float(str(row[key]))
         except ValueError:
-            return None
-        return (key, number) if math.isfinite(number) and row[key] is not True else None
+            return (key, word) if word in _UP | _DOWN else None
+        return (key, number) if math.isfinite(number) else None
     return None
 
 
@@ -221,21 +224,33 @@ def rating_column(row: Mapping[str, object]) -> str:
 
 
 def _thumb(row: Mapping[str, object], *, neutral: bool = False) -> bool | None:
-    value = next((row[k] for k in THUMB_KEYS if row.get(k) not in (None, "")), None)
-    if value is None:
+    values = [row[k] for k in THUMB_KEYS if row.get(k) not in (None, "")]
+    if not values:
         return None
+    said = {_side_of(_word_of(value), neutral=neutral) for value in values} - {None}
+    if len(said) > 1:
+        raise BadRow("one column calls the completion good, and another one bad")
+    text = _word_of(values[0])
+    side = _side_of(text, neutral=neutral)
+    if side is None and not (
+        text in _NOTHING or text in ("neutral", "n_a") or (neutral and text == "0")
+    ):
+        # What users wrote into it is not repeated: nothing here was filtered.
+        raise BadRow("the thumbs value is neither up nor down")
+    return side
+
+
+def _word_of(value: object) -> str:
     text = re.sub(r"[\s-]+(?=\w)", "_", _SKIN.sub("", str(value).strip().lower()))
-    text = {"1.0": "1", "0.0": "0", "-1.0": "-1", "_1.0": "-1", "_1": "-1"}.get(text, text)
+    return {"1.0": "1", "0.0": "0", "-1.0": "-1", "_1.0": "-1", "_1": "-1"}.get(text, text)
+
+
+def _side_of(text: str, *, neutral: bool) -> bool | None:
     if text in _UP:
         return True
     if neutral and text == "0":
         return None
-    if text in _DOWN:
-        return False
-    if text in _NOTHING or text in ("neutral", "n_a"):
-        return None
-    # What users wrote into it is not repeated: nothing here was filtered.
-    raise BadRow("the thumbs value is neither up nor down")
+    return False if text in _DOWN else None
 
 
 def _rating(row: Mapping[str, object]) -> float | None:
@@ -244,7 +259,7 @@ def _rating(row: Mapping[str, object]) -> float | None:
         return None
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadRow("the rating is not a number") from None
     if not math.isfinite(number):
         raise BadRow("the rating is not a number")

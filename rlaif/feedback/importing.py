@@ -28,7 +28,7 @@ from rlaif.feedback.events import (
     rating_column,
     read_event,
     read_rating,
-    read_thumb_number,
+    read_thumb_code,
 )
 from rlaif.feedback.personal import load_filter, plugged
 from rlaif.feedback.preferences import EventReliability, aggregate_events
@@ -60,11 +60,13 @@ class FeedbackSettings(EventReliability):
     )
     good_from: float | None = Field(
         default=None,
+        allow_inf_nan=False,
         description="Ratings at or above this value are good. [default: 4 where all are from 1 to "
         "5; 0 and 1 are votes; asked for otherwise]",
     )
     bad_to: float | None = Field(
         default=None,
+        allow_inf_nan=False,
         description="Ratings at or below this value are bad. [default: 2, or as for --good-from]",
     )
     personal: str = Field(
@@ -227,15 +229,20 @@ def _rows(source: Source, mapping: Mapping[str, str]) -> Iterator[dict[str, obje
 def _scale(source: Source, settings: FeedbackSettings, mapping: Mapping[str, str]) -> RatingScale:
     ratings: set[float] = set()
     thumbs: dict[str, set[float]] = {}
+    words: dict[str, set[str]] = {}
     columns: dict[str, None] = {}
     for row in _rows(source, mapping):
         if (rating := read_rating(row)) is not None:
             ratings.add(rating)
             columns.setdefault(rating_column(row))
-        if (thumb := read_thumb_number(row)) is not None:
-            thumbs.setdefault(thumb[0], set()).add(thumb[1])
+        if (thumb := read_thumb_code(row)) is not None:
+            column, code = thumb
+            if isinstance(code, str):
+                words.setdefault(column, set()).add(code)
+            else:
+                thumbs.setdefault(column, set()).add(code)
     for column, numbers in thumbs.items():
-        check_thumbs(column, numbers)
+        check_thumbs(column, numbers, words.get(column, ()))
     if len(columns) > 1:
         shown = " and ".join(map(repr, columns))
         raise RlaifError(

@@ -6,7 +6,7 @@ the worst of five stars on another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from rlaif.errors import RlaifError
@@ -64,11 +64,17 @@ def find_scale(
     said = good_from is not None or bad_to is not None
     if low is None or high is None:
         return _checked(_stars(None, None, good_from, bad_to))
-    if held <= {-1.0, 0.0, 1.0} and held != {1.0} and not said:
+    if held <= {-1.0, 0.0, 1.0} and held not in ({1.0}, {0.0}) and not said:
         bad = -1.0 if -1.0 in held else 0.0
         return RatingScale(low, high, good_from=1.0, bad_to=bad, votes=True)
     # Where nothing is above 3, the scale may end there.
     stars = low >= 0.0 and STARS_GOOD <= high <= STARS[1]
+    if stars and low == 0.0 and not said:
+        raise RlaifError(
+            f"ratings run from 0 to {high:g}, and 0 may be the worst or no rating at all",
+            hint="If it is the worst, set --good-from and --bad-to; if there is none, empty those "
+            "cells.",
+        )
     if stars or (said and STARS[0] <= low and high <= STARS[1]):
         return _checked(_stars(low, high, good_from, bad_to))
     span = f"run from {low:g} to {high:g}" if low != high else f"are all {low:g}"
@@ -78,16 +84,24 @@ def find_scale(
     )
 
 
-def check_thumbs(column: str, numbers: Iterable[float]) -> None:
+def check_thumbs(column: str, numbers: Iterable[float], words: Collection[str] = ()) -> None:
     """Refuse numbers that are no thumbs.
 
     Args:
         numbers: all of a log's thumbs that are numbers.
+        words: all of them that are words.
 
     Raises:
-        RlaifError: there are others than -1, 0 and 1.
+        RlaifError: there are others than -1, 0 and 1; or 0 may be a thumb down or none.
     """
-    others = sorted(set(numbers) - {-1.0, 0.0, 1.0})
+    held = set(numbers)
+    if held == {0.0}:
+        beside = f" beside {' and '.join(map(repr, sorted(words)[:2]))}" if words else " alone"
+        raise RlaifError(
+            f"column {column!r} holds 0{beside}, which may be a thumb down or none",
+            hint="Write a thumb down as -1 or 'down', and empty the cells where there is none.",
+        )
+    others = sorted(held - {-1.0, 0.0, 1.0})
     if others:
         raise RlaifError(
             f"column {column!r} holds {others[-1]:g}, which is neither up nor down",

@@ -16,11 +16,11 @@ _UNSPACED = (
     r"\p{Tibetan}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Javanese}\p{Balinese}"
     r"\p{Emoji_Presentation}"
 )
-_BETWEEN = (
-    r"\s\u200b\u3000-\u3004\u3008-\u3020\u30fb\uff01-\uff0f\uff1a-\uff1f\uff3b-\uff40\uff5b-\uff65"
-)
+_BETWEEN = r"\s\u200b\u2800\u3164\u115f\u1160\uffa0\u180e\u3000-\u3004\u3008-\u3020\u30fb\uff01-\uff0f\uff1a-\uff1f\uff3b-\uff40\uff5b-\uff65"
 _WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*+|(?:(?![{_UNSPACED}{_BETWEEN}]).)++", regex.DOTALL)
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800\ufffc]|(?!\s)\p{Cc}")
+_BLANK = regex.compile("[\u200b\u2800\u3164\u115f\u1160\uffa0\u180e\u2060\ufeff]")
+"""What looks like a space, or like nothing, and is neither to a computer."""
 _PILED = regex.compile(r"(\p{M}{30})\p{M}+")
 """More marks on a letter than text has (UAX 15, stream-safe text): to sort them takes long."""
 _ALIKE = str.maketrans(
@@ -29,6 +29,7 @@ _ALIKE = str.maketrans(
     | dict.fromkeys("\u201c\u201d", '"')
 )
 """Quotation marks and hyphens that keyboards and editors put for one another."""
+_MARK = "\ue0fe"
 _SPACES = regex.compile(r"\s+")
 
 
@@ -37,6 +38,23 @@ def count_words(text: str) -> int:
     if text.isascii():
         return len(text.split())
     return sum(len(_WORD.findall(run)) for run in text.split())
+
+
+def find_phrase(phrase: str, text: str, *, ignore_case: bool = True) -> bool:
+    """Whether a text holds a phrase, whatever way it is written (see `fold_text`).
+
+    A blank of no width, or one that is no white space, may stand for a space or for nothing.
+    """
+    wanted = fold_text(phrase, ignore_case=ignore_case)
+    if wanted in fold_text(text, ignore_case=ignore_case):
+        return True
+    if not _BLANK.search(text):
+        return False
+    # One sign for every blank, which folding keeps.
+    marked = fold_text(_BLANK.sub(_MARK, text.replace(_MARK, "")), ignore_case=ignore_case)
+    words = (f"{_MARK}*+".join(map(regex.escape, word)) for word in wanted.split())
+    pattern = f"[ {_MARK}]++".join(words)
+    return bool(pattern) and regex.search(pattern, marked) is not None
 
 
 def fold_text(text: str, *, ignore_case: bool = True) -> str:

@@ -214,6 +214,8 @@ def test_template_options_reach_servers_that_take_them(serve: Callable[..., Serv
     assert "chat_template_kwargs" not in service.asked[0]
     ask(service, chat={"enable_thinking": True})
     assert service.asked[1]["chat_template_kwargs"] == {"enable_thinking": True}
+    ask(service, chat={"enable_thinking": False})  # said, though it is the default
+    assert service.asked[2]["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_newer_models_get_the_limit_by_the_name_that_they_take(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rlaif.errors import RlaifError
 from rlaif.feedback.importing import FeedbackSettings, import_feedback
@@ -27,9 +28,8 @@ def log(path: Path, ratings: list[Any], name: str = "score") -> str:
     [
         ([0, 1, 1, 0], [1], [0]),
         ([-1, 1, 0], [1], [-1]),
-        ([0, 0], [], [0]),
         ([1, 2, 3, 4, 5], [4, 5], [1, 2]),
-        ([0, 5, 3], [5], [0]),
+        ([-1, -1], [], [-1]),
         ([2.5, 4.5], [4.5], []),
         ([5], [5], []),
     ],
@@ -41,7 +41,7 @@ def test_scales_that_are_known(ratings: list[float], good: list[float], bad: lis
 
 
 @pytest.mark.parametrize(
-    "ratings", [[10, 95], [1], [2], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2]]
+    "ratings", [[10, 95], [1], [2], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2], [0, 0]]
 )
 def test_scales_that_are_asked_for(ratings: list[float]) -> None:
     with pytest.raises(RlaifError, match="nothing says which of them are good") as error:
@@ -49,6 +49,55 @@ def test_scales_that_are_asked_for(ratings: list[float]) -> None:
     assert "--good-from and --bad-to" in str(error.value)
     scale = find_scale(map(float, ratings), 0.9, 0.1)
     assert scale.judge(0.95) is True
+
+
+def test_zero_stars_may_be_no_rating() -> None:
+    with pytest.raises(RlaifError, match="from 0 to 5, and 0 may be the worst or no rating"):
+        find_scale([0.0, 5.0, 3.0], None, None)
+    assert find_scale([0.0, 5.0, 3.0], 4.0, 2.0).judge(0.0) is False
+
+
+@pytest.mark.parametrize("others", [["up", "down"], ["up"], []])
+def test_a_thumb_of_zero_alone_may_be_none(tmp_path: Path, others: list[str]) -> None:
+    data = log(tmp_path / "log.jsonl", [0, 0, *others], "thumbs")
+    with pytest.raises(RlaifError, match=r"'thumbs' holds 0 (alone|beside).* thumb down or none"):
+        import_feedback(data, tmp_path / "out", FeedbackSettings())
+    data = log(tmp_path / "log.jsonl", [0, 1, *others], "thumbs")
+    report = import_feedback(data, tmp_path / "out", FeedbackSettings())
+    assert report.unreadable == 0
+
+
+def test_columns_that_contradict_each_other_are_no_feedback(tmp_path: Path) -> None:
+    rows = [
+        {"thumbs": "up", "rating": 1},
+        {"thumbs": "down", "rating": 5},
+        {"thumbs": "up", "liked": False},
+        {"thumbs": "up", "rating": 3},
+        {"thumbs": "up", "rating": 5, "liked": True},
+    ]
+    for k, row in enumerate(rows):
+        row |= {"prompt": f"Question {k}?", "response": f"Answer {k}."}
+    file = tmp_path / "log.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = import_feedback(str(file), tmp_path / "out", FeedbackSettings())
+    assert (report.events, report.unreadable) == (2, 3)
+    told = (tmp_path / "out" / "rejected.jsonl").read_text()
+    assert told.count("contradict each other") == 2
+    assert told.count("another one bad") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_bound_is_a_number(value: str) -> None:
+    with pytest.raises(ValidationError):
+        FeedbackSettings(good_from=float(value))
+    with pytest.raises(ValidationError):
+        FeedbackSettings(bad_to=float(value))
+
+
+def test_a_rating_of_400_digits_is_a_bad_row(tmp_path: Path) -> None:
+    data = log(tmp_path / "log.jsonl", [10**400, 1, 5], "rating")
+    report = import_feedback(data, tmp_path / "out", FeedbackSettings())
+    assert (report.events, report.unreadable) == (2, 1)
 
 
 def test_bounds_turned_around_are_refused() -> None:

@@ -63,6 +63,10 @@ def forbids(phrase: str, text: str, *, ignore_case: bool = True) -> bool:
         "a\u2800s an AI",
         "a\u0001s an AI",
         "a\u180bs an \ufffcAI",
+        "as\u2800an\u2800AI",
+        "as\u3164an\u115fAI",
+        "a\u200bs\u200ban\u200bA\u200bI",
+        "as \u3164 an\uffa0AI",
     ],
 )
 def test_a_forbidden_phrase_is_found_however_it_is_written(text: str) -> None:
@@ -98,3 +102,9 @@ def test_quotation_marks_and_hyphens_are_what_they_stand_for() -> None:
 def test_marks_piled_up_do_not_hang() -> None:
     """To sort hundreds of thousands of marks takes hours; a letter has thirty at most."""
     assert forbids("bomb", "a bomb" + "\u0301\u0316" * 300_000)
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u2800", "\u3164", "\u115f", "\uffa0", "\u3000"])
+def test_blanks_stand_between_words(blank: str) -> None:
+    assert count_words(blank.join(["one", "two", "three"])) == 3
+    assert not forbids("as an AI", f"was{blank}and AIr")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +36,7 @@ from rlaif.data.row_cells import (
 from rlaif.data.row_model import Completion
 from rlaif.data.tool_calls import is_call, is_calls, read_calls
 from rlaif.data.transcripts import read_transcript, strip_ends
-from rlaif.data.verdict_codes import read_order, sides_of
+from rlaif.data.verdict_codes import read_order, sides_of, split_order
 from rlaif.records import Message, Origin
 
 _SIGNED = {"provenance", "origin"}
@@ -46,10 +45,6 @@ _SIGNED = {"provenance", "origin"}
 
 _NO_SCORE = {"", "none", "nan", "null", "n/a", "na", "-"}
 """How tables write that there is no score."""
-
-
-_LINKS = re.compile(r"\s*[>,]\s*")
-"""What stands between the responses of an order that is written as one text."""
 
 
 class ResponseReader(CellReader):
@@ -260,7 +255,7 @@ class ResponseReader(CellReader):
         if shape_of(value) == "empty":
             return found
         codes = [
-            code_of(v) for v in (value if isinstance(value, list) else _LINKS.split(str(value)))
+            code_of(v) for v in (value if isinstance(value, list) else split_order(str(value)))
         ]
         places = read_order(
             codes,

@@ -164,6 +164,11 @@ def _word_of_one(code: str, columns: Sequence[str]) -> str:
     return next((LETTERS[k] for k, mine in enumerate(own) if code in mine), "")
 
 
+def split_order(text: str) -> list[str]:
+    """The responses of an order that is written as one text: `b > a > c`, or `b, a, c`."""
+    return [part.strip() for part in re.split("[>,]", text)]
+
+
 def read_order(
     codes: Sequence[str],
     count: int,

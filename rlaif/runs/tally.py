@@ -244,7 +244,7 @@ def _kind(reason: str) -> str:
 
 
 _LONGEST = 160
-_NUMBER = re.compile(r"[^\s()]*\d[^\s()]*")
+_NUMBER = re.compile(r"(?<![^\s()])[^\s()\d]*+\d[^\s()]*+")
 
 
 def _value(text: str) -> tuple[float, str]:

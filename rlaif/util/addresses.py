@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rlaif.util.network import is_loopback
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++://[^\s'\"<>]++")
 NAMED = "RLAIF_NAMED_ADDRESSES"
 """Environment: addresses that the user named to a recipe, with spaces between."""
 

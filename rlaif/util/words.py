@@ -16,7 +16,10 @@ _UNSPACED = (
     r"\p{Tibetan}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Javanese}\p{Balinese}"
     r"\p{Emoji_Presentation}"
 )
-_BETWEEN = r"\s\u200b\u2800\u3164\u115f\u1160\uffa0\u180e\u3000-\u3004\u3008-\u3020\u30fb\uff01-\uff0f\uff1a-\uff1f\uff3b-\uff40\uff5b-\uff65"
+_BETWEEN = (
+    r"\s\u200b\u2800\u3164\u115f\u1160\uffa0\u180e"
+    r"\u3000-\u3004\u3008-\u3020\u30fb\uff01-\uff0f\uff1a-\uff1f\uff3b-\uff40\uff5b-\uff65"
+)
 _WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*+|(?:(?![{_UNSPACED}{_BETWEEN}]).)++", regex.DOTALL)
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800\ufffc]|(?!\s)\p{Cc}")
 _BLANK = regex.compile("[\u200b\u2800\u3164\u115f\u1160\uffa0\u180e\u2060\ufeff]")

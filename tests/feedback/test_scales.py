@@ -41,7 +41,8 @@ def test_scales_that_are_known(ratings: list[float], good: list[float], bad: lis
 
 
 @pytest.mark.parametrize(
-    "ratings", [[10, 95], [1], [2], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2], [0, 0]]
+    "ratings",
+    [[10, 95], [1], [2], [1, 2, 3], [0.2, 0.9], [1, 10], [-3, 3], [1, 7], [0, 1, 2], [0, 0]],
 )
 def test_scales_that_are_asked_for(ratings: list[float]) -> None:
     with pytest.raises(RlaifError, match="nothing says which of them are good") as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from rlaif.data.columns import Column, dig
@@ -14,7 +13,7 @@ from rlaif.data.inference.rest import listed_origins, origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
 from rlaif.data.row_cells import ORIGIN_KEYS, values_at
-from rlaif.data.verdict_codes import read_order
+from rlaif.data.verdict_codes import read_order, split_order
 
 RANK_WORDS = {"rank", "ranked", "ranking", "rankings", "ranks"}
 """Words of columns whose lists are about the order of the responses."""
@@ -129,12 +128,9 @@ def items_of(value: object) -> list[object] | None:
     """What a list holds, or a text that lists: `b, a, c`; None for others."""
     if isinstance(value, list):
         return value
-    if isinstance(value, str) and "=" not in value and _LINKS.search(value):
-        return list(_LINKS.split(value.strip()))
+    if isinstance(value, str) and "=" not in value and (">" in value or "," in value):
+        return list(split_order(value))
     return None
-
-
-_LINKS = re.compile(r"\s*[>,]\s*")
 
 
 def _are_ranks(column: Column) -> bool:

@@ -118,6 +118,11 @@ def _print(found: Any, ask: int) -> None:
             f"largest difference {found.largest:.2g}): altered answers would be found with 95% "
             f"confidence if they were {found.detectable():.1%} of all or more"
         )
+        if found.answered_now:
+            echo(
+                f"{found.answered_now} of the questions that failed in the run are answered now: "
+                "the judge may have been away"
+            )
     elif ask:
         note("a judge that reasons is not asked again: what it writes is sampled")
     count = len(found.findings) + found.more

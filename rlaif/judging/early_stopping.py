@@ -162,6 +162,29 @@ def replay(judged: JudgedPair, stopping: StoppingRule, aggregator: Aggregate) ->
     return StoppingReplay(len(asked), aggregator(scores))
 
 
+def follows_stages(
+    rule: StoppingRule,
+    pair: Pair,
+    principles: Sequence[Principle],
+    questions: Sequence[Question],
+    answers: Mapping[int, Verdict],
+) -> bool:
+    """Whether exactly those questions were asked that the rule asks, given their answers.
+
+    Args:
+        answers: by the place of the question.
+    """
+    asked: list[int] = []
+    for stage in rule.stages(pair, questions):
+        asked += stage
+        if not answers.keys() >= set(stage):
+            return False
+        scores = score_pair(pair, principles, [answers[i] for i in asked], asked_only=True)
+        if len(asked) < len(questions) and rule.enough(scores, unasked(questions, asked)):
+            break
+    return answers.keys() == set(asked)
+
+
 def unasked(questions: Sequence[Question], asked: Iterable[int]) -> list[Principle]:
     """Principles of which no question has been asked."""
     done = {questions[i].principle.id for i in asked}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,34 @@ def asks_adaptively(s: LabelSettings) -> bool:
     return s.stop != "never" or s.orders == "adaptive"
 
 
+def safest_rule(s: LabelSettings, aggregator: Aggregator) -> StoppingRule:
+    """The rule that settings ask for, before a pilot says how bold it may be."""
+    kind: Kind = "orders"
+    if s.orders != "adaptive":
+        kind = "exact" if s.stop == "exact" else "likely"
+    temperatures = aggregator.calibration.principles if aggregator.calibration else {}
+    return StoppingRule(kind, s.aggregation, seed=s.seed, temperatures=temperatures)
+
+
+def rule_of_run(
+    s: LabelSettings, aggregator: Aggregator, manifest: Mapping[str, Any]
+) -> StoppingRule | None:
+    """The rule that a finished run stopped by; None where everything was asked, or where the run
+    does not keep what its pilot learned.
+    """
+    if not asks_adaptively(s):
+        return None
+    rule, told = safest_rule(s, aggregator), manifest.get("stopping")
+    if s.stop == "exact" and rule.kind == "exact":
+        return rule
+    if not isinstance(told, dict) or told.get("kind") not in ("orders", "likely"):
+        return None
+    reach, bold = told.get("reach"), told.get("boldness")
+    if not isinstance(reach, dict) or not isinstance(bold, float | int):
+        return None
+    return replace(rule, kind=told["kind"], aggressiveness=float(bold), reach=reach)
+
+
 def learn_stopping(
     task: LabelTask,
     source: Source,
@@ -62,11 +90,7 @@ def learn_stopping(
     s, aggregator = task.settings, task.aggregator
     if not asks_adaptively(s):
         return None, 0
-    kind: Kind = "orders"
-    if s.orders != "adaptive":
-        kind = "exact" if s.stop == "exact" else "likely"
-    temperatures = aggregator.calibration.principles if aggregator.calibration else {}
-    start = StoppingRule(kind, s.aggregation, seed=s.seed, temperatures=temperatures)
+    start = safest_rule(s, aggregator)
     if s.stop == "exact":
         return ChosenStopping(
             stopping=start, pairs=0, errors=0, bound=0.0, saved=0.0, pilot_extra=0
@@ -77,7 +101,7 @@ def learn_stopping(
         data.write_text("".join(_drawn(s, source)), encoding="utf-8")
         settings = s.model_copy(
             update={
-                "orders": "both" if kind == "orders" else s.orders,
+                "orders": "both" if start.kind == "orders" else s.orders,
                 "stop": "never",
                 "limit": None,
                 "layout": s.layout.model_copy(update={"id": _NAME}),
@@ -127,6 +151,7 @@ def stopping_facts(chosen: ChosenStopping, tally: Tally) -> dict[str, Any]:
     return {
         "kind": chosen.stopping.kind,
         "boldness": chosen.stopping.aggressiveness,
+        "reach": dict(chosen.stopping.reach),
         "pilot_pairs": chosen.pairs,
         "pilot_decisions_changed": chosen.errors,
         "decisions_changed_at_most": round(chosen.bound, 5),

@@ -8,6 +8,7 @@ file.  Then a random sample of the questions is put to the judge once more.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.engines.base import Engine
+from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
+from rlaif.judging.early_stopping import StoppingRule, follows_stages
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.verdicts import read_verdict
 from rlaif.labeling.job import LabelJob
-from rlaif.labeling.pilot import asks_adaptively
+from rlaif.labeling.pilot import asks_adaptively, rule_of_run
 from rlaif.labeling.planner import PlannedPair, Planner
 from rlaif.labeling.task import LabelTask, describe_manner
 from rlaif.records import ChoiceRequest, ChoiceResult, GenerationResult, Order, Preference, Verdict
@@ -31,6 +34,7 @@ from rlaif.runs.directory import (
     JOURNAL,
     PREFERENCES,
     REJECTED,
+    ROW_FILES,
     UNDECIDED,
     VERDICTS,
     differences,
@@ -38,8 +42,16 @@ from rlaif.runs.directory import (
     read_manifest,
     read_run_config,
 )
-from rlaif.runs.replaying import ROUNDED, RowsByInput, RunRow, first_apart, read_lines
+from rlaif.runs.replaying import (
+    ROUNDED,
+    RowsByInput,
+    RunRow,
+    counts_apart,
+    first_apart,
+    read_lines,
+)
 from rlaif.runs.rows import preference_row, rejected_row, undecided_row
+from rlaif.runs.tally import MOST_ORIGINS, MOST_REASONS, Tally, dump_tally
 from rlaif.store.verdict_cache import CachedAnswer, VerdictCache
 from rlaif.util.numerics import sigmoid
 
@@ -74,6 +86,8 @@ class Verification:
         pairs, verdicts: how many were checked.
         uncached: verdicts that the cache does not hold; they were taken as the run has them.
         asked: questions that the judge was asked again.
+        answered_now: of these, failed ones (not for their label mass or length) that the judge
+            answers now: it may have been away, or somebody took the answer out.
         tolerance: nats by which the judge's log-odds may differ.
         largest: the largest difference in log-odds among those that were asked again.
         more: findings beyond those that are kept.
@@ -84,6 +98,7 @@ class Verification:
     verdicts: int = 0
     uncached: int = 0
     asked: int = 0
+    answered_now: int = 0
     tolerance: float = 0.0
     largest: float = 0.0
     more: int = 0
@@ -134,17 +149,12 @@ def verify_run(
     with closing(VerdictCache(context.verdicts_path)) as cache:
         context.on_engine(judge)
         with closing(create_engine(judge)) as engine:
-            replay = _Replay(run, job.task, engine, cache, found, random.Random(seed))
+            rule = rule_of_run(job.settings, job.task.aggregator, manifest)
+            replay = _Replay(run, job.task, engine, cache, found, random.Random(seed), rule)
             replay.check(job, ask)
             _ask_again(replay.sample, engine, found, job.settings.label_mass_floor)
-    counts = {
-        "rows": found.rows,
-        "pairs": found.pairs,
-        "verdicts": found.verdicts,
-        "invalid_verdicts": replay.invalid,
-        **replay.counts,
-    }
-    _check_counts(run, manifest, counts, found)
+    _check_manifest(run, manifest, job, found)
+    _check_counts(run, manifest, replay.tally, found)
     return found
 
 
@@ -201,15 +211,15 @@ class _Replay:
         cache: VerdictCache,
         found: Verification,
         draws: random.Random,
+        rule: StoppingRule | None,
     ) -> None:
         self._run, self._task, self._cache, self._found = run, task, cache, found
-        self._draws = draws
+        self._draws, self._rule = draws, rule
         self._renderer = Renderer(task.template, engine.codec)
         self._engine = engine
         self.sample: list[_Asked] = []
-        self.counts = {"decided": 0, "tie": 0, "abstained": 0, "rejected": 0}
+        self.tally = Tally()
         self._seen = 0
-        self.invalid = 0
 
     def check(self, job: LabelJob, ask: int) -> None:
         """Go through the run's rows."""
@@ -230,6 +240,7 @@ class _Replay:
                 if not item.ends_row:
                     continue
                 self._found.rows += 1
+                self.tally.rows += 1
                 if item.rejected is not None:
                     self._check_rejected(next(rejected, None), rejected_row(item.rejected))
                 else:
@@ -244,7 +255,7 @@ class _Replay:
     def _check_rejected(
         self, stated: tuple[int, dict[str, Any]] | None, expected: dict[str, Any]
     ) -> None:
-        self.counts["rejected"] += 1
+        self.tally.add_rejected()
         if stated is None:
             self._found.add(REJECTED, 0, f"{expected['place']} is missing")
         elif stated[1] != expected:
@@ -291,7 +302,7 @@ class _Replay:
         assert pair is not None
         self._found.pairs += 1
         tails = {i: (branch, tail) for branch in item.branches for i, tail in branch.tails}
-        verdicts: list[Verdict] = []
+        answers: dict[int, Verdict] = {}
         for i, question in enumerate(item.questions):
             row = told.pop((pair.id, question.principle.id, question.order), None)
             if row is None:
@@ -299,9 +310,8 @@ class _Replay:
                     what = f"no verdict on {question.principle.id} {question.order}"
                     self._found.add(VERDICTS, 0, f"{_name(pair.row, pair.id)}: {what}")
                 continue
-            verdict = self._check_verdict(row, item.keys[i], known, question.order)
-            verdicts.append(verdict)
-            if not verdict.invalid and not self._renderer.reasons:
+            answers[i] = verdict = self._check_verdict(row, item.keys[i], known, question.order)
+            if not self._renderer.reasons:
                 branch, tail = tails[i]
                 request = ChoiceRequest(
                     id="",
@@ -310,10 +320,12 @@ class _Replay:
                     pictures=branch.pictures,
                 )
                 self._draw(_Asked(request, verdict, row.line), ask)
+        if not _follows_stopping(self._rule, item, answers):
+            what = "other questions were asked than its stopping rule asks"
+            self._found.add(VERDICTS, 0, f"{_name(pair.row, pair.id)}: {what}")
         if label is None:
             self._found.add(PREFERENCES, 0, f"{_name(pair.row, pair.id)} has no label")
-            return
-        self._check_label(item, label, verdicts)
+        self._check_label(item, label, list(answers.values()))
 
     def _check_verdict(
         self, row: RunRow, key: bytes, known: Mapping[bytes, CachedAnswer], order: Order
@@ -321,17 +333,16 @@ class _Replay:
         """A recorded verdict, as exactly as it is known."""
         self._found.verdicts += 1
         data = row.data
-        self.invalid += bool(data.get("invalid"))
         try:
             stated = Verdict(
                 str(data["principle"]),
                 order,
-                float(data["logit"]),
-                float(data["label_mass"]),
+                _number(data["logit"]),
+                _number(data["label_mass"], 0.0, 1.0),
                 invalid=str(data["invalid"]),
                 reasoning=str(data.get("reasoning", "")),
             )
-            p_first = float(data["p_first"])
+            p_first = _number(data["p_first"], 0.0, 1.0)
         except (KeyError, TypeError, ValueError) as error:
             self._found.add(VERDICTS, row.line, f"is damaged ({type(error).__name__}: {error})")
             return Verdict(str(data.get("principle")), order, 0.0, 0.0, invalid="damaged")
@@ -364,26 +375,34 @@ class _Replay:
             return stated
         return kept
 
-    def _check_label(self, item: PlannedPair, label: RunRow, verdicts: list[Verdict]) -> None:
-        """Whether the row is what the verdicts come to."""
+    def _check_label(
+        self, item: PlannedPair, label: RunRow | None, verdicts: list[Verdict]
+    ) -> None:
+        """Whether the row is what the verdicts come to; counts what they come to."""
         assert item.pair is not None
-        stopped = len(verdicts) < len(item.questions)
-        status = label.data["provenance"].get("status")
-        if status in self.counts:
-            self.counts[status] += 1
-        first = ""
-        for preference in self._preferences(item, verdicts, stopped=stopped):
-            decided = preference.status == "decided"
-            make, file = (preference_row, PREFERENCES) if decided else (undecided_row, UNDECIDED)
-            expected = make(item.pair, preference, self._task.stamp, item.prompt_injection)
-            expected = json.loads(json.dumps(expected))
-            apart = (
-                f"belongs into {file}" if file != label.file else first_apart(expected, label.data)
-            )
-            if not apart:
-                return
-            first = first or apart
-        self._found.add(label.file, label.line, f"does not follow from its verdicts: {first}")
+        left = len(item.questions) - len(verdicts)
+        ways = self._preferences(item, verdicts, stopped=left > 0)
+        fits = next(ways)
+        apart = self._is_row(item, label, fits)
+        if apart:
+            fits = next((way for way in ways if not self._is_row(item, label, way)), fits)
+            apart = self._is_row(item, label, fits)
+        self.tally.add(fits, verdicts, spared=left)
+        self.tally.add_origins(item.pair.origins, item.pair.row)
+        self.tally.prompt_injection += bool(item.prompt_injection)
+        if apart and label is not None:
+            self._found.add(label.file, label.line, f"does not follow from its verdicts: {apart}")
+
+    def _is_row(self, item: PlannedPair, label: RunRow | None, preference: Preference) -> str:
+        """Where a row is not the preference's; "" for nowhere."""
+        assert item.pair is not None
+        if label is None:
+            return "there is none"
+        decided = preference.status == "decided"
+        make, file = (preference_row, PREFERENCES) if decided else (undecided_row, UNDECIDED)
+        expected = make(item.pair, preference, self._task.stamp, item.prompt_injection)
+        expected = json.loads(json.dumps(expected))
+        return f"belongs into {file}" if file != label.file else first_apart(expected, label.data)
 
     def _preferences(
         self, item: PlannedPair, verdicts: list[Verdict], *, stopped: bool
@@ -422,6 +441,34 @@ class _Replay:
             self.sample[place] = asked
 
 
+def _follows_stopping(
+    rule: StoppingRule | None, item: PlannedPair, answers: Mapping[int, Verdict]
+) -> bool:
+    """Whether the questions are those that the run's rule asks, rounded verdicts allowed."""
+    pair = item.pair
+    if rule is None or item.settled is not None or pair is None:
+        return True
+    own = rule.aggregation
+    return any(
+        follows_stages(
+            replace(
+                rule,
+                aggregation=own.model_copy(
+                    update={
+                        "clear_margin": own.clear_margin + off,
+                        "tie_margin": own.tie_margin + off,
+                    }
+                ),
+            ),
+            pair,
+            item.principles,
+            item.questions,
+            answers,
+        )
+        for off in (0.0, -ROUNDED, ROUNDED)
+    )
+
+
 def _ask_again(sample: list[_Asked], engine: Engine, found: Verification, floor: float) -> None:
     """Put questions to the judge once more, and hold its answers against the run's."""
     requests = {str(k): asked for k, asked in enumerate(sample)}
@@ -437,6 +484,9 @@ def _ask_again(sample: list[_Asked], engine: Engine, found: Verification, floor:
                 order=asked.verdict.order,
                 floor=floor,
             )
+            if asked.verdict.invalid:
+                _check_unanswered(asked, told, found, floor)
+                continue
             if told.invalid:
                 found.add(VERDICTS, asked.line, f"the judge gives no such answer ({told.invalid})")
                 continue
@@ -453,15 +503,49 @@ def _ask_again(sample: list[_Asked], engine: Engine, found: Verification, floor:
                 )
 
 
-def _check_counts(
-    run: Path, manifest: Mapping[str, Any], counts: Mapping[str, int], found: Verification
+def _check_unanswered(asked: _Asked, told: Verdict, found: Verification, floor: float) -> None:
+    """Whether the judge has an answer to a question that the run calls unanswered."""
+    if told.invalid:
+        return
+    said = asked.verdict.invalid
+    if "label mass" in said or "tokens; the limit" in said:
+        # What decides these is the judge's own, and the same whenever it is asked.
+        if told.label_mass > floor + found.tolerance * floor:
+            what = f"the judge answers this (log-odds {told.logit:.4f}), which is called {said!r}"
+            found.add(VERDICTS, asked.line, what)
+    else:
+        found.answered_now += 1
+
+
+def _check_manifest(
+    run: Path, manifest: Mapping[str, Any], job: LabelJob, found: Verification
 ) -> None:
-    stated = manifest["counts"]
-    for name, count in counts.items():
-        if stated.get(name) != count:
-            found.add(
-                "manifest.json", 0, f"counts {stated.get(name)} {name}, and there are {count}"
-            )
+    """Whether the manifest says what every finished run's says."""
+    sizes = manifest.get("bytes")
+    for name in ROW_FILES:
+        if (run / name).exists() and not (isinstance(sizes, dict) and name in sizes):
+            found.add("manifest.json", 0, f"does not say how large {name} was in the end")
+    judges = manifest.get("judges")
+    expected = [text_origin(job.settings.judge)]
+    if judges != json.loads(json.dumps(expected)):
+        found.add("manifest.json", 0, "does not name the judge and its license as they are")
+
+
+def _check_counts(
+    run: Path, manifest: Mapping[str, Any], tally: Tally, found: Verification
+) -> None:
+    stated, expected = dict(manifest["counts"]), dump_tally(tally)
+    if len(tally.reasons) >= MOST_REASONS or len(tally.origins) >= MOST_ORIGINS:
+        for name in ("reasons", "numbers", "origins"):  # the rest counts as "other"
+            stated.pop(name, None)
+            expected.pop(name)
+    few = 2 + tally.pairs // 1000 if found.uncached else 0
+    for name in list(dict.fromkeys([*expected, *stated])):
+        exact = name not in _ROUNDED_COUNTS
+        one, two = ({name: c[name]} if name in c else {} for c in (expected, stated))
+        apart = counts_apart(one, two, few=0 if exact else few)
+        if apart:
+            found.add("manifest.json", 0, f"its counts are not those of the rows: {apart}")
     journal = run / JOURNAL
     if journal.exists():
         try:
@@ -470,6 +554,18 @@ def _check_counts(
             rows = None
         if rows != found.rows:
             found.add(JOURNAL, 0, f"tells of {rows} rows, and there are {found.rows}")
+
+
+_ROUNDED_COUNTS = ("margins", "principles")
+"""Counts of numbers that may fall on either side of a bound when they are rounded."""
+
+
+def _number(value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{str(value)[:40]!r} is no number")
+    if not (math.isfinite(value) and least - ROUNDED <= value <= most + ROUNDED):
+        raise ValueError(f"{value} is out of range")
+    return float(value)
 
 
 def _name(row: int, pair: str) -> str:

@@ -105,6 +105,38 @@ def first_apart(expected: Any, stated: Any, path: str = "") -> str:
     return f"{path} is {str(stated)[:60]!r}, not {str(expected)[:60]!r}"
 
 
+def counts_apart(expected: Any, stated: Any, *, few: int, path: str = "") -> str:
+    """Where the counts of a run first differ from those of its rows; "" for nowhere.
+
+    Args:
+        few: by how much a count may be off, since a rounded number may fall on either side of a
+            bound.
+    """
+    if isinstance(expected, dict) and isinstance(stated, dict):
+        for key in [*expected, *(k for k in stated if k not in expected)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in stated or key not in expected:
+                if few and isinstance(x := expected.get(key, stated.get(key)), int) and x <= few:
+                    continue
+                return f"{inner} is {'missing' if key in expected else 'not expected'}"
+            apart = counts_apart(expected[key], stated[key], few=few, path=inner)
+            if apart:
+                return apart
+        return ""
+    if isinstance(expected, list) and isinstance(stated, list) and len(expected) == len(stated):
+        pairs = enumerate(zip(expected, stated, strict=True))
+        found = (counts_apart(x, y, few=few, path=f"{path}[{k}]") for k, (x, y) in pairs)
+        return next(filter(None, found), "")
+    same = type(expected) is type(stated) and expected == stated
+    if isinstance(expected, int) and isinstance(stated, int):
+        same = same or abs(expected - stated) <= few
+    elif isinstance(expected, float) and isinstance(stated, float | int):
+        same = abs(expected - stated) <= max(1e-6, ROUNDED * few * 1000)
+    elif isinstance(expected, str) and isinstance(stated, str):
+        same = same or _same_words(expected, stated)
+    return "" if same else f"{path} is {str(stated)[:60]}, not {str(expected)[:60]}"
+
+
 def _same_words(one: Any, two: Any) -> bool:
     """Whether two reasons differ in the last digits of numbers alone."""
     words = [str(text).replace("(", " ").replace(")", " ").split() for text in (one, two)]

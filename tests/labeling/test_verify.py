@@ -48,6 +48,8 @@ def verify(run: Path, *, cache: str = "cache", **changes: Any) -> Verification:
     [
         {},
         {"stop": "exact"},
+        {"stop": "likely", "pilot": 100},
+        {"orders": "adaptive", "pilot": 100},
         {"orders": "one"},
         {"principles": "sample"},
         {"options": {"fail_every": 5}},
@@ -118,6 +120,24 @@ def miscount(name: str) -> Edit:
     def edit(run: Path) -> None:
         manifest = json.loads((run / "manifest.json").read_text())
         manifest["counts"][name] += 1
+        (run / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
+def count(change: Callable[[dict[str, Any]], object]) -> Edit:
+    def edit(run: Path) -> None:
+        manifest = json.loads((run / "manifest.json").read_text())
+        change(manifest["counts"])
+        (run / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
+def forget(name: str) -> Edit:
+    def edit(run: Path) -> None:
+        manifest = json.loads((run / "manifest.json").read_text())
+        del manifest[name]
         (run / "manifest.json").write_text(json.dumps(manifest))
 
     return edit
@@ -199,6 +219,18 @@ def provenance(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (miscount("verdicts"), "manifest", 0),
         (miscount("invalid_verdicts"), "manifest", 0),
         (miscount("pairs"), "manifest", 0),
+        (count(lambda c: c["margins"].append(c["margins"].pop(0))), "manifest", 0),
+        (count(lambda c: c["tiers"].update({"7": 1})), "manifest", 0),
+        (count(lambda c: c["reasons"].clear()), "manifest", 0),
+        (count(lambda c: c.pop("principles")), "manifest", 0),
+        (count(lambda c: c["principles"]["one"].update(flipped=77)), "manifest", 0),
+        (forget("bytes"), "manifest", 0),
+        (forget("judges"), "manifest", 0),
+        (rewrite("verdicts.jsonl", 4, lambda r: r.update(logit=math.nan)), "verdicts", 5),
+        (rewrite("verdicts.jsonl", 4, lambda r: r.update(logit=str(r["logit"]))), "verdicts", 5),
+        (rewrite("verdicts.jsonl", 4, lambda r: r.update(p_first=math.nan)), "verdicts", 5),
+        (rewrite("verdicts.jsonl", 4, lambda r: r.update(label_mass=math.nan)), "verdicts", 5),
+        (rewrite("verdicts.jsonl", 4, lambda r: r.update(label_mass=1.5)), "verdicts", 5),
         (add_bare, "preferences", None),
         (alter_cache, "verdicts", None),
         (other_principle, "run", 0),
@@ -220,6 +252,42 @@ def test_whatever_was_altered_is_named(
         assert places
         return
     assert (file, line) in places if line is not None else file in named
+
+
+@pytest.mark.parametrize("changes", [{"stop": "exact"}, {"orders": "adaptive", "pilot": 100}])
+def test_a_verdict_that_was_asked_and_left_out_is_missed(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Where fewer questions may have been asked, those that the rule asks must be there; the label
+    and the counts are made to fit, as somebody would who wants the verdict gone.
+    """
+    data, constitution = write_inputs(tmp_path, 120)
+    label(data, constitution, tmp_path / "run", cache=tmp_path / "cache", **changes)
+    run = tmp_path / "run"
+    assert verify(run, ask=0, **changes).findings == []
+    told = rows(run, "verdicts.jsonl")
+    gone = told[3]
+    (run / "verdicts.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in told if row is not gone)
+    )
+    found = verify(run, ask=0, **changes)
+    assert any("other questions were asked" in f.what for f in found.findings)
+
+
+def test_an_answer_that_was_called_none_is_asked_again(run: Path) -> None:
+    """With all that rests on it made to fit: only the judge can tell."""
+
+    def hide(row: dict[str, Any]) -> None:
+        row.update(invalid="low label mass (0.1 < 0.5)", logit=0.0, p_first=0.5, label_mass=0.1)
+
+    rewrite("verdicts.jsonl", 4, hide)(run)
+    found = verify(run, cache="another", ask=10**6)
+    assert any(
+        f.line == 5 and "the judge answers this" in f.what and "low label mass" in f.what
+        for f in found.findings
+    )
+    rewrite("verdicts.jsonl", 4, lambda row: row.update(invalid="status 500: down"))(run)
+    assert verify(run, cache="another", ask=10**6).answered_now == 1
 
 
 def test_a_key_that_comes_twice_is_damage(run: Path) -> None:

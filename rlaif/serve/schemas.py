@@ -10,6 +10,9 @@ from rlaif.api.answers import Comparison, Score
 
 MOST_FIELDS = 100
 """Fields of an object of a request; ours have ten, and harnesses send some more."""
+MOST_ITEMS = 4096
+"""Entries of a list.  Lists are given up at their first wrong entry (`fail_fast`): to tell every one
+of a million would hold up everybody else."""
 
 
 class ChatMessage(BaseModel):
@@ -18,12 +21,11 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: str | list[dict[str, Any]]
+    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MOST_ITEMS)]
 
 
-MOST_ITEMS = 4096
-Messages = Annotated[list[ChatMessage], Field(max_length=MOST_ITEMS)]
-Texts = Annotated[list[str], Field(max_length=MOST_ITEMS)]
+Messages = Annotated[list[ChatMessage], Field(fail_fast=True, max_length=MOST_ITEMS)]
+Texts = Annotated[list[str], Field(fail_fast=True, max_length=MOST_ITEMS)]
 Conversation = str | Messages
 _PROMPT: Conversation = "How do I clean a small kettle?"
 _GOOD = "Clean the kettle with warm water."
@@ -63,7 +65,7 @@ class PairRequest(PairIn):
 class PairsRequest(_Request):
     """Many pairs."""
 
-    pairs: list[PairIn] = Field(min_length=1, max_length=MOST_ITEMS)
+    pairs: Annotated[list[PairIn], Field(fail_fast=True, min_length=1, max_length=MOST_ITEMS)]
     constitution: str | None = None
 
 
@@ -85,7 +87,7 @@ class ResponseRequest(ResponseIn):
 class ResponsesRequest(_Request):
     """Many responses."""
 
-    items: list[ResponseIn] = Field(min_length=1, max_length=MOST_ITEMS)
+    items: Annotated[list[ResponseIn], Field(fail_fast=True, min_length=1, max_length=MOST_ITEMS)]
     constitution: str | None = None
 
 
@@ -278,7 +280,9 @@ class RerankRequest(BaseModel):
 
     model: str | None = Field(default=None, examples=["rlaif/demo"])
     query: str = Field(examples=[_PROMPT])
-    documents: list[str] = Field(min_length=1, max_length=MOST_ITEMS, examples=[[_RUDE, _GOOD]])
+    documents: list[str] = Field(
+        fail_fast=True, min_length=1, max_length=MOST_ITEMS, examples=[[_RUDE, _GOOD]]
+    )
     top_n: int = Field(default=0, ge=0, description="Number of results; 0 returns all.")
 
 

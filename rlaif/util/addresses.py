@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from rlaif.util.network import is_loopback
 
 _ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++://[^\s'\"<>]++")
+_SHORTEST_SECRET = 6
+"""Characters; what is shorter is a word that may stand in any message."""
 NAMED = "RLAIF_NAMED_ADDRESSES"
 """Environment: addresses that the user named to a recipe, with spaces between."""
 
@@ -43,13 +45,14 @@ def secrets_in(url: str) -> set[str]:
             found.add(b64encode(pair.encode()).decode())
     except ValueError:
         return set()
-    return {text for secret in found for text in (secret, unquote(secret)) if len(text) > 3}
+    return {text for secret in found for text in (secret, unquote(secret)) if text}
 
 
 def mask(text: str, key: str, url: str) -> str:
     """What a server says, without the key and the secrets of its address, which it may say back."""
-    for secret in sorted({key, *secrets_in(url)} - {""}, key=len, reverse=True):
-        text = text.replace(secret, "***")
+    for secret in sorted({key, *secrets_in(url)}, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "***")
     return text
 
 

@@ -141,7 +141,7 @@ def _read(
         texts=repeated or [" ".join(map(message_text, read.prompt))],
         kind=kind,
         depth=depth,
-        weight=row_weight(row) if weight is None else row_weight(evidence),
+        weight=read.weight if weight is None else row_weight(evidence),
         tags=read.tags,
         raw=row,
     )

@@ -85,7 +85,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             id=read_identity(dig(row, self.layout.id) if self.layout.id else None),
             media=tuple(dict.fromkeys(media)),
             images=tuple(images) if seen else (),
-            weight=row_weight(row),
+            weight=1.0 if "weight" in self.layout.ignore else row_weight(row),
             prompt_origin=prompt_origin(row) if _SIGNED & row.keys() else UNKNOWN_ORIGIN,
             rivals=len(self.layout.responses) > 1,
             ranked=self.layout.less_is_better,

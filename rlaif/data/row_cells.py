@@ -232,15 +232,24 @@ def read_identity(value: object) -> str:
 
 
 def row_weight(row: object) -> float:
-    """The weight that a row states, or 1."""
+    """The weight that a row states, or 1 where it states none.
+
+    Raises:
+        BadRow: it states one that is no number from 0 to 1e9.
+    """
     weight = row.get("weight") if isinstance(row, Mapping) else None
-    if isinstance(weight, str):  # as CSV has it
-        try:
-            weight = float(weight)
-        except ValueError:
-            return 1.0
-    good = isinstance(weight, int | float) and not isinstance(weight, bool)
-    return float(weight) if good and 0 <= weight < 1e9 else 1.0  # type: ignore[arg-type, operator]
+    if weight is None or weight != weight or (isinstance(weight, str) and not weight.strip()):
+        return 1.0
+    try:
+        number = math.nan if isinstance(weight, bool) else float(weight)  # CSV has texts
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number < _MOST_WEIGHT:
+        raise BadRow(f"weight {str(weight)[:40]!r} is not a number from 0 to 1e9")
+    return number
+
+
+_MOST_WEIGHT = 1e9
 
 
 def read_flag(value: object) -> bool | None:

@@ -8,13 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.policy_folder import policy_folder
 from rlaif.engines.registry import has_files
 from rlaif.errors import RlaifError
+from rlaif.util.plain_yaml import load_plain_yaml
 
 UNKNOWN = "unknown"
 
@@ -64,8 +63,8 @@ def _card(files: ModelFiles) -> dict[str, Any]:
     try:
         card = (files.path / "README.md").read_text(encoding="utf-8")
         front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-        found = yaml.safe_load(front.group(1)) if front else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = load_plain_yaml(front.group(1)) if front else {}
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -27,6 +27,7 @@ PASSING = (408, 409, 425, 429)
 _GONE = (401, 402, 403, 404, 407, 410)
 """What a server that answered before says when a key ran out, or a model was unloaded."""
 _LONGEST_WAIT = 60.0
+_LONGEST_TIMEOUT = 86_400
 _MOST_REFUSED = 16
 """Requests refused in a row before the server is asked whether it still answers at all."""
 _FEW_REFUSED = 4
@@ -347,12 +348,14 @@ def patience(settings: EngineSettings, known: tuple[str, ...]) -> tuple[int, flo
             hint=f"Available options: {names}.",
         )
     retries, timeout = settings.options.get("retries", 5), settings.options.get("timeout", 600)
-    if not isinstance(retries, int) or not 0 <= retries <= 100:
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
         raise RlaifError(
-            f"invalid value {retries!r} for option retries", hint="Use an integer of 0 or more."
+            f"invalid value {retries!r} for option retries", hint="Use an integer from 0 to 100."
         )
-    if not isinstance(timeout, int | float) or not timeout > 0:
+    whole = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not (whole and 0 < timeout <= _LONGEST_TIMEOUT):  # type: ignore[operator]
         raise RlaifError(
-            f"invalid value {timeout!r} for option timeout", hint="Use a number of seconds above 0."
+            f"invalid value {str(timeout)[:40]} for option timeout",
+            hint=f"Use a number of seconds above 0, at most {_LONGEST_TIMEOUT}.",
         )
     return retries, float(timeout)

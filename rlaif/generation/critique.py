@@ -19,7 +19,7 @@ from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.dataset import DataSet, open_dataset
-from rlaif.data.layouts import BadRow, DataRow, row_weight, with_responses
+from rlaif.data.layouts import BadRow, DataRow, with_responses
 from rlaif.data.origins import origin_columns
 from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.engines.base import EngineSettings
@@ -254,7 +254,7 @@ class Reviser:
         source = row["row"]
         assert isinstance(source, Mapping)
         state = _ResponseState(
-            read, name, original, weight=row_weight(source), origin=_origin_of(source, index)
+            read, name, original, weight=read.weight, origin=_origin_of(source, index)
         )
         principles = [
             p for p in self.constitution.applicable(read.tags) if p.critique and p.revision

@@ -144,7 +144,7 @@ def _read(part: int, count: int, row: Mapping[str, Any], reader: Reader) -> Iter
     evidence = evidence if isinstance(evidence, Mapping) else {}
     name = str(evidence.get("id") or "") or read.id or f"row-{count}"
     stated = evidence.get("weight")
-    weight = row_weight({"weight": stated}) if stated is not None else row_weight(row)
+    weight = row_weight({"weight": stated}) if stated is not None else read.weight
     base = MixRow(
         part=part,
         id=name,

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import IO, Any, Protocol
+from typing import IO, Any, NotRequired, Protocol
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +26,7 @@ from rlaif.util.doubled_keys import refuse_doubles
 from rlaif.util.file_sizes import check_sizes
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.output import check_folder
+from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.validation import describe_problem
 
 PREFERENCES, VERDICTS = "preferences.jsonl", "verdicts.jsonl"
@@ -212,9 +213,50 @@ class _LastProcess(TypedDict, total=False):
     tokens: dict[str, int | None]
 
 
+class _Named(TypedDict):
+    name: str
+    version: str
+    hash: str
+
+
+class _Input(TypedDict):
+    path: str
+    hash: str
+
+
+class _Template(TypedDict):
+    name: str
+    hash: str
+
+
+class _Model(TypedDict):
+    model: str
+
+
+class _Member(TypedDict):
+    judge: _Model
+
+
+class _LabelConfig(TypedDict):
+    """What every reader of a labeling run rests on."""
+
+    input: _Input
+    constitution: _Named
+    judge: _Model
+    template: _Template
+    orders: str
+    members: NotRequired[list[_Member]]
+    aggregation: NotRequired[dict[str, Any]]
+    review: NotRequired[dict[str, Any]]
+
+
+class _Counts(TypedDict, total=False):
+    origins: dict[str, dict[str, Any]]
+
+
 class _Manifest(TypedDict, total=False):
     config: dict[str, Any]
-    counts: dict[str, Any]
+    counts: _Counts
     seconds: float
     tokens: dict[str, int | None]
     cost: dict[str, Any] | None
@@ -224,6 +266,7 @@ class _Manifest(TypedDict, total=False):
 
 
 _MANIFEST = TypeAdapter(_Manifest)
+_LABEL_CONFIG = TypeAdapter(_LabelConfig)
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -294,8 +337,8 @@ def read_run_config(path: Path) -> dict[str, Any]:
         RlaifError: `path` is no run directory.
     """
     try:
-        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        config = load_plain_yaml((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
         raise RlaifError(
@@ -303,6 +346,21 @@ def read_run_config(path: Path) -> dict[str, Any]:
             hint="Use a folder that an rlaif command created with -o.",
         )
     return config
+
+
+def _check_label_config(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a labeling run's configuration that lacks what its readers rest on.
+
+    Raises:
+        RlaifError: it does.
+    """
+    try:
+        _LABEL_CONFIG.validate_python(config)
+    except ValidationError as error:
+        raise RlaifError(
+            f"{file} is damaged ({describe_problem(error)})",
+            hint="Rerun the command that created the run in a new folder.",
+        ) from None
 
 
 def read_manifest(path: Path, *, sizes: bool = True) -> dict[str, Any]:
@@ -329,6 +387,8 @@ def read_manifest(path: Path, *, sizes: bool = True) -> dict[str, Any]:
             f"{path / MANIFEST} is damaged ({describe_problem(error)})",
             hint="Rerun the command that created the run in a new folder.",
         ) from None
+    if "decided" in manifest["counts"]:
+        _check_label_config(path / MANIFEST, manifest["config"])
     if sizes:
         check_sizes(path, manifest.get("bytes"), _EDITED)
     return manifest

@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlaif.data.layouts import BadRow, read_prompt, read_row
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.sources import Source, open_source
@@ -20,6 +18,7 @@ from rlaif.engines.policy_folder import policy_folder
 from rlaif.errors import RlaifError
 from rlaif.records import Origin, Rejected
 from rlaif.runs.directory import CONFIG, MANIFEST
+from rlaif.util.plain_yaml import load_plain_yaml
 
 TRAINING, SETTINGS, FEEDBACK = "training.json", "training.yaml", "feedback.json"
 _FEEDBACK_FILES = ("preferences.jsonl", "kto.jsonl", "rejected.jsonl", FEEDBACK)
@@ -210,8 +209,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        found = load_plain_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -255,13 +254,14 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
     if not manifest:
         node.warning = "run is not complete"
     for what in ("decided", "completions", "new prompts", "revised"):
-        if isinstance(counts.get(what), int | float):
+        if isinstance(counts, Mapping) and isinstance(counts.get(what), int):
             node.facts.append(f"{int(counts[what])} {what}")
     constitution = config.get("constitution")
     if isinstance(constitution, Mapping):
         node.facts.append(f"by {constitution.get('name')}@{constitution.get('version')}")
-    for origin in (counts.get("origins") or {}).values() if command == "label" else []:
-        if origin["completions"]:
+    origins = counts.get("origins") if isinstance(counts, Mapping) else None
+    for origin in origins.values() if isinstance(origins, Mapping) and command == "label" else []:
+        if isinstance(origin, Mapping) and origin.get("completions"):
             node.facts.append(
                 f"{origin['completions']} completions {_whose(Origin(**_fields(origin)))}"
             )
@@ -287,7 +287,10 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
 
 
 def _fields(origin: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: origin[k] for k in ("kind", "model", "license", "depth")}
+    return {
+        **{k: str(origin.get(k) or "") for k in ("kind", "model", "license")},
+        "depth": depth if isinstance(depth := origin.get("depth"), int) else 0,
+    }
 
 
 def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -296,7 +299,7 @@ def _models(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
     def walk(value: object, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if isinstance(value, Mapping):
-            if isinstance(value.get("model"), str) and "fingerprint" in value:
+            if isinstance(value.get("model"), str) and isinstance(value.get("fingerprint"), str):
                 yield key, value
                 return
             for name, inner in value.items():

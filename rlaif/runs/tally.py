@@ -19,6 +19,8 @@ MARGIN_BINS = 20
 MOST_REASONS = 100
 MOST_ORIGINS = 500
 MOST_ROWS = 3
+_MOST = 1 << 53
+"""What no run counts to."""
 
 
 @dataclass
@@ -225,7 +227,17 @@ def load_tally(data: object) -> Tally:
         RlaifError: it is none.
     """
     try:
-        return _TALLY.validate_python(data)
+        found = _TALLY.validate_python(data)
+        if found.pairs >= _MOST or any(
+            isinstance(n, int) and abs(n) >= _MOST
+            for tally in found.principles.values()
+            for n in vars(tally).values()
+        ):
+            raise RlaifError(
+                "the counts of a run are damaged (a number is too large)",
+                hint="Label again into a new folder; cached verdicts are reused.",
+            )
+        return found
     except ValidationError as error:
         raise RlaifError(
             f"the counts of a run are damaged ({describe_problem(error)})",

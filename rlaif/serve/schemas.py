@@ -11,8 +11,8 @@ from rlaif.api.answers import Comparison, Score
 MOST_FIELDS = 100
 """Fields of an object of a request; ours have ten, and harnesses send some more."""
 MOST_ITEMS = 4096
-"""Entries of a list.  Lists are given up at their first wrong entry (`fail_fast`): to tell every one
-of a million would hold up everybody else."""
+"""Entries of a list.  Lists are given up at their first wrong entry (`fail_fast`): to tell all of a
+million would hold up everybody else."""
 
 
 class ChatMessage(BaseModel):

@@ -17,6 +17,7 @@ import yaml
 
 from rlaif.errors import Place, RlaifError
 from rlaif.util.hashing import digest
+from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.resources import find
 
 SLOTS = ("conversation", "first", "second", "principle")
@@ -161,8 +162,8 @@ def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], 
     if not parts:
         raise RlaifError("judge template has no front matter", hint=_HINT, place=place)
     try:
-        front = yaml.safe_load(parts.group(1))
-    except (yaml.YAMLError, ValueError, IndexError, OverflowError):
+        front = load_plain_yaml(parts.group(1))
+    except ValueError:
         front = None
     if not isinstance(front, Mapping):
         raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)

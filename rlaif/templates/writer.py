@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-
-import yaml
+from typing import Any
 
 from rlaif.errors import Place, RlaifError
 from rlaif.util.hashing import digest
+from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.resources import find
 
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -110,8 +110,8 @@ def _front_matter(
     front: str, settings: tuple[str, ...], optional: tuple[str, ...], what: str, place: Place
 ) -> Mapping[str, str]:
     try:
-        found = yaml.safe_load(front) or {}
-    except (yaml.YAMLError, ValueError) as error:
+        found: Any = load_plain_yaml(front) or {}
+    except ValueError as error:
         raise RlaifError(
             f"{what} has front matter that is not valid YAML ({str(error).splitlines()[0]})",
             hint="Put `name: value` lines between the two '---' lines.",

@@ -29,6 +29,7 @@ from rlaif.runs.directory import differences
 from rlaif.training.settings import TrainingSettings
 from rlaif.util.files import write_atomically
 from rlaif.util.output import NEW_FOLDER, check_folder, check_same
+from rlaif.util.plain_yaml import load_plain_yaml
 
 SETTINGS, RESULT, METRICS = "training.yaml", "training.json", "metrics.jsonl"
 
@@ -193,8 +194,8 @@ def finished(
     if not check_folder(out, "training", held=(out / SETTINGS).exists()):
         return None
     try:
-        before = yaml.safe_load((out / SETTINGS).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError):
+        before = load_plain_yaml((out / SETTINGS).read_text(encoding="utf-8"))
+    except ValueError:
         before = None
     if not isinstance(before, dict):
         raise RlaifError(f"{out / SETTINGS} is damaged", hint=NEW_FOLDER)

@@ -573,6 +573,26 @@ def test_a_key_that_a_server_says_back_is_masked(
     assert "the key Basic *** may not, nor *** ***" in result.reason
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"timeout": 1e300},
+        {"timeout": float("inf")},
+        {"timeout": 0},
+        {"timeout": True},
+        {"timeout": float("nan")},
+        {"retries": True},
+        {"retries": 1.5},
+        {"retries": 10**9},
+    ],
+)
+def test_patience_is_a_number_within_reason(
+    serve: Callable[..., Server], option: dict[str, Any]
+) -> None:
+    with pytest.raises(RlaifError, match=f"for option {next(iter(option))}"):
+        ask(serve(lambda h, _: say(h, message(content="A."))), **option)
+
+
 def test_addresses_in_arguments_lose_their_secrets() -> None:
     line = "--option base_url=https://me:secret@host:8/v1?key=1 a@b.c --judge hub:x"
     assert hide_secrets(line) == "--option base_url=https://host:8/v1 a@b.c --judge hub:x"

@@ -165,7 +165,7 @@ def test_a_finished_run_whose_rows_were_cut_is_not_complete(tmp_path: Path) -> N
     whole = file.read_bytes()
     for damaged in (whole[:-30], b"", whole + b"{}\n"):
         file.write_bytes(damaged)
-        with pytest.raises(RlaifError, match=r"preferences.jsonl has \d+ bytes, and the run ended"):
+        with pytest.raises(RlaifError, match=r"preferences.jsonl has \d+ bytes, and had"):
             label(data, constitution, tmp_path / "run")
     file.write_bytes(whole)
     label(data, constitution, tmp_path / "run")

@@ -483,6 +483,18 @@ def test_weights_in_a_table_count(tmp_path: Path) -> None:
     assert Counter(row["weight"] for row in rows) == {3.0: 5, 1.0: 5}
 
 
+def test_a_weight_that_is_none_is_a_row_left_out(tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    odd = ["-5", '"2,5"', "heavy", "inf", "1e12", "nan", "2.5", ""]
+    lines = [f"q {i},yes {i},no {i},{weight}" for i, weight in enumerate(odd)]
+    table.write_text("prompt,chosen,rejected,weight\n" + "\n".join(lines) + "\n")
+    report, rows = mixed(tmp_path / "m", [MixPart(data=str(table), share=1, human=True)])
+    assert Counter(row["weight"] for row in rows) == {2.5: 1, 1.0: 2}
+    (part,) = report.parts
+    assert part["unreadable"] == 5
+    assert "weight '-5' is not a number from 0 to 1e9" in str(part)
+
+
 def test_another_mix_of_the_same_name_is_not_taken_from_the_cache_of_datasets(
     tmp_path: Path,
 ) -> None:

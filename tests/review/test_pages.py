@@ -137,6 +137,7 @@ def test_forms_of_others_are_refused(store: ReviewStore) -> None:
     assert c.post(path, data={**good, "form": "0" * 32}).status_code == 403
     assert c.post(path, data=good, headers={"origin": "http://evil.example"}).status_code == 403
     assert c.post(path, data=good, headers={"origin": "null"}).status_code == 403
+    assert c.post(path, data=good, headers={"origin": "http://["}).status_code == 403
     assert c.post(path, data=good, headers={"sec-fetch-site": "cross-site"}).status_code == 403
     assert c.post("/undo", data={}).status_code == 403
     # A form of one's own page under another name is another's.

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
-from rlaif.util.thinking import after_thinking, marks_split_at
+from rlaif.util.thinking import MARKS, after_thinking, marks_split_at, name_marks
 
 _log = logging.getLogger(__name__)
 _TODAY = datetime(2024, 7, 26, tzinfo=UTC)
@@ -136,9 +136,13 @@ class ChatTemplate:
             at = found + len(said)
         return text
 
-    def find_marks(self) -> list[tuple[str, str]]:
-        """What the template itself writes around an assistant's thinking, before and after."""
-        return [*marks_split_at(self._source), *self._shown_marks()]
+    def find_marks(self) -> tuple[tuple[str, str], ...]:
+        """What may stand around an assistant's thinking, before and after: known marks, those that
+        the tokenizer's added tokens are named for, and those that the template itself writes.
+        """
+        added = getattr(self._tokenizer, "added_tokens_decoder", {}).values()
+        own = [*marks_split_at(self._source), *self._shown_marks()]
+        return tuple(dict.fromkeys((*MARKS, *name_marks(map(str, added)), *own)))
 
     def _shown_marks(self) -> list[tuple[str, str]]:
         thought: Any = dict.fromkeys(("reasoning_content", "reasoning", "thinking", "thought"))

@@ -15,7 +15,7 @@ from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
-from rlaif.util.thinking import MARKS, find_spoken, name_marks, opened_by, write_thinking
+from rlaif.util.thinking import find_spoken, opened_by, write_thinking
 
 LONGEST_DEFAULT = 16_384
 
@@ -81,8 +81,7 @@ class HFCodec:
         self._control = ControlTokens(self._tokenizer, self._template.turns)
         added = self._tokenizer.added_tokens_decoder.items()
         self._special = {index: str(token) for index, token in added if token.special}
-        known = (*MARKS, *name_marks(str(t) for _, t in added), *self._template.find_marks())
-        self._marks = tuple(dict.fromkeys(known))
+        self._marks = self._template.find_marks()
         self._opened = opened_by(self._template.framing, self._marks)
         self._safe_tails: dict[str, str] = {}
         self.segments = SegmentEncoder(

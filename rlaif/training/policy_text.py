@@ -5,6 +5,7 @@ that it should not.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from rlaif.engines.chat_template import ChatTemplate
 from rlaif.engines.control_tokens import ControlTokens
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
+from rlaif.util.thinking import find_spoken
 
 
 @dataclass
@@ -84,6 +86,7 @@ class PolicyText:
                 hint="Edit chat_template.jinja in the policy's folder so that it takes texts.",
             )
         self._control = ControlTokens(tokenizer, self._template.turns)
+        self._marks = self._template.find_marks()
         self.ends_turns = self._ends_turns()
 
     def prepare(self, row: Any, columns: Sequence[str], account: TextAccount) -> Any:
@@ -159,9 +162,26 @@ class PolicyText:
         for key in ("content", "reasoning_content", "name"):
             if key in found:
                 found[key] = defuse(found[key])
+        if message["role"] == "assistant":
+            found["content"] = self._keep_thinking(message["content"])
         if "tool_calls" in found:
             found["tool_calls"] = _deeply(found["tool_calls"], defuse)
         return found  # type: ignore[no-any-return]
+
+    def _keep_thinking(self, text: str) -> str:
+        """An answer without control tokens, but for the marks of the thinking that opens it: those
+        the policy is to learn as the tokens that they are.
+        """
+        defuse, marks = self._control.defuse, self._marks
+        at = find_spoken(text, marks) or 0
+        if not at:
+            return defuse(text)
+        names = {mark for pair in marks if pair[0] in text[:at] for mark in pair}
+        own = sorted(names, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, own))})", text[:at])
+        # Marks stand between the parts of what is thought.
+        kept = "".join(part if k % 2 else defuse(part) for k, part in enumerate(parts))
+        return kept + defuse(text[at:])
 
     def _ids(
         self, messages: Sequence[Message], tools: Sequence[Any] = (), *, opened: bool = False

@@ -81,6 +81,28 @@ def test_text_that_spells_control_tokens_stays_text() -> None:
         assert ids.count(found.convert_tokens_to_ids("<|user|>")) == 1
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_thinking_that_opens_an_answer_stays_as_the_policy_knows_it(special: bool) -> None:
+    found: Any = tokenizer(PLAIN)
+    marks = ["<think>", "</think>"]
+    if special:
+        found.add_special_tokens({"additional_special_tokens": marks})
+    else:
+        found.add_tokens(marks)
+    policy, account = PolicyText(found, "p"), RowAccount()
+    thought = "<think>\nIs <|end|> in it?\n</think>\n\n"
+    given = row("r", [user("Say <think> to me.")], f"{thought}Yes, </think> is.")
+    made = policy.prepare(given, ("prompt", "chosen", "rejected"), account)
+    said = made.chosen[0]["content"]
+    assert said.startswith("<think>\nIs < |end|> in it?\n</think>\n\nYes, ")
+    ids = found(said, add_special_tokens=False)["input_ids"]
+    one, two = found.convert_tokens_to_ids(marks)
+    if special:
+        assert (ids.count(one), ids.count(two)) == (1, 1)
+        assert "<think>" not in made.prompt[0]["content"]
+    assert account.defused == ["r"]
+
+
 def test_arguments_of_calls_are_defused_too() -> None:
     found = tokenizer()
     text = PolicyText(found, "p")

@@ -160,10 +160,16 @@ Request = ChoiceRequest | GenerationRequest
 
 @dataclass(slots=True)
 class ChoiceResult:
-    """Log-probability (nats) of each label, summed over its spellings, in request order."""
+    """Log-probability (nats) of each label, summed over its spellings, in request order.
+
+    Attributes:
+        evidence: what the engine says of how they were found, such as counts of votes; "" for
+            probabilities that were read.
+    """
 
     id: str
     logprobs: tuple[float, ...]
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,13 @@ interrupted, rerun the same command to resume.
 @cache_dir_flag
 @price_flags
 @click.option(
+    "--max-cost",
+    type=click.FloatRange(0, 1e12),
+    metavar="X",
+    help="Stop once the run has cost X, by the prices that you give. Requests that are under way "
+    "are still answered and kept. Rerun with a higher value to resume.",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Estimate judge calls, tokens, time and cost, then exit."
 )
 @click.option(
@@ -125,6 +132,7 @@ def command(
     price_per_hour: float | None,
     price_tokens: str | None,
     human_price: float,
+    max_cost: float | None,
     dry_run: bool,
     as_json: bool,
     licenses: str,
@@ -140,14 +148,15 @@ def command(
     Long because it has a parameter for each flag.
     """
     quiet_libraries()
-    prices = read_prices(price_per_hour, price_tokens, human_price)
+    prices = read_prices(price_per_hour, price_tokens, human_price, max_cost)
     rerun = panel_of_run(config, flags) if panel is None and not judges else None
     if rerun is not None or panel is not None or len(judges) > 1:
-        if shard_rows is not None:
-            raise RlaifError(
-                "--shard-rows cannot be used with a panel",
-                hint="Remove --shard-rows, or use one judge.",
-            )
+        for flag, value in (("--shard-rows", shard_rows), ("--max-cost", max_cost)):
+            if value is not None:
+                raise RlaifError(
+                    f"{flag} cannot be used with a panel",
+                    hint=f"Remove {flag}, or use one judge.",
+                )
         _label_by_panel(
             data=data,
             constitution=constitution,
@@ -169,6 +178,10 @@ def command(
     settings = with_engine(settings, Path(out), RunContext(cache_dir))
     job = prepare(data, constitution, settings, split=split)
     check_shards(settings, shard_rows)
+    if shard_rows is not None and max_cost is not None:
+        raise RlaifError(
+            "--max-cost cannot be combined with --shard-rows", hint="Remove one of these flags."
+        )
     note(f"columns: {job.columns}")
     if dry_run:
         print_estimate(estimate(job, RunContext(cache_dir), prices=prices), as_json)

@@ -132,12 +132,14 @@ class EngineStats:
         prompt_tokens: tokens of all prompts.
         cached_tokens: those of them that it did not compute, since it had them already.
         idle_seconds: how long it had room and nothing to do.
+        written_tokens: tokens of answers from which labels were read.
     """
 
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     idle_seconds: float = 0.0
+    written_tokens: int = 0
 
     def plus(self, other: EngineStats) -> EngineStats:
         """Both together."""
@@ -146,6 +148,7 @@ class EngineStats:
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,
             self.idle_seconds + other.idle_seconds,
+            self.written_tokens + other.written_tokens,
         )
 
 

@@ -1,30 +1,34 @@
 """Models behind a server that speaks OpenAI's chat protocol: `vllm serve`, others, or a service.
 
-Such a server writes; it does not read labels exactly, so it is for generating, not for judging.
-Its tokens here are the UTF-8 bytes of the conversation as JSON: the server has its own tokenizer
-and chat template.
+Its tokens here are the UTF-8 bytes of the conversation as JSON, and behind it those of the words
+that open the answer: the server has its own tokenizer and chat template.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import httpx
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats
+from rlaif.engines.chat_judge import ChatJudge, LabelQuestion, VoteSettings
 from rlaif.engines.control_tokens import defuse_spelled
 from rlaif.engines.server_client import (
     SPEED_OPTIONS,
     ServerClient,
+    Unusable,
     patience,
     server_url,
 )
+from rlaif.engines.voting import MOST_VOTES
 from rlaif.errors import RlaifError
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Message, Request, Result
 from rlaif.util.hashing import digest
-from rlaif.util.thinking import find_spoken, may_end_thinking, open_thinking
+from rlaif.util.thinking import after_thinking, find_spoken, may_end_thinking, open_thinking
 
 
 class MessageCodec:
@@ -44,24 +48,40 @@ class MessageCodec:
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """The bytes of the conversation as JSON."""
         turns = [dict(m) for m in messages]
-        for turn in turns if self._defuses else ():
+        for turn in turns:
             if isinstance(turn["content"], str):
-                turn["content"] = defuse_spelled(turn["content"])
-        return list(json.dumps(turns, ensure_ascii=False).encode())
+                turn["content"] = self._safe(turn["content"])
+        return _bytes(json.dumps(turns, ensure_ascii=False))
 
     def encode_branches(
         self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""
     ) -> tuple[list[int], list[list[int]]]:
-        """Not possible: see the module."""
-        raise _no_labels()
+        """The bytes of the conversation as JSON, and of the words that open the answer."""
+        head, end = '[{"role": "user", "content": ', "}]"
+        texts = [self._safe(shared + tail) for tail in tails]
+        start = self._safe(shared)
+        if not all(text.startswith(start) for text in texts):
+            start = ""  # two harmless halves spell a control token
+        context = head + _quote(start)[:-1]
+        ends = [f"{_quote(text[len(start) :])[1:]}{end}{prefill}" for text in texts]
+        return _bytes(context), [_bytes(rest) for rest in ends]
+
+    def _safe(self, text: str) -> str:
+        return defuse_spelled(text) if self._defuses else text
+
+    def split_prompt(self, token_ids: Sequence[int]) -> tuple[list[dict[str, Any]], str]:
+        """The messages of a prompt, and the words that open its answer."""
+        text = self.decode(token_ids)
+        messages, end = json.JSONDecoder().raw_decode(text)
+        return messages, text[end:]
 
     def encode_text(self, text: str) -> list[int]:
         """The bytes of the text."""
-        return list(text.encode("utf-8", "replace"))
+        return _bytes(text)
 
     def spellings(self, label: str) -> tuple[int, ...]:
-        """Not possible: see the module."""
-        raise _no_labels()
+        """The label's bytes, one after another: the server has tokens of its own."""
+        return tuple(label.encode())
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of the bytes."""
@@ -98,12 +118,15 @@ _CUT = {
 """How servers say that an answer was cut."""
 
 
-def _no_labels() -> RlaifError:
-    return RlaifError(
-        "engine 'openai' cannot judge: it does not return label probabilities",
-        hint="Use --engine vllm-server or --engine vllm for the judge; 'openai' is for "
-        "generation only.",
-    )
+def _bytes(text: str) -> list[int]:
+    return list(text.encode("utf-8", "replace"))
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+_USUAL_VOTES = VoteSettings()
 
 
 class OpenAIEngine:
@@ -119,6 +142,9 @@ class OpenAIEngine:
             answer.  None where the user said nothing: an answer that may open with the rest of such
             a block is then no answer.
         defuses: see `MessageCodec`.
+        continues: whether the server goes on with an answer that is begun; None where the user
+            said nothing: vLLM and SGLang do.
+        votes: how the model is asked as a judge.
     """
 
     def __init__(
@@ -131,6 +157,8 @@ class OpenAIEngine:
         omitted: Collection[str] = (),
         thinks: bool | None = None,
         defuses: bool = True,
+        continues: bool | None = None,
+        votes: VoteSettings = _USUAL_VOTES,
     ) -> None:
         self.codec = MessageCodec(defuses=defuses)
         manner: dict[str, Any] = {"openai": model, "url": url}
@@ -138,17 +166,24 @@ class OpenAIEngine:
         self.sharing = None
         self._model = model
         self._client = client
-        self._requests = self._tokens = 0
+        self._requests = self._tokens = self._written = 0
+        self._judge = ChatJudge(self._ask_label, votes)
         self._limit = "max_tokens"
         self._omitted = frozenset(omitted)
         self._thinks = thinks
         models = client.get("/models")
         # Servers of open models take variables for the chat template; services refuse them.
         known = any(owner in models.text for owner in ('"vllm"', '"sglang"'))
+        self._continues = known if continues is None else continues
         default = EngineSettings.model_fields["chat_template_options"].default if known else {}
         self._template_options = dict(default if template_options is None else template_options)
         # Texts in the cache are those of a model that is asked in the same way.
-        own = {"omit": sorted(omitted), "thinks": thinks, "template": self._template_options}
+        own: dict[str, Any] = {
+            "omit": sorted(omitted),
+            "thinks": thinks,
+            "template": self._template_options,
+            "votes": asdict(votes) if votes != VoteSettings() else None,
+        }
         self.fingerprint = digest(manner | {key: value for key, value in own.items() if value})
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
@@ -158,48 +193,85 @@ class OpenAIEngine:
             yield results
 
     def _answer(self, request: Request) -> Result:
-        if not isinstance(request, GenerationRequest):
-            return Failure(request.id, "engine 'openai' does not return label probabilities")
-        body = self._body(request)
-        result = self._ask(request.id, body)
+        messages, opening = self.codec.split_prompt(request.token_ids)
+        if isinstance(request, GenerationRequest):
+            parameters = {
+                "tokens": request.max_tokens,
+                "temperature": request.temperature,
+                "top_p": request.top_p,
+                **({} if request.seed is None else {"seed": request.seed}),
+            }
+            made = partial(self._made, messages, opening, parameters)
+            return self._send(request.id, made, self._take)
+        labels = [bytes(label).decode() for label in request.label_ids]
+        asked = messages if self._continues else _ask_to_end(messages, opening, labels)
+        return self._judge.answer(request, LabelQuestion(request.id, asked, opening, labels))
+
+    def _ask_label(
+        self,
+        question: LabelQuestion,
+        parameters: Mapping[str, Any],
+        read: Callable[[Mapping[str, Any], str], Result],
+    ) -> Result:
+        """A question about a pair; its tokens count here, since no text is kept of it."""
+
+        def take(name: str, choice: Mapping[str, Any], found: Any) -> Result:
+            self._written += completion_tokens(found)
+            text, why = _text_of(choice["message"])
+            if why or choice.get("finish_reason") == "content_filter":
+                raise Unusable(why or _FILTERED)
+            return read(choice, after_thinking(text) or "")
+
+        made = partial(self._made, question.messages, question.opening, parameters)
+        return self._send(question.name, made, take)
+
+    def _send(
+        self,
+        name: str,
+        made: Callable[[], dict[str, Any]],
+        take: Callable[[str, Mapping[str, Any], Any], Result],
+    ) -> Result:
+        def read(answer: httpx.Response) -> Result:
+            try:
+                found = answer.json()
+                self._tokens += prompt_tokens(found)
+                return take(name, found["choices"][0], found)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                return Failure(name, f"unexpected response from the server ({error!r})"[:200])
+
+        body = made()
+        result = self._client.ask("/chat/completions", body, name, read)
         if isinstance(result, Failure) and _MODERN in result.reason and _MODERN not in body:
             self._limit = _MODERN  # what newer models of OpenAI call it
-            result = self._ask(request.id, self._body(request))
+            result = self._client.ask("/chat/completions", made(), name, read)
         return result
 
-    def _ask(self, name: str, body: dict[str, Any]) -> Result:
-        return self._client.ask(
-            "/chat/completions", body, name, lambda answer: self._read(name, answer)
-        )
-
-    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+    def _made(
+        self, messages: Sequence[Mapping[str, Any]], opening: str, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The body of a request."""
+        own = dict(parameters)
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": json.loads(self.codec.decode(request.token_ids)),
-            self._limit: request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
+            "messages": list(messages),
+            self._limit: own.pop("tokens"),
+            **own,
         }
-        if request.seed is not None:
-            body["seed"] = request.seed
+        if opening and self._continues:
+            body["messages"].append({"role": "assistant", "content": opening})
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         if self._template_options:
             body["chat_template_kwargs"] = self._template_options
         return {key: value for key, value in body.items() if key not in self._omitted}
 
-    def _read(self, name: str, answer: httpx.Response) -> Result:
-        try:
-            found = answer.json()
-            choice = found["choices"][0]
-            message = choice["message"]
-            text, why = _text_of(message)
-            reason = choice.get("finish_reason")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            return Failure(name, f"unexpected response from the server ({error!r})"[:200])
-        self._tokens += prompt_tokens(found)
+    def _take(self, name: str, choice: Mapping[str, Any], found: Any) -> Result:
+        """A text that was written."""
+        text, why = _text_of(choice["message"])
+        reason = choice.get("finish_reason")
         if why:
             return Failure(name, why)
         if reason == "content_filter":
-            return Failure(name, "the server's content filter stopped the answer")
+            return Failure(name, _FILTERED)
         ended = str(reason or "").lower()
         if ended not in (*_WHOLE, *_CUT):
             return Failure(name, f"the server ended the answer with {str(reason)[:40]!r}")
@@ -215,13 +287,34 @@ class OpenAIEngine:
 
     def stats(self) -> EngineStats:
         """Requests answered and prompt tokens, as the server counts them."""
-        return EngineStats(self._requests, self._tokens, 0)
+        return EngineStats(self._requests, self._tokens, 0, written_tokens=self._written)
 
     def close(self) -> None:
         """Let go of what is under way."""
         self._client.close()
 
 
+def _ask_to_end(
+    messages: Sequence[Mapping[str, Any]], opening: str, labels: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """A question to a server that does not go on with an answer that is begun: it is asked to end
+    the sentence, behind whatever it wrote before.
+    """
+    written, _, sentence = opening.rpartition("\n")
+    if not sentence.strip():
+        return list(messages)
+    ask = (
+        f"Complete this sentence with {' or '.join(labels)}, and write nothing else: "
+        f"{sentence.strip()}"
+    )
+    if written.strip():
+        turn = {"role": "assistant", "content": written.strip()}
+        return [*messages, turn, {"role": "user", "content": ask}]
+    *before, last = messages
+    return [*before, {**last, "content": f"{last['content']}\n\n{ask}"}]
+
+
+_FILTERED = "the server's content filter stopped the answer"
 _MODERN = "max_completion_tokens"
 
 
@@ -259,22 +352,33 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
 
 def prompt_tokens(found: Any) -> int:
     """The prompt's tokens as a server counts them; 0 where it says nothing that is a count."""
+    return _count(found, "prompt_tokens")
+
+
+def completion_tokens(found: Any) -> int:
+    """The answer's tokens as a server counts them; 0 where it says nothing that is a count."""
+    return _count(found, "completion_tokens")
+
+
+def _count(found: Any, name: str) -> int:
     usage = found.get("usage") if isinstance(found, Mapping) else None
-    count = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+    count = usage.get(name) if isinstance(usage, Mapping) else None
     whole = isinstance(count, int) and not isinstance(count, bool)
     return count if whole and 0 <= count < 1 << 40 else 0  # type: ignore[operator, return-value]
 
 
 def fingerprint(settings: EngineSettings) -> str:
     """What is known of a model behind a server: where it is and what it is called."""
+    vote_settings(settings)  # an odd option is told before anything starts
     return digest({"openai": settings.model, "url": server_url(settings)})
 
 
 def create(settings: EngineSettings) -> OpenAIEngine:
     """Connect; options: `base_url`, `retries` (5), `timeout` (600 seconds), `omit` (parameters
-    that are not sent, with `+` between them), `thinks` and `defuse` (see `OpenAIEngine`).
+    that are not sent, with `+` between them), `thinks`, `defuse` and `continues` (see
+    `OpenAIEngine`), and those of `vote_settings`.
     """
-    known = ("base_url", "defuse", "omit", "retries", "thinks", "timeout")
+    known = ("base_url", "continues", "defuse", "omit", "retries", "thinks", "timeout", *_VOTING)
     retries, timeout = patience(settings, known)
     url = server_url(settings)
     most = min(settings.max_in_flight, 256)
@@ -289,7 +393,47 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         omitted=str(settings.options.get("omit", "")).split("+"),
         thinks=_flag(settings, "thinks"),
         defuses=_flag(settings, "defuse") is not False,
+        continues=_flag(settings, "continues"),
+        votes=vote_settings(settings),
     )
+
+
+_VOTING = ("answer_tokens", "labels", "vote_error", "vote_temperature", "votes")
+
+
+def vote_settings(settings: EngineSettings) -> VoteSettings:
+    """How the model is asked as a judge, by the options `labels` (auto, logprobs or votes), `votes`
+    (15), `vote_error` (0.05), `vote_temperature` (1.0) and `answer_tokens` (16).
+
+    Raises:
+        RlaifError: an option has a value that is none.
+    """
+    own, default = settings.options, VoteSettings()
+    means = own.get("labels", default.means)
+    if means not in ("auto", "logprobs", "votes"):
+        raise _odd("labels", means, "auto, logprobs or votes")
+
+    def number(name: str, usual: float, least: float, most: float) -> float:
+        value = own.get(name, usual)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _odd(name, value, f"a number from {least:g} to {most:g}")
+        if not least <= value <= most or (isinstance(usual, int) and int(value) != value):
+            whole = "whole " if isinstance(usual, int) else ""
+            raise _odd(name, value, f"a {whole}number from {least:g} to {most:g}")
+        return value
+
+    return VoteSettings(
+        means=means,  # type: ignore[arg-type]
+        votes=int(number("votes", default.votes, 1, MOST_VOTES)),
+        error=number("vote_error", default.error, 0.0, 0.5),
+        temperature=number("vote_temperature", default.temperature, 0.01, 2.0),
+        tokens=int(number("answer_tokens", default.tokens, 1, 1 << 20)),
+        seed=settings.seed,
+    )
+
+
+def _odd(name: str, value: object, wanted: str) -> RlaifError:
+    return RlaifError(f"invalid value {str(value)[:40]!r} for option {name}", hint=f"Use {wanted}.")
 
 
 def _flag(settings: EngineSettings, name: str) -> bool | None:

@@ -93,12 +93,13 @@ _BUILTIN = (
     ),
     EngineInfo(
         name="openai",
-        summary="a chat server with an OpenAI API: generates text, cannot judge",
+        summary="a chat server with an OpenAI API: vLLM, SGLang, llama.cpp, Ollama, OpenAI, ...",
         module="httpx",
         install=_PIP_RLAIF,
         target="rlaif.engines.openai_engine:SPEC",
-        reads="Not supported: chat servers return the likeliest tokens, not exact label "
-        "probabilities.",
+        reads="From the likeliest tokens (`top_logprobs`) where the server gives them. A label "
+        "that is not among them gets the bound that they leave. Elsewhere by votes, drawn until "
+        "the answer is clear; the probability is their posterior mean.",
     ),
     EngineInfo(
         name="recorded",

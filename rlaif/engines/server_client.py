@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from rlaif.engines.base import EngineSettings, Intake
+from rlaif.engines.request_limit import RequestLimit
 from rlaif.errors import EngineStopped, RlaifError, first_line
 from rlaif.records import Failure, Request, Result
 from rlaif.util.addresses import is_named, mask, without_secrets
@@ -24,6 +25,8 @@ from rlaif.util.user_functions import IN_RECIPE
 KEY_VARIABLE = "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429)
 """What may pass, beside all faults of a server (500 and above)."""
+_BUSY = (429, 503, 529)
+"""What a server says that gets more than it takes."""
 _GONE = (401, 402, 403, 404, 407, 410)
 """What a server that answered before says when a key ran out, or a model was unloaded."""
 _LONGEST_WAIT = 60.0
@@ -36,6 +39,10 @@ _BROKEN = ("abort", "aborted", "cancelled", "canceled", "error", "failed")
 """How servers say that they broke an answer off."""
 _MOST_BYTES = 16 << 20
 """Bytes of one answer, unpacked; a label's or a text's is far below."""
+
+
+class Unusable(Exception):
+    """A server answered, and what it said is no answer to the question."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class ServerClient:
         self._stopping = False
         self._answered = 0
         self._last_answer = -float("inf")
+        self._limit = RequestLimit(most)
         self._refused: set[str] = set()
         self._good: Callable[[], Result] | None = None
 
@@ -125,8 +133,10 @@ class ServerClient:
         for attempt in range(self._retries + 1):
             if attempt:
                 self._pause(min(_LONGEST_WAIT, 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)))
+            self._pause(self._limit.pause)
             if self._stopping:
                 return Refusal("the engine was closed", False)
+            sent = time.monotonic()
             try:
                 answer = self._send(path, body)
             except (httpx.HTTPError, BodyRefused) as error:
@@ -135,7 +145,10 @@ class ServerClient:
             if answer.status_code == 200 and _is_answer(answer):
                 self._answered += 1
                 self._last_answer = time.monotonic()
+                self._limit.note_success()
                 return answer
+            if answer.status_code in _BUSY:
+                self._limit.note_busy(sent, _retry_after(answer))
             said = self._without_key(" ".join(answer.text.split()))
             if answer.status_code == 200:
                 said = "a web page" if _is_page(answer) else f"no answer: {said}"
@@ -168,6 +181,8 @@ class ServerClient:
     ) -> Result:
         """What `read` makes of a successful answer to the request of that id, or a failure.
 
+        `read` raises `Unusable` where the server did its part: that is no refusal.
+
         Raises:
             EngineStopped: see `post`.
         """
@@ -178,7 +193,10 @@ class ServerClient:
                 return Failure(name, answer.reason, answer.passing)
             return read(answer)
 
-        result = once()
+        try:
+            result = once()
+        except Unusable as error:
+            return Failure(name, str(error))
         if not isinstance(result, Failure):
             self._good = once
             self._refused.discard(name)
@@ -215,7 +233,7 @@ class ServerClient:
         flying: set[Future[Result]] = set()
         held: list[Result] = []
         while True:
-            for request in intake.take(self._most - len(flying)):
+            for request in intake.take(self._limit.allowed - len(flying)):
                 flying.add(self._pool.submit(answer, request))
             if not flying:
                 if held:  # nobody asks for more until these are told
@@ -252,7 +270,10 @@ class ServerClient:
                 f"the server at {without_secrets(self._url)!r} refuses every request ({reason})",
                 hint="Mend what it refuses, then rerun the same command to resume.",
             )
-        again = self._good()
+        try:
+            again = self._good()
+        except Unusable:
+            return
         if isinstance(again, Failure) and not again.passing:
             raise EngineStopped(
                 f"the server at {without_secrets(self._url)!r} refuses what it answered before "

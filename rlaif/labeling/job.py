@@ -308,7 +308,9 @@ def run_label(
                     job=job, pool=engine, run=run, context=context, shard_rows=shard_rows
                 )
             else:
-                done = _label_alone(job=job, engine=engine, run=run, context=context, cache=cache)
+                done = _label_alone(
+                    job=job, engine=engine, run=run, context=context, cache=cache, prices=prices
+                )
             if done.asked >= ENOUGH_FOR_A_RATE and done.labeler.progress.seconds > 0:
                 rate = done.asked / done.labeler.progress.seconds
                 fingerprint = str(job.config["judge"]["fingerprint"])
@@ -340,7 +342,13 @@ class _Labeled:
 
 
 def _label_alone(
-    job: LabelJob, engine: Engine, run: RunDirectory, context: RunContext, cache: VerdictCache
+    *,
+    job: LabelJob,
+    engine: Engine,
+    run: RunDirectory,
+    context: RunContext,
+    cache: VerdictCache,
+    prices: Prices | None,
 ) -> _Labeled:
     """One labeler, which feeds the engine with all its replicas."""
     usage = UsageMeter(run, engine)
@@ -355,6 +363,7 @@ def _label_alone(
         on_progress=context.on_progress,
         stopping=None if chosen is None else chosen.stopping,
         usage=usage,
+        prices=prices,
     )
     return _Labeled(labeler, labeler.label(job.source), chosen, asked)
 

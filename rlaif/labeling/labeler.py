@@ -20,6 +20,7 @@ from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, walk
 from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.verdicts import read_verdict
+from rlaif.labeling.budget import Budget
 from rlaif.labeling.first_look import FirstLook
 from rlaif.labeling.in_flight import InFlight, Reply
 from rlaif.labeling.planner import PlannedPair, Planner, window_questions
@@ -29,6 +30,7 @@ from rlaif.labeling.task import LabelTask, describe_manner
 from rlaif.labeling.token_accounting import TokenAccounting
 from rlaif.labeling.usage import UsageMeter
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
+from rlaif.runs.cost import Prices
 from rlaif.runs.directory import RowSink
 from rlaif.runs.tally import Tally
 from rlaif.runs.writer import RunWriter
@@ -66,6 +68,7 @@ class Labeler:
         stopping: when a pair needs no more questions; default: all are asked.
         observe: told every judged pair with its verdicts.
         usage: counts what it costs; default: from now on, for `run`.
+        prices: with what the run may cost; default: any amount.
 
     Attributes:
         progress: how far the run is.
@@ -83,6 +86,7 @@ class Labeler:
         stopping: StoppingRule | None = None,
         observe: Callable[[JudgedPair], None] | None = None,
         usage: UsageMeter | None = None,
+        prices: Prices | None = None,
     ) -> None:
         self._task, self._engine, self._cache, self._run = task, engine, cache, run
         self._on_progress, self._stopping, self._observe = on_progress, stopping, observe
@@ -105,6 +109,7 @@ class Labeler:
         self._advanced: deque[PlannedPair] = deque()
         self._ready: deque[Request] = deque()
         self._next_request = 0
+        self._budget = Budget(prices or Prices(), self.usage)
 
     @property
     def tokens(self) -> TokenCount:
@@ -127,12 +132,14 @@ class Labeler:
             self._sampler = ReasoningSampler(self._renderer, self._task.settings, self._in_flight)
             self._output = RunOutput(self._task, self._writer, self._tally, self._observe)
             try:
-                for results in self._engine.run(self._schedule(source, first)):
+                for results in self._engine.run(self._budget.limit(self._schedule(source, first))):
+                    self._budget.note_answers(len(results))
                     self._take(results)
                     self._report()
                     garbage.maybe_collect()
             finally:
                 self.usage.save()
+            self._budget.check(self._tally.rows)
             assert not self._output, "a pair was left without all its verdicts"
             self._output.checkpoint()
             self.progress.rows = self._tally.rows

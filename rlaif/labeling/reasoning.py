@@ -9,7 +9,7 @@ from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import mean_of_samples
 from rlaif.labeling.in_flight import InFlight, Reply
 from rlaif.labeling.settings import LabelSettings
-from rlaif.records import ChoiceRequest, Failure, GenerationResult, Request, Result
+from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
 from rlaif.util.thinking import after_thinking
 
 
@@ -46,7 +46,9 @@ class ReasoningSampler:
         None while other samples of the question are missing.
         """
         if not isinstance(result, GenerationResult):
-            return self._collect(Reply(result, self._written.pop(result.id, "")))
+            written = self._written.pop(result.id, "")
+            told = result.evidence if isinstance(result, ChoiceResult) else ""
+            return self._collect(Reply(result, "\n\n".join(filter(None, (written, told)))))
         if not result.finished:
             most = self._settings.reasoning_tokens
             return self._collect(

@@ -53,7 +53,8 @@ class UsageMeter:
         """Tokens in all."""
         stats = self._engine.stats()
         computed = stats.prompt_tokens - stats.cached_tokens
-        return self._tokens.plus(TokenUsage(computed, stats.cached_tokens, self._written))
+        written = self._written + stats.written_tokens
+        return self._tokens.plus(TokenUsage(computed, stats.cached_tokens, written))
 
     def add_generated(self, tokens: int) -> None:
         """The judge wrote some tokens of reasoning."""

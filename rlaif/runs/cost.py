@@ -39,6 +39,7 @@ class Prices:
         per_hour: of the machine.
         computed, cached, written: of a million tokens of each kind.
         human: of one label by a person, for comparison.
+        most: what a run may cost before it stops; None for any amount.
     """
 
     per_hour: float | None = None
@@ -46,6 +47,14 @@ class Prices:
     cached: float | None = None
     written: float | None = None
     human: float = HUMAN_PRICE
+    most: float | None = None
+
+    def are_spent(self, *, seconds: float, tokens: TokenUsage) -> bool:
+        """Whether a run has cost what it may."""
+        if self.most is None:
+            return False
+        cost = cost_of(self, seconds=seconds, tokens=tokens, labels=0)
+        return cost is not None and cost["total"] >= self.most
 
     @property
     def known(self) -> bool:
@@ -78,5 +87,5 @@ def cost_of(
         "per_label": total / labels if labels else None,
         "human_per_label": prices.human,
         "human_total": prices.human * labels,
-        "prices": {k: v for k, v in asdict(prices).items() if v is not None},
+        "prices": {k: v for k, v in asdict(prices).items() if v is not None and k != "most"},
     }

@@ -23,9 +23,7 @@ from rlaif.generation.candidates import (
     prepare_generate,
 )
 from rlaif.generation.runner import GenerationJob, run_generation
-from rlaif.labeling.job import prepare, run_label
-from rlaif.labeling.settings import LabelSettings
-from rlaif.records import ChoiceRequest, Failure, GenerationRequest, GenerationResult
+from rlaif.records import Failure, GenerationRequest, GenerationResult
 from rlaif.runs.context import RunContext
 from tests.generation.helpers import read, write_rows
 
@@ -211,15 +209,3 @@ def test_what_is_wrong_with_a_server_is_said(
         create_engine(EngineSettings(engine="openai", model="m"))
     with pytest.raises(RlaifError, match="no option 'color'"):
         create_engine(settings(server, color="red"))
-
-
-def test_it_does_not_judge(tmp_path: Path, server: Server) -> None:
-    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q", "response_a": "a", "response_b": "b"}])
-    with closing(create_engine(settings(server))) as engine:
-        (results,) = engine.run([ChoiceRequest("x", [1], ((1,), (2,)))])
-        assert isinstance(results[0], Failure)
-        with pytest.raises(RlaifError, match="does not return label probabilities"):
-            engine.codec.spellings("A")
-    job = prepare(str(data), "demo", LabelSettings(judge=settings(server), template="demo"))
-    with pytest.raises(RlaifError, match=r"cannot judge: .* Use --engine vllm-server"):
-        run_label(job, tmp_path / "run")

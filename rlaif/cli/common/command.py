@@ -47,6 +47,7 @@ _BY_NAME = {
     "price_per_hour": "Cost",
     "price_tokens": "Cost",
     "human_price": "Cost",
+    "max_cost": "Cost",
     "stop": "Early stopping",
     "stop_error": "Early stopping",
     "pilot": "Early stopping",

@@ -41,11 +41,16 @@ def price_flags(command: Function) -> Function:
     return command
 
 
-def read_prices(per_hour: float | None, tokens: str | None, human: float) -> Prices:
+def read_prices(
+    per_hour: float | None, tokens: str | None, human: float, most: float | None = None
+) -> Prices:
     """The prices that flags say.
 
+    Args:
+        most: of `--max-cost`.
+
     Raises:
-        RlaifError: one of them is no price.
+        RlaifError: one of them is no price, or a limit is set and nothing has a price.
     """
     if per_hour != per_hour or human != human:
         raise RlaifError("invalid price: not a number", hint="Use a number, such as 2.5.")
@@ -67,4 +72,12 @@ def read_prices(per_hour: float | None, tokens: str | None, human: float) -> Pri
             hint="Give the prices of prompt, cached and generated tokens.",
         )
     computed, cached, written = [*kinds, None, None, None][:3]
-    return Prices(per_hour=per_hour, computed=computed, cached=cached, written=written, human=human)
+    found = Prices(
+        per_hour=per_hour, computed=computed, cached=cached, written=written, human=human, most=most
+    )
+    if most is not None and not found.known:
+        raise RlaifError(
+            "--max-cost needs a price",
+            hint="Add --price-tokens with the price per million tokens, or --price-per-hour.",
+        )
+    return found

@@ -1,0 +1,56 @@
+"""Stops a labeling run at what it may cost: nothing more is asked, and all that was is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlaif.errors import RlaifError
+from rlaif.labeling.usage import UsageMeter
+from rlaif.records import Request
+from rlaif.runs.cost import Prices
+
+
+class Budget:
+    """What a run may still ask.
+
+    Attributes:
+        stopped: whether a request was kept back.
+    """
+
+    def __init__(self, prices: Prices, usage: UsageMeter) -> None:
+        self._prices, self._usage = prices, usage
+        self._unanswered = 0
+        self.stopped = False
+
+    def limit(self, requests: Iterator[Request | None]) -> Iterator[Request | None]:
+        """Requests while the run may cost more; then none, until those under way are answered."""
+        for request in requests:
+            while request is not None and self._is_spent():
+                self.stopped = True
+                if not self._unanswered:
+                    return
+                yield None
+            self._unanswered += request is not None
+            yield request
+
+    def note_answers(self, count: int) -> None:
+        """So many requests are answered."""
+        self._unanswered -= count
+
+    def check(self, rows: int) -> None:
+        """Say that the run was stopped.
+
+        Raises:
+            RlaifError: it was.
+        """
+        if self.stopped:
+            raise RlaifError(
+                f"the run has cost {self._prices.most:g}, as much as --max-cost allows, after "
+                f"{rows} rows",
+                hint="Rerun the same command with a higher --max-cost to resume.",
+            )
+
+    def _is_spent(self) -> bool:
+        if self._prices.most is None:  # asked before every request
+            return False
+        return self._prices.are_spent(seconds=self._usage.seconds, tokens=self._usage.tokens)

@@ -11,7 +11,7 @@ BRITISH = re.compile(
     r"|maximi|standardi|categori|tokeni|randomi|utili|penali|prioriti|customi|emphasi)"
     r"s(?:e|ed|es|ing|ation|ations|er|ers)"
     r"|(?:behavio|colo|favo|hono|neighbo|endeavo)ur\w*|label(?:led|ling|ler)|modell(?:ed|ing|er)|grey"
-    r"|analys(?:e|ed|ing)|centre|licence|judgement|whilst|catalogue|artefact\w*|defence|offence)\b",
+    r"|analys(?:e|ed|ing)|sceptic\w*|towards|travell\w+|fulfil|skilful|learnt|amongst|centre|licence|judgement|whilst|catalogue|artefact\w*|defence|offence)\b",
     re.IGNORECASE,
 )
 QUOTED = {"[Your judgement]", '"judgement"', '"labelling"'}

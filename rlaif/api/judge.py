@@ -39,7 +39,7 @@ from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE
 from rlaif.generation.pointwise_calls import PointwiseScore
-from rlaif.judging.judge_file import names_judge_file, read_judge_file
+from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.records import Message, Pair, Preference
 from rlaif.runs.context import RunContext
 from rlaif.util.validation import explain
@@ -352,7 +352,7 @@ def single_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[st
 
 
 def _then(future: Future[Found], change: Callable[[Found], Answer]) -> Future[Answer]:
-    """A future of what `change` makes of another's result; cancelling it cancels the other."""
+    """A future of what `change` makes of another's result; canceling it cancels the other."""
     changed: Future[Answer] = Future()
 
     def hand_on(done: Future[Found]) -> None:

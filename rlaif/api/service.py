@@ -199,7 +199,7 @@ class Service:
                 with self._rendering:
                     asks = next(questions) if told is None else questions.send(told)
             except StopIteration as end:
-                with suppress(Exception):  # cancelled in this very moment
+                with suppress(Exception):  # canceled in this very moment
                     future.set_result(end.value)
                 break
             except Exception as error:

@@ -36,7 +36,7 @@ report.
 @click.option(
     "--config",
     metavar="FILE",
-    help="YAML file with any of the settings below; flags take precedence.",
+    help="YAML file with settings, named as the flags below; flags take precedence.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(Thresholds)

@@ -15,7 +15,7 @@ from rlaif.cli.common.options import build
 from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.judging.judge_file import names_judge_file
+from rlaif.labeling.judge_file import names_judge_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ than chance (exact sign test, 5%). Exits with 1 if no template gives valid verdi
 )
 @click.option(
     "--template",
-    "templates",
+    "judge_templates",
     multiple=True,
     help="Template to try: a name or a path; repeatable. [default: all shipped ones that answer "
     "without reasoning]",
@@ -89,7 +89,7 @@ def check_command(
     constitution: str,
     data: str | None,
     limit: int,
-    templates: tuple[str, ...],
+    judge_templates: tuple[str, ...],
     label_mass_floor: float,
     write: Path | None,
     as_json: bool,
@@ -126,7 +126,7 @@ def check_command(
             f"no principle of {constitution!r} has examples",
             hint="Add `examples` to its principles, or pass labeled pairs with --data.",
         )
-    tried = vary_prefills(_load(templates or _shipped(named.get("template"))))
+    tried = vary_prefills(_load(judge_templates or _shipped(named.get("template"))))
     note(f"{len(known)} pairs, {len(tried)} ways to ask")
     with closing(create_engine(settings)) as engine:
         checks = check_templates(engine, tried, known, floor=label_mass_floor)
@@ -233,7 +233,7 @@ def _write(
     constitution: str,
 ) -> None:
     from rlaif.engines.registry import model_fingerprint
-    from rlaif.judging.judge_file import write_judge_file
+    from rlaif.labeling.judge_file import write_judge_file
     from rlaif.templates.judge import load_judge_template
 
     shipped = load_judge_template(best.template.name).hash == best.template.hash

@@ -22,7 +22,7 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif mix runs/first=0.8 human.jsonl=0.2 --human human.jsonl -o data/mixed
-  rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=mit my/set=1,split=dev --total 90 -o mixed
+  rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=mit hub:my/set=1,split=dev --total 90 -o mixed
   rlaif mix runs/first=3 human.jsonl=1 --quota tag:welsh=0.05 --evaluation test.jsonl -o mixed
   rlaif mix --config mix.yaml -o data/mixed
 
@@ -34,7 +34,7 @@ The YAML file:
     - {data: odd.jsonl, share: 0.1, layout: odd.yaml}  # from `rlaif inspect --write-layout`
   quotas:
     - {slice: "tag:welsh", share: 0.05}
-  evaluations: [test.jsonl, "openai/gsm8k:test"]
+  evaluations: [test.jsonl, "hub:openai/gsm8k:test"]
   min_human: 0.1
 
 OUT is a `datasets` directory with a data card. Load it with `datasets.load_dataset("OUT")`,
@@ -53,7 +53,7 @@ card reports by how much.
 @click.option(
     "--config",
     metavar="FILE",
-    help="YAML file with parts and any of the settings below; flags take precedence.",
+    help="YAML file with parts and settings, by the names of the flags; flags take precedence.",
 )
 @click.option(
     "--human",

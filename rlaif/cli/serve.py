@@ -108,7 +108,7 @@ On SIGTERM or Ctrl-C, the server stops accepting requests and finishes those in 
 @click.option(
     "--config",
     metavar="FILE",
-    help="YAML file with any of the settings below; flags take precedence.",
+    help="YAML file with settings, named as the flags below; flags take precedence.",
 )
 @settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "aggregation"}))
 @settings_options(AggregationSettings)

@@ -32,7 +32,7 @@ rerun the same command to resume from the last checkpoint.
 @click.option(
     "--config",
     metavar="FILE",
-    help="YAML file with any of the settings below; flags take precedence.",
+    help="YAML file with settings, named as the flags below; flags take precedence.",
 )
 @click.option("--dry-run", is_flag=True, help="Show which rows would be trained on, then exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

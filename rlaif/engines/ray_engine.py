@@ -202,7 +202,7 @@ def _died(error: RayError) -> WorkerDied:
     cause = getattr(error, "cause", None)
     known = cause if isinstance(cause, RlaifError) else None
     text = str(known or error).strip()
-    # An actor that Ray cancelled before it ran, on a slow node, has not raised anything.
+    # An actor that Ray canceled before it ran, on a slow node, has not raised anything.
     raised = isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False)
     return WorkerDied(" ".join(text.split("\n")[-1].split())[:300], known, raised=raised)
 

@@ -1,4 +1,4 @@
-"""What a sample is to be drawn towards (active inheritance: Shimabucoro et al. 2024,
+"""What a sample is to be drawn toward (active inheritance: Shimabucoro et al. 2024,
 arXiv:2407.01490): attributes that a completion can have more or less of.
 """
 

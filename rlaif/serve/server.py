@@ -138,7 +138,7 @@ class Server:
         """What a future holds, if it comes in time.
 
         Raises:
-            TooSlow: it does not; it is cancelled.
+            TooSlow: it does not; it is canceled.
         """
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -43,21 +43,31 @@ def model_card(
         ("LoRA rank", str(settings.lora_r or "none (full fine-tuning)")),
         ("Steps", str(result["steps"])),
     ]
+    about = (
+        "Trained with direct preference optimization (DPO) on the preferences of an AI judge that "
+        "applies\na constitution. The policy inherits the judge's biases; evaluate it before you "
+        "rely on it."
+    )
+    return _page(head, about, rows, "train-dpo")
+
+
+def _page(
+    head: Mapping[str, Any], about: str, rows: Sequence[tuple[str, str]], command: str
+) -> str:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    front = yaml.safe_dump(head, sort_keys=False).strip()
+    front = yaml.safe_dump(dict(head), sort_keys=False).strip()
     return f"""---
 {front}
 ---
 # Policy trained with rlaif
 
-Trained with direct preference optimization (DPO) on the preferences of an AI judge that applies
-a constitution. The policy inherits the judge's biases; evaluate it before you rely on it.
+{about}
 
 | | |
 |---|---|
 {table}
 
-Trained by `rlaif train-dpo`; all settings are in `training.yaml` in this folder.
+Trained by `rlaif {command}`; all settings are in `training.yaml` in this folder.
 """
 
 
@@ -108,19 +118,9 @@ def supervised_card(settings: SFTSettings, result: Mapping[str, Any], files: Mod
         ("LoRA rank", str(settings.lora_r or "none (full fine-tuning)")),
         ("Steps", str(result["steps"])),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    front = yaml.safe_dump(head, sort_keys=False).strip()
-    return f"""---
-{front}
----
-# Policy trained with rlaif
-
-Fine-tuned on completions, with the loss on completion tokens only. If these are revisions by a
-constitution, the policy inherits the biases of the models that generated and judged them.
-
-| | |
-|---|---|
-{table}
-
-Trained by `rlaif train-sft`; all settings are in `training.yaml` in this folder.
-"""
+    about = (
+        "Fine-tuned on completions, with the loss on completion tokens only. If these are "
+        "revisions by a\nconstitution, the policy inherits the biases of the models that generated "
+        "and judged them."
+    )
+    return _page(head, about, rows, "train-sft")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from rlaif.errors import ConversationRefused, Place, RlaifError
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import MANIFEST, read_manifest
 from rlaif.runs.labels import damaged_row, read_label_file
-from rlaif.training.policy_text import PolicyText, TextAccount, shown
+from rlaif.training.lengths import LengthAccount, LengthFilter
+from rlaif.training.policy_text import PolicyText, shown
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,14 @@ class TrainingRow:
 
 
 @dataclass
-class RowAccount(TextAccount):
+class RowAccount(LengthAccount):
     """Where the rows went; every count that is not zero is told before training starts."""
 
     labeled: int = 0
     below_margin: int = 0
-    repeated_by_weight: int = 0
     human_available: int = 0
     human_used: int = 0
     human_unreadable: int = 0
-    prompt_too_long: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    truncated: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    trained: int = 0
 
     def lines(self) -> list[str]:
         """One sentence for each thing that happened to rows."""
@@ -82,13 +77,8 @@ class RowAccount(TextAccount):
             lines.append(
                 f"{self.human_unreadable} human rows skipped: unreadable, or labeled by a judge"
             )
-        named = (
-            (self.empty, "skipped: the chat template renders a completion as empty"),
-            (self.prompt_too_long, "skipped: the prompt alone fills max_length"),
-            (self.dropped, "dropped: longer than max_length"),
-            (self.truncated, "truncated to max_length"),
-        )
         lines += self.text_lines()
+        named = self.length_facts()
         lines += [f"{len(ids)} {what} ({shown(ids)})" for ids, what in named if ids]
         return [*lines, f"{self.trained} pairs to train on"]
 
@@ -312,6 +302,7 @@ def check_lengths(
         RlaifError: `overlong` is "error" and a pair is too long, or no row is left.
     """
     kept = []
+    fits = LengthFilter("pair", text, max_length, overlong, account)
     for row in rows:
         try:
             prompt, chosen, common = text.lengths(row.prompt, row.chosen, row.tools)
@@ -319,26 +310,9 @@ def check_lengths(
         except ConversationRefused:
             account.refused.append(row.id)
             continue
+        least, most = min(chosen, rejected), max(chosen, rejected)
         common = min(common, other)
-        longest = max(chosen, rejected)
-        if longest > max_length and overlong == "error":
-            raise RlaifError(
-                f"pair {row.id!r} has {longest} tokens, more than max_length {max_length}",
-                hint="Raise --max-length, or use --overlong truncate or --overlong drop.",
-            )
-        if common >= max_length:
-            account.prompt_too_long.append(row.id)
-        elif min(chosen, rejected) <= common:
-            account.empty.append(row.id)
-        elif longest > max_length and overlong == "drop":
-            account.dropped.append(row.id)
-        else:
-            if longest > max_length:
-                account.truncated.append(row.id)
-            if common < prompt:
-                account.prompt_end_cut.append(row.id)
-            if not text.ends_turns:
-                account.endless.append(row.id)
+        if fits.keeps(row.id, prompt=prompt, common=common, least=least, most=most):
             kept.append(row)
     if not kept:
         raise RlaifError(

@@ -19,7 +19,8 @@ from rlaif.generation.verified import SFT
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin, Rejected
 from rlaif.runs.directory import run_file
 from rlaif.templates.messages import message_text
-from rlaif.training.policy_text import PolicyText, TextAccount, shown
+from rlaif.training.lengths import LengthAccount, LengthFilter
+from rlaif.training.policy_text import PolicyText, shown
 
 
 @dataclass(frozen=True)
@@ -44,27 +45,15 @@ class SupervisedRow:
 
 
 @dataclass
-class SupervisedAccount(TextAccount):
+class SupervisedAccount(LengthAccount):
     """Where the rows went; every count that is not zero is told before training starts."""
 
     read: int = 0
     unreadable: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    prompt_too_long: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    repeated_by_weight: int = 0
-    truncated: list[str] = field(default_factory=list)
-    trained: int = 0
 
     def lines(self) -> list[str]:
         """One sentence for each thing that happened to rows."""
-        named = (
-            (self.unreadable, "could not be read"),
-            (self.empty, "skipped: the chat template renders the completion as empty"),
-            (self.prompt_too_long, "skipped: the prompt alone fills max_length"),
-            (self.dropped, "dropped: longer than max_length"),
-            (self.truncated, "truncated to max_length"),
-        )
+        named = ((self.unreadable, "could not be read"), *self.length_facts())
         lines = [f"{self.read} completions"]
         lines += self.text_lines()
         lines += [f"{len(ids)} {what} ({shown(ids)})" for ids, what in named if ids]
@@ -144,30 +133,16 @@ def check_supervised_lengths(
         RlaifError: nothing is left, or a row is too long and `overlong` is "error".
     """
     kept = []
+    fits = LengthFilter("row", text, max_length, overlong, account)
     for row in rows:
         try:
             prompt, whole, common = text.lengths(row.prompt, row.completion, row.tools)
         except ConversationRefused:
             account.refused.append(row.id)
             continue
-        if whole <= common or not message_text(row.completion[-1]).strip():
+        if not message_text(row.completion[-1]).strip():
             account.empty.append(row.id)
-        elif common >= max_length:
-            account.prompt_too_long.append(row.id)
-        elif whole > max_length and overlong == "drop":
-            account.dropped.append(row.id)
-        elif whole > max_length and overlong == "error":
-            raise RlaifError(
-                f"row {row.id!r} has {whole} tokens, more than max_length {max_length}",
-                hint="Raise --max-length, or use --overlong truncate or --overlong drop.",
-            )
-        else:
-            if whole > max_length:
-                account.truncated.append(row.id)
-            if common < prompt:
-                account.prompt_end_cut.append(row.id)
-            if not text.ends_turns:
-                account.endless.append(row.id)
+        elif fits.keeps(row.id, prompt=prompt, common=common, least=whole, most=whole):
             kept.append(row)
     if not kept:
         raise RlaifError(

@@ -103,7 +103,7 @@ ERRORS = [
         "could not read 'no.yaml'",
     ),
     (["train-dpo", "nowhere", "--model", "demo", "-o", "p"], "is not a run directory"),
-    (["train-dpo", "nowhere", "-o", "p"], "--model: field required"),
+    (["train-dpo", "nowhere", "-o", "p"], "--model is missing"),
     (["train-dpo", "nowhere", "--model", "demo", "--loss-type", "sigmod", "-o", "p"], "'sigmod'"),
     (["init", "/proc/nope/project"], "can't be written"),
     (["report", "nowhere"], "is not a run directory"),

@@ -19,6 +19,7 @@ from rlaif.training.dpo import prepare_dpo
 from rlaif.training.frame import run_training
 from rlaif.training.settings import DPOSettings
 from rlaif.util.resources import demo_model
+from tests.labeling.helpers import restate_sizes
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +73,7 @@ def shuffle_labels(run: Path, out: Path, *, seed: int) -> None:
             row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (out / "preferences.jsonl").write_text(text)
+    restate_sizes(out)
 
 
 def test_demo_refuses_a_folder_of_something_else(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rlaif.evaluation.judge_check import (
     recommend,
     vary_prefills,
 )
-from rlaif.judging.judge_file import read_judge_file
+from rlaif.labeling.judge_file import read_judge_file
 from rlaif.runs.directory import read_run_config
 from rlaif.templates.judge import load_judge_template
 

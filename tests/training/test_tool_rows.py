@@ -16,7 +16,7 @@ from rlaif.training.dpo import build_dpo
 from rlaif.training.policy_text import PolicyText
 from rlaif.training.settings import DPOSettings
 from rlaif.training.supervised import SupervisedAccount, read_supervised
-from tests.labeling.helpers import label, write_inputs
+from tests.labeling.helpers import label, restate_sizes, write_inputs
 
 POLICY = Path(__file__).parents[2] / "rlaif/demo/models/policy"
 TEMPLATE = (
@@ -124,5 +124,6 @@ def test_calls_are_learned_and_pictures_refused(run: Path, tmp_path: Path) -> No
     lines = (seen / "preferences.jsonl").read_text().splitlines()
     row = json.loads(lines[0]) | {"images": ["a.png"]}
     (seen / "preferences.jsonl").write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+    restate_sizes(seen)
     with pytest.raises(RlaifError, match=r"preferences.jsonl:1:1: has pictures.*export"):
         read_preferences(find_labels(seen))

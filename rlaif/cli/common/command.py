@@ -39,6 +39,10 @@ GROUPS = (
 _BY_NAME = {
     "split": "Data",
     "maps": "Data",
+    "ignore": "Data",
+    "layout_file": "Data",
+    "forms": "Data",
+    "value_map": "Data",
     "pairs": "Data",
     "limit": "Data",
     "seed": "Other",
@@ -155,11 +159,14 @@ class Command(cloup.Command):
         if any(str(param.name) in _NAMES_FUNCTIONS for param in found):
             found.append(functions_option())
         groups = {title: cloup.OptionGroup(title) for title in GROUPS}
+        trains = any(param.name == "loss_type" for param in found)
         for param in found:
             if str(param.name) in PROPOSED and param.type is click.STRING:
                 param.type = PROPOSED[str(param.name)]
             if isinstance(param, click.Option):
                 title = _BY_NAME.get(str(param.name), getattr(param, "group_title", EVERYDAY))
+                if param.required or (title == "DPO loss" and not trains):
+                    title = EVERYDAY
                 param.group = groups[title]  # type: ignore[attr-defined]
         found.sort(key=_rank)
         super().__init__(*args, params=found, formatter_settings=formatter_settings(), **kwargs)

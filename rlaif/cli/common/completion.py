@@ -54,6 +54,7 @@ PROPOSED = {
     "engines": _ENGINES,
     "judge_engine": _ENGINES,
     "judge_template": _JUDGE_TEMPLATES,
+    "judge_templates": _JUDGE_TEMPLATES,
     "recipe": _shipped("recipes", ".yaml"),
     "template": _JUDGE_TEMPLATES,
     "templates": _shipped("prompts/synth", ".txt"),

@@ -12,8 +12,8 @@ from rlaif.cli.common.options import build
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import Place, RlaifError
-from rlaif.judging.judge_file import names_judge_file, read_judge_file
 from rlaif.judging.panel import PanelMode
+from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
 from rlaif.templates.judge import default_template

@@ -21,7 +21,7 @@ def labeled_flags(command: Command) -> Command:
         click.option(
             "--config",
             metavar="FILE",
-            help="YAML file with any of the settings below; flags take precedence.",
+            help="YAML file with settings, named as the flags below; flags take precedence.",
         ),
     ):
         command = option(command)

@@ -67,7 +67,7 @@ def generation_flags(command: Function) -> Function:
         click.option(
             "--config",
             metavar="FILE",
-            help="YAML file with any of the settings below; flags take precedence.",
+            help="YAML file with settings, named as the flags below; flags take precedence.",
         ),
     ):
         command = option(command)

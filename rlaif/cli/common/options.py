@@ -22,7 +22,7 @@ from rlaif.cli.common.command import EVERYDAY, SettingOption
 from rlaif.cli.common.renamed import RENAMED
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
-from rlaif.judging.judge_file import names_judge_file, read_judge_file
+from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.util.validation import first_problem
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -166,6 +166,18 @@ def read_config(
     places: dict[str, Place] = {}
     for where, value in _flatten(settings):
         name = "model" if where == ("judge",) else str(where[-1])
+        if where == ("judge",) and not isinstance(value, str):
+            raise RlaifError(
+                "`judge` is neither a model nor a mapping of settings",
+                hint="Write `judge: MODEL`, or `judge: {model: MODEL, engine: vllm}`.",
+                place=tree.places[(*at, *where)],
+            )
+        if name == "model" and name in values:
+            raise RlaifError(
+                f"setting {name!r} is given twice",
+                hint="Keep one of the two.",
+                place=tree.keys[(*at, *where)],
+            )
         if name not in known:
             raise _unknown_setting(str(where[-1]), known, tree.keys[(*at, *where)])
         at_home = isinstance(value, str) and value.startswith("~/")
@@ -218,7 +230,7 @@ def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifErro
             hint="Write it as `aggregation: {pooling: mean}`.",
             place=place,
         )
-    if name in NOT_IN_A_FILE:
+    if name in NOT_IN_A_FILE or name in _flags_of_command():
         flag = f"--{name.replace('_', '-')}"
         return RlaifError(f"{name!r} is not a setting", hint=f"Use the flag {flag}.", place=place)
     close = get_close_matches(name, (*known, "judge", "aggregation"), n=1)
@@ -227,6 +239,14 @@ def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifErro
     )
     hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {names}."
     return RlaifError(f"unknown setting {name!r}", hint=hint, place=place)
+
+
+def _flags_of_command() -> set[str]:
+    """The flags of the command that runs, by their names as settings would have them."""
+    context = click.get_current_context(silent=True)
+    options = context.command.params if context else []
+    longest = (max(o.opts, key=len) for o in options if isinstance(o, click.Option))
+    return {name.lstrip("-").replace("-", "_") for name in longest}
 
 
 def build(
@@ -247,6 +267,8 @@ def build(
         flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
         shown = name if place or not name else flag
         text = f"{shown}: {problem.message}{problem.shown}".removeprefix(": ")
+        if problem.kind == "missing" and not place:
+            raise RlaifError(f"{flag} is missing", hint=f"Add {flag} with its value.") from None
         raise RlaifError(
             text, hint="Run the command with --help to see allowed values.", place=place
         ) from None

@@ -95,13 +95,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | 
 
     Args:
         width: columns of the terminal, which cells are wrapped to fit; default: the terminal's,
-            at least 80.
+            at least 40.
     """
     cells = [[str(c) for c in row] for row in [header, *rows]]
     columns = range(len(header))
     widths = [max(1, *(len(row[i]) for row in cells)) for i in columns]
     numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in columns]
-    room = (width or max(80, shutil.get_terminal_size().columns)) - 2 * (len(header) - 1)
+    room = (width or max(40, shutil.get_terminal_size().columns)) - 2 * (len(header) - 1)
     while sum(widths) > room and max(widths) > LEAST_WIDTH:
         widest = max(columns, key=lambda i: widths[i])
         widths[widest] = max(LEAST_WIDTH, widths[widest] - (sum(widths) - room), _second(widths))

@@ -43,7 +43,7 @@ def lint_command(
         quiet_libraries()
         from rlaif.engines.base import EngineSettings
         from rlaif.engines.registry import codec_for
-        from rlaif.judging.layout_cost import layout_advice
+        from rlaif.evaluation.constitutions.layout_cost import layout_advice
 
         codec = codec_for(EngineSettings(engine="transformers", model=judge))
         asked = [p.preference for p in c.principles if p.preference]
@@ -119,8 +119,10 @@ def diff_command(old: str, new: str, as_json: bool) -> None:
 def schema_command() -> None:
     """Print the JSON Schema of a constitution, for completion and validation in an editor.
 
-    Save the output, then put this line into a constitution: # yaml-language-server:
-    $schema=constitution.schema.json
+    Save the output, then put this line into a constitution:
+
+    \b
+    # yaml-language-server: $schema=constitution.schema.json
     """
     print_json(json_schema())
 

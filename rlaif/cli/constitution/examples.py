@@ -47,7 +47,7 @@ Verdicts are cached: after an edit, only what changed is judged again.
 @click.option(
     "--config",
     metavar="FILE",
-    help="YAML file with any of the settings below; flags take precedence.",
+    help="YAML file with settings, named as the flags below; flags take precedence.",
 )
 @cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

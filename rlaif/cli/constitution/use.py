@@ -71,7 +71,7 @@ Examples:
 @click.option(
     "--config",
     metavar="FILE",
-    help="YAML file with any of the settings below; flags take precedence.",
+    help="YAML file with settings, named as the flags below; flags take precedence.",
 )
 @click.option("--split", default="train", show_default=True, help="Dataset split.")
 @cache_dir_flag

@@ -80,7 +80,7 @@ def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
 def _exp(builder: Any, x: Any) -> Any:
     """e**x of numbers of at most 0; those under `_LEAST` count as `_LEAST`."""
     x = builder.fmul(_largest(builder, x, _constant(_LEAST)), _constant(_LOG2_E))
-    # Conversion cuts towards zero, which rounds x - 1/2 to the integer next to x.
+    # Conversion cuts toward zero, which rounds x - 1/2 to the integer next to x.
     whole = builder.fptosi(builder.fsub(x, _constant(0.5)), _INTS)
     rest = builder.fsub(x, builder.sitofp(whole, _VECTOR))
     power = _constant(_EXP2[-1])

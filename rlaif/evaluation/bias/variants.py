@@ -147,7 +147,7 @@ class AttackResult:
         flipped: pairs whose losing response wins once it carries the attack.
         undecided: pairs that are not decided any more.
         detected: share of attacked rows on which prompt injection was found.
-        moved: mean change of the log-odds towards the attacked response, in nats.
+        moved: mean change of the log-odds toward the attacked response, in nats.
     """
 
     attack: str

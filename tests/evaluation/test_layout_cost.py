@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlaif.engines.scripted import ByteCodec
-from rlaif.judging.layout_cost import layout_advice, tokens_per_order
+from rlaif.evaluation.constitutions.layout_cost import layout_advice, tokens_per_order
 from rlaif.templates.judge import load_judge_template
 
 QUESTIONS = ["Which response is one?", "Which response is two?", "Which response is three?"]
@@ -46,7 +46,7 @@ def test_long_text_after_the_principle_is_reported_and_a_few_words_are_not(tmp_p
 def test_tokens_are_counted_as_the_tree_of_prefixes_has_them(tmp_path: Path) -> None:
     name = write(tmp_path, "{{conversation}}{{first}}{{second}}{{principle}}")
     template = load_judge_template(name)
-    from rlaif.judging.layout_cost import _SAMPLE
+    from rlaif.evaluation.constitutions.layout_cost import _SAMPLE
 
     context = len(f"user: {_SAMPLE['conversation']}{_SAMPLE['first']}{_SAMPLE['second']}")
     ends = sum(len(q) + len("\nassistant:") for q in QUESTIONS)

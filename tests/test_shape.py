@@ -39,6 +39,25 @@ def test_no_class_name_means_two_things() -> None:
     assert not {name: where for name, where in places.items() if len(where) > 1}
 
 
+MAX_POSITIONAL = 4
+TAKE_ANY = {"_ranks", "field_validator", "suppress", "max", "min", "_linear_pointwise", "_rlaif"}
+"""What takes any number of equal arguments; and torch's own kernels."""
+
+
+def test_calls_with_many_arguments_name_them() -> None:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.is_relative_to(PACKAGE / "engines" / "cpu"):
+            continue  # compiled kernels take no keywords
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or len(node.args) <= MAX_POSITIONAL:
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name not in TAKE_ANY:
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {name}")
+    assert not found, "\n".join(found)
+
+
 PLUGIN_POINTS = {"command", "create", "fingerprint"}
 """What every command or engine has under the same name: `main.py` and `EngineSpec` take them."""
 

@@ -110,7 +110,9 @@ def command(
         EngineSettings, {**values, "model": "demo-writer" if model == "demo" else model}, places
     )
     judge = judge or model
-    judging, judge_template = judge_beside(judge, judge_engine, judge_template, values, places)
+    judging, judge_template = judge_beside(
+        judge, judge_engine, judge_template, values=values, places=places
+    )
     from rlaif.generation.runner import run_generation, survey
     from rlaif.generation.verified import LABELS, write_sft
     from rlaif.labeling.job import prepare, run_label

@@ -116,7 +116,7 @@ def command(
         teachers.append(Teacher(engine, sampling))
     from rlaif.generation.runner import run_generation, survey
 
-    ranking, template = judge_beside(judge, judge_engine, template, values, places)
+    ranking, template = judge_beside(judge, judge_engine, template, values=values, places=places)
     job = prepare_generate(
         prompts,
         teachers,

@@ -139,7 +139,7 @@ def check_command(
             hint="Write a template for it (`--template FILE`), or lower --label-mass-floor.",
         )
     if write is not None:
-        _write(write, settings, best, known, loaded.name)
+        _write(write, settings, best, known=known, constitution=loaded.name)
 
 
 def _shipped(own: str | None) -> list[str]:

@@ -124,9 +124,9 @@ def _write(path: Path, text: str) -> None:
 def import_command(run: str, file: str, form: str, reviewer: str, blind: bool) -> None:
     """Import human labels from other tools.
 
-    FILE is an export of `rlaif labels export`, filled in or corrected: jsonl or csv with id,
-    row, label (a, b or tie) and optionally reviewer; Argilla's `records.to_json`; or Label
-    Studio's JSON export. Labels that already exist are skipped. Changed labels need
+    FILE is an export of `rlaif labels export`, filled in or corrected. It is jsonl or csv with
+    id, row, label (a, b or tie) and optionally reviewer. Argilla's `records.to_json` and Label
+    Studio's JSON export are read, too. Labels that already exist are skipped. Changed labels need
     `reviewer`, in the file or as --reviewer.
     """
     from rlaif.review.exchange import (

@@ -419,5 +419,7 @@ def column_of(path: str, cells: list[Any]) -> Column:
             values = [None if shape_of(v) == "empty" else v for v in decoded]
             values = [[v] if is_call(v) else v for v in values]
             shape = "entries" if any(is_call(v) for v in decoded) else shape
-            return Column(path, shape, True, filled, values, cells)
-    return Column(path, plain.most_common(1)[0][0], False, filled, cells, cells)
+            return Column(path, shape, encoded=True, filled=filled, values=values, cells=cells)
+    return Column(
+        path, plain.most_common(1)[0][0], encoded=False, filled=filled, values=cells, cells=cells
+    )

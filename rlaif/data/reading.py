@@ -70,7 +70,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         prompt = self._with_system(row, self._with_history(row, prompt))
         # A picture in a response, or one whose bytes are elsewhere, can't be passed on.
         seen = len(media) == asked == len(images)
-        prompt, seen = self._with_pictures(row, prompt, media, images, seen)
+        prompt, seen = self._with_pictures(row, prompt, media, images=images, seen=seen)
         if not prompt:
             raise BadRow(self._missing_prompt())
         winner, strength, votes = self._verdict(row, candidates)

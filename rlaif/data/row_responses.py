@@ -61,7 +61,9 @@ class ResponseReader(CellReader):
             values = [self._cell(row, path) for path in sides]
             if all(shape_of(v) == "texts" for v in values):
                 found = [
-                    replace(self._candidate(v, p, own, media, tools), score=float(1 - k))
+                    replace(
+                        self._candidate(v, p, own, media=media, tools=tools), score=float(1 - k)
+                    )
                     for k, (p, several) in enumerate(zip(sides, values, strict=True))
                     for v in several
                 ]
@@ -87,7 +89,8 @@ class ResponseReader(CellReader):
         if layout.turn:
             values = [_until_turn(v, dig(row, layout.turn)) for v in values]
         found = [
-            self._candidate(v, p, own, media, tools) for v, p in zip(values, sides, strict=True)
+            self._candidate(v, p, own, media=media, tools=tools)
+            for v, p in zip(values, sides, strict=True)
         ]
         if called:
             found = [_with_calls(c, calls) for c, calls in zip(found, called, strict=True)]

@@ -64,7 +64,7 @@ FORMS = (
         re.compile(r"<\|start\|>(\w+)(?:<\|channel\|>(\w+))?(?:<\|message\|>|\Z)"),
         ("<|end|>", "<|return|>"),
     ),
-    Transcript("nemo", re.compile(r"<extra_id_[01]>(\w+)\n"), (), True, "user"),
+    Transcript("nemo", re.compile(r"<extra_id_[01]>(\w+)\n"), first="user"),
     Transcript("inst", re.compile(r"(?:<s>)?(?:(?<=<s>)\s*)?\[(/?INST)\]\s*"), ("</s>",)),
     Transcript(
         "hash",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
@@ -143,13 +143,8 @@ class EngineStats:
 
     def plus(self, other: EngineStats) -> EngineStats:
         """Both together."""
-        return EngineStats(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.idle_seconds + other.idle_seconds,
-            self.written_tokens + other.written_tokens,
-        )
+        both = zip(astuple(self), astuple(other), strict=True)
+        return EngineStats(*(one + two for one, two in both))
 
 
 @dataclass(frozen=True)

@@ -302,10 +302,10 @@ FORMATS = {
             "LLaMA-Factory's ranking data, with dataset_info.json",
             "json",
             _llama_factory,
-            _llama_factory_files,
+            extra=_llama_factory_files,
         ),
         ExportFormat(
-            "axolotl", "Axolotl's chat_template.default", "jsonl", _axolotl, _axolotl_files
+            "axolotl", "Axolotl's chat_template.default", "jsonl", _axolotl, extra=_axolotl_files
         ),
         ExportFormat(
             "openrlhf", "OpenRLHF's RewardDataset, with a chat template", "jsonl", _openrlhf

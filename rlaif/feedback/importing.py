@@ -138,7 +138,7 @@ def import_feedback(
         return before
     scale = _scale(source, settings, mapping or {})
     reader = _reader(source, mapping or {})
-    events, rejected, redacted = _events(source, settings, mapping, reader, scale)
+    events, rejected, redacted = _events(source, settings, mapping, reader=reader, scale=scale)
     if not events:
         last = (
             f" (last error: {rejected[-1]['place']}: {rejected[-1]['reason']})" if rejected else ""

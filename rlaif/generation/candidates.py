@@ -79,7 +79,7 @@ class GenerateSettings(BaseModel):
         gt=0,
         le=1,
         description="Drop completions that are at least this similar to an earlier one of the same "
-        "prompt (Jaccard index of word trigrams); 1 drops exact duplicates only.",
+        "prompt (Jaccard index of word trigrams). 1 drops exact duplicates only.",
     )
     keep_truncated: bool = Field(
         default=False, description="Keep completions cut at the token limit."

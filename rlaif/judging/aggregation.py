@@ -28,9 +28,9 @@ class AggregationSettings(BaseModel):
 
     pooling: Literal["clarity", "mean"] = Field(
         default="clarity",
-        description="How to average the principles of a tier: by weight times confidence (clarity: "
-        "principles without an opinion do not dilute the others), or by weight alone "
-        "(mean).",
+        description="How to average the principles of a tier: by weight times confidence "
+        "(clarity), or by weight alone (mean). With clarity, principles without an opinion do not "
+        "dilute the others.",
     )
     clear_margin: float = Field(
         default=0.2, ge=0, le=1, description="Minimum margin for a tier to decide on its own."

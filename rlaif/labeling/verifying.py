@@ -150,7 +150,15 @@ def verify_run(
         context.on_engine(judge)
         with closing(create_engine(judge)) as engine:
             rule = rule_of_run(job.settings, job.task.aggregator, manifest)
-            replay = _Replay(run, job.task, engine, cache, found, random.Random(seed), rule)
+            replay = _Replay(
+                run,
+                job.task,
+                engine,
+                cache=cache,
+                found=found,
+                draws=random.Random(seed),
+                rule=rule,
+            )
             replay.check(job, ask)
             _ask_again(replay.sample, engine, found, job.settings.label_mass_floor)
     _check_manifest(run, manifest, job, found)
@@ -284,7 +292,7 @@ class _Replay:
         known = self._cache.get(keys) if keys else {}
         for item in group:
             assert item.pair is not None
-            self._check_pair(item, by_id.pop(item.pair.id, None), told, known, ask)
+            self._check_pair(item, by_id.pop(item.pair.id, None), told, known=known, ask=ask)
         for label in by_id.values():
             self._found.add(label.file, label.line, "the input has no such pair")
         for row in told.values():
@@ -462,8 +470,8 @@ def _follows_stopping(
             ),
             pair,
             item.principles,
-            item.questions,
-            answers,
+            questions=item.questions,
+            answers=answers,
         )
         for off in (0.0, -ROUNDED, ROUNDED)
     )

@@ -139,7 +139,7 @@ def load_judge_template(name: str) -> JudgeTemplate:
     front, body = _split_front_matter(text, Place(path))
     _check_slots(body, Place(path))
     answer, prefill = (_opening(front, key, Place(path)) for key in ("answer", "prefill"))
-    return JudgeTemplate(name, body, _labels(front, Place(path)), answer, prefill)
+    return JudgeTemplate(name, body, _labels(front, Place(path)), answer=answer, prefill=prefill)
 
 
 def _opening(front: Mapping[str, object], key: str, place: Place) -> str:

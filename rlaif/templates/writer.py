@@ -81,7 +81,7 @@ def load_template(
         ) from None
     parts = re.match(r"---\n(.*?)\n?---\n(.*)\Z", text, re.DOTALL)
     front, body = parts.groups() if parts else ("", text)
-    found = {**defaults, **_front_matter(front, settings, tuple(defaults), what, place)}
+    found = {**defaults, **_front_matter(front, settings, tuple(defaults), what=what, place=place)}
     slots = _SLOT.findall(body)
     for slot in slots:
         if slot not in (*required, *optional):

@@ -302,7 +302,7 @@ def check_lengths(
         RlaifError: `overlong` is "error" and a pair is too long, or no row is left.
     """
     kept = []
-    fits = LengthFilter("pair", text, max_length, overlong, account)
+    fits = LengthFilter("pair", text, max_length=max_length, overlong=overlong, account=account)
     for row in rows:
         try:
             prompt, chosen, common = text.lengths(row.prompt, row.chosen, row.tools)

@@ -133,7 +133,7 @@ def check_supervised_lengths(
         RlaifError: nothing is left, or a row is too long and `overlong` is "error".
     """
     kept = []
-    fits = LengthFilter("row", text, max_length, overlong, account)
+    fits = LengthFilter("row", text, max_length=max_length, overlong=overlong, account=account)
     for row in rows:
         try:
             prompt, whole, common = text.lengths(row.prompt, row.completion, row.tools)

@@ -44,8 +44,8 @@ def layout_advice(name: str, codec: Codec, principles: Sequence[str]) -> list[st
         "best",
         f"{before}\n{after}\n{{{{principle}}}}",
         template.labels,
-        template.answer,
-        template.prefill,
+        answer=template.answer,
+        prefill=template.prefill,
     )
     now, then = (tokens_per_order(t, codec, principles) for t in (template, best))
     if now - then < WORTH_SAYING * len(principles):

@@ -126,4 +126,4 @@ def _print(found: Any, ask: int) -> None:
     elif ask:
         note("a judge that reasons is not asked again: what it writes is sampled")
     count = len(found.findings) + found.more
-    echo(f"{count} findings" if count else "everything follows")
+    echo(f"{count} findings" if count else "no findings: the run is consistent")

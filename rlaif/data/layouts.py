@@ -147,7 +147,10 @@ def label_probability(row: Mapping[str, object]) -> float | None:
 
 
 def read_p_chosen(row: Mapping[str, object]) -> float | None:
-    """The `p_chosen` that a row states; None where it states none.
+    """The `p_chosen` that a row states, as it is to be learned; None where it states none.
+
+    A row of a judge that reasons says at most how sure a policy may become of its label
+    (`target_clamp`): what people said of it is taken as they said it.
 
     Raises:
         BadRow: it is no number between 0.5 and 1.
@@ -161,6 +164,11 @@ def read_p_chosen(row: Mapping[str, object]) -> float | None:
         raise BadRow(f"p_chosen is {value!r}, not a number") from None
     if not 0.5 <= p <= 1.0:
         raise BadRow(f"p_chosen is {p!r}, not between 0.5 and 1")
+    evidence = row.get("provenance")
+    if isinstance(evidence, Mapping) and evidence.get("status") != "human":
+        clamp = evidence.get("target_clamp")
+        if isinstance(clamp, float) and 0.5 < clamp < 1.0:
+            return min(p, clamp)
     return p
 
 

@@ -238,7 +238,8 @@ def row_weight(row: object) -> float:
         BadRow: it states one that is no number from 0 to 1e9.
     """
     weight = row.get("weight") if isinstance(row, Mapping) else None
-    if weight is None or weight != weight or (isinstance(weight, str) and not weight.strip()):
+    empty = isinstance(weight, str) and weight.strip().lower() in _NOTHING
+    if weight is None or weight != weight or empty:
         return 1.0
     try:
         number = math.nan if isinstance(weight, bool) else float(weight)  # CSV has texts
@@ -250,6 +251,8 @@ def row_weight(row: object) -> float:
 
 
 _MOST_WEIGHT = 1e9
+_NOTHING = {"", "nan", "none", "null", "n/a", "na", "-"}
+"""What tables write where there is nothing."""
 
 
 def read_flag(value: object) -> bool | None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlaif.data.layouts import read_p_chosen
 from rlaif.errors import RlaifError
 from rlaif.exporting.formats import FORMATS, ExportFormat, ExportPair, Misfit
 from rlaif.runs.directory import PREFERENCES, read_manifest
@@ -106,7 +107,7 @@ def _pair(label: LabelRow) -> ExportPair:
         prompt=label.prompt,
         chosen=chosen,
         rejected=rejected,
-        p_chosen=float(label.data["p_chosen"]),
+        p_chosen=read_p_chosen(label.data) or 1.0,
         tools=label.data.get("tools", ()),
     )
 

@@ -21,7 +21,6 @@ def read_verdict(
     principle: str,
     order: Order,
     floor: float,
-    clamp: float = 1.0,
     cached: bool = False,
     reasoning: str = "",
 ) -> Verdict:
@@ -32,9 +31,6 @@ def read_verdict(
             shown first is better), or why there are none.
         floor: least label mass (probability on the two labels together) of a valid verdict.
             Below it the judge was about to say something else, and renormalizing would guess.
-        clamp: the probability is kept within [1 - clamp, clamp].  Constitutional AI (Bai et al.
-            2022, arXiv:2212.08073, section 4.1) found 0.4 to 0.6 best for a judge that reasons
-            first, since it is then nearly certain of whatever it wrote.
         reasoning: what the judge wrote before the labels were read.
     """
     if isinstance(result, Failure):
@@ -58,11 +54,9 @@ def read_verdict(
         reason = f"low label mass ({mass:.3g} < {floor:g})"
         return Verdict(principle, order, 0.0, mass, invalid=reason, cached=cached)
     # A label with probability zero in floating point still has a finite log-odds.
-    logit, limit = first - second, LARGEST_LOGIT
-    if clamp < 1:
-        limit = min(limit, math.log(clamp) - math.log1p(-clamp))
-    if abs(logit) > limit:
-        logit = math.copysign(limit, logit)
+    logit = first - second
+    if abs(logit) > LARGEST_LOGIT:
+        logit = math.copysign(LARGEST_LOGIT, logit)
     return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)
 
 

@@ -94,6 +94,7 @@ class LabelJob:
             fingerprint=str(judge["fingerprint"]),
             template=self.template,
             calibration=self.aggregator.calibration_hash,
+            clamp=self.settings.reasoning_clamp if self.template.answer else 1.0,
         )
         return LabelTask(
             constitution=self.constitution,

@@ -266,7 +266,6 @@ class Labeler:
             principle=question.principle.id,
             order=question.order,
             floor=settings.label_mass_floor,
-            clamp=settings.reasoning_clamp if self._renderer.reasons else 1.0,
             cached=cached,
             reasoning=reply.reasoning,
         )

@@ -281,8 +281,11 @@ def _aggregate(
         run.append(REJECTED, row)
         tally.add_rejected()
     _copy_verdicts(run, panel, names, tally)
+    clamps = [job.task.stamp.get("target_clamp", 1.0) for job in jobs]
     stamp = {
-        **jobs[0].task.stamp,
+        **{k: v for k, v in jobs[0].task.stamp.items() if k != "target_clamp"},
+        # A panel is as sure of itself as its least certain way of asking, where all reason.
+        **({"target_clamp": max(clamps)} if max(clamps) < 1.0 else {}),
         "judge": str(config["judge"]["model"]),
         "judge_fingerprint": str(config["judge"]["fingerprint"]),
     }

@@ -80,7 +80,8 @@ class LabelSettings(BaseModel):
         default=0.6,
         gt=0.5,
         le=1,
-        description="With reasoning: clamp label probabilities to [1 - X, X].",
+        description="With reasoning: train on probabilities clamped to [1 - X, X]. Verdicts, "
+        "labels and reports keep the judge's own.",
     )
     calibration: str | None = Field(
         default=None,

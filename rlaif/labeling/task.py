@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rlaif.constitution.schema import Constitution
 from rlaif.labeling.calibration import Aggregator
@@ -27,7 +28,7 @@ class LabelTask:
     template: JudgeTemplate
     settings: LabelSettings
     aggregator: Aggregator
-    stamp: dict[str, str]
+    stamp: dict[str, Any]
     functions: tuple[str, ...] = ()
     check_command: str = ""
 

@@ -369,7 +369,6 @@ class _Replay:
             principle=stated.principle,
             order=order,
             floor=settings.label_mass_floor,
-            clamp=settings.reasoning_clamp if self._renderer.reasons else 1.0,
             reasoning=known[key].reasoning,
         )
         apart = max(abs(kept.logit - stated.logit), abs(kept.label_mass - stated.label_mass))

@@ -57,14 +57,19 @@ def make_stamp(
     fingerprint: str,
     template: JudgeTemplate,
     calibration: str,
-) -> dict[str, str]:
+    clamp: float = 1.0,
+) -> dict[str, Any]:
     """The provenance that every label of a run, or of a served judge, carries.
 
     Args:
         fingerprint: content address of the judge.
         calibration: content address of the calibration, or "".
+        clamp: a probability is learned as at most this.  A judge that reasons is nearly certain of
+            whatever it wrote, and 0.6 is best for it (Bai et al. 2022, arXiv:2212.08073, section
+            4.1); its verdicts and labels stay as it gave them.
     """
     return {
+        **({"target_clamp": clamp} if clamp < 1.0 else {}),
         "constitution": f"{constitution.name}@{constitution.version}",
         "constitution_hash": constitution.hash,
         "judge": judge,
@@ -75,7 +80,7 @@ def make_stamp(
 
 
 def provenance(
-    pair: Pair, preference: Preference, stamp: dict[str, str], sign: float, prompt_injection: str
+    pair: Pair, preference: Preference, stamp: dict[str, Any], sign: float, prompt_injection: str
 ) -> dict[str, Any]:
     """Where a label comes from; probabilities are turned to the side of `sign`.
 
@@ -103,7 +108,7 @@ def provenance(
 
 
 def preference_row(
-    pair: Pair, preference: Preference, stamp: dict[str, str], prompt_injection: str = ""
+    pair: Pair, preference: Preference, stamp: dict[str, Any], prompt_injection: str = ""
 ) -> dict[str, Any]:
     """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
     a_wins = preference.winner == "a"
@@ -131,7 +136,7 @@ def preference_row(
 
 
 def undecided_row(
-    pair: Pair, preference: Preference, stamp: dict[str, str], prompt_injection: str = ""
+    pair: Pair, preference: Preference, stamp: dict[str, Any], prompt_injection: str = ""
 ) -> dict[str, Any]:
     """A tie or an abstention: kept, with its reason, out of the training data."""
     record = provenance(

@@ -1,21 +1,24 @@
-"""A judge that writes first: the label is read after its words, clamped, cached and kept."""
+"""A judge that writes first: the label is read after its words, cached and kept."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from rlaif.data.layouts import read_p_chosen
 from rlaif.engines.scripted import hashed_rule
 from rlaif.errors import RlaifError
+from rlaif.exporting.export import export_run
 from rlaif.judging.verdicts import mean_of_samples
 from rlaif.records import ChoiceResult, Failure
 from rlaif.templates.judge import load_judge_template
 from tests.labeling.helpers import contents, label, rows, write_inputs
 
 
-def test_label_is_read_after_the_reasoning_and_clamped(tmp_path: Path) -> None:
+def test_label_is_read_after_the_reasoning_as_it_is(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, 40)
     label(data, constitution, tmp_path / "run", template="reasoned")
     verdicts = rows(tmp_path / "run", "verdicts.jsonl")
@@ -39,9 +42,40 @@ def test_label_is_read_after_the_reasoning_and_clamped(tmp_path: Path) -> None:
             logit, mass = hashed_rule(words)
             p = 1 / (1 + math.exp(-logit))
             share = mass * p / (mass * p + mass * (1 - p))
-            clamped = max(0.4, min(0.6, share))
-            seen += verdict["p_first"] == pytest.approx(clamped, abs=2e-5)
+            seen += verdict["p_first"] == pytest.approx(share, abs=2e-5)
     assert seen == 4
+
+
+@pytest.mark.parametrize("reasoned", [True, False])
+def test_a_judge_that_reasons_decides_as_one_that_does_not(tmp_path: Path, reasoned: bool) -> None:
+    """The clamp is for what is learned: margins, tiers and winners are those of the judge."""
+    data, constitution = write_inputs(tmp_path, 200)
+    template = "reasoned" if reasoned else "pairwise"
+    summary = label(data, constitution, tmp_path / "run", template=template)
+    counts = summary.tally
+    assert counts.decided > 150
+    by_tier = sum(n for tier, n in counts.tiers.items() if tier != "all")
+    assert by_tier > 0.6 * counts.decided, counts.tiers
+    assert counts.self_agreement is not None
+    probabilities, learned = [], []
+    for row in rows(tmp_path / "run", "preferences.jsonl"):
+        probabilities.append(row["p_chosen"])
+        learned.append(read_p_chosen(row))
+        assert row["provenance"].get("target_clamp") == (0.6 if reasoned else None)
+        assert row["provenance"]["margin"] == pytest.approx(2 * row["p_chosen"] - 1, abs=2e-5)
+    assert max(probabilities) > 0.9
+    expected = [min(p, 0.6) for p in probabilities] if reasoned else probabilities
+    assert learned == expected
+    export_run(tmp_path / "run", tmp_path / "export", "parquet")
+    exported = pq.read_table(tmp_path / "export" / "train.parquet")["p_chosen"].to_pylist()
+    assert exported == pytest.approx(expected)
+
+
+def test_what_people_said_of_a_reasoned_pair_is_learned_as_they_said_it() -> None:
+    row = {"p_chosen": 0.95, "provenance": {"target_clamp": 0.6, "status": "decided"}}
+    assert read_p_chosen(row) == 0.6
+    row["provenance"] = {"target_clamp": 0.6, "status": "human"}
+    assert read_p_chosen(row) == 0.95
 
 
 def test_resume_takes_answer_and_reasoning_from_the_cache(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ _SHOWN = 20
     "[default: 0.001 for a judge in float32, else 0.3]",
 )
 @click.option("--data", help="The run's data, if it is not where run.yaml says.")
+@click.option("--template", help="The run's judge template, if it is not where run.yaml says.")
 @click.option("--judge", "-j", help="The run's judge, if it is not where run.yaml says.")
 @cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -53,6 +54,7 @@ def command(
     seed: int,
     tolerance: float | None,
     data: str | None,
+    template: str | None,
     judge: str | None,
     cache_dir: Path | None,
     as_json: bool,
@@ -82,7 +84,7 @@ def command(
         raise RlaifError(
             f"{run!r} has no {CONSTITUTION}", hint="Use a run that this version has written."
         )
-    settings = label_settings(str(folder / CONFIG), {"judge": judge})
+    settings = label_settings(str(folder / CONFIG), {"judge": judge, "template": template})
     path, split = str(config["input"]["path"]), str(config["input"]["split"])
     job = prepare(data or path, str(constitution), settings, split=split)
     found = verify_run(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import glob
+import json
+import logging
 import os
 import re
 import shutil
@@ -28,6 +30,8 @@ from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError, first_line
 from rlaif.records import Rejected
 from rlaif.util.hashing import digest, file_digest, folder_digest
+
+_log = logging.getLogger(__name__)
 
 FILE_KINDS = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt", ".eval")
 
@@ -142,6 +146,7 @@ def open_source(name: str, split: str = "train") -> Source:
     name = os.path.expanduser(name)
     path = Path(name)
     if path.is_file():
+        _warn_of_cut(path)
         return Source(name, _kind_of(path), split)
     if path.is_dir() and (path / DATA_FILE).is_file():
         return Source(str(path / DATA_FILE), "parquet", split)
@@ -156,6 +161,25 @@ def open_source(name: str, split: str = "train") -> Source:
         f"input {name!r} does not exist",
         hint="Check the path, or write hub:NAME for a dataset on the Hub.",
     )
+
+
+def _warn_of_cut(file: Path) -> None:
+    """Say that a run's file is not what the run ended with: as data, it may be wanted so."""
+    try:
+        told = json.loads((file.parent / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    sizes = told.get("bytes") if isinstance(told, dict) else None
+    size = sizes.get(file.name) if isinstance(sizes, dict) else None
+    held = file.stat().st_size
+    if isinstance(size, int) and size != held:
+        _log.warning(
+            "%s has %d bytes, and had %d when its run ended: it was cut or edited, and is read as "
+            "it is now",
+            file,
+            held,
+            size,
+        )
 
 
 def _kind_of(path: Path) -> str:

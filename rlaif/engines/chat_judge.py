@@ -13,6 +13,7 @@ from rlaif.engines.chat_labels import (
     read_probabilities,
     read_text_label,
 )
+from rlaif.engines.server_client import Unusable
 from rlaif.engines.voting import VotePlan, posterior_mean
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Result
 from rlaif.util.hashing import digest
@@ -104,7 +105,7 @@ class ChatJudge:
             except NoProbabilities:
                 return Failure(question.name, LACKING)
             except NoLabel as error:
-                return Failure(question.name, str(error))
+                raise Unusable(str(error)) from None
             return ChoiceResult(question.name, found)
 
         found = self._ask(question, parameters, read)

@@ -126,14 +126,15 @@ class ChatTemplate:
         at = 0
         for message in folded:
             said = _must_show(message)
-            found = text.find(said, at)
+            # Some templates put the system prompt into the last turn of the user.
+            found = text.find(said, 0 if message["role"] == "system" else at)
             if found < 0:
                 raise ConversationRefused(
                     f"the chat template leaves out text of the {message['role']} message of "
-                    f"{len(message['content'])} characters",
+                    f"{len(said)} characters",
                     hint="Use a model whose chat template keeps messages whole.",
                 )
-            at = found + len(said)
+            at = at if message["role"] == "system" else found + len(said)
         return text
 
     def find_marks(self) -> tuple[tuple[str, str], ...]:
@@ -243,6 +244,9 @@ class ChatTemplate:
 def _must_show(message: Message) -> str:
     """The text of a message that a template may not leave out; thinking it may."""
     content: object = message["content"]
+    if isinstance(content, list):  # pictures, and a text behind them
+        texts = [str(part["text"]) for part in content if part.get("type") == "text"]
+        content = texts[-1] if texts else ""
     if not isinstance(content, str):
         return ""
     if message["role"] == "assistant":

@@ -217,6 +217,8 @@ class HFCodec:
         kept in the form that `util.thinking` reads, though a tokenizer may call its marks special.
         """
         runs = self._runs(token_ids)
+        while (runs and not runs[0][1].strip()) or (runs and self._is_bare(runs[0])):
+            runs.pop(0)  # such as a token that begins every text
         whole = self._opened + "".join(text for _, text in runs)
         at = find_spoken(whole, self._marks)
         if at == 0:
@@ -232,6 +234,12 @@ class HFCodec:
                 return write_thinking(whole[:at], spoken, self._marks)
             place += len(text)
         return write_thinking(whole, "", self._marks)
+
+    def _is_bare(self, run: tuple[int, str]) -> bool:
+        """Whether a run is a special token that begins no mark of thinking."""
+        text = run[1]
+        named = any(before.startswith(text) for before, _ in self._marks)
+        return text in self._special.values() and not named and text != "<|start|>"
 
     def _runs(self, token_ids: Sequence[int]) -> list[tuple[int, str]]:
         """The text of an answer, special tokens alone, and where each run begins."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -31,6 +32,10 @@ _GONE = (401, 402, 403, 404, 407, 410)
 """What a server that answered before says when a key ran out, or a model was unloaded."""
 _LONGEST_WAIT = 60.0
 _LONGEST_TIMEOUT = 86_400
+_ENOUGH_RETRIES = 3
+"""Retries after which a request that fails still is not met by a passing fault."""
+_OF_OPENED = ("continue_final_message", "add_generation_prompt")
+"""Parameters of a request whose answer is begun."""
 _MOST_REFUSED = 16
 """Requests refused in a row before the server is asked whether it still answers at all."""
 _FEW_REFUSED = 4
@@ -92,6 +97,8 @@ class ServerClient:
         self._limit = RequestLimit(most)
         self._refused: set[str] = set()
         self._good: Callable[[], Result] | None = None
+        self._asked: tuple[str, dict[str, Any], Callable[[httpx.Response], Result]] | None = None
+        self._probes = itertools.count(1)
 
     def get(self, path: str) -> httpx.Response:
         """The answer to a first request; closes the client where there is none.
@@ -128,7 +135,7 @@ class ServerClient:
             EngineStopped: the server answers nobody any more: what is not asked yet can be asked
                 when it is back.
         """
-        reason, passing = "", True
+        reason, passing, busy = "", True, False
         began = time.monotonic()
         for attempt in range(self._retries + 1):
             if attempt:
@@ -147,7 +154,8 @@ class ServerClient:
                 self._last_answer = time.monotonic()
                 self._limit.note_success()
                 return answer
-            if answer.status_code in _BUSY:
+            busy = answer.status_code in _BUSY
+            if busy:
                 self._limit.note_busy(sent, _retry_after(answer))
             said = self._without_key(" ".join(answer.text.split()))
             if answer.status_code == 200:
@@ -164,13 +172,15 @@ class ServerClient:
                 return Refusal(reason, False)
             if attempt < self._retries:
                 self._pause(_retry_after(answer))
-        if self._last_answer < began and not self._stopping:
+        # A request that breaks the server each time, while others are answered, is at fault itself.
+        own = self._retries >= _ENOUGH_RETRIES and not busy and self._answers_hello()
+        if self._last_answer < began and not self._stopping and not own:
             # Nobody was answered since: it is not this request.
             raise EngineStopped(
                 f"the server at {without_secrets(self._url)!r} does not answer any more ({reason})",
                 hint="Rerun the same command to resume once it is back.",
             )
-        return Refusal(reason, passing)
+        return Refusal(reason, passing and not own)
 
     def ask(
         self,
@@ -186,6 +196,7 @@ class ServerClient:
         Raises:
             EngineStopped: see `post`.
         """
+        self._asked = (path, body, read)
 
         def once() -> Result:
             answer = self.post(path, body)
@@ -263,6 +274,8 @@ class ServerClient:
             EngineStopped: it does not, or it never answered anything and refused several.
         """
         reason = next(r.reason for r in reversed(held) if isinstance(r, Failure))
+        if self._answers_hello():
+            return  # the requests are at fault, however many
         if self._good is None:
             if len(held) < _FEW_REFUSED:
                 return
@@ -280,6 +293,22 @@ class ServerClient:
                 f"({again.reason})",
                 hint="Rerun the same command to resume once it is back as it was.",
             )
+
+    def _answers_hello(self) -> bool:
+        """Whether the server answers a harmless question that is asked as the last one was."""
+        if self._asked is None or "messages" not in self._asked[1]:
+            return False
+        path, body, read = self._asked
+        hello = {"role": "user", "content": f"Say hello. ({next(self._probes)})"}
+        own = {k: v for k, v in body.items() if k not in _OF_OPENED}
+        try:
+            answer = self._send(path, {**own, "messages": [hello]})
+            whole = answer.status_code == 200 and _is_answer(answer)
+            return whole and not isinstance(read(answer), Failure)
+        except Unusable:
+            return True
+        except (httpx.HTTPError, BodyRefused):
+            return False
 
     def _without_key(self, text: str) -> str:
         return mask(text, self._key, self._url)

@@ -25,6 +25,14 @@ _NOTHING = {"", "nan", "n/a", "na", "none", "null", "-"}
 _SKIN = re.compile("[\U0001f3fb-\U0001f3ff\ufe0f]")
 USER_KEYS = ("user", "user_id", "uid", "session", "session_id")
 THUMB_KEYS = ("thumbs", "thumb", "vote", "feedback", "label", "liked")
+BESIDE = {
+    "liked": "disliked",
+    "like": "dislike",
+    "thumbs_up": "thumbs_down",
+    "upvoted": "downvoted",
+    "upvote": "downvote",
+}
+"""Columns of which one says good and the other bad: neither of them says nothing."""
 RATING_KEYS = ("rating", "stars", "score")
 EDIT_KEYS = ("edited", "edit", "edited_response", "corrected")
 DISCARDED_KEYS = ("regenerated", "regenerations", "discarded", "previous_responses")
@@ -156,7 +164,15 @@ def mapped_row(row: Mapping[str, object], mapping: Mapping[str, str]) -> dict[st
 
 def plain_row(row: Mapping[str, object]) -> dict[str, object]:
     """A row without what users did, which the reader of data would take for labels."""
-    own = {*THUMB_KEYS, *RATING_KEYS, *EDIT_KEYS, *DISCARDED_KEYS, *USER_KEYS}
+    own = {
+        *THUMB_KEYS,
+        *BESIDE,
+        *BESIDE.values(),
+        *RATING_KEYS,
+        *EDIT_KEYS,
+        *DISCARDED_KEYS,
+        *USER_KEYS,
+    }
     return {key: value for key, value in row.items() if key not in own}
 
 
@@ -206,7 +222,7 @@ def _edit(row: Mapping[str, object]) -> str:
 
 def read_thumb_code(row: Mapping[str, object]) -> tuple[str, float | str] | None:
     """The column of a row's thumb, and its number or its word; None where it has none."""
-    for key in THUMB_KEYS:
+    for key in () if any(down in row for down in BESIDE.values()) else THUMB_KEYS:
         if row.get(key) in (None, ""):
             continue
         word = _word_of(row[key])
@@ -224,6 +240,9 @@ def rating_column(row: Mapping[str, object]) -> str:
 
 
 def _thumb(row: Mapping[str, object], *, neutral: bool = False) -> bool | None:
+    both = _two_flags(row)
+    if both is not None:
+        return both[0]
     values = [row[k] for k in THUMB_KEYS if row.get(k) not in (None, "")]
     if not values:
         return None
@@ -238,6 +257,22 @@ def _thumb(row: Mapping[str, object], *, neutral: bool = False) -> bool | None:
         # What users wrote into it is not repeated: nothing here was filtered.
         raise BadRow("the thumbs value is neither up nor down")
     return side
+
+
+def _two_flags(row: Mapping[str, object]) -> tuple[bool | None] | None:
+    """What two columns say of which one is for good and one for bad; None where there are none.
+
+    Raises:
+        BadRow: both are set.
+    """
+    for up, down in BESIDE.items():
+        if down not in row:
+            continue
+        sides = [_side_of(_word_of(row.get(k, "")), neutral=False) for k in (up, down)]
+        if sides == [True, True]:
+            raise BadRow(f"columns {up!r} and {down!r} are both set")
+        return (True if sides[0] else False if sides[1] else None,)
+    return None
 
 
 def _word_of(value: object) -> str:

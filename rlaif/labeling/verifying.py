@@ -50,7 +50,7 @@ from rlaif.runs.replaying import (
     first_apart,
     read_lines,
 )
-from rlaif.runs.rows import preference_row, rejected_row, undecided_row
+from rlaif.runs.rows import preference_row, rejected_row, undecided_row, verdict_lines
 from rlaif.runs.tally import MOST_ORIGINS, MOST_REASONS, Tally, dump_tally
 from rlaif.store.verdict_cache import CachedAnswer, VerdictCache
 from rlaif.util.numerics import sigmoid
@@ -150,6 +150,9 @@ def verify_run(
         context.on_engine(judge)
         with closing(create_engine(judge)) as engine:
             rule = rule_of_run(job.settings, job.task.aggregator, manifest)
+            if rule is None and asks_adaptively(job.settings):
+                what = "does not keep by what rule the run stopped asking"
+                found.add("manifest.json", 0, what)
             replay = _Replay(
                 run,
                 job.task,
@@ -162,6 +165,12 @@ def verify_run(
             replay.check(job, ask)
             _ask_again(replay.sample, engine, found, job.settings.label_mass_floor)
     _check_manifest(run, manifest, job, found)
+    if found.answered_now > max(2, 0.01 * found.asked):
+        what = (
+            f"{found.answered_now} of {found.asked} questions that were asked again are called "
+            "failures, and the judge answers them"
+        )
+        found.add(VERDICTS, 0, what)
     _check_counts(run, manifest, replay.tally, found)
     return found
 
@@ -318,7 +327,9 @@ class _Replay:
                     what = f"no verdict on {question.principle.id} {question.order}"
                     self._found.add(VERDICTS, 0, f"{_name(pair.row, pair.id)}: {what}")
                 continue
-            answers[i] = verdict = self._check_verdict(row, item.keys[i], known, question.order)
+            answers[i] = verdict = self._check_verdict(
+                item, row, item.keys[i], known=known, order=question.order
+            )
             if not self._renderer.reasons:
                 branch, tail = tails[i]
                 request = ChoiceRequest(
@@ -336,11 +347,17 @@ class _Replay:
         self._check_label(item, label, list(answers.values()))
 
     def _check_verdict(
-        self, row: RunRow, key: bytes, known: Mapping[bytes, CachedAnswer], order: Order
+        self,
+        item: PlannedPair,
+        row: RunRow,
+        key: bytes,
+        known: Mapping[bytes, CachedAnswer],
+        order: Order,
     ) -> Verdict:
         """A recorded verdict, as exactly as it is known."""
         self._found.verdicts += 1
         data = row.data
+        assert item.pair is not None
         try:
             stated = Verdict(
                 str(data["principle"]),
@@ -354,6 +371,9 @@ class _Replay:
         except (KeyError, TypeError, ValueError) as error:
             self._found.add(VERDICTS, row.line, f"is damaged ({type(error).__name__}: {error})")
             return Verdict(str(data.get("principle")), order, 0.0, 0.0, invalid="damaged")
+        expected = json.loads(verdict_lines(item.pair, [stated], [key]))
+        if odd := first_apart(expected, data):
+            self._found.add(VERDICTS, row.line, f"is no verdict as runs keep it: {odd}")
         if data.get("request") != key.hex():
             self._found.add(
                 VERDICTS, row.line, "`request` is not the address of the prompt that the row gives"

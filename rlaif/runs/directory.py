@@ -252,6 +252,11 @@ class _LabelConfig(TypedDict):
 
 class _Counts(TypedDict, total=False):
     origins: dict[str, dict[str, Any]]
+    decided: int
+    tie: int
+    abstained: int
+    pairs: int
+    rows: int
 
 
 class _Manifest(TypedDict, total=False):
@@ -447,7 +452,7 @@ def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
             f"run {data!r} is not complete",
             hint="Rerun the command that created it, or use a data file.",
         )
-    if finished and isinstance(manifest := _read_json(path / MANIFEST), dict):
+    if isinstance(manifest := _read_json(path / MANIFEST), dict):
         check_sizes(path, manifest.get("bytes"), _EDITED)
     return str(found)
 

@@ -18,6 +18,7 @@ from rlaif.engines.policy_folder import policy_folder
 from rlaif.errors import RlaifError
 from rlaif.records import Origin, Rejected
 from rlaif.runs.directory import CONFIG, MANIFEST
+from rlaif.util.file_sizes import check_sizes
 from rlaif.util.plain_yaml import load_plain_yaml
 
 TRAINING, SETTINGS, FEEDBACK = "training.json", "training.yaml", "feedback.json"
@@ -253,6 +254,10 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
     counts = manifest.get("counts", {})
     if not manifest:
         node.warning = "run is not complete"
+    try:
+        check_sizes(path, manifest.get("bytes"), "")
+    except RlaifError as error:
+        node.warning = error.message
     for what in ("decided", "completions", "new prompts", "revised"):
         if isinstance(counts, Mapping) and isinstance(counts.get(what), int):
             node.facts.append(f"{int(counts[what])} {what}")

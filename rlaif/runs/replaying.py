@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,8 @@ def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def first_apart(expected: Any, stated: Any, path: str = "") -> str:
     """Where two values first differ, beyond what rounding may do; "" for nowhere."""
     if isinstance(expected, float | int) and isinstance(stated, float | int):
-        same = type(expected) is bool or type(stated) is bool
-        near = (
-            expected == stated
-            if same
-            else math.isclose(expected, stated, rel_tol=0, abs_tol=ROUNDED)
+        near = isinstance(expected, bool) == isinstance(stated, bool) and math.isclose(
+            expected, stated, rel_tol=0, abs_tol=ROUNDED
         )
         return "" if near else f"{path} is {stated}, not {expected}"
     if isinstance(expected, dict) and isinstance(stated, dict):
@@ -139,15 +137,12 @@ def counts_apart(expected: Any, stated: Any, *, few: int, path: str = "") -> str
 
 def _same_words(one: Any, two: Any) -> bool:
     """Whether two reasons differ in the last digits of numbers alone."""
-    words = [str(text).replace("(", " ").replace(")", " ").split() for text in (one, two)]
-    return len(words[0]) == len(words[1]) and all(
-        a == b or (_is_number(a) and _is_number(b) and abs(float(a) - float(b)) <= 1.5e-3)
-        for a, b in zip(*words, strict=True)
+    if not (isinstance(one, str) and isinstance(two, str)):
+        return False
+    words, numbers = zip(*((_DIGITS.split(t), _DIGITS.findall(t)) for t in (one, two)), strict=True)
+    return words[0] == words[1] and all(
+        abs(float(a) - float(b)) <= 1.5e-3 for a, b in zip(*numbers, strict=True)
     )
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+_DIGITS = re.compile(r"-?\d{1,20}(?:\.\d{1,20})?(?:e-?\d{1,2})?")

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from rlaif.api.answers import Score
 from rlaif.api.judge import Judge
 from rlaif.serve import schemas as s
-from rlaif.serve.chat import answer, logprobs_of, plain
+from rlaif.serve.chat import RequestTooLarge, answer, logprobs_of, plain
 from rlaif.serve.dialects import DIALECTS
 from rlaif.serve.dialects.base import UnreadablePrompt
 from rlaif.serve.failures import ALL_ERRORS, ERRORS
@@ -75,6 +75,11 @@ def add_openai(app: FastAPI, server: Server) -> None:
         if len(prompts) != len(responses) or not prompts:
             raise UnreadablePrompt(
                 f"{len(prompts)} prompts do not match {len(responses)} responses"
+            )
+        if sum(map(len, prompts)) + sum(map(len, responses)) > server.limits.body_bytes:
+            raise RequestTooLarge(
+                f"prompts and responses come to more than {server.limits.body_bytes} characters, "
+                "one prompt counted for each response"
             )
         return list(zip(prompts, responses, strict=True))
 

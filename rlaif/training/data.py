@@ -75,7 +75,8 @@ class RowAccount(LengthAccount):
             lines.append(f"{self.human_used} of {self.human_available} human pairs mixed in")
         if self.human_unreadable:
             lines.append(
-                f"{self.human_unreadable} human rows skipped: unreadable, or labeled by a judge"
+                f"{self.human_unreadable} human rows skipped: unreadable, of weight 0, or "
+                "labeled by a judge"
             )
         lines += self.text_lines()
         named = self.length_facts()
@@ -227,6 +228,8 @@ def read_human_pairs(data: str, default_p: float = 1.0) -> tuple[list[TrainingRo
             chosen, rejected = (c.messages for c in row.completions)
             if chosen == rejected:
                 raise BadRow("chosen equals rejected")
+            if row.weight == 0:
+                raise BadRow("its weight is 0")
             evidence = raw.get("provenance")
             evidence = evidence if isinstance(evidence, Mapping) else {}
             if evidence.get("judge") and evidence.get("status") != "human":
@@ -250,6 +253,7 @@ def read_human_pairs(data: str, default_p: float = 1.0) -> tuple[list[TrainingRo
                 p_chosen=p,
                 source="human",
                 depth=depth,
+                weight=row.weight,
                 origins=origins,
                 tags=row.tags,
                 tools=row.tools,

@@ -85,17 +85,23 @@ def gather(
         raise RlaifError(
             f"no label has a margin of at least {settings.min_margin:g}", hint="Lower --min-margin."
         )
+    text = PolicyText(tokenizer, settings.model)
+
+    def prepare(rows: list[TrainingRow]) -> list[TrainingRow]:
+        return [text.prepare(row, ("prompt", "chosen", "rejected"), account) for row in rows]
+
+    kept = prepare(kept)
     if any(row.weight != 1.0 for row in kept):
         kept = by_weight(kept, settings.seed)
         account.repeated_by_weight = len(kept)
     if settings.human:
         human, account.human_unreadable = read_human_pairs(settings.human, settings.human_p)
         account.human_available = len(human)
-        kept, account.human_used = mix_in_human(kept, human, settings.human_fraction, settings.seed)
+        kept, account.human_used = mix_in_human(
+            kept, prepare(human), settings.human_fraction, settings.seed
+        )
     else:
         random.Random(settings.seed).shuffle(kept)
-    text = PolicyText(tokenizer, settings.model)
-    rows = [text.prepare(row, ("prompt", "chosen", "rejected"), account) for row in rows]
     kept = check_lengths(
         kept,
         text,

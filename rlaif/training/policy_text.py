@@ -14,7 +14,7 @@ from rlaif.engines.chat_template import ChatTemplate
 from rlaif.engines.control_tokens import ControlTokens
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
-from rlaif.util.thinking import find_spoken
+from rlaif.util.thinking import after_thinking, find_spoken, names_thinking
 
 
 @dataclass
@@ -86,7 +86,10 @@ class PolicyText:
                 hint="Edit chat_template.jinja in the policy's folder so that it takes texts.",
             )
         self._control = ControlTokens(tokenizer, self._template.turns)
-        self._marks = self._template.find_marks()
+        # Only those that the policy reads as tokens of its own; all else is text.
+        own = {str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values()}
+        marks = filter(names_thinking, self._template.find_marks())
+        self._marks = [pair for pair in marks if own.issuperset(pair)]
         self.ends_turns = self._ends_turns()
 
     def prepare(self, row: Any, columns: Sequence[str], account: TextAccount) -> Any:
@@ -139,11 +142,23 @@ class PolicyText:
             return  # rendered with its tools: see `_check_calls`
         text = self._template.render([*prompt, *completion], open_end=False)
         for turn in completion:
-            if turn["role"] == "assistant" and turn["content"].strip() not in text:
+            if turn["role"] == "assistant" and not self._shows(turn["content"], text):
                 raise ConversationRefused(
                     "the policy's chat template leaves out a part of the answer",
                     hint="Take such answers out, or edit chat_template.jinja.",
                 )
+
+    def _shows(self, content: str, text: str) -> bool:
+        """Whether a conversation shows an answer: what is thought, and what is said, for templates
+        write the marks around thinking in a way of their own.
+        """
+        if content.strip() in text:
+            return True
+        at = find_spoken(content, self._marks) or 0
+        said, thought = after_thinking(content) or "", content[:at]
+        for mark in (mark for pair in self._marks for mark in pair):
+            thought = thought.replace(mark, "")
+        return bool(at) and thought.strip() in text and said in text
 
     def _ends_turns(self) -> bool:
         """Whether the template writes a control token after an answer."""

@@ -45,10 +45,8 @@ def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
     def gather(tokenizer: Any, longest: int) -> tuple[list[SupervisedRow], SupervisedAccount]:
         account = SupervisedAccount()
         read = read_supervised(file, account, set_fields(settings.layout))
-        rows = by_weight(read, settings.seed)
-        account.repeated_by_weight = len(rows) if any(row.weight != 1.0 for row in read) else 0
         text = PolicyText(tokenizer, settings.model)
-        rows = [text.prepare(row, ("prompt", "completion"), account) for row in rows]
+        rows = [text.prepare(row, ("prompt", "completion"), account) for row in read]
         kept = check_supervised_lengths(
             rows,
             text,
@@ -56,6 +54,9 @@ def prepare_sft(data: str, settings: SFTSettings) -> TrainingJob[SupervisedRow]:
             overlong=settings.overlong,
             account=account,
         )
+        if any(row.weight != 1.0 for row in kept):
+            kept = by_weight(kept, settings.seed)
+            account.repeated_by_weight = account.trained = len(kept)
         return kept, account
 
     def build(

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from rlaif.util.network import is_loopback
 
-_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++://[^\s'\"<>]++")
+_ADDRESS = re.compile(r"((?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]++://)")
 _SHORTEST_SECRET = 6
 """Characters; what is shorter is a word that may stand in any message."""
 NAMED = "RLAIF_NAMED_ADDRESSES"
@@ -39,9 +39,10 @@ def secrets_in(url: str) -> set[str]:
     """The password of an address and the values of its query, as they are written and as sent."""
     try:
         parts = urlsplit(url)
-        found = {parts.password or "", *(value for _, value in parse_qsl(parts.query))}
-        if parts.password:  # as it is sent
-            pair = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+        queried = (value for _, value in parse_qsl(parts.query))
+        found = {parts.username or "", parts.password or "", *queried}
+        if parts.username or parts.password:  # as it is sent
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
             found.add(b64encode(pair.encode()).decode())
     except ValueError:
         return set()
@@ -58,7 +59,12 @@ def mask(text: str, key: str, url: str) -> str:
 
 def hide_secrets(text: str) -> str:
     """A text, such as a command's argument, with its addresses as `without_secrets` has them."""
-    return _ADDRESS.sub(lambda m: without_secrets(m.group()), text)
+    # A password may hold anything: an address ends where the next one begins.
+    parts = _ADDRESS.split(text)
+    return parts[0] + "".join(
+        without_secrets(scheme + rest)
+        for scheme, rest in zip(parts[1::2], parts[2::2], strict=True)
+    )
 
 
 def is_named(url: str, others: Iterable[str] = ()) -> bool:

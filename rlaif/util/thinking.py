@@ -20,15 +20,22 @@ MARKS = (
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<|channel>thought", "<channel|>"),
     ("<|channel|>commentary<|message|>", "<|end|>"),
+    ("<|channel|>analysis <|message|>", "<|end|>"),
+    ("<|channel|>commentary <|message|>", "<|end|>"),
 )
 """How models mark what they think: before and after."""
-_FINAL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>")
+_FINAL = re.compile(
+    r"(?:<\|start\|>assistant)?<\|channel\|>final\s*(?:<\|constrain\|>\s*\w*\s*)?<\|message\|>"
+)
 _ALONE = re.compile(
     "|".join(
-        rf"(?:^|\n)[ \t]*{re.escape(close)}[ \t]*\n|{re.escape(close)}\n\n" for _, close in MARKS
+        rf"(?<![`'\"]){re.escape(close)}"
+        for close in sorted({c for _, c in MARKS if "end|" not in c})
     )
 )
-"""An end that may be that of a block which a chat template opened."""
+"""An end that may be that of a block which a chat template opened; one in quotes is none."""
+_WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+"""How some models that think mark what they say."""
 _TURN = "<|start|>assistant"
 _SPACE = re.compile(r"\s*")
 _NAMED = re.compile(r"think|thought|reason|(?<![a-z])cot(?![a-z])|scratch|ponder|reflect", re.I)
@@ -51,7 +58,10 @@ def after_thinking(text: str) -> str | None:
     A block is thinking only where it opens the text: an answer may quote such marks.
     """
     at = find_spoken(text)
-    return None if at is None else text[at:].strip()
+    if at is None:
+        return None
+    wrapped = _WRAPPED.fullmatch(text, at) if at else None
+    return (wrapped.group(1) if wrapped else text[at:]).strip()
 
 
 def find_spoken(text: str, marks: Sequence[tuple[str, str]] = MARKS) -> int | None:
@@ -107,6 +117,11 @@ def opened_by(framing: str, marks: Sequence[tuple[str, str]] = MARKS) -> str:
     """The mark of the block that a prompt's end leaves open for thinking; "" for none."""
     end = framing.rstrip()
     return next((before for before, _ in marks if end.endswith(before)), "")
+
+
+def names_thinking(pair: tuple[str, str]) -> bool:
+    """Whether both marks of a pair are named for thinking, and so are no ends of turns."""
+    return all(_NAMED.search(mark) for mark in pair)
 
 
 def name_marks(tokens: Iterable[str]) -> list[tuple[str, str]]:

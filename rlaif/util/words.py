@@ -14,22 +14,27 @@ import regex
 _UNSPACED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Yi}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
     r"\p{Tibetan}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Javanese}\p{Balinese}"
-    r"\p{Emoji_Presentation}"
 )
 _BETWEEN = (
     r"\s\u200b\u2800\u3164\u115f\u1160\uffa0\u180e"
     r"\u3000-\u3004\u3008-\u3020\u30fb\uff01-\uff0f\uff1a-\uff1f\uff3b-\uff40\uff5b-\uff65"
 )
-_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*+|(?:(?![{_UNSPACED}{_BETWEEN}]).)++", regex.DOTALL)
+_EMOJI = r"(?=\p{Emoji_Presentation}|\p{Extended_Pictographic}\ufe0f|\p{Regional_Indicator})"
+_WORD = regex.compile(
+    rf"{_EMOJI}\X|[{_UNSPACED}]\p{{M}}*+|(?:(?!{_EMOJI})(?![{_UNSPACED}{_BETWEEN}]).)++",
+    regex.DOTALL,
+)
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}\u2800\ufffc]|(?!\s)\p{Cc}")
-_BLANK = regex.compile("[\u200b\u2800\u3164\u115f\u1160\uffa0\u180e\u2060\ufeff]")
+_BLANK = regex.compile(
+    r"[\u200b\u2800\u3164\u115f\u1160\uffa0\u180e\u2060\ufeff\x00-\x08\x0e-\x1f\x7f-\x9f]"
+)
 """What looks like a space, or like nothing, and is neither to a computer."""
 _PILED = regex.compile(r"(\p{M}{30})\p{M}+")
 """More marks on a letter than text has (UAX 15, stream-safe text): to sort them takes long."""
 _ALIKE = str.maketrans(
-    dict.fromkeys("\u2018\u2019\u02bc\u2032\u00b4\u0060", "'")
+    dict.fromkeys("\u2018\u2019\u201b\u02bb\u02bc\u02bd\u2032\u2035\u00b4\u0060", "'")
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
-    | dict.fromkeys("\u201c\u201d", '"')
+    | dict.fromkeys("\u201c\u201d\u201f\u2033\u2036", '"')
 )
 """Quotation marks and hyphens that keyboards and editors put for one another."""
 _MARK = "\ue0fe"
@@ -55,6 +60,8 @@ def find_phrase(phrase: str, text: str, *, ignore_case: bool = True) -> bool:
         return False
     # One sign for every blank, which folding keeps.
     marked = fold_text(_BLANK.sub(_MARK, text.replace(_MARK, "")), ignore_case=ignore_case)
+    # Letters and their marks apart: a blank may stand between them.
+    marked, wanted = (unicodedata.normalize("NFD", t) for t in (marked, wanted))
     words = (f"{_MARK}*+".join(map(regex.escape, word)) for word in wanted.split())
     pattern = f"[ {_MARK}]++".join(words)
     return bool(pattern) and regex.search(pattern, marked) is not None

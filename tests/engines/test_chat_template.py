@@ -248,3 +248,39 @@ def test_thinking_of_earlier_turns_may_be_left_out() -> None:
     turns[1]["content"] = "It ends with </think> as I said."
     with pytest.raises(ConversationRefused, match="text of the assistant message"):
         found.render([*turns, user("Bye")])
+
+
+LAST_TURN = (
+    "{% set ns = namespace(system='') %}{% for m in messages %}{% if m.role == 'system' %}"
+    "{% set ns.system = m.content %}{% endif %}{% endfor %}"
+    "{% for m in messages if m.role != 'system' %}<|{{ m['role'] }}|>"
+    "{% if loop.last and ns.system %}{{ ns.system }}\n\n{% endif %}{{ m['content'] }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_a_system_prompt_may_stand_in_the_last_turn() -> None:
+    """As Mistral's templates have it."""
+    found = ChatTemplate(tokenizer(LAST_TURN), "m")
+    turns: Any = [
+        {"role": "system", "content": "Be brief."},
+        user("One?"),
+        {"role": "assistant", "content": "Yes."},
+        user("Two?"),
+    ]
+    text = found.render(turns)
+    assert text.index("One?") < text.index("Be brief.") < text.index("Two?")
+
+
+def test_a_text_beside_a_picture_is_not_lost() -> None:
+    shown = (
+        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['content'] is string %}"
+        "{{ m['content'] }}{% else %}{% for p in m['content'] %}{% if p.type == 'image' %}[IMG]"
+        "{% elif MARK %}{{ p.text }}{% endif %}{% endfor %}{% endif %}<|end|>{% endfor %}"
+        "<|assistant|>"
+    )
+    turn: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Hi."}]}]
+    assert "[IMG]Hi." in ChatTemplate(tokenizer(shown.replace("MARK", "p.text")), "m").render(turn)
+    dropping = ChatTemplate(tokenizer(shown.replace("MARK", "false")), "m")
+    with pytest.raises(ConversationRefused, match="leaves out text"):
+        dropping.render(turn)

@@ -370,6 +370,86 @@ def test_requests_that_a_server_can_t_take_are_failures(serve: Callable[..., Ser
     assert number[0] <= 90 + 87 // 16 + 1
 
 
+@pytest.mark.parametrize("first", [0, 30])
+def test_prompts_that_a_server_filters_are_failures_however_they_come(
+    serve: Callable[..., Server], first: int
+) -> None:
+    """Sorted data may begin with all that a service refuses, or hold nothing else."""
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        told = body["messages"][0]["content"]
+        if "bomb" in told:
+            say(handler, {"error": {"code": "content_filter"}}, 400)
+        else:
+            say(handler, message(content="A."))
+
+    engine = create(settings_of(serve(reply)))
+
+    def requests() -> Iterator[GenerationRequest]:
+        for k in range(45):
+            text = "bomb" if not first or k < first else "good"
+            ids = engine.codec.encode_chat([{"role": "user", "content": text}])
+            yield GenerationRequest(str(k), ids, 8)
+
+    got = [r for batch in engine.run(requests()) for r in batch]
+    engine.close()
+    assert len(got) == 45
+    assert sum(isinstance(r, Failure) for r in got) == (first or 45)
+
+
+def test_a_prompt_that_breaks_the_server_each_time_is_a_failure(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServerClient, "_pause", lambda *_: None)
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        poison = body["messages"][0]["content"] == "poison"
+        say(handler, {"error": "boom"}, 500) if poison else say(handler, message(content="A."))
+
+    engine = create(settings_of(serve(reply), retries=3))
+    texts = ["good", "poison"]
+    asked = [engine.codec.encode_chat([{"role": "user", "content": t}]) for t in texts]
+    got = [
+        r
+        for batch in engine.run(GenerationRequest(str(k), i, 8) for k, i in enumerate(asked))
+        for r in batch
+    ]
+    engine.close()
+    (bad,) = (r for r in got if isinstance(r, Failure))
+    assert (bad.id, bad.passing) == ("1", False)
+    assert len(got) == 2
+
+
+def test_a_server_that_refuses_repeats_stops_nothing(serve: Callable[..., Server]) -> None:
+    seen: set[str] = set()
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        told = body["messages"][0]["content"]
+        refused = told in seen or "bad" in told
+        seen.add(told)
+        say(handler, {"error": "no"}, 422) if refused else say(handler, message(content="A."))
+
+    engine = create(settings_of(serve(reply)))
+    texts = ["good", *(f"bad {k}" for k in range(20)), "fine"]
+    asked = [engine.codec.encode_chat([{"role": "user", "content": t}]) for t in texts]
+    got = [
+        r
+        for batch in engine.run(GenerationRequest(str(k), i, 8) for k, i in enumerate(asked))
+        for r in batch
+    ]
+    engine.close()
+    assert sorted(int(r.id) for r in got) == list(range(22))
+
+
+def settings_of(server: Server, **options: Any) -> EngineSettings:
+    return EngineSettings(
+        engine="openai",
+        model="m",
+        max_in_flight=1,
+        options={"base_url": server.url, "retries": 0, "timeout": 5, **options},
+    )
+
+
 def test_a_server_that_never_took_anything_stops_the_run(serve: Callable[..., Server]) -> None:
     got, why = run_on(serve(lambda h, _: say(h, {"error": "no such field"}, 400)), 40)
     assert not got
@@ -594,8 +674,17 @@ def test_patience_is_a_number_within_reason(
 
 
 def test_addresses_in_arguments_lose_their_secrets() -> None:
-    line = "--option base_url=https://me:secret@host:8/v1?key=1 a@b.c --judge hub:x"
-    assert hide_secrets(line) == "--option base_url=https://host:8/v1 a@b.c --judge hub:x"
+    for argument, shown in (
+        ("base_url=https://me:secret@host:8/v1?key=1", "base_url=https://host:8/v1"),
+        (
+            "mm,engine=openai,base_url=http://u:pw'T op<s@h:9/v1",
+            "mm,engine=openai,base_url=http://h:9/v1",
+        ),
+        ("a=http://u:p@h1/v1,b=http://q:r@h2/v1", "a=http://h1/v1,b=http://h2/v1"),
+        ("a@b.c", "a@b.c"),
+        ("hub:x", "hub:x"),
+    ):
+        assert hide_secrets(argument) == shown
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])

@@ -138,7 +138,9 @@ def test_requests_go_out_together_and_faults_that_pass_are_tried_again(server: S
     }
     assert counts == {3: 3, 4: 1, 5: 4}
     assert server.most > 3
-    assert (stats.requests, stats.prompt_tokens) == (10, 24)
+    hellos = sum(b["messages"][0]["content"].startswith("Say hello") for b in server.seen)
+    assert 0 < hellos < 4, "whether the server answers others"
+    assert (stats.requests, stats.prompt_tokens) == (10, 24 + 3 * hellos)
     body = server.seen[0]
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("big", 50, 0.5)
     assert (body["top_p"], body["seed"]) == (0.9, 7)

@@ -68,6 +68,32 @@ def test_a_thumb_of_zero_alone_may_be_none(tmp_path: Path, others: list[str]) ->
     assert report.unreadable == 0
 
 
+@pytest.mark.parametrize(
+    ("up", "down"), [("liked", "disliked"), ("thumbs_up", "thumbs_down"), ("upvoted", "downvoted")]
+)
+@pytest.mark.parametrize(("yes", "no"), [(True, False), (1, 0)])
+def test_two_columns_for_good_and_bad_are_read_together(
+    tmp_path: Path, up: str, down: str, yes: Any, no: Any
+) -> None:
+    sides = [(yes, no), (no, yes), (no, no), (yes, yes)]
+    rows = [
+        {"prompt": f"Question {k}?", "response": f"Answer {k}.", up: one, down: two}
+        for k, (one, two) in enumerate(sides)
+    ]
+    file = tmp_path / "log.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = import_feedback(str(file), tmp_path / "out", FeedbackSettings())
+    kto = [json.loads(line) for line in (tmp_path / "out" / "kto.jsonl").read_text().splitlines()]
+    assert {row["completion"][0]["content"]: row["label"] for row in kto} == {
+        "Answer 0.": True,
+        "Answer 1.": False,
+    }
+    assert report.unreadable == 2
+    told = (tmp_path / "out" / "rejected.jsonl").read_text()
+    assert "no thumbs, rating" in told
+    assert f"columns '{up}' and '{down}' are both set" in told
+
+
 def test_columns_that_contradict_each_other_are_no_feedback(tmp_path: Path) -> None:
     rows = [
         {"thumbs": "up", "rating": 1},

@@ -290,6 +290,54 @@ def test_an_answer_that_was_called_none_is_asked_again(run: Path) -> None:
     assert verify(run, cache="another", ask=10**6).answered_now == 1
 
 
+@pytest.mark.parametrize(
+    "changes", [{"stop": "likely", "pilot": 100}, {"orders": "adaptive", "pilot": 100}]
+)
+def test_a_run_that_keeps_no_rule_of_stopping_is_named(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    data, constitution = write_inputs(tmp_path, 120)
+    label(data, constitution, tmp_path / "run", cache=tmp_path / "cache", **changes)
+    forget("stopping")(tmp_path / "run")
+    found = verify(tmp_path / "run", ask=0, **changes)
+    assert any("by what rule the run stopped" in f.what for f in found.findings)
+
+
+def test_many_failures_that_the_judge_answers_are_named(run: Path) -> None:
+    for number in range(3, 13):
+        rewrite(
+            "verdicts.jsonl",
+            number,
+            lambda r: r.update(invalid="ReadTimeout", logit=0.0, p_first=0.5, label_mass=0.0),
+        )(run)
+    found = verify(run, cache="another", ask=10**6)
+    assert found.answered_now == 10
+    assert any("10 of" in f.what and "judge answers them" in f.what for f in found.findings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"row": 0}, {"row": True}, {"judge": "gpt-5"}, {"note": "x"}, {"pair": "n2"}, {"order": "aa"}],
+)
+def test_any_field_of_a_verdict_that_was_edited_is_named(run: Path, change: dict[str, Any]) -> None:
+    rewrite("verdicts.jsonl", 0, lambda r: r.update(change))(run)
+    for cache in ("cache", "another"):
+        assert verify(run, cache=cache, ask=0).findings
+
+
+@pytest.mark.parametrize("change", [{"row": True}, {"reason": "( ( )"}, {"margin": True}])
+def test_any_field_of_a_label_that_was_edited_is_named(run: Path, change: dict[str, Any]) -> None:
+    rewrite("preferences.jsonl", 0, lambda r: r["provenance"].update(change))(run)
+    assert verify(run, ask=0).findings
+
+
+@pytest.mark.parametrize("cache", ["cache", "another"])
+def test_an_honest_run_of_a_judge_that_reasons_never_trips(tmp_path: Path, cache: str) -> None:
+    data, constitution = write_inputs(tmp_path, 120)
+    label(data, constitution, tmp_path / "run", cache=tmp_path / "cache", template="reasoned")
+    assert verify(tmp_path / "run", cache=cache, ask=0, template="reasoned").findings == []
+
+
 def test_a_key_that_comes_twice_is_damage(run: Path) -> None:
     double_key(run)
     with pytest.raises(RlaifError, match=r"key '.*' comes twice"):

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
+from rlaif.runs.lineage import lineage
 from tests.review.helpers import labeled
 
 
@@ -30,6 +31,7 @@ READERS: dict[str, Callable[[Path, Path], list[str]]] = {
     "export": lambda run, out: ["export", str(run), "--format", "trl", "-o", str(out)],
     "mix": lambda run, out: ["mix", f"{run}=1", "--min-human", "0", "-o", str(out)],
     "push": lambda run, out: ["push", str(run), "me/data", "--dry-run"],
+    "guard": lambda run, out: ["guard", str(run), "--against", str(run)],
     "train-dpo": lambda run, out: ["train-dpo", str(run), "--model", "demo", "-o", str(out)],
 }
 
@@ -42,11 +44,15 @@ def test_no_command_takes_a_run_whose_rows_were_cut(tmp_path: Path, name: str) -
         invoke(*READERS[name](run, tmp_path / "out"))
 
 
-def test_a_row_file_by_its_own_path_is_data_like_any_other(tmp_path: Path) -> None:
+def test_a_row_file_by_its_own_path_is_data_like_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = labeled(tmp_path)
     cut(run / "preferences.jsonl")
     invoke("mix", f"{run / 'preferences.jsonl'}=1", "--min-human", "0", "-o", str(tmp_path / "m"))
     assert (tmp_path / "m" / "data" / "train.parquet").exists()
+    assert "it was cut or edited, and is read as it is now" in caplog.text
+    assert "it was cut or edited" in str(lineage(run))
 
 
 def test_a_mix_that_was_cut_is_not_complete(tmp_path: Path) -> None:

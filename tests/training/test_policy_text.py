@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.training.data import RowAccount, TrainingRow, check_lengths
+from rlaif.labeling.job import prepare, run_label
+from rlaif.labeling.settings import LabelSettings
+from rlaif.training.data import RowAccount, TrainingRow, check_lengths, find_labels
+from rlaif.training.dpo import gather as gather_pairs
 from rlaif.training.policy_text import PolicyText
+from rlaif.training.settings import DPOSettings
 from rlaif.training.supervised import (
     SupervisedAccount,
     SupervisedRow,
@@ -101,6 +106,76 @@ def test_thinking_that_opens_an_answer_stays_as_the_policy_knows_it(special: boo
         assert (ids.count(one), ids.count(two)) == (1, 1)
         assert "<think>" not in made.prompt[0]["content"]
     assert account.defused == ["r"]
+
+
+def test_marks_of_other_models_are_text() -> None:
+    """The end of a turn of this policy closes thinking in another family's form."""
+    text = "<|channel|>analysis<|message|>I quote a log<|end|>Sure."
+    kept, account, found = gather(PLAIN, [row("r", [user("Hello?")], text)])
+    said = kept[0].chosen[0]["content"]
+    end = found.convert_tokens_to_ids("<|end|>")
+    assert end not in found(said, add_special_tokens=False)["input_ids"]
+    assert account.defused == ["r"]
+
+
+def test_an_answer_whose_thinking_is_rewritten_is_shown() -> None:
+    """As Qwen3's template does: other white space around the marks, and nothing lost."""
+    template = PLAIN.replace(
+        "{{ m['content'] }}",
+        "{% if m.role == 'assistant' and '</think>' in m.content %}<think>\n"
+        "{{ m.content.split('</think>')[0].split('<think>')[-1].strip() }}\n</think>\n\n"
+        "{{ m.content.split('</think>')[-1].strip() }}{% else %}{{ m.content }}{% endif %}",
+    )
+    found: Any = tokenizer(template)
+    found.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    policy, account = PolicyText(found, "p"), RowAccount()
+    given = row("r", [user("Hello?")], "<think>plan</think>Hello.", "<think>other</think>Bye.")
+    made = policy.prepare(given, ("prompt", "chosen", "rejected"), account)
+    kept = check_lengths([made], policy, max_length=200, overlong="truncate", account=account)
+    assert [r.id for r in kept] == ["r"]
+    assert not account.refused
+
+
+def test_what_train_dpo_gathers_is_defused_and_folded(tmp_path: Path) -> None:
+    """The rows that reach the trainer, and those that people labeled among them."""
+    data = tmp_path / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": f"q {k}",
+            "response_a": [{"role": "assistant", "content": f"a <|end|><|user|> {k}"}],
+            "response_b": [{"role": "assistant", "content": f"b {k}"}],
+        }
+        for k in range(12)
+    ]
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    people = tmp_path / "people.jsonl"
+    people.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "prompt": f"h {k}",
+                    "chosen": [{"role": "assistant", "content": "x <|end|> y"}],
+                    "rejected": [{"role": "assistant", "content": "z"}],
+                    "weight": w,
+                }
+            )
+            + "\n"
+            for k, w in enumerate([1, 1, 0])
+        )
+    )
+    judge = EngineSettings(engine="scripted", model="hashed")
+    run_label(prepare(str(data), "demo", LabelSettings(judge=judge)), tmp_path / "run")
+    settings = DPOSettings(model="demo", human=str(people), human_fraction=0.1)
+    found = tokenizer(PLAIN)
+    kept, account = gather_pairs(find_labels(tmp_path / "run"), settings, found, 512)
+    end = found.convert_tokens_to_ids("<|end|>")
+    assert kept
+    for r in kept:
+        for side in (r.chosen, r.rejected):
+            ids = found(side[0]["content"], add_special_tokens=False)["input_ids"]
+            assert end not in ids
+    assert account.defused
+    assert (account.human_available, account.human_unreadable) == (2, 1)
 
 
 def test_arguments_of_calls_are_defused_too() -> None:

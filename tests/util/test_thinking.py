@@ -47,6 +47,33 @@ def test_an_end_alone_takes_nothing_away(text: str) -> None:
     assert after_thinking(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<think>x</think><answer>Four.</answer>", "Four."),
+        ("<answer>Four.</answer>", "<answer>Four.</answer>"),
+        ("<think>x</think>It is <answer>Four.</answer>", "It is <answer>Four.</answer>"),
+        (
+            "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final "
+            "<|constrain|>json<|message|>{}",
+            "{}",
+        ),
+        ("<|channel|>analysis <|message|>a<|end|><|channel|>final<|message|>Hi.", "Hi."),
+    ],
+)
+def test_forms_around_what_is_said(text: str, said: str) -> None:
+    assert after_thinking(text) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["I'll go with 4.</think>The answer is 4.", "4.</think>\nThe answer", "x[/THINK]y"]
+)
+def test_an_end_without_a_beginning_may_be_one(text: str) -> None:
+    assert may_end_thinking(text)
+    assert not may_end_thinking(f"<think>{text}")
+    assert not may_end_thinking("Use `</think>` or '</think>' to close it.")
+
+
 def test_what_a_server_s_template_opened_is_closed_by_its_own_mark() -> None:
     assert after_thinking(open_thinking("hm\n</think>\n\nAnswer </think>.")) == "Answer </think>."
     assert after_thinking(open_thinking("hm[/THINK]Answer.")) == "Answer."
@@ -130,6 +157,7 @@ def test_a_model_s_own_marks_are_known(
         return after_thinking(codec.decode(found(text, add_special_tokens=False)["input_ids"]))
 
     assert read(f"{before}hm{after}Use warm water.<|end|>") == "Use warm water."
+    assert read(f"<|user|>{before}hm{after}Use warm water.<|end|>") == "Use warm water."
     assert read(f"{before}hm") is None
     assert read(f"{before}{after}") == ""
     assert read("Use warm water.") == "Use warm water."

@@ -67,6 +67,8 @@ def forbids(phrase: str, text: str, *, ignore_case: bool = True) -> bool:
         "as\u3164an\u115fAI",
         "a\u200bs\u200ban\u200bA\u200bI",
         "as \u3164 an\uffa0AI",
+        "as\x1can\x00AI",
+        "as\u200b an A\x1fI",
     ],
 )
 def test_a_forbidden_phrase_is_found_however_it_is_written(text: str) -> None:
@@ -108,3 +110,24 @@ def test_marks_piled_up_do_not_hang() -> None:
 def test_blanks_stand_between_words(blank: str) -> None:
     assert count_words(blank.join(["one", "two", "three"])) == 3
     assert not forbids("as an AI", f"was{blank}and AIr")
+
+
+def test_marks_and_quotes_of_any_kind_are_found() -> None:
+    assert forbids("caf\u00e9 noir", "cafe\u200b\u0301\u3164noir")
+    for quote in "\u2019\u201b\u02bb\u2032\uff07":
+        assert forbids("don't", f"I don{quote}t know")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("\U0001f468\u200d\U0001f469\u200d\U0001f467", 1),
+        ("\u2764\ufe0f\u2764\ufe0f\u2764\ufe0f", 3),
+        ("\U0001f44d\U0001f3fd", 1),
+        ("\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7", 2),
+        ("good \U0001f44d job", 3),
+        ("Foo\u2122 costs 5\u00a9", 3),
+    ],
+)
+def test_each_emoji_is_one_word(text: str, count: int) -> None:
+    assert count_words(text) == count

@@ -156,7 +156,8 @@ class Command(cloup.Command):
         self, *args: Any, params: list[click.Parameter] | None = None, **kwargs: Any
     ) -> None:
         found = [*(params or []), *verbosity_options()]
-        if any(str(param.name) in _NAMES_FUNCTIONS for param in found):
+        names = {str(param.name) for param in found}
+        if names & _NAMES_FUNCTIONS or kwargs.get("name") == "verify":
             found.append(functions_option())
         groups = {title: cloup.OptionGroup(title) for title in GROUPS}
         trains = any(param.name == "loss_type" for param in found)

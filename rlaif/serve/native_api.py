@@ -25,8 +25,8 @@ def add_native(app: FastAPI, server: Server) -> None:
         if isinstance(body, s.PairRequest):
             found: Comparison = await server.wait(judge.submit_comparison(row_of(body)))
             return found
-        futures = server.submit_all(body.pairs, judge.submit_comparison)
-        return s.Comparisons(results=await server.wait_for_all(futures))
+        results = await server.judge_all(body.pairs, judge.submit_comparison)
+        return s.Comparisons(results=results)
 
     @app.post("/v1/judge/pointwise", responses=ALL_ERRORS, tags=["judge"])
     async def pointwise(body: s.ResponseRequest | s.ResponsesRequest) -> Score | s.Scores:
@@ -35,8 +35,8 @@ def add_native(app: FastAPI, server: Server) -> None:
         if isinstance(body, s.ResponseRequest):
             found: Score = await server.wait(judge.submit_score(row_of(body)))
             return found
-        futures = server.submit_all(body.items, judge.submit_score)
-        return s.Scores(results=await server.wait_for_all(futures))
+        results = await server.judge_all(body.items, judge.submit_score)
+        return s.Scores(results=results)
 
     @app.post("/v1/judge/critique", responses=ALL_ERRORS, tags=["judge"])
     async def critique(body: s.CritiqueRequest) -> Critique:

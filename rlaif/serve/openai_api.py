@@ -85,7 +85,7 @@ def add_openai(app: FastAPI, server: Server) -> None:
 
     async def scores(judge: Judge, items: list[tuple[str, str]]) -> list[float | None]:
         rows = [s.ResponseIn(prompt=prompt, response=response) for prompt, response in items]
-        found = await server.wait_for_all(server.submit_all(rows, judge.submit_score))
+        found = await server.judge_all(rows, judge.submit_score)
         return [x.score if isinstance(x, Score) else None for x in found]
 
     def judge_of(model: str | None) -> tuple[str, Judge]:

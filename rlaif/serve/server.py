@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -105,6 +106,7 @@ class Server:
         self.limits = limits
         self.metrics = Metrics(service)
         self.began = int(time.time())
+        self._submitting = threading.Lock()
 
     def judge(self, name: str | None) -> Judge:
         """A judge by the name of its constitution.
@@ -159,6 +161,17 @@ class Server:
     async def _item(self, item: Future[Any] | s.ItemError) -> Any:
         return item if isinstance(item, s.ItemError) else await self.wait(item)
 
+    async def judge_all(
+        self, items: Sequence[s.PairIn | s.ResponseIn], submit: Callable[[Any], Future[Any]]
+    ) -> list[Any]:
+        """Put every item to the judge and wait; meanwhile others are answered.
+
+        Raises:
+            Busy: there is no room for all of them; none is asked.
+            TooLarge: there never will be.
+        """
+        return await self.wait_for_all(await asyncio.to_thread(self.submit_all, items, submit))
+
     def submit_all(
         self, items: Sequence[s.PairIn | s.ResponseIn], submit: Callable[[Any], Future[Any]]
     ) -> list[Future[Any] | s.ItemError]:
@@ -173,6 +186,12 @@ class Server:
                 f"a batch of {len(items)} exceeds the queue limit ({self.service.most_waiting}); "
                 "send fewer items"
             )
+        with self._submitting:  # two batches at once would take each other's room
+            return self._submit_each(items, submit)
+
+    def _submit_each(
+        self, items: Sequence[s.PairIn | s.ResponseIn], submit: Callable[[Any], Future[Any]]
+    ) -> list[Future[Any] | s.ItemError]:
         futures: list[Future[Any] | s.ItemError] = []
         try:
             for item in items:

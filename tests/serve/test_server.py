@@ -195,6 +195,10 @@ def test_only_the_token_opens_and_large_bodies_are_refused(judge_server: Server)
     assert httpx.get(f"{judge_server.url}/metrics").status_code == 401
     huge = {**POLITE, "response_a": "x" * (17 << 20)}
     assert judge_server.post("/v1/judge/pairwise", huge).status_code == 413
+    # One prompt goes with each of many responses: what they come to is bounded, too.
+    many = {"text_1": "x y " * 25_000, "text_2": ["a"] * 4096}
+    answer = judge_server.post("/v1/score", many)
+    assert (answer.status_code, "one prompt counted for each" in answer.text) == (413, True)
 
     def chunks() -> Any:
         for _ in range(20):

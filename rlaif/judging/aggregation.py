@@ -42,9 +42,8 @@ class AggregationSettings(BaseModel):
         default=0.75,
         ge=0,
         le=1,
-        description="Minimum share of principle weight with valid verdicts, over the tiers "
-        "used for "
-        "the decision; pairs below it are abstentions.",
+        description="Minimum share of principle weight with valid verdicts, in each tier that is "
+        "consulted. Pairs below it are abstentions: no lower tier decides for a higher one.",
     )
 
 
@@ -120,20 +119,16 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
     """One preference from the opinions of all principles.
 
     Tiers are consulted from 1 upwards; the first whose pooled margin reaches `clear_margin`
-    decides alone.  If none does, all principles are pooled together.
+    decides alone.  If none does, all principles are pooled together.  A tier without enough valid
+    verdicts decides nothing, and no lower tier decides in its place: judges refuse most where a
+    higher one matters.
     """
     if not scores:
         return _undecided("abstained", scores, "no principle applies")
-    opinion, deciding, consulted = _consult_tiers(scores, settings)
     consistency = _consistency(scores)
-    valid = math.fsum(s.weight for s in consulted if not s.invalid)
-    coverage = valid / math.fsum(s.weight for s in consulted)
-    if valid == 0.0 or coverage < settings.min_coverage:
-        broken = next(s for s in consulted if s.invalid)
-        reason = (
-            f"too few valid verdicts (coverage {coverage:.2f}): {broken.principle}: "
-            f"{broken.invalid}"
-        )
+    opinion, deciding, uncovered = _consult_tiers(scores, settings)
+    if uncovered:
+        reason = _lacking(scores, uncovered)
         return replace(_undecided("abstained", scores, reason), order_consistency=consistency)
     margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
     decided = Preference(
@@ -155,16 +150,40 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
 def _consult_tiers(
     scores: Sequence[PrincipleScore], settings: AggregationSettings
 ) -> tuple[float, int | None, list[PrincipleScore]]:
-    """The signed opinion, the tier that decides alone (None for all), and who was consulted."""
+    """The signed opinion, the tier that decides alone (None for all), and the tier that has too
+    few valid verdicts for any decision (empty for none).
+    """
     pool = _POOLS[settings.pooling]
-    consulted: list[PrincipleScore] = []
     for tier in sorted({s.tier for s in scores}):
         members = [s for s in scores if s.tier == tier]
-        consulted += members
+        if not is_covered(members, 0.0, settings.min_coverage):
+            return 0.0, None, members
         opinion = pool([s for s in members if not s.invalid])
         if abs(opinion) >= settings.clear_margin and opinion != 0.0:
-            return opinion, tier, consulted
-    return pool([s for s in scores if not s.invalid]), None, consulted
+            return opinion, tier, []
+    return pool([s for s in scores if not s.invalid]), None, []
+
+
+def is_covered(members: Sequence[PrincipleScore], left: float, least: float) -> bool:
+    """Whether enough of a tier's weight has valid verdicts.
+
+    Args:
+        left: the weight of its principles that have no verdict yet, which may all be invalid.
+        least: the share that is enough.
+    """
+    valid = math.fsum(s.weight for s in members if not s.invalid)
+    return valid > 0.0 and valid >= least * (math.fsum(s.weight for s in members) + left)
+
+
+def _lacking(scores: Sequence[PrincipleScore], members: Sequence[PrincipleScore]) -> str:
+    broken = next(s for s in members if s.invalid)
+    valid = math.fsum(s.weight for s in members if not s.invalid)
+    coverage = valid / math.fsum(s.weight for s in members)
+    where = f" in tier {broken.tier}" if len({s.tier for s in scores}) > 1 else ""
+    return (
+        f"too few valid verdicts{where} (coverage {coverage:.2f}): {broken.principle}: "
+        f"{broken.invalid}"
+    )
 
 
 def _undecided(

@@ -15,7 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import AggregationSettings, aggregate, pool_clarity, pool_mean
+from rlaif.judging.aggregation import (
+    AggregationSettings,
+    aggregate,
+    is_covered,
+    pool_clarity,
+    pool_mean,
+)
 from rlaif.judging.calibration import tempered
 from rlaif.judging.questions import Question
 from rlaif.judging.scoring import score_pair
@@ -82,23 +88,23 @@ class StoppingRule:
             open_weight = math.fsum(p.weight * self._credit(p.id) for p in left if p.tier == tier)
             whole = not any(p.tier == tier for p in left)
             margin = self._least_margin(known, open_weight)
+            members = [s for s in scores if s.tier == tier]
+            if whole and not is_covered(members, 0.0, self.aggregation.min_coverage):
+                return True  # an abstention, whatever lower tiers would say
             if margin >= least and margin > 0.0:
-                return self._covered(scores, left, tier)
+                return self._covered(members, left, tier)
             if not whole:
                 return False
         return False
 
     def _covered(
-        self, scores: Sequence[PrincipleScore], left: Sequence[Principle], tier: int
+        self, members: Sequence[PrincipleScore], left: Sequence[Principle], tier: int
     ) -> bool:
         """Whether enough verdicts are valid even if all that are left were not."""
         if self.aggressiveness > 0.0:  # the pilot tells how often that happens
             return True
-        consulted = [s for s in scores if s.tier <= tier]
-        valid = math.fsum(s.weight for s in consulted if not s.invalid)
-        total = math.fsum(s.weight for s in consulted)
-        total += math.fsum(p.weight for p in left if p.tier <= tier)
-        return valid >= self.aggregation.min_coverage * total
+        missing = math.fsum(p.weight for p in left if p.tier == tier)
+        return is_covered(members, missing, self.aggregation.min_coverage)
 
     def _credit(self, principle: str) -> float:
         """How strong an opinion the principle is credited with: 1, or less by aggressiveness."""

@@ -103,6 +103,21 @@ def test_tie_and_abstention_have_no_winner_and_a_reason() -> None:
     assert "too long" in broken.reason
 
 
+def test_no_lower_tier_decides_for_one_that_was_not_answered() -> None:
+    """Judges refuse where harm is asked about: six principles of style are no substitute."""
+    harm = [score(0.5, tier=1, name=f"harm{k}", invalid="refused") for k in range(2)]
+    style = [score(0.95, tier=2, name=f"style{k}") for k in range(6)]
+    found = aggregate([*harm, *style], AggregationSettings())
+    assert found.status == "abstained"
+    assert found.reason == "too few valid verdicts in tier 1 (coverage 0.00): harm0: refused"
+    # A tier that is answered and has no opinion passes on; one that decides needs no other.
+    silent = [score(0.5, tier=1, name="harm")]
+    assert aggregate([*silent, *style], AggregationSettings()).deciding_tier == 2
+    clear = [score(0.9, tier=1, name="harm")]
+    broken = [score(0.5, tier=2, name=f"style{k}", invalid="cut") for k in range(6)]
+    assert aggregate([*clear, *broken], AggregationSettings()).deciding_tier == 1
+
+
 def test_coverage_counts_only_the_tiers_that_were_needed() -> None:
     decided = aggregate(
         [score(0.9, tier=1), score(0.9, tier=2, name="late", invalid="too long")],

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
+from rlaif.engines.causal_model import load_causal_model
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.cpu import load_decoder
 from rlaif.engines.cpu.memory import keep_freed_memory
@@ -80,22 +81,14 @@ class PackedEngine:
         # As on vLLM: half precision is slow on a CPU.
         auto = torch.float32 if self._device == "cpu" else "auto"
         dtype = DTYPES.get(settings.dtype, auto)
-        try:
-            if made_up:
-                config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
-                with torch.device(self._device):
-                    model: Any = AutoModelForCausalLM.from_config(
-                        config, dtype=config.dtype if dtype == "auto" else dtype
-                    )
-            else:
-                model = AutoModelForCausalLM.from_pretrained(
-                    files.path, dtype=dtype, trust_remote_code=False
+        if made_up:
+            config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+            with torch.device(self._device):
+                model: Any = AutoModelForCausalLM.from_config(
+                    config, dtype=config.dtype if dtype == "auto" else dtype
                 )
-        except Exception as error:  # loaders raise many unrelated types
-            raise RlaifError(
-                f"model {files.name!r} could not be loaded ({error})",
-                hint="Check the model's files.",
-            ) from None
+        else:
+            model = load_causal_model(files.path, files.name, dtype)
         self._model = model.to(self._device).eval()
         longest = settings.max_model_len or context_length(files)
         config = self._model.config

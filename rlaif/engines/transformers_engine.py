@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake
+from rlaif.engines.causal_model import load_causal_model
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import RlaifError
@@ -62,15 +62,7 @@ class TransformersEngine:
         self.sharing = None
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = DTYPES.get(settings.dtype, "auto")
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                files.path, dtype=dtype, trust_remote_code=False
-            )
-        except Exception as error:  # loaders raise many unrelated types
-            raise RlaifError(
-                f"model {files.name!r} could not be loaded ({error})",
-                hint="Check the model's files.",
-            ) from None
+        model = load_causal_model(files.path, files.name, dtype)
         self._model = model.to(self._device).eval()
         apart = steady_positions(self._model.config) < self.max_prompt_tokens
         self._batch_size = 1 if apart else batch_size

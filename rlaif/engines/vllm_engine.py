@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
+from rlaif.engines.causal_model import refuse_other_heads
 from rlaif.engines.codec import HFCodec, context_length, has_vision
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.errors import EngineStopped, RlaifError
@@ -86,6 +87,7 @@ class VLLMEngine:
         _prepare_environment(settings)
         from vllm import LLM  # after the environment: vLLM reads it on import
 
+        refuse_other_heads(files.path, files.name)
         self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         length = settings.max_model_len or context_length(files)
         self.max_prompt_tokens = length - 1

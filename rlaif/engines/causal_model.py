@@ -1,0 +1,68 @@
+"""Loads a causal language model whole: no weight of it is made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rlaif.errors import RlaifError
+
+_HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "RewardModel",
+)
+_SHOWN = 3
+
+
+def load_causal_model(path: Path, name: str, dtype: Any) -> Any:
+    """The model in a folder.
+
+    Args:
+        name: of the model, for errors.
+        dtype: of torch, or "auto".
+
+    Raises:
+        RlaifError: it can't be loaded, or its files lack weights, which would be random.
+    """
+    refuse_other_heads(path, name)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # loaders raise many unrelated types
+        raise RlaifError(
+            f"model {name!r} could not be loaded ({error})", hint="Check the model's files."
+        ) from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise RlaifError(
+            f"the files of model {name!r} lack {len(missing)} weights ({shown}), which would be "
+            "random",
+            hint="Use a causal language model with all of its weights.",
+        )
+    return model
+
+
+def refuse_other_heads(path: Path, name: str) -> None:
+    """Refuse a model that scores or classifies: it writes nothing, and has no label tokens.
+
+    Raises:
+        RlaifError: it is one, by its config.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):  # said where the model is loaded
+        return
+    kinds = getattr(config, "architectures", None) or []
+    other = next((kind for kind in kinds if str(kind).endswith(_HEADS)), None)
+    if other is not None:
+        raise RlaifError(
+            f"model {name!r} is a {other}: it scores texts and writes none",
+            hint="Use a causal language model; reward models can't judge or write here yet.",
+        )

@@ -19,7 +19,6 @@ from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.util.resources import demo_model
 
-
 pytestmark = pytest.mark.slow
 
 

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 _TODAY = datetime(2024, 7, 26, tzinfo=UTC)
 """The date for chat templates that include one (Llama 3.2's own default). A fixed date keeps
 prompts, and so cache keys, the same from day to day."""
+_SPOKEN = ("system", "user", "assistant")
 _ASKED, _SAID, _AGAIN, _RULES = "Qamarkone", "Qamarktwo", "Qamarkthree", "Qamarkfour"
 
 
@@ -244,6 +245,8 @@ class ChatTemplate:
 def _must_show(message: Message) -> str:
     """The text of a message that a template may not leave out; thinking it may."""
     content: object = message["content"]
+    if message["role"] not in _SPOKEN:
+        return ""  # templates write results of tools in forms of their own, such as JSON
     if isinstance(content, list):  # pictures, and a text behind them
         texts = [str(part["text"]) for part in content if part.get("type") == "text"]
         content = texts[-1] if texts else ""

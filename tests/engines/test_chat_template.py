@@ -284,3 +284,11 @@ def test_a_text_beside_a_picture_is_not_lost() -> None:
     dropping = ChatTemplate(tokenizer(shown.replace("MARK", "false")), "m")
     with pytest.raises(ConversationRefused, match="leaves out text"):
         dropping.render(turn)
+
+
+def test_results_of_tools_may_be_written_as_json() -> None:
+    """As Llama 3.1's template does."""
+    shown = "m['content'] | tojson if m['role'] == 'tool' else m['content']"
+    found = ChatTemplate(tokenizer(PLAIN.replace("m['content']", shown)), "m")
+    turns: Any = [user("Weather?"), {"role": "tool", "content": 'sunny\n"warm"'}, user("Thanks.")]
+    assert "sunny\\n" in found.render(turns)

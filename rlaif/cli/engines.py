@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 
 import click
@@ -39,7 +40,9 @@ def command(as_json: bool) -> None:
     echo("\nHow each engine computes a verdict:")
     for engine in found:
         if engine.reads:
-            echo(textwrap.fill(f"{engine.name}: {engine.reads}", 98, subsequent_indent="  "))
+            width = max(40, shutil.get_terminal_size().columns - 2)
+            told = f"{engine.name}: {engine.reads}"
+            echo(textwrap.fill(told, min(width, 98), subsequent_indent="  "))
     for engine in found:
         if not engine.available:
             echo(f"{engine.name}: {engine.install}")

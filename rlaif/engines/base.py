@@ -247,6 +247,7 @@ class EngineSpec:
         can_generate: whether the engine generates text, beside reading labels.
         takes_pictures: whether requests may hold pictures; then the codec has
             `encode_with_pictures`, as `engines.codec.HFCodec` has it.
+        has_tokens: whether its codec's tokens are the model's, so that a run's can be planned.
         replicates_itself: whether it starts `data_parallel_size` replicas by itself.
         backend: where workers with an engine each are started (a `workers.Backend`); None for
             processes on this machine.
@@ -258,6 +259,7 @@ class EngineSpec:
     speed_options: tuple[str, ...] = ()
     can_generate: Callable[[EngineSettings], bool] = _always
     takes_pictures: Callable[[EngineSettings], bool] = _never
+    has_tokens: bool = True
     replicates_itself: bool = False
     backend: Callable[[EngineSettings], Any] | None = None
 

@@ -451,4 +451,5 @@ SPEC = EngineSpec(
     codec=lambda settings: MessageCodec(defuses=_flag(settings, "defuse") is not False),
     fingerprint=fingerprint,
     speed_options=SPEED_OPTIONS,
+    has_tokens=False,
 )

@@ -211,6 +211,11 @@ def has_files(settings: EngineSettings) -> bool:
     return load_spec(settings.engine).has_files
 
 
+def has_tokens(settings: EngineSettings) -> bool:
+    """Whether the engine's tokens are the model's: those of a chat server are not known here."""
+    return load_spec(settings.engine).has_tokens
+
+
 def can_generate(settings: EngineSettings) -> bool:
     """Whether the engine generates text, beside reading labels."""
     return load_spec(settings.engine).can_generate(settings)

@@ -397,6 +397,7 @@ def _manifest(
         prices=prices,
     )
     manifest["judges"] = [text_origin(job.settings.judge)]
+    plans = not labeler.reasons and has_tokens(job.settings.judge)
     if done.stopping is not None:
         manifest["stopping"] = stopping_facts(done.stopping, done.tally)
     manifest["last_process"] = {
@@ -407,8 +408,8 @@ def _manifest(
         "tokens": {
             "from_scratch": stats.prompt_tokens,
             "computed": stats.prompt_tokens - stats.cached_tokens,
-            "planned": None if labeler.reasons else labeler.tokens.predicted,
-            "by_token": None if labeler.reasons else labeler.tokens.unique,
+            "planned": labeler.tokens.predicted if plans else None,
+            "by_token": labeler.tokens.unique if plans else None,
         },
         "engine_idle_seconds": round(stats.idle_seconds, 3),
     }

@@ -367,6 +367,7 @@ def test_label_with_a_server_that_is_asked_once(
     else:
         assert asked == len(verdicts)
     assert summary.manifest["tokens"]["written"] == 2 * asked
+    assert summary.manifest["last_process"]["tokens"]["planned"] is None, "bytes are no tokens"
     again = run_label(job, tmp_path / "again", context)
     assert len(server.asked) == asked, "a second run finds every answer in the cache"
     assert again.tally == summary.tally

@@ -23,6 +23,7 @@ from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import (
     can_generate,
     create_engine,
+    has_tokens,
     list_engines,
     model_fingerprint,
     takes_pictures,

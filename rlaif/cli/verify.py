@@ -126,6 +126,6 @@ def _print(found: Any, ask: int) -> None:
                 "the judge may have been away"
             )
     elif ask:
-        note("a judge that reasons is not asked again: what it writes is sampled")
+        note("a judge that reasons or votes is not asked again: what it says is sampled")
     count = len(found.findings) + found.more
     echo(f"{count} findings" if count else "no findings: the run is consistent")

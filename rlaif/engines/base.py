@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from rlaif.records import Codec, Request, Result
 from rlaif.util.addresses import without_secrets
@@ -117,6 +125,16 @@ class EngineSettings(BaseModel):
             key: without_secrets(value) if isinstance(value, str) and "://" in value else value
             for key, value in options.items()
         }
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A chat server gets variables of its template only if the user said so: what was not said
+        is not written down as if it were.
+        """
+        found: dict[str, Any] = dump(self)
+        if self.engine == "openai" and "chat_template_options" not in self.model_fields_set:
+            found.pop("chat_template_options", None)
+        return found
 
     @property
     def numbers(self) -> str:

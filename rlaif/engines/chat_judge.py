@@ -77,16 +77,18 @@ class ChatJudge:
     ) -> None:
         self._ask, self._settings = ask, settings
         self._plan = VotePlan(settings.votes, settings.error)
-        self._by_votes = settings.means == "votes"
+        self._by_votes, self._gave = settings.means == "votes", False
 
     def answer(self, request: ChoiceRequest, question: LabelQuestion) -> ChoiceResult | Failure:
         """The log-probabilities of the labels, or why there are none."""
         if not self._by_votes:
             found = self._read(question)
+            if isinstance(found, ChoiceResult):
+                self._gave = True
             if not (isinstance(found, Failure) and found.reason == LACKING):
                 return found
-            if self._settings.means == "logprobs":
-                return found
+            if self._settings.means == "logprobs" or self._gave:
+                return found  # of a server that gives them, it is this answer's fault
             self._by_votes = True  # it gives none to anybody
         return self._vote(request, question)
 

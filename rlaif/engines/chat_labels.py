@@ -16,7 +16,6 @@ from typing import Any
 _BLANK = "\u0120\u2581 \n\t\r"
 _AROUND = " \t\n\r*_`\"'()[]{}<>#.,:;!"
 _SAYS = re.compile(r"(?:final |my )?(?:answer|verdict|choice)(?: is)?\s*:?\s+", re.IGNORECASE)
-_END = re.compile(r"[\s*_`\"')\]}.,:;!\u2013-]|$")
 
 
 class NoLabel(ValueError):
@@ -72,7 +71,7 @@ def _first_place(choice: Mapping[str, Any]) -> tuple[dict[str, float], float]:
     """The likeliest tokens where the answer begins, and the probability of the blanks before."""
     held = choice.get("logprobs")
     content = held.get("content") if isinstance(held, Mapping) else None
-    if not isinstance(content, list) or not content:
+    if not isinstance(content, list):
         raise NoProbabilities("the answer comes without log-probabilities")
     before = 1.0
     for entry in content:
@@ -115,8 +114,8 @@ def _shown(place: Mapping[str, float]) -> str:
 def read_text_label(text: str, labels: Sequence[str], opening: str = "") -> int:
     """Which label an answer names: 0 or 1.
 
-    Strictly: the label alone, perhaps in marks and with more behind a stop or on other lines; or
-    behind the words that were to open the answer, or a part of their end.
+    Strictly: the label alone on the first line, perhaps in marks, behind the words that were to
+    open the answer or a part of their end, and with a reason behind it ("because").
 
     Raises:
         NoLabel: it names none, or both.
@@ -129,20 +128,21 @@ def read_text_label(text: str, labels: Sequence[str], opening: str = "") -> int:
         if said.casefold().startswith(own.casefold()):
             said = said[len(own) :].strip(_AROUND)
             break
-    found = [
-        k
-        for k, label in enumerate(labels)
-        if said.startswith(label) and _END.match(said, len(label)) and _stands(said, label, labels)
-    ]
-    if len(found) != 1:
+    first, _, rest = said.partition("\n")
+    found = [k for k, label in enumerate(labels) if _names_alone(first, label)]
+    if len(found) != 1 or _concludes(rest, labels[1 - found[0]]):
         shown = " ".join(text.split())[:60]
         raise NoLabel(f"the answer names no label: {shown!r}" if shown else "the answer is empty")
     return found[0]
 
 
-def _stands(said: str, label: str, labels: Sequence[str]) -> bool:
-    """Whether what follows a label neither goes on with the sentence nor names the other, too."""
-    rest = said[len(label) :]
-    words = set(re.findall(r"\w+", rest))
-    both = bool(words) and words <= {"or", "and", "Response", *labels}
-    return not both and not re.match(r"[ \t]+\w", rest)
+def _names_alone(line: str, label: str) -> bool:
+    """Whether a line is a label and no more than a reason behind it."""
+    reason = rf"{re.escape(label)}[,.]? (?:because|since|as) .*"
+    return line.strip(_AROUND) == label or re.fullmatch(reason, line) is not None
+
+
+def _concludes(rest: str, other: str) -> bool:
+    """Whether what follows comes to the other label in the end."""
+    named = rf"\b(?:answer|verdict|choice|response)\b[^\n]{{0,20}}?\b{re.escape(other)}\W*$"
+    return re.search(named, rest, re.IGNORECASE) is not None

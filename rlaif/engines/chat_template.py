@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -126,16 +127,16 @@ class ChatTemplate:
         text = self._render(folded, open_end=open_end)
         at = 0
         for message in folded:
-            said = _must_show(message)
+            system = message["role"] == "system"
             # Some templates put the system prompt into the last turn of the user.
-            found = text.find(said, 0 if message["role"] == "system" else at)
-            if found < 0:
+            end = _shown_until(text, _must_show(message), 0 if system else at)
+            if end < 0:
                 raise ConversationRefused(
                     f"the chat template leaves out text of the {message['role']} message of "
-                    f"{len(said)} characters",
+                    f"{len(_must_show(message))} characters",
                     hint="Use a model whose chat template keeps messages whole.",
                 )
-            at = at if message["role"] == "system" else found + len(said)
+            at = at if system else end
         return text
 
     def find_marks(self) -> tuple[tuple[str, str], ...]:
@@ -240,6 +241,20 @@ class ChatTemplate:
                 f"the chat template refuses the conversation ({reason})",
                 hint="Use a model with a chat template that takes such conversations.",
             ) from None
+
+
+_SWITCH = re.compile(r"\s*/(?:no_)?think\b\s*")
+"""What some families write to turn thinking on or off; their templates take it out."""
+
+
+def _shown_until(text: str, said: str, at: int) -> int:
+    """Where what is said ends in a rendered text, from a place on; -1 where it is not all there."""
+    for part in [said] if said in text[at:] else _SWITCH.split(said):
+        found = text.find(part, at)
+        if found < 0:
+            return -1
+        at = found + len(part)
+    return at
 
 
 def _must_show(message: Message) -> str:

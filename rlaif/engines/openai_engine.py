@@ -181,6 +181,7 @@ class OpenAIEngine:
         own: dict[str, Any] = {
             "omit": sorted(omitted),
             "thinks": thinks,
+            "continues": self._continues,
             "template": self._template_options,
             "votes": asdict(votes) if votes != VoteSettings() else None,
         }
@@ -216,7 +217,6 @@ class OpenAIEngine:
         """A question about a pair; its tokens count here, since no text is kept of it."""
 
         def take(name: str, choice: Mapping[str, Any], found: Any) -> Result:
-            self._written += completion_tokens(found)
             text, why = _text_of(choice["message"])
             if why or choice.get("finish_reason") == "content_filter":
                 raise Unusable(why or _FILTERED)
@@ -235,6 +235,7 @@ class OpenAIEngine:
             try:
                 found = answer.json()
                 self._tokens += prompt_tokens(found)
+                self._written += completion_tokens(found)
                 return take(name, found["choices"][0], found)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 return Failure(name, f"unexpected response from the server ({error!r})"[:200])

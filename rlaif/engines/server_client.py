@@ -69,6 +69,8 @@ class ServerClient:
 
     Raises:
         RlaifError: the environment's key is none, or its proxy or certificates can't be used.
+
+    Long because it is all that may go wrong between one server and the requests to it.
     """
 
     def __init__(self, url: str, *, most: int, retries: int, timeout: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import Engine
+from rlaif.engines.registry import has_tokens
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, walk
@@ -109,6 +110,8 @@ class Labeler:
         self._advanced: deque[PlannedPair] = deque()
         self._ready: deque[Request] = deque()
         self._next_request = 0
+        # A chat server's tokens are counted by the engine, as the server tells them.
+        self._counts_written = has_tokens(task.settings.judge)
         self._budget = Budget(prices or Prices(), self.usage)
 
     @property
@@ -239,7 +242,7 @@ class Labeler:
         """Postprocess a batch of the engine's: read verdicts, write what is finished."""
         replies = []
         for result in results:
-            if isinstance(result, GenerationResult):
+            if isinstance(result, GenerationResult) and self._counts_written:
                 self.usage.add_generated(len(result.token_ids))
             found = self._sampler.advance(result)
             if isinstance(found, Reply):

@@ -330,7 +330,8 @@ class _Replay:
             answers[i] = verdict = self._check_verdict(
                 item, row, item.keys[i], known=known, order=question.order
             )
-            if not self._renderer.reasons:
+            # What is drawn, a reasoning or votes, comes out otherwise each time.
+            if not (self._renderer.reasons or verdict.reasoning or _DRAWN in verdict.invalid):
                 branch, tail = tails[i]
                 request = ChoiceRequest(
                     id="",
@@ -583,6 +584,8 @@ def _check_counts(
             found.add(JOURNAL, 0, f"tells of {rows} rows, and there are {found.rows}")
 
 
+_DRAWN = "answers can be read"
+"""In the reason of a verdict whose votes all said nothing."""
 _ROUNDED_COUNTS = ("margins", "principles")
 """Counts of numbers that may fall on either side of a bound when they are rounded."""
 

@@ -257,7 +257,7 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
     try:
         check_sizes(path, manifest.get("bytes"), "")
     except RlaifError as error:
-        node.warning = error.message
+        node.warning = node.warning or error.message
     for what in ("decided", "completions", "new prompts", "revised"):
         if isinstance(counts, Mapping) and isinstance(counts.get(what), int):
             node.facts.append(f"{int(counts[what])} {what}")

@@ -36,6 +36,7 @@ class TrainingRow:
         judge: the model whose label it is.
         tags: of its prompt.
         tools: definitions of the tools that could be called.
+        stated_margin: of the label, as its judge gave it; None where the row says none.
     """
 
     id: str
@@ -50,6 +51,18 @@ class TrainingRow:
     judge: str = ""
     tags: frozenset[str] = frozenset()
     tools: Sequence[Any] = ()
+    stated_margin: float | None = None
+
+    @property
+    def margin(self) -> float:
+        """How sure the label is, whatever of it is learned: |2p - 1|."""
+        return 2 * self.p_chosen - 1 if self.stated_margin is None else self.stated_margin
+
+
+def _margin_of(evidence: Mapping[str, Any]) -> float | None:
+    margin = evidence.get("margin")
+    good = isinstance(margin, int | float) and not isinstance(margin, bool)
+    return float(margin) if good and 0.0 <= margin <= 1.0 else None  # type: ignore[operator, arg-type]
 
 
 @dataclass
@@ -204,6 +217,7 @@ def _training_row(row: Mapping[str, Any]) -> TrainingRow:
         weight=row_weight(evidence),
         origins=(read.prompt_origin, *(c.source for c in read.completions)),
         judge=str(evidence.get("judge") or "") if status == "judge" else "",
+        stated_margin=_margin_of(evidence),
         tags=read.tags,
         tools=read.tools,
     )

@@ -79,7 +79,7 @@ def gather(
     rows = read_preferences(labels)
     account.labeled = len(rows)
     # Rows keep five decimals; a label exactly at the bound belongs to it.
-    kept = [row for row in rows if 2 * row.p_chosen - 1 >= settings.min_margin - 1e-6]
+    kept = [row for row in rows if row.margin >= settings.min_margin - 1e-6]
     account.below_margin = len(rows) - len(kept)
     if not kept:
         raise RlaifError(

@@ -86,7 +86,6 @@ def test_a_label_that_is_not_seen_is_bounded() -> None:
     for odd in (
         {},
         {"logprobs": None},
-        {"logprobs": {"content": []}},
         {"logprobs": {"content": [{}]}},
         {"logprobs": {"content": [{"token": "A", "logprob": -1, "top_logprobs": ["A"]}]}},
         {"logprobs": {"content": [{"token": "A", "top_logprobs": [{"token": "A"}]}]}},
@@ -104,6 +103,15 @@ def test_a_label_that_is_not_seen_is_bounded() -> None:
         ("[[A]]", 0),
         ("A\n\nIt is politer than B.", 0),
         ("B, because A is rude.", 1),
+        ("A's response is weaker than B's.", None),
+        ("(A) is worse than (B)", None),
+        ('"A" loses to "B"', None),
+        ("A - worse than B", None),
+        ("A: too long. B: better. Final answer: B", None),
+        ("A: 3/10, B: 9/10", None),
+        ("A) is worse; B wins", None),
+        ("Response A's errors make Response B better", None),
+        ("A\n\nOn reflection, my final answer is B.", None),
         ("Response B", 1),
         ("The better response is Response A.", 0),
         ("Answer: A", 0),
@@ -469,3 +477,84 @@ def test_a_limit_halves_once_for_what_was_sent_together() -> None:
     assert limit.allowed == 64
     limit.note_busy(time.monotonic(), 30.0)
     assert 29 < limit.pause <= 30
+
+
+def test_an_empty_answer_is_no_reason_to_draw_votes(serve: Callable[..., Server]) -> None:
+    drawn, count = Drawing("all"), [0]
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        count[0] += 1
+        if count[0] == 5:
+            empty: Any = message(content="")
+            empty["choices"][0]["logprobs"] = {"content": []}
+            say(handler, empty)
+        elif count[0] == 8:
+            say(handler, message(content="A"))  # and once without
+        else:
+            drawn(handler, body)
+
+    server = serve(reply)
+    found = answers(server, 30)
+    failures = {r.reason for r, _ in found.values() if isinstance(r, Failure)}
+    assert failures == {"the answer is blank", "the server gives no log-probabilities of tokens"}
+    assert len(server.asked) == 30
+
+
+def test_another_way_of_asking_is_another_judge(serve: Callable[..., Server]) -> None:
+    server = serve(Drawing("all"))
+    engines = [create(settings(server, continues=c)) for c in (True, False)]
+    assert len({engine.fingerprint for engine in engines}) == 2
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.parametrize("gives", ["all", "none"])
+@pytest.mark.parametrize("chat", [None, {"enable_thinking": False}])
+def test_an_honest_run_is_verified_and_made_again_from_its_settings(
+    tmp_path: Path, serve: Callable[..., Server], gives: str, chat: dict[str, Any] | None
+) -> None:
+    """A service that refuses variables of a chat template gets none that nobody set."""
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        if "chat_template_kwargs" in body and chat is None:
+            say(handler, {"error": "Unrecognized request argument"}, 400)
+        else:
+            drawn(handler, body)
+
+    drawn = Drawing(gives)
+    server = serve(reply)
+    rows = [{"prompt": f"q {k}", "response_a": f"a {k}", "response_b": f"b {k}"} for k in range(6)]
+    data = write_rows(tmp_path / "p.jsonl", rows)
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    own = ["--engine", "openai", "--judge", "m", "--option", f"base_url={server.url}"]
+    own += [] if chat is None else ["--chat-option", "enable_thinking=false"]
+    first, second = str(tmp_path / "one"), str(tmp_path / "two")
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(cli, list(words), catch_exceptions=False)
+
+    assert run("label", data, "-c", "demo", "-o", first, *own, *cache).exit_code == 0
+    asked = len(server.asked)
+    assert all(("chat_template_kwargs" in b) == (chat is not None) for b in server.asked)
+    config = str(tmp_path / "one" / "run.yaml")
+    assert run("label", data, "-c", "demo", "-o", second, "--config", config, *cache).exit_code == 0
+    assert len(server.asked) == asked, "the same judge: every answer is in the cache"
+    told = run("verify", first, *cache)
+    assert told.exit_code == 0, told.output
+
+
+def test_reasoning_costs_what_the_server_says(tmp_path: Path, serve: Callable[..., Server]) -> None:
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        asked = body["messages"][-1]["content"]
+        ends = asked.startswith("Complete this sentence")
+        made: Any = message(content="B" if ends else "word " * 200)
+        if ends:
+            made["choices"][0] |= choice(("B", {"A": 0.2, "B": 0.7}))
+        made["usage"] = {"prompt_tokens": 50, "completion_tokens": 1 if ends else 200}
+        say(handler, made)
+
+    data = write_rows(tmp_path / "p.jsonl", [{"prompt": "q", "response_a": "a", "response_b": "b"}])
+    job = prepare(data, "demo", LabelSettings(judge=settings(serve(reply)), template="reasoned"))
+    summary = run_label(job, tmp_path / "run", RunContext(cache_dir=tmp_path / "cache"))
+    count = len(read(tmp_path / "run" / "verdicts.jsonl"))
+    assert summary.manifest["tokens"]["written"] == 201 * count

@@ -292,3 +292,15 @@ def test_results_of_tools_may_be_written_as_json() -> None:
     found = ChatTemplate(tokenizer(PLAIN.replace("m['content']", shown)), "m")
     turns: Any = [user("Weather?"), {"role": "tool", "content": 'sunny\n"warm"'}, user("Thanks.")]
     assert "sunny\\n" in found.render(turns)
+
+
+def test_a_switch_for_thinking_may_be_taken_out() -> None:
+    """As SmolLM3's template does with `/no_think`."""
+    shown = "m['content'] | replace('/no_think', '') | replace('/think', '') | trim"
+    found = ChatTemplate(tokenizer(PLAIN.replace("m['content']", shown)), "m")
+    for system in ("You are kind. /no_think", "/no_think", "Be brief. /think Be kind."):
+        found.render([{"role": "system", "content": system}, user("hi")])
+    with pytest.raises(ConversationRefused):
+        ChatTemplate(
+            tokenizer(PLAIN.replace("m['content']", f"{shown} | replace('kind', '')")), "m"
+        ).render([{"role": "system", "content": "You are kind. /no_think"}, user("hi")])

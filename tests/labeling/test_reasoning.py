@@ -15,6 +15,7 @@ from rlaif.exporting.export import export_run
 from rlaif.judging.verdicts import mean_of_samples
 from rlaif.records import ChoiceResult, Failure
 from rlaif.templates.judge import load_judge_template
+from rlaif.training.data import find_labels, read_preferences
 from tests.labeling.helpers import contents, label, rows, write_inputs
 
 
@@ -69,6 +70,16 @@ def test_a_judge_that_reasons_decides_as_one_that_does_not(tmp_path: Path, reaso
     export_run(tmp_path / "run", tmp_path / "export", "parquet")
     exported = pq.read_table(tmp_path / "export" / "train.parquet")["p_chosen"].to_pylist()
     assert exported == pytest.approx(expected)
+
+
+def test_the_least_margin_is_that_of_the_label(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 60)
+    label(data, constitution, tmp_path / "run", template="reasoned")
+    labels = rows(tmp_path / "run", "preferences.jsonl")
+    sure = [r for r in labels if r["provenance"]["margin"] >= 0.5]
+    kept = [r for r in read_preferences(find_labels(tmp_path / "run")) if r.margin >= 0.5]
+    assert 5 < len(kept) == len(sure) < len(labels)
+    assert {r.p_chosen for r in kept} == {0.6}
 
 
 def test_what_people_said_of_a_reasoned_pair_is_learned_as_they_said_it() -> None:

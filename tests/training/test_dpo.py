@@ -28,6 +28,7 @@ from rlaif.training.dpo import prepare_dpo
 from rlaif.training.frame import preview_training, run_training
 from rlaif.training.settings import DPOSettings
 from rlaif.util.hashing import file_digest
+from tests.labeling.helpers import restate_sizes
 
 pytestmark = pytest.mark.slow
 
@@ -378,6 +379,9 @@ def test_changed_labels_are_another_training(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["chosen"], rows[0]["rejected"] = rows[0]["rejected"], rows[0]["chosen"]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RlaifError, match="cut or edited"):
+        prepare_dpo(run, settings)
+    restate_sizes(run)
     with pytest.raises(RlaifError, match="labels_hash"):
         run_training(
             prepare_dpo(run, settings),

@@ -18,7 +18,7 @@ from typing import Any
 
 from rlaif.engines.base import Engine
 from rlaif.engines.model_origin import text_origin
-from rlaif.engines.registry import create_engine
+from rlaif.engines.registry import create_engine, has_tokens
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import StoppingRule, follows_stages
 from rlaif.judging.rendering import Renderer
@@ -163,7 +163,7 @@ def verify_run(
                 rule=rule,
             )
             replay.check(job, ask)
-            _ask_again(replay.sample, engine, found, job.settings.label_mass_floor)
+            _ask_again(replay.sample.kept, engine, found, job.settings.label_mass_floor)
     _check_manifest(run, manifest, job, found)
     if found.answered_now > max(2, 0.01 * found.asked):
         what = (
@@ -217,6 +217,28 @@ class _Asked:
     line: int
 
 
+class _Sample:
+    """Questions drawn so that each has the same chance (Vitter's algorithm R).
+
+    Attributes:
+        kept: those that were drawn.
+    """
+
+    def __init__(self, draws: random.Random) -> None:
+        self._draws, self._seen = draws, 0
+        self.kept: list[_Asked] = []
+
+    def offer(self, asked: _Asked, most: int) -> None:
+        """Keep a question, or not."""
+        self._seen += 1
+        if len(self.kept) < most:
+            self.kept.append(asked)
+            return
+        place = self._draws.randrange(self._seen)
+        if place < most:
+            self.kept[place] = asked
+
+
 class _Replay:
     """Plans a run's pairs again and holds its files against what they come to."""
 
@@ -231,12 +253,12 @@ class _Replay:
         rule: StoppingRule | None,
     ) -> None:
         self._run, self._task, self._cache, self._found = run, task, cache, found
-        self._draws, self._rule = draws, rule
+        self._rule = rule
         self._renderer = Renderer(task.template, engine.codec)
         self._engine = engine
-        self.sample: list[_Asked] = []
+        self.sample = _Sample(draws)
         self.tally = Tally()
-        self._seen = 0
+        self._may_vote = not has_tokens(task.settings.judge)
 
     def check(self, job: LabelJob, ask: int) -> None:
         """Go through the run's rows."""
@@ -330,8 +352,7 @@ class _Replay:
             answers[i] = verdict = self._check_verdict(
                 item, row, item.keys[i], known=known, order=question.order
             )
-            # What is drawn, a reasoning or votes, comes out otherwise each time.
-            if not (self._renderer.reasons or verdict.reasoning or _DRAWN in verdict.invalid):
+            if not self._is_drawn(verdict):
                 branch, tail = tails[i]
                 request = ChoiceRequest(
                     id="",
@@ -339,7 +360,7 @@ class _Replay:
                     label_ids=self._renderer.label_ids,
                     pictures=branch.pictures,
                 )
-                self._draw(_Asked(request, verdict, row.line), ask)
+                self.sample.offer(_Asked(request, verdict, row.line), ask)
         if not _follows_stopping(self._rule, item, answers):
             what = "other questions were asked than its stopping rule asks"
             self._found.add(VERDICTS, 0, f"{_name(pair.row, pair.id)}: {what}")
@@ -458,15 +479,13 @@ class _Replay:
                     reason=found.reason.replace(f"{moved.tie_margin:g}", f"{own.tie_margin:g}"),
                 )
 
-    def _draw(self, asked: _Asked, most: int) -> None:
-        """Keep it with the same chance as every other question (Vitter's algorithm R)."""
-        self._seen += 1
-        if len(self.sample) < most:
-            self.sample.append(asked)
-            return
-        place = self._draws.randrange(self._seen)
-        if place < most:
-            self.sample[place] = asked
+    def _is_drawn(self, verdict: Verdict) -> bool:
+        """Whether an answer comes out otherwise each time: a reasoning, or a chat server's votes.
+
+        Of no other judge: a text put into a row keeps nobody from asking again.
+        """
+        voted = bool(verdict.reasoning) or _DRAWN in verdict.invalid
+        return self._renderer.reasons or (voted and self._may_vote)
 
 
 def _follows_stopping(
@@ -518,6 +537,9 @@ def _ask_again(sample: list[_Asked], engine: Engine, found: Verification, floor:
             if told.invalid:
                 found.add(VERDICTS, asked.line, f"the judge gives no such answer ({told.invalid})")
                 continue
+            assert isinstance(result, ChoiceResult)
+            if result.evidence != asked.verdict.reasoning:
+                found.add(VERDICTS, asked.line, "`reasoning` is not what the judge's engine says")
             apart = abs(told.logit - asked.verdict.logit)
             moved = abs(sigmoid(told.logit) - sigmoid(asked.verdict.logit))
             if moved > LEAST_SHIFT:

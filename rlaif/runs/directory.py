@@ -353,14 +353,9 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_label_config(file: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a labeling run's configuration that lacks what its readers rest on.
-
-    Raises:
-        RlaifError: it does.
-    """
+def _validate(form: TypeAdapter[Any], value: object, file: Path) -> None:
     try:
-        _LABEL_CONFIG.validate_python(config)
+        form.validate_python(value)
     except ValidationError as error:
         raise RlaifError(
             f"{file} is damaged ({describe_problem(error)})",
@@ -385,15 +380,9 @@ def read_manifest(path: Path, *, sizes: bool = True) -> dict[str, Any]:
             f"run {str(path)!r} is not complete",
             hint="Rerun the command that created it to resume.",
         )
-    try:
-        _MANIFEST.validate_python(manifest)
-    except ValidationError as error:
-        raise RlaifError(
-            f"{path / MANIFEST} is damaged ({describe_problem(error)})",
-            hint="Rerun the command that created the run in a new folder.",
-        ) from None
+    _validate(_MANIFEST, manifest, path / MANIFEST)
     if "decided" in manifest["counts"]:
-        _check_label_config(path / MANIFEST, manifest["config"])
+        _validate(_LABEL_CONFIG, manifest["config"], path / MANIFEST)
     if sizes:
         check_sizes(path, manifest.get("bytes"), _EDITED)
     return manifest

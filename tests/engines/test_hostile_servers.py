@@ -297,13 +297,7 @@ def test_a_server_that_dies_in_mid_run_stops_it(serve: Callable[..., Server], fa
 
 def run_on(server: Server, count: int, **options: Any) -> tuple[list[Result], str]:
     """What came of requests one after another, and what stopped them."""
-    settings = EngineSettings(
-        engine="openai",
-        model="m",
-        max_in_flight=1,
-        options={"base_url": server.url, "retries": 0, "timeout": 5, **options},
-    )
-    engine = create(settings)
+    engine = create(settings_of(server, **options))
     ids = engine.codec.encode_chat([{"role": "user", "content": "Hello?"}])
     got: list[Result] = []
     try:

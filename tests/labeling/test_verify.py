@@ -325,6 +325,17 @@ def test_any_field_of_a_verdict_that_was_edited_is_named(run: Path, change: dict
         assert verify(run, cache=cache, ask=0).findings
 
 
+def test_a_text_in_a_row_keeps_nobody_from_asking_again(run: Path) -> None:
+    """Of a judge that writes nothing, a forged answer with a reasoning is asked like any other."""
+    rewrite("verdicts.jsonl", 4, turn)(run)
+    rewrite("verdicts.jsonl", 4, lambda r: r.update(reasoning="A is unsafe."))(run)
+    rewrite("verdicts.jsonl", 9, lambda r: r.update(reasoning="So it is."))(run)
+    found = verify(run, cache="another", ask=10**6)
+    told = {(f.line, f.what.split(" (")[0]) for f in found.findings if f.file == "verdicts.jsonl"}
+    assert (5, "the judge answers otherwise") in told
+    assert {(n, "`reasoning` is not what the judge's engine says") for n in (5, 10)} <= told
+
+
 @pytest.mark.parametrize("change", [{"row": True}, {"reason": "( ( )"}, {"margin": True}])
 def test_any_field_of_a_label_that_was_edited_is_named(run: Path, change: dict[str, Any]) -> None:
     rewrite("preferences.jsonl", 0, lambda r: r["provenance"].update(change))(run)

@@ -85,7 +85,7 @@ eval-two: eval labeled.jsonl -c c.yaml -c edited.yaml {S} -o evals/two --json --
 eval-text: eval labeled.jsonl -c c.yaml {S} -o evals/three --cache-dir e.sqlite
 ablate: constitution ablate c.yaml labeled.jsonl {S} -o evals/ablate --json --cache-dir e.sqlite
 calib-run: label labeled.jsonl -c c.yaml {S} -o runs/labeled --json --cache-dir e.sqlite
-calibrate: calibrate runs/labeled --human labeled.jsonl --json
+calibrate: calibrate runs/labeled --human-labels labeled.jsonl --json
 calibrated: label pairs.jsonl -c c.yaml {S} -o runs/calibrated --calibration runs/labeled/calibration.json --json --cache-dir one.sqlite
 generate: generate prompts.jsonl --engine scripted --model hashed -n 3 -o runs/generated --json --cache-dir texts --limit 40
 generate-two: generate prompts.jsonl --engine scripted -m hashed -m other,n=2 -n 1 -o runs/two --json --cache-dir texts --limit 40
@@ -158,8 +158,8 @@ report c.yaml
 win-rate nowhere
 eval pairs.jsonl -c c.yaml {S} -o bad/31 --json
 eval labeled.jsonl -c c.yaml {S} -o bad/32 --map label=nothing
-calibrate runs/plain --human pairs.jsonl
-calibrate nowhere --human labeled.jsonl
+calibrate runs/plain --human-labels pairs.jsonl
+calibrate nowhere --human-labels labeled.jsonl
 generate nowhere.jsonl --engine scripted -m hashed -o bad/33
 generate prompts.jsonl --engine scripted -m hashed -n 0 -o bad/34
 generate prompts.jsonl --engine scripted -m hashed,n=x -o bad/35

@@ -22,7 +22,7 @@ _EXAMPLES = """
 \b
 Examples:
   rlaif bench --judge demo
-  rlaif bench --judge Qwen/Qwen3-8B --principles 16 --price-per-hour 2.5
+  rlaif bench --judge Qwen/Qwen3-8B --num-principles 16 --price-per-hour 2.5
   rlaif bench --judge Qwen/Qwen3-0.6B --engine vllm --engine packed
   rlaif bench --judge Qwen/Qwen3-8B --quantization fp8
 
@@ -48,14 +48,16 @@ relative to the matmul rate measured here, and is not reported for quantized jud
     help="Judge prompt template: a name or a path. [default: demo for demo, else pairwise]",
 )
 @click.option(
-    "--pairs",
+    "--num-pairs",
+    "pairs",
     type=click.IntRange(1),
     default=40,
     show_default=True,
     help="Synthetic pairs per repetition.",
 )
 @click.option(
-    "--principles",
+    "--num-principles",
+    "principles",
     type=click.IntRange(1, 64),
     default=8,
     show_default=True,

@@ -16,7 +16,7 @@ from rlaif.errors import RlaifError
 _EXAMPLES = """
 \b
 Examples:
-  rlaif calibrate runs/qwen --human labels.jsonl
+  rlaif calibrate runs/qwen --human-labels labels.jsonl
   rlaif label new.jsonl -c my.yaml --judge Qwen/Qwen3-8B -o runs/new \\
     --calibration runs/qwen/calibration.json --agreement-target 0.85
 
@@ -29,7 +29,11 @@ calibrated judge becomes underconfident.
 @click.command(cls=Command, name="calibrate", epilog=_EXAMPLES)
 @click.argument("run")
 @click.option(
-    "--human", "labels", required=True, metavar="LABELS", help="Human labels of pairs of RUN."
+    "--human-labels",
+    "labels",
+    required=True,
+    metavar="LABELS",
+    help="Human labels of pairs of RUN.",
 )
 @click.option(
     "--method",

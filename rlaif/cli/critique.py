@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
-from rlaif.cli.common.judges import judge_beside
+from rlaif.cli.common.judges import OF_A_SIDE_JUDGE, judge_beside
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
@@ -104,14 +104,15 @@ def command(
     quiet_libraries()
     given = layout_fields(flags)
     names = (CritiqueSettings, EngineSettings)
-    values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
+    values, places = merge_settings(
+        spread(flags), config, names, hidden=frozenset({"model"}), also=OF_A_SIDE_JUDGE
+    )
     settings = build(CritiqueSettings, values, places)
     writer = build(
         EngineSettings, {**values, "model": "demo-writer" if model == "demo" else model}, places
     )
-    judge = judge or model
     judging, judge_template = judge_beside(
-        judge, judge_engine, judge_template, values=values, places=places
+        judge, judge_engine, judge_template, default=model, values=values, places=places
     )
     from rlaif.generation.runner import run_generation, survey
     from rlaif.generation.verified import LABELS, write_sft

@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
-from rlaif.cli.common.judges import judge_beside
+from rlaif.cli.common.judges import OF_A_SIDE_JUDGE, judge_beside
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import (
@@ -61,11 +61,9 @@ label` and `rlaif critique`. If the run is interrupted, rerun the same command t
 )
 @click.option("-n", "n", type=int, help="Completions per prompt and model. [default: 4]")
 @click.option("-c", "--constitution", help="Constitution for ranking completions with --keep.")
-@click.option(
-    "-j", "--judge", default="demo", show_default=True, help="Judge model that ranks completions."
-)
+@click.option("-j", "--judge", help="Judge model that ranks completions. [default: demo]")
 @click.option("--judge-engine", help="Engine of the judge. [default: same as --engine]")
-@click.option("--template", help="Judge prompt template: a name or a path.")
+@click.option("--judge-template", help="Judge prompt template: a name or a path.")
 @click.option(
     "--target",
     "targets",
@@ -85,9 +83,9 @@ def command(
     out: str,
     models: tuple[str, ...],
     constitution: str | None,
-    judge: str,
+    judge: str | None,
     judge_engine: str | None,
-    template: str | None,
+    judge_template: str | None,
     targets: tuple[str, ...],
     config: str | None,
     split: str,
@@ -105,7 +103,9 @@ def command(
     quiet_libraries()
     given = layout_fields(flags)
     names = (GenerateSettings, SamplingSettings, EngineSettings)
-    values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
+    values, places = merge_settings(
+        spread(flags), config, names, hidden=frozenset({"model"}), also=OF_A_SIDE_JUDGE
+    )
     settings = build(GenerateSettings, values, places)
     teachers = []
     for text in models:
@@ -116,7 +116,9 @@ def command(
         teachers.append(Teacher(engine, sampling))
     from rlaif.generation.runner import run_generation, survey
 
-    ranking, template = judge_beside(judge, judge_engine, template, values=values, places=places)
+    ranking, template = judge_beside(
+        judge, judge_engine, judge_template, default="demo", values=values, places=places
+    )
     job = prepare_generate(
         prompts,
         teachers,

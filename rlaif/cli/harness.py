@@ -81,7 +81,7 @@ def _generator(name: str, about: str) -> None:
             echo(f"wrote {file}")
         echo("\nthen run:")
         for text in written.commands:
-            echo(f"  {text}")
+            echo(f"  {text}", raw=True)
 
 
 _generator("alpaca-eval", "Write an annotator config for AlpacaEval.")

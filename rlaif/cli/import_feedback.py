@@ -27,7 +27,7 @@ Each row of LOG has a prompt, a response, and any of
   edited                     the user's edit of the response (also edit, corrected)
   regenerated                list of responses that the user replaced with this one
 
-OUT/preferences.jsonl is for `rlaif train-dpo --human`, `rlaif mix --human`, `rlaif calibrate`
+OUT/preferences.jsonl is for `rlaif train-dpo --human-data`, `rlaif mix --human`, `rlaif calibrate`
 and `rlaif eval`; OUT/kto.jsonl is for TRL's KTOTrainer. An edit is preferred to its original,
 and a kept response to a regenerated one. On the same prompt, thumbs up is preferred to thumbs
 down, and a higher rating to a lower one by the same user. Each has a probability; feedback of

@@ -24,7 +24,7 @@ Examples:
   rlaif import-verdicts verdicts.csv --pairs pairs.jsonl -o runs/gpt --judge gpt-x
   rlaif import-verdicts all.csv --pairs pairs.jsonl --where judge=gpt-x --where way=cot -o runs/x
   rlaif import-verdicts votes.jsonl --pairs pairs.jsonl -c my.yaml -o runs/votes
-  rlaif calibrate runs/gpt --human labeled.jsonl
+  rlaif calibrate runs/gpt --human-labels labeled.jsonl
 
 A row has `id` (of the pair) and the verdict of each order: `shown_ab` and `shown_ba` (a, b, tie
 or nothing), or `p_ab` and `p_ba` (probability that a is better). Or it has `order` (ab or ba,

@@ -21,4 +21,4 @@ def command(folder: str) -> None:
     for path in write_project(Path(folder)):
         note(f"wrote {path}")
     prefix = "" if folder == "." else f"cd {folder}, then "
-    echo(f"Next: {prefix}rlaif label pairs.jsonl -c constitution.yaml -o runs/first")
+    echo(f"Next: {prefix}rlaif label pairs.jsonl -c constitution.yaml -o runs/first", raw=True)

@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
-from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
+from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table, terminal_width
 
 _EXAMPLES = """
 \b
@@ -84,7 +84,9 @@ def command(
     raise SystemExit(1 if shown["problems"] or not shown["rows"] else 0)
 
 
-def _short(turn: dict[str, Any], most: int = 90) -> str:
+def _short(turn: dict[str, Any]) -> str:
+    """As much of a turn as fits a line beside its role."""
+    most = max(30, terminal_width() - 13)
     text = " ".join(str(turn["content"]).split())
     calls = [call["function"]["name"] for call in turn.get("tool_calls", [])]
     text = " ".join(filter(None, [text, *(f"<calls {name}>" for name in calls)]))

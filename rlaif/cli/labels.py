@@ -38,7 +38,7 @@ _EXPORT_EXAMPLES = """
 \b
 Examples:
   rlaif labels export runs/first -o human.jsonl
-  rlaif calibrate runs/first --human human.jsonl     # uses only the pairs drawn at random
+  rlaif calibrate runs/first --human-labels human.jsonl     # uses only the pairs drawn at random
   rlaif labels export runs/first -o queue.json --format label-studio
 
 jsonl and csv contain the labels. With --queue they contain the whole queue: fill in `label`

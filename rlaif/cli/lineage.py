@@ -46,4 +46,4 @@ def command(file: str, form: str) -> None:
         print_json({"root": found.root, "nodes": nodes})
         return
     for line in found.lines() if form == "tree" else found.mermaid():
-        echo(line)
+        echo(line, raw=form == "mermaid")

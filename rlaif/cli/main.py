@@ -32,7 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "report": "Write an HTML report of a labeling run.",
         "win-rate": "Report which model's completions the judge preferred.",
     },
-    "Trust": {
+    "Evaluate": {
         "eval": "Measure how well judges agree with humans, and their biases.",
         "judge": "Check how well a judge can be read, and find a template that suits it.",
         "calibrate": "Calibrate a judge's probabilities on human labels.",

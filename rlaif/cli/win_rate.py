@@ -16,7 +16,7 @@ Example: did training help, according to the judge?
   rlaif generate heldout.jsonl -m before -m after -n 1 -o runs/answers
   rlaif label runs/answers/candidates.jsonl -c my.yaml --judge J -o runs/compared
   rlaif win-rate runs/compared
-  rlaif win-rate runs/compared --human labels.jsonl     # human labels of some of the pairs
+  rlaif win-rate runs/compared --human-labels labels.jsonl     # human labels of some of the pairs
 """
 
 
@@ -24,7 +24,7 @@ Example: did training help, according to the judge?
 @click.argument("run")
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/win-rate.json.")
 @click.option(
-    "--human",
+    "--human-labels",
     metavar="LABELS",
     help="Human labels of some pairs, drawn at random: adds human win rates.",
 )
@@ -34,8 +34,8 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     """Report which model's completions the judge preferred in a labeling run.
 
     A judge's preference is not quality: it shares the judge's biases with the labels that the
-    model was trained on. With --human, human labels of some pairs correct the judge on all of
-    them (prediction-powered inference). The interval is valid however biased the judge is.
+    model was trained on. With --human-labels, human labels of some pairs correct the judge on all
+    of them (prediction-powered inference). The interval is valid however biased the judge is.
     """
     quiet_libraries()
     from rlaif.data.sources import open_source

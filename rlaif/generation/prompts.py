@@ -57,14 +57,14 @@ class SynthesisSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: int = Field(default=200, ge=1, description="Number of new prompts to generate.")
-    shown: int = Field(default=6, ge=1, description="Number of example prompts in each request.")
-    shown_new: int = Field(
+    examples: int = Field(default=6, ge=1, description="Number of example prompts in each request.")
+    generated_examples: int = Field(
         default=2, ge=0, description="How many of these may be generated prompts."
     )
-    asked: int = Field(
+    prompts_per_request: int = Field(
         default=5, ge=1, le=50, description="Number of prompts to generate per request."
     )
-    batch: int = Field(
+    batch_size: int = Field(
         default=32,
         ge=1,
         description="Number of concurrent requests; prompts are saved batch by batch.",
@@ -75,7 +75,7 @@ class SynthesisSettings(BaseModel):
         le=1,
         description="Drop a prompt if its ROUGE-L with another is at least this.",
     )
-    overlap: int = Field(
+    overlap_words: int = Field(
         default=8,
         ge=2,
         description="Drop a prompt that shares this many consecutive words with --evaluation data.",
@@ -161,7 +161,7 @@ def prepare_synthesis(
         templates=loaded,
         topics=lists[0],
         personas=lists[1],
-        contamination=Contamination(evaluated, settings.overlap),
+        contamination=Contamination(evaluated, settings.overlap_words),
         codec=codec_for(model),
         origin=origin,
         unreadable=unreadable,
@@ -304,7 +304,7 @@ class PromptMaker:
         if not work.seeds:
             raise RlaifError(
                 "all seeds overlap with the evaluation data",
-                hint="Use other seeds, or raise --overlap.",
+                hint="Use other seeds, or raise --overlap-words.",
             )
         idle = 0
         while len(work.new) < self.settings.count and idle < MOST_IDLE_BATCHES:
@@ -322,7 +322,9 @@ class PromptMaker:
 
     def _batch(self, work: _SynthesisState) -> Generator[list[Query], list[Reply], None]:
         wanted = self.settings.count - len(work.new)
-        size = min(self.settings.batch, max(1, -(-wanted * 2 // self.settings.asked)))
+        size = min(
+            self.settings.batch_size, max(1, -(-wanted * 2 // self.settings.prompts_per_request))
+        )
         planned = [self._plan(work) for _ in range(size)]
         told = yield [ask for ask, _, _ in planned]
         for answer, (_, template, blank) in zip(told, planned, strict=True):
@@ -363,12 +365,14 @@ class PromptMaker:
         place = n // len(self.templates)
         topic = self._nth(self.topics, place, "topic")
         persona = self._nth(self.personas, place, "persona")
-        new = rng.sample(work.new, min(s.shown_new, len(work.new), max(0, s.shown - 1)))
-        seeds = rng.sample(work.seeds, min(s.shown - len(new), len(work.seeds)))
+        new = rng.sample(work.new, min(s.generated_examples, len(work.new), max(0, s.examples - 1)))
+        seeds = rng.sample(work.seeds, min(s.examples - len(new), len(work.seeds)))
         shown = [x.messages for x in seeds] + [x.messages for x in new]
         rng.shuffle(shown)
         examples = "\n".join(f"{i}. {_line(m)}" for i, m in enumerate(shown, 1))
-        text = template.render(examples=examples, topic=topic, persona=persona, count=str(s.asked))
+        text = template.render(
+            examples=examples, topic=topic, persona=persona, count=str(s.prompts_per_request)
+        )
         ids = self.codec.encode_chat([{"role": "user", "content": text}])
         drawn = rng.getrandbits(31)
         request = GenerationRequest(

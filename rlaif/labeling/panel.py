@@ -29,7 +29,7 @@ from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
-from rlaif.records import DIGITS, Pair, Preference, PrincipleScore
+from rlaif.records import Pair, Preference, PrincipleScore
 from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage
 from rlaif.runs.directory import (
@@ -50,7 +50,7 @@ from rlaif.runs.labels import (
     read_labels,
     read_verdicts,
 )
-from rlaif.runs.rows import preference_row, undecided_row
+from rlaif.runs.rows import label_row, turn
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
@@ -299,12 +299,11 @@ def _aggregate(
         preference = _preference(panel, votes, found, tie_margin)
         decided = preference.status == "decided"
         injection = found[0].prompt_injection if found[0] is not None else ""
-        row = (preference_row if decided else undecided_row)(pair, preference, stamp, injection)
-        sign = -1.0 if preference.winner == "b" else 1.0
+        row = label_row(pair, preference, stamp, injection)
         row["provenance"]["judges"] = [
             {
                 "judge": vote.judge,
-                "p_chosen": round((1 + sign * (2 * vote.p_a - 1)) / 2, DIGITS),
+                "p_chosen": turn(vote.p_a, preference.winner or ""),
                 "status": vote.status,
                 "weight": vote.weight,
             }

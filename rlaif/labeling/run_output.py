@@ -21,7 +21,7 @@ from rlaif.runs.directory import (
     RowSink,
     RunDirectory,
 )
-from rlaif.runs.rows import preference_row, rejected_row, undecided_row, verdict_lines
+from rlaif.runs.rows import label_row, rejected_row, verdict_lines
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.runs.writer import RunWriter
 
@@ -77,8 +77,8 @@ class RunOutput:
             keys = [item.keys[i] for i in answered]
             self._writer.row(VERDICTS, verdict_lines(item.pair, verdicts, keys))
         decided = preference.status == "decided"
-        make, file = (preference_row, PREFERENCES) if decided else (undecided_row, UNDECIDED)
-        self._writer.row(file, make(item.pair, preference, self._task.stamp, item.prompt_injection))
+        row = label_row(item.pair, preference, self._task.stamp, item.prompt_injection)
+        self._writer.row(PREFERENCES if decided else UNDECIDED, row)
         self._tally.add(preference, verdicts, spared=len(item.questions) - len(answered))
         self._tally.add_origins(item.pair.origins, item.pair.row)
         self._tally.prompt_injection += bool(item.prompt_injection)

@@ -50,7 +50,7 @@ from rlaif.runs.replaying import (
     first_apart,
     read_lines,
 )
-from rlaif.runs.rows import preference_row, rejected_row, undecided_row, verdict_lines
+from rlaif.runs.rows import label_row, rejected_row, verdict_lines
 from rlaif.runs.tally import MOST_ORIGINS, MOST_REASONS, Tally, dump_tally
 from rlaif.store.verdict_cache import CachedAnswer, VerdictCache
 from rlaif.util.numerics import sigmoid
@@ -448,8 +448,8 @@ class _Replay:
         if label is None:
             return "there is none"
         decided = preference.status == "decided"
-        make, file = (preference_row, PREFERENCES) if decided else (undecided_row, UNDECIDED)
-        expected = make(item.pair, preference, self._task.stamp, item.prompt_injection)
+        file = PREFERENCES if decided else UNDECIDED
+        expected = label_row(item.pair, preference, self._task.stamp, item.prompt_injection)
         expected = json.loads(json.dumps(expected))
         return f"belongs into {file}" if file != label.file else first_apart(expected, label.data)
 

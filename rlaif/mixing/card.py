@@ -235,7 +235,7 @@ def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]])
         )
     else:
         found.append(
-            f"Rows that share {plan.settings.overlap} consecutive words with a prompt or "
+            f"Rows that share {plan.settings.overlap_words} consecutive words with a prompt or "
             f"answer of {', '.join(plan.evaluations)} were removed, as were rows equal to "
             "a shorter evaluation prompt. Paraphrases, and short prompts inside longer "
             "text, may remain."

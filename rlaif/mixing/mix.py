@@ -199,7 +199,7 @@ def _contamination(plan: MixPlan) -> Contamination | None:
             try:
                 if isinstance(row, Rejected):
                     raise BadRow(row.reason)
-                own += _evaluated(data.reader.read(row), plan.settings.overlap)
+                own += _evaluated(data.reader.read(row), plan.settings.overlap_words)
             except BadRow as error:
                 raise RlaifError(
                     f"evaluation dataset {name!r}, {place}: {error}",
@@ -211,7 +211,7 @@ def _contamination(plan: MixPlan) -> Contamination | None:
                 hint="Each row needs a prompt or a question.",
             )
         texts += own
-    return Contamination(texts, plan.settings.overlap) if texts else None
+    return Contamination(texts, plan.settings.overlap_words) if texts else None
 
 
 def _evaluated(read: DataRow, overlap: int) -> list[str]:

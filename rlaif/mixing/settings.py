@@ -91,7 +91,7 @@ class MixSettings(BaseModel):
         "another row's "
         "(Jaccard index of word trigrams). 1 drops exact duplicates only.",
     )
-    overlap: int = Field(
+    overlap_words: int = Field(
         default=13,
         ge=3,
         description="Drop rows that share this many consecutive words with evaluation data.",

@@ -6,13 +6,13 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rlaif.data.layouts import read_row
 from rlaif.data.origins import origin_columns
-from rlaif.records import Origin
+from rlaif.records import DIGITS, Origin
 from rlaif.review.labels import HumanLabel
 from rlaif.runs.directory import (
     CONSTITUTION,
@@ -25,6 +25,7 @@ from rlaif.runs.directory import (
     read_rows,
 )
 from rlaif.runs.labels import LabelRow, parse_label, read_labels
+from rlaif.runs.rows import principle_row, turn, turn_label
 from rlaif.runs.tally import MARGIN_BINS, Tally, dump_tally, load_tally
 from rlaif.util.clock import utc
 from rlaif.util.files import write_atomically
@@ -154,135 +155,117 @@ def _rows(
     """What a row becomes, and the pairs that edits add."""
     row = label.data
     if found is None:
-        return [{**row, "provenance": {**row["provenance"], "human": _human(row, None, 1.0)}}]
-    rows = [_relabeled(label, found, applied)]
-    rows += [_edited(rows[0], found, i, certainty) for i in range(len(found.edits))]
-    applied.edits += len(found.edits)
-    return rows
+        unseen = {
+            "reviewers": "",
+            "votes": 0,
+            "judge_p_chosen": turn(label.p_a, label.winner),
+            "inclusion": 0.0,
+            "note": "",
+        }
+        return [{**row, "provenance": {**row["provenance"], "human": unseen}}]
+    _account(found, applied)
+    edited = [_edited(label, found, i, certainty) for i in range(len(found.edits))]
+    return [_relabeled(label, found), *edited]
 
 
-def _human(row: Mapping[str, Any], found: HumanLabel | None, p_judge: float) -> dict[str, Any]:
-    """The same keys in every row."""
-    if found is None:
-        p = row.get("p_chosen", row.get("p_a"))
-        return {"reviewers": "", "votes": 0, "judge_p_chosen": p, "inclusion": 0.0, "note": ""}
-    return {
-        "reviewers": ", ".join(sorted(found.votes)),
-        "votes": len(found.votes),
-        "judge_p_chosen": round(p_judge, 5),
-        "inclusion": round(found.task.inclusion, 6),
-        "note": " / ".join(found.notes.values()),
-    }
-
-
-def _relabeled(label: LabelRow, found: HumanLabel, applied: AppliedLabels) -> dict[str, Any]:
-    """Long because it turns one row around: every field that depends on the side is here."""
-    item = found.task.item
-    before, now = item.winner, found.winner
+def _account(found: HumanLabel, applied: AppliedLabels) -> None:
+    before = found.task.item.winner
     if found.split:
         applied.disputed += 1
-    elif now == "tie":
+    elif found.winner == "tie":
         applied.untied += bool(before)
     elif not before:
         applied.settled += 1
-    elif before == now:
+    elif before == found.winner:
         applied.confirmed += 1
     else:
         applied.corrected += 1
-    row = label.data
-    old = row["provenance"]
-    # The old row's probabilities are of its winner's side (of `a` where there was none).
-    turned = (before == "b") != (now == "b")
-    p_side = found.p_a if now != "b" else 1.0 - found.p_a
-    p_judge = item.p_a if now != "b" else 1.0 - item.p_a
-    evidence = {k: v for k, v in old.items() if not k.startswith("origin_")}
-    evidence |= {
-        "status": "tie" if now == "tie" else "human",
-        "reason": "human labels disagree"
-        if found.split
-        else "humans labeled it a tie"
-        if now == "tie"
-        else "",
-        "winner": "" if now == "tie" else now,
-        "margin": round(abs(2.0 * p_side - 1.0), 5),
+    applied.edits += len(found.edits)
+
+
+def _relabeled(label: LabelRow, found: HumanLabel) -> dict[str, Any]:
+    """The row with the winner that people found; the judge's evidence is turned to that side."""
+    winner = "" if found.winner == "tie" else found.winner
+    reason = "" if winner else "humans labeled it a tie"
+    old = _evidence(label)
+    evidence = {
+        **old,
+        "status": "human" if winner else "tie",
+        "reason": "human labels disagree" if found.split else reason,
+        "winner": winner,
+        "margin": round(abs(2.0 * found.p_a - 1.0), DIGITS),
         "deciding_tier": 0,
-        "principles": [
-            {**o, "p_chosen": round(1.0 - o["p_chosen"], 5) if turned else o["p_chosen"]}
-            for o in old["principles"]
-        ],
-        "human": _human(row, found, p_judge),
+        "principles": [principle_row(**asdict(o), winner=winner) for o in label.principles],
+        "human": {
+            "reviewers": ", ".join(sorted(found.votes)),
+            "votes": len(found.votes),
+            "judge_p_chosen": turn(label.p_a, winner),
+            "inclusion": round(found.task.inclusion, 6),
+            "note": " / ".join(found.notes.values()),
+        },
     }
     if "judges" in old:
         evidence["judges"] = [
-            {**j, "p_chosen": round(1.0 - j["p_chosen"], 5) if turned else j["p_chosen"]}
-            for j in old["judges"]
+            {**row, "p_chosen": turn(p_a, winner)}
+            for row, (_, p_a) in zip(old["judges"], label.judges, strict=True)
         ]
-    if label.origin_columns:
-        prompt, a, b = label.origin_columns
-        named = (
-            {"a": a, "b": b}
-            if now == "tie"
-            else ({"chosen": a, "rejected": b} if now == "a" else {"chosen": b, "rejected": a})
-        )
-        evidence["origins"] = {"prompt": prompt, **named}
-    if now == "tie":
-        names = {"origin_a": item.origins[0], "origin_b": item.origins[1]}
-        return {
-            "prompt": row["prompt"],
-            "a": item.a,
-            "b": item.b,
-            "p_a": round(p_side, 5),
-            "provenance": {**evidence, **names},
-        }
-    chosen, rejected = (item.a, item.b) if now == "a" else (item.b, item.a)
-    names_ = item.origins if now == "a" else item.origins[::-1]
-    evidence |= {"origin_chosen": names_[0], "origin_rejected": names_[1]}
-    return {
-        "prompt": row["prompt"],
-        "chosen": chosen,
-        "rejected": rejected,
-        "p_chosen": round(p_side, 5),
-        "provenance": evidence,
-    }
+    return turn_label(
+        prompt=label.prompt,
+        extras=label.extras,
+        a=label.a,
+        b=label.b,
+        winner=winner,
+        p_a=found.p_a,
+        evidence=evidence,
+        writers=label.origins,
+        origins=label.named_origins,
+    )
 
 
-def _edited(relabeled: dict[str, Any], found: HumanLabel, k: int, p: float) -> dict[str, Any]:
+def _evidence(label: LabelRow) -> dict[str, Any]:
+    """The provenance of a row without what `turn_label` puts there."""
+    old = label.data["provenance"].items()
+    return {k: v for k, v in old if k != "origins" and not k.startswith("origin_")}
+
+
+def _edited(label: LabelRow, found: HumanLabel, k: int, p: float) -> dict[str, Any]:
     """The new pair: what somebody wrote, against what it was written from."""
-    edit, item = found.edits[k], found.task.item
-    source = item.a if edit.side != "b" else item.b
-    origin = item.origins[0] if edit.side != "b" else item.origins[1]
-    own = json.loads(json.dumps(relabeled["provenance"]))
-    own.pop("origin_a", None)
-    own.pop("origin_b", None)
-    own |= {
-        "id": f"{item.id}/edit-{k + 1}",
+    edit = found.edits[k]
+    side = 1 if edit.side == "b" else 0
+    source = (label.a, label.b)[side]
+    evidence = {
+        **_evidence(label),
+        "id": f"{label.id}/edit-{k + 1}",
         "status": "human",
         "reason": "",
         "winner": "a",
+        "margin": round(2.0 * p - 1.0, DIGITS),
+        "deciding_tier": 0,
         "principles": [],
-        "origin_chosen": "human",
-        "origin_rejected": origin,
+        "human": {
+            "reviewers": edit.reviewer,
+            "votes": 1,
+            "judge_p_chosen": 0.5,
+            "inclusion": round(found.task.inclusion, 6),
+            "note": " / ".join(found.notes.values()),
+        },
     }
-    if "judges" in own:
-        own["judges"] = []
-    if columns := parse_label(relabeled).origin_columns:
-        prompt, a, b = columns
+    if "judges" in evidence:
+        evidence["judges"] = []
+    origins = label.named_origins
+    if origins is not None:
         # Edited by a person: human, but no less synthetic than what it was written from.
-        source_origin = a if edit.side != "b" else b
-        written = Origin("human", depth=int(source_origin["depth"]), time=utc(edit.at))
-        own["origins"] = {
-            "prompt": prompt,
-            "chosen": origin_columns(written),
-            "rejected": source_origin,
-        }
-    votes = {"reviewers": edit.reviewer, "votes": 1, "judge_p_chosen": 0.5}
-    own["human"] = {**own["human"], **votes}
-    own["margin"] = round(2.0 * p - 1.0, 5)
-    chosen = [*source[:-1], {**source[-1], "content": edit.text}]
-    return {
-        "prompt": relabeled["prompt"],
-        "chosen": chosen,
-        "rejected": source,
-        "p_chosen": round(p, 5),
-        "provenance": own,
-    }
+        written_from = origins["ab"[side]]
+        written = Origin("human", depth=int(written_from["depth"]), time=utc(edit.at))
+        origins = {**origins, "a": origin_columns(written), "b": written_from}
+    return turn_label(
+        prompt=label.prompt,
+        extras=label.extras,
+        a=[*source[:-1], {**source[-1], "content": edit.text}],
+        b=source,
+        winner="a",
+        p_a=p,
+        evidence=evidence,
+        writers=("human", label.origins[side]),
+        origins=origins,
+    )

@@ -19,6 +19,8 @@ from rlaif.runs.directory import PREFERENCES, UNDECIDED, VERDICTS, read_rows
 T = TypeVar("T")
 
 
+PROMPT_COLUMNS = ("tools", "images")
+
 STATUSES = ("decided", "tie", "abstained", "human")
 
 
@@ -96,6 +98,18 @@ class LabelRow:
     def side_origins(self) -> tuple[str, str]:
         """Who wrote them, in the order of `sides`."""
         return self.origins[::-1] if self.winner == "b" else self.origins
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The columns of the prompt beside its messages: `tools` and `images`, where it has any."""
+        return {name: self.data[name] for name in PROMPT_COLUMNS if name in self.data}
+
+    @property
+    def named_origins(self) -> dict[str, Any] | None:
+        """Whole origins of prompt, `a` and `b` by name; None if they were not kept."""
+        if self.origin_columns is None:
+            return None
+        return dict(zip(("prompt", "a", "b"), self.origin_columns, strict=True))
 
     @property
     def is_human_edit(self) -> bool:

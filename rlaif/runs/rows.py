@@ -7,12 +7,12 @@ from any part of a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlaif.constitution.schema import Constitution
 from rlaif.data.origins import origin_columns
-from rlaif.records import DIGITS, Pair, Preference, PrincipleScore, Rejected, Verdict
+from rlaif.records import DIGITS, Pair, Preference, Rejected, Verdict
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.util.numerics import sigmoid
 
@@ -39,14 +39,17 @@ def verdict_lines(pair: Pair, verdicts: Sequence[Verdict], keys: Sequence[bytes]
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _principle(score: PrincipleScore, sign: float) -> dict[str, Any]:
+def principle_row(
+    *, principle: str, tier: int, weight: float, p_a: float, source: str, invalid: str, winner: str
+) -> dict[str, Any]:
+    """What one principle said, told of the winner's side."""
     return {
-        "principle": score.principle,
-        "tier": score.tier,
-        "weight": score.weight,
-        "p_chosen": _round((1 + sign * score.sign) / 2),
-        "source": score.source,
-        "invalid": score.invalid,
+        "principle": principle,
+        "tier": tier,
+        "weight": weight,
+        "p_chosen": turn(p_a, winner),
+        "source": source,
+        "invalid": invalid,
     }
 
 
@@ -80,14 +83,15 @@ def make_stamp(
 
 
 def provenance(
-    pair: Pair, preference: Preference, stamp: dict[str, Any], sign: float, prompt_injection: str
+    pair: Pair, preference: Preference, stamp: dict[str, Any], prompt_injection: str
 ) -> dict[str, Any]:
-    """Where a label comes from; probabilities are turned to the side of `sign`.
+    """Where a label comes from; probabilities are of the winner's side, or of `a`.
 
     `prompt_injection` says what in the completions looks like it, by their sides in the input.
     """
     masses = [s.label_mass for s in preference.scores if s.label_mass is not None]
     consistency = preference.order_consistency
+    winner = preference.winner or ""
     return {
         "id": pair.id,
         "row": pair.row,
@@ -95,65 +99,95 @@ def provenance(
         "weight": pair.weight,
         "status": preference.status,
         "reason": preference.reason,
-        "winner": preference.winner or "",
+        "winner": winner,
         "margin": _round(preference.margin),
         "deciding_tier": preference.deciding_tier or 0,
         "order_consistency": 1.0 if consistency is None else _round(consistency),
         "label_mass": _round(min(masses, default=1.0)),
         "prompt_injection": prompt_injection,
         "tags": ",".join(sorted(pair.tags)),
-        "principles": [_principle(score, sign) for score in preference.scores],
+        "principles": [
+            principle_row(
+                principle=score.principle,
+                tier=score.tier,
+                weight=score.weight,
+                p_a=(1.0 + score.sign) / 2.0,
+                source=score.source,
+                invalid=score.invalid,
+                winner=winner,
+            )
+            for score in preference.scores
+        ],
         **stamp,
     }
 
 
-def preference_row(
+def label_row(
     pair: Pair, preference: Preference, stamp: dict[str, Any], prompt_injection: str = ""
 ) -> dict[str, Any]:
-    """A decided pair: TRL's conversational preference format, plus `p_chosen` and provenance."""
-    a_wins = preference.winner == "a"
-    chosen, rejected = (pair.a, pair.b) if a_wins else (pair.b, pair.a)
-    origins = (pair.origin_a, pair.origin_b)
-    record = provenance(
-        pair=pair,
-        preference=preference,
-        stamp=stamp,
-        sign=1.0 if a_wins else -1.0,
-        prompt_injection=prompt_injection,
+    """The label of a pair, as `turn_label` tells it: of `preferences` if it is decided, else of
+    `undecided`.
+    """
+    winner = preference.winner or ""
+    evidence = provenance(pair, preference, stamp, prompt_injection)
+    prompt, a, b = map(origin_columns, pair.origins)
+    return turn_label(
+        prompt=pair.prompt,
+        extras=_extras(pair),
+        a=pair.a,
+        b=pair.b,
+        winner=winner,
+        p_a=preference.p_a,
+        evidence=evidence,
+        writers=(pair.origin_a, pair.origin_b),
+        origins={"prompt": prompt, "a": a, "b": b},
     )
-    record["origin_chosen"], record["origin_rejected"] = origins if a_wins else origins[::-1]
-    prompt, *sides = map(origin_columns, pair.origins)
-    won, lost = sides if a_wins else sides[::-1]
-    record["origins"] = {"prompt": prompt, "chosen": won, "rejected": lost}
+
+
+def turn_label(
+    *,
+    prompt: Sequence[Any],
+    extras: Mapping[str, Any],
+    a: Sequence[Any],
+    b: Sequence[Any],
+    winner: str,
+    p_a: float,
+    evidence: Mapping[str, Any],
+    writers: tuple[str, str],
+    origins: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """A label as its row: the one place that turns what is told of `a` and `b` to the winner.
+
+    A decided one is in TRL's conversational preference format, with `p_chosen`; a tie or an
+    abstention keeps `a`, `b` and `p_a`.  `runs.labels.parse_label` turns it back.
+
+    Args:
+        extras: columns of the prompt: `tools`, `images`.
+        winner: "a", "b" or "".
+        evidence: its probabilities are already of the winner's side (see `turn`).
+        writers: the models that wrote `a` and `b`.
+        origins: of prompt, `a` and `b`; None where a run did not keep them.
+    """
+    one, two, p = ("chosen", "rejected", "p_chosen") if winner else ("a", "b", "p_a")
+    first, second = ("b", "a") if winner == "b" else ("a", "b")
+    of = {"a": (a, writers[0]), "b": (b, writers[1])}
+    record = {**evidence, f"origin_{one}": of[first][1], f"origin_{two}": of[second][1]}
+    if origins is not None:
+        named = {one: origins[first], two: origins[second]}
+        record["origins"] = {"prompt": origins["prompt"], **named}
     return {
-        "prompt": list(pair.prompt),
-        **_extras(pair),
-        "chosen": list(chosen),
-        "rejected": list(rejected),
-        "p_chosen": _round(preference.p_a if a_wins else 1.0 - preference.p_a),
+        "prompt": list(prompt),
+        **extras,
+        one: list(of[first][0]),
+        two: list(of[second][0]),
+        p: turn(p_a, winner),
         "provenance": record,
     }
 
 
-def undecided_row(
-    pair: Pair, preference: Preference, stamp: dict[str, Any], prompt_injection: str = ""
-) -> dict[str, Any]:
-    """A tie or an abstention: kept, with its reason, out of the training data."""
-    record = provenance(
-        pair=pair, preference=preference, stamp=stamp, sign=1.0, prompt_injection=prompt_injection
-    )
-    record["origin_a"], record["origin_b"] = pair.origin_a, pair.origin_b
-    record["origins"] = dict(
-        zip(("prompt", "a", "b"), map(origin_columns, pair.origins), strict=True)
-    )
-    return {
-        "prompt": list(pair.prompt),
-        **_extras(pair),
-        "a": list(pair.a),
-        "b": list(pair.b),
-        "p_a": _round(preference.p_a),
-        "provenance": record,
-    }
+def turn(p_a: float, winner: str) -> float:
+    """A probability of `a` as that of the winner's side, rounded as rows have it."""
+    return _round(1.0 - p_a if winner == "b" else p_a)
 
 
 def _extras(pair: Pair) -> dict[str, Any]:

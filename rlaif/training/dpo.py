@@ -59,7 +59,9 @@ def prepare_dpo(run: Path, settings: DPOSettings) -> TrainingJob[TrainingRow]:
             "run": str(run.resolve()),
             "manifest_hash": manifest_hash,
             "labels_hash": file_digest(labels.file),
-            "human_hash": open_source(settings.human).fingerprint() if settings.human else None,
+            "human_hash": open_source(settings.human_data).fingerprint()
+            if settings.human_data
+            else None,
         },
         facts={"manifest_hash": manifest_hash, "run": str(run)},
         account_type=RowAccount,
@@ -94,8 +96,8 @@ def gather(
     if any(row.weight != 1.0 for row in kept):
         kept = by_weight(kept, settings.seed)
         account.repeated_by_weight = len(kept)
-    if settings.human:
-        human, account.human_unreadable = read_human_pairs(settings.human, settings.human_p)
+    if settings.human_data:
+        human, account.human_unreadable = read_human_pairs(settings.human_data, settings.human_p)
         account.human_available = len(human)
         kept, account.human_used = mix_in_human(
             kept, prepare(human), settings.human_fraction, settings.seed

@@ -116,17 +116,17 @@ class DPOSettings(TrainingSettings):
     min_margin: float = Field(
         default=0.0, ge=0, le=1, description="Skip labels with a margin |2p - 1| below this."
     )
-    human: str | None = Field(
+    human_data: str | None = Field(
         default=None, description="Human-labeled dataset (prompt, chosen, rejected) to mix in."
     )
     human_fraction: float = Field(
-        default=0.2, gt=0, lt=1, description="Share of training rows that come from --human."
+        default=0.2, gt=0, lt=1, description="Share of training rows that come from --human-data."
     )
     human_p: float = Field(
         default=1.0,
         gt=0.5,
         le=1,
-        description="Probability of --human labels that have no p_chosen.",
+        description="Probability of --human-data labels that have no p_chosen.",
     )
     precompute_ref_log_probs: bool = Field(
         default=False,
@@ -196,8 +196,8 @@ def advise(settings: DPOSettings) -> list[str]:
             f"--loss-type {settings.loss_type} fully trusts uncertain labels; set --min-margin"
         )
     given = settings.model_fields_set
-    if not settings.human and {"human_fraction", "human_p"} & given:
-        advice.append("--human-fraction and --human-p have no effect without --human")
+    if not settings.human_data and {"human_fraction", "human_p"} & given:
+        advice.append("--human-fraction and --human-p have no effect without --human-data")
     if settings.loss_type == "sft" and "beta" in given:
         advice.append("--beta has no effect with --loss-type sft")
     if "warmup_steps" in given and settings.lr_scheduler_type == "constant":

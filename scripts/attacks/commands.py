@@ -151,7 +151,7 @@ READING = (
     ),
     Job(
         "calibrate",
-        "calibrate judged --human labeled.jsonl",
+        "calibrate judged --human-labels labeled.jsonl",
         ("judged", "labeled.jsonl"),
         target="judged/*",
     ),
@@ -198,7 +198,7 @@ SET_UP = (
     f"label pairs.jsonl -c c.yaml {S} -o plain",
     f"label pairs.jsonl -c c.yaml {S} -o reviewed",
     f"label labeled.jsonl -c c.yaml {S} -o judged",
-    "calibrate judged --human labeled.jsonl",
+    "calibrate judged --human-labels labeled.jsonl",
     f"generate prompts.jsonl {W} -n 2 -o generated --limit 20",
     f"critique pairs.jsonl -c c.yaml {W} --judge hashed --rounds 2 -o revised --limit 15",
     "mix plain=0.7 labeled.jsonl=0.3,human=true -o mixed",

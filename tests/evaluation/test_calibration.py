@@ -299,7 +299,7 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
     human.write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = CliRunner().invoke(
         cli,
-        ["calibrate", str(tmp_path / "run"), "--human", str(human), "--json"],
+        ["calibrate", str(tmp_path / "run"), "--human-labels", str(human), "--json"],
         catch_exceptions=False,
     )
     found = json.loads(done.stdout)

@@ -62,7 +62,7 @@ def test_new_prompts_differ_and_human_seeds_keep_their_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_writer(monkeypatch, lister)
-    summary, rows = synthesize(tmp_path, count=150, human_share=0.25, batch=8)
+    summary, rows = synthesize(tmp_path, count=150, human_share=0.25, batch_size=8)
     human = [r for r in rows if r["origin"]["kind"] == "human"]
     new = [r for r in rows if r["origin"]["kind"] == "model"]
     assert (len(human), len(new)) == (12, 150)
@@ -87,7 +87,12 @@ def test_topics_personas_and_templates_are_covered_evenly(
     topics.write_text("# a comment\nred\ngreen\nblue\n")
     templates = ("self-instruct", "reasoning")
     _, rows = synthesize(
-        tmp_path, templates=templates, count=300, topics=str(topics), batch=16, shown_new=0
+        tmp_path,
+        templates=templates,
+        count=300,
+        topics=str(topics),
+        batch_size=16,
+        generated_examples=0,
     )
     new = [r for r in rows if r["recipe"]]
     for key, values in (("topic", 3), ("recipe", 2), ("persona", 16)):
@@ -188,7 +193,7 @@ def test_new_prompts_are_on_disk_before_the_end_and_a_stopped_run_goes_on(
 ) -> None:
     """The engine dies again and again; what came before is on disk, asked once and in order."""
     use_writer(monkeypatch, lister)
-    whole, rows = synthesize(tmp_path, "whole", count=60, batch=4)
+    whole, rows = synthesize(tmp_path, "whole", count=60, batch_size=4)
     monkeypatch.setattr(writing, "CHECKPOINT_SECONDS", 0.0)
     left = 0
 
@@ -200,7 +205,7 @@ def test_new_prompts_are_on_disk_before_the_end_and_a_stopped_run_goes_on(
         return lister(text, request)
 
     def attempt() -> GenerationSummary:
-        return synthesize(tmp_path, "parts", folder_cache="other", count=60, batch=4)[0]
+        return synthesize(tmp_path, "parts", folder_cache="other", count=60, batch_size=4)[0]
 
     engines = use_writer(monkeypatch, dying)
     seen: list[int] = []
@@ -238,9 +243,9 @@ def test_failed_requests_do_not_end_a_run_as_if_there_was_nothing_to_say(
     monkeypatch.setattr(Watched, "_answer", answer)
     use_writer(monkeypatch, lister)
     with pytest.raises(RlaifError, match=r"requests failed \(last: 404 no such model\)"):
-        synthesize(tmp_path, count=40, batch=4)
+        synthesize(tmp_path, count=40, batch_size=4)
     broken = False
-    _, rows = synthesize(tmp_path, count=40, batch=4)
+    _, rows = synthesize(tmp_path, count=40, batch_size=4)
     assert len(rows) == 52
 
 
@@ -262,9 +267,9 @@ def test_a_stop_between_failures_does_not_matter(
     monkeypatch.setattr(Watched, "_answer", answer)
     use_writer(monkeypatch, lister)
     with pytest.raises(RuntimeError):
-        synthesize(tmp_path, count=60, batch=4)
+        synthesize(tmp_path, count=60, batch_size=4)
     assert read(tmp_path / "run" / "prompts.jsonl")
-    _, rows = synthesize(tmp_path, count=60, batch=4)
+    _, rows = synthesize(tmp_path, count=60, batch_size=4)
     assert len({r["id"] for r in rows}) == len(rows) == 72
 
 
@@ -349,7 +354,7 @@ def test_the_demo_writer_makes_prompts_of_its_world(tmp_path: Path) -> None:
     job = prepare_synthesis(
         data,
         EngineSettings(model="demo-writer"),
-        SynthesisSettings(count=30, shown=3, shown_new=1, rouge=0.95, max_tokens=120),
+        SynthesisSettings(count=30, examples=3, generated_examples=1, rouge=0.95, max_tokens=120),
         templates=("demo",),
     )
     run_generation(job, tmp_path / "run", context=RunContext(cache_dir=tmp_path / "cache"))

@@ -117,7 +117,7 @@ def test_applied_labels_reach_the_trainer(reviewed: Path, tmp_path: Path) -> Non
     assert len(loaded) == len(after)
     again = json.loads(invoke("labels", "apply", str(reviewed), "-o", str(out), "--json").output)
     assert again == counts
-    for command in (["calibrate", str(out), "--human", "x.jsonl"], ["review", str(out)]):
+    for command in (["calibrate", str(out), "--human-labels", "x.jsonl"], ["review", str(out)]):
         assert "already contains human labels" in refused(*command)
     # A kill between the rows and the manifest is fixed by the same command.
     (out / "manifest.json").unlink()
@@ -247,7 +247,7 @@ def test_odd_texts_survive_a_spreadsheet_s_file(tmp_path: Path) -> None:
             "0 labels"
         )
         out = tmp_path / f"{form}.json"
-        invoke("calibrate", str(run), "--human", str(file), "-o", str(out))
+        invoke("calibrate", str(run), "--human-labels", str(file), "-o", str(out))
         assert json.loads(out.read_text())["labels"] == said
     assert '"\'=1+1"' not in (tmp_path / "labels.csv").read_text()  # inside a cell of JSON
     assert "\"'@short" in (tmp_path / "labels.csv").read_text()
@@ -292,7 +292,9 @@ def test_labels_that_the_queue_picked_do_not_pass_for_random_ones(tmp_path: Path
             audited += task.audit
     file = tmp_path / "human.jsonl"
     invoke("labels", "export", str(run), "-o", str(file))
-    found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
+    found = invoke(
+        "calibrate", str(run), "--human-labels", str(file), "-o", str(tmp_path / "c.json")
+    )
     assert "selected as uncertain" in found.output
     assert json.loads((tmp_path / "c.json").read_text())["labels"] == audited
 
@@ -400,7 +402,9 @@ def test_exported_labels_calibrate_and_estimate(tmp_path: Path) -> None:
             store.decide(task.number, "anna", right, first="a")  # type: ignore[arg-type]
     file = tmp_path / "human.jsonl"
     invoke("labels", "export", str(run), "-o", str(file), "--audit-only")
-    found = invoke("calibrate", str(run), "--human", str(file), "-o", str(tmp_path / "c.json"))
+    found = invoke(
+        "calibrate", str(run), "--human-labels", str(file), "-o", str(tmp_path / "c.json")
+    )
     assert found.exit_code == 0
     assert (tmp_path / "c.json").exists()
 

@@ -294,7 +294,7 @@ def test_margin_and_human_rows_reach_the_account(tmp_path: Path) -> None:
         per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
         min_margin=0.5,
-        human=str(human),
+        human_data=str(human),
         human_fraction=0.25,
         human_p=0.8,
         lr_scheduler_type="constant",

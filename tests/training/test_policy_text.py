@@ -165,7 +165,7 @@ def test_what_train_dpo_gathers_is_defused_and_folded(tmp_path: Path) -> None:
     )
     judge = EngineSettings(engine="scripted", model="hashed")
     run_label(prepare(str(data), "demo", LabelSettings(judge=judge)), tmp_path / "run")
-    settings = DPOSettings(model="demo", human=str(people), human_fraction=0.1)
+    settings = DPOSettings(model="demo", human_data=str(people), human_fraction=0.1)
     found = tokenizer(PLAIN)
     kept, account = gather_pairs(find_labels(tmp_path / "run"), settings, found, 512)
     end = found.convert_tokens_to_ids("<|end|>")

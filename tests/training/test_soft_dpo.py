@@ -168,7 +168,10 @@ def test_contract_with_the_installed_trl(tmp_path: Path) -> None:
         ),
         ({"loss_type": "robust"}, "is the sigmoid loss"),
         ({"loss_type": "ipo"}, "treats every label as certain"),
-        ({"human_fraction": 0.3}, "--human-fraction and --human-p have no effect without --human"),
+        (
+            {"human_fraction": 0.3},
+            "--human-fraction and --human-p have no effect without --human-data",
+        ),
         ({"lora_alpha": 8}, "have no effect with --lora-r 0"),
     ],
 )

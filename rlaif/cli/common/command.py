@@ -70,7 +70,7 @@ _BY_NAME = {
     "label_smoothing": "DPO loss",
     "min_margin": "DPO loss",
     "precompute_ref_log_probs": "DPO loss",
-    "human": "Human data",
+    "human_data": "Human data",
     "human_fraction": "Human data",
     "human_p": "Human data",
     "engine_options": "Engine",
@@ -149,6 +149,15 @@ def functions_option() -> click.Option:
     )
 
 
+METAVARS: dict[type, str] = {
+    type(click.INT): "N",
+    click.IntRange: "N",
+    type(click.FLOAT): "X",
+    click.FloatRange: "X",
+}
+"""What stands for a number in help; a range is written behind the text."""
+
+
 class Command(cloup.Command):
     """A command with grouped options, `-v` and `-q`."""
 
@@ -165,6 +174,8 @@ class Command(cloup.Command):
             if str(param.name) in PROPOSED and param.type is click.STRING:
                 param.type = PROPOSED[str(param.name)]
             if isinstance(param, click.Option):
+                if param.metavar is None and type(param.type) in METAVARS:
+                    param.metavar = METAVARS[type(param.type)]
                 title = _BY_NAME.get(str(param.name), getattr(param, "group_title", EVERYDAY))
                 if param.required or (title == "DPO loss" and not trains):
                     title = EVERYDAY

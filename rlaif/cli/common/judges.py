@@ -13,6 +13,7 @@ from rlaif.constitution.yaml_source import read_yaml
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import Place, RlaifError
 from rlaif.judging.panel import PanelMode
+from rlaif.labeling.judge_file import OWN as JUDGE_FILE_KEYS
 from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
@@ -45,6 +46,10 @@ def judge_settings(
     return label_settings(config, own), extra
 
 
+OF_A_SIDE_JUDGE = ("judge", "judge_engine", "judge_template")
+"""What a settings file may say of the judge of `generate` and `critique`, as the flags do."""
+
+
 def expand_judge(judge: str) -> dict[str, Any]:
     """A judge's settings by name: its model, or all that a judge file says.
 
@@ -55,27 +60,67 @@ def expand_judge(judge: str) -> dict[str, Any]:
 
 
 def judge_beside(
-    judge: str,
+    judge: str | None,
     engine: str | None,
     template: str | None,
+    *,
+    default: str,
     values: Mapping[str, Any],
     places: Mapping[str, Place],
 ) -> tuple[EngineSettings, str]:
     """The judge of a command whose engine flags are those of other models, and its template.
 
+    What flags do not say, a settings file may: `judge` (a name, a judge file, or a mapping of
+    the judge's own settings), `judge_engine` and `judge_template`.
+
     Args:
         judge: a model or a judge file.
         engine: of the judge; None: that of its file, else that of the other models.
-        values: settings that hold for every model.
+        default: the judge if nobody names one.
+        values: settings that hold for every model, and those of `OF_A_SIDE_JUDGE`.
 
     Raises:
         RlaifError: a setting is wrong.
     """
-    named = expand_judge(judge)
-    settings = {**values, **named}
+    named = _named_judge(judge, values, places, default)
+    engine = engine or _text(values, places, "judge_engine")
+    settings = {k: v for k, v in values.items() if k not in OF_A_SIDE_JUDGE} | named
     settings["engine"] = engine or settings.get("engine", "vllm")
-    chosen = template or named.get("template") or default_template(judge)
-    return build(EngineSettings, settings, places), str(chosen)
+    chosen = template or _text(values, places, "judge_template") or named.get("template")
+    chosen = chosen or default_template(settings["model"])
+    own = {k: v for k, v in places.items() if k not in named}
+    return build(EngineSettings, settings, own), str(chosen)
+
+
+def _named_judge(
+    judge: str | None, values: Mapping[str, Any], places: Mapping[str, Place], default: str
+) -> dict[str, Any]:
+    found = judge or values.get("judge", default)
+    if isinstance(found, str) and found:
+        return expand_judge(found)
+    place = places.get("judge")
+    if not isinstance(found, dict) or not isinstance(found.get("model"), str):
+        raise RlaifError(
+            "`judge` is neither a model nor a mapping of settings",
+            hint="Write `judge: MODEL`, or `judge: {model: MODEL, engine: vllm}`.",
+            place=place,
+        )
+    known = (*EngineSettings.model_fields, *JUDGE_FILE_KEYS)
+    for key in found:
+        if key not in known:
+            raise RlaifError(
+                f"unknown setting {key!r} of `judge`", hint=f"Use {', '.join(known)}.", place=place
+            )
+    return {**found, **expand_judge(found["model"])} if names_judge_file(found["model"]) else found
+
+
+def _text(values: Mapping[str, Any], places: Mapping[str, Place], name: str) -> str | None:
+    found = values.get(name)
+    if found is not None and not (isinstance(found, str) and found):
+        raise RlaifError(
+            f"{name} is {found!r}, which is no name", hint="Write a name.", place=places.get(name)
+        )
+    return found
 
 
 def panel_of_run(config: str | None, flags: dict[str, Any]) -> Panel | None:

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rlaif.cli.common.command import EVERYDAY, SettingOption
-from rlaif.cli.common.renamed import RENAMED
+from rlaif.cli.common.renamed import new_names
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.labeling.judge_file import names_judge_file, read_judge_file
@@ -57,11 +57,31 @@ def _plain(annotation: Any) -> Any:
 
 def _help(info: FieldInfo) -> str:
     text = (info.description or "").strip()
-    if info.default is None or info.default is PydanticUndefined or info.default_factory:
+    default, facts = info.default, []
+    if not (default is None or default is PydanticUndefined or info.default_factory):
+        shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else f"{default}"
+        facts = [f"default: {shown}"]
+    facts += [allowed] if (allowed := _range(info)) else []
+    if not facts:
         return text
-    default = info.default
-    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else f"{default}"
-    return f"{text} [default: {shown}]".strip()
+    told = "; ".join(facts)
+    # A default in words, such as "the model's", is written in the description.
+    return f"{text[:-1]}; {told}]" if text.endswith("]") else f"{text} [{told}]".strip()
+
+
+def _range(info: FieldInfo) -> str:
+    """The values that a number may have, as click writes a range; "" for all."""
+    low = high = ""
+    for limit in info.metadata:
+        for name, sign in (("ge", "<="), ("gt", "<")):
+            if (value := getattr(limit, name, None)) is not None:
+                low = f"{value:g}{sign}"
+        for name, sign in (("le", "<="), ("lt", "<")):
+            if (value := getattr(limit, name, None)) is not None:
+                high = f"{sign}{value:g}"
+    if low and not high:
+        return f"x{'>=' if low.endswith('=') else '>'}{low.rstrip('<=')}"
+    return f"{low}x{high}" if low or high else ""
 
 
 def settings_options(
@@ -104,11 +124,14 @@ def merge_settings(
     *,
     hidden: frozenset[str] = frozenset(),
     at: tuple[str | int, ...] = (),
+    also: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], dict[str, Place]]:
     """Values given by YAML file and flags (flags win), with the places of the file's.
 
     Args:
         at: where in the file the settings stand.
+        also: names that the file may have beside the models' fields, and whose values are kept
+            as they are written.
 
     Raises:
         RlaifError: the file is unreadable or has a key that no model knows.
@@ -117,7 +140,7 @@ def merge_settings(
     places: dict[str, Place] = {}
     known = [name for m in models for name in m.model_fields if name not in hidden]
     if config is not None:
-        values, places = read_config(Path(config), known, at)
+        values, places = read_config(Path(config), known, at, also=also)
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
     values.update(given)
     for key in given:
@@ -131,7 +154,11 @@ def merge_settings(
 
 
 def read_config(
-    path: Path, known: Sequence[str], at: tuple[str | int, ...] = ()
+    path: Path,
+    known: Sequence[str],
+    at: tuple[str | int, ...] = (),
+    *,
+    also: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], dict[str, Place]]:
     """The settings of a YAML file by name, with their places.
 
@@ -141,6 +168,7 @@ def read_config(
     Args:
         known: the names that a setting may have.
         at: where in the file the settings stand, such as `("members", 0)` of a panel's run.
+        also: further names, whose values are kept as they are written.
 
     Raises:
         RlaifError: the file is unreadable or has a key that is not known.
@@ -164,7 +192,7 @@ def read_config(
         )
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
-    for where, value in _flatten(settings):
+    for where, value in _flatten({k: v for k, v in settings.items() if k not in also}):
         name = "model" if where == ("judge",) else str(where[-1])
         if where == ("judge",) and not isinstance(value, str):
             raise RlaifError(
@@ -179,10 +207,13 @@ def read_config(
                 place=tree.keys[(*at, *where)],
             )
         if name not in known:
-            raise _unknown_setting(str(where[-1]), known, tree.keys[(*at, *where)])
+            raise _unknown_setting(str(where[-1]), (*known, *also), tree.keys[(*at, *where)])
         at_home = isinstance(value, str) and value.startswith("~/")
         values[name] = os.path.expanduser(value) if at_home else value
         places[name] = tree.places[(*at, *where)]
+    for name in also:
+        if name in settings:
+            values[name], places[name] = settings[name], tree.places[(*at, name)]
     return values, places
 
 
@@ -220,9 +251,12 @@ def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 
 def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifError:
-    if RENAMED.get(name) in known or (name == "fold" and "pooling" in known):
+    names_now = [new for new in new_names(name) if new in known]
+    if name == "fold" and "pooling" in known:
+        names_now = ["aggregation"]
+    if names_now:
         return RlaifError(
-            f"setting {name!r} has another name now", hint=f"Write {RENAMED[name]!r}.", place=place
+            f"setting {name!r} has another name now", hint=f"Write {names_now[0]!r}.", place=place
         )
     if name == "aggregation" and "pooling" in known:
         return RlaifError(

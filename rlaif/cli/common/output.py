@@ -68,15 +68,53 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
-def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+def echo(text: object = "", *, err: bool = False, raw: bool = False) -> None:
     """Print; the one place where this package does, so that nothing else reaches a terminal.
 
-    Where nobody reads any more (`| head`), the rest is dropped and the command goes on.
+    On a terminal, results are wrapped between words to its width.  Where nobody reads any more
+    (`| head`), the rest is dropped and the command goes on.
+
+    Args:
+        raw: what programs read and people copy: never wrapped.
     """
+    shown = printable(str(text))
+    if not raw and not err and sys.stdout.isatty():
+        shown = wrap_lines(shown, terminal_width())
     try:
-        click.echo(printable(str(text)), err=err, nl=nl)
+        click.echo(shown, err=err)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, 80 where there is none; at least 40."""
+    return max(40, shutil.get_terminal_size().columns)
+
+
+_LEAD = re.compile(r"[ │├└─]*")
+
+
+def wrap_lines(text: str, width: int) -> str:
+    """Lines that are wider than `width`, wrapped between words and indented below their start.
+
+    A word that is wider by itself, such as a path, stays whole.
+    """
+    found = []
+    for line in text.split("\n"):
+        if len(line) <= width:
+            found.append(line)
+            continue
+        lead = _LEAD.match(line)[0]  # type: ignore[index]
+        below = lead.replace("├─", "│ ").replace("└─", "  ") + "  "
+        found += textwrap.wrap(
+            line[len(lead) :],
+            width,
+            initial_indent=lead,
+            subsequent_indent=below,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(found)
 
 
 def note(text: str) -> None:
@@ -87,7 +125,7 @@ def note(text: str) -> None:
 
 def print_json(value: object) -> None:
     """One JSON document on stdout; numbers that JSON does not have are null."""
-    echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False), raw=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:
@@ -101,7 +139,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], width: int | 
     columns = range(len(header))
     widths = [max(1, *(len(row[i]) for row in cells)) for i in columns]
     numeric = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in columns]
-    room = (width or max(40, shutil.get_terminal_size().columns)) - 2 * (len(header) - 1)
+    room = (width or terminal_width()) - 2 * (len(header) - 1)
     while sum(widths) > room and max(widths) > LEAST_WIDTH:
         widest = max(columns, key=lambda i: widths[i])
         widths[widest] = max(LEAST_WIDTH, widths[widest] - (sum(widths) - room), _second(widths))

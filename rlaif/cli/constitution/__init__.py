@@ -77,7 +77,7 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
     if as_json:
         print_json({**c.plain(), "hash": c.hash})
     elif as_yaml:
-        echo(c.merged_yaml().rstrip())
+        echo(c.merged_yaml().rstrip(), raw=True)
     else:
         echo(f"{c.name} {c.version} ({c.license or 'no license'}), hash {c.hash}")
         rows = [

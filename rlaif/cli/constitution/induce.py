@@ -38,35 +38,40 @@ Examples:
     "--name", default="induced", show_default=True, help="Name of the drafted constitution."
 )
 @click.option(
-    "--pairs",
+    "--num-pairs",
+    "pairs",
     default=50,
     show_default=True,
     type=click.IntRange(1),
     help="Number of pairs to propose principles for.",
 )
 @click.option(
-    "--per-pair",
+    "--proposals-per-pair",
+    "per_pair",
     default=2,
     show_default=True,
     type=click.IntRange(1, 20),
     help="Proposals per pair.",
 )
 @click.option(
-    "--candidates",
+    "--max-candidates",
+    "candidates",
     default=20,
     show_default=True,
     type=click.IntRange(1, 200),
     help="Maximum number of candidates to test.",
 )
 @click.option(
-    "--most",
+    "--max-principles",
+    "most",
     default=8,
     show_default=True,
     type=click.IntRange(1, 100),
     help="Maximum number of principles to keep.",
 )
 @click.option(
-    "--proposal",
+    "--proposal-template",
+    "proposal",
     default="plain",
     show_default=True,
     metavar="TEMPLATE",

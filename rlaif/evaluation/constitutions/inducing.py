@@ -128,7 +128,7 @@ def induce(
     if not questions:
         raise RlaifError(
             f"none of {len(written)} proposals is a question that starts with 'Which response'",
-            hint="Use a stronger model, or another template with --proposal.",
+            hint="Use a stronger model, or another template with --proposal-template.",
         )
     found = merge(questions, candidates)
     draft = folder / "candidates.yaml"

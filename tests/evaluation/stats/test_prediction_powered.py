@@ -150,7 +150,7 @@ def test_win_rates_by_people(tmp_path: Path) -> None:
     )
     done = CliRunner().invoke(
         cli,
-        ["win-rate", str(tmp_path / "run"), "--human", str(human), "--json"],
+        ["win-rate", str(tmp_path / "run"), "--human-labels", str(human), "--json"],
         catch_exceptions=False,
     )
     found = {row["model"]: row["by_people"] for row in json.loads(done.stdout)}
@@ -166,5 +166,7 @@ def test_win_rates_by_people(tmp_path: Path) -> None:
     human.write_text(json.dumps({"id": chosen[0], "label": "a"}) + "\n")
     with pytest.raises(RlaifError, match=r"30 human labels.*\(1 labels"):
         CliRunner().invoke(
-            cli, ["win-rate", str(tmp_path / "run"), "--human", str(human)], catch_exceptions=False
+            cli,
+            ["win-rate", str(tmp_path / "run"), "--human-labels", str(human)],
+            catch_exceptions=False,
         )

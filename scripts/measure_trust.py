@@ -30,7 +30,7 @@ from rlaif.evaluation.bias.own_family import self_preference
 from rlaif.evaluation.bias.report import bias_report, position_bias
 from rlaif.evaluation.bias.style_bias import style_biases
 from rlaif.evaluation.bias.variants import load_attacks
-from rlaif.evaluation.calibration import applied, fit_calibration
+from rlaif.evaluation.fit_calibration import applied, fit_calibration
 from rlaif.evaluation.labeled import aligned, write_pairs
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes, read_outcomes
 from rlaif.evaluation.panels import panel_outcomes, panel_report

@@ -29,7 +29,7 @@ from rlaif.generation.pointwise_calls import (
 )
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
-from rlaif.labeling.calibration import Aggregator, load_aggregator
+from rlaif.labeling.load_calibration import Aggregator, load_aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
 from rlaif.runs.rows import make_stamp

@@ -74,10 +74,10 @@ def command(
     """
     quiet_libraries()
     from rlaif.data.sources import open_source
-    from rlaif.evaluation.calibration import TooFewLabels, calibrate
+    from rlaif.evaluation.fit_calibration import TooFewLabels, calibrate
     from rlaif.evaluation.human_labels import match_labels
     from rlaif.evaluation.outcomes import read_outcomes
-    from rlaif.labeling.calibration import made_for
+    from rlaif.labeling.load_calibration import made_for
     from rlaif.runs.directory import read_manifest
 
     folder = Path(run)

@@ -10,9 +10,14 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
-from rlaif.cli.common.judges import OF_A_SIDE_JUDGE, judge_beside
+from rlaif.cli.common.judges import (
+    OF_A_SIDE_JUDGE,
+    given_text,
+    judge_beside,
+    judge_of_labels,
+)
 from rlaif.cli.common.label_screen import LabelScreen
-from rlaif.cli.common.layout_flags import layout_fields, layout_flags
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags, with_file_layout
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import engine_flags, generation_flags, spread
 from rlaif.cli.common.options import build, merge_settings, settings_options
@@ -20,6 +25,7 @@ from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libra
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import model_fingerprint
 from rlaif.generation.critique import PAIRS, CritiqueSettings, prepare_critique
+from rlaif.generation.verified import LABELS
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
 from rlaif.templates.judge import load_judge_template
@@ -50,9 +56,7 @@ the same command to resume.
 @click.option(
     "-m",
     "--model",
-    default="demo",
-    show_default=True,
-    help="Model that generates critiques and revisions.",
+    help="Model that generates critiques and revisions. [default: demo]",
 )
 @click.option(
     "-j", "--judge", help="Judge model that verifies the revisions. [default: same as --model]"
@@ -79,7 +83,7 @@ def command(
     data: str,
     constitution: str,
     out: str,
-    model: str,
+    model: str | None,
     judge: str | None,
     judge_engine: str | None,
     judge_template: str | None,
@@ -105,17 +109,24 @@ def command(
     given = layout_fields(flags)
     names = (CritiqueSettings, EngineSettings)
     values, places = merge_settings(
-        spread(flags), config, names, hidden=frozenset({"model"}), also=OF_A_SIDE_JUDGE
+        {**spread(flags), "model": model},
+        config,
+        names,
+        also=(*OF_A_SIDE_JUDGE, "writer_templates", "layout"),
     )
+    model = str(values.pop("model", "demo"))
+    writer_templates = writer_templates or given_text(values, places, "writer_templates")
     settings = build(CritiqueSettings, values, places)
     writer = build(
         EngineSettings, {**values, "model": "demo-writer" if model == "demo" else model}, places
     )
+    if config is not None and judge is None and "judge" not in values:
+        values |= judge_of_labels(Path(config).parent / LABELS)
     judging, judge_template = judge_beside(
         judge, judge_engine, judge_template, default=model, values=values, places=places
     )
     from rlaif.generation.runner import run_generation, survey
-    from rlaif.generation.verified import LABELS, write_sft
+    from rlaif.generation.verified import write_sft
     from rlaif.labeling.job import prepare, run_label
 
     job = prepare_critique(
@@ -126,7 +137,7 @@ def command(
         templates=writer_templates or ("demo" if model == "demo" else "plain"),
         judge=judging,
         judge_template=judge_template,
-        given=given,
+        given=with_file_layout(given, values, places),
         split=split,
     )
     if verify:

@@ -11,17 +11,20 @@ import click
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
 from rlaif.cli.common.judges import OF_A_SIDE_JUDGE, judge_beside
-from rlaif.cli.common.layout_flags import layout_fields, layout_flags
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags, with_file_layout
 from rlaif.cli.common.license_notes import licenses_flag, note_models
 from rlaif.cli.common.model_flags import (
     engine_flags,
     generation_flags,
     model_with_settings,
+    models_of_file,
     spread,
+    text_list,
 )
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
 from rlaif.generation.candidates import (
     GenerateSettings,
     SamplingSettings,
@@ -53,7 +56,6 @@ label` and `rlaif critique`. If the run is interrupted, rerun the same command t
     "--model",
     "models",
     multiple=True,
-    required=True,
     metavar="MODEL[,NAME=VALUE...]",
     help="Model to sample from: a local folder, a Hub ID or `demo`; repeat for several, which "
     "run one after another. Settings of one model follow its name: n, temperature, "
@@ -104,7 +106,11 @@ def command(
     given = layout_fields(flags)
     names = (GenerateSettings, SamplingSettings, EngineSettings)
     values, places = merge_settings(
-        spread(flags), config, names, hidden=frozenset({"model"}), also=OF_A_SIDE_JUDGE
+        spread(flags),
+        config,
+        names,
+        hidden=frozenset({"model"}),
+        also=(*OF_A_SIDE_JUDGE, "models", "targets", "layout"),
     )
     settings = build(GenerateSettings, values, places)
     teachers = []
@@ -114,6 +120,14 @@ def command(
         engine, sampling = model_with_settings(shown, values, SamplingSettings)
         assert isinstance(sampling, SamplingSettings)
         teachers.append(Teacher(engine, sampling))
+    if not models:
+        if "models" not in values:
+            raise RlaifError(
+                "no model is given", hint="Add -m MODEL, or `models` in the --config file."
+            )
+        for engine, sampling in models_of_file(values, places, SamplingSettings):
+            assert isinstance(sampling, SamplingSettings)
+            teachers.append(Teacher(engine, sampling))
     from rlaif.generation.runner import run_generation, survey
 
     ranking, template = judge_beside(
@@ -123,12 +137,12 @@ def command(
         prompts,
         teachers,
         settings,
-        given=given,
+        given=with_file_layout(given, values, places),
         split=split,
         constitution=constitution,
         judge=ranking,
         template=template,
-        targets=targets,
+        targets=targets or text_list(values, places, "targets"),
     )
     if dry_run:
         print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)

@@ -79,8 +79,8 @@ def export_command(
 ) -> None:
     """Export human labels, or the review queue, for other tools."""
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render_labels
-    from rlaif.review.labels import combine, first_said
     from rlaif.review.results import open_existing_store
+    from rlaif.review.votes import combine, first_said
     from rlaif.util.files import write_atomically
 
     with closing(open_existing_store(run)) as store:

@@ -10,9 +10,10 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
-from rlaif.cli.common.layout_flags import layout_fields, layout_flags
+from rlaif.cli.common.judges import given_text
+from rlaif.cli.common.layout_flags import layout_fields, layout_flags, with_file_layout
 from rlaif.cli.common.license_notes import licenses_flag, note_models
-from rlaif.cli.common.model_flags import engine_flags, generation_flags, spread
+from rlaif.cli.common.model_flags import engine_flags, generation_flags, spread, text_list
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
@@ -36,9 +37,7 @@ If the run is interrupted, rerun the same command to resume.
 @click.command(cls=Command, name="synth-prompts", epilog=_EXAMPLES)
 @click.argument("seeds")
 @click.option("-o", "--out", required=True, help="Output folder; created if missing.")
-@click.option(
-    "-m", "--model", default="demo", show_default=True, help="Model that generates the prompts."
-)
+@click.option("-m", "--model", help="Model that generates the prompts. [default: demo]")
 @click.option(
     "--template",
     "templates",
@@ -46,10 +45,8 @@ If the run is interrupted, rerun the same command to resume.
     help="Prompt template: a shipped name or a path; repeat to alternate between several. "
     "[default: self-instruct]",
 )
-@click.option("--topics", default="topics", show_default=True, help="File with one topic per line.")
-@click.option(
-    "--personas", default="personas", show_default=True, help="File with one persona per line."
-)
+@click.option("--topics", help="File with one topic per line. [default: topics]")
+@click.option("--personas", help="File with one persona per line. [default: personas]")
 @click.option(
     "--evaluation",
     "evaluations",
@@ -65,10 +62,10 @@ If the run is interrupted, rerun the same command to resume.
 def command(
     seeds: str,
     out: str,
-    model: str,
+    model: str | None,
     templates: tuple[str, ...],
-    topics: str,
-    personas: str,
+    topics: str | None,
+    personas: str | None,
     evaluations: tuple[str, ...],
     config: str | None,
     split: str,
@@ -86,7 +83,14 @@ def command(
     quiet_libraries()
     given = layout_fields(flags)
     names = (SynthesisSettings, EngineSettings)
-    values, places = merge_settings(spread(flags), config, names, hidden=frozenset({"model"}))
+    values, places = merge_settings(
+        {**spread(flags), "model": model},
+        config,
+        names,
+        also=("templates", "topics", "personas", "evaluations", "layout"),
+    )
+    model = str(values.pop("model", "demo"))
+    templates = templates or text_list(values, places, "templates")
     settings = build(SynthesisSettings, values, places)
     shown = "demo-writer" if model == "demo" else model
     engine = build(EngineSettings, {**values, "model": shown}, places)
@@ -97,10 +101,10 @@ def command(
         engine,
         settings,
         templates=templates or (("demo",) if model == "demo" else ("self-instruct",)),
-        topics=topics,
-        personas=personas,
-        evaluations=evaluations,
-        given=given,
+        topics=topics or given_text(values, places, "topics") or "topics",
+        personas=personas or given_text(values, places, "personas") or "personas",
+        evaluations=evaluations or text_list(values, places, "evaluations"),
+        given=with_file_layout(given, values, places),
         split=split,
     )
     if dry_run:

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from rlaif.data.messages import is_chat, is_turn
+from rlaif.data.row_common import tokens_of as tokens_of
 from rlaif.data.tool_calls import is_call
-from rlaif.data.words import tokens_of as tokens_of
 from rlaif.util.doubled_keys import DoubledKey, refuse_doubles
 
 Shape = Literal[

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.data.flags import write_ignore
+from rlaif.data.row_common import BadRow as BadRow
+from rlaif.data.row_common import check_text as check_text
+from rlaif.data.row_common import tokens_of
 from rlaif.data.tool_calls import calls_of_text, collect_calls, make_call, tools_of
-from rlaif.data.words import BadRow as BadRow
-from rlaif.data.words import check_text as check_text
-from rlaif.data.words import tokens_of
 from rlaif.records import Message
 
 ROLES = {

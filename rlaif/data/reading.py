@@ -14,13 +14,13 @@ from rlaif.data.grouping import GROUP, THREAD
 from rlaif.data.messages import BadRow, holds_rating, is_unwanted
 from rlaif.data.origins import prompt_origin
 from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at
+from rlaif.data.row_common import tokens_of
 from rlaif.data.row_model import Completion, DataRow, Winner
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
 from rlaif.data.row_verdicts import VerdictReader, take_majority
 from rlaif.data.tool_calls import tools_of
 from rlaif.data.verdict_codes import sides_of
-from rlaif.data.words import tokens_of
 from rlaif.records import UNKNOWN_ORIGIN, Message
 
 _PICTURE = re.compile(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from rlaif.data.flags import write_ignore
-from rlaif.data.words import BadRow, check_text, tokens_of
+from rlaif.data.row_common import BadRow, check_text, tokens_of
 from rlaif.util.doubled_keys import refuse_doubles
 
 

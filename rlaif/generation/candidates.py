@@ -195,7 +195,8 @@ def prepare_generate(
     if settings.keep is not None:
         config["constitution"] = loaded.hash if loaded else None
         config["judge"] = model_config(judge) if judged and judge else None
-        config["template"] = judging.template.hash if judging else None
+        named = {"name": template, "hash": judging.template.hash} if judging else None
+        config["judge_template"] = named
     return GenerationJob(
         source=source,
         limit=settings.limit,
@@ -228,7 +229,7 @@ def _config(
         "system_prompts": [[s.text, s.weight] for s in systems],
         "targets": list(targets),
         "layout": layout.to_data(),
-        **settings.model_dump(mode="json", exclude={"system"}),
+        **settings.model_dump(mode="json"),
     }
 
 

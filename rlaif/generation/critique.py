@@ -176,8 +176,14 @@ def prepare_critique(
         },
         "writer": model_config(writer),
         "judge": model_config(judge) if judging else None,
-        "judge_template": judging.template.hash if judging else None,
-        "templates": {"critique": prompts.critique.hash, "revision": prompts.revision.hash},
+        "judge_template": (
+            {"name": judge_template, "hash": judging.template.hash} if judging else None
+        ),
+        "writer_templates": {
+            "name": templates,
+            "critique": prompts.critique.hash,
+            "revision": prompts.revision.hash,
+        },
         "layout": data_set.layout.to_data(),
         **settings.model_dump(mode="json"),
     }

@@ -14,7 +14,7 @@ from rlaif.judging.questions import OrdersMode, Question, plan_questions, screen
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.verdicts import read_verdict
-from rlaif.labeling.calibration import Aggregator
+from rlaif.labeling.load_calibration import Aggregator
 from rlaif.records import ChoiceResult, Codec, Failure, Pair, Preference
 from rlaif.templates.judge import JudgeTemplate
 

@@ -171,10 +171,14 @@ def prepare_synthesis(
         "command": "synth-prompts",
         "input": {"path": seeds, "split": split, "hash": data.source.fingerprint()},
         "model": model_config(model),
-        "templates": {t.name: t.hash for t in loaded},
-        "topics": digest(lists[0]),
-        "personas": digest(lists[1]),
-        "evaluations": {name: open_source(name).fingerprint() for name in evaluations},
+        "templates": [
+            {"name": name, "hash": t.hash} for name, t in zip(templates, loaded, strict=True)
+        ],
+        "topics": {"name": topics, "hash": digest(lists[0])},
+        "personas": {"name": personas, "hash": digest(lists[1])},
+        "evaluations": [
+            {"name": name, "hash": open_source(name).fingerprint()} for name in evaluations
+        ],
         "layout": data.layout.to_data(),
         **settings.model_dump(mode="json"),
     }

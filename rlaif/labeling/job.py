@@ -30,12 +30,12 @@ from rlaif.engines.registry import (
 )
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import ChosenStopping
-from rlaif.labeling.calibration import (
+from rlaif.labeling.labeler import Labeler
+from rlaif.labeling.load_calibration import (
     Aggregator,
     certify_target,
     load_aggregator,
 )
-from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings

@@ -17,8 +17,8 @@ from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import ChosenStopping, JudgedPair, Kind, StoppingRule, choose
-from rlaif.labeling.calibration import Aggregator
 from rlaif.labeling.labeler import Labeler
+from rlaif.labeling.load_calibration import Aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.constitution.schema import Constitution
-from rlaif.labeling.calibration import Aggregator
+from rlaif.labeling.load_calibration import Aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.util.hashing import digest

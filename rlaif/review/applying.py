@@ -13,7 +13,7 @@ from typing import Any
 from rlaif.data.layouts import read_row
 from rlaif.data.origins import origin_columns
 from rlaif.records import DIGITS, Origin
-from rlaif.review.labels import HumanLabel
+from rlaif.review.votes import HumanLabel
 from rlaif.runs.directory import (
     CONSTITUTION,
     PREFERENCES,

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 from rlaif.data.labeled_pairs import from_cell, to_cell
 from rlaif.errors import Place, RlaifError
 from rlaif.review.items import Messages
-from rlaif.review.labels import HumanLabel, as_drawn, drawn_vote
 from rlaif.review.store import Decision, ReviewTask, Said
+from rlaif.review.votes import HumanLabel, as_drawn, drawn_vote
 from rlaif.templates.messages import message_text
 
 Format = Literal["jsonl", "csv", "argilla", "label-studio"]

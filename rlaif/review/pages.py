@@ -19,7 +19,7 @@ from rlaif.errors import RlaifError
 from rlaif.records import CLEAR, Message
 from rlaif.review.access import AccessMiddleware, CookieSigner
 from rlaif.review.store import Decision, ReviewStore, ReviewTask, Said, first_shown
-from rlaif.review.words import word_diff
+from rlaif.review.word_diff import word_diff
 from rlaif.templates.messages import message_text
 
 STATIC = Path(__file__).parent / "static"

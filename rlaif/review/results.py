@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import RlaifError
-from rlaif.review.labels import HumanLabel, combine, review_facts
 from rlaif.review.store import DESK, ReviewStore
+from rlaif.review.votes import HumanLabel, combine, review_facts
 from rlaif.runs.directory import REVIEW
 from rlaif.util.files import write_atomically
 

@@ -111,7 +111,7 @@ def provenance(
                 principle=score.principle,
                 tier=score.tier,
                 weight=score.weight,
-                p_a=(1.0 + score.sign) / 2.0,
+                p_a=score.p_a,
                 source=score.source,
                 invalid=score.invalid,
                 winner=winner,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -15,6 +13,7 @@ import pytest
 from rlaif.api.answers import Comparison, Provenance
 from rlaif.api.remote import RemoteJudge
 from rlaif.errors import RlaifError
+from tests.http_server import LocalServer, QuietHandler
 
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers, body; status 0 for a connection that is cut."""
@@ -51,11 +50,8 @@ class Standin:
         self.asked = 0
         own = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -72,9 +68,8 @@ class Standin:
                 self.end_headers()
                 self.wfile.write(data)
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = LocalServer(Handler)
+        self.server.start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def ask(self, *answers: Callable[[int], Answer], timeout: float = 30.0) -> list[Comparison]:
@@ -87,8 +82,7 @@ class Standin:
 def standin() -> Iterator[Standin]:
     found = Standin()
     yield found
-    found.server.shutdown()
-    found.server.server_close()
+    found.server.stop()
 
 
 def say(data: Any, status: int = 200, **headers: str) -> Callable[[int], Answer]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from rlaif.cli.main import cli
+from rlaif.errors import RlaifError
 from tests.labeling.helpers import contents, write_inputs
 
 BY_ONE = [
@@ -68,3 +71,122 @@ def test_settings_of_the_judge_may_stand_under_it(tmp_path: Path) -> None:
     )
     assert "label.yaml:1:24: unknown setting 'engin'" in str(done.exception)
     assert "Did you mean 'engine'?" in str(done.exception)
+
+
+RUNS = ("first", "again")
+
+
+def cli_run(*arguments: str) -> None:
+    done = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def without_times(path: Path) -> str:
+    return re.sub(r'"(time|seconds)": ?("[^"]*"|[\d.]+)', "", path.read_text())
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"asked": f"What is the number of things in box {i}?", "kind": i} for i in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("line", "again", "file"),
+    [
+        (
+            "generate prompts.jsonl --engine scripted -m hashed -m other,n=2,temperature=0.3 "
+            "-c demo -j third --judge-template demo --keep 2 --target length:short "
+            "--map prompt=asked --ignore kind",
+            "generate prompts.jsonl -c demo",
+            "candidates.jsonl",
+        ),
+        (
+            "synth-prompts prompts.jsonl --engine scripted -m hashed --count 4 --template red-team "
+            "--template multi-turn --map prompt=asked --ignore kind --seed 3",
+            "synth-prompts prompts.jsonl",
+            "prompts.jsonl",
+        ),
+    ],
+)
+def test_run_yaml_of_a_generation_reproduces_it(
+    prompts: Path, line: str, again: str, file: str
+) -> None:
+    cli_run(*line.split(), "-o", "first")
+    cli_run(*again.split(), "--config", "first/run.yaml", "-o", "again")
+    assert Path("again/run.yaml").read_text() == Path("first/run.yaml").read_text()
+    assert without_times(Path("again") / file) == without_times(Path("first") / file)
+    assert Path("first", file).stat().st_size > 0
+
+
+def test_run_yaml_of_a_critique_reproduces_it_and_its_labels(prompts: Path) -> None:
+    pairs = [{"prompt": f"p {i}", "response": f"an answer of {i}"} for i in range(6)]
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    line = "critique answers.jsonl -c demo --engine scripted -m hashed -j second --rounds 2"
+    cli_run(*line.split(), "--judge-template", "pairwise", "-o", "first")
+    cli_run(
+        *("critique", "answers.jsonl", "-c", "demo"),
+        *("--config", "first/run.yaml", "-o", "again"),
+    )
+    assert Path("again/run.yaml").read_text() == Path("first/run.yaml").read_text()
+    assert Path("again/pairs.jsonl").read_text() == Path("first/pairs.jsonl").read_text()
+    judges = [
+        yaml.safe_load(Path(run, "labels/run.yaml").read_text()) for run in ("first", "again")
+    ]
+    assert judges[0]["judge"] == judges[1]["judge"]
+    assert judges[0]["judge"]["model"] == "second"
+    assert judges[0]["template"] == judges[1]["template"]
+
+
+def test_models_and_judge_of_a_generation_may_stand_in_a_file(prompts: Path) -> None:
+    Path("g.yaml").write_text(
+        "engine: scripted\n"
+        "models:\n  - one\n  - {model: two, n: 3}\n"
+        "judge: {model: third, template: demo}\n"
+        "keep: 1\nlayout: {prompt: [asked], ignore: [kind]}\n"
+    )
+    line = ["generate", "prompts.jsonl", "-c", "demo", "--config", "g.yaml"]
+    cli_run(*line, "-o", "first")
+    found = yaml.safe_load(Path("first/run.yaml").read_text())
+    assert [(m["model"], m["sampling"]["n"]) for m in found["models"]] == [("one", 4), ("two", 3)]
+    assert (found["judge"]["model"], found["judge_template"]["name"]) == ("third", "demo")
+    # Flags win.
+    cli_run(*line, "-m", "other", "-j", "fourth", "--judge-template", "pairwise", "-o", "second")
+    found = yaml.safe_load(Path("second/run.yaml").read_text())
+    assert [m["model"] for m in found["models"]] == ["other"]
+    assert (found["judge"]["model"], found["judge_template"]["name"]) == ("fourth", "pairwise")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models: one\n", r"g\.yaml:1:9: `models` is no list"),
+        ("models: [{n: 2}]\n", r"`models` is no list of models"),
+        ("models: [{model: x, m: 2}]\n", "unknown setting 'm' of model 'x'"),
+        ("models: [{model: x, n: 0}]\n", "n: "),
+        ("models: [x]\njudge: 3\n", r"g\.yaml:2:8: `judge` is neither"),
+        ("models: [x]\njudge: {model: j, modle: k}\n", "unknown setting 'modle' of `judge`"),
+        ("models: [x]\njudge_template: [a]\n", r"g\.yaml:2:17: judge_template is \['a'\]"),
+        ("models: [x]\ntargets: length:short\n", r"g\.yaml:2:10: `targets` is no list"),
+        ("models: [x]\nlayout: prompt\n", r"g\.yaml:2:9: `layout` is no mapping"),
+        ("models: [x]\nlayout: {promt: a}\n", "promt"),
+        ("keep: 1\n", "no model is given"),
+    ],
+)
+@pytest.mark.usefixtures("prompts")
+def test_what_is_wrong_in_such_a_file_is_one_line_with_its_place(text: str, message: str) -> None:
+    Path("g.yaml").write_text(text)
+    line = ["generate", "prompts.jsonl", "--engine", "scripted", "--config", "g.yaml", "-o", "x"]
+    with pytest.raises(RlaifError, match=message):
+        CliRunner().invoke(cli, line, catch_exceptions=False)
+
+
+def test_the_configuration_of_another_command_is_refused(prompts: Path) -> None:
+    flags = "prompts.jsonl --engine scripted -m hashed --map prompt=asked --ignore kind -o first"
+    cli_run("generate", *flags.split())
+    line = ["synth-prompts", "prompts.jsonl", "--config", "first/run.yaml", "-o", "x"]
+    with pytest.raises(RlaifError, match="configuration of a `rlaif generate` run"):
+        CliRunner().invoke(cli, line, catch_exceptions=False)

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from rlaif.cli.main import cli
-from rlaif.errors import RlaifError
 
 CONSTITUTION = """\
 schema: 1
@@ -54,17 +53,3 @@ def test_the_judge_of_the_file_judges_and_a_flag_wins(line: str) -> None:
     done = CliRunner().invoke(cli, [*other.split(), "--config", "y.yaml", "-j", "named-by-flag"])
     assert "named-by-flag" in done.stderr + done.stdout, done.stderr
     assert "named-in-the-file" not in done.stderr
-
-
-def test_what_can_not_be_reproduced_is_refused(folder: Path) -> None:
-    (folder / "prompts.jsonl").write_text('{"prompt": "Hi?"}\n')
-    flags = ["--engine", "scripted", "-m", "hashed"]
-    done = CliRunner().invoke(cli, ["generate", "prompts.jsonl", *flags, "-o", "g"])
-    assert done.exit_code == 0, done.stderr
-    line = ["generate", "prompts.jsonl", *flags, "-o", "h", "--config", "g/run.yaml"]
-    with pytest.raises(RlaifError, match="configuration of a `rlaif generate` run"):
-        CliRunner().invoke(cli, line, catch_exceptions=False)
-    (folder / "j.yaml").write_text("judge: hashed\n")
-    line = ["generate", "prompts.jsonl", *flags, "-o", "h", "--config", "j.yaml"]
-    with pytest.raises(RlaifError, match=r"'judge' is not a setting.* --judge"):
-        CliRunner().invoke(cli, line, catch_exceptions=False)

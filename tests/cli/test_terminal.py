@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rlaif.cli.common.output import echo, printable
-from rlaif.cli.main import cli
+from rlaif.cli.common.output import echo, printable, wrap_lines
+from rlaif.cli.main import cli, main
 from rlaif.errors import RlaifError
 
 
@@ -146,3 +147,93 @@ def test_a_model_s_own_code_is_not_run(tmp_path: Path) -> None:
     )
     assert not list(tmp_path.rglob("was_run"))
     assert "Do you wish to run the custom code" not in done.stdout + done.stderr
+
+
+def on_a_terminal(arguments: list[str], columns: int, cwd: Path) -> str:
+    """What a command prints where its output is a terminal of so many columns."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "rlaif", *arguments]
+    with subprocess.Popen(
+        command, stdout=slave, stderr=subprocess.PIPE, stdin=slave, cwd=cwd, env=env
+    ) as process:
+        os.close(slave)
+        found = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # the other side closed
+                break
+            if not part:
+                break
+            found += part
+        assert process.wait() == 0, process.stderr and process.stderr.read()
+    os.close(master)
+    return found.decode().replace("\r\n", "\n")
+
+
+def test_results_fit_the_width_of_the_terminal(tmp_path: Path) -> None:
+    long = "many words that go on and on and on without an end " * 4
+    rows = [
+        {"prompt": f"{i} {long}", "response_a": f"a {long}", "response_b": f"b {long} {i}"}
+        for i in range(12)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    label = ["label", "pairs.jsonl", "-c", "demo", "--engine", "scripted", "-o", "run"]
+    for arguments in (
+        ["inspect", "pairs.jsonl"],
+        label,
+        ["lineage", "run"],
+        ["constitution", "diff", "demo", "helpful-honest-harmless"],
+        ["constitution", "lint", "demo"],
+        ["engines"],
+    ):
+        shown = on_a_terminal(arguments, 60, tmp_path)
+        assert shown.strip()
+        wide = [line for line in shown.splitlines() if len(line) > 60]
+        assert not [line for line in wide if max(map(len, line.split())) < 40], arguments
+    # What programs read is not touched.
+    shown = on_a_terminal(["lineage", "run", "--format", "mermaid"], 60, tmp_path)
+    assert any(len(line) > 60 for line in shown.splitlines())
+
+
+def test_wrapped_lines_keep_every_word_and_stand_below_their_start() -> None:
+    text = "  ├─ " + " ".join(f"word{i}" for i in range(40)) + "\nshort"
+    lines = wrap_lines(text, 50).split("\n")
+    assert max(map(len, lines)) <= 50
+    assert lines[-1] == "short"
+    assert all(line.startswith("  │    word") for line in lines[1:-1])
+    assert " ".join(lines).replace("│", " ").split() == text.split()
+    assert wrap_lines("x" * 90 + " y", 50) == "x" * 90 + "\n  y"
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("calibrate run", "--human", "--human-labels"),
+        ("train-dpo run", "--human", "--human-data"),
+        ("bench", "--pairs", "--num-pairs"),
+        ("generate p.jsonl", "--template", "--judge-template"),
+        ("mix a=1", "--overlap", "--overlap-words"),
+        ("constitution induce x", "--most", "--max-principles"),
+        ("train-sft run", "--epochs", "--num-train-epochs"),
+    ],
+)
+def test_a_flag_with_an_old_name_is_refused_with_the_new_one(
+    command: str,
+    old: str,
+    new: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["rlaif", *command.split(), old, "1"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert f"{old} has another name now. Use {new}." in capsys.readouterr().err

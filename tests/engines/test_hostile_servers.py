@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from rlaif.engines.server_client import ServerClient
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Result
 from rlaif.util.addresses import hide_secrets, is_named, without_secrets
+from tests.http_server import LocalServer, QuietHandler
 
 Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
@@ -54,7 +55,7 @@ class Server:
         self.models = b""
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 outer.keys.append(self.headers.get("Authorization"))
                 say(self, outer.models or {"data": [{"id": "m", "owned_by": owner}]})
@@ -64,17 +65,12 @@ class Server:
                 outer.asked.append(body)
                 reply(self, body)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.http = LocalServer(Handler)
+        self.http.start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+        self.http.stop()
 
 
 @pytest.fixture

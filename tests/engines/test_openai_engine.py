@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,14 @@ from rlaif.generation.runner import GenerationJob, run_generation
 from rlaif.records import Failure, GenerationRequest, GenerationResult
 from rlaif.runs.context import RunContext
 from tests.generation.helpers import read, write_rows
+from tests.http_server import LocalServer, QuietHandler
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """Answers with the last message in capitals; what to do wrong first is up to the test."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.seen: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.faults: dict[str, list[int]] = {}
@@ -47,11 +45,8 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: Server
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
     def _send(self, status: int, body: dict[str, Any] | str) -> None:
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
@@ -92,10 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    made.start()
     yield made
-    made.shutdown()
-    made.server_close()
+    made.stop()
 
 
 def settings(server: Server, **options: Any) -> EngineSettings:

@@ -117,12 +117,9 @@ def test_what_a_server_lacks_is_told(vllm_server: str) -> None:
     with pytest.raises(RlaifError, match="needs a server address"):
         create_engine(EngineSettings(engine="vllm-server", model="demo"))
     other = Server()
-    import threading
-
-    threading.Thread(target=other.serve_forever, daemon=True).start()
+    other.start()
     try:
         with pytest.raises(RlaifError, match="the server has 0 models"):
             create_engine(settings(other.url, retries=0))
     finally:
-        other.shutdown()
-        other.server_close()
+        other.stop()

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
-from rlaif.evaluation.calibration import (
+from rlaif.evaluation.fit_calibration import (
     TooFewLabels,
     applied,
     calibrate,

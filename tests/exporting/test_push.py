@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,23 @@ from huggingface_hub import DatasetCard
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
+from tests.http_server import LocalServer, QuietHandler
 from tests.labeling.helpers import label, write_inputs
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LocalServer):
     """Takes what the client sends: repositories, cards and commits."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.created: list[dict[str, Any]] = []
         self.cards: list[str] = []
         self.files: dict[str, bytes] = {}
         self.refuses = False
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: Hub
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing on the terminal."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -89,15 +85,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     from huggingface_hub import hf_api
 
     server = Hub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.start()
     url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(hf_api.constants, "ENDPOINT", url)
     monkeypatch.setattr(hf_api.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
 from rlaif.review.integrity import cohen, krippendorff, prevalence, report_reviewers
 from rlaif.review.items import PrincipleEvidence, ReviewItem
-from rlaif.review.labels import combine
 from rlaif.review.store import DESK, Decision, ReviewStore, ReviewTask
+from rlaif.review.votes import combine
 from scripts.measure_reviewers import crowd, score
 from tests.review.helpers import labeled, store_of
 

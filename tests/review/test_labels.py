@@ -25,8 +25,8 @@ from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.evaluation.win_rates import human_win_rates
 from rlaif.labeling.job import summary_of
 from rlaif.review.exchange import shortened_names
-from rlaif.review.labels import combine
 from rlaif.review.store import DESK, ReviewStore
+from rlaif.review.votes import combine
 from rlaif.runs.directory import read_manifest
 from rlaif.training.data import find_labels, read_preferences
 from tests.labeling.helpers import CONSTITUTION, label, rows
@@ -176,6 +176,29 @@ def test_a_reversed_label_swaps_sides_and_probabilities(tmp_path: Path) -> None:
             row["provenance"]["principles"], was["provenance"]["principles"], strict=True
         ):
             assert now["p_chosen"] == pytest.approx(1 - then["p_chosen"], abs=1e-5)
+
+
+def test_tools_of_a_prompt_stay_with_it_whatever_people_say(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "out"
+    lines = [
+        {"prompt": f"q{i}", "response_a": f"one {i}", "response_b": f"two {i}", "tools": tools}
+        for i in range(40)
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "c.yaml").write_text(CONSTITUTION)
+    label(data, tmp_path / "c.yaml", tmp_path / "run")
+    with closing(store_of(tmp_path / "run", 40, overlap=0.0)) as store:
+        for k, task in enumerate(store.tasks()):
+            edit = {"edited": f"better {k}"} if k % 4 == 3 else {}
+            store.decide(task.number, "anna", ("a", "b", "tie")[k % 3], first="a", **edit)
+    counts = json.loads(
+        invoke("labels", "apply", str(tmp_path / "run"), "-o", str(out), "--json").output
+    )
+    assert min(counts[k] for k in ("corrected", "confirmed", "untied", "edits")) > 0
+    found = rows(out, "preferences.jsonl") + rows(out, "undecided.jsonl")
+    assert len(found) == 40 + counts["edits"]
+    assert all(row["tools"][0]["function"]["name"] == "look_up" for row in found)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "argilla", "label-studio"])

@@ -15,7 +15,7 @@ from rlaif.review.access import CookieSigner
 from rlaif.review.pages import Review, build_review
 from rlaif.review.start import questions
 from rlaif.review.store import ReviewStore, ReviewTask, first_shown
-from rlaif.review.words import word_diff
+from rlaif.review.word_diff import word_diff
 from tests.review.helpers import HOSTILE, labeled, store_of
 
 

@@ -16,10 +16,10 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.review.doubt import DoubtSignals, doubt
 from rlaif.review.items import PrincipleEvidence, ReviewItem, read_items
-from rlaif.review.labels import audit_labels, combine
 from rlaif.review.queue import QueueCandidate, QueuePlan, plan_queue
 from rlaif.review.start import plan_review
 from rlaif.review.store import Decision, ReviewTask
+from rlaif.review.votes import audit_labels, combine
 from rlaif.runs.context import RunContext
 from tests.review.helpers import labeled
 

@@ -17,6 +17,7 @@ from rlaif.labeling.judge_file import OWN as JUDGE_FILE_KEYS
 from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
+from rlaif.runs.directory import CONFIG
 from rlaif.templates.judge import default_template
 
 OWN = ("engine", "revision", "dtype", "base_url", "template", "calibration", "agreement_target")
@@ -83,13 +84,28 @@ def judge_beside(
         RlaifError: a setting is wrong.
     """
     named = _named_judge(judge, values, places, default)
-    engine = engine or _text(values, places, "judge_engine")
+    engine = engine or given_text(values, places, "judge_engine")
     settings = {k: v for k, v in values.items() if k not in OF_A_SIDE_JUDGE} | named
     settings["engine"] = engine or settings.get("engine", "vllm")
-    chosen = template or _text(values, places, "judge_template") or named.get("template")
+    chosen = template or given_text(values, places, "judge_template") or named.get("template")
     chosen = chosen or default_template(settings["model"])
     own = {k: v for k, v in places.items() if k not in named}
     return build(EngineSettings, settings, own), str(chosen)
+
+
+def judge_of_labels(run: Path) -> dict[str, Any]:
+    """The judge of a labeling run as `judge_beside` takes it; empty if there is no run.
+
+    Raises:
+        RlaifError: its configuration is unreadable.
+    """
+    file = run / CONFIG
+    found = read_yaml(file).value if file.exists() else None
+    judge = found.get("judge") if isinstance(found, dict) else None
+    if not isinstance(judge, dict):
+        return {}
+    own = {k: v for k, v in judge.items() if k != "fingerprint"}
+    return {"judge": {**own, "template": found["template"]["name"]}}
 
 
 def _named_judge(
@@ -114,7 +130,12 @@ def _named_judge(
     return {**found, **expand_judge(found["model"])} if names_judge_file(found["model"]) else found
 
 
-def _text(values: Mapping[str, Any], places: Mapping[str, Place], name: str) -> str | None:
+def given_text(values: Mapping[str, Any], places: Mapping[str, Place], name: str) -> str | None:
+    """A text under a name of a settings file; None if it has none.
+
+    Raises:
+        RlaifError: it is something else.
+    """
     found = values.get(name)
     if found is not None and not (isinstance(found, str) and found):
         raise RlaifError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.model_flags import assignments
 from rlaif.data.layout import FIELDS, Layout, load_layout, make_layout
-from rlaif.errors import RlaifError
+from rlaif.errors import Place, RlaifError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 MAPPED = ("response_a", "response_b")
@@ -59,6 +59,23 @@ def layout_flags(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def with_file_layout(
+    given: Mapping[str, Any], values: Mapping[str, Any], places: Mapping[str, Place]
+) -> dict[str, Any]:
+    """The fields of a layout that a settings file sets under `layout`; flags take precedence.
+
+    Raises:
+        RlaifError: it is no layout.
+    """
+    if "layout" not in values:
+        return dict(given)
+    layout, place = values["layout"], places.get("layout")
+    if not isinstance(layout, dict):
+        raise RlaifError("`layout` is no mapping", hint="See `rlaif inspect`.", place=place)
+    found = make_layout(layout, place)
+    return {**{name: getattr(found, name) for name in found.model_fields_set}, **given}
 
 
 def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from rlaif.cli.common.options import build, settings_options
 from rlaif.engines.base import EngineSettings
-from rlaif.errors import RlaifError
+from rlaif.errors import Place, RlaifError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -45,6 +45,20 @@ def plain_value(text: str) -> str | int | float | bool:
         except ValueError:
             continue
     return text
+
+
+def text_list(values: Mapping[str, Any], places: Mapping[str, Place], name: str) -> tuple[str, ...]:
+    """A list of texts under a name of a settings file; empty if it has none.
+
+    Raises:
+        RlaifError: it is something else.
+    """
+    found = values.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise RlaifError(
+            f"`{name}` is no list of texts", hint="Write one a line.", place=places.get(name)
+        )
+    return tuple(found)
 
 
 cache_dir_flag = click.option(
@@ -108,6 +122,46 @@ def spread(flags: dict[str, Any]) -> dict[str, Any]:
         given = {name: plain_value(text) for name, text in chat.items()}
         flags["chat_template_options"] = {"enable_thinking": False, **given}
     return flags
+
+
+def models_of_file(
+    values: Mapping[str, Any], places: Mapping[str, Place], own: type[BaseModel]
+) -> list[tuple[EngineSettings, BaseModel]]:
+    """The models that a settings file lists under `models`: names, or mappings of settings.
+
+    Args:
+        values: what holds for every model, and `models`.
+        own: settings of one model beside its engine's: in its mapping, or there under `sampling`.
+
+    Raises:
+        RlaifError: the list or a setting in it is wrong.
+    """
+    place = places.get("models")
+    entries = values.get("models")
+    rest = {k: v for k, v in values.items() if k != "models"}
+    found = []
+    for entry in entries if isinstance(entries, list) else [None]:
+        named = {"model": entry} if isinstance(entry, str) else entry
+        if not isinstance(named, Mapping) or not isinstance(named.get("model"), str):
+            raise RlaifError(
+                "`models` is no list of models",
+                hint="List names, or mappings such as `{model: NAME, n: 2}`.",
+                place=place,
+            )
+        sampling = named.get("sampling", {})
+        mixed = {**named, **(sampling if isinstance(sampling, Mapping) else {"sampling": sampling})}
+        mixed.pop("sampling", None)
+        known = (*EngineSettings.model_fields, *own.model_fields)
+        for key in mixed:
+            if key not in known:
+                raise RlaifError(
+                    f"unknown setting {key!r} of model {named['model']!r}",
+                    hint=f"Use one of {', '.join(known)}.",
+                    place=place,
+                )
+        both = {**rest, **mixed}
+        found.append((build(EngineSettings, both, places), build(own, both, places)))
+    return found
 
 
 def model_with_settings(

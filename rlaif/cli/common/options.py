@@ -183,7 +183,7 @@ def read_config(
             hint="Write `name: value` lines.",
             place=tree.places[at],
         )
-    if "format" in settings and "command" in settings:
+    if "format" in settings and settings.get("command", _command_name()) != _command_name():
         raise RlaifError(
             f"{str(path)!r} is the configuration of a `rlaif {settings['command']}` run, "
             "which --config can't reproduce",
@@ -192,6 +192,8 @@ def read_config(
         )
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
+    if "command" in settings:
+        settings = _as_settings(settings)
     for where, value in _flatten({k: v for k, v in settings.items() if k not in also}):
         name = "model" if where == ("judge",) else str(where[-1])
         if where == ("judge",) and not isinstance(value, str):
@@ -207,13 +209,15 @@ def read_config(
                 place=tree.keys[(*at, *where)],
             )
         if name not in known:
-            raise _unknown_setting(str(where[-1]), (*known, *also), tree.keys[(*at, *where)])
+            key = tree.keys.get((*at, *where), tree.places[at])
+            raise _unknown_setting(str(where[-1]), (*known, *also), key)
         at_home = isinstance(value, str) and value.startswith("~/")
         values[name] = os.path.expanduser(value) if at_home else value
-        places[name] = tree.places[(*at, *where)]
+        places[name] = tree.places.get((*at, *where), tree.places[at])
     for name in also:
         if name in settings:
-            values[name], places[name] = settings[name], tree.places[(*at, name)]
+            values[name] = settings[name]
+            places[name] = tree.places.get((*at, name), tree.places[at])
     return values, places
 
 
@@ -230,8 +234,13 @@ NOT_IN_A_FILE = (
 )
 """Flags that are no settings: of where data and caches are, and of what is done."""
 
-_OF_A_RUN = ("format", "input", "constitution", "checks", "agreement")
+_OF_A_RUN = (
+    *("format", "command", "input", "constitution", "checks", "agreement"),
+    *("system_prompts", "fingerprint"),
+)
 """What `run.yaml` holds beside settings: data, principles and results."""
+_NAMED = ("template", "judge_template", "writer_templates", "topics", "personas", "evaluations")
+"""What `run.yaml` names together with its hash."""
 
 
 def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -240,7 +249,7 @@ def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for key, value in found.items():
         if of_a_run and key in _OF_A_RUN:
             continue
-        if key in ("judge", "aggregation") and isinstance(value, Mapping):
+        if key in ("judge", "aggregation", "model") and isinstance(value, Mapping):
             for name, own in value.items():
                 if name != "fingerprint":
                     yield (key, name), own
@@ -248,6 +257,37 @@ def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
             yield (key,), value["name" if key == "template" else "path"]
         else:
             yield (key,), value
+
+
+def _as_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `run.yaml` of `generate`, `critique` or `synth-prompts` says, as a user would."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(one) for one in value]
+        return value["name"] if isinstance(value, Mapping) and "name" in value else value
+
+    def model(value: Any) -> Any:
+        kept = isinstance(value, Mapping)
+        return {k: v for k, v in value.items() if k != "fingerprint"} if kept else value
+
+    settings = {k: v for k, v in found.items() if v is not None or k == "limit"}
+    if "writer" in settings:
+        settings["model"] = settings.pop("writer")
+    for key, value in settings.items():
+        if key in (*_NAMED, "templates"):
+            settings[key] = named(value)
+        elif key == "models":
+            settings[key] = [model(one) for one in value]
+        elif key in ("model", "judge"):
+            settings[key] = model(value)
+    return settings
+
+
+def _command_name() -> str:
+    """The command that runs, as `run.yaml` has it."""
+    context = click.get_current_context(silent=True)
+    return str(context.info_name) if context is not None else ""
 
 
 def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifError:

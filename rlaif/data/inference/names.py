@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlaif.data.words import tokens_of
+from rlaif.data.row_common import tokens_of
 
 
 def _ranks(*names: str) -> dict[str, int]:

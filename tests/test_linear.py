@@ -9,6 +9,7 @@ import pytest
 
 CODE = r"""
 import importlib, pkgutil, re, sys
+import re._parser as parser
 import regex
 import rlaif
 
@@ -17,7 +18,7 @@ pieces = ["\n", " ", "a", "A: ", "\n\nHuman: ", "*", "**", "`", "```\n", "<", "<
           "#", "# ", "-", "- ", "1", "1.", "1. ", "|", "||", ":", "\"", "'", "\\", "/", "@", "a@",
           ".", "a.", "User:", "user: ", "\u200b", "\u3000", "=", "0", "_", "+", "+1 ", "{", "}\n{",
           "&lt;", "\t", "http://", "x:y@", "ä", "漢", "\r\n", " \n", ">", "~", "$", "%", "a b "]
-found, sources = {}, ""
+found, sources, bounded = {}, "", 0
 for path in __import__("pathlib").Path(rlaif.__path__[0]).rglob("*.py"):
     sources += path.read_text(encoding="utf-8")
 for info in pkgutil.walk_packages(rlaif.__path__, "rlaif."):
@@ -40,8 +41,34 @@ for info in pkgutil.walk_packages(rlaif.__path__, "rlaif."):
             fields = getattr(value, "__dataclass_fields__", {})
             held += [(name, getattr(value, f, None)) for f in fields]
 print(len(found), flush=True)
+
+
+def repeats_without_end(parsed):
+    # Whether a part may come any number of times: patterns without one can't hang.
+    for kind, value in parsed:
+        if kind in (parser.MAX_REPEAT, parser.MIN_REPEAT, parser.POSSESSIVE_REPEAT):
+            if value[1] is parser.MAXREPEAT or repeats_without_end(value[2]):
+                return True
+        elif kind is parser.BRANCH and any(map(repeats_without_end, value[1])):
+            return True
+        elif kind in (parser.SUBPATTERN, parser.ATOMIC_GROUP, parser.ASSERT, parser.ASSERT_NOT):
+            inner = value if kind is parser.ATOMIC_GROUP else value[-1]
+            if repeats_without_end(inner):
+                return True
+        elif kind is parser.GROUPREF_EXISTS and any(
+            part is not None and repeats_without_end(part) for part in value[1:]
+        ):
+            return True
+    return False
+
+
 for module, name, pattern in found.values():
     if isinstance(pattern.pattern, bytes):
+        continue
+    if isinstance(pattern, re.Pattern) and not repeats_without_end(
+        parser.parse(pattern.pattern, pattern.flags)
+    ):
+        bounded += 1
         continue
     print(module, name, flush=True)
     # Patterns that only match whole texts, such as names, are tried as that.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from rlaif.cli.common.model_flags import (
 from rlaif.cli.common.options import build, merge_settings, settings_options
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.engines.base import EngineSettings
-from rlaif.errors import RlaifError
+from rlaif.errors import Place, RlaifError
 from rlaif.generation.candidates import (
     GenerateSettings,
     SamplingSettings,
@@ -113,21 +114,7 @@ def command(
         also=(*OF_A_SIDE_JUDGE, "models", "targets", "layout"),
     )
     settings = build(GenerateSettings, values, places)
-    teachers = []
-    for text in models:
-        name = text.partition(",")[0]
-        shown = "demo-policy" + text.removeprefix(name) if name == "demo" else text
-        engine, sampling = model_with_settings(shown, values, SamplingSettings)
-        assert isinstance(sampling, SamplingSettings)
-        teachers.append(Teacher(engine, sampling))
-    if not models:
-        if "models" not in values:
-            raise RlaifError(
-                "no model is given", hint="Add -m MODEL, or `models` in the --config file."
-            )
-        for engine, sampling in models_of_file(values, places, SamplingSettings):
-            assert isinstance(sampling, SamplingSettings)
-            teachers.append(Teacher(engine, sampling))
+    teachers = _teachers(models, values, places)
     from rlaif.generation.runner import run_generation, survey
 
     ranking, template = judge_beside(
@@ -152,3 +139,21 @@ def command(
     with closing(screen):
         summary = run_generation(job, Path(out), screen.context(cache_dir))
     print_generation(summary, "generated", as_json=as_json)
+
+
+def _teachers(
+    models: tuple[str, ...], values: Mapping[str, Any], places: Mapping[str, Place]
+) -> list[Teacher]:
+    """The models of `-m`, or else those of the settings file."""
+    if not models and "models" not in values:
+        raise RlaifError(
+            "no model is given", hint="Add -m MODEL, or `models` in the --config file."
+        )
+    found = []
+    for text in models:
+        name = text.partition(",")[0]
+        shown = "demo-policy" + text.removeprefix(name) if name == "demo" else text
+        found.append(model_with_settings(shown, values, SamplingSettings))
+    if not models:
+        found = models_of_file(values, places, SamplingSettings)
+    return [Teacher(engine, sampling) for engine, sampling in found]

@@ -79,6 +79,9 @@ def command(
 
     New prompts that are similar to a known one, or share an n-gram with evaluation data, are
     dropped and counted.
+
+    \f
+    Long because it has a parameter for each flag.
     """
     quiet_libraries()
     given = layout_fields(flags)

@@ -25,6 +25,7 @@ Example: did training help, according to the judge?
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/win-rate.json.")
 @click.option(
     "--human-labels",
+    "human",
     metavar="LABELS",
     help="Human labels of some pairs, drawn at random: adds human win rates.",
 )

@@ -243,7 +243,7 @@ class ChatTemplate:
             ) from None
 
 
-_SWITCH = re.compile(r"\s*/(?:no_)?think\b\s*")
+_SWITCH = re.compile(r"(?:(?<!\s)\s*|(?<=\s))/(?:no_)?think\b\s*")
 """What some families write to turn thinking on or off; their templates take it out."""
 
 

@@ -155,7 +155,6 @@ def prepare_synthesis(
     found, unreadable = _read_seeds(data)
     lists = (_read_lines(topics, "topics"), _read_lines(personas, "personas"))
     evaluated = [text for name in evaluations for text in _texts(name)]
-    origin = text_origin(model)
     maker = PromptMaker(
         settings=settings,
         templates=loaded,
@@ -163,22 +162,19 @@ def prepare_synthesis(
         personas=lists[1],
         contamination=Contamination(evaluated, settings.overlap_words),
         codec=codec_for(model),
-        origin=origin,
+        origin=text_origin(model),
         unreadable=unreadable,
     )
+    prints = [open_source(name).fingerprint() for name in evaluations]
     config = {
         "format": 1,
         "command": "synth-prompts",
         "input": {"path": seeds, "split": split, "hash": data.source.fingerprint()},
         "model": model_config(model),
-        "templates": [
-            {"name": name, "hash": t.hash} for name, t in zip(templates, loaded, strict=True)
-        ],
+        "templates": _with_hashes(templates, [t.hash for t in loaded]),
         "topics": {"name": topics, "hash": digest(lists[0])},
         "personas": {"name": personas, "hash": digest(lists[1])},
-        "evaluations": [
-            {"name": name, "hash": open_source(name).fingerprint()} for name in evaluations
-        ],
+        "evaluations": _with_hashes(evaluations, prints),
         "layout": data.layout.to_data(),
         **settings.model_dump(mode="json"),
     }
@@ -191,6 +187,10 @@ def prepare_synthesis(
         passes=[[WRITER]],
         conversation=maker.conversation,
     )
+
+
+def _with_hashes(names: Sequence[str], hashes: Sequence[str]) -> list[dict[str, str]]:
+    return [{"name": name, "hash": found} for name, found in zip(names, hashes, strict=True)]
 
 
 def _read_seeds(data: DataSet) -> tuple[list[SeedPrompt], int]:

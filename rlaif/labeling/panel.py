@@ -50,7 +50,7 @@ from rlaif.runs.labels import (
     read_labels,
     read_verdicts,
 )
-from rlaif.runs.rows import label_row, turn
+from rlaif.runs.rows import label_row, turn_probability
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.util.files import write_atomically
 from rlaif.util.hashing import digest
@@ -303,7 +303,7 @@ def _aggregate(
         row["provenance"]["judges"] = [
             {
                 "judge": vote.judge,
-                "p_chosen": turn(vote.p_a, preference.winner or ""),
+                "p_chosen": turn_probability(vote.p_a, preference.winner or ""),
                 "status": vote.status,
                 "weight": vote.weight,
             }

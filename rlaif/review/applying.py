@@ -25,7 +25,7 @@ from rlaif.runs.directory import (
     read_rows,
 )
 from rlaif.runs.labels import LabelRow, parse_label, read_labels
-from rlaif.runs.rows import principle_row, turn, turn_label
+from rlaif.runs.rows import principle_row, turn_label, turn_probability
 from rlaif.runs.tally import MARGIN_BINS, Tally, dump_tally, load_tally
 from rlaif.util.clock import utc
 from rlaif.util.files import write_atomically
@@ -158,7 +158,7 @@ def _rows(
         unseen = {
             "reviewers": "",
             "votes": 0,
-            "judge_p_chosen": turn(label.p_a, label.winner),
+            "judge_p_chosen": turn_probability(label.p_a, label.winner),
             "inclusion": 0.0,
             "note": "",
         }
@@ -199,14 +199,14 @@ def _relabeled(label: LabelRow, found: HumanLabel) -> dict[str, Any]:
         "human": {
             "reviewers": ", ".join(sorted(found.votes)),
             "votes": len(found.votes),
-            "judge_p_chosen": turn(label.p_a, winner),
+            "judge_p_chosen": turn_probability(label.p_a, winner),
             "inclusion": round(found.task.inclusion, 6),
             "note": " / ".join(found.notes.values()),
         },
     }
     if "judges" in old:
         evidence["judges"] = [
-            {**row, "p_chosen": turn(p_a, winner)}
+            {**row, "p_chosen": turn_probability(p_a, winner)}
             for row, (_, p_a) in zip(old["judges"], label.judges, strict=True)
         ]
     return turn_label(

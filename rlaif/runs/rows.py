@@ -47,7 +47,7 @@ def principle_row(
         "principle": principle,
         "tier": tier,
         "weight": weight,
-        "p_chosen": turn(p_a, winner),
+        "p_chosen": turn_probability(p_a, winner),
         "source": source,
         "invalid": invalid,
     }
@@ -164,7 +164,7 @@ def turn_label(
     Args:
         extras: columns of the prompt: `tools`, `images`.
         winner: "a", "b" or "".
-        evidence: its probabilities are already of the winner's side (see `turn`).
+        evidence: its probabilities are already of the winner's side (see `turn_probability`).
         writers: the models that wrote `a` and `b`.
         origins: of prompt, `a` and `b`; None where a run did not keep them.
     """
@@ -180,12 +180,12 @@ def turn_label(
         **extras,
         one: list(of[first][0]),
         two: list(of[second][0]),
-        p: turn(p_a, winner),
+        p: turn_probability(p_a, winner),
         "provenance": record,
     }
 
 
-def turn(p_a: float, winner: str) -> float:
+def turn_probability(p_a: float, winner: str) -> float:
     """A probability of `a` as that of the winner's side, rounded as rows have it."""
     return _round(1.0 - p_a if winner == "b" else p_a)
 

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from playwright.sync_api import sync_playwright
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlaif.audits.audit import AuditExtras, AuditReport, audit
 from rlaif.audits.checks import AuditCheck, ScaledEstimate, decide, held, share_ratio
@@ -157,6 +155,9 @@ def test_perplexity_is_the_models_own() -> None:
     texts = ["The hedge needs rain water.", "Why?", *people(1, 5)]
     found = Perplexity("demo")(texts)
     path = resolve_model("demo", None, embedded="policy").path
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path).eval()
     for text, value in zip(texts, found, strict=True):

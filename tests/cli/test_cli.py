@@ -312,8 +312,10 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     import time
 
     deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "journal.json").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "run" / "run.yaml").exists() and time.monotonic() < deadline:
         time.sleep(0.05)  # until it labels
+    time.sleep(0.3)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -455,7 +457,7 @@ def test_the_home_folder_is_meant_by_its_sign(
     values, _ = read_config(tmp_path / "c.yaml", ["model"])
     assert values == {"model": str(tmp_path / "judge")}
     for out in (["-o", "~/runs"], ["--out=~/more"]):
-        words = ["label", "~/pairs.jsonl", "-c", "helpful-honest-harmless", "--dry-run", *out]
+        words = ["label", "~/pairs.jsonl", "-c", "demo", "--dry-run", "--engine", "scripted", *out]
         done = rlaif(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "~" not in done.stdout + done.stderr

@@ -160,7 +160,12 @@ def test_unusable_source(name: str, content: bytes | str | None, what: str, tmp_
 
 @pytest.mark.slow
 def test_hub_id_without_a_hub_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+    import huggingface_hub
+
+    # Both read the environment when they are imported.
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     source = open_source("hub:some-org/some-data")
     assert source.kind == "hub"
     with pytest.raises(RlaifError, match="some-org/some-data"):

@@ -16,6 +16,7 @@ import pytest
 
 from rlaif.engines import registry
 from rlaif.engines.base import EngineSettings, Intake
+from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult
 
@@ -82,7 +83,8 @@ def test_the_plug_in_of_the_docs_labels_pairs(site: Path, tmp_path: Path) -> Non
     for row in rows:
         assert len(row["chosen"][0]["content"]) < len(row["rejected"][0]["content"])
     assert "judge" in (out / "run.yaml").read_text()
-    assert "shorter/1" in (out / "run.yaml").read_text()
+    fingerprint = ScriptedEngine(name="shorter/1").fingerprint
+    assert fingerprint in (out / "run.yaml").read_text()
 
 
 def test_a_template_that_the_plug_in_can_not_read_stops_with_its_reason(

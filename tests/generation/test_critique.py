@@ -460,6 +460,7 @@ def test_verified_pairs_are_right_more_often_than_assumed_ones(botched: Path) ->
     assert wrong(verified) < 0.75 * wrong(assumed), (assumed, verified)
 
 
+@pytest.mark.slow
 def test_sft_rows_are_the_revisions_that_won(revised: Path) -> None:
     pairs = {p["id"]: p for p in read(revised / "pairs.jsonl")}
     won = {

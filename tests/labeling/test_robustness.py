@@ -35,6 +35,7 @@ def run(folder: Path, *arguments: str, limit: int | None = None) -> subprocess.C
     )
 
 
+@pytest.mark.slow
 def test_disk_that_fills_up_in_mid_run_is_one_line_and_the_run_goes_on_later(
     tmp_path: Path,
 ) -> None:

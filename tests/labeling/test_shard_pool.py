@@ -403,6 +403,7 @@ def until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_labelers_end_with_a_killed_command_and_not_with_their_shard(tmp_path: Path) -> None:
     data, constitution = write_inputs(tmp_path, ROWS)
     cache = tmp_path / "cache.sqlite"

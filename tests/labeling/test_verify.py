@@ -355,6 +355,7 @@ def test_a_key_that_comes_twice_is_damage(run: Path) -> None:
         verify(run)
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_forged_everywhere_is_found_by_asking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

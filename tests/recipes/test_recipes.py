@@ -63,6 +63,7 @@ def states(recipe: Path, work: Path, **given: str) -> dict[str, str]:
     return {name: state for name, _, _, state in graph(steps)}
 
 
+@pytest.mark.slow
 def test_steps_run_once_and_a_change_runs_what_depends_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_steps_run_once_and_a_change_runs_what_depends_on_it(
     assert set(states(recipe, work).values()) == {"done"}
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_stops_the_recipe_with_its_place_and_later_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,11 +100,10 @@ def judge_of_labels(run: Path) -> dict[str, Any]:
         RlaifError: its configuration is unreadable.
     """
     file = run / CONFIG
-    found = read_yaml(file).value if file.exists() else None
-    judge = found.get("judge") if isinstance(found, dict) else None
-    if not isinstance(judge, dict):
+    found: Any = read_yaml(file).value if file.exists() else None
+    if not isinstance(found, dict) or not isinstance(found.get("judge"), dict):
         return {}
-    own = {k: v for k, v in judge.items() if k != "fingerprint"}
+    own = {k: v for k, v in found["judge"].items() if k != "fingerprint"}
     return {"judge": {**own, "template": found["template"]["name"]}}
 
 

@@ -13,6 +13,7 @@ from rlaif.cli.common.options import build, settings_options
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import Place, RlaifError
 
+Own = TypeVar("Own", bound=BaseModel)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -125,8 +126,8 @@ def spread(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def models_of_file(
-    values: Mapping[str, Any], places: Mapping[str, Place], own: type[BaseModel]
-) -> list[tuple[EngineSettings, BaseModel]]:
+    values: Mapping[str, Any], places: Mapping[str, Place], own: type[Own]
+) -> list[tuple[EngineSettings, Own]]:
     """The models that a settings file lists under `models`: names, or mappings of settings.
 
     Args:
@@ -165,8 +166,8 @@ def models_of_file(
 
 
 def model_with_settings(
-    text: str, values: Mapping[str, Any], own: type[BaseModel]
-) -> tuple[EngineSettings, BaseModel]:
+    text: str, values: Mapping[str, Any], own: type[Own]
+) -> tuple[EngineSettings, Own]:
     """A model as `NAME,setting=value,...`: its engine's settings, and those of the kind `own`.
 
     Args:

@@ -6,10 +6,8 @@ all come from the model's fields, so that they are written once.
 
 from __future__ import annotations
 
-import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -19,8 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rlaif.cli.common.command import EVERYDAY, SettingOption
-from rlaif.cli.common.renamed import new_names
-from rlaif.constitution.yaml_source import read_yaml
+from rlaif.cli.common.config_file import read_config
 from rlaif.errors import Place, RlaifError
 from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.util.validation import first_problem
@@ -151,176 +148,6 @@ def merge_settings(
         values.update({key: own[key] for key in kept})
         places.update({key: own_places[key] for key in kept})
     return values, places
-
-
-def read_config(
-    path: Path,
-    known: Sequence[str],
-    at: tuple[str | int, ...] = (),
-    *,
-    also: tuple[str, ...] = (),
-) -> tuple[dict[str, Any], dict[str, Place]]:
-    """The settings of a YAML file by name, with their places.
-
-    `judge` and `aggregation` may be mappings of settings.  A run's `run.yaml` is taken as it is:
-    what it says of the run's data, and hashes, is left out.
-
-    Args:
-        known: the names that a setting may have.
-        at: where in the file the settings stand, such as `("members", 0)` of a panel's run.
-        also: further names, whose values are kept as they are written.
-
-    Raises:
-        RlaifError: the file is unreadable or has a key that is not known.
-    """
-    tree = read_yaml(path)
-    settings: Any = tree.value
-    for key in at:
-        settings = settings[key]
-    if not isinstance(settings, dict):
-        raise RlaifError(
-            "the settings file must be a YAML mapping",
-            hint="Write `name: value` lines.",
-            place=tree.places[at],
-        )
-    if "format" in settings and settings.get("command", _command_name()) != _command_name():
-        raise RlaifError(
-            f"{str(path)!r} is the configuration of a `rlaif {settings['command']}` run, "
-            "which --config can't reproduce",
-            hint="Repeat the flags of that run, or write its settings to a file of their own.",
-            place=tree.keys[("command",)],
-        )
-    values: dict[str, Any] = {}
-    places: dict[str, Place] = {}
-    if "command" in settings:
-        settings = _as_settings(settings)
-    for where, value in _flatten({k: v for k, v in settings.items() if k not in also}):
-        name = "model" if where == ("judge",) else str(where[-1])
-        if where == ("judge",) and not isinstance(value, str):
-            raise RlaifError(
-                "`judge` is neither a model nor a mapping of settings",
-                hint="Write `judge: MODEL`, or `judge: {model: MODEL, engine: vllm}`.",
-                place=tree.places[(*at, *where)],
-            )
-        if name == "model" and name in values:
-            raise RlaifError(
-                f"setting {name!r} is given twice",
-                hint="Keep one of the two.",
-                place=tree.keys[(*at, *where)],
-            )
-        if name not in known:
-            key = tree.keys.get((*at, *where), tree.places[at])
-            raise _unknown_setting(str(where[-1]), (*known, *also), key)
-        at_home = isinstance(value, str) and value.startswith("~/")
-        values[name] = os.path.expanduser(value) if at_home else value
-        places[name] = tree.places.get((*at, *where), tree.places[at])
-    for name in also:
-        if name in settings:
-            values[name] = settings[name]
-            places[name] = tree.places.get((*at, name), tree.places[at])
-    return values, places
-
-
-NOT_IN_A_FILE = (
-    "judge",
-    "writer",
-    "split",
-    "cache_dir",
-    "licenses",
-    "reasoning",
-    "panel",
-    "shard_rows",
-    "dry_run",
-)
-"""Flags that are no settings: of where data and caches are, and of what is done."""
-
-_OF_A_RUN = (
-    *("format", "command", "input", "constitution", "checks", "agreement"),
-    *("system_prompts", "fingerprint"),
-)
-"""What `run.yaml` holds beside settings: data, principles and results."""
-_NAMED = ("template", "judge_template", "writer_templates", "topics", "personas", "evaluations")
-"""What `run.yaml` names together with its hash."""
-
-
-def _flatten(found: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Settings with their paths; those of a run's configuration as they were given."""
-    of_a_run = "format" in found and "input" in found
-    for key, value in found.items():
-        if of_a_run and key in _OF_A_RUN:
-            continue
-        if key in ("judge", "aggregation", "model") and isinstance(value, Mapping):
-            for name, own in value.items():
-                if name != "fingerprint":
-                    yield (key, name), own
-        elif of_a_run and key in ("template", "calibration") and isinstance(value, Mapping):
-            yield (key,), value["name" if key == "template" else "path"]
-        else:
-            yield (key,), value
-
-
-def _as_settings(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What `run.yaml` of `generate`, `critique` or `synth-prompts` says, as a user would."""
-
-    def named(value: Any) -> Any:
-        if isinstance(value, list):
-            return [named(one) for one in value]
-        return value["name"] if isinstance(value, Mapping) and "name" in value else value
-
-    def model(value: Any) -> Any:
-        kept = isinstance(value, Mapping)
-        return {k: v for k, v in value.items() if k != "fingerprint"} if kept else value
-
-    settings = {k: v for k, v in found.items() if v is not None or k == "limit"}
-    if "writer" in settings:
-        settings["model"] = settings.pop("writer")
-    for key, value in settings.items():
-        if key in (*_NAMED, "templates"):
-            settings[key] = named(value)
-        elif key == "models":
-            settings[key] = [model(one) for one in value]
-        elif key in ("model", "judge"):
-            settings[key] = model(value)
-    return settings
-
-
-def _command_name() -> str:
-    """The command that runs, as `run.yaml` has it."""
-    context = click.get_current_context(silent=True)
-    return str(context.info_name) if context is not None else ""
-
-
-def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifError:
-    names_now = [new for new in new_names(name) if new in known]
-    if name == "fold" and "pooling" in known:
-        names_now = ["aggregation"]
-    if names_now:
-        return RlaifError(
-            f"setting {name!r} has another name now", hint=f"Write {names_now[0]!r}.", place=place
-        )
-    if name == "aggregation" and "pooling" in known:
-        return RlaifError(
-            "`aggregation` must be a mapping of settings",
-            hint="Write it as `aggregation: {pooling: mean}`.",
-            place=place,
-        )
-    if name in NOT_IN_A_FILE or name in _flags_of_command():
-        flag = f"--{name.replace('_', '-')}"
-        return RlaifError(f"{name!r} is not a setting", hint=f"Use the flag {flag}.", place=place)
-    close = get_close_matches(name, (*known, "judge", "aggregation"), n=1)
-    names = ", ".join(
-        dict.fromkeys((*known, *(("judge", "aggregation") if "pooling" in known else ())))
-    )
-    hint = f"Did you mean {close[0]!r}?" if close else f"Use one of {names}."
-    return RlaifError(f"unknown setting {name!r}", hint=hint, place=place)
-
-
-def _flags_of_command() -> set[str]:
-    """The flags of the command that runs, by their names as settings would have them."""
-    context = click.get_current_context(silent=True)
-    options = context.command.params if context else []
-    longest = (max(o.opts, key=len) for o in options if isinstance(o, click.Option))
-    return {name.lstrip("-").replace("-", "_") for name in longest}
 
 
 def build(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.judges import panel_of, panel_of_run
+from rlaif.cli.common.judges import change_judges, panel_of, panel_of_run, with_batches
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.label_summary import print_estimate, print_summary
@@ -108,6 +109,12 @@ interrupted, rerun the same command to resume.
     "--dry-run", is_flag=True, help="Estimate judge calls, tokens, time and cost, then exit."
 )
 @click.option(
+    "--batch",
+    is_flag=True,
+    help="Send requests as batch files of the provider (--engine openai): cheaper, and takes up to "
+    "a day. Stop at any time and rerun the same command to resume; nothing is paid for twice.",
+)
+@click.option(
     "--keep-going",
     is_flag=True,
     help="Do not stop if most of the first 100 verdicts are invalid or only follow the position.",
@@ -136,6 +143,7 @@ def command(
     dry_run: bool,
     as_json: bool,
     licenses: str,
+    batch: bool,
     keep_going: bool,
     **flags: Any,
 ) -> None:
@@ -149,6 +157,7 @@ def command(
     """
     quiet_libraries()
     prices = read_prices(price_per_hour, price_tokens, human_price, max_cost)
+    by_batch = partial(with_batches, cache_dir=cache_dir) if batch else lambda found: found
     rerun = panel_of_run(config, flags) if panel is None and not judges else None
     if rerun is not None or panel is not None or len(judges) > 1:
         for flag, value in (("--shard-rows", shard_rows), ("--max-cost", max_cost)):
@@ -161,7 +170,7 @@ def command(
             data=data,
             constitution=constitution,
             out=Path(out),
-            panel=rerun or panel_of(panel, judges, config, flags),
+            panel=change_judges(rerun or panel_of(panel, judges, config, flags), by_batch),
             split=split,
             cache_dir=cache_dir,
             prices=prices,
@@ -172,6 +181,7 @@ def command(
         )
         return
     settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
+    settings = by_batch(settings)
     from rlaif.labeling.estimate import estimate
     from rlaif.labeling.job import check_shards, prepare, run_label, with_engine
 

@@ -253,6 +253,10 @@ def _never(settings: EngineSettings) -> bool:
     return False
 
 
+def _no_number(settings: EngineSettings) -> int | None:
+    return None
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """What a module declares of its engine; a plug-in's entry point names one.
@@ -265,6 +269,8 @@ class EngineSpec:
         can_generate: whether the engine generates text, beside reading labels.
         takes_pictures: whether requests may hold pictures; then the codec has
             `encode_with_pictures`, as `engines.codec.HFCodec` has it.
+        open_pairs: how many pairs the labeling loop may have open, for engines that ask many
+            requests together; None for the usual number.
         has_tokens: whether its codec's tokens are the model's, so that a run's can be planned.
         replicates_itself: whether it starts `data_parallel_size` replicas by itself.
         backend: where workers with an engine each are started (a `workers.Backend`); None for
@@ -277,6 +283,7 @@ class EngineSpec:
     speed_options: tuple[str, ...] = ()
     can_generate: Callable[[EngineSettings], bool] = _always
     takes_pictures: Callable[[EngineSettings], bool] = _never
+    open_pairs: Callable[[EngineSettings], int | None] = _no_number
     has_tokens: bool = True
     replicates_itself: bool = False
     backend: Callable[[EngineSettings], Any] | None = None

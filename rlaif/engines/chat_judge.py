@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from rlaif.engines.chat_labels import (
 )
 from rlaif.engines.server_client import Unusable
 from rlaif.engines.voting import VotePlan, posterior_mean
-from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Result
+from rlaif.records import ChoiceResult, Failure, GenerationResult, Result
 from rlaif.util.hashing import digest
 
 Means = Literal["auto", "logprobs", "votes"]
@@ -53,47 +53,73 @@ class LabelQuestion:
         messages: of the request.
         opening: the words that the answer was to begin with; "" for none.
         labels: the two answers.
+        seed: fixes the draws of votes.
     """
 
     name: str
     messages: Sequence[Mapping[str, Any]]
     opening: str
     labels: Sequence[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class LabelCall:
+    """One call to the server about a question.
+
+    Attributes:
+        parameters: beside its messages.
+        read: makes a result of a choice and its text.
+        draw: how often the question was asked before.
+    """
+
+    parameters: Mapping[str, Any]
+    read: Callable[[Mapping[str, Any], str], Result]
+    draw: int = 0
+
+
+LabelCalls = Generator[list[LabelCall], list[Result], "ChoiceResult | Failure"]
+"""Calls that can be made together, then those that follow from their results; ends with the
+answer."""
 
 
 class ChatJudge:
-    """Asks which of two labels a model answers with.
+    """Finds out which of two labels a model answers with.
 
-    Args:
-        ask: sends a question with parameters and lets a function read the choice that came.
+    Attributes:
+        by_votes: whether the model is known to give no probabilities.
+        draws_together: whether votes that are needed anyway are drawn in one go: fewer rounds, and
+            as many votes.
     """
 
-    def __init__(
-        self,
-        ask: Callable[
-            [LabelQuestion, Mapping[str, Any], Callable[[Mapping[str, Any], str], Result]], Result
-        ],
-        settings: VoteSettings,
-    ) -> None:
-        self._ask, self._settings = ask, settings
+    def __init__(self, settings: VoteSettings) -> None:
+        self._settings = settings
         self._plan = VotePlan(settings.votes, settings.error)
-        self._by_votes, self._gave = settings.means == "votes", False
+        self.by_votes, self._gave = settings.means == "votes", False
+        self.draws_together = False
 
-    def answer(self, request: ChoiceRequest, question: LabelQuestion) -> ChoiceResult | Failure:
-        """The log-probabilities of the labels, or why there are none."""
-        if not self._by_votes:
-            found = self._read(question)
+    def seed_of(self, token_ids: Sequence[int]) -> int:
+        """What fixes the draws of votes for a question."""
+        return int(digest([list(token_ids), self._settings.seed])[:12], 16)
+
+    def ask(self, question: LabelQuestion) -> LabelCalls:
+        """The calls that lead to the log-probabilities of the labels, or to why there are none."""
+        if not self.by_votes:
+            (found,) = yield [self._reading(question)]
+            if isinstance(found, Failure) and _refuses_logprobs(found.reason):
+                found = Failure(question.name, LACKING)
+            assert not isinstance(found, GenerationResult)
             if isinstance(found, ChoiceResult):
                 self._gave = True
             if not (isinstance(found, Failure) and found.reason == LACKING):
                 return found
             if self._settings.means == "logprobs" or self._gave:
                 return found  # of a server that gives them, it is this answer's fault
-            self._by_votes = True  # it gives none to anybody
-        return self._vote(request, question)
+            self.by_votes = True  # it gives none to anybody
+        return (yield from self._vote(question))
 
-    def _read(self, question: LabelQuestion) -> ChoiceResult | Failure:
-        """One question, answered by the likeliest tokens."""
+    def _reading(self, question: LabelQuestion) -> LabelCall:
+        """A call that is answered by the likeliest tokens."""
         parameters = {
             "logprobs": True,
             "top_logprobs": TOP_TOKENS,
@@ -110,37 +136,40 @@ class ChatJudge:
                 raise Unusable(str(error)) from None
             return ChoiceResult(question.name, found)
 
-        found = self._ask(question, parameters, read)
-        if isinstance(found, Failure) and _refuses_logprobs(found.reason):
-            return Failure(question.name, LACKING)
-        assert not isinstance(found, GenerationResult)
-        return found
+        return LabelCall(parameters, read)
 
-    def _vote(self, request: ChoiceRequest, question: LabelQuestion) -> ChoiceResult | Failure:
+    def _vote(self, question: LabelQuestion) -> LabelCalls:
         """The same question until the answer is clear."""
         counts, odd, reason = [0, 0], 0, ""
-        base = int(digest([list(request.token_ids), self._settings.seed])[:12], 16)
+
+        def text_of(_: Mapping[str, Any], text: str) -> Result:
+            ids = tuple(text.encode("utf-8", "replace"))
+            return GenerationResult(question.name, ids, finished=True)
+
         while not self._plan.is_clear(*counts) and odd <= max(2, sum(counts)):
-            parameters = {
-                "temperature": self._settings.temperature,
-                "tokens": self._settings.tokens,
-                "seed": (base + sum(counts) + odd) % (1 << 31),
-            }
-            said = self._ask(
-                question,
-                parameters,
-                lambda _, text: GenerationResult(
-                    question.name, tuple(text.encode("utf-8", "replace")), finished=True
-                ),
-            )
-            if isinstance(said, Failure):
-                return said
-            assert isinstance(said, GenerationResult)
-            text = bytes(said.token_ids).decode("utf-8", "replace")
-            try:
-                counts[read_text_label(text, question.labels, question.opening)] += 1
-            except NoLabel as error:
-                odd, reason = odd + 1, str(error)
+            cast = sum(counts) + odd
+            least = self._plan.least_votes(*counts) if self.draws_together else 1
+            calls = [
+                LabelCall(
+                    {
+                        "temperature": self._settings.temperature,
+                        "tokens": self._settings.tokens,
+                        "seed": (question.seed + draw) % (1 << 31),
+                    },
+                    text_of,
+                    draw,
+                )
+                for draw in range(cast, cast + least)
+            ]
+            for said in (yield calls):
+                if isinstance(said, Failure):
+                    return said
+                assert isinstance(said, GenerationResult)
+                text = bytes(said.token_ids).decode("utf-8", "replace")
+                try:
+                    counts[read_text_label(text, question.labels, question.opening)] += 1
+                except NoLabel as error:
+                    odd, reason = odd + 1, str(error)
         if not any(counts):
             return Failure(question.name, f"none of {odd} answers can be read: {reason}")
         return self._posterior(question.name, counts[0], counts[1], odd)

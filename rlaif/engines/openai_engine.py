@@ -10,13 +10,18 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats
-from rlaif.engines.chat_judge import ChatJudge, LabelQuestion, VoteSettings
+from rlaif.engines.batch_files import BatchFiles
+from rlaif.engines.batch_ledger import BatchLedger
+from rlaif.engines.batch_runner import BatchRunner
+from rlaif.engines.chat_judge import ChatJudge, LabelCall, LabelQuestion, VoteSettings
 from rlaif.engines.control_tokens import defuse_spelled
+from rlaif.engines.server_calls import ServerCall, ServerCalls, finish, map_steps
 from rlaif.engines.server_client import (
     SPEED_OPTIONS,
     ServerClient,
@@ -27,6 +32,7 @@ from rlaif.engines.server_client import (
 from rlaif.engines.voting import MOST_VOTES
 from rlaif.errors import RlaifError
 from rlaif.records import Failure, GenerationRequest, GenerationResult, Message, Request, Result
+from rlaif.util.addresses import without_secrets
 from rlaif.util.hashing import digest
 from rlaif.util.thinking import after_thinking, find_spoken, may_end_thinking, open_thinking
 
@@ -145,6 +151,7 @@ class OpenAIEngine:
         continues: whether the server goes on with an answer that is begun; None where the user
             said nothing: vLLM and SGLang do.
         votes: how the model is asked as a judge.
+        batches: sends requests as batch files; None for one by one.
     """
 
     def __init__(
@@ -159,6 +166,7 @@ class OpenAIEngine:
         defuses: bool = True,
         continues: bool | None = None,
         votes: VoteSettings = _USUAL_VOTES,
+        batches: BatchRunner | None = None,
     ) -> None:
         self.codec = MessageCodec(defuses=defuses)
         manner: dict[str, Any] = {"openai": model, "url": url}
@@ -167,7 +175,8 @@ class OpenAIEngine:
         self._model = model
         self._client = client
         self._requests = self._tokens = self._written = 0
-        self._judge = ChatJudge(self._ask_label, votes)
+        self._judge = ChatJudge(votes)
+        self._batches = batches
         self._limit = "max_tokens"
         self._omitted = frozenset(omitted)
         self._thinks = thinks
@@ -188,12 +197,32 @@ class OpenAIEngine:
         self.fingerprint = digest(manner | {key: value for key, value in own.items() if value})
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
-        """Answer requests, as many at once as allowed, as they finish."""
-        for results in self._client.run(requests, self._answer):
+        """Answer requests, as many at once as allowed, as they finish; or in batches."""
+        by = self._client.run(requests, self.answer_now)
+        if self._batches is not None:
+            self._judge.draws_together = True
+            by = self._batches.run(requests, self)
+        for results in by:
             self._requests += len(results)
             yield results
 
-    def _answer(self, request: Request) -> Result:
+    def answer_now(self, request: Request) -> Result:
+        """One request, asked until it is answered."""
+        return finish(self.calls(request), lambda calls: [self.send(call) for call in calls])
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """What was learned of how the server wants to be asked."""
+        return {"limit": self._limit, "by_votes": self._judge.by_votes}
+
+    def take_manner(self, manner: Mapping[str, Any]) -> None:
+        """Ask as an earlier process learned to."""
+        if manner.get("limit") == _MODERN:
+            self._limit = _MODERN
+        self._judge.by_votes |= manner.get("by_votes") is True
+
+    def calls(self, request: Request) -> ServerCalls:
+        """The calls to the server that lead to the answer."""
         messages, opening = self.codec.split_prompt(request.token_ids)
         if isinstance(request, GenerationRequest):
             parameters = {
@@ -203,48 +232,49 @@ class OpenAIEngine:
                 **({} if request.seed is None else {"seed": request.seed}),
             }
             made = partial(self._made, messages, opening, parameters)
-            return self._send(request.id, made, self._take)
+            take = partial(self._read, self._take)
+            (found,) = yield [ServerCall(request.id, made, take, request.seed or 0)]
+            return found
         labels = [bytes(label).decode() for label in request.label_ids]
         asked = messages if self._continues else _ask_to_end(messages, opening, labels)
-        return self._judge.answer(request, LabelQuestion(request.id, asked, opening, labels))
+        seed = self._judge.seed_of(request.token_ids)
+        question = LabelQuestion(request.id, asked, opening, labels, seed)
+        steps = self._judge.ask(question)
+        return (yield from map_steps(steps, partial(self._label_call, question)))
 
-    def _ask_label(
-        self,
-        question: LabelQuestion,
-        parameters: Mapping[str, Any],
-        read: Callable[[Mapping[str, Any], str], Result],
-    ) -> Result:
+    def _label_call(self, question: LabelQuestion, call: LabelCall) -> ServerCall:
         """A question about a pair; its tokens count here, since no text is kept of it."""
 
         def take(name: str, choice: Mapping[str, Any], found: Any) -> Result:
             text, why = _text_of(choice["message"])
             if why or choice.get("finish_reason") == "content_filter":
                 raise Unusable(why or _FILTERED)
-            return read(choice, after_thinking(text) or "")
+            return call.read(choice, after_thinking(text) or "")
 
-        made = partial(self._made, question.messages, question.opening, parameters)
-        return self._send(question.name, made, take)
+        made = partial(self._made, question.messages, question.opening, call.parameters)
+        return ServerCall(question.name, made, partial(self._read, take), call.draw)
 
-    def _send(
+    def _read(
         self,
-        name: str,
-        made: Callable[[], dict[str, Any]],
         take: Callable[[str, Mapping[str, Any], Any], Result],
+        name: str,
+        answer: httpx.Response,
     ) -> Result:
-        def read(answer: httpx.Response) -> Result:
-            try:
-                found = answer.json()
-                self._tokens += prompt_tokens(found)
-                self._written += completion_tokens(found)
-                return take(name, found["choices"][0], found)
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                return Failure(name, f"unexpected response from the server ({error!r})"[:200])
+        try:
+            found = answer.json()
+            self._tokens += prompt_tokens(found)
+            self._written += completion_tokens(found)
+            return take(name, found["choices"][0], found)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return Failure(name, f"unexpected response from the server ({error!r})"[:200])
 
-        body = made()
-        result = self._client.ask("/chat/completions", body, name, read)
+    def send(self, call: ServerCall) -> Result:
+        """The result of one call."""
+        body = call.make()
+        result = self._client.ask(PATH, body, call.name, call.read)
         if isinstance(result, Failure) and _MODERN in result.reason and _MODERN not in body:
             self._limit = _MODERN  # what newer models of OpenAI call it
-            result = self._client.ask("/chat/completions", made(), name, read)
+            result = self._client.ask(PATH, call.make(), call.name, call.read)
         return result
 
     def _made(
@@ -315,6 +345,7 @@ def _ask_to_end(
     return [*before, {**last, "content": f"{last['content']}\n\n{ask}"}]
 
 
+PATH = "/chat/completions"
 _FILTERED = "the server's content filter stopped the answer"
 _MODERN = "max_completion_tokens"
 
@@ -377,13 +408,24 @@ def fingerprint(settings: EngineSettings) -> str:
 def create(settings: EngineSettings) -> OpenAIEngine:
     """Connect; options: `base_url`, `retries` (5), `timeout` (600 seconds), `omit` (parameters
     that are not sent, with `+` between them), `thinks`, `defuse` and `continues` (see
-    `OpenAIEngine`), and those of `vote_settings`.
+    `OpenAIEngine`), `batch` (a folder) and `poll`, and those of `vote_settings`.
     """
-    known = ("base_url", "continues", "defuse", "omit", "retries", "thinks", "timeout", *_VOTING)
+    known = (
+        *("base_url", "batch", "continues", "defuse", "omit", "poll", "retries", "thinks"),
+        *("timeout", *_VOTING),
+    )
     retries, timeout = patience(settings, known)
     url = server_url(settings)
     most = min(settings.max_in_flight, 256)
+    poll = poll_seconds(settings)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
+    batches = None
+    if folder := batch_folder(settings):
+        ledger = BatchLedger(folder, without_secrets(url), settings.model)
+        endpoint = f"/v1{PATH}"
+        files = BatchFiles(client, ledger, endpoint=endpoint, poll=poll, patience=timeout)
+        largest = requests_in_a_batch(settings)
+        batches = BatchRunner(files, ledger, endpoint=endpoint, most=largest, retries=retries)
     return OpenAIEngine(
         model=settings.model,
         url=url,
@@ -396,7 +438,44 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         defuses=_flag(settings, "defuse") is not False,
         continues=_flag(settings, "continues"),
         votes=vote_settings(settings),
+        batches=batches,
     )
+
+
+def batch_folder(settings: EngineSettings) -> Path | None:
+    """Where batch files are kept, by the option `batch`; None where requests go one by one.
+
+    Raises:
+        RlaifError: the option names no folder.
+    """
+    found = settings.options.get("batch")
+    if found is None or found is False:
+        return None
+    if not isinstance(found, str) or not found:
+        raise _odd("batch", found, "the path of a folder, or --batch")
+    return Path(found).expanduser()
+
+
+def poll_seconds(settings: EngineSettings) -> float:
+    """Seconds between two questions how far a batch is, by the option `poll` (30).
+
+    Raises:
+        RlaifError: it is no number of seconds.
+    """
+    found = settings.options.get("poll", 30.0)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found <= 3600:
+        raise _odd("poll", found, "a number of seconds above 0, at most 3600")
+    return float(found)
+
+
+def requests_in_a_batch(settings: EngineSettings) -> int:
+    """How many requests a batch holds at most: `max_in_flight` if the user set it, else 20,000."""
+    return settings.max_in_flight if "max_in_flight" in settings.model_fields_set else 20_000
+
+
+def open_pairs(settings: EngineSettings) -> int | None:
+    """With batches, so many pairs may be open that one is full."""
+    return requests_in_a_batch(settings) if batch_folder(settings) else None
 
 
 _VOTING = ("answer_tokens", "labels", "vote_error", "vote_temperature", "votes")
@@ -452,5 +531,6 @@ SPEC = EngineSpec(
     codec=lambda settings: MessageCodec(defuses=_flag(settings, "defuse") is not False),
     fingerprint=fingerprint,
     speed_options=SPEED_OPTIONS,
+    open_pairs=open_pairs,
     has_tokens=False,
 )

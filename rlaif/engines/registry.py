@@ -216,6 +216,11 @@ def has_tokens(settings: EngineSettings) -> bool:
     return load_spec(settings.engine).has_tokens
 
 
+def open_pairs(settings: EngineSettings) -> int | None:
+    """How many pairs the labeling loop may have open; None for the usual number."""
+    return load_spec(settings.engine).open_pairs(settings)
+
+
 def can_generate(settings: EngineSettings) -> bool:
     """Whether the engine generates text, beside reading labels."""
     return load_spec(settings.engine).can_generate(settings)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -159,7 +160,7 @@ class ServerClient:
             busy = answer.status_code in _BUSY
             if busy:
                 self._limit.note_busy(sent, _retry_after(answer))
-            said = self._without_key(" ".join(answer.text.split()))
+            said = self.hide(" ".join(answer.text.split()))
             if answer.status_code == 200:
                 said = "a web page" if _is_page(answer) else f"no answer: {said}"
             reason = f"status {answer.status_code}: {said[:200]}"
@@ -170,7 +171,7 @@ class ServerClient:
                     hint=f"Check the model's name and {KEY_VARIABLE}, then rerun the same command.",
                 )
             moved = answer.status_code == 200 or 300 <= answer.status_code < 400
-            if not (_may_pass(answer.status_code) or moved or gone):
+            if not (may_pass(answer.status_code) or moved or gone):
                 return Refusal(reason, False)
             if attempt < self._retries:
                 self._pause(_retry_after(answer))
@@ -230,6 +231,35 @@ class ServerClient:
             self._client.stream("POST", f"{self._url}{path}", json=body) as answer,
         ):
             return read_body(answer, most=_MOST_BYTES, until=until)
+
+    def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """What the server says to one request, whatever it says.
+
+        Args:
+            content: as httpx takes it: `json`, `params`, `files`, `data`.
+
+        Raises:
+            httpx.HTTPError: nothing in time.
+            BodyRefused: it is too large.
+        """
+        until = time.monotonic() + self._timeout
+        with (
+            answer_until(until),
+            self._client.stream(method, f"{self._url}{path}", **content) as answer,
+        ):
+            return read_body(answer, most=_MOST_BYTES, until=until)
+
+    def download(self, path: str, to: Path) -> None:
+        """A file of any size.
+
+        Raises:
+            httpx.HTTPError: it does not come, or not whole.
+        """
+        with self._client.stream("GET", f"{self._url}{path}") as answer:
+            answer.raise_for_status()
+            with to.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    file.write(piece)
 
     def run(
         self, requests: Iterable[Request | None], answer: Callable[[Request], Result]
@@ -312,7 +342,8 @@ class ServerClient:
         except (httpx.HTTPError, BodyRefused):
             return False
 
-    def _without_key(self, text: str) -> str:
+    def hide(self, text: str) -> str:
+        """A text of the server's without the key."""
         return mask(text, self._key, self._url)
 
     def _pause(self, seconds: float) -> None:
@@ -327,7 +358,7 @@ class ServerClient:
         self._client.close()
 
 
-def _may_pass(status: int) -> bool:
+def may_pass(status: int) -> bool:
     """Whether asking again later may succeed."""
     return status in PASSING or status >= 500
 
@@ -364,7 +395,7 @@ def _retry_after(answer: httpx.Response) -> float:
     return min(_LONGEST_WAIT, max(0.0, seconds)) if math.isfinite(seconds) else _LONGEST_WAIT
 
 
-SPEED_OPTIONS = ("retries", "timeout")
+SPEED_OPTIONS = ("batch", "poll", "retries", "timeout")
 "Options that do not affect results."
 
 

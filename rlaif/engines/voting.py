@@ -38,6 +38,15 @@ class VotePlan:
             return True
         return first != second and _against(max(first, second), min(first, second)) <= self.error
 
+    def least_votes(self, first: int, second: int) -> int:
+        """How many more votes are needed whatever they say: before the last of them, drawing can't
+        end.
+        """
+        for more in range(self.most - first - second):
+            if self.is_clear(first + more, second) or self.is_clear(first, second + more):
+                return more
+        return self.most - first - second
+
     @cached_property
     def outcomes(self) -> Mapping[tuple[int, int], int]:
         """Where drawing may end, and in how many ways it gets there."""

@@ -9,6 +9,9 @@ from rlaif.labeling.usage import UsageMeter
 from rlaif.records import Request
 from rlaif.runs.cost import Prices
 
+_UNPRICED = 100
+"""Requests under way at once while nobody knows what one costs."""
+
 
 class Budget:
     """What a run may still ask.
@@ -19,15 +22,16 @@ class Budget:
 
     def __init__(self, prices: Prices, usage: UsageMeter) -> None:
         self._prices, self._usage = prices, usage
-        self._unanswered = 0
+        self._unanswered = self._answered = 0
+        self._began = usage.tokens
         self.stopped = False
 
     def limit(self, requests: Iterator[Request | None]) -> Iterator[Request | None]:
         """Requests while the run may cost more; then none, until those under way are answered."""
         for request in requests:
-            while request is not None and self._is_spent():
-                self.stopped = True
+            while request is not None and self._is_spoken_for():
                 if not self._unanswered:
+                    self.stopped = True
                     return
                 yield None
             self._unanswered += request is not None
@@ -36,6 +40,7 @@ class Budget:
     def note_answers(self, count: int) -> None:
         """So many requests are answered."""
         self._unanswered -= count
+        self._answered += count
 
     def check(self, rows: int) -> None:
         """Say that the run was stopped.
@@ -50,7 +55,13 @@ class Budget:
                 hint="Rerun the same command with a higher --max-cost to resume.",
             )
 
-    def _is_spent(self) -> bool:
+    def _is_spoken_for(self) -> bool:
+        """Whether what was paid, and what is under way at the usual price, is all that there is."""
         if self._prices.most is None:  # asked before every request
             return False
-        return self._prices.are_spent(seconds=self._usage.seconds, tokens=self._usage.tokens)
+        spent = self._usage.tokens
+        if self._unanswered and not self._answered:
+            return self._unanswered >= _UNPRICED
+        if self._unanswered:
+            spent = spent.plus(spent.less(self._began).times(self._unanswered / self._answered))
+        return self._prices.are_spent(seconds=self._usage.seconds, tokens=spent)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import Engine
-from rlaif.engines.registry import has_tokens
+from rlaif.engines.registry import has_tokens, open_pairs
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, walk
@@ -112,6 +112,7 @@ class Labeler:
         self._next_request = 0
         # A chat server's tokens are counted by the engine, as the server tells them.
         self._counts_written = has_tokens(task.settings.judge)
+        self._most_open = open_pairs(task.settings.judge) or MAX_OPEN_PAIRS
         self._budget = Budget(prices or Prices(), self.usage)
 
     @property
@@ -154,7 +155,7 @@ class Labeler:
         planned = Prefetcher(windows, WINDOWS_AHEAD)
         try:
             while True:
-                while len(self._output) >= MAX_OPEN_PAIRS:
+                while len(self._output) >= self._most_open:
                     yield self._next_ready()
                 window = planned.poll(wait=not self._in_flight)
                 if window is not None:

@@ -30,6 +30,20 @@ class TokenUsage:
             self.written + other.written,
         )
 
+    def less(self, other: TokenUsage) -> TokenUsage:
+        """What came after `other`."""
+        return TokenUsage(
+            self.computed - other.computed,
+            self.cached - other.cached,
+            self.written - other.written,
+        )
+
+    def times(self, factor: float) -> TokenUsage:
+        """So many times as much, in whole tokens."""
+        return TokenUsage(
+            round(self.computed * factor), round(self.cached * factor), round(self.written * factor)
+        )
+
 
 @dataclass(frozen=True)
 class Prices:

@@ -12,7 +12,6 @@ import re
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
@@ -194,7 +193,6 @@ class Drawing:
 
     def __init__(self, gives: str) -> None:
         self.gives = gives
-        self.drawn: Counter[str] = Counter()
 
     def __call__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         if "logprobs" in body and self.gives == "refuses":
@@ -202,8 +200,8 @@ class Drawing:
             return
         text = next(m["content"] for m in body["messages"] if m["role"] == "user")
         p = truth(re.sub(r"\n\nComplete this sentence.*", "", text))
-        self.drawn[text] += 1  # the same draws, in whatever order questions come
-        said = "A" if random.Random(f"{text}/{self.drawn[text]}").random() < p else "B"
+        # The same draws, in whatever order questions come.
+        said = "A" if random.Random(f"{text}/{body.get('seed')}").random() < p else "B"
         made: Any = message(content=f" {said}")
         if "logprobs" in body and self.gives == "all":
             made["choices"][0] |= choice((" A", {" A": 0.99 * p, " B": 0.99 * (1 - p)}))

@@ -41,6 +41,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    gc.unfreeze()  # engines that ran in this process before freeze what they hold
     clock = Clock(slow=1.0)
     monkeypatch.setattr(collecting, "time", clock)
     gc.callbacks.append(clock.at_collection)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.directory import CONFIG
 from rlaif.templates.judge import default_template
+from rlaif.util.user_cache import user_cache_dir
 
 OWN = ("engine", "revision", "dtype", "base_url", "template", "calibration", "agreement_target")
 """What each of several judges may have of its own."""
@@ -141,6 +143,30 @@ def given_text(values: Mapping[str, Any], places: Mapping[str, Place], name: str
             f"{name} is {found!r}, which is no name", hint="Write a name.", place=places.get(name)
         )
     return found
+
+
+def with_batches(settings: LabelSettings, cache_dir: Path | None) -> LabelSettings:
+    """The same judge, asked by batch files that are kept beside the caches.
+
+    Raises:
+        RlaifError: its engine sends none.
+    """
+    if settings.judge.engine != "openai":
+        raise RlaifError(
+            f"--batch needs --engine openai, and judge {settings.judge.model!r} runs on "
+            f"{settings.judge.engine!r}",
+            hint="Remove --batch, or add --engine openai with the provider's address.",
+        )
+    folder = (cache_dir or user_cache_dir()) / "batches"
+    options = {**settings.judge.options, "batch": str(folder)}
+    judge = settings.judge.model_copy(update={"options": options})
+    return settings.model_copy(update={"judge": judge})
+
+
+def change_judges(panel: Panel, change: Callable[[LabelSettings], LabelSettings]) -> Panel:
+    """The same panel with other settings of its judges."""
+    members = [replace(member, settings=change(member.settings)) for member in panel.members]
+    return replace(panel, members=members)
 
 
 def panel_of_run(config: str | None, flags: dict[str, Any]) -> Panel | None:

@@ -130,6 +130,10 @@ class BatchRunner:
 
         def ask(call: ServerCall) -> Result:
             opened = _open(call)
+            known = self._answers({opened.id})
+            if known.get(opened.id, (0, None))[0] == 200 and self._settle(opened, known):
+                assert opened.result is not None
+                return opened.result  # it was asked by a process that died since
             said: list[Any] = []
 
             def take(name: str, answer: httpx.Response) -> Result:

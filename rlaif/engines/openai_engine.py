@@ -410,11 +410,7 @@ def create(settings: EngineSettings) -> OpenAIEngine:
     that are not sent, with `+` between them), `thinks`, `defuse` and `continues` (see
     `OpenAIEngine`), `batch` (a folder) and `poll`, and those of `vote_settings`.
     """
-    known = (
-        *("base_url", "batch", "continues", "defuse", "omit", "poll", "retries", "thinks"),
-        *("timeout", *_VOTING),
-    )
-    retries, timeout = patience(settings, known)
+    retries, timeout = patience(settings, (*COMMON_OPTIONS, "batch", "poll"))
     url = server_url(settings)
     most = min(settings.max_in_flight, 256)
     poll = poll_seconds(settings)
@@ -433,10 +429,10 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         template_options=settings.chat_template_options
         if "chat_template_options" in settings.model_fields_set
         else None,
-        omitted=str(settings.options.get("omit", "")).split("+"),
-        thinks=_flag(settings, "thinks"),
-        defuses=_flag(settings, "defuse") is not False,
-        continues=_flag(settings, "continues"),
+        omitted=omitted(settings),
+        thinks=flag(settings, "thinks"),
+        defuses=flag(settings, "defuse") is not False,
+        continues=flag(settings, "continues"),
         votes=vote_settings(settings),
         batches=batches,
     )
@@ -478,7 +474,17 @@ def open_pairs(settings: EngineSettings) -> int | None:
     return requests_in_a_batch(settings) if batch_folder(settings) else None
 
 
+def omitted(settings: EngineSettings) -> list[str]:
+    """The parameters that are not sent, by the option `omit`."""
+    return str(settings.options.get("omit", "")).split("+")
+
+
 _VOTING = ("answer_tokens", "labels", "vote_error", "vote_temperature", "votes")
+COMMON_OPTIONS = (
+    *("base_url", "continues", "defuse", "omit", "retries", "thinks", "timeout"),
+    *_VOTING,
+)
+"""Options of every engine that asks chat servers."""
 
 
 def vote_settings(settings: EngineSettings) -> VoteSettings:
@@ -516,7 +522,12 @@ def _odd(name: str, value: object, wanted: str) -> RlaifError:
     return RlaifError(f"invalid value {str(value)[:40]!r} for option {name}", hint=f"Use {wanted}.")
 
 
-def _flag(settings: EngineSettings, name: str) -> bool | None:
+def flag(settings: EngineSettings, name: str) -> bool | None:
+    """An option that is on, off, or not given.
+
+    Raises:
+        RlaifError: it has another value.
+    """
     value = settings.options.get(name)
     if value is None or isinstance(value, bool):
         return value
@@ -528,7 +539,7 @@ def _flag(settings: EngineSettings, name: str) -> bool | None:
 
 SPEC = EngineSpec(
     create=create,
-    codec=lambda settings: MessageCodec(defuses=_flag(settings, "defuse") is not False),
+    codec=lambda settings: MessageCodec(defuses=flag(settings, "defuse") is not False),
     fingerprint=fingerprint,
     speed_options=SPEED_OPTIONS,
     open_pairs=open_pairs,

@@ -102,6 +102,15 @@ _BUILTIN = (
         "the answer is clear; the probability is their posterior mean.",
     ),
     EngineInfo(
+        name="litellm",
+        summary="other providers' APIs through LiteLLM: Anthropic, Gemini, Bedrock, ...",
+        module="litellm",
+        install="pip install 'rlaif[litellm]'",
+        target="rlaif.engines.litellm_engine:SPEC",
+        reads="As the openai engine does. Models are named as LiteLLM names them, such as "
+        "`anthropic/MODEL`; keys come from the environment.",
+    ),
+    EngineInfo(
         name="recorded",
         summary="verdicts that were recorded elsewhere (`rlaif import-verdicts`)",
         module="",

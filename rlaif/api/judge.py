@@ -33,7 +33,7 @@ from rlaif.api.setup import (
     prepare_judge,
     with_defaults,
 )
-from rlaif.data.layouts import BadRow
+from rlaif.data.single_rows import BadRow
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
 from rlaif.generation.critique_calls import WRITER, CritiqueResult

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from rlaif.api.answers import Comparison, Critique, Score
 from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
-from rlaif.data.layouts import BadRow, DataRow, read_row
+from rlaif.data.single_rows import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
 from rlaif.util.addresses import mask, without_secrets
 from rlaif.util.http_body import ACCEPTED, BodyRefused, read_body

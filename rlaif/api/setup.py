@@ -15,7 +15,7 @@ from rlaif.api.service import Questions
 from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.data.layouts import BadRow, DataRow, read_row
+from rlaif.data.single_rows import BadRow, DataRow, read_row
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import can_generate, codec_for, model_fingerprint
 from rlaif.errors import ConversationRefused, RlaifError

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rlaif.data.dataset import open_dataset
-from rlaif.data.layouts import (
+from rlaif.data.origins import KINDS
+from rlaif.data.reading import Reader
+from rlaif.data.single_rows import (
     BadRow,
     DataRow,
     row_weight,
     taught,
 )
-from rlaif.data.origins import KINDS
-from rlaif.data.reading import Reader
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
 from rlaif.runs.directory import run_file

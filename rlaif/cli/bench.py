@@ -45,7 +45,8 @@ relative to the matmul rate measured here, and is not reported for quantized jud
 )
 @click.option(
     "--template",
-    help="Judge prompt template: a name or a path. [default: demo for demo, else pairwise]",
+    help="Judge prompt template: a name or a path. [default: demo for the demo judge, else "
+    "pairwise]",
 )
 @click.option(
     "--num-pairs",

@@ -10,7 +10,7 @@ import click
 from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.common.audit_screen import print_audit
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.options import build, config_flag, merge_settings, settings_options
 from rlaif.cli.common.output import note, print_json, quiet_libraries, write_result
 from rlaif.errors import RlaifError
 
@@ -33,11 +33,7 @@ report.
     "--override", metavar="REASON", help="Continue although the guard trips; the reason is saved."
 )
 @click.option("-o", "--out", metavar="DIR", help="Also write the result to DIR/guard.json.")
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(Thresholds)
 def command(

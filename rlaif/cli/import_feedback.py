@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.options import build, config_flag, merge_settings, settings_options
 from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.feedback.importing import FeedbackSettings
 
@@ -47,11 +47,7 @@ several users is combined. User names are not written.
     help="Read field NAME from COLUMN (a dotted path); NAME is prompt, system, response, "
     "user, thumbs, rating, edited or regenerated.",
 )
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @settings_options(FeedbackSettings)
 def command(

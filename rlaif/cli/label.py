@@ -18,7 +18,7 @@ from rlaif.cli.common.label_summary import print_estimate, print_summary
 from rlaif.cli.common.layout_flags import layout_flags
 from rlaif.cli.common.license_notes import licenses_flag, note_models, note_origins
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
-from rlaif.cli.common.options import settings_options
+from rlaif.cli.common.options import config_flag, settings_options
 from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.cli.common.prices import price_flags, read_prices
 from rlaif.errors import RlaifError
@@ -67,11 +67,7 @@ interrupted, rerun the same command to resume.
     "file with mode, escalate_below and judges. A cascade passes a pair to the next "
     "judge if the margin is below 0.5 or the judge does not decide. [default: mean]",
 )
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @click.option("--split", default="train", show_default=True, help="Dataset split.")
 @click.option(
     "--pairs",

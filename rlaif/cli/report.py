@@ -8,7 +8,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.output import echo
-from rlaif.reporting.page import write_report
+from rlaif.reporting.fill_page import write_report
 from rlaif.review.results import refresh_review
 
 

@@ -13,7 +13,7 @@ from rlaif.api.setup import JudgeSettings, with_defaults
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
-from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.options import build, config_flag, merge_settings, settings_options
 from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
@@ -105,11 +105,7 @@ On SIGTERM or Ctrl-C, the server stops accepting requests and finishes those in 
 )
 @click.option("--access-log", is_flag=True, help="Log one line per request (never its content).")
 @cache_dir_flag
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @settings_options(JudgeSettings, skip=frozenset({"judge", "writer", "aggregation"}))
 @settings_options(AggregationSettings)
 @engine_flags

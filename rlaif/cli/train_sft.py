@@ -8,7 +8,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags
-from rlaif.cli.common.options import build, merge_settings, settings_options
+from rlaif.cli.common.options import build, config_flag, merge_settings, settings_options
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.cli.common.training_screen import train_or_preview
 from rlaif.training.settings import GateSettings, SFTSettings
@@ -29,11 +29,7 @@ rerun the same command to resume from the last checkpoint.
 @click.command(cls=Command, name="train-sft", epilog=_EXAMPLES)
 @click.argument("data")
 @click.option("-o", "--out", required=True, help="Output folder of the trained policy.")
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @click.option("--dry-run", is_flag=True, help="Show which rows would be trained on, then exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @layout_flags

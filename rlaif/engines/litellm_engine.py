@@ -43,9 +43,10 @@ class LiteLLMClient(ServerClient):
         self._base_url, self._seconds = base_url, timeout
         # The library asks for a list of prices when it is imported.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        self._library: Any = import_module("litellm")
-        self._library.suppress_debug_info = True
-        self._library.telemetry = False
+        library: Any = import_module("litellm")
+        library.suppress_debug_info = True
+        library.telemetry = False
+        self._library = library
 
     def get(self, path: str) -> httpx.Response:
         """No provider is asked before the first question."""

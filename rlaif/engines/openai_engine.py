@@ -238,7 +238,9 @@ class OpenAIEngine:
         labels = [bytes(label).decode() for label in request.label_ids]
         asked = messages if self._continues else _ask_to_end(messages, opening, labels)
         seed = self._judge.seed_of(request.token_ids)
-        question = LabelQuestion(request.id, asked, opening, labels, seed)
+        question = LabelQuestion(
+            name=request.id, messages=asked, opening=opening, labels=labels, seed=seed
+        )
         steps = self._judge.ask(question)
         return (yield from map_steps(steps, partial(self._label_call, question)))
 
@@ -469,7 +471,7 @@ def requests_in_a_batch(settings: EngineSettings) -> int:
     return settings.max_in_flight if "max_in_flight" in settings.model_fields_set else 20_000
 
 
-def open_pairs(settings: EngineSettings) -> int | None:
+def pairs_of_a_batch(settings: EngineSettings) -> int | None:
     """With batches, so many pairs may be open that one is full."""
     return requests_in_a_batch(settings) if batch_folder(settings) else None
 
@@ -542,6 +544,6 @@ SPEC = EngineSpec(
     codec=lambda settings: MessageCodec(defuses=flag(settings, "defuse") is not False),
     fingerprint=fingerprint,
     speed_options=SPEED_OPTIONS,
-    open_pairs=open_pairs,
+    open_pairs=pairs_of_a_batch,
     has_tokens=False,
 )

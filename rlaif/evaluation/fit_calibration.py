@@ -173,7 +173,7 @@ def calibrate(
         groups: pairs that are not independent.
 
     Raises:
-        TooFewLabels: see `fit`.
+        TooFewLabels: see `fit_calibration`.
     """
     use = (label != 0) & (outcomes.winner != 0)
     confidence = outcomes.confidence[use]

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlaif.data.layouts import read_p_chosen
+from rlaif.data.single_rows import read_p_chosen
 from rlaif.errors import RlaifError
 from rlaif.exporting.formats import FORMATS, ExportFormat, ExportPair, Misfit
 from rlaif.runs.directory import PREFERENCES, read_manifest

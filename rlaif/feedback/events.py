@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from rlaif.data.layouts import BadRow, need_value, with_responses
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_calls, refuse_media
+from rlaif.data.single_rows import BadRow, need_value, with_responses
 from rlaif.feedback.scales import RatingScale
 from rlaif.records import Message, Origin
 from rlaif.templates.messages import completion_text

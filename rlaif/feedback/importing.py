@@ -17,8 +17,8 @@ from pydantic import Field
 
 from rlaif.data.dataset import SAMPLE, check_use
 from rlaif.data.infer import infer_layout
-from rlaif.data.layouts import BadRow
 from rlaif.data.reading import Reader
+from rlaif.data.single_rows import BadRow
 from rlaif.data.sources import Source, open_source
 from rlaif.errors import RlaifError
 from rlaif.feedback.events import (

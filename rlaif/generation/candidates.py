@@ -18,10 +18,10 @@ from rlaif.constitution.schema import Constitution
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.data.dataset import open_dataset
 from rlaif.data.layout import Layout
-from rlaif.data.layouts import BadRow, DataRow
 from rlaif.data.origins import origin_columns
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_calls, refuse_media
+from rlaif.data.single_rows import BadRow, DataRow
 from rlaif.data.sources import Source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin

@@ -19,9 +19,9 @@ from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.dataset import DataSet, open_dataset
-from rlaif.data.layouts import BadRow, DataRow, with_responses
 from rlaif.data.origins import origin_columns
 from rlaif.data.row_model import refuse_calls, refuse_media
+from rlaif.data.single_rows import BadRow, DataRow, with_responses
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin
 from rlaif.engines.registry import codec_for

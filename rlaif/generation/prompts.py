@@ -17,9 +17,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif.data.dataset import DataSet, open_dataset
-from rlaif.data.layouts import BadRow, read_prompt
 from rlaif.data.origins import origin_columns
 from rlaif.data.row_model import refuse_calls, refuse_media
+from rlaif.data.single_rows import BadRow, read_prompt
 from rlaif.data.sources import open_source
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.model_origin import text_origin

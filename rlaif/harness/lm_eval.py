@@ -20,7 +20,7 @@ from datasets import Dataset
 from lm_eval.api.filter import Filter
 
 from rlaif.api.answers import Comparison, Score
-from rlaif.data.layouts import BadRow, read_prompt, read_row
+from rlaif.data.single_rows import BadRow, read_prompt, read_row
 from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
 from rlaif.harness.judges import open_judge

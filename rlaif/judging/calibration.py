@@ -104,7 +104,7 @@ def tempered(
 def calibrated(
     preference: Preference, calibration: Calibration | None, threshold: float | None = None
 ) -> Preference:
-    """A aggregated preference with its probability calibrated.
+    """A preference with its probability calibrated.
 
     Args:
         threshold: least confidence before the map, as rows hold it; a decided pair below it is

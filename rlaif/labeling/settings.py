@@ -24,7 +24,9 @@ class LabelSettings(BaseModel):
 
     judge: EngineSettings
     template: str = Field(
-        default="pairwise", description="Judge prompt template: a name or a path."
+        default="pairwise",
+        description="Judge prompt template: a name or a path. [default: demo for the demo judge, "
+        "else pairwise]",
     )
     orders: Literal["both", "one", "adaptive"] = Field(
         default="both",
@@ -96,7 +98,10 @@ class LabelSettings(BaseModel):
         "are abstentions. Needs --calibration.",
     )
     agreement_delta: float = Field(
-        default=0.05, gt=0, lt=1, description="Probability that the agreement target is missed."
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Probability, at most, that the agreement target is missed.",
     )
     prompt_injection: Literal["flag", "hold"] = Field(
         default="flag",

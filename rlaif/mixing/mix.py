@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlaif.data.dataset import explained_without_flags, open_dataset
-from rlaif.data.layouts import BadRow
 from rlaif.data.licensing import LicenseBook, LicenseFinding, check, uses
 from rlaif.data.mixes import CARD, DATA_FILE, REPORT, read_mix
 from rlaif.data.row_model import DataRow
+from rlaif.data.single_rows import BadRow
 from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
 from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows

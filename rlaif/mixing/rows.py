@@ -8,7 +8,10 @@ from typing import Any
 
 from rlaif.data.dataset import explained_without_flags, open_dataset, set_fields
 from rlaif.data.languages import language_of
-from rlaif.data.layouts import (
+from rlaif.data.origins import origin_columns
+from rlaif.data.reading import Reader
+from rlaif.data.row_model import refuse_calls, refuse_media
+from rlaif.data.single_rows import (
     BadRow,
     DataRow,
     label_probability,
@@ -16,9 +19,6 @@ from rlaif.data.layouts import (
     row_weight,
     taught,
 )
-from rlaif.data.origins import origin_columns
-from rlaif.data.reading import Reader
-from rlaif.data.row_model import refuse_calls, refuse_media
 from rlaif.data.slices import slice_values
 from rlaif.mixing.settings import Kind, MixPart
 from rlaif.records import Message, Origin, Rejected

@@ -80,7 +80,7 @@ class MixSettings(BaseModel):
         default=4.0,
         ge=1,
         le=100,
-        description="Maximum weight for human rows, used to reach min_human. Up to four passes, "
+        description="Maximum weight for human rows, used to reach --min-human. Up to four passes, "
         "repeated data works almost as well as new data (Muennighoff et al. 2023).",
     )
     near_duplicate: float = Field(

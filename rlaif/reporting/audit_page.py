@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaif.audits.audit import AuditReport
 from rlaif.audits.checks import AuditCheck
-from rlaif.reporting.page import environment
+from rlaif.reporting.fill_page import environment
 from rlaif.util.files import write_atomically
 from rlaif.util.numerics import finite
 from rlaif.util.output import explain_failure

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlaif.evaluation.judge_report import JudgeReport
 from rlaif.evaluation.run import Evaluation
-from rlaif.reporting.page import environment
+from rlaif.reporting.fill_page import environment
 from rlaif.util.files import write_atomically
 
 PAGE = "eval.html"

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import read_row
 from rlaif.data.origins import origin_columns
+from rlaif.data.single_rows import read_row
 from rlaif.records import DIGITS, Origin
 from rlaif.review.votes import HumanLabel
 from rlaif.runs.directory import (

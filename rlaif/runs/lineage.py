@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import BadRow, read_prompt, read_row
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
+from rlaif.data.single_rows import BadRow, read_prompt, read_row
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.policy_folder import policy_folder
 from rlaif.errors import RlaifError

@@ -13,10 +13,10 @@ from datasets import Dataset, Features, Json, Value
 
 from rlaif.data.dataset import explained_without_flags, open_dataset
 from rlaif.data.layout import OWN_PREFERENCES
-from rlaif.data.layouts import BadRow, read_p_chosen, row_weight, taught
 from rlaif.data.mixes import DATA_FILE, REPORT, read_mix
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_media
+from rlaif.data.single_rows import BadRow, read_p_chosen, row_weight, taught
 from rlaif.data.sources import open_source
 from rlaif.errors import ConversationRefused, Place, RlaifError
 from rlaif.records import Message, Origin, Rejected

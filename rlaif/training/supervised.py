@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.data.dataset import open_dataset
-from rlaif.data.layouts import (
+from rlaif.data.row_model import DataRow, refuse_media
+from rlaif.data.single_rows import (
     BadRow,
     taught,
     with_responses,
 )
-from rlaif.data.row_model import DataRow, refuse_media
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.candidates import CANDIDATES
 from rlaif.generation.verified import SFT

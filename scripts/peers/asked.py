@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlaif.data.layouts import read_row
 from rlaif.data.pairing import make_pairs
+from rlaif.data.single_rows import read_row
 from rlaif.engines.base import EngineSettings, PrefixSharing
 from rlaif.judging.prefix_order import walk
 from rlaif.judging.rendering import Renderer

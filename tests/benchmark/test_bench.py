@@ -16,7 +16,7 @@ from rlaif.benchmark.limits import judge_cost, matmul_rate
 from rlaif.benchmark.measure import rates, workload_settings, write_job
 from rlaif.benchmark.shapes import SHAPES, write_judge
 from rlaif.benchmark.workload import Workload
-from rlaif.data.layouts import read_row
+from rlaif.data.single_rows import read_row
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import codec_for
 from rlaif.errors import RlaifError

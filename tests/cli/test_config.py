@@ -184,6 +184,24 @@ def test_what_is_wrong_in_such_a_file_is_one_line_with_its_place(text: str, mess
         CliRunner().invoke(cli, line, catch_exceptions=False)
 
 
+def test_a_revision_is_of_the_model_that_it_is_given_for(prompts: Path) -> None:
+    """A commit of one model's repository means nothing in that of another."""
+    line = ["generate", "prompts.jsonl", "--engine", "scripted", "-m", "writer", "--revision", "v2"]
+    line += ["-c", "demo", "--keep", "1", "--map", "prompt=asked", "--ignore", "kind"]
+    cli_run(*line, "-j", "judge", "-o", "first")
+    found = yaml.safe_load(Path("first/run.yaml").read_text())
+    assert found["models"][0]["revision"] == "v2"
+    assert found["judge"]["revision"] is None
+    answers = [{"prompt": "p", "response": "an answer"}]
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    line = ["critique", "answers.jsonl", "-c", "demo", "--engine", "scripted", "-m", "writer"]
+    line += ["--revision", "v2"]
+    for judge, revision in (("judge", None), ("writer", "v2")):
+        cli_run(*line, "-j", judge, "-o", f"by-{judge}")
+        label = yaml.safe_load(Path(f"by-{judge}/labels/run.yaml").read_text())
+        assert label["judge"]["revision"] == revision
+
+
 def test_the_configuration_of_another_command_is_refused(prompts: Path) -> None:
     flags = "prompts.jsonl --engine scripted -m hashed --map prompt=asked --ignore kind -o first"
     cli_run("generate", *flags.split())

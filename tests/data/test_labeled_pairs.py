@@ -10,8 +10,8 @@ import pytest
 from rlaif.data.infer import infer_layout
 from rlaif.data.labeled_pairs import LabeledPair
 from rlaif.data.labeled_pairs import read_labeled as read_with
-from rlaif.data.layouts import BadRow, reader_for
 from rlaif.data.reading import Reader
+from rlaif.data.single_rows import BadRow, reader_for
 
 
 def read_labeled(

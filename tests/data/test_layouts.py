@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlaif.data.layouts import BadRow, read_row
 from rlaif.data.pairing import make_pairs
+from rlaif.data.single_rows import BadRow, read_row
 from rlaif.records import Message
 
 

@@ -10,8 +10,8 @@ import datasets
 import pytest
 
 from rlaif.cli.main import main
-from rlaif.data.layouts import read_prompt, read_row
 from rlaif.data.licensing import ModelUse, check, load_licenses
+from rlaif.data.single_rows import read_prompt, read_row
 from rlaif.errors import RlaifError
 from rlaif.generation.candidates import (
     GenerateSettings,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rlaif.data.dataset import SAMPLE, open_dataset
-from rlaif.data.layouts import BadRow, taught
 from rlaif.data.pairing import make_pairs
+from rlaif.data.single_rows import BadRow, taught
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
 from tests.data.test_infer import write

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlaif.data.dataset import SAMPLE, open_dataset
-from rlaif.data.layouts import BadRow, read_row
 from rlaif.data.pairing import make_pairs
+from rlaif.data.single_rows import BadRow, read_row
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import screen
 from rlaif.records import Message, Rejected

@@ -23,7 +23,7 @@ from rlaif.evaluation.panels import (
 from rlaif.judging.panel import JudgeVote, aggregate_panel
 from rlaif.labeling.panel import Panel, PanelMember, run_panel
 from rlaif.records import Preference
-from rlaif.reporting.page import write_report
+from rlaif.reporting.fill_page import write_report
 from rlaif.runs.context import RunContext
 from tests.labeling.helpers import contents, label, rows, settings, write_inputs
 

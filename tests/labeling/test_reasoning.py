@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rlaif.data.layouts import read_p_chosen
+from rlaif.data.single_rows import read_p_chosen
 from rlaif.engines.scripted import hashed_rule
 from rlaif.errors import RlaifError
 from rlaif.exporting.export import export_run

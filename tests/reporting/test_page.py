@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from rlaif.reporting.contested import most_contested
-from rlaif.reporting.page import write_report
+from rlaif.reporting.fill_page import write_report
 from tests.labeling.helpers import label, rows, write_inputs
 
 

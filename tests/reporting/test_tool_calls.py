@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlaif.harness.trl_rewards import _plain
-from rlaif.reporting.page import write_report
+from rlaif.reporting.fill_page import write_report
 from rlaif.serve.dialects.base import UnreadablePrompt
 from rlaif.serve.dialects.native import _messages
 from tests.labeling.helpers import label, write_inputs

@@ -18,7 +18,7 @@ from rlaif.judging.rendering import Renderer
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.planner import pairs_of
-from rlaif.reporting.page import write_report
+from rlaif.reporting.fill_page import write_report
 from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from tests.labeling.helpers import label, settings, write_inputs

@@ -158,6 +158,19 @@ METAVARS: dict[type, str] = {
 """What stands for a number in help; a range is written behind the text."""
 
 
+_TEXT = type(click.STRING)
+METAVAR_BY_NAME = {
+    **dict.fromkeys(("out",), "PATH"),
+    **dict.fromkeys(("model", "judge", "judges"), "MODEL"),
+    **dict.fromkeys(("constitution", "constitutions", "template", "templates"), "NAME|FILE"),
+    **dict.fromkeys(("judge_template", "topics", "personas"), "NAME|FILE"),
+    "writer_templates": "NAME|FOLDER",
+    **dict.fromkeys(("system", "thresholds", "calibration", "licenses"), "FILE"),
+    **dict.fromkeys(("human_data", "against"), "DATA"),
+}
+"""What stands for a text in help, by the parameter."""
+
+
 class Command(cloup.Command):
     """A command with grouped options, `-v` and `-q`."""
 
@@ -174,8 +187,10 @@ class Command(cloup.Command):
             if str(param.name) in PROPOSED and param.type is click.STRING:
                 param.type = PROPOSED[str(param.name)]
             if isinstance(param, click.Option):
-                if param.metavar is None and type(param.type) in METAVARS:
-                    param.metavar = METAVARS[type(param.type)]
+                kind = type(param.type)
+                if param.metavar is None and not param.is_flag and not param.count:
+                    named = METAVAR_BY_NAME.get(str(param.name)) if kind is _TEXT else None
+                    param.metavar = named or METAVARS.get(kind)
                 title = _BY_NAME.get(str(param.name), getattr(param, "group_title", EVERYDAY))
                 if param.required or (title == "DPO loss" and not trains):
                     title = EVERYDAY

@@ -80,14 +80,18 @@ def judge_beside(
         judge: a model or a judge file.
         engine: of the judge; None: that of its file, else that of the other models.
         default: the judge if nobody names one.
-        values: settings that hold for every model, and those of `OF_A_SIDE_JUDGE`.
+        values: settings that hold for every model (but a revision and a quantization are those of
+            `default` alone), and those of `OF_A_SIDE_JUDGE`.
 
     Raises:
         RlaifError: a setting is wrong.
     """
     named = _named_judge(judge, values, places, default)
     engine = engine or given_text(values, places, "judge_engine")
-    settings = {k: v for k, v in values.items() if k not in OF_A_SIDE_JUDGE} | named
+    shared = {k: v for k, v in values.items() if k not in OF_A_SIDE_JUDGE}
+    if named["model"] != default:  # these are of one model's files
+        shared = {k: v for k, v in shared.items() if k not in ("revision", "quantization")}
+    settings = shared | named
     settings["engine"] = engine or settings.get("engine", "vllm")
     chosen = template or given_text(values, places, "judge_template") or named.get("template")
     chosen = chosen or default_template(settings["model"])

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from rlaif.cli.common.layout_flags import layout_flags
+from rlaif.cli.common.options import config_flag
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,11 +19,7 @@ def labeled_flags(command: Command) -> Command:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
         click.option("--split", default="train", show_default=True, help="Dataset split."),
-        click.option(
-            "--config",
-            metavar="FILE",
-            help="YAML file with settings, named as the flags below; flags take precedence.",
-        ),
+        config_flag,
     ):
         command = option(command)
     return command

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 
-from rlaif.cli.common.options import build, settings_options
+from rlaif.cli.common.options import build, config_flag, settings_options
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import Place, RlaifError
 
@@ -79,11 +79,7 @@ def generation_flags(command: Function) -> Function:
         ),
         cache_dir_flag,
         click.option("--split", default="train", show_default=True, help="Dataset split."),
-        click.option(
-            "--config",
-            metavar="FILE",
-            help="YAML file with settings, named as the flags below; flags take precedence.",
-        ),
+        config_flag,
     ):
         command = option(command)
     return command

@@ -55,7 +55,8 @@ def _plain(annotation: Any) -> Any:
 def _help(info: FieldInfo) -> str:
     text = (info.description or "").strip()
     default, facts = info.default, []
-    if not (default is None or default is PydanticUndefined or info.default_factory):
+    unset = default is None or default is PydanticUndefined or info.default_factory
+    if not unset and "[default:" not in text:
         shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else f"{default}"
         facts = [f"default: {shown}"]
     facts += [allowed] if (allowed := _range(info)) else []
@@ -71,14 +72,27 @@ def _range(info: FieldInfo) -> str:
     low = high = ""
     for limit in info.metadata:
         for name, sign in (("ge", "<="), ("gt", "<")):
-            if (value := getattr(limit, name, None)) is not None:
+            if _is_told(value := getattr(limit, name, None)):
                 low = f"{value:g}{sign}"
         for name, sign in (("le", "<="), ("lt", "<")):
-            if (value := getattr(limit, name, None)) is not None:
+            if _is_told(value := getattr(limit, name, None)):
                 high = f"{sign}{value:g}"
     if low and not high:
         return f"x{'>=' if low.endswith('=') else '>'}{low.rstrip('<=')}"
     return f"{low}x{high}" if low or high else ""
+
+
+def _is_told(limit: float | None) -> bool:
+    """Whether a limit is there and may matter: some only keep numbers finite."""
+    return limit is not None and abs(limit) < 1e9
+
+
+config_flag = click.option(
+    "--config",
+    metavar="FILE",
+    help="YAML file with settings, named as the flags that tune the command; flags take "
+    "precedence.",
+)
 
 
 def settings_options(
@@ -99,7 +113,7 @@ def settings_options(
                 extra["type"] = click.Choice([str(v) for v in get_args(kind)])
             else:
                 extra["type"] = kind if kind in (int, float, str) else str
-                extra["metavar"] = {int: "N", float: "X"}.get(kind, "TEXT")
+                extra["metavar"] = {int: "N", float: "X"}.get(kind)
             command = click.option(
                 flag,
                 name,

@@ -14,7 +14,7 @@ import click
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags, spread
-from rlaif.cli.common.options import build, merge_settings
+from rlaif.cli.common.options import build, config_flag, merge_settings
 from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, table
 from rlaif.constitution.load import LoadedConstitution, load_constitution
 from rlaif.engines.base import EngineSettings
@@ -44,11 +44,7 @@ Verdicts are cached: after an edit, only what changed is judged again.
 )
 @click.option("--junit", metavar="FILE", help="Also write the results as JUnit XML.")
 @click.option("--watch", is_flag=True, help="Keep running, and test again when a file changes.")
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--template", help="Judge prompt template: a name or a path.")

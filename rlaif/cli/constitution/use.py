@@ -15,7 +15,7 @@ from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import labeled_flags
 from rlaif.cli.common.layout_flags import layout_fields
 from rlaif.cli.common.model_flags import cache_dir_flag, engine_flags
-from rlaif.cli.common.options import settings_options
+from rlaif.cli.common.options import config_flag, settings_options
 from rlaif.cli.common.output import echo, percent, print_json, quiet_libraries, table
 from rlaif.constitution.load import load_constitution
 from rlaif.errors import RlaifError
@@ -68,11 +68,7 @@ Examples:
 @click.argument("data")
 @click.option("-o", "--out", help="Output folder; not needed if DATA is a run.")
 @click.option("-j", "--judge", help="Judge model. [default: demo]")
-@click.option(
-    "--config",
-    metavar="FILE",
-    help="YAML file with settings, named as the flags below; flags take precedence.",
-)
+@config_flag
 @click.option("--split", default="train", show_default=True, help="Dataset split.")
 @cache_dir_flag
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

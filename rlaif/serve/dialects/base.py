@@ -17,7 +17,7 @@ from typing import Protocol
 
 from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
-from rlaif.data.layouts import BadRow, read_prompt
+from rlaif.data.single_rows import BadRow, read_prompt
 from rlaif.records import Message
 
 

@@ -15,7 +15,7 @@ from rlaif.data.columns import reaches
 from rlaif.data.file_formats import Row
 from rlaif.data.flags import write_flag, write_ignore
 from rlaif.data.infer import Inferred, infer_layout
-from rlaif.data.layout import Layout
+from rlaif.data.layout import Layout, set_fields
 from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import DataRow
@@ -140,11 +140,6 @@ def explained_without_flags(name: str) -> Iterator[None]:
                 place=error.place,
             ) from None
         raise
-
-
-def set_fields(layout: Layout) -> dict[str, Any]:
-    """The fields of a layout that somebody set."""
-    return {name: getattr(layout, name) for name in layout.model_fields_set}
 
 
 def check_fields(rows: Sequence[Row], given: Mapping[str, Any]) -> None:

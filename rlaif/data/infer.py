@@ -18,7 +18,7 @@ from rlaif.data.inference.rest import find_origins, find_repeats, find_transcrip
 from rlaif.data.inference.scores import find_scores
 from rlaif.data.inference.state import Inference, are_calls
 from rlaif.data.inference.verdict import find_label
-from rlaif.data.layout import Layout, make_layout
+from rlaif.data.layout import Layout, make_layout, set_fields
 from rlaif.data.row_cells import values_at
 
 
@@ -65,7 +65,7 @@ def infer_layout(
         given: fields of `Layout` that the user set: they hold, and the rest is found around them.
     """
     own = make_layout(given or {})
-    fields = {name: getattr(own, name) for name in own.model_fields_set}
+    fields = set_fields(own)
     state = Inference(look_at(rows), fields, list(rows))
     state.given = frozenset(state.fields)
     state.claim_given()

@@ -234,6 +234,12 @@ def load_layout(path: Path) -> dict[str, Any]:
     return make_layout(found, Place(path)).model_dump(exclude_unset=True)
 
 
+def set_fields(layout: Layout) -> dict[str, Any]:
+    """The fields of a layout that somebody set, in the order of `Layout`."""
+    names = (name for name in Layout.model_fields if name in layout.model_fields_set)
+    return {name: getattr(layout, name) for name in names}
+
+
 def make_layout(fields: Mapping[str, Any], place: Place | None = None) -> Layout:
     """A layout of some fields.
 

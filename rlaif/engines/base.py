@@ -132,7 +132,10 @@ class EngineSettings(BaseModel):
         is not written down as if it were.
         """
         found: dict[str, Any] = dump(self)
-        if self.engine == "openai" and "chat_template_options" not in self.model_fields_set:
+        if (
+            self.engine in ("openai", "litellm")
+            and "chat_template_options" not in self.model_fields_set
+        ):
             found.pop("chat_template_options", None)
         return found
 

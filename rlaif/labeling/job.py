@@ -14,7 +14,8 @@ from typing import Any
 from rlaif.constitution.checks import check_functions
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, PythonCheck
-from rlaif.data.dataset import open_dataset, set_fields
+from rlaif.data.dataset import open_dataset
+from rlaif.data.layout import set_fields
 from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
 from rlaif.data.sources import Source

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlaif.data.dataset import explained_without_flags, open_dataset, set_fields
+from rlaif.data.dataset import explained_without_flags, open_dataset
 from rlaif.data.languages import language_of
+from rlaif.data.layout import set_fields
 from rlaif.data.origins import origin_columns
 from rlaif.data.reading import Reader
 from rlaif.data.row_model import refuse_calls, refuse_media

@@ -8,7 +8,7 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from rlaif.data.dataset import set_fields
+from rlaif.data.layout import set_fields
 from rlaif.data.sources import open_source
 from rlaif.training.card import supervised_card
 from rlaif.training.data import make_dataset

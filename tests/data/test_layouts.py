@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rlaif.data.layout import Layout, make_layout, set_fields
 from rlaif.data.pairing import make_pairs
 from rlaif.data.single_rows import BadRow, read_row
 from rlaif.records import Message
@@ -185,3 +186,10 @@ def test_sample_is_seeded_and_of_the_asked_size() -> None:
     assert one == again
     assert len(set(one)) == 4
     assert one != pairs(6, mode="sample", count=4, seed=2)
+
+
+def test_what_was_set_comes_in_one_order_in_every_process() -> None:
+    """Sets of names come in another order in each process, and notes and files with them."""
+    given = {"rejected": "r", "prompt": ("p",), "id": "i", "chosen": "c"}
+    names = list(set_fields(make_layout(given)))
+    assert names == [name for name in Layout.model_fields if name in given]

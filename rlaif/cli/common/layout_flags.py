@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from rlaif.cli.common.model_flags import assignments
-from rlaif.data.layout import FIELDS, Layout, load_layout, make_layout
+from rlaif.data.layout import FIELDS, Layout, load_layout, make_layout, set_fields
 from rlaif.errors import Place, RlaifError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,8 +74,7 @@ def with_file_layout(
     layout, place = values["layout"], places.get("layout")
     if not isinstance(layout, dict):
         raise RlaifError("`layout` is no mapping", hint="See `rlaif inspect`.", place=place)
-    found = make_layout(layout, place)
-    return {**{name: getattr(found, name) for name in found.model_fields_set}, **given}
+    return {**set_fields(make_layout(layout, place)), **given}
 
 
 def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
             "model": w.model,
             "wins": w.wins,
             "losses": w.losses,
-            "undecided": w.undecided,
-            "rate": w.rate.rate,
+            "ties": w.ties,
+            "abstained": w.abstained,
+            "rate": w.rate.value,
             "low": w.rate.low,
             "high": w.rate.high,
         }
@@ -64,8 +65,9 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     if as_json:
         print_json(shown)
         return
-    rows = [(w.model, w.wins, w.losses, w.undecided, str(w.rate)) for w in found]
-    echo(table(["model", "won", "lost", "undecided", "win rate (decided)"], rows))
+    rows = [(w.model, w.wins, w.losses, w.ties, w.abstained, str(w.rate)) for w in found]
+    head = ["model", "won", "lost", "tied", "abstained", "win rate (ties 1/2)"]
+    echo(table(head, rows))
     if people:
         more = [
             (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import numpy as np
 from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.human_labels import match_labels
+from rlaif.evaluation.labeled import talk_key
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.evaluation.stats.intervals import Share, share
 from rlaif.evaluation.stats.prediction_powered import PoweredMean, powered_mean
+from rlaif.evaluation.stats.resampling import Estimate, mean_with_interval
 from rlaif.runs.directory import read_manifest
 from rlaif.runs.labels import read_labels
 
@@ -26,15 +27,18 @@ class WinRate:
 
     Attributes:
         wins, losses: decided pairs with another model's completion.
-        undecided: ties and abstentions.
-        rate: wins of the decided ones, with its interval.
+        ties: pairs that the judge calls equal; they count one half.
+        abstained: pairs of which it said nothing; they do not count.
+        rate: wins and half of the ties, of all three, with an interval that knows that pairs of one
+            prompt hang together.
     """
 
     model: str
     wins: int
     losses: int
-    undecided: int
-    rate: Share
+    ties: int
+    abstained: int
+    rate: Estimate
 
 
 def win_rates(run: Path) -> list[WinRate]:
@@ -46,19 +50,21 @@ def win_rates(run: Path) -> list[WinRate]:
         RlaifError: the run is not complete, or its rows do not say which models wrote them.
     """
     read_manifest(run)
-    wins: Counter[str] = Counter()
-    losses: Counter[str] = Counter()
-    undecided: Counter[str] = Counter()
+    scores: dict[str, list[float]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
+    abstained: Counter[str] = Counter()
     for label in read_labels(run):
         one, two = label.side_origins
         if label.status == "human" or not one or not two or one == two:
             continue  # what humans said is not the judge's
-        if label.winner:
-            wins[one] += 1
-            losses[two] += 1
-        else:
-            undecided.update([one, two])
-    models = wins.keys() | losses.keys() | undecided.keys()
+        if label.status == "abstained":
+            abstained.update([one, two])
+            continue
+        prompt = talk_key(label.prompt)
+        for model, score in ((one, 1.0), (two, 0.0)):
+            scores[model].append(score if label.winner else 0.5)
+            groups[model].append(prompt)
+    models = scores.keys() | abstained.keys()
     if not models:
         raise RlaifError(
             f"run {str(run)!r} has no pair with completions from two models",
@@ -67,14 +73,15 @@ def win_rates(run: Path) -> list[WinRate]:
     found = [
         WinRate(
             model=model,
-            wins=wins[model],
-            losses=losses[model],
-            undecided=undecided[model],
-            rate=share(wins[model], wins[model] + losses[model]),
+            wins=scores[model].count(1.0),
+            losses=scores[model].count(0.0),
+            ties=scores[model].count(0.5),
+            abstained=abstained[model],
+            rate=mean_with_interval(np.array(scores[model]), groups[model]),
         )
         for model in models
     ]
-    return sorted(found, key=lambda w: (-w.rate.rate, w.model))
+    return sorted(found, key=lambda w: (-w.rate.value, w.model))
 
 
 def human_win_rates(run: Path, labels: Source) -> dict[str, PoweredMean]:

@@ -39,11 +39,12 @@ def group_sums(values: Floats, groups: Sequence[object]) -> tuple[Floats, Floats
 
 
 def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 0) -> Estimate:
-    """The mean with a bootstrap interval over groups (Efron 1979; percentile, scipy).
+    """The mean with an interval that knows that pairs of a group hang together.
 
-    Where all groups have the same mean there is nothing to resample: the interval is the Wilson
-    one of as many trials as there are groups, for values of 0 and 1, and all that is possible (0 to
-    1) otherwise.
+    Of shares, whose values are from 0 to 1: see `logit_interval`.  Of differences: a bootstrap over
+    groups (Efron 1979; percentile, scipy).  Where all groups have the same mean nothing is known of
+    how groups differ: the interval is the Wilson one of as many trials as there are groups, for
+    values of 0 and 1, and all that is possible (0 to 1) otherwise.
     """
     n = len(values)
     if not n:
@@ -55,8 +56,34 @@ def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 
             low, high = wilson(mean, len(sums))
             return Estimate(mean, low, high, n)
         return Estimate(mean, min(0.0, mean), max(1.0, mean), n)
+    if values.min() >= 0.0 and values.max() <= 1.0:
+        return Estimate(mean, *logit_interval(sums, sizes), n)
     low, high = _interval(sums, sizes, seed)
     return Estimate(mean, low, high, n)
+
+
+def logit_interval(sums: Floats, sizes: Floats) -> tuple[float, float]:
+    """The 95% interval of a share over groups: a t interval on the logit scale.
+
+    The variance is found by leaving out one group at a time (the jackknife; MacKinnon and Webb
+    2017 on unequal groups).  On the logit scale the interval stays within 0 and 1 and is wider on
+    the side that has room.  The t has as many degrees of freedom as there are effective groups,
+    less one: one large group among small ones knows little (Kish 1965; Carter, Schnepel and
+    Steigerwald 2017).
+
+    Args:
+        sums: of the values in each group; at least two groups, which differ.
+        sizes: of the groups.
+    """
+    total, count = float(sizes.sum()), len(sums)
+    rate = float(sums.sum()) / total
+    moves = (sums - rate * sizes) / (total - sizes)  # what leaving a group out changes
+    error = float(np.sqrt((count - 1) / count * (moves**2).sum()))
+    effective = total**2 / float((sizes**2).sum())
+    half = float(stats.t.ppf(0.975, max(1.0, effective - 1.0))) * error / (rate * (1.0 - rate))
+    center = np.log(rate / (1.0 - rate))
+    low, high = 1.0 / (1.0 + np.exp(-np.array([center - half, center + half])))
+    return float(low), float(high)
 
 
 def holm(p: Sequence[float]) -> list[float]:

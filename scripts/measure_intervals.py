@@ -3,8 +3,8 @@
     python scripts/measure_intervals.py [--runs 1500]
 
 Prompts have a share of their own (a beta distribution whose values within a prompt correlate at
-0.3) and several pairs each.  Compared are the interval that rlaif reports, one from a bootstrap over
-prompts, and the Wilson interval that takes pairs for independent.
+0.3) and several pairs each.  Compared are the interval that rlaif reports, one from a bootstrap
+over prompts, and the Wilson interval that takes pairs for independent.
 """
 
 from __future__ import annotations

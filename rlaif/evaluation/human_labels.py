@@ -21,8 +21,8 @@ from rlaif.data.labeled_pairs import (
 from rlaif.data.messages import BadRow
 from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
-from rlaif.evaluation.labeled import SIGN, talk_key
-from rlaif.evaluation.outcomes import Outcomes
+from rlaif.evaluation.labeled import SIGN
+from rlaif.evaluation.outcomes import Outcomes, talk_key
 from rlaif.records import Message, Rejected
 from rlaif.runs.labels import read_labels
 from rlaif.util.hashing import digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,10 @@ from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
 from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
-from rlaif.evaluation.outcomes import Outcomes
-from rlaif.records import Message, Rejected
+from rlaif.evaluation.outcomes import Outcomes, talk_key
+from rlaif.records import Rejected
 from rlaif.runs.directory import read_rows
-from rlaif.templates.messages import message_text
 from rlaif.util.files import write_atomically
-from rlaif.util.hashing import digest
 from rlaif.util.output import NEW_FOLDER, check_folder
 
 PAIRS = "pairs.jsonl"
@@ -127,13 +125,6 @@ def write_pairs(
         subset=subset,
         rejected=rejected,
         dropped=dropped,
-    )
-
-
-def talk_key(messages: Sequence[Message]) -> str:
-    """What names a conversation or a response by its content."""
-    return digest(
-        [[m["role"], m["content"], *([message_text(m)] if len(m) > 2 else [])] for m in messages]
     )
 
 

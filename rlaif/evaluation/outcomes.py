@@ -18,6 +18,8 @@ from rlaif.judging.aggregation import AggregationSettings, aggregate, score_prin
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
 from rlaif.runs.directory import VERDICTS, read_manifest
 from rlaif.runs.labels import LabelRow, damaged_row, read_labels, read_verdicts
+from rlaif.templates.messages import message_text
+from rlaif.util.hashing import digest
 from rlaif.util.validation import describe_problem
 
 Floats = NDArray[np.float64]
@@ -80,6 +82,7 @@ class Outcomes:
         plain: whether aggregation the opinions anew gives the preferences: one judge, asked
             everything, not calibrated.
         members: of a panel: its judges' models.
+        prompts: what names each pair's prompt by its content; empty where it is not known.
     """
 
     ids: list[str]
@@ -96,6 +99,12 @@ class Outcomes:
     orders: str = "both"
     plain: bool = True
     members: tuple[str, ...] = ()
+    prompts: list[str] = field(default_factory=list)
+
+    @property
+    def groups(self) -> list[str]:
+        """What hangs together: pairs of one prompt, or of one row where prompts are not known."""
+        return self.prompts or [str(row) for row in self.rows]
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -212,6 +221,14 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         and config.get("stop", "never") == "never"
         and config.get("orders") != "adaptive",
         members=tuple(str(member["judge"]["model"]) for member in config.get("members", [])),
+        prompts=[talk_key(pair.label.prompt) for pair in pairs],
+    )
+
+
+def talk_key(messages: Sequence[Message]) -> str:
+    """What names a conversation or a response by its content."""
+    return digest(
+        [[m["role"], m["content"], *([message_text(m)] if len(m) > 2 else [])] for m in messages]
     )
 
 

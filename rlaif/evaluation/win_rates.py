@@ -11,8 +11,7 @@ import numpy as np
 from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.human_labels import match_labels
-from rlaif.evaluation.labeled import talk_key
-from rlaif.evaluation.outcomes import read_outcomes
+from rlaif.evaluation.outcomes import read_outcomes, talk_key
 from rlaif.evaluation.stats.prediction_powered import PoweredMean, powered_mean
 from rlaif.evaluation.stats.resampling import Estimate, mean_with_interval
 from rlaif.runs.directory import read_manifest

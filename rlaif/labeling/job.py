@@ -30,14 +30,13 @@ from rlaif.engines.registry import (
     takes_pictures,
 )
 from rlaif.errors import RlaifError
-from rlaif.judging.early_stopping import ChosenStopping
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.load_calibration import (
     Aggregator,
     certify_target,
     load_aggregator,
 )
-from rlaif.labeling.pilot import asks_adaptively, learn_stopping, stopping_facts
+from rlaif.labeling.pilot import Pilot, asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.shard_pool import ShardedLabeling, ShardPool
@@ -328,14 +327,17 @@ class _Labeled:
     """What a labeling came to in this process.
 
     Attributes:
-        stopping: when pairs needed no more questions; None where all were asked.
-        pilot_asked: questions that the judge answered to find that out.
+        pilot: how it was found when pairs needed no more questions; None where all were asked.
     """
 
     labeler: Labeler | ShardedLabeling
     tally: Tally
-    stopping: ChosenStopping | None = None
-    pilot_asked: int = 0
+    pilot: Pilot | None = None
+
+    @property
+    def pilot_asked(self) -> int:
+        """Questions that the judge answered for the pilot."""
+        return 0 if self.pilot is None else self.pilot.asked
 
     @property
     def asked(self) -> int:
@@ -355,7 +357,7 @@ def _label_alone(
 ) -> _Labeled:
     """One labeler, which feeds the engine with all its replicas."""
     usage = UsageMeter(run, engine)
-    chosen, asked = learn_stopping(
+    pilot = learn_stopping(
         task=job.watched_task(context), source=job.source, engine=engine, cache=cache, usage=usage
     )
     labeler = Labeler(
@@ -364,11 +366,11 @@ def _label_alone(
         cache,
         run,
         on_progress=context.on_progress,
-        stopping=None if chosen is None else chosen.stopping,
+        stopping=None if pilot is None else pilot.chosen.stopping,
         usage=usage,
         prices=prices,
     )
-    return _Labeled(labeler, labeler.label(job.source), chosen, asked)
+    return _Labeled(labeler, labeler.label(job.source), pilot)
 
 
 def _label_in_shards(
@@ -400,8 +402,8 @@ def _manifest(
     )
     manifest["judges"] = [text_origin(job.settings.judge)]
     plans = not labeler.reasons and has_tokens(job.settings.judge)
-    if done.stopping is not None:
-        manifest["stopping"] = stopping_facts(done.stopping, done.tally)
+    if done.pilot is not None:
+        manifest["stopping"] = stopping_facts(done.pilot, done.tally)
     manifest["last_process"] = {
         "verdicts_asked": done.asked,
         # What the pilot asked, the run finds in the cache.

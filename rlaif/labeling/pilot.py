@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,28 @@ from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
 from rlaif.records import Rejected
 from rlaif.runs.directory import RunDirectory
-from rlaif.runs.tally import Tally
+from rlaif.runs.tally import Tally, dump_positions
 from rlaif.store.verdict_cache import VerdictCache
 from rlaif.util.hashing import digest
 
 LEAST_PILOT = 60
 _NAME = "__name__"
 """Column that keeps a drawn row's name."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What a pilot found out.
+
+    Attributes:
+        chosen: when pairs need no more questions.
+        asked: questions that the judge answered for it.
+        tally: of its pairs; empty where none were needed.
+    """
+
+    chosen: ChosenStopping
+    asked: int
+    tally: Tally
 
 
 def asks_adaptively(s: LabelSettings) -> bool:
@@ -72,7 +87,7 @@ def learn_stopping(
     engine: Engine,
     cache: VerdictCache,
     usage: UsageMeter,
-) -> tuple[ChosenStopping | None, int]:
+) -> Pilot | None:
     """When pairs need no more questions; a pilot is judged to find out how bold that may be.
 
     The pilot's pairs are drawn from the whole input and asked everything; a run that goes on after
@@ -82,19 +97,20 @@ def learn_stopping(
         usage: of the run: what the pilot costs is a part of it.
 
     Returns:
-        None where everything is asked; and how many questions the judge answered for the pilot.
+        None where everything is asked.
 
     Raises:
         RlaifError: there are too few pairs to learn from.
     """
     s, aggregator = task.settings, task.aggregator
     if not asks_adaptively(s):
-        return None, 0
+        return None
     start = safest_rule(s, aggregator)
     if s.stop == "exact":
-        return ChosenStopping(
+        none = ChosenStopping(
             stopping=start, pairs=0, errors=0, bound=0.0, saved=0.0, pilot_extra=0
-        ), 0
+        )
+        return Pilot(none, 0, Tally())
     judged: list[JudgedPair] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pilot.jsonl"
@@ -112,14 +128,14 @@ def learn_stopping(
                 task, settings=settings, aggregator=Aggregator(settings.aggregation), stamp={}
             )
             labeler = Labeler(plain, engine, cache, run, observe=judged.append, usage=usage)
-            labeler.label(open_source(str(data)))
+            tally = labeler.label(open_source(str(data)))
     if len(judged) < LEAST_PILOT:
         raise RlaifError(
             f"only {len(judged)} pairs could be judged for the pilot; it needs {LEAST_PILOT}",
             hint="Use --orders both and --stop never.",
         )
     chosen = choose(judged, start, aggregator.preference, error=s.stop_error, delta=0.05)
-    return chosen, labeler.progress.verdicts - labeler.progress.cached
+    return Pilot(chosen, labeler.progress.verdicts - labeler.progress.cached, tally)
 
 
 def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
@@ -144,8 +160,13 @@ def _drawn(s: LabelSettings, source: Source) -> Iterator[str]:
     yield from (line for _, _, line in sorted(drawn, key=lambda d: d[1]))
 
 
-def stopping_facts(chosen: ChosenStopping, tally: Tally) -> dict[str, Any]:
-    """What stopping early saved, and what it risked."""
+def stopping_facts(pilot: Pilot, tally: Tally) -> dict[str, Any]:
+    """What stopping early saved, what it risked, and what the pilot says of positions.
+
+    Of a run's own pairs those are asked more that are unclear: their orders agree less, and what
+    follows the position shows more.  The pilot's pairs are drawn at random and asked everything.
+    """
+    chosen = pilot.chosen
     whole = tally.verdicts + tally.spared
     spared = max(0, tally.spared - chosen.pilot_extra)
     return {
@@ -158,4 +179,5 @@ def stopping_facts(chosen: ChosenStopping, tally: Tally) -> dict[str, Any]:
         "pilot_verdicts_beyond": chosen.pilot_extra,
         "verdicts_spared": spared,
         "share_spared": round(spared / whole, 4) if whole else 0.0,
+        **({"position": dump_positions(pilot.tally)} if pilot.tally.pairs else {}),
     }

@@ -14,7 +14,7 @@ from rlaif.evaluation.bias.report import bias_report
 from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.runs.directory import read_manifest, read_review
-from rlaif.runs.tally import load_tally
+from rlaif.runs.tally import load_tally, read_positions
 from rlaif.util.validation import describe_problem
 
 
@@ -70,7 +70,7 @@ def _run_evidence(data: str) -> RunEvidence | None:
             return None
         tally = load_tally(manifest["counts"])
         outcomes = read_outcomes(run, measure=measure_style)
-        found = bias_report(outcomes, groups=[str(row) for row in outcomes.rows])
+        found = bias_report(outcomes, groups=outcomes.groups)
     except (RlaifError, ValueError):
         return None
     constitution = manifest["config"]["constitution"]
@@ -80,7 +80,7 @@ def _run_evidence(data: str) -> RunEvidence | None:
         judge=str(manifest["config"]["judge"]["model"]),
         constitution=f"{constitution['name']}@{constitution['version']}",
         decided=tally.decided,
-        self_agreement=tally.self_agreement,
+        self_agreement=read_positions(tally, manifest.get("stopping")).consistency,
         review=read_review(run),
         biases=[
             (

@@ -16,7 +16,7 @@ from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
 from rlaif.reporting.contested import most_contested
 from rlaif.runs.directory import read_manifest, read_review
-from rlaif.runs.tally import MARGIN_BINS, Tally, load_tally
+from rlaif.runs.tally import MARGIN_BINS, PrincipleTally, Tally, load_tally, read_positions
 from rlaif.templates.messages import message_text
 from rlaif.util.files import write_atomically
 
@@ -41,6 +41,8 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
             bars=margin_bars(tally),
             principles=[(name, _shares(t)) for name, t in tally.principles.items()],
             contested=most_contested(run, most=contested),
+            positions=read_positions(tally, manifest.get("stopping")),
+            nothing=PrincipleTally(),
             biases=_biases(run),
             review=read_review(run),
         )
@@ -51,9 +53,9 @@ def write_report(run: Path, *, contested: int = 20) -> Path:
 
 
 def _biases(run: Path) -> BiasReport:
-    """What the verdicts follow; pairs of one row hang together."""
+    """What the verdicts follow; pairs of one prompt hang together, whatever row they are from."""
     outcomes = read_outcomes(run, measure=measure_style)
-    return bias_report(outcomes, groups=[str(row) for row in outcomes.rows])
+    return bias_report(outcomes, groups=outcomes.groups)
 
 
 def environment() -> Environment:

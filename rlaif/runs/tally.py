@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from typing import Any
 
@@ -241,6 +241,60 @@ def load_tally(data: object) -> Tally:
     except ValidationError as error:
         raise RlaifError(
             f"the counts of a run are damaged ({describe_problem(error)})",
+            hint="Label again into a new folder; cached verdicts are reused.",
+        ) from None
+
+
+_OF_POSITION = ("both_orders", "clear", "flipped", "flipped_to_first", "position_logit_sum")
+
+
+def dump_positions(tally: Tally) -> dict[str, dict[str, float]]:
+    """What a tally says of positions, by principle, as plain data."""
+    return {
+        name: {key: getattr(found, key) for key in _OF_POSITION}
+        for name, found in tally.principles.items()
+    }
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What a run knows of position bias.
+
+    Attributes:
+        principles: the counts to read it from.
+        pilot_pairs: how many pairs of a pilot they are of; 0 for the run's own.
+        consistency: share of clear opinions that both orders share; None where nothing is known.
+    """
+
+    principles: Mapping[str, PrincipleTally]
+    pilot_pairs: int
+    consistency: float | None
+
+
+def read_positions(tally: Tally, stopping: object) -> Positions:
+    """Position figures of a run: of its pilot, where what was asked depended on the answers.
+
+    Args:
+        stopping: what the manifest says of early stopping; None for a run that asked everything.
+    """
+    told = stopping.get("position") if isinstance(stopping, Mapping) else None
+    if not isinstance(stopping, Mapping) or not isinstance(told, Mapping):
+        return Positions(tally.principles, 0, tally.self_agreement)
+    try:
+        found = Tally(
+            principles={
+                str(name): PrincipleTally(**{key: counts[key] for key in _OF_POSITION})
+                for name, counts in told.items()
+            }
+        )
+        consistency = found.self_agreement
+        offsets = [p.position_offset for p in found.principles.values()]
+        if not all(isinstance(x, float | int | None) for x in (consistency, *offsets)):
+            raise TypeError
+        return Positions(found.principles, int(stopping["pilot_pairs"]), consistency)
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise RlaifError(
+            "what the manifest says of the pilot's positions is damaged",
             hint="Label again into a new folder; cached verdicts are reused.",
         ) from None
 

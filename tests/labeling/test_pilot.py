@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from rlaif.cli.main import cli
+from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings
+from rlaif.labeling import job as labeling
+from rlaif.runs.tally import read_positions
 from tests.labeling.helpers import contents, label, rows
 
 TIERS = """\
@@ -111,6 +119,73 @@ def test_adaptive_orders_say_what_they_saved_and_risked(tmp_path: Path) -> None:
         decisions(tmp_path / "run")[k] != v for k, v in decisions(tmp_path / "whole").items()
     )
     assert changed / whole.tally.pairs <= 0.2
+
+
+def leaning_rule(text: str) -> tuple[float, float]:
+    """A judge that sees quality, leans to what is shown first, and is noisy: of pairs that are
+    close in quality its orders disagree, of others hardly ever.
+    """
+    first, second = (int(found) for found in re.findall(r"quality (\d+)", text)[:2])
+    noise = (zlib.crc32(text.encode()) / 0xFFFFFFFF - 0.5) * 1.5
+    return (first - second) * 0.9 + 0.5 + noise, 0.99
+
+
+def test_position_figures_of_adaptive_orders_are_those_of_all_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Second orders are asked of unclear pairs: their own agreement says nothing of the rest."""
+    draws = random.Random(3)
+    lines = [
+        {"prompt": f"q {i}", "response_a": f"quality {draws.randint(0, 9)} a{i}"}
+        | {"response_b": f"quality {draws.randint(0, 9)} b{i}"}
+        for i in range(500)
+    ]
+    data, constitution = tmp_path / "pairs.jsonl", tmp_path / "c.yaml"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    constitution.write_text(TIERS)
+    monkeypatch.setattr(
+        labeling, "create_engine", lambda _: ScriptedEngine(leaning_rule, max_in_flight=16)
+    )
+    changes = {"cache": tmp_path / "cache", "aggregation": AggregationSettings(tie_margin=0.2)}
+    whole = label(data, constitution, tmp_path / "whole", **changes)
+    truth = read_positions(whole.tally, whole.manifest.get("stopping"))
+    assert truth.pilot_pairs == 0
+    pilot = 200
+    less = label(
+        *(data, constitution, tmp_path / "less"),
+        **{**changes, "cache": tmp_path / "other"},
+        orders="adaptive",
+        pilot=pilot,
+        stop_error=0.3,
+    )
+    assert less.tally.spared > 0.1 * whole.tally.verdicts
+    own = less.tally.self_agreement
+    found = read_positions(less.tally, json.loads(json.dumps(less.manifest["stopping"])))
+    assert truth.consistency is not None
+    assert found.consistency is not None
+    assert own is not None
+    # The pilot's is right within what 200 pairs can say; the asked pairs' own is far off.
+    spread = 3 * (truth.consistency * (1 - truth.consistency) / pilot) ** 0.5
+    assert abs(found.consistency - truth.consistency) <= spread
+    assert truth.consistency - own > 0.1 > spread
+    assert 100 < found.pilot_pairs <= pilot
+    for name, expected in truth.principles.items():
+        if expected.position_offset is not None:
+            offset = found.principles[name].position_offset
+            assert offset == pytest.approx(expected.position_offset, abs=0.12)
+    # What people read says which pairs the figures are of.
+    shown = CliRunner().invoke(cli, ["report", str(tmp_path / "less")], catch_exceptions=False)
+    assert shown.exit_code == 0
+    page = (tmp_path / "less" / "report.html").read_text()
+    assert f"of the {found.pilot_pairs} pairs of the pilot" in page
+    assert f"{100 * found.consistency:.1f}%</b>of clear opinions" in page
+    assert "second orders were asked only where the first left a pair unclear" in page
+    assert "pairs of the pilot" not in _page_of(tmp_path / "whole")
+
+
+def _page_of(run: Path) -> str:
+    CliRunner().invoke(cli, ["report", str(run)], catch_exceptions=False)
+    return (run / "report.html").read_text()
 
 
 def test_failing_questions_stop_nothing_and_invent_nothing(tmp_path: Path) -> None:

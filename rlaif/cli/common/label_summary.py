@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlaif.cli.common.output import echo, note, percent, print_json, table
+from rlaif.runs.tally import PrincipleTally, read_positions
 
 
 def print_estimate(found: dict[str, Any], as_json: bool) -> None:
@@ -94,6 +95,8 @@ def print_summary(summary: Any) -> None:
     if tally.reasons:
         echo("\n" + table(["reason undecided", "pairs"], sorted(tally.reasons_in_words.items())))
     header = ["principle", "valid", "invalid", "agrees", "against", "flip rate", "position bias"]
+    positions = read_positions(tally, summary.manifest.get("stopping"))
+    none = PrincipleTally()
     principles = [
         (
             name,
@@ -101,12 +104,18 @@ def print_summary(summary: Any) -> None:
             t.invalid,
             t.agrees,
             t.disagrees,
-            percent(t.flip_rate),
-            "-" if t.position_offset is None else f"{t.position_offset:+.2f}",
+            percent(p.flip_rate),
+            "-" if p.position_offset is None else f"{p.position_offset:+.2f}",
         )
         for name, t in tally.principles.items()
+        for p in [positions.principles.get(name, none)]
     ]
     echo("\n" + table(header, principles))
+    if positions.pilot_pairs:
+        echo(
+            f"Flip rate, position bias and order consistency are of the {positions.pilot_pairs} "
+            "pairs of the pilot, which were drawn at random and judged in full."
+        )
 
 
 def _counts(summary: Any) -> list[tuple[str, object]]:
@@ -128,8 +137,9 @@ def _counts(summary: Any) -> list[tuple[str, object]]:
         *_asked(manifest.get("last_process", {})),
         ("seconds", f"{manifest['seconds']:.1f}"),
     ]
-    if tally.self_agreement is not None:
-        rows.append(("order consistency", percent(tally.self_agreement)))
+    consistency = read_positions(tally, manifest.get("stopping")).consistency
+    if consistency is not None:
+        rows.append(("order consistency", percent(consistency)))
     return rows
 
 

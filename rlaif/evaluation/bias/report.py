@@ -112,12 +112,18 @@ def bias_report(
     findings: list[BiasFinding] = []
     notes: list[str] = []
     judged = [o for o in outcomes.principles.values() if o.source != "check"]
+    adaptive = outcomes.orders == "adaptive"
     for name, o in outcomes.principles.items():
-        if o.source != "check":
+        if o.source != "check" and not adaptive:
             found = position_bias(name, o.ab, -o.ba, groups)
             if found is not None:
                 findings.append(found.offset)
-    if not findings:
+    if adaptive:
+        notes.append(
+            "position: second orders were asked only where the first left a pair unclear, so these "
+            "pairs say nothing of the rest; the pilot's pairs were asked in full"
+        )
+    elif not findings:
         both = any((np.isfinite(o.ab) & np.isfinite(o.ba)).any() for o in judged)
         notes.append(
             f"position: fewer than {LEAST} pairs were judged in both orders"

@@ -141,11 +141,11 @@ def ties(outcomes: Outcomes) -> list[RelatedPrinciples]:
         for two in names[i + 1 :]:
             both = (np.abs(signs[one]) >= CLEAR) & (np.abs(signs[two]) >= CLEAR)
             n = int(both.sum())
-            rows = [str(row) for row in outcomes.rows[both]]
-            if n >= LEAST_SHARED and len(set(rows)) >= LEAST_GROUPS:
+            prompts = [outcomes.groups[k] for k in np.flatnonzero(both)]
+            if n >= LEAST_SHARED and len(set(prompts)) >= LEAST_GROUPS:
                 pair = signs[one][both], signs[two][both]
-                # Pairs of one row share completions: the test counts rows.
-                p = mean_test(pair[0] * pair[1], rows)[3]
+                # Pairs of one prompt hang together: the test counts prompts.
+                p = mean_test(pair[0] * pair[1], prompts)[3]
                 measured.append((one, two, _correlation(*pair), p, n))
     if not measured:
         return []

@@ -172,7 +172,7 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         RlaifError: it is no complete run, or a row is damaged.
 
     Of a run in which people's labels count (`rlaif labels apply`) it is what the judge said,
-    without the pairs that people wrote.
+    without the pairs that people wrote.  Long because it fills one field after the other.
     """
     config = read_manifest(run)["config"]
     if "constitution" not in config or "judge" not in config:

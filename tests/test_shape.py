@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,14 +32,24 @@ def test_what_is_long_says_why() -> None:
 
 
 def test_no_class_name_means_two_things() -> None:
+    """Neither that of a class, nor that of a type that an alias names."""
     places = defaultdict(list)
     for path, node in definitions():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             places[node.name].append(str(path.relative_to(PACKAGE)))
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            made = getattr(getattr(node, "value", None), "func", None)
+            if isinstance(node, ast.Assign) and getattr(made, "id", "") not in MAKE_VARIABLES:
+                for target in node.targets:
+                    if isinstance(target, ast.Name) and re.match("[A-Z][a-z]", target.id):
+                        places[target.id].append(str(path.relative_to(PACKAGE)))
     assert len(places) > 200
     assert not {name: where for name, where in places.items() if len(where) > 1}
 
 
+MAKE_VARIABLES = {"TypeVar", "ParamSpec"}
+"""What makes type variables: each file has its own."""
 MAX_POSITIONAL = 4
 TAKE_ANY = {"_ranks", "field_validator", "suppress", "max", "min", "_linear_pointwise", "_rlaif"}
 """What takes any number of equal arguments; and torch's own kernels."""

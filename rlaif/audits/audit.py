@@ -106,7 +106,7 @@ def audit(
     limits: Thresholds,
     extras: AuditExtras | None = None,
 ) -> AuditReport:
-    """Measure `data`, against `reference` if there is one.
+    """DiversityMeasure `data`, against `reference` if there is one.
 
     Raises:
         RlaifError: a scorer gives other than one number a text.

@@ -19,7 +19,7 @@ from rlaif.audits.rows import AuditRow
 MOST_ROWS = 500
 MOST_TEXTS = 1000
 DRAWS = 40
-Measure = Callable[[list[int], list[int], list[int], int], dict[str, tuple[float, float]]]
+DiversityMeasure = Callable[[list[int], list[int], list[int], int], dict[str, tuple[float, float]]]
 """(rows of the data, rows of the reference, its other rows, seed) to each amount by name: of the
 data and of the reference.  All are above 0 and fall with what is lost."""
 
@@ -61,9 +61,9 @@ def sampled(rows: Sequence[AuditRow], seed: int, most: int | None = None) -> lis
 
 
 def compare_halves(
-    data: int, reference: int, measure: Measure, seed: int, draws: int = DRAWS
+    data: int, reference: int, measure: DiversityMeasure, seed: int, draws: int = DRAWS
 ) -> dict[str, ReferenceRatio]:
-    """Measure halves of both sides, `draws` times.
+    """DiversityMeasure halves of both sides, `draws` times.
 
     Args:
         data, reference: how many rows there are of each.

@@ -22,7 +22,13 @@ from rlaif.runs.directory import run_file
 from rlaif.templates.messages import completion_text, conversation_text, message_text
 
 Which = Literal["auto", "chosen", "rejected", "prompts"]
-RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl", "pairs.jsonl")
+AUDITED_FILES = (
+    "preferences.jsonl",
+    "sft.jsonl",
+    "candidates.jsonl",
+    "prompts.jsonl",
+    "pairs.jsonl",
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
 def _rows(
     data: str, which: Which, split: str, given: Mapping[str, Any] | None
 ) -> Iterator[tuple[AuditRow, str | None]]:
-    found = open_dataset(run_file(data, RUN_FILES, finished=False), split=split, given=given)
+    found = open_dataset(run_file(data, AUDITED_FILES, finished=False), split=split, given=given)
     for _, row in found.source.rows():
         if isinstance(row, Rejected):
             continue

@@ -9,13 +9,9 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.config_file import note_changes
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
-from rlaif.cli.common.judges import (
-    OF_A_SIDE_JUDGE,
-    given_text,
-    judge_beside,
-    judge_of_labels,
-)
+from rlaif.cli.common.judges import OF_A_SIDE_JUDGE, given_text, judge_beside
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags, with_file_layout
 from rlaif.cli.common.license_notes import licenses_flag, note_models
@@ -26,7 +22,6 @@ from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import model_fingerprint
 from rlaif.generation.critique import PAIRS, CritiqueSettings, prepare_critique
 from rlaif.generation.verified import LABELS
-from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
 from rlaif.templates.judge import load_judge_template
 
@@ -70,7 +65,7 @@ the same command to resume.
 )
 @click.option(
     "--verify/--no-verify",
-    default=True,
+    default=None,
     help="Have the judge label original and revision as pairs, and keep only the better revisions "
     "for SFT. [default: on]",
 )
@@ -88,7 +83,7 @@ def command(
     judge_engine: str | None,
     judge_template: str | None,
     writer_templates: str | None,
-    verify: bool,
+    verify: bool | None,
     config: str | None,
     split: str,
     cache_dir: Path | None,
@@ -112,17 +107,16 @@ def command(
         {**spread(flags), "model": model},
         config,
         names,
-        also=(*OF_A_SIDE_JUDGE, "writer_templates", "layout"),
+        also=(*OF_A_SIDE_JUDGE, "writer_templates", "layout", "verify"),
     )
     model = str(values.pop("model", "demo"))
+    verify = values.get("verify", True) if verify is None else verify
     writer_templates = writer_templates or given_text(values, places, "writer_templates")
     settings = build(CritiqueSettings, values, places)
     writer = build(
         EngineSettings, {**values, "model": "demo-writer" if model == "demo" else model}, places
     )
-    if config is not None and judge is None and "judge" not in values:
-        values |= judge_of_labels(Path(config).parent / LABELS)
-    judging, judge_template = judge_beside(
+    judging = judge_beside(
         judge, judge_engine, judge_template, default=model, values=values, places=places
     )
     from rlaif.generation.runner import run_generation, survey
@@ -136,26 +130,26 @@ def command(
         settings,
         templates=writer_templates or ("demo" if model == "demo" else "plain"),
         judge=judging,
-        judge_template=judge_template,
+        verify=bool(verify),
         given=with_file_layout(given, values, places),
         split=split,
     )
     if verify:
         # What the judge needs is checked before the writer starts.
-        load_judge_template(judge_template)
-        model_fingerprint(judging)
+        load_judge_template(judging.template)
+        model_fingerprint(judging.judge)
+    note_changes(config, job.config)
     if dry_run:
         print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)
         return
-    judges = [("labels", judging)] if verify else []
+    judges = [("labels", judging.judge)] if verify else []
     note_models(licenses, [("completions", writer), *judges])
     screen = GenerationScreen(settings.limit, "response")
     with closing(screen):
         summary = run_generation(job, Path(out), screen.context(cache_dir))
     revised = int(summary.counts.get("revised", 0))
     if verify and revised:
-        label = LabelSettings(judge=judging, template=judge_template)
-        check = prepare(str(Path(out) / PAIRS), constitution, label)
+        check = prepare(str(Path(out) / PAIRS), constitution, judging)
         with closing(LabelScreen(revised)) as labeling:
             run_label(check, Path(out) / LABELS, labeling.context(cache_dir))
     found = write_sft(Path(out), verified=verify and bool(revised))

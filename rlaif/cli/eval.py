@@ -10,7 +10,7 @@ import click
 
 from rlaif.cli.common.command import Command
 from rlaif.cli.common.eval_screen import print_evaluation
-from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.judges import judge_settings, split_layout
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import labeled_flags
 from rlaif.cli.common.layout_flags import layout_fields
@@ -128,11 +128,10 @@ def command(
 
     limit = flags.pop("limit", None)
     given = layout_fields(flags)
-    candidates = [
-        JudgeUnderTest(constitution, judge_settings(judge, config, flags)[0])
-        for judge in (judges or (None,))
-        for constitution in constitutions
-    ]
+    candidates = []
+    for judge in judges or (None,):
+        settings, given = split_layout(judge_settings(judge, config, flags)[0], given)
+        candidates += [JudgeUnderTest(constitution, settings) for constitution in constitutions]
     if len({(c.constitution, str(c.settings)) for c in candidates}) < len(candidates):
         raise RlaifError(
             "the same judge and constitution are given twice", hint="Give each combination once."

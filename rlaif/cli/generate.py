@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.config_file import note_changes
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
 from rlaif.cli.common.judges import OF_A_SIDE_JUDGE, judge_beside
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags, with_file_layout
@@ -23,7 +24,7 @@ from rlaif.cli.common.model_flags import (
     text_list,
 )
 from rlaif.cli.common.options import build, merge_settings, settings_options
-from rlaif.cli.common.output import quiet_libraries
+from rlaif.cli.common.output import note, quiet_libraries
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import Place, RlaifError
 from rlaif.generation.candidates import (
@@ -62,7 +63,9 @@ label` and `rlaif critique`. If the run is interrupted, rerun the same command t
     "run one after another. Settings of one model follow its name: n, temperature, "
     "top_p, max_tokens, revision, dtype, engine, base_url.",
 )
-@click.option("-n", "n", type=int, help="Completions per prompt and model. [default: 4]")
+@click.option(
+    "-n", "n", type=int, help="Completions per prompt and model. [default: 4; 1<=x<=10000]"
+)
 @click.option("-c", "--constitution", help="Constitution for ranking completions with --keep.")
 @click.option("-j", "--judge", help="Judge model that ranks completions. [default: demo]")
 @click.option("--judge-engine", help="Engine of the judge. [default: same as --engine]")
@@ -114,12 +117,14 @@ def command(
         also=(*OF_A_SIDE_JUDGE, "models", "targets", "layout"),
     )
     settings = build(GenerateSettings, values, places)
-    teachers = _teachers(models, values, places)
+    teachers = _teachers(models, values, places, spread(flags))
     from rlaif.generation.runner import run_generation, survey
 
-    ranking, template = judge_beside(
+    ranking = judge_beside(
         judge, judge_engine, judge_template, default="demo", values=values, places=places
     )
+    if ranking.calibration is not None:
+        note("the judge's calibration has no effect here: completions are ranked, not labeled")
     job = prepare_generate(
         prompts,
         teachers,
@@ -128,9 +133,9 @@ def command(
         split=split,
         constitution=constitution,
         judge=ranking,
-        template=template,
         targets=targets or text_list(values, places, "targets"),
     )
+    note_changes(config, job.config)
     if dry_run:
         print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)
         return
@@ -142,7 +147,10 @@ def command(
 
 
 def _teachers(
-    models: tuple[str, ...], values: Mapping[str, Any], places: Mapping[str, Place]
+    models: tuple[str, ...],
+    values: Mapping[str, Any],
+    places: Mapping[str, Place],
+    flags: Mapping[str, Any],
 ) -> list[Teacher]:
     """The models of `-m`, or else those of the settings file."""
     if not models and "models" not in values:
@@ -155,5 +163,5 @@ def _teachers(
         shown = "demo-policy" + text.removeprefix(name) if name == "demo" else text
         found.append(model_with_settings(shown, values, SamplingSettings))
     if not models:
-        found = models_of_file(values, places, SamplingSettings)
+        found = models_of_file(values, places, SamplingSettings, flags)
     return [Teacher(engine, sampling) for engine, sampling in found]

@@ -11,8 +11,14 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.judges import change_judges, panel_of, panel_of_run, with_batches
-from rlaif.cli.common.label_flags import label_settings
+from rlaif.cli.common.config_file import note_changes
+from rlaif.cli.common.judges import (
+    change_judges,
+    judge_settings,
+    panel_of,
+    panel_of_run,
+    with_batches,
+)
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.label_summary import print_estimate, print_summary
 from rlaif.cli.common.layout_flags import layout_flags
@@ -176,14 +182,14 @@ def command(
             keep_going=keep_going,
         )
         return
-    settings = label_settings(config, {**flags, "judge": judges[0] if judges else None})
-    settings = by_batch(settings)
+    settings = by_batch(judge_settings(judges[0] if judges else None, config, flags)[0])
     from rlaif.labeling.estimate import estimate
     from rlaif.labeling.job import check_shards, prepare, run_label, with_engine
 
     settings = with_engine(settings, Path(out), RunContext(cache_dir))
     job = prepare(data, constitution, settings, split=split)
     check_shards(settings, shard_rows)
+    note_changes(config, job.config)
     if shard_rows is not None and max_cost is not None:
         raise RlaifError(
             "--max-cost cannot be combined with --shard-rows", hint="Remove one of these flags."

@@ -103,7 +103,7 @@ class _LazyGroup(Group):
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="To start, run `rlaif init my-project`. Every command has --help with examples.",
+    epilog="To start, run `rlaif init my-project`. Every command has --help; most show examples.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="rlaif")
 def cli() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
+from rlaif.cli.common.config_file import note_changes
 from rlaif.cli.common.generation_screen import GenerationScreen, print_generation, print_survey
 from rlaif.cli.common.judges import given_text
 from rlaif.cli.common.layout_flags import layout_fields, layout_flags, with_file_layout
@@ -110,6 +111,7 @@ def command(
         given=with_file_layout(given, values, places),
         split=split,
     )
+    note_changes(config, job.config)
     if dry_run:
         print_survey(survey(job, RunContext(cache_dir)), as_json=as_json)
         return

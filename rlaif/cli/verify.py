@@ -79,6 +79,11 @@ def command(
         )
     if "command" in config or "template" not in config:
         raise RlaifError(f"{run!r} is not a labeling run", hint="Use one of `rlaif label`.")
+    if isinstance(review := config.get("review"), dict):
+        raise RlaifError(
+            f"{run!r} holds labels of people (`rlaif labels apply`)",
+            hint=f"Verify what its judge said: {review.get('run', 'the run that was reviewed')}.",
+        )
     constitution = folder / CONSTITUTION
     if not constitution.exists():
         raise RlaifError(

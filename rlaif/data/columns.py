@@ -18,7 +18,7 @@ from rlaif.data.row_common import tokens_of as tokens_of
 from rlaif.data.tool_calls import is_call
 from rlaif.util.doubled_keys import DoubledKey, refuse_doubles
 
-Shape = Literal[
+ColumnShape = Literal[
     "empty",  # nothing, in any form
     "flag",
     "number",
@@ -42,7 +42,7 @@ _ADJACENT = re.compile(r"['\"]\s+['\"]")
 _NUMPY_ROWS = re.compile(r"\}[ \t\r]{0,100}\n[ \t]{0,100}\{")
 
 
-def shape_of(value: object) -> Shape:
+def shape_of(value: object) -> ColumnShape:
     """What kind of value a cell holds."""
     if value is None or value == "" or value == [] or value == {}:
         return "empty"
@@ -61,13 +61,13 @@ def shape_of(value: object) -> Shape:
     return _list_shape(value)
 
 
-def _list_shape(value: list[Any]) -> Shape:
+def _list_shape(value: list[Any]) -> ColumnShape:
     held = [item for item in value if item is not None]
     if not held:
         return "empty"
     if is_chat(held):
         return "chat"
-    kinds: tuple[tuple[Shape, Any], ...] = (
+    kinds: tuple[tuple[ColumnShape, Any], ...] = (
         ("flags", lambda v: isinstance(v, bool)),
         ("numbers", lambda v: isinstance(v, int | float) and not isinstance(v, bool)),
         ("texts", lambda v: isinstance(v, str)),
@@ -314,7 +314,7 @@ class Column:
     """
 
     path: str
-    shape: Shape = "empty"
+    shape: ColumnShape = "empty"
     encoded: bool = False
     filled: int = 0
     values: list[Any] = field(default_factory=list)

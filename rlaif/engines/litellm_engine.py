@@ -35,12 +35,17 @@ class LiteLLMClient(ServerClient):
     """Asks through the library, where `ServerClient` asks a server.
 
     Args:
+        model: as the library names it.
         base_url: of the provider's API; "" for its own.
     """
 
-    def __init__(self, *, base_url: str, most: int, retries: int, timeout: float) -> None:
+    def __init__(
+        self, model: str, *, base_url: str, most: int, retries: int, timeout: float
+    ) -> None:
         super().__init__(base_url or "https://litellm", most=most, retries=retries, timeout=timeout)
         self._base_url, self._seconds = base_url, timeout
+        at = f" at {without_secrets(base_url)!r}" if base_url else ""
+        self._who, self._key_name = f"the API of {model!r}{at}", "the provider's API key"
         # The library asks for a list of prices when it is imported.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         library: Any = import_module("litellm")
@@ -105,6 +110,7 @@ def create(settings: EngineSettings) -> OpenAIEngine:
     """
     retries, timeout = patience(settings, COMMON_OPTIONS)
     client = LiteLLMClient(
+        settings.model,
         base_url=_address(settings),
         most=min(settings.max_in_flight, 256),
         retries=retries,

@@ -90,6 +90,7 @@ class ServerClient:
         self._url, self._most, self._retries = url.rstrip("/"), most, retries
         self._timeout = timeout
         self._key = key
+        self._who, self._key_name = f"the server at {without_secrets(self._url)!r}", KEY_VARIABLE
         headers = {**ACCEPTED, **({"Authorization": f"Bearer {key}"} if key else {})}
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         self._client = open_client(headers=headers, timeout=timeout, limits=limits)
@@ -125,9 +126,8 @@ class ServerClient:
         if found.status_code in (401, 403):
             self.close()
             raise RlaifError(
-                f"the server at {without_secrets(self._url)!r} rejected the API key (status "
-                f"{found.status_code})",
-                hint=f"Set {KEY_VARIABLE} in the environment to a valid key.",
+                f"{self._who} rejected the API key (status {found.status_code})",
+                hint=f"Set {self._key_name} in the environment to a valid key.",
             )
         return found
 
@@ -167,8 +167,9 @@ class ServerClient:
             gone = answer.status_code in _GONE
             if gone and not self._answered:
                 raise EngineStopped(
-                    f"the server at {without_secrets(self._url)!r} refuses requests ({reason})",
-                    hint=f"Check the model's name and {KEY_VARIABLE}, then rerun the same command.",
+                    f"{self._who} refuses requests ({reason})",
+                    hint=f"Check the model's name and {self._key_name}, then rerun the same "
+                    "command.",
                 )
             moved = answer.status_code == 200 or 300 <= answer.status_code < 400
             if not (may_pass(answer.status_code) or moved or gone):
@@ -180,7 +181,7 @@ class ServerClient:
         if self._last_answer < began and not self._stopping and not own:
             # Nobody was answered since: it is not this request.
             raise EngineStopped(
-                f"the server at {without_secrets(self._url)!r} does not answer any more ({reason})",
+                f"{self._who} does not answer any more ({reason})",
                 hint="Rerun the same command to resume once it is back.",
             )
         return Refusal(reason, passing and not own)
@@ -312,7 +313,7 @@ class ServerClient:
             if len(held) < _FEW_REFUSED:
                 return
             raise EngineStopped(
-                f"the server at {without_secrets(self._url)!r} refuses every request ({reason})",
+                f"{self._who} refuses every request ({reason})",
                 hint="Mend what it refuses, then rerun the same command to resume.",
             )
         try:
@@ -321,8 +322,7 @@ class ServerClient:
             return
         if isinstance(again, Failure) and not again.passing:
             raise EngineStopped(
-                f"the server at {without_secrets(self._url)!r} refuses what it answered before "
-                f"({again.reason})",
+                f"{self._who} refuses what it answered before ({again.reason})",
                 hint="Rerun the same command to resume once it is back as it was.",
             )
 

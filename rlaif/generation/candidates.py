@@ -34,10 +34,11 @@ from rlaif.generation.runner import (
     REJECTED,
     GenerationJob,
     check_writes,
+    judge_config,
     model_config,
 )
 from rlaif.generation.targets import AttributeTarget, best, parse_target
-from rlaif.judging.aggregation import AggregationSettings
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import load_judge_template
@@ -133,14 +134,13 @@ def prepare_generate(
     given: Mapping[str, Any] | None = None,
     split: str = "train",
     constitution: str | None = None,
-    judge: EngineSettings | None = None,
-    template: str = "pairwise",
+    judge: LabelSettings | None = None,
     targets: Sequence[str] = (),
 ) -> GenerationJob:
     """Load and check the parts of a job.
 
     Args:
-        constitution, judge, template: who ranks completions, where `settings.keep` is given.
+        constitution, judge: who ranks completions, where `settings.keep` is given.
         targets: see `rlaif.generation.targets`.
 
     Raises:
@@ -164,9 +164,12 @@ def prepare_generate(
     judging = None
     if judged:
         assert judge is not None
-        models[JUDGE] = judge
+        models[JUDGE] = judge.judge
         judging = PairCaller(
-            load_judge_template(template), codec_for(judge), AggregationSettings(), 0.5
+            load_judge_template(judge.template),
+            codec_for(judge.judge),
+            judge.aggregation,
+            judge.label_mass_floor,
         )
     speakers = [_speaker(role, teacher) for role, teacher in zip(models, teachers, strict=False)]
     systems = read_systems(settings.system) if settings.system else []
@@ -180,9 +183,9 @@ def prepare_generate(
         reader=data.reader,
     )
     passes: list[list[str]] = [[role] for role in models]
-    if judged and any(teacher.engine == judge for teacher in teachers):
+    if judged and judge and any(teacher.engine == judge.judge for teacher in teachers):
         # The judge is one of the models: they need not take turns.
-        mine = next(r for r, e in models.items() if e == judge)
+        mine = next(r for r, e in models.items() if e == judge.judge)
         passes = [p for p in passes if p not in ([mine], [JUDGE])] + [[mine, JUDGE]]
     config = _config(
         source=source,
@@ -194,9 +197,8 @@ def prepare_generate(
     )
     if settings.keep is not None:
         config["constitution"] = loaded.hash if loaded else None
-        config["judge"] = model_config(judge) if judged and judge else None
-        named = {"name": template, "hash": judging.template.hash} if judging else None
-        config["judge_template"] = named
+        if judge is not None:
+            config |= judge_config(judge, used=judged)
     return GenerationJob(
         source=source,
         limit=settings.limit,

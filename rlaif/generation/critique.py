@@ -34,9 +34,10 @@ from rlaif.generation.runner import (
     REJECTED,
     GenerationJob,
     check_writes,
+    judge_config,
     model_config,
 )
-from rlaif.judging.aggregation import AggregationSettings
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.judge import load_judge_template
@@ -121,8 +122,8 @@ def prepare_critique(
     settings: CritiqueSettings,
     *,
     templates: str,
-    judge: EngineSettings,
-    judge_template: str,
+    judge: LabelSettings,
+    verify: bool = False,
     given: Mapping[str, Any] | None = None,
     split: str = "train",
 ) -> GenerationJob:
@@ -147,9 +148,12 @@ def prepare_critique(
     models = {WRITER: writer}
     judging = None
     if settings.until_no_gain or settings.principles == "worst":
-        models[JUDGE] = judge
+        models[JUDGE] = judge.judge
         judging = PairCaller(
-            load_judge_template(judge_template), codec_for(judge), AggregationSettings(), 0.5
+            load_judge_template(judge.template),
+            codec_for(judge.judge),
+            judge.aggregation,
+            judge.label_mass_floor,
         )
     origin = {
         **text_origin(writer),
@@ -175,10 +179,8 @@ def prepare_critique(
             "hash": loaded.hash,
         },
         "writer": model_config(writer),
-        "judge": model_config(judge) if judging else None,
-        "judge_template": (
-            {"name": judge_template, "hash": judging.template.hash} if judging else None
-        ),
+        "verify": verify,
+        **judge_config(judge, used=verify or judging is not None),
         "writer_templates": {
             "name": templates,
             "critique": prompts.critique.hash,

@@ -25,6 +25,7 @@ from rlaif.generation.conversations import (
     ConversationRows,
     ConversationRunner,
 )
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest, Rejected
 from rlaif.runs.context import RunContext
 from rlaif.runs.directory import (
@@ -39,6 +40,7 @@ from rlaif.runs.directory import (
 from rlaif.runs.versions import library_versions
 from rlaif.store.text_cache import TextCache, text_key
 from rlaif.store.verdict_cache import VerdictCache
+from rlaif.templates.judge import load_judge_template
 from rlaif.util.clock import utc_now
 from rlaif.util.hashing import digest
 
@@ -121,6 +123,19 @@ def model_config(settings: EngineSettings) -> dict[str, Any]:
     for name in speed_options(settings):
         own["options"].pop(name, None)
     return {**own, "fingerprint": model_fingerprint(settings)}
+
+
+def judge_config(judge: LabelSettings, *, used: bool) -> dict[str, Any]:
+    """What a run's configuration says of the judge beside its writers."""
+    if not used:
+        return {"judge": None, "judge_template": None}
+    template = load_judge_template(judge.template)
+    calibration = {"calibration": judge.calibration} if judge.calibration else {}
+    own = {"label_mass_floor": judge.label_mass_floor, **calibration}
+    return {
+        "judge": {**model_config(judge.judge), **own},
+        "judge_template": {"name": judge.template, "hash": template.hash},
+    }
 
 
 def check_writes(settings: EngineSettings, role: str) -> None:

@@ -27,7 +27,7 @@ from rlaif.judging.questions import Question
 from rlaif.judging.scoring import score_pair
 from rlaif.records import Pair, Preference, PrincipleScore, Verdict
 
-Kind = Literal["orders", "exact", "likely"]
+StoppingKind = Literal["orders", "exact", "likely"]
 AGGRESSIVENESS = tuple(k / 20 for k in range(21))
 """What is tried on the pilot, from safe (0: exact, or every second order asked) to bold (1)."""
 
@@ -44,7 +44,7 @@ class StoppingRule:
         temperatures: of principles, where a calibration tempers them before they are aggregated.
     """
 
-    kind: Kind
+    kind: StoppingKind
     aggregation: AggregationSettings
     aggressiveness: float = 0.0
     reach: Mapping[str, float] = field(default_factory=dict)

@@ -20,7 +20,7 @@ MAX_FAILURES = 10_000
 
 
 @dataclass(slots=True)
-class Reply:
+class JudgeReply:
     """The answer to a question, and what the judge wrote before it ("" for nothing)."""
 
     result: ChoiceResult | Failure
@@ -54,13 +54,13 @@ class InFlight:
                 self._fresh.pop(key, None)
         return self._fresh | self._cache.get(keys)
 
-    def recall(self, key: bytes) -> Reply | None:
+    def recall(self, key: bytes) -> JudgeReply | None:
         """What came of an equal question since the last look-up, if anything did."""
         if key in self._fresh:
             answer = self._fresh[key]
-            return Reply(ChoiceResult("", answer.logprobs), answer.reasoning)
+            return JudgeReply(ChoiceResult("", answer.logprobs), answer.reasoning)
         failure = self._failed.get(key)
-        return None if failure is None else Reply(failure)
+        return None if failure is None else JudgeReply(failure)
 
     def join(self, key: bytes, item: PlannedPair, index: int) -> bool:
         """Wait for the answer to an equal question; False if none is under way."""
@@ -86,7 +86,9 @@ class InFlight:
         """The question behind a request."""
         return self._requests[request_id][1]
 
-    def settle(self, replies: Iterable[Reply]) -> Iterator[tuple[PlannedPair, int, Reply, bool]]:
+    def settle(
+        self, replies: Iterable[JudgeReply]
+    ) -> Iterator[tuple[PlannedPair, int, JudgeReply, bool]]:
         """Keep answers, and give them to those who wait.
 
         Yields:

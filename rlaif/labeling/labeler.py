@@ -23,7 +23,7 @@ from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.verdicts import read_verdict
 from rlaif.labeling.budget import Budget
 from rlaif.labeling.first_look import FirstLook
-from rlaif.labeling.in_flight import InFlight, Reply
+from rlaif.labeling.in_flight import InFlight, JudgeReply
 from rlaif.labeling.planner import PlannedPair, Planner, window_questions
 from rlaif.labeling.reasoning import ReasoningSampler
 from rlaif.labeling.run_output import RunOutput, load_run_tally
@@ -246,7 +246,7 @@ class Labeler:
             if isinstance(result, GenerationResult) and self._counts_written:
                 self.usage.add_generated(len(result.token_ids))
             found = self._sampler.advance(result)
-            if isinstance(found, Reply):
+            if isinstance(found, JudgeReply):
                 replies.append(found)
             elif found is not None:
                 self._ready.append(found)
@@ -263,7 +263,7 @@ class Labeler:
         self._output.flush()
         self._writer.hand_over()
 
-    def _answer(self, item: PlannedPair, index: int, reply: Reply, *, cached: bool) -> None:
+    def _answer(self, item: PlannedPair, index: int, reply: JudgeReply, *, cached: bool) -> None:
         question, settings = item.questions[index], self._task.settings
         item.answers[index] = read_verdict(
             reply.result,
@@ -286,7 +286,7 @@ class Labeler:
             for i in item.stages[item.stage]:
                 if i in item.known and i not in item.answers:
                     answer = item.known[i]
-                    reply = Reply(ChoiceResult("", answer.logprobs), answer.reasoning)
+                    reply = JudgeReply(ChoiceResult("", answer.logprobs), answer.reasoning)
                     self._answer(item, i, reply, cached=True)
             if not item.turn(self._stopping):
                 break

@@ -16,7 +16,13 @@ from rlaif.data.reading import Reader
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
-from rlaif.judging.early_stopping import ChosenStopping, JudgedPair, Kind, StoppingRule, choose
+from rlaif.judging.early_stopping import (
+    ChosenStopping,
+    JudgedPair,
+    StoppingKind,
+    StoppingRule,
+    choose,
+)
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.load_calibration import Aggregator
 from rlaif.labeling.settings import LabelSettings
@@ -55,7 +61,7 @@ def asks_adaptively(s: LabelSettings) -> bool:
 
 def safest_rule(s: LabelSettings, aggregator: Aggregator) -> StoppingRule:
     """The rule that settings ask for, before a pilot says how bold it may be."""
-    kind: Kind = "orders"
+    kind: StoppingKind = "orders"
     if s.orders != "adaptive":
         kind = "exact" if s.stop == "exact" else "likely"
     temperatures = aggregator.calibration.principles if aggregator.calibration else {}

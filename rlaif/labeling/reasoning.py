@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import mean_of_samples
-from rlaif.labeling.in_flight import InFlight, Reply
+from rlaif.labeling.in_flight import InFlight, JudgeReply
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
 from rlaif.util.thinking import after_thinking
@@ -23,7 +23,7 @@ class ReasoningSampler:
     def __init__(self, renderer: Renderer, settings: LabelSettings, in_flight: InFlight) -> None:
         self._renderer, self._settings, self._in_flight = renderer, settings, in_flight
         self._written: dict[str, str] = {}
-        self._samples: dict[str, dict[int, Reply]] = {}
+        self._samples: dict[str, dict[int, JudgeReply]] = {}
 
     def requests(self, request: ChoiceRequest, key: bytes) -> Iterator[Request]:
         """What lets the judge reason about a question.
@@ -41,26 +41,28 @@ class ReasoningSampler:
             seed = (int.from_bytes(key[-4:], "big") + s.seed + sample) % (1 << 31)
             yield self._renderer.reasoning(one, s.reasoning_tokens, s.reasoning_temperature, seed)
 
-    def advance(self, result: Result) -> Reply | Request | None:
+    def advance(self, result: Result) -> JudgeReply | Request | None:
         """The reply to a question; or the request that reads its label after the reasoning; or
         None while other samples of the question are missing.
         """
         if not isinstance(result, GenerationResult):
             written = self._written.pop(result.id, "")
             told = result.evidence if isinstance(result, ChoiceResult) else ""
-            return self._collect(Reply(result, "\n\n".join(filter(None, (written, told)))))
+            return self._collect(JudgeReply(result, "\n\n".join(filter(None, (written, told)))))
         if not result.finished:
             most = self._settings.reasoning_tokens
             return self._collect(
-                Reply(Failure(result.id, f"reasoning was truncated at {most} generated tokens"))
+                JudgeReply(
+                    Failure(result.id, f"reasoning was truncated at {most} generated tokens")
+                )
             )
         text = self._renderer.text(result)
         if after_thinking(text) is None:
-            return self._collect(Reply(Failure(result.id, "the judge's thinking did not end")))
+            return self._collect(JudgeReply(Failure(result.id, "the judge's thinking did not end")))
         self._written[result.id] = text
         return self._renderer.after_reasoning(self._in_flight.request(result.id), result)
 
-    def _collect(self, reply: Reply) -> Reply | None:
+    def _collect(self, reply: JudgeReply) -> JudgeReply | None:
         """With several samples of a question: their mean once all are there, else None."""
         whole, slash, number = reply.result.id.partition("/")
         if not slash:
@@ -73,4 +75,4 @@ class ReasoningSampler:
         # In the order in which they were asked: that in which they came is the engine's.
         samples = [sample for _, sample in sorted(self._samples.pop(whole).items())]
         reasoning = "\n\n".join(sample.reasoning for sample in samples if sample.reasoning)
-        return Reply(mean_of_samples(whole, [sample.result for sample in samples]), reasoning)
+        return JudgeReply(mean_of_samples(whole, [sample.result for sample in samples]), reasoning)

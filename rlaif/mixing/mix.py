@@ -32,7 +32,7 @@ from rlaif.mixing.evidence import RunEvidence, evidence
 from rlaif.mixing.report import MixReport
 from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
 from rlaif.mixing.schema import schema_of
-from rlaif.mixing.settings import Kind, MixPlan
+from rlaif.mixing.settings import MixKind, MixPlan
 from rlaif.records import Origin, Rejected
 from rlaif.runs.directory import differences, read_review
 from rlaif.runs.judges import Judges, joined, judge_columns, judges_of, labelers
@@ -168,18 +168,18 @@ def _read(plan: MixPlan) -> tuple[list[MixRow], dict[int, list[str]]]:
     return rows, unreadable
 
 
-def _kind(rows: Sequence[MixRow], wanted: str) -> Kind:
+def _kind(rows: Sequence[MixRow], wanted: str) -> MixKind:
     if wanted in ("preferences", "sft", "prompts"):
         return wanted  # type: ignore[return-value]
     fewest: dict[int, int] = {}
     for row in rows:
         most = max(fewest.get(row.part, 0), len(row.completions))
         fewest[row.part] = most
-    kinds: list[Kind] = ["prompts", "sft", "preferences"]
+    kinds: list[MixKind] = ["prompts", "sft", "preferences"]
     return kinds[min(fewest.values())]
 
 
-def _made_into(rows: Sequence[MixRow], kind: Kind) -> tuple[list[MixRow], dict[int, int]]:
+def _made_into(rows: Sequence[MixRow], kind: MixKind) -> tuple[list[MixRow], dict[int, int]]:
     made, misfits = [], Counter[int]()
     for row in rows:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlaif.data.licensing import LicenseFinding, finding_of
-from rlaif.mixing.settings import Kind
+from rlaif.mixing.settings import MixKind
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MixReport:
         judges: the models behind each name of a judge.
     """
 
-    kind: Kind
+    kind: MixKind
     rows: int
     parts: list[dict[str, Any]]
     human_share: float

@@ -21,13 +21,13 @@ from rlaif.data.single_rows import (
     taught,
 )
 from rlaif.data.slices import slice_values
-from rlaif.mixing.settings import Kind, MixPart
+from rlaif.mixing.settings import MixKind, MixPart
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import run_file
 from rlaif.templates.messages import completion_text, message_text
 from rlaif.text.near_duplicates import TextFields
 
-RUN_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
+MIXED_FILES = ("preferences.jsonl", "sft.jsonl", "candidates.jsonl", "prompts.jsonl")
 
 
 @dataclass
@@ -88,7 +88,7 @@ class MixRow:
             _text(self.prompt), "\n".join(sorted(map(completion_text, self.completions)))
         )
 
-    def columns(self, kind: Kind, source: str) -> dict[str, Any]:
+    def columns(self, kind: MixKind, source: str) -> dict[str, Any]:
         """The row as the mix holds it; every row of a kind has the same columns."""
         names = {"preferences": ("chosen", "rejected"), "sft": ("completion",), "prompts": ()}[kind]
         evidence: dict[str, Any] = {
@@ -119,7 +119,7 @@ def file_of(data: str) -> str:
     Raises:
         RlaifError: it is a run that is not complete, or that holds nothing to mix.
     """
-    return run_file(data, RUN_FILES)
+    return run_file(data, MIXED_FILES)
 
 
 def read_part(number: int, part: MixPart) -> tuple[list[MixRow], list[str]]:
@@ -205,7 +205,7 @@ def _declared(row: MixRow, part: MixPart) -> MixRow:
     return replace(row, origins=origins, weight=row.weight * part.weight)
 
 
-def as_kind(row: MixRow, kind: Kind) -> MixRow:
+def as_kind(row: MixRow, kind: MixKind) -> MixRow:
     """The row made into another kind, which must need no more than it has.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rlaif.mixing.settings import Kind
+from rlaif.mixing.settings import MixKind
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ORIGIN = pa.struct(
@@ -22,7 +22,7 @@ _ORIGIN = pa.struct(
 )
 
 
-def schema_of(kind: Kind) -> Any:
+def schema_of(kind: MixKind) -> Any:
     """The Arrow schema of a mix of a kind."""
     names = {"preferences": ("chosen", "rejected"), "sft": ("completion",), "prompts": ()}[kind]
     evidence = pa.struct(

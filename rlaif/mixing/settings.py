@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rlaif.data.layout import Layout, load_layout
 
-Kind = Literal["preferences", "sft", "prompts"]
+MixKind = Literal["preferences", "sft", "prompts"]
 _SETTINGS = ("weight", "human", "license", "split", "layout")
 _SHARE = re.compile(r"(.+?)=([0-9.eE+-]+)(?:,(.*))?", re.DOTALL)
 

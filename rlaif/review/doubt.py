@@ -8,7 +8,7 @@ from rlaif.evaluation.bias.own_family import own_side
 from rlaif.records import CLEAR
 from rlaif.review.items import ReviewItem
 
-UNDECIDED = 0.25
+OF_UNDECIDED = 0.25
 """What a tie or an abstention is worth: no wrong label, but one that could be had."""
 _ORDERS, _PRINCIPLES, _JUDGES, _HOSTILE, _THIN, _OWN = 0.25, 0.25, 0.25, 0.3, 0.1, 0.1
 
@@ -43,7 +43,7 @@ def doubt(
     """
     decided = item.status == "decided"
     wrong = min(item.p_a, 1.0 - item.p_a) if decided else 0.0
-    parts = [(wrong if decided else UNDECIDED, _first_reason(item, wrong))]
+    parts = [(wrong if decided else OF_UNDECIDED, _first_reason(item, wrong))]
     if item.order_consistency < 1.0:
         parts.append((_ORDERS * (1.0 - item.order_consistency), "the two orders disagree"))
     signs = [2.0 * o.p_a - 1.0 for o in item.opinions if not o.invalid]

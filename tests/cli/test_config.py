@@ -167,7 +167,7 @@ def test_models_and_judge_of_a_generation_may_stand_in_a_file(prompts: Path) -> 
         ("models: [{n: 2}]\n", r"`models` is no list of models"),
         ("models: [{model: x, m: 2}]\n", "unknown setting 'm' of model 'x'"),
         ("models: [{model: x, n: 0}]\n", "n: "),
-        ("models: [x]\njudge: 3\n", r"g\.yaml:2:8: `judge` is neither"),
+        ("models: [x]\njudge: 3\n", r"g\.yaml:2:8: `judge` names no model"),
         ("models: [x]\njudge: {model: j, modle: k}\n", "unknown setting 'modle' of `judge`"),
         ("models: [x]\njudge_template: [a]\n", r"g\.yaml:2:17: judge_template is \['a'\]"),
         ("models: [x]\ntargets: length:short\n", r"g\.yaml:2:10: `targets` is no list"),

@@ -163,8 +163,7 @@ def test_the_judge_keeps_the_best_of_n(tmp_path: Path, monkeypatch: pytest.Monke
         [teacher(n=6)],
         GenerateSettings(keep=1),
         constitution=str(constitution),
-        judge=SCRIPTED,
-        template="demo",
+        judge=LabelSettings(judge=SCRIPTED, template="demo"),
     )
     assert summary.counts["passed_over"] == 200
     for whole, kept in zip(
@@ -206,8 +205,7 @@ def test_the_best_is_not_beaten_by_another_head_to_head(
         [teacher(n=3)],
         GenerateSettings(keep=1),
         constitution=str(constitution),
-        judge=SCRIPTED,
-        template="demo",
+        judge=LabelSettings(judge=SCRIPTED, template="demo"),
     )
     (row,) = read(tmp_path / "run" / "candidates.jsonl")
     assert row["completions"][0]["content"] == "bravo two"

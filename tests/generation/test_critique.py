@@ -79,8 +79,7 @@ def critique(
         SCRIPTED,
         CritiqueSettings(**settings),
         templates="plain",
-        judge=SCRIPTED,
-        judge_template="demo",
+        judge=LabelSettings(judge=SCRIPTED, template="demo"),
     )
     summary = run_generation(job, folder / out, context=RunContext(cache_dir=cache))
     return summary, read(folder / out / "trace.jsonl")
@@ -257,8 +256,7 @@ def test_a_run_that_was_stopped_asks_nothing_twice(
         SCRIPTED,
         CritiqueSettings(temperature=0.0, rounds=8),
         templates="plain",
-        judge=SCRIPTED,
-        judge_template="demo",
+        judge=LabelSettings(judge=SCRIPTED, template="demo"),
     )
     for after in (2, 7, 20):
         seen = 0
@@ -346,8 +344,7 @@ def test_a_constitution_without_critiques_is_refused(tmp_path: Path) -> None:
             SCRIPTED,
             CritiqueSettings(),
             templates="plain",
-            judge=SCRIPTED,
-            judge_template="demo",
+            judge=LabelSettings(judge=SCRIPTED, template="demo"),
         )
 
 

@@ -11,6 +11,7 @@ from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.generation.candidates import GenerateSettings, SamplingSettings, Teacher
 from rlaif.generation.targets import best
+from rlaif.labeling.settings import LabelSettings
 from tests.generation.helpers import generate, read, teacher, use_writer, write_rows
 
 
@@ -96,8 +97,7 @@ def test_drawing_towards_a_principle_lowers_what_it_forbids(tmp_path: Path) -> N
         [policy],
         GenerateSettings(keep=1),
         constitution="demo",
-        judge=EngineSettings(engine="packed", model="demo"),
-        template="demo",
+        judge=LabelSettings(judge=EngineSettings(engine="packed", model="demo"), template="demo"),
         targets=["principle:be-concise"],
     )
     assert len(read(tmp_path / "drawn" / "candidates.jsonl")) == len(

@@ -44,9 +44,18 @@ def _engines() -> Sequence[str]:
     return [info.name for info in list_engines()]
 
 
+def _synth_templates() -> Sequence[str]:
+    from rlaif.util.resources import list_shipped
+
+    shipped = list_shipped("prompts/synth", ".txt")
+    return [name for name in shipped if name not in ("topics", "personas")]
+
+
 _CONSTITUTIONS = _shipped("constitutions", ".yaml")
 _JUDGE_TEMPLATES = _shipped("prompts/judge", ".txt")
 _ENGINES = Proposed(_engines, files=False)
+_SYNTH_TEMPLATES = Proposed(_synth_templates)
+_LISTS = Proposed(lambda: ("topics", "personas"))
 PROPOSED = {
     "constitution": _CONSTITUTIONS,
     "constitutions": _CONSTITUTIONS,
@@ -55,9 +64,12 @@ PROPOSED = {
     "judge_engine": _ENGINES,
     "judge_template": _JUDGE_TEMPLATES,
     "judge_templates": _JUDGE_TEMPLATES,
+    "proposal": _shipped("prompts/induce", ".txt"),
     "recipe": _shipped("recipes", ".yaml"),
     "template": _JUDGE_TEMPLATES,
-    "templates": _shipped("prompts/synth", ".txt"),
+    "templates": _SYNTH_TEMPLATES,
+    "topics": _LISTS,
+    "personas": _LISTS,
     "writer_templates": _shipped("prompts/critique", ".txt"),
 }
 """What is proposed for a parameter, by its name."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from rlaif.cli.common.output import note
 from rlaif.cli.common.renamed import new_names
 from rlaif.constitution.yaml_source import YamlTree, read_yaml
 from rlaif.errors import Place, RlaifError
@@ -36,22 +37,22 @@ def read_config(
         RlaifError: the file is unreadable or has a key that is not known.
     """
     tree = read_yaml(path)
-    settings = _settings_at(path, tree, at)
+    settings = _settings_at(path, tree, at, known)
     values: dict[str, Any] = {}
     places: dict[str, Place] = {}
     for where, value in _flatten({k: v for k, v in settings.items() if k not in also}):
-        name = "model" if where == ("judge",) else str(where[-1])
-        if where == ("judge",) and not isinstance(value, str):
+        name = "model" if where == ("judge",) and _OF_JUDGES in known else str(where[-1])
+        if where == ("judge",) and name == "model" and not isinstance(value, str):
             raise RlaifError(
                 "`judge` is neither a model nor a mapping of settings",
                 hint="Write `judge: MODEL`, or `judge: {model: MODEL, engine: vllm}`.",
                 place=tree.places[(*at, *where)],
             )
-        if name == "model" and name in values:
+        if name in values and (name == "model" or "format" not in settings):
             raise RlaifError(
                 f"setting {name!r} is given twice",
                 hint="Keep one of the two.",
-                place=tree.keys[(*at, *where)],
+                place=tree.keys.get((*at, *where), tree.places[at]),
             )
         if name not in known:
             at_key = tree.keys.get((*at, *where), tree.places[at])
@@ -63,10 +64,15 @@ def read_config(
         if name in settings:
             values[name] = settings[name]
             places[name] = tree.places.get((*at, name), tree.places[at])
+            for spot, place in tree.places.items():
+                if len(spot) > len(at) + 1 and spot[: len(at) + 1] == (*at, name):
+                    places[".".join(map(str, spot[len(at) :]))] = place
     return values, places
 
 
-def _settings_at(path: Path, tree: YamlTree, at: tuple[str | int, ...]) -> Mapping[str, Any]:
+def _settings_at(
+    path: Path, tree: YamlTree, at: tuple[str | int, ...], known: Sequence[str]
+) -> Mapping[str, Any]:
     """The mapping that stands there, as a user would write it."""
     settings: Any = tree.value
     for key in at:
@@ -77,32 +83,60 @@ def _settings_at(path: Path, tree: YamlTree, at: tuple[str | int, ...]) -> Mappi
             hint="Write `name: value` lines.",
             place=tree.places[at],
         )
-    if "format" in settings and settings.get("command", _command_name()) != _command_name():
+    made_by = str(settings.get("command", "label"))
+    reads = known if made_by == "label" else [_command_name()]
+    if "format" in settings and (_OF_JUDGES if made_by == "label" else made_by) not in reads:
         raise RlaifError(
-            f"{str(path)!r} is the configuration of a `rlaif {settings['command']}` run, "
+            f"{str(path)!r} is the configuration of a `rlaif {made_by}` run, "
             "which --config can't reproduce",
             hint="Repeat the flags of that run, or write its settings to a file of their own.",
-            place=tree.keys[("command",)],
+            place=tree.keys.get((*at, "format"), tree.places[at]),
         )
     return _as_settings(settings) if "command" in settings else settings
 
 
-NOT_IN_A_FILE = (
-    "judge",
-    "writer",
-    "split",
-    "cache_dir",
-    "licenses",
-    "reasoning",
-    "panel",
-    "shard_rows",
-    "dry_run",
-)
-"""Flags that are no settings: of where data and caches are, and of what is done."""
+def changes_since(config: str | None, now: Mapping[str, Any]) -> list[str]:
+    """What a run that is to be reproduced was made with and that has changed since.
+
+    Args:
+        config: the settings file; None, or one that is no run's, for nothing.
+        now: the configuration of the run that is made now.
+
+    Returns:
+        Names of templates and lists whose content differs though they are called the same.
+    """
+    found = read_yaml(Path(config)).value if config is not None else None
+    if not isinstance(found, dict) or "format" not in found:
+        return []
+
+    def parts(value: Any) -> dict[str, Any]:
+        values = value if isinstance(value, list) else [value]
+        named = [one for one in values if isinstance(one, Mapping) and "name" in one]
+        return {str(one["name"]): {k: v for k, v in one.items() if k != "name"} for one in named}
+
+    changed = []
+    for key in (*_NAMED, "templates"):
+        before, after = parts(found.get(key)), parts(now.get(key))
+        changed += [name for name in before if name in after and before[name] != after[name]]
+    if found.get("system", 0) == now.get("system", 1) and (
+        found.get("system_prompts") != now.get("system_prompts")
+    ):
+        changed.append(str(found["system"]))
+    return changed
+
+
+def note_changes(config: str | None, now: Mapping[str, Any]) -> None:
+    """Say on the terminal what `changes_since` found."""
+    if names := changes_since(config, now):
+        note(f"{', '.join(names)} changed since {config}: this is not the same run")
+
+
+_OF_JUDGES = "label_mass_floor"
+"""A setting that every command has whose `judge` is the model that it runs."""
 
 _OF_A_RUN = (
     *("format", "command", "input", "constitution", "checks", "agreement"),
-    *("system_prompts", "fingerprint"),
+    *("system_prompts", "fingerprint", "review", "verify"),
 )
 """What `run.yaml` holds beside settings: data, principles and results."""
 _NAMED = ("template", "judge_template", "writer_templates", "topics", "personas", "evaluations")
@@ -170,7 +204,7 @@ def _unknown_setting(name: str, known: Sequence[str], place: Place) -> RlaifErro
             hint="Write it as `aggregation: {pooling: mean}`.",
             place=place,
         )
-    if name in NOT_IN_A_FILE or name in _flags_of_command():
+    if name in _flags_of_command():
         flag = f"--{name.replace('_', '-')}"
         return RlaifError(f"{name!r} is not a setting", hint=f"Use the flag {flag}.", place=place)
     close = get_close_matches(name, (*known, "judge", "aggregation"), n=1)

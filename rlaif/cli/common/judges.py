@@ -11,6 +11,7 @@ from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.model_flags import assignments
 from rlaif.cli.common.options import build
 from rlaif.constitution.yaml_source import read_yaml
+from rlaif.data.layout import Layout, set_fields
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import Place, RlaifError
 from rlaif.judging.panel import PanelMode
@@ -18,7 +19,6 @@ from rlaif.labeling.judge_file import OWN as JUDGE_FILE_KEYS
 from rlaif.labeling.judge_file import names_judge_file, read_judge_file
 from rlaif.labeling.panel import Panel, PanelMember
 from rlaif.labeling.settings import LabelSettings
-from rlaif.runs.directory import CONFIG
 from rlaif.templates.judge import default_template
 from rlaif.util.user_cache import user_cache_dir
 
@@ -53,6 +53,16 @@ OF_A_SIDE_JUDGE = ("judge", "judge_engine", "judge_template")
 """What a settings file may say of the judge of `generate` and `critique`, as the flags do."""
 
 
+def split_layout(
+    settings: LabelSettings, given: Mapping[str, Any]
+) -> tuple[LabelSettings, dict[str, Any]]:
+    """Settings without a layout, and the layout of the labeled data: that of the settings file,
+    with the flags before it.  The judge sees pairs that were made of the data, in one form.
+    """
+    named = {k: v for k, v in set_fields(settings.layout).items() if k != "columns"}
+    return settings.model_copy(update={"layout": Layout()}), {**named, **given}
+
+
 def expand_judge(judge: str) -> dict[str, Any]:
     """A judge's settings by name: its model, or all that a judge file says.
 
@@ -70,8 +80,8 @@ def judge_beside(
     default: str,
     values: Mapping[str, Any],
     places: Mapping[str, Place],
-) -> tuple[EngineSettings, str]:
-    """The judge of a command whose engine flags are those of other models, and its template.
+) -> LabelSettings:
+    """The judge of a command whose engine flags are those of other models, with its template.
 
     What flags do not say, a settings file may: `judge` (a name, a judge file, or a mapping of
     the judge's own settings), `judge_engine` and `judge_template`.
@@ -96,21 +106,11 @@ def judge_beside(
     chosen = template or given_text(values, places, "judge_template") or named.get("template")
     chosen = chosen or default_template(settings["model"])
     own = {k: v for k, v in places.items() if k not in named}
-    return build(EngineSettings, settings, own), str(chosen)
-
-
-def judge_of_labels(run: Path) -> dict[str, Any]:
-    """The judge of a labeling run as `judge_beside` takes it; empty if there is no run.
-
-    Raises:
-        RlaifError: its configuration is unreadable.
-    """
-    file = run / CONFIG
-    found: Any = read_yaml(file).value if file.exists() else None
-    if not isinstance(found, dict) or not isinstance(found.get("judge"), dict):
-        return {}
-    own = {k: v for k, v in found["judge"].items() if k != "fingerprint"}
-    return {"judge": {**own, "template": found["template"]["name"]}}
+    own |= {key: places[f"judge.{key}"] for key in named if f"judge.{key}" in places}
+    engine_settings = build(EngineSettings, settings, own)
+    kept = ("label_mass_floor", "calibration")
+    rest: dict[str, Any] = {key: named[key] for key in kept if key in named}
+    return build(LabelSettings, {"judge": engine_settings, "template": str(chosen), **rest}, own)
 
 
 def _named_judge(
@@ -122,7 +122,7 @@ def _named_judge(
     place = places.get("judge")
     if not isinstance(found, dict) or not isinstance(found.get("model"), str):
         raise RlaifError(
-            "`judge` is neither a model nor a mapping of settings",
+            "`judge` names no model",
             hint="Write `judge: MODEL`, or `judge: {model: MODEL, engine: vllm}`.",
             place=place,
         )

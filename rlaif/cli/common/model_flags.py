@@ -122,12 +122,16 @@ def spread(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def models_of_file(
-    values: Mapping[str, Any], places: Mapping[str, Place], own: type[Own]
+    values: Mapping[str, Any],
+    places: Mapping[str, Place],
+    own: type[Own],
+    flags: Mapping[str, Any],
 ) -> list[tuple[EngineSettings, Own]]:
     """The models that a settings file lists under `models`: names, or mappings of settings.
 
     Args:
         values: what holds for every model, and `models`.
+        flags: those that were given win over what the file says of a model.
         own: settings of one model beside its engine's: in its mapping, or there under `sampling`.
 
     Raises:
@@ -137,7 +141,8 @@ def models_of_file(
     entries = values.get("models")
     rest = {k: v for k, v in values.items() if k != "models"}
     found = []
-    for entry in entries if isinstance(entries, list) else [None]:
+    given = {k: v for k, v in flags.items() if v is not None and v != ()}
+    for number, entry in enumerate(entries if isinstance(entries, list) and entries else [None]):
         named = {"model": entry} if isinstance(entry, str) else entry
         if not isinstance(named, Mapping) or not isinstance(named.get("model"), str):
             raise RlaifError(
@@ -156,8 +161,13 @@ def models_of_file(
                     hint=f"Use one of {', '.join(known)}.",
                     place=place,
                 )
-        both = {**rest, **mixed}
-        found.append((build(EngineSettings, both, places), build(own, both, places)))
+        both = {**rest, **mixed, **given}
+        inside = {k: p for k, p in places.items() if k not in mixed}
+        for key in mixed:
+            for path in (f"models.{number}.{key}", f"models.{number}.sampling.{key}"):
+                if path in places and key not in given:
+                    inside[key] = places[path]
+        found.append((build(EngineSettings, both, inside), build(own, both, inside)))
     return found
 
 

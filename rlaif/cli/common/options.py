@@ -153,12 +153,16 @@ def merge_settings(
     if config is not None:
         values, places = read_config(Path(config), known, at, also=also)
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
+    if "model" in given and values.get("model", given["model"]) != given["model"]:
+        for name in ("revision", "quantization"):  # of the file's model
+            values.pop(name, None)
+    said = {*given, *values}
     values.update(given)
     for key in given:
         places.pop(key, None)
     if names_judge_file(values.get("model")):
         own, own_places = read_judge_file(Path(values["model"]))
-        kept = {key for key in own if key in known and (key not in given or key == "model")}
+        kept = {key for key in own if key in known and (key not in said or key == "model")}
         values.update({key: own[key] for key in kept})
         places.update({key: own_places[key] for key in kept})
     return values, places

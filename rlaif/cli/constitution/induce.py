@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.judges import judge_settings, split_layout
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import labeled_flags
 from rlaif.cli.common.layout_flags import layout_fields
@@ -118,7 +118,8 @@ def induce_command(
     limit = flags.pop("limit", None)
     given = layout_fields(flags)
     folder, context = Path(out), RunContext(cache_dir)
-    settings = with_engine(judge_settings(judge, config, flags)[0], folder, context)
+    settings, given = split_layout(judge_settings(judge, config, flags)[0], given)
+    settings = with_engine(settings, folder, context)
     proposer, _ = judge_settings(writer, config, {**flags, "template": None})
     writing = with_engine(proposer, folder, context).judge
     if writing.engine == "packed":

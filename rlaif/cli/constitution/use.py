@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rlaif.cli.common.command import Command
-from rlaif.cli.common.judges import judge_settings
+from rlaif.cli.common.judges import judge_settings, split_layout
 from rlaif.cli.common.label_flags import label_settings
 from rlaif.cli.common.label_screen import LabelScreen
 from rlaif.cli.common.labeled_flags import labeled_flags
@@ -187,7 +187,8 @@ def ablate_command(
 
     given = layout_fields(flags)
     limit = flags.pop("limit", None)
-    candidate = JudgeUnderTest(constitution, _everything(judge_settings(judge, config, flags)[0]))
+    settings, given = split_layout(judge_settings(judge, config, flags)[0], given)
+    candidate = JudgeUnderTest(constitution, _everything(settings))
     folder = Path(out)
     data = write_pairs(open_source(labeled, split), folder, given=given, limit=limit)
     with closing(LabelScreen(len(data.label))) as screen:

@@ -33,7 +33,7 @@ def test_what_is_long_says_why() -> None:
 
 def test_no_class_name_means_two_things() -> None:
     """Neither that of a class, nor that of a type that an alias names."""
-    places = defaultdict(list)
+    places, meant = defaultdict(list), defaultdict(set)
     for path, node in definitions():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             places[node.name].append(str(path.relative_to(PACKAGE)))
@@ -43,9 +43,11 @@ def test_no_class_name_means_two_things() -> None:
             if isinstance(node, ast.Assign) and getattr(made, "id", "") not in MAKE_VARIABLES:
                 for target in node.targets:
                     if isinstance(target, ast.Name) and re.match("[A-Z][a-z]", target.id):
+                        meant[target.id].add(ast.unparse(node.value))
                         places[target.id].append(str(path.relative_to(PACKAGE)))
     assert len(places) > 200
-    assert not {name: where for name, where in places.items() if len(where) > 1}
+    doubled = {name: where for name, where in places.items() if len(where) > 1}
+    assert not {name: where for name, where in doubled.items() if len(meant[name]) != 1}
 
 
 MAKE_VARIABLES = {"TypeVar", "ParamSpec"}

@@ -44,9 +44,9 @@ from rlaif.records import Message, Pair, Preference
 from rlaif.runs.context import RunContext
 from rlaif.util.validation import explain
 
-Text = str | Sequence[Mapping[str, str]]
+TextOrMessages = str | Sequence[Mapping[str, str]]
 "A string, or a list of chat messages."
-Row = Mapping[str, Any]
+PairMapping = Mapping[str, Any]
 OPEN_AT_ONCE = 512
 Found = TypeVar("Found")
 Answer = TypeVar("Answer", Comparison, Score, Critique)
@@ -56,13 +56,13 @@ class AnyJudge(Protocol):
     """What plug-ins need: a judge in this process (`Judge`) or behind a server (`RemoteJudge`)."""
 
     def compare_many(
-        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+        self, rows: Iterable[PairMapping | Sequence[TextOrMessages]], *, progress: bool = False
     ) -> Iterator[Comparison]:
         """Compare two responses per row; answers in the order of the rows."""
         ...
 
     def score_many(
-        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+        self, rows: Iterable[PairMapping | Sequence[TextOrMessages]], *, progress: bool = False
     ) -> Iterator[Score]:
         """Score one response per row; answers in the order of the rows."""
         ...
@@ -135,7 +135,14 @@ class Judge:
         """The constitution's name."""
         return self.setup.constitution.name
 
-    def compare(self, prompt: Text, a: Text, b: Text, *, tags: Sequence[str] = ()) -> Comparison:
+    def compare(
+        self,
+        prompt: TextOrMessages,
+        a: TextOrMessages,
+        b: TextOrMessages,
+        *,
+        tags: Sequence[str] = (),
+    ) -> Comparison:
         """Which of two responses to `prompt` follows the constitution better.
 
         Raises:
@@ -144,7 +151,7 @@ class Judge:
         return self.submit_comparison(pair_row((prompt, a, b), tags)).result()
 
     def compare_many(
-        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+        self, rows: Iterable[PairMapping | Sequence[TextOrMessages]], *, progress: bool = False
     ) -> Iterator[Comparison]:
         """Compare two responses per row, batched; answers come in the order of the rows.
 
@@ -156,12 +163,14 @@ class Judge:
         bar = count_answers(rows, "pair") if progress else None
         return self._many(map(pair_row, rows), self.submit_comparison, bar)
 
-    def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
+    def score(
+        self, prompt: TextOrMessages, response: TextOrMessages, *, tags: Sequence[str] = ()
+    ) -> Score:
         """How well one response follows the constitution, from 0 to 1."""
         return self.submit_score(single_row((prompt, response), tags)).result()
 
     def score_many(
-        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+        self, rows: Iterable[PairMapping | Sequence[TextOrMessages]], *, progress: bool = False
     ) -> Iterator[Score]:
         """Score one response per row: `(prompt, response)`, or a row with `prompt` and
         `response`; answers come in the order of the rows.
@@ -171,8 +180,8 @@ class Judge:
 
     def critique(
         self,
-        prompt: Text,
-        response: Text,
+        prompt: TextOrMessages,
+        response: TextOrMessages,
         *,
         principles: Sequence[str] | None = None,
         revise: bool = False,
@@ -181,7 +190,7 @@ class Judge:
         row = single_row((prompt, response))
         return self.submit_critique(row, principles=principles, revise=revise).result()
 
-    def submit_comparison(self, row: Row) -> Future[Comparison]:
+    def submit_comparison(self, row: PairMapping) -> Future[Comparison]:
         """Like `compare`, for a row of any layout and without waiting."""
         questions = _readable(lambda: self.setup.compare(row))
         name = str(row.get("id") or "")
@@ -211,7 +220,9 @@ class Judge:
             lambda point: _score("", point, self.provenance),
         )
 
-    def submit_score(self, row: Row, *, principles: Sequence[str] | None = None) -> Future[Score]:
+    def submit_score(
+        self, row: PairMapping, *, principles: Sequence[str] | None = None
+    ) -> Future[Score]:
         """Like `score`, for a row and without waiting."""
         named = None if principles is None else list(principles)
         questions = _readable(lambda: self.setup.score(row, principles=named))
@@ -221,7 +232,7 @@ class Judge:
         )
 
     def submit_critique(
-        self, row: Row, *, principles: Sequence[str] | None = None, revise: bool = False
+        self, row: PairMapping, *, principles: Sequence[str] | None = None, revise: bool = False
     ) -> Future[Critique]:
         """Like `critique`, for a row and without waiting."""
         named = None if principles is None else list(principles)
@@ -265,7 +276,7 @@ class Judge:
             return self._services[kind]
 
     def _many(
-        self, rows: Iterable[Row], submit: Callable[[Row], Future[Answer]], bar: Any
+        self, rows: Iterable[PairMapping], submit: Callable[[PairMapping], Future[Answer]], bar: Any
     ) -> Iterator[Answer]:
         waiting: deque[Future[Answer]] = deque()
         source = iter(rows)
@@ -321,7 +332,9 @@ def _readable(make: Callable[[], Found]) -> Found:
         raise RlaifError(str(error), hint="Pass strings or lists of chat messages.") from None
 
 
-def pair_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[str, Any]:
+def pair_row(
+    given: PairMapping | Sequence[TextOrMessages], tags: Sequence[str] = ()
+) -> dict[str, Any]:
     """`(prompt, a, b)` as a row; a row as it is.
 
     Raises:
@@ -335,7 +348,9 @@ def pair_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[str,
     return {"prompt": prompt, "response_a": a, "response_b": b, "tags": list(tags)}
 
 
-def single_row(given: Row | Sequence[Text], tags: Sequence[str] = ()) -> dict[str, Any]:
+def single_row(
+    given: PairMapping | Sequence[TextOrMessages], tags: Sequence[str] = ()
+) -> dict[str, Any]:
     """`(prompt, response)` as a row; a row as it is.
 
     Raises:

@@ -15,7 +15,7 @@ import httpx
 from pydantic import ValidationError
 
 from rlaif.api.answers import Comparison, Critique, Score
-from rlaif.api.judge import Row, Text, count_answers, pair_row, single_row
+from rlaif.api.judge import PairMapping, TextOrMessages, count_answers, pair_row, single_row
 from rlaif.data.single_rows import BadRow, DataRow, read_row
 from rlaif.errors import RlaifError
 from rlaif.util.addresses import mask, without_secrets
@@ -65,12 +65,19 @@ class RemoteJudge:
         self._timeout = timeout
         self._client = open_client(headers=headers, timeout=timeout)
 
-    def compare(self, prompt: Text, a: Text, b: Text, *, tags: Sequence[str] = ()) -> Comparison:
+    def compare(
+        self,
+        prompt: TextOrMessages,
+        a: TextOrMessages,
+        b: TextOrMessages,
+        *,
+        tags: Sequence[str] = (),
+    ) -> Comparison:
         """See `Judge.compare`."""
         return next(self.compare_many([pair_row((prompt, a, b), tags)]))
 
     def compare_many(
-        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+        self, rows: Iterable[PairMapping | Sequence[TextOrMessages]], *, progress: bool = False
     ) -> Iterator[Comparison]:
         """See `Judge.compare_many`."""
         bar = count_answers(rows, "pair") if progress else None
@@ -78,12 +85,14 @@ class RemoteJudge:
             rows=map(_pair, rows), endpoint="pairwise", key="pairs", form=Comparison, bar=bar
         )
 
-    def score(self, prompt: Text, response: Text, *, tags: Sequence[str] = ()) -> Score:
+    def score(
+        self, prompt: TextOrMessages, response: TextOrMessages, *, tags: Sequence[str] = ()
+    ) -> Score:
         """See `Judge.score`."""
         return next(self.score_many([single_row((prompt, response), tags)]))
 
     def score_many(
-        self, rows: Iterable[Row | Sequence[Text]], *, progress: bool = False
+        self, rows: Iterable[PairMapping | Sequence[TextOrMessages]], *, progress: bool = False
     ) -> Iterator[Score]:
         """See `Judge.score_many`."""
         bar = count_answers(rows, "response") if progress else None
@@ -93,8 +102,8 @@ class RemoteJudge:
 
     def critique(
         self,
-        prompt: Text,
-        response: Text,
+        prompt: TextOrMessages,
+        response: TextOrMessages,
         *,
         principles: Sequence[str] | None = None,
         revise: bool = False,
@@ -233,7 +242,7 @@ class RemoteJudge:
         return found
 
 
-def _pair(given: Row | Sequence[Text]) -> dict[str, Any]:
+def _pair(given: PairMapping | Sequence[TextOrMessages]) -> dict[str, Any]:
     """A pair as the server takes it, read here as `Judge` reads it."""
     try:
         read = read_row(pair_row(given))
@@ -245,7 +254,7 @@ def _pair(given: Row | Sequence[Text]) -> dict[str, Any]:
     return {**_common(read), "response_a": a, "response_b": b}
 
 
-def _single(given: Row | Sequence[Text]) -> dict[str, Any]:
+def _single(given: PairMapping | Sequence[TextOrMessages]) -> dict[str, Any]:
     """A response as the server takes it."""
     try:
         read = read_row(single_row(given))

@@ -39,7 +39,7 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
-Text = Annotated[str, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
+YamlText = Annotated[str, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
 Id = Annotated[
     str,
     Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80),
@@ -57,18 +57,18 @@ class ExampleTurn(StrictModel):
     """One message of an example's conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Text
+    content: YamlText
 
 
 class Example(StrictModel):
     """A unit test of its principle: the judge should prefer `chosen`."""
 
-    prompt: Text | Annotated[list[ExampleTurn], Field(min_length=1)] = Field(
+    prompt: YamlText | Annotated[list[ExampleTurn], Field(min_length=1)] = Field(
         description="A question, or a list of messages."
     )
-    chosen: Text = Field(description="The response that follows the principle better.")
-    rejected: Text = Field(description="The response that follows it less well.")
-    why: Text | None = Field(default=None, description="Explanation for human readers.")
+    chosen: YamlText = Field(description="The response that follows the principle better.")
+    rejected: YamlText = Field(description="The response that follows it less well.")
+    why: YamlText | None = Field(default=None, description="Explanation for human readers.")
 
     @property
     def conversation(self) -> list[Message]:
@@ -87,7 +87,7 @@ class Example(StrictModel):
 class AppliesTo(StrictModel):
     """Which pairs a principle is asked about; one shared tag is enough."""
 
-    tags: list[Text] = Field(
+    tags: list[YamlText] = Field(
         min_length=1, description="Tags of the rows that the principle applies to."
     )
 
@@ -154,13 +154,13 @@ class Principle(StrictModel):
         description="Whether the principle asks for something (prefer) or against it (avoid). It "
         "never flips a verdict: `preference` always asks for the better response.",
     )
-    preference: Text | None = Field(
+    preference: YamlText | None = Field(
         default=None, description="Question for the judge: which response is better?"
     )
-    critique: Text | None = Field(
+    critique: YamlText | None = Field(
         default=None, description="Instruction for generating a critique."
     )
-    revision: Text | None = Field(
+    revision: YamlText | None = Field(
         default=None, description="Instruction for generating a revision."
     )
     applies_to: AppliesTo | None = Field(
@@ -187,10 +187,10 @@ class Constitution(StrictModel):
 
     format: Literal[1] = Field(alias="schema", description="Schema version: 1.")
     name: Id
-    version: Text = Field(description='Version of this constitution, quoted: "1.0.0".')
-    license: Text | None = None
-    description: Text | None = None
-    extends: list[Text] = Field(
+    version: YamlText = Field(description='Version of this constitution, quoted: "1.0.0".')
+    license: YamlText | None = None
+    description: YamlText | None = None
+    extends: list[YamlText] = Field(
         default_factory=list,
         description="Constitutions to start from, in order: files in this folder or below it, or "
         "names of shipped constitutions.",

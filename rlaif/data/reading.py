@@ -15,7 +15,7 @@ from rlaif.data.messages import BadRow, holds_rating, is_unwanted
 from rlaif.data.origins import prompt_origin
 from rlaif.data.row_cells import number_of, read_identity, read_tags, row_weight, values_at
 from rlaif.data.row_common import tokens_of
-from rlaif.data.row_model import Completion, DataRow, Winner
+from rlaif.data.row_model import Completion, DataRow, WinnerIndex
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
 from rlaif.data.row_verdicts import VerdictReader, take_majority
@@ -228,7 +228,7 @@ def _with_votes(rows: Sequence[DataRow]) -> DataRow:
     """
     first = rows[0]
     texts = [c.messages for c in first.completions]
-    votes: list[Winner] = []
+    votes: list[WinnerIndex] = []
     for row in rows:
         try:
             places = [texts.index(c.messages) for c in row.completions]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rlaif.data.messages import BadRow
 from rlaif.records import UNKNOWN_ORIGIN, Message, Origin
 
-Winner = int | Literal["tie"] | None
+WinnerIndex = int | Literal["tie"] | None
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class DataRow:
     prompt: list[Message]
     tools: list[Any]
     completions: list[Completion]
-    winner: Winner = None
+    winner: WinnerIndex = None
     strength: float | None = None
-    votes: list[Winner] = field(default_factory=list)
+    votes: list[WinnerIndex] = field(default_factory=list)
     tags: frozenset[str] = frozenset()
     id: str = ""
     media: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rlaif.data.layout import code_of
 from rlaif.data.messages import BadRow
 from rlaif.data.row_cells import CellReader, number_of, votes_at
-from rlaif.data.row_model import Completion, Winner
+from rlaif.data.row_model import Completion, WinnerIndex
 from rlaif.data.verdict_codes import LETTERS, bound_of, look_up, sides_of, word_side
 
 
@@ -18,7 +18,7 @@ class VerdictReader(CellReader):
 
     def _verdict(
         self, row: Mapping[str, Any], found: Sequence[Completion]
-    ) -> tuple[Winner, float | None, list[Winner]]:
+    ) -> tuple[WinnerIndex, float | None, list[WinnerIndex]]:
         """Winner, strength and votes.
 
         Raises:
@@ -69,7 +69,9 @@ class VerdictReader(CellReader):
         """What values mean that came up already."""
         return {}
 
-    def _winner(self, row: Mapping[str, Any], value: object, found: Sequence[Completion]) -> Winner:
+    def _winner(
+        self, row: Mapping[str, Any], value: object, found: Sequence[Completion]
+    ) -> WinnerIndex:
         if self.layout.names:
             code = code_of(value)
             held = [c.name for c in found]
@@ -113,7 +115,7 @@ class VerdictReader(CellReader):
         return place
 
 
-def take_majority(votes: Sequence[Winner]) -> Winner:
+def take_majority(votes: Sequence[WinnerIndex]) -> WinnerIndex:
     """What most votes say; a tie where two sides have as many."""
     sides = [v for v in votes if isinstance(v, int)]
     if not votes:

@@ -27,7 +27,7 @@ from rlaif.harness.judges import open_judge
 from rlaif.records import Message
 from rlaif.training.sampling import PolicySampler
 
-Texts = Sequence[str] | Sequence[Sequence[Mapping[str, str]]]
+RewardTexts = Sequence[str] | Sequence[Sequence[Mapping[str, str]]]
 
 
 class _Reward(ABC):
@@ -60,7 +60,11 @@ class _Reward(ABC):
         self.__name__ = type(self).__name__
 
     def __call__(
-        self, prompts: Texts, completions: Texts, completion_ids: Any = None, **columns: Any
+        self,
+        prompts: RewardTexts,
+        completions: RewardTexts,
+        completion_ids: Any = None,
+        **columns: Any,
     ) -> list[float | None]:
         """A reward from 0 to 1 for each completion.
 

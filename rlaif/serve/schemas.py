@@ -24,10 +24,10 @@ class ChatMessage(BaseModel):
     content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True, max_length=MOST_ITEMS)]
 
 
-Messages = Annotated[list[ChatMessage], Field(fail_fast=True, max_length=MOST_ITEMS)]
+ChatMessages = Annotated[list[ChatMessage], Field(fail_fast=True, max_length=MOST_ITEMS)]
 Texts = Annotated[list[str], Field(fail_fast=True, max_length=MOST_ITEMS)]
-Conversation = str | Messages
-_PROMPT: Conversation = "How do I clean a small kettle?"
+ConversationText = str | ChatMessages
+_PROMPT: ConversationText = "How do I clean a small kettle?"
 _GOOD = "Clean the kettle with warm water."
 _RUDE = "That is a silly question. Clean the kettle with warm water."
 
@@ -47,9 +47,9 @@ class _Request(BaseModel):
 class PairIn(_Request):
     """Two responses to a prompt."""
 
-    prompt: Conversation = Field(examples=[_PROMPT])
-    response_a: Conversation = Field(examples=[_GOOD])
-    response_b: Conversation = Field(examples=[_RUDE])
+    prompt: ConversationText = Field(examples=[_PROMPT])
+    response_a: ConversationText = Field(examples=[_GOOD])
+    response_b: ConversationText = Field(examples=[_RUDE])
     id: str = Field(default="", description="Returned with the result.")
     tags: Texts = Field(default=[], description="Tags that `applies_to` uses to select principles.")
 
@@ -72,8 +72,8 @@ class PairsRequest(_Request):
 class ResponseIn(_Request):
     """One response to a prompt."""
 
-    prompt: Conversation = Field(examples=[_PROMPT])
-    response: Conversation = Field(examples=[_GOOD])
+    prompt: ConversationText = Field(examples=[_PROMPT])
+    response: ConversationText = Field(examples=[_GOOD])
     id: str = Field(default="", description="Returned with the result.")
     tags: Texts = []
 
@@ -165,7 +165,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(examples=["rlaif/demo:json"])
-    messages: Messages = Field(
+    messages: ChatMessages = Field(
         min_length=1,
         examples=[
             [

@@ -17,7 +17,7 @@ from typing import Any
 from rlaif.errors import Place, RlaifError
 from rlaif.util.hashing import digest
 from rlaif.util.plain_yaml import load_plain_yaml
-from rlaif.util.resources import find
+from rlaif.util.resources import find, list_shipped
 
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 NOTHING = "nothing"
@@ -186,7 +186,10 @@ def load_writer_templates(name: str) -> WriterTemplates:
     Raises:
         RlaifError: see `load_template`.
     """
-    own = Path(name).is_dir()
+    files = [Path(name) / "critique.txt", Path(name) / "revision.txt"]
+    shipped = name in list_shipped("prompts/critique", ".txt")
+    # A folder that only has the name of shipped ones, such as a run's, is none of templates.
+    own = Path(name).is_dir() and (not shipped or any(file.exists() for file in files))
     shared = ("conversation", "response", "request")
     critique = load_template(
         str(Path(name) / "critique.txt") if own else name,

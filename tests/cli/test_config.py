@@ -208,3 +208,111 @@ def test_the_configuration_of_another_command_is_refused(prompts: Path) -> None:
     line = ["synth-prompts", "prompts.jsonl", "--config", "first/run.yaml", "-o", "x"]
     with pytest.raises(RlaifError, match="configuration of a `rlaif generate` run"):
         CliRunner().invoke(cli, line, catch_exceptions=False)
+
+
+def refused(line: str, match: str) -> None:
+    with pytest.raises(RlaifError, match=match):
+        CliRunner().invoke(cli, line.split(), catch_exceptions=False)
+
+
+def said_by(line: str) -> str:
+    done = CliRunner().invoke(cli, line.split(), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stderr
+
+
+def test_flags_win_over_what_a_file_says_of_a_model(prompts: Path) -> None:
+    Path("g.yaml").write_text(
+        "models:\n  - {model: one, engine: scripted, n: 3, temperature: 0.2}\n"
+        "layout: {prompt: [asked]}\n"
+    )
+    line = ["generate", "prompts.jsonl", "--config", "g.yaml", "--ignore", "kind"]
+    cli_run(*line, "-n", "2", "--temperature", "0.9", "-o", "out")
+    (found,) = yaml.safe_load(Path("out/run.yaml").read_text())["models"]
+    assert (found["sampling"]["n"], found["sampling"]["temperature"]) == (2, 0.9)
+    assert found["engine"] == "scripted"
+    Path("bad.yaml").write_text("n: 2\nmodels:\n  - one\n  - {model: two, n: 0}\n")
+    refused(
+        "generate prompts.jsonl --engine scripted --config bad.yaml -o x", r"bad\.yaml:4:21: n: "
+    )
+
+
+def test_a_critique_holds_its_judge_and_whether_it_verified(prompts: Path) -> None:
+    Path("answers.jsonl").write_text('{"prompt": "p", "response": "an answer"}\n')
+    line = "critique answers.jsonl -c demo --engine scripted -m hashed"
+    cli_run(*f"{line} -j second --judge-template demo -o first".split())
+    Path("kept.yaml").write_text(Path("first/run.yaml").read_text())
+    cli_run(*["critique", "answers.jsonl", "-c", "demo", "--config", "kept.yaml", "-o", "again"])
+    label = yaml.safe_load(Path("again/labels/run.yaml").read_text())
+    assert (label["judge"]["model"], label["template"]["name"]) == ("second", "demo")
+    cli_run(*f"{line} --no-verify -o plain".split())
+    cli_run(
+        *["critique", "answers.jsonl", "-c", "demo", "--config", "plain/run.yaml", "-o", "bare2"]
+    )
+    assert not Path("bare2/labels").exists()
+    # All that a file says of the judge holds for it.
+    Path("floor.yaml").write_text("judge: {model: third, label_mass_floor: 0.9}\n")
+    cli_run(*f"{line} --config floor.yaml -o floor".split())
+    assert yaml.safe_load(Path("floor/labels/run.yaml").read_text())["label_mass_floor"] == 0.9
+    Path("floor.yaml").write_text("judge: {model: third, label_mass_floor: 7}\n")
+    refused(f"{line} --config floor.yaml -o x", r"floor\.yaml:1:41: label_mass_floor")
+    Path("dtype.yaml").write_text("judge: {model: third, dtype: int3}\n")
+    refused(f"{line} --config dtype.yaml -o x", r"dtype\.yaml:1:30: dtype")
+
+
+def test_files_that_changed_since_a_run_are_named(prompts: Path) -> None:
+    Path("systems.yaml").write_text("- Be brief.\n")
+    flags = "prompts.jsonl --engine scripted -m hashed --map prompt=asked --ignore kind"
+    cli_run(*f"generate {flags} --system systems.yaml -o first".split())
+    again = "generate prompts.jsonl --config first/run.yaml -o"
+    assert "changed since" not in said_by(f"{again} same")
+    Path("systems.yaml").write_text("- Be long.\n")
+    assert "systems.yaml changed since first/run.yaml: this is not the same run" in said_by(
+        f"{again} other"
+    )
+
+
+def test_a_judge_that_a_flag_names_has_no_revision_of_the_file_s(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 3)
+    config = tmp_path / "c.yml"
+    config.write_text("judge: {model: hashed, engine: scripted, revision: abc}\n")
+    for flags, revision in ((["-j", "other"], None), ([], "abc")):
+        out = tmp_path / f"out-{revision}"
+        run(str(data), "-c", str(constitution), "--config", str(config), *flags, "-o", str(out))
+        found = yaml.safe_load((out / "run.yaml").read_text())
+        assert found["judge"]["revision"] == revision
+
+
+@pytest.mark.usefixtures("prompts")
+def test_files_that_mean_two_things_or_nothing_are_refused() -> None:
+    Path("twice.yaml").write_text("tie_margin: 0.1\naggregation: {tie_margin: 0.3}\n")
+    line = "prompts.jsonl -c demo --engine scripted -j hashed -o x --config"
+    refused(f"label {line} twice.yaml", r"twice\.yaml:2:15: setting 'tie_margin' is given twice")
+    Path("judge.yaml").write_text("judge: demo\n")
+    refused("train-dpo run -o x --config judge.yaml", "unknown setting 'judge'")
+    refused("synth-prompts prompts.jsonl -o x --config judge.yaml", "unknown setting 'judge'")
+    Path("writer.yaml").write_text("writer: x\n")
+    with pytest.raises(RlaifError) as found:
+        CliRunner().invoke(
+            cli,
+            ["critique", "prompts.jsonl", "-c", "demo", "-o", "x", "--config", "writer.yaml"],
+            catch_exceptions=False,
+        )
+    assert "--writer" not in str(found.value).replace("--writer-templates", "")
+
+
+def test_the_configuration_of_label_where_it_fits(tmp_path: Path) -> None:
+    rows_ = [
+        {"asked": f"q {i}", "one": f"a {i}", "two": f"b {i}", "label": "ab"[i % 2]}
+        for i in range(40)
+    ]
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    maps = ["--map", "prompt=asked", "--map", "response_a=one", "--map", "response_b=two"]
+    flags = ["-c", "demo", "--engine", "scripted", "-j", "hashed", "-o", str(tmp_path / "run")]
+    run(str(data), *maps, *flags)
+    config = ["--config", str(tmp_path / "run" / "run.yaml"), "-o"]
+    cli_run("eval", str(data), "-c", "demo", *config, str(tmp_path / "eval"))
+    cli_run("constitution", "ablate", "demo", str(data), *config, str(tmp_path / "ablate"))
+    for line in ("generate x.jsonl", "synth-prompts x.jsonl"):
+        refused(" ".join([line, *config, "x"]), "configuration of a `rlaif label` run")

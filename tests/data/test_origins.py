@@ -186,8 +186,7 @@ def test_revisions_are_a_generation_deeper_than_what_they_revise(chain: Path) ->
         SCRIPTED,
         CritiqueSettings(rounds=1),
         templates="demo",
-        judge=SCRIPTED,
-        judge_template="demo",
+        judge=LabelSettings(judge=SCRIPTED, template="demo"),
     )
     run_generation(job, Path("revised"))
     pairs = read(Path("revised/pairs.jsonl"))

@@ -585,6 +585,15 @@ def test_exported_pairs_mix_as_pairs_that_people_ranked(reviewed: Path, tmp_path
     assert {text for row in read_audited(str(file)) for text in row.texts} == sided
 
 
+def test_a_run_with_labels_of_people_is_verified_where_it_was_judged(
+    reviewed: Path, tmp_path: Path
+) -> None:
+    invoke("labels", "apply", str(reviewed), "-o", str(tmp_path / "out"))
+    said = refused("verify", str(tmp_path / "out"))
+    assert "holds labels of people" in said
+    assert str(reviewed) in said
+
+
 def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
     run = labeled(tmp_path, 200)
     with closing(store_of(run, 200, overlap=0.0)) as store:

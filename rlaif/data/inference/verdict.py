@@ -35,7 +35,7 @@ from rlaif.data.inference.rest import origin_paths
 from rlaif.data.inference.state import Inference
 from rlaif.data.layout import code_of
 from rlaif.data.row_cells import BAD_WORDS, GOOD_WORDS, ORIGIN_KEYS, YES_OR_NO, values_at, votes_at
-from rlaif.data.row_model import Winner
+from rlaif.data.row_model import WinnerIndex
 from rlaif.data.row_verdicts import take_majority
 from rlaif.data.verdict_codes import LETTERS, SIDE_WORDS, Doubtful, look_up, read_codes, word_side
 
@@ -169,7 +169,7 @@ def _compare_order(state: Inference) -> None:
             return
 
 
-def _place(side: str | None) -> Winner:
+def _place(side: str | None) -> WinnerIndex:
     """The place of a response, by its letter."""
     if side == "tie":
         return "tie"

@@ -27,7 +27,7 @@ from rlaif.util.hashing import digest
 from rlaif.util.resources import find
 from rlaif.util.validation import explain
 
-Row = dict[str, Any]
+PairRow = dict[str, Any]
 
 
 class Attack(BaseModel):
@@ -106,12 +106,12 @@ class Variant:
 
     kind: str
     side: int
-    row: Row
+    row: PairRow
     base: str
 
 
 def attacked(
-    rows: Sequence[Row],
+    rows: Sequence[PairRow],
     base: Outcomes,
     attacks: Sequence[Attack],
     template: JudgeTemplate,
@@ -132,7 +132,7 @@ def attacked(
             yield _changed(row, attack.id, side, lambda t, a=attack: a.apply(t, between, end))  # type: ignore[misc]
 
 
-def _changed(row: Row, kind: str, side: int, change: Callable[[str], str]) -> Variant:
+def _changed(row: PairRow, kind: str, side: int, change: Callable[[str], str]) -> Variant:
     key = "response_a" if side > 0 else "response_b"
     *before, last = row[key]
     changed = [*before, {**last, "content": change(last["content"])}]
@@ -201,7 +201,7 @@ PROBES: Mapping[str, Callable[[str], str]] = {
 "Rewrites of a completion that keep its content."
 
 
-def probed(rows: Sequence[Row], most: int) -> Iterator[Variant]:
+def probed(rows: Sequence[PairRow], most: int) -> Iterator[Variant]:
     """Up to `most` responses, each beside itself written otherwise."""
     drawn = sorted(range(len(rows)), key=lambda i: digest(["probe", rows[i]["id"]]))[:most]
     for i in sorted(drawn):

@@ -9,10 +9,10 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
+    DialectReading,
     DialectReply,
     PairwisePrompt,
     Ranking,
-    Reading,
     UnreadablePrompt,
     between,
     conversation,
@@ -61,7 +61,7 @@ class AlpacaEval:
         "prompt: alpaca_eval_clf_* (m or M) or alpaca_eval_gpt4 (ranking)"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         text = question(messages)
         own = _OWN_START.match(text.lstrip())
@@ -78,7 +78,7 @@ class AlpacaEval:
         prompt, a, b = parts
         return PairwisePrompt(conversation(prompt), turn("assistant", a), turn("assistant", b))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """`m` for the first response; where the verdict is even, both are equally likely."""
         assert isinstance(found, Comparison)
         if found.status == "abstained":

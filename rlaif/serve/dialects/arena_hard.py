@@ -8,10 +8,10 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
+    DialectReading,
     DialectReply,
     PairwisePrompt,
     Ranking,
-    Reading,
     UnreadablePrompt,
     between,
     conversation,
@@ -37,7 +37,7 @@ class ArenaHard:
         "a message with <|User Prompt|> and the answers of assistants A and B between their markers"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         # A judge that gave no label is asked to go on: the question is the first user message.
         asked = [m["content"] for m in messages if m["role"] == "user"]
@@ -46,7 +46,7 @@ class ArenaHard:
         prompt, a, b = between(asked[0], _MARKS, start=True, end=True)
         return PairwisePrompt(conversation(prompt), turn("assistant", a), turn("assistant", b))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         assert isinstance(found, Comparison)
         if found.status == "abstained":

@@ -58,7 +58,7 @@ class ImmediateAnswer:
     text: str
 
 
-Reading = PairwisePrompt | BestOfChoice | SingleResponse | ImmediateAnswer
+DialectReading = PairwisePrompt | BestOfChoice | SingleResponse | ImmediateAnswer
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Dialect(Protocol):
         """What a prompt looks like, for errors."""
         ...
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """Find the parts of a prompt.
 
         Raises:
@@ -108,7 +108,7 @@ class Dialect(Protocol):
         """
         ...
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """The verdict in the harness's words."""
         ...
 

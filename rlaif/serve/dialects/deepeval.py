@@ -10,10 +10,10 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
+    DialectReading,
     DialectReply,
     ImmediateAnswer,
     Ranking,
-    Reading,
     SingleResponse,
     UnreadablePrompt,
     between,
@@ -37,7 +37,7 @@ class GEval:
         "principle IDs as criteria (or steps), and the parameters Input and Actual Output"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         text = question(messages)
         if "\nEvaluation Steps:\n" not in text:
@@ -62,7 +62,7 @@ class GEval:
             high=int(scale.group(2)),
         )
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         assert isinstance(found, Score)
         assert isinstance(reading, _Scaled)

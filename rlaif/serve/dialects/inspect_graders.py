@@ -8,10 +8,10 @@ from rlaif.api.answers import Comparison, Score
 from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
+    DialectReading,
     DialectReply,
     PairwisePrompt,
     Ranking,
-    Reading,
     SingleResponse,
     UnreadablePrompt,
     between,
@@ -38,7 +38,7 @@ class InspectGraders:
         "principle IDs), or with [Question], [Expert] and [Submission]"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         text = question(messages)
         for mark in ("[BEGIN DATA]", "[END DATA]"):
@@ -70,7 +70,7 @@ class InspectGraders:
         names = named_principles(criterion, constitution)
         return SingleResponse(conversation(prompt), turn("assistant", answer), names)
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         if isinstance(found, Score):
             if found.score is None:

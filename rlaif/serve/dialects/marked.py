@@ -10,10 +10,10 @@ from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
     BestOfChoice,
+    DialectReading,
     DialectReply,
     PairwisePrompt,
     Ranking,
-    Reading,
     SingleResponse,
     UnreadablePrompt,
     between,
@@ -113,7 +113,7 @@ class MTBench:
         "with one answer, or one marked conversation)"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         # What form it is, its beginning says: an answer may hold the marks of another form.
         text = question(messages).strip()
@@ -135,7 +135,7 @@ class MTBench:
         prompt, *_, answer = between(text, marks, end=True)
         return SingleResponse(conversation(prompt), turn("assistant", answer))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         if isinstance(found, Score):
             if found.score is None:
@@ -156,7 +156,7 @@ class RewardBench:
         "(or A to D), two marked conversations, or [Query] with one [Response]"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         text = question(messages).strip()
         if text.startswith(_TALK_A):
@@ -169,7 +169,7 @@ class RewardBench:
         )
         return SingleResponse(conversation(prompt), turn("assistant", answer))
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         if isinstance(found, Score):
             return (

@@ -10,10 +10,10 @@ from rlaif.constitution.schema import Constitution
 from rlaif.data.messages import BadRow, read_chat
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
+    DialectReading,
     DialectReply,
     PairwisePrompt,
     Ranking,
-    Reading,
     SingleResponse,
     UnreadablePrompt,
     conversation,
@@ -36,7 +36,7 @@ class NativeJson:
         'and "response"'
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         try:
             row = json.loads(question(messages), object_pairs_hook=refuse_doubles)
@@ -53,7 +53,7 @@ class NativeJson:
             return SingleResponse(prompt, parts[0])
         return PairwisePrompt(prompt, parts[0], parts[1])
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """The answer as the native endpoints give it."""
         assert not isinstance(found, Ranking)
         return DialectReply(found.model_dump_json())

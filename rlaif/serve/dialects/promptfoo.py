@@ -10,9 +10,9 @@ from rlaif.constitution.schema import Constitution
 from rlaif.records import Message
 from rlaif.serve.dialects.base import (
     BestOfChoice,
+    DialectReading,
     DialectReply,
     Ranking,
-    Reading,
     SingleResponse,
     UnreadablePrompt,
     between,
@@ -41,7 +41,7 @@ class LlmRubric:
         "<Prompt>...</Prompt>, as `rlaif harness promptfoo` writes it"
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         text = question(messages)
         marks = ("<Prompt>\n", "\n</Prompt>\n<Output>\n", "\n</Output>\n<Rubric>\n", "\n</Rubric>")
@@ -50,7 +50,7 @@ class LlmRubric:
             conversation(prompt), turn("assistant", output), named_principles(rubric, constitution)
         )
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`."""
         assert isinstance(found, Score)
         if found.score is None:
@@ -76,7 +76,7 @@ class SelectBest:
         '{{question}}"`'
     )
 
-    def read(self, messages: Sequence[Message], constitution: Constitution) -> Reading:
+    def read(self, messages: Sequence[Message], constitution: Constitution) -> DialectReading:
         """See `Dialect.read`."""
         text = question(messages)
         criteria, stated, texts = between(
@@ -99,7 +99,7 @@ class SelectBest:
         found = _texts(texts.strip(), marks)
         return BestOfChoice(conversation(prompt.strip()), [turn("assistant", t) for t in found])
 
-    def write(self, reading: Reading, found: Comparison | Score | Ranking) -> DialectReply:
+    def write(self, reading: DialectReading, found: Comparison | Score | Ranking) -> DialectReply:
         """See `Dialect.write`; where several are equally good, the first of them."""
         assert isinstance(found, Ranking)
         if not found.values:

@@ -435,6 +435,7 @@ def test_the_flag_needs_a_price(tmp_path: Path) -> None:
         CliRunner().invoke(cli, words, catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_requests_at_once_follow_what_a_server_takes(serve: Callable[..., Server]) -> None:
     lock, now, most, refused = threading.Lock(), [0], [0], [0]
 

@@ -98,6 +98,7 @@ def settings(server: Server, **options: Any) -> EngineSettings:
     )
 
 
+@pytest.mark.slow
 def test_requests_go_out_together_and_faults_that_pass_are_tried_again(server: Server) -> None:
     server.faults = {"q 3": [503, 429], "q 4": [400], "q 5": [500] * 9, "q 6": [1]}
     with closing(create_engine(settings(server, retries=3))) as engine:

@@ -41,7 +41,7 @@ def command(data: Path, constitution: Path, out: Path, cache: Path) -> list[str]
 
 
 def test_killed_runs_end_like_one_left_alone(tmp_path: Path) -> None:
-    data, constitution = write_inputs(tmp_path, 2500)
+    data, constitution = write_inputs(tmp_path, 1800)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(data, constitution, whole, tmp_path / "w.sqlite"), check=True)
     rng = random.Random(5)

@@ -246,6 +246,7 @@ def test_quotas_hold_a_slice_whatever_its_share_was(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_allocations_fulfil_what_they_must() -> None:
     """Against the constraints themselves, and the largest total against a search."""
     rng = np.random.default_rng(3)

@@ -12,8 +12,11 @@ fi
 scripts/setup.sh --dev
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy
 .venv/bin/lint-imports
+# Types are checked beside the tests, which often wait.
+types=$(mktemp)
+.venv/bin/mypy >"$types" 2>&1 &
+checking=$!
 # Tests run two at a time: more threads would only wait for each other.
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 # Commands are started by the hundred: their modules are compiled once.
@@ -30,5 +33,7 @@ import json, sys
 total = json.load(open(sys.argv[1]))["summary"]["percent_covered_display"]
 print(f"coverage: {total}% of the lines of rlaif (subprocesses and compiled kernels are not counted)")
 END
-rm -f "$lines"
+wait "$checking" || code=1
+cat "$types"
+rm -f "$lines" "$types"
 exit "$code"

@@ -19,7 +19,7 @@ from rlaif.engines.openai_engine import (
     MessageCodec,
     OpenAIEngine,
     flag,
-    omitted,
+    open_engine,
     vote_settings,
 )
 from rlaif.engines.server_client import SPEED_OPTIONS, ServerClient, patience
@@ -116,18 +116,7 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         retries=retries,
         timeout=timeout,
     )
-    options = settings.chat_template_options
-    return OpenAIEngine(
-        model=settings.model,
-        url=f"litellm:{without_secrets(_address(settings))}",
-        client=client,
-        template_options=options if "chat_template_options" in settings.model_fields_set else None,
-        omitted=omitted(settings),
-        thinks=flag(settings, "thinks"),
-        defuses=flag(settings, "defuse") is not False,
-        continues=flag(settings, "continues"),
-        votes=vote_settings(settings),
-    )
+    return open_engine(settings, client, f"litellm:{without_secrets(_address(settings))}")
 
 
 SPEC = EngineSpec(

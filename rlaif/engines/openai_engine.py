@@ -198,11 +198,12 @@ class OpenAIEngine:
 
     def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
         """Answer requests, as many at once as allowed, as they finish; or in batches."""
-        by = self._client.run(requests, self.answer_now)
         if self._batches is not None:
             self._judge.draws_together = True
-            by = self._batches.run(requests, self)
-        for results in by:
+            answers = self._batches.run(requests, self)
+        else:
+            answers = self._client.run(requests, self.answer_now)
+        for results in answers:
             self._requests += len(results)
             yield results
 
@@ -424,6 +425,21 @@ def create(settings: EngineSettings) -> OpenAIEngine:
         files = BatchFiles(client, ledger, endpoint=endpoint, poll=poll, patience=timeout)
         largest = requests_in_a_batch(settings)
         batches = BatchRunner(files, ledger, endpoint=endpoint, most=largest, retries=retries)
+    return open_engine(settings, client, url, batches=batches)
+
+
+def open_engine(
+    settings: EngineSettings, client: ServerClient, url: str, batches: BatchRunner | None = None
+) -> OpenAIEngine:
+    """The engine on a client, by `COMMON_OPTIONS`.
+
+    Args:
+        url: what names the server in the fingerprint.
+        batches: see `OpenAIEngine`.
+
+    Raises:
+        RlaifError: an option has a value that is none.
+    """
     return OpenAIEngine(
         model=settings.model,
         url=url,

@@ -8,8 +8,9 @@ and nowhere else.  It runs the weights of the `transformers` library and does no
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -26,15 +27,18 @@ from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES, steady_positions
 from rlaif.engines.tree_attention import Forest, TreeModel, pack
-from rlaif.errors import RlaifError
+from rlaif.errors import RlaifError, first_line
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
 from rlaif.util.hashing import digest
 
 transformers_logging.disable_progress_bar()
 _log = logging.getLogger(__name__)
 _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.75, torch.float16: 0.1}
-"""Maximum difference of logits; in half precision, where deep models are noisy and the head rounds,
-relative to their standard deviation."""
+"""Maximum difference of logits, relative to their standard deviation where that is over 1: deep
+models are noisy in half precision, and their heads round."""
+_PROBE_TOKENS = 300
+_RECURRENT = ("mamba", "conv1d", "shortconv", "deltanet", "rwkv", "rglru", "recurrent")
+"""In names of modules through which a token sees its neighbors without attention."""
 
 
 class Layers(Protocol):
@@ -92,52 +96,82 @@ class PackedEngine:
         self._model = model.to(self._device).eval()
         longest = settings.max_model_len or context_length(files)
         config = self._model.config
-        self.max_prompt_tokens = min(longest, _window(config), steady_positions(config)) - 1
+        self.max_prompt_tokens = min(longest, steady_positions(config)) - 1
         kind = str(self._model.dtype).removeprefix("torch.")
         self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "packed"})
         head = self._model.get_output_embeddings()
         self._head = head.weight.detach().float()  # a float32 head: bf16 logits step by 0.125
         self._head_bias = None if head.bias is None else head.bias.detach().float()
+        self._bend = _after_head(config)
         self._layers: Any = None
         self._last: Sequence[int] = ()  # the last prompt
         self._requests = self._tokens = self._cached = 0
         self._idle = 0.0
-        self._probe(files.name, _PROBE_TOLERANCE[self._model.dtype])
+        self._probe(files.name)
+        windows = getattr(self._layers, "windows", {})
+        self.max_prompt_tokens = min(self.max_prompt_tokens, _unseen_window(config, windows) - 1)
 
     @torch.inference_mode()
-    def _probe(self, name: str, tolerance: float) -> None:
-        """Compare a small forest with plain forward passes of the untouched model."""
+    def _probe(self, name: str) -> None:
+        """Compare a small forest with plain forward passes of the untouched model.
+
+        A model in half precision is compared in single precision too, where its noise hides
+        nothing, if memory allows.
+
+        Raises:
+            RlaifError: they differ, or its layers are of a kind that can't be asked as a forest.
+        """
+        problem = _recurrence(self._model)
+        if problem:
+            raise _unlike(name, problem)
         vocabulary = self._model.get_input_embeddings().num_embeddings
         draw = torch.Generator().manual_seed(0)
-        context = torch.randint(vocabulary, (300,), generator=draw).tolist()
+        context = torch.randint(vocabulary, (_PROBE_TOKENS,), generator=draw).tolist()
         prompts = [
-            [*context[: cut or 300], *torch.randint(vocabulary, (9,), generator=draw).tolist()]
-            for cut in (0, 0, 140, 0)
+            [*context[:cut], *torch.randint(vocabulary, (9,), generator=draw).tolist()]
+            for cut in (_PROBE_TOKENS, _PROBE_TOKENS, 140, _PROBE_TOKENS)
         ]
-        most = self.max_prompt_tokens
-        prompts = [prompt[-most:] for prompt in prompts]
-        expected = []
-        for prompt in prompts:
-            ids = torch.tensor([prompt], device=self._device)
-            expected.append(self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float())
+        prompts = [prompt[-self.max_prompt_tokens :] for prompt in prompts]
+        expected = self._plain_logits(self._model, prompts)
+        if self._model.dtype != torch.float32 and (single := _in_single(self._model)) is not None:
+            exact = self._plain_logits(single, prompts)
+            self._compare(name, lambda: TreeModel(single, self._device), prompts, exact)
+        self._compare(name, self._fastest_layers, prompts, expected)
+
+    def _plain_logits(self, model: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Float32 logits (prompts, vocabulary) by plain forward passes."""
+        rows = [torch.tensor([list(prompt)], device=self._device) for prompt in prompts]
+        return torch.stack(
+            [model(input_ids=ids, logits_to_keep=1).logits[0, -1].float() for ids in rows]
+        )
+
+    def _compare(
+        self,
+        name: str,
+        make: Callable[[], Layers],
+        prompts: Sequence[Sequence[int]],
+        expected: torch.Tensor,
+    ) -> None:
+        """Let `make` give the layers that compute forests from now on, and try them.
+
+        Raises:
+            RlaifError: what they compute is not what was expected.
+        """
         try:
-            self._layers = self._fastest_layers()
+            self._layers = make()
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
             asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
             # In two passes, the second of which goes on from the first.
             found = torch.cat([self._logits(self._forest(part)) for part in (asked[:2], asked[2:])])
             self._last = ()
             self._layers.forget()
-            error = _difference(found, torch.stack(expected), self._model.dtype)
         except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError) as problem:
-            error, reason = float("inf"), f" ({problem})"
-        else:
-            reason = f" (logits differ by {error:.3g})"
-        if not error <= tolerance:
-            raise RlaifError(
-                f"engine 'packed' cannot reproduce the attention of {name!r}{reason}",
-                hint="Use --engine vllm.",
-            )
+            raise _unlike(name, first_line(problem)) from None
+        scale = expected.std(-1).clamp(min=1.0)
+        error = float(((found - expected).abs().amax(-1) / scale).max())
+        kind = self._layers.dtype if isinstance(self._layers, TreeModel) else torch.float32
+        if not error <= _PROBE_TOLERANCE[kind]:
+            raise _unlike(name, f"logits differ by {error:.3g}")
 
     def _fastest_layers(self) -> Layers:
         """The model's layers as they compute forests; those of the model are changed by it."""
@@ -234,7 +268,8 @@ class PackedEngine:
         self._last = ()  # until it is known what was kept
         hidden = self._layers.hidden(forest)
         self._last = [forest.tokens[i] for i in forest.path]
-        return torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)
+        logits = torch.nn.functional.linear(hidden.float(), self._head, self._head_bias)
+        return self._bend(logits)
 
     def stats(self) -> EngineStats:
         """Requests, prompt tokens, and those that another prompt of the pack had computed."""
@@ -245,19 +280,64 @@ class PackedEngine:
         self._model = self._head = self._layers = None
 
 
-def _difference(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> float:
-    """How far logits (prompts, vocabulary) are apart, as `_PROBE_TOLERANCE` counts."""
-    most = (found - expected).abs().amax(-1)
-    return float((most if dtype == torch.float32 else most / expected.std(-1)).max())
+def _unlike(name: str, reason: str) -> RlaifError:
+    return RlaifError(
+        f"engine 'packed' cannot reproduce the attention of {name!r} ({reason})",
+        hint="Use --engine vllm.",
+    )
 
 
-def _window(config: Any) -> int:
-    """Tokens that every layer sees at once; longer prompts would see more than they should."""
+def _in_single(model: Any) -> Any:
+    """A copy in float32; None where memory does not allow it."""
+    try:
+        return copy.deepcopy(model).float()
+    except (MemoryError, RuntimeError):
+        return None
+
+
+def _recurrence(model: Any) -> str:
+    """Why tokens of a model see each other outside attention; "" where they do not."""
+    for module in model.base_model.modules():
+        kind = type(module).__name__.lower()
+        if any(part in kind for part in _RECURRENT):
+            return f"it has {type(module).__name__} layers, which read tokens one after the other"
+    return ""
+
+
+def _after_head(config: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a model does to the logits of its head: scales (Granite, Cohere) or caps (Gemma)."""
     text = config.get_text_config()
-    kinds = getattr(text, "layer_types", None)
+    scale = float(getattr(text, "logit_scale", None) or 1.0)
+    scale /= float(getattr(text, "logits_scaling", None) or 1.0)
+    cap = getattr(text, "final_logit_softcapping", None)
+
+    def bend(logits: torch.Tensor) -> torch.Tensor:
+        logits = logits if scale == 1.0 else logits * scale
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    return bend
+
+
+def _unseen_window(config: Any, windows: Mapping[int, int | None]) -> int:
+    """Tokens that every layer sees at once, where layers look no further than a window.
+
+    Args:
+        windows: those that layers said they have: they are kept, and limit nothing.
+    """
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None) or []
     window = getattr(text, "sliding_window", None)
+    limit = 1 << 30
     slides = "sliding_attention" in kinds if kinds else getattr(text, "use_sliding_window", True)
-    return int(window) if window and slides else 1 << 30
+    if window and slides:
+        sliding = [n for n, kind in enumerate(kinds) if kind == "sliding_attention"]
+        said = sliding or range(int(text.num_hidden_layers))
+        if any(windows.get(n) != window for n in said):
+            limit = int(window)
+    chunk = getattr(text, "attention_chunk_size", None)
+    if chunk and (not kinds or "chunked_attention" in kinds):
+        limit = min(limit, int(chunk))
+    return limit
 
 
 def _batch_tokens() -> int:

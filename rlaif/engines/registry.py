@@ -92,6 +92,15 @@ _BUILTIN = (
         reads="As the vllm engine, over HTTP: token IDs in, exact label log-probabilities out.",
     ),
     EngineInfo(
+        name="sglang-server",
+        summary="a judge behind an SGLang server (untried on the real server)",
+        module="transformers",
+        install=_PIP_RLAIF,
+        target="rlaif.engines.sglang_server:SPEC",
+        reads="Token IDs in, exact label log-probabilities out. All questions about a context "
+        "go in one request; `--option score=true` uses multi-item scoring.",
+    ),
+    EngineInfo(
         name="openai",
         summary="a chat server with an OpenAI API: vLLM, SGLang, llama.cpp, Ollama, OpenAI, ...",
         module="httpx",

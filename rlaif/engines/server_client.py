@@ -67,6 +67,7 @@ class ServerClient:
         most: requests under way at once.
         retries: how often a request is sent again that met a passing fault.
         timeout: seconds for one answer.
+        is_answer: whether a successful response holds what was asked for, and no error or page.
 
     Raises:
         RlaifError: the environment's key is none, or its proxy or certificates can't be used.
@@ -74,7 +75,15 @@ class ServerClient:
     Long because it is all that may go wrong between one server and the requests to it.
     """
 
-    def __init__(self, url: str, *, most: int, retries: int, timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        most: int,
+        retries: int,
+        timeout: float,
+        is_answer: Callable[[httpx.Response], bool] | None = None,
+    ) -> None:
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key.isascii() or not key.isprintable():
             raise RlaifError(
@@ -89,6 +98,7 @@ class ServerClient:
             )
         self._url, self._most, self._retries = url.rstrip("/"), most, retries
         self._timeout = timeout
+        self._is_answer = is_answer or _is_answer
         self._key = key
         self._who, self._key_name = f"the server at {without_secrets(self._url)!r}", KEY_VARIABLE
         headers = {**ACCEPTED, **({"Authorization": f"Bearer {key}"} if key else {})}
@@ -152,7 +162,7 @@ class ServerClient:
             except (httpx.HTTPError, BodyRefused) as error:
                 reason = f"{type(error).__name__.strip('_')}: {error}"
                 continue
-            if answer.status_code == 200 and _is_answer(answer):
+            if answer.status_code == 200 and self._is_answer(answer):
                 self._answered += 1
                 self._last_answer = time.monotonic()
                 self._limit.note_success()
@@ -335,7 +345,7 @@ class ServerClient:
         own = {k: v for k, v in body.items() if k not in _OF_OPENED}
         try:
             answer = self._send(path, {**own, "messages": [hello]})
-            whole = answer.status_code == 200 and _is_answer(answer)
+            whole = answer.status_code == 200 and self._is_answer(answer)
             return whole and not isinstance(read(answer), Failure)
         except Unusable:
             return True

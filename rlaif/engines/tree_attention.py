@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from rlaif.engines.masked_attention import attend_masked
+
 NAME = "rlaif_tree"
 QUERY_BLOCK, CHAIN = 64, 192  # torch's kernel does 192 queries and more in larger blocks
 _MOST_RANGES = 4
@@ -123,10 +125,17 @@ class TreePlan:
         forest: closed.
         kept: of the forest before it.
         device: of the model.
+
+    Attributes:
+        ends, positions: (tokens,), as the forest's.
+        windows: for each layer that was computed, how far back it looks; None for all the way.
     """
 
     def __init__(self, forest: Forest, kept: CachedPrefix, device: str) -> None:
         ends = torch.tensor(forest.ends)
+        self.ends, self.positions = ends.to(device), torch.tensor(forest.positions, device=device)
+        self._longest = 1 + max(forest.positions)
+        self.windows: dict[int, int | None] = {}
         self.near: list[NearBlock] = []
         self.far: list[FarBlock] = []
         self.block_mask: Any = None
@@ -149,6 +158,11 @@ class TreePlan:
             value = torch.cat((old_value[:, :, self._past], value), 2)
         self._layers[layer] = key, value
         return key, value
+
+    def window(self, layer: int, size: int | None) -> int | None:
+        """How far back a layer looks, if that is less than the longest prompt."""
+        self.windows[layer] = size
+        return size if size is not None and size < self._longest else None
 
     def keep(self) -> CachedPrefix:
         """For the next forest."""
@@ -300,6 +314,9 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of a packed forest, as `transformers` calls it.
@@ -308,12 +325,27 @@ def attend(
         module: tells its layer by `layer_idx`.
         query: (1, heads, tokens, width), of the tokens to compute; key and value may have
             fewer heads.
+        sliding_window, softcap, s_aux: see `attend_masked`.
 
     Returns:
         (1, tokens, heads, width), and no weights.
     """
     assert _plan is not None, "no plan was set"
     key, value = _plan.with_past(module.layer_idx, key, value)
+    window = _plan.window(module.layer_idx, sliding_window)
+    if window is not None or softcap is not None or s_aux is not None:
+        out = attend_masked(
+            query,
+            key,
+            value,
+            ends=_plan.ends,
+            positions=_plan.positions,
+            scaling=scaling,
+            window=window,
+            softcap=softcap,
+            sinks=s_aux,
+        )
+        return out, None
     grouped = query.shape[1] != key.shape[1]
     if _plan.block_mask is not None:
         out = compiled_flex()(
@@ -370,11 +402,18 @@ class TreeModel:
     Args:
         model: its attention is changed to this one.
         device: that it is on.
+
+    Attributes:
+        dtype: of its weights.
+        windows: for each layer, how far back it said it looks; None for all the way.  Empty
+            before the first forest.
     """
 
     def __init__(self, model: Any, device: str) -> None:
         model.set_attn_implementation(NAME)
-        self._base, self._device = model.base_model, device
+        self._base, self._device, self.dtype = model.base_model, device, model.dtype
+        self._layers = int(model.config.get_text_config().num_hidden_layers)
+        self.windows: dict[int, int | None] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -385,7 +424,7 @@ class TreeModel:
         """Final hidden states (prompts, width) where the prompts of a forest end.
 
         Raises:
-            ValueError: the model has attention of its own.
+            ValueError: the model has attention, or layers, of its own.
         """
         plan = TreePlan(forest, self._kept, self._device)
         new = slice(forest.past, None)
@@ -401,6 +440,10 @@ class TreeModel:
         self._kept = plan.keep()
         if not self._kept.layers:
             raise ValueError("its layers do not call the attention function")
+        if len(self._kept.layers) < self._layers:
+            missing = self._layers - len(self._kept.layers)
+            raise ValueError(f"{missing} of its {self._layers} layers are no attention")
+        self.windows = plan.windows
         return hidden
 
 

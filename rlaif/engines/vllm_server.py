@@ -56,7 +56,7 @@ class VLLMServerEngine:
         self._client = client
         self._requests = self._tokens = 0
         try:
-            card = _card(client.get("/v1/models"), served)
+            card = model_card(client.get("/v1/models"), served)
             self._model = str(card["id"])
             self.max_prompt_tokens = int(card.get("max_model_len") or 4096) - 1
             self._check()
@@ -146,7 +146,7 @@ class VLLMServerEngine:
         self._client.close()
 
 
-def _card(answer: httpx.Response, served: str) -> dict[str, Any]:
+def model_card(answer: httpx.Response, served: str) -> dict[str, Any]:
     """The model's entry in the server's list.
 
     Raises:

@@ -1,0 +1,321 @@
+"""A judge behind an SGLang server: token ids in, log-probabilities of exactly the labels out.
+
+Questions about one context go in one HTTP request: as a batch to `/generate`, which shares their
+prefix in its radix cache, or, with `--option score=true`, to `/v1/score`, which a server started
+with multi-item scoring computes as one sequence.  Written from SGLang's source (0.5); its tests
+run against a stand-in, and nobody has tried it on the real server yet.
+
+Start the server with `--enable-fp32-lm-head`: logits of a head in half precision come in steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, PrefixSharing
+from rlaif.engines.codec import HFCodec
+from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.engines.segments import shared_length
+from rlaif.engines.server_client import (
+    SPEED_OPTIONS,
+    Refusal,
+    ServerClient,
+    patience,
+    server_url,
+)
+from rlaif.engines.vllm_server import model_card
+from rlaif.errors import EngineStopped, RlaifError
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    GenerationRequest,
+    GenerationResult,
+    Request,
+    Result,
+)
+from rlaif.util.hashing import digest
+from rlaif.util.numerics import logsumexp
+
+MOST_TOGETHER = 32
+"""Questions in one HTTP request, at most."""
+_OPTIONS = ("base_url", "served", "score", "retries", "timeout")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Questions that are asked in one HTTP request.
+
+    Attributes:
+        id: that of the first.
+        prefix: how many tokens all of them begin with.
+    """
+
+    id: str
+    requests: tuple[Request, ...]
+    prefix: int = 0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came of a group, under its id."""
+
+    id: str
+    results: tuple[Result, ...]
+
+
+class SGLangServerEngine:
+    """An SGLang server on the network.
+
+    Args:
+        served: what the server calls the model; "" for the only one that it has.
+        scores: ask `/v1/score` in place of `/generate`.
+
+    Raises:
+        RlaifError: no server answers, or it does not serve the model or token ids.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        settings: EngineSettings,
+        client: ServerClient,
+        *,
+        served: str,
+        scores: bool,
+    ) -> None:
+        self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
+        self._client, self._scores = client, scores
+        self._requests = self._tokens = self._cached = 0
+        try:
+            card = model_card(client.get("/v1/models"), served)
+            self._model = str(card["id"])
+            longest = int(card.get("max_model_len") or 4096)
+            self.max_prompt_tokens = min(longest, settings.max_model_len or longest) - 1
+            self._check()
+        except RlaifError:
+            client.close()
+            raise
+        # What its cache holds, and for how long, is the server's own affair.
+        self.sharing: PrefixSharing | None = None
+        self.fingerprint = digest({"model": files.fingerprint, "by": "sglang-server"})
+
+    def _check(self) -> None:
+        """Ask one label, so that a server without the endpoint is known at once."""
+        question = ChoiceRequest("check", [0, 1], ((0,), (1,)))
+        try:
+            (answer,) = self._ask(Group("check", (question,), 1)).results
+            reason = answer.reason if isinstance(answer, Failure) else ""
+        except EngineStopped as error:
+            reason = error.message
+        if reason:
+            raise RlaifError(
+                f"the server does not answer like SGLang ({reason[:200]})",
+                hint="Check that base_url belongs to an SGLang server of version 0.5 or later.",
+            )
+
+    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+        """Answer requests, as many at once as allowed, as they finish."""
+        groups: Any = self._groups(requests)
+        for answered in self._client.run(groups, self._ask):  # type: ignore[arg-type]
+            results = [r for one in answered for r in one.results]  # type: ignore[union-attr]
+            self._requests += len(results)
+            yield results
+
+    def _groups(self, requests: Iterable[Request | None]) -> Iterator[Group | None]:
+        """Neighbors with one beginning together; texts and misfits alone."""
+        open_: list[Request] = []
+        prefix = 0
+        for request in requests:
+            fits = (
+                isinstance(request, ChoiceRequest)
+                and 0 < len(request.token_ids) <= self.max_prompt_tokens
+            )
+            if fits and open_:
+                assert isinstance(request, ChoiceRequest)
+                both = shared_length((open_[-1].token_ids, request.token_ids))
+                # A question has at least one token of its own.
+                most = min(prefix, both, len(request.token_ids) - 1)
+                if most >= len(request.token_ids) // 2 and len(open_) < MOST_TOGETHER:
+                    open_.append(request)
+                    prefix = most
+                    continue
+            if open_:
+                yield Group(open_[0].id, tuple(open_), prefix)
+                open_ = []
+            if fits and request is not None:
+                open_, prefix = [request], len(request.token_ids) - 1
+            elif request is None:
+                yield None
+            else:
+                yield Group(request.id, (request,))
+        if open_:
+            yield Group(open_[0].id, tuple(open_), prefix)
+
+    def _ask(self, group: Group) -> Answers:
+        first = group.requests[0]
+        if not 0 < len(first.token_ids) <= self.max_prompt_tokens:
+            length = len(first.token_ids)
+            reason = f"prompt has {length} tokens; the limit is {self.max_prompt_tokens}"
+            failure = Failure(first.id, reason if length else "prompt has no tokens")
+            return Answers(group.id, (failure,))
+        if isinstance(first, GenerationRequest):
+            return Answers(group.id, (self._write(first),))
+        answer = self._send(group)
+        if isinstance(answer, tuple):
+            return Answers(group.id, answer)
+        if len(group.requests) > 1 and not answer.passing:
+            # What the server refuses is found out one by one: the others are good questions.
+            alone = (
+                self._send(Group(r.id, (r,), len(r.token_ids) - 1))
+                for r in group.requests
+            )
+            found = [
+                one[0] if isinstance(one, tuple) else Failure(r.id, one.reason, one.passing)
+                for one, r in zip(alone, group.requests, strict=True)
+            ]
+            return Answers(group.id, tuple(found))
+        failed = (Failure(r.id, answer.reason, answer.passing) for r in group.requests)
+        return Answers(group.id, tuple(failed))
+
+    def _send(self, group: Group) -> tuple[Result, ...] | Refusal:
+        """The answers to the questions of a group, or why the server has none for it."""
+        labels = sorted({i for r in group.requests for spelled in _labels(r) for i in spelled})
+        path, body = self._score(group, labels) if self._scores else _generate(group, labels)
+        answer = self._client.post(path, {**body, "model": self._model})
+        if isinstance(answer, Refusal):
+            return answer
+        try:
+            read = self._read_scores if self._scores else self._read_batch
+            return read(group, labels, answer)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return Refusal(f"unexpected response from the server ({error!r})"[:200], False)
+
+    def _score(self, group: Group, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
+        context = list(group.requests[0].token_ids[: group.prefix])
+        return "/v1/score", {
+            "query": context,
+            "items": [list(r.token_ids[group.prefix :]) for r in group.requests],
+            "label_token_ids": list(labels),
+            "apply_softmax": False,
+        }
+
+    def _read_scores(
+        self, group: Group, labels: Sequence[int], answer: httpx.Response
+    ) -> tuple[Result, ...]:
+        found = answer.json()
+        rows = [[float(p) for p in row] for row in found["scores"]]
+        self._tokens += int((found.get("usage") or {}).get("prompt_tokens") or 0)
+        results: list[Result] = []
+        for request, row in zip(group.requests, rows, strict=True):
+            logs = [math.log(p) if p > 0 else -math.inf for p in row]
+            known = dict(zip(labels, logs, strict=True))
+            results.append(_choice(request, known))
+        return tuple(results)
+
+    def _read_batch(
+        self, group: Group, labels: Sequence[int], answer: httpx.Response
+    ) -> tuple[Result, ...]:
+        found = answer.json()
+        results: list[Result] = []
+        for request, one in zip(group.requests, found, strict=True):
+            meta = one["meta_info"]
+            self._tokens += int(meta.get("prompt_tokens") or 0)
+            self._cached += int(meta.get("cached_tokens") or 0)
+            (at_end, *_) = meta["output_token_ids_logprobs"]
+            known = {int(entry[1]): float(entry[0]) for entry in at_end}
+            if not set(labels) <= known.keys():
+                raise ValueError("labels are missing among its log-probabilities")
+            results.append(_choice(request, known))
+        return tuple(results)
+
+    def _write(self, request: GenerationRequest) -> Result:
+        sampling = {
+            "max_new_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+        }
+        if request.seed is not None:
+            sampling["sampling_seed"] = request.seed
+        body = {"input_ids": list(request.token_ids), "sampling_params": sampling}
+        answer = self._client.post("/generate", body)
+        if isinstance(answer, Refusal):
+            return Failure(request.id, answer.reason, answer.passing)
+        try:
+            found = answer.json()
+            meta = found["meta_info"]
+            ids = [int(i) for i in found["output_ids"]]
+            finished = meta["finish_reason"]["type"] == "stop"
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return Failure(request.id, f"unexpected response from the server ({error!r})"[:200])
+        self._tokens += int(meta.get("prompt_tokens") or 0)
+        self._cached += int(meta.get("cached_tokens") or 0)
+        while finished and ids and ids[-1] in self.codec.eos_ids:
+            ids.pop()
+        return GenerationResult(request.id, tuple(ids), finished)
+
+    def stats(self) -> EngineStats:
+        """Requests answered, and prompt tokens and those from its cache, as the server counts."""
+        return EngineStats(self._requests, self._tokens, self._cached)
+
+    def close(self) -> None:
+        """Let go of what is under way."""
+        self._client.close()
+
+
+def _labels(request: Request) -> tuple[tuple[int, ...], ...]:
+    assert isinstance(request, ChoiceRequest)
+    return request.label_ids
+
+
+def _choice(request: Request, known: dict[int, float]) -> ChoiceResult:
+    logs = tuple(logsumexp([known[i] for i in spelled]) for spelled in _labels(request))
+    return ChoiceResult(request.id, logs)
+
+
+def _generate(group: Group, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
+    """The questions as a batch.  Greedy: other temperatures would bend the log-probabilities."""
+    return "/generate", {
+        "input_ids": [list(r.token_ids) for r in group.requests],
+        "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
+        "return_logprob": True,
+        "logprob_start_len": -1,
+        "token_ids_logprob": list(labels),
+    }
+
+
+def is_sglang_answer(answer: httpx.Response) -> bool:
+    """Whether a server answered in one of the forms that are asked for here."""
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(found, list):
+        return bool(found)
+    return isinstance(found, dict) and ("scores" in found or "meta_info" in found)
+
+
+def create(settings: EngineSettings) -> SGLangServerEngine:
+    """Connect; options: `base_url`, `served`, `score`, `retries` (5), `timeout` (600 seconds)."""
+    retries, timeout = patience(settings, _OPTIONS)
+    scores = settings.options.get("score", False)
+    if not isinstance(scores, bool):
+        raise RlaifError(
+            f"invalid value {scores!r} for option score", hint="Use true, or leave it out."
+        )
+    url = server_url(settings).rstrip("/").removesuffix("/v1")
+    files = resolve_model(settings.model, settings.revision)
+    most = min(settings.max_in_flight, 256)
+    client = ServerClient(
+        url, most=most, retries=retries, timeout=timeout, is_answer=is_sglang_answer
+    )
+    served = str(settings.options.get("served", ""))
+    return SGLangServerEngine(files, settings, client, served=served, scores=scores)
+
+
+SPEC = EngineSpec(create=create, speed_options=(*SPEED_OPTIONS, "score"))

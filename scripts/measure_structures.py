@@ -425,7 +425,10 @@ def questions() -> list[ChoiceRequest]:
 
 def by_hand(folder: Path, dtype: torch.dtype) -> dict[str, tuple[float, ...]]:
     """Label probabilities from plain forward passes, one prompt at a time."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    # The plain attention: the fused one leaves out caps.
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager"
+    ).eval()
     found = {}
     for request in questions():
         with torch.no_grad():

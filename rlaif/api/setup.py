@@ -29,6 +29,7 @@ from rlaif.generation.pointwise_calls import (
 )
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
+from rlaif.labeling.job import check_principles
 from rlaif.labeling.load_calibration import Aggregator, load_aggregator
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
@@ -87,8 +88,9 @@ def with_defaults(values: Mapping[str, Any], judge: EngineSettings) -> dict[str,
     """Settings by name, with what fits the judge where nothing is said."""
     demo = judge.model == DEMO
     found = dict(values)
-    found.setdefault("template", default_template(judge.model))
-    found.setdefault("pointwise", ANCHORED if demo else "pointwise")
+    found.setdefault("template", default_template(judge.model, judge.engine))
+    compares = demo or judge.engine == "reward-model"
+    found.setdefault("pointwise", ANCHORED if compares else "pointwise")
     found.setdefault("writer_templates", "demo" if demo else "plain")
     if found.get("writer") is None:
         found["writer"] = judge.model_copy(update={"model": "demo-writer"}) if demo else judge
@@ -204,6 +206,7 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
     """
     loaded = load_constitution(constitution).constitution
     check_functions(loaded)
+    check_principles(settings.judge, loaded)
     template = load_judge_template(settings.template)
     if template.answer:
         raise RlaifError(

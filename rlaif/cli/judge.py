@@ -126,11 +126,14 @@ def check_command(
             f"no principle of {constitution!r} has examples",
             hint="Add `examples` to its principles, or pass labeled pairs with --data.",
         )
-    tried = vary_prefills(_load(judge_templates or _shipped(named.get("template"))))
+    if settings.engine == "reward-model":  # it reads no template
+        tried = _load(["reward"])
+    else:
+        tried = vary_prefills(_load(judge_templates or _shipped(named.get("template"))))
     note(f"{len(known)} pairs, {len(tried)} ways to ask")
     with closing(create_engine(settings)) as engine:
         checks = check_templates(engine, tried, known, floor=label_mass_floor)
-    best = recommend(checks, str(named.get("template") or default_template(settings.model)))
+    best = recommend(checks, str(named.get("template") or default_template(settings.model, settings.engine)))
     _print(checks, best, known, as_json=as_json)
     if best is None:
         raise RlaifError(
@@ -146,7 +149,7 @@ def _shipped(own: str | None) -> list[str]:
     """Names of the shipped templates, and the judge's own."""
     from rlaif.util.resources import list_shipped
 
-    found = list_shipped("prompts/judge", ".txt")
+    found = [name for name in list_shipped("prompts/judge", ".txt") if name != "reward"]
     return [*([own] if own and own not in found else []), *found]
 
 

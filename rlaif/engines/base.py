@@ -275,6 +275,8 @@ class EngineSpec:
         open_pairs: how many pairs the labeling loop may have open, for engines that ask many
             requests together; None for the usual number.
         has_tokens: whether its codec's tokens are the model's, so that a run's can be planned.
+        reads_principles: whether it judges by the principle; a reward model has an opinion of its
+            own, and judges by one principle alone.
         replicates_itself: whether it starts `data_parallel_size` replicas by itself.
         backend: where workers with an engine each are started (a `workers.Backend`); None for
             processes on this machine.
@@ -288,6 +290,7 @@ class EngineSpec:
     takes_pictures: Callable[[EngineSettings], bool] = _never
     open_pairs: Callable[[EngineSettings], int | None] = _no_number
     has_tokens: bool = True
+    reads_principles: bool = True
     replicates_itself: bool = False
     backend: Callable[[EngineSettings], Any] | None = None
 

@@ -1,4 +1,4 @@
-"""Loads a causal language model whole: no weight of it is made up."""
+"""Loads a model whole: no weight of it is made up."""
 
 from __future__ import annotations
 
@@ -30,9 +30,26 @@ def load_causal_model(path: Path, name: str, dtype: Any) -> Any:
         RlaifError: it can't be loaded, or its files lack weights, which would be random.
     """
     refuse_other_heads(path, name)
+    return load_whole(AutoModelForCausalLM, path, name, dtype)
+
+
+def load_whole(kind: Any, path: Path, name: str, dtype: Any) -> Any:
+    """A model of a kind, with none of its weights made up.
+
+    Args:
+        kind: an `AutoModel` class of `transformers`.
+        name, dtype: see `load_causal_model`.
+
+    Raises:
+        RlaifError: it can't be loaded, or its files lack weights, which would be random.
+    """
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        model, info = kind.from_pretrained(
+            path,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **attention_of(path),
         )
     except Exception as error:  # loaders raise many unrelated types
         raise RlaifError(
@@ -44,9 +61,23 @@ def load_causal_model(path: Path, name: str, dtype: Any) -> Any:
         raise RlaifError(
             f"the files of model {name!r} lack {len(missing)} weights ({shown}), which would be "
             "random",
-            hint="Use a causal language model with all of its weights.",
+            hint="Use a model that is saved with all of its weights.",
         )
     return model
+
+
+def attention_of(path: Path | str) -> dict[str, Any]:
+    """Arguments for `from_pretrained` by which a model keeps all of its attention.
+
+    torch's fused kernel, which `transformers` takes by default, leaves out caps on attention
+    logits (Gemma 2) without a word: those models take the plain one.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):  # said where the model is loaded
+        return {}
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    return {"attn_implementation": "eager"} if capped else {}
 
 
 def refuse_other_heads(path: Path, name: str) -> None:
@@ -64,5 +95,5 @@ def refuse_other_heads(path: Path, name: str) -> None:
     if other is not None:
         raise RlaifError(
             f"model {name!r} is a {other}: it scores texts and writes none",
-            hint="Use a causal language model; reward models can't judge or write here yet.",
+            hint="Use --engine reward-model to judge with it, or use a causal language model.",
         )

@@ -115,11 +115,17 @@ class HFCodec:
             ConversationRefused: the chat template does not take the conversation, or it is much
                 too long.
         """
+        return self._encode(messages, open_end=True)
+
+    def encode_whole(self, messages: Sequence[Message]) -> list[int]:
+        """As `encode_chat`, of a conversation that has its answer and is not opened for one."""
+        return self._encode(messages, open_end=False)
+
+    def _encode(self, messages: Sequence[Message], *, open_end: bool) -> list[int]:
         self._check_length([m["content"] for m in messages])
         defuse = self._control.defuse
-        return self.encode_text(
-            self._template.render([{**m, "content": defuse(m["content"])} for m in messages])
-        )
+        safe: list[Message] = [{**m, "content": defuse(m["content"])} for m in messages]
+        return self.encode_text(self._template.render(safe, open_end=open_end))
 
     def encode_branches(
         self, shared: str, tails: Sequence[str], fixed: int = 0, prefill: str = ""

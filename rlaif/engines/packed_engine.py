@@ -179,7 +179,8 @@ class PackedEngine:
             keep_freed_memory()
             module = load_decoder()
             layers: Layers | None = None
-            if module is not None and self._model.dtype == torch.float32:
+            narrow = _unseen_window(self._model.config, {}) <= _PROBE_TOKENS
+            if module is not None and self._model.dtype == torch.float32 and not narrow:
                 layers = module.build_decoder(self._model.base_model, self.max_prompt_tokens)
             if layers is not None:
                 return layers

@@ -84,6 +84,15 @@ _BUILTIN = (
         "context stay on one replica.",
     ),
     EngineInfo(
+        name="reward-model",
+        summary="a reward model (sequence classifier) as the judge of whole pairs",
+        module="transformers",
+        install=_PIP_RLAIF,
+        target="rlaif.engines.reward_model:SPEC",
+        reads="p = sigmoid((r_first - r_second) / T); T is `--option temperature`. It reads no "
+        "principle and has no position bias. `--option backend=vllm` uses vLLM's pooling runner.",
+    ),
+    EngineInfo(
         name="vllm-server",
         summary="a judge behind `vllm serve --enable-scale-out`",
         module="transformers",
@@ -232,6 +241,11 @@ def has_files(settings: EngineSettings) -> bool:
 def has_tokens(settings: EngineSettings) -> bool:
     """Whether the engine's tokens are the model's: those of a chat server are not known here."""
     return load_spec(settings.engine).has_tokens
+
+
+def reads_principles(settings: EngineSettings) -> bool:
+    """Whether the engine judges by the principle that it is asked about."""
+    return load_spec(settings.engine).reads_principles
 
 
 def open_pairs(settings: EngineSettings) -> int | None:

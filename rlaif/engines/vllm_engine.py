@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -78,60 +78,81 @@ def _spare_llvmlite() -> None:
         functions["__dict__"] = {}
 
 
+def start_vllm(
+    files: ModelFiles, settings: EngineSettings, own: Mapping[str, Any], *, length: int, dtype: str
+) -> Any:
+    """A `vllm.LLM`, told everything in one call.
+
+    Args:
+        own: arguments that go before those made of the settings.
+        length: of the longest sequence, in tokens.
+        dtype: of the weights, as vLLM names it.
+
+    Raises:
+        RlaifError: it can't start.
+    """
+    on_gpu = torch.cuda.is_available()
+    _prepare_environment(settings)
+    from vllm import LLM  # after the environment: vLLM reads it on import
+
+    arguments: dict[str, Any] = {
+        "model": str(files.path),
+        "dtype": dtype,
+        "seed": settings.seed,
+        "max_model_len": length,
+        "enable_prefix_caching": True,
+        "prefix_caching_hash_algo": "xxhash" if find_spec("xxhash") else "sha256",
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "quantization": settings.quantization,
+        "disable_log_stats": True,
+        "trust_remote_code": False,
+        "use_tqdm_on_load": False,
+    }
+    if on_gpu:
+        arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    else:
+        # torch.compile costs minutes and gains little for models that a CPU can serve.
+        arguments |= {
+            "enforce_eager": True,
+            "block_size": 32,
+            "kv_cache_memory_bytes": int(settings.kv_cache_gib * (1 << 30)),
+        }
+        if length > _CPU_STEP_TOKENS:
+            # No prompt may be cut between two steps, see `VLLMEngine._must_wait`.
+            arguments["max_num_batched_tokens"] = length
+    arguments |= own
+    _spare_llvmlite()
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    # What stopped it is said in one line; its state would be pages.
+    logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
+    try:
+        return LLM(**arguments)
+    except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        raise RlaifError(
+            f"vLLM could not start with {files.name!r} ({text[:300]})",
+            hint="Check the model folder, the engine options, and free memory.",
+        ) from error
+
+
+def dtype_of(settings: EngineSettings) -> str:
+    """The data type of the weights; half precision is slow on a CPU."""
+    if settings.dtype == "auto" and not torch.cuda.is_available():
+        return "float32"
+    return settings.dtype
+
+
 class VLLMEngine:
     """A vLLM engine with prefix caching and a float32 head."""
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
-        """Long because vLLM is told everything in one call, with reasons beside arguments."""
-        on_gpu = torch.cuda.is_available()
-        _prepare_environment(settings)
-        from vllm import LLM  # after the environment: vLLM reads it on import
-
         refuse_other_heads(files.path, files.name)
         self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         length = settings.max_model_len or context_length(files)
         self.max_prompt_tokens = length - 1
-        dtype = settings.dtype
-        if dtype == "auto" and not on_gpu:
-            dtype = "float32"
-        arguments: dict[str, Any] = {
-            "model": str(files.path),
-            "dtype": dtype,
-            "seed": settings.seed,
-            "max_model_len": length,
-            "enable_prefix_caching": True,
-            "prefix_caching_hash_algo": "xxhash" if find_spec("xxhash") else "sha256",
-            "tensor_parallel_size": settings.tensor_parallel_size,
-            "quantization": settings.quantization,
-            "hf_overrides": {"head_dtype": "float32"},
-            "disable_log_stats": True,
-            "trust_remote_code": False,
-            "use_tqdm_on_load": False,
-        }
-        if on_gpu:
-            arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-        else:
-            # torch.compile costs minutes and gains little for models that a CPU can serve.
-            arguments |= {
-                "enforce_eager": True,
-                "block_size": 32,
-                "kv_cache_memory_bytes": int(settings.kv_cache_gib * (1 << 30)),
-            }
-            if length > _CPU_STEP_TOKENS:
-                arguments["max_num_batched_tokens"] = length  # see `_whole_prompts`
-        arguments |= settings.options
-        _spare_llvmlite()
-        logging.getLogger("vllm").setLevel(logging.ERROR)
-        # What stopped it is said in one line; its state would be pages.
-        logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
-        try:
-            self._llm: Any = LLM(**arguments)
-        except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
-            text = " ".join(str(error).split())
-            raise RlaifError(
-                f"vLLM could not start with {files.name!r} ({text[:300]})",
-                hint="Check the model folder, the engine options, and free memory.",
-            ) from error
+        dtype = dtype_of(settings)
+        own = {"hf_overrides": {"head_dtype": "float32"}, **settings.options}
+        self._llm: Any = start_vllm(files, settings, own, length=length, dtype=dtype)
         judge: dict[str, Any] = {
             "model": files.fingerprint,
             "dtype": dtype,
@@ -152,7 +173,7 @@ class VLLMEngine:
         scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config
         # The CPU build can't take back a draw of a seeded request whose prompt was cut between
         # two steps ("CPU Generator does not use offset"), so there no such prompt may be cut.
-        self._step_tokens = 0 if on_gpu else int(scheduler.max_num_batched_tokens)
+        self._step_tokens = 0 if torch.cuda.is_available() else int(scheduler.max_num_batched_tokens)
         self._whole_prompts = False
         cache: Any = self._llm.llm_engine.vllm_config.cache_config
         self.sharing: PrefixSharing | None = None

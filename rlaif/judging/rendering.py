@@ -55,9 +55,13 @@ class Renderer:
         # Plug-ins written before prefills do not know the argument.
         self._opening = {"prefill": template.prefill} if template.prefill else {}
         self._answer_ids = codec.encode_text(template.answer) if template.answer else []
+        self._encode_pair = getattr(codec, "encode_pair", None)
 
     def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
         """The questions about `pair`, by order; each order's context is tokenized once."""
+        if self._encode_pair is not None:
+            yield from self._rewarded(pair, questions)
+            return
         conversation = conversation_text(pair.prompt, pair.tools)
         turns = [message_text(m) for m in pair.prompt]
         texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
@@ -82,6 +86,14 @@ class Renderer:
                 )
             numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
             yield Branches((*turns, first, second), context, numbered, pair.pictures)
+
+    def _rewarded(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
+        """The questions to a judge that scores each response by itself, and reads no principle."""
+        sides = {"a": pair.a, "b": pair.b}
+        for order in dict.fromkeys(q.order for q in questions):
+            ids = self._encode_pair(pair.prompt, sides[order[0]], sides[order[1]])  # type: ignore[misc]
+            tails = [(i, ids) for i, q in enumerate(questions) if q.order == order]
+            yield Branches((order, pair.id), [], tails, pair.pictures)
 
     def requests(self, pair: Pair, questions: Sequence[Question], name: str) -> list[ChoiceRequest]:
         """The requests for the questions about `pair`, in their order, as `name/0`, `name/1`..."""

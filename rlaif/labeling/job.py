@@ -27,6 +27,7 @@ from rlaif.engines.registry import (
     has_tokens,
     list_engines,
     model_fingerprint,
+    reads_principles,
     takes_pictures,
 )
 from rlaif.errors import RlaifError
@@ -174,6 +175,7 @@ def prepare(
             "--stop exact keeps decisions but not the confidence that --agreement-target needs",
             hint="Use --stop likely, which checks both on its pilot, or --stop never.",
         )
+    check_principles(settings.judge, loaded.constitution)
     dataset = open_dataset(data, split=split, given=set_fields(settings.layout), need="responses")
     source = dataset.source
     folder = str(Path(source.name).parent) if takes_pictures(settings.judge) else ""
@@ -197,6 +199,21 @@ def prepare(
         columns=dataset.summary,
         constitution_name=constitution,
     )
+
+
+def check_principles(judge: EngineSettings, constitution: Constitution) -> None:
+    """Refuse to ask a judge that reads no principle about several.
+
+    Raises:
+        RlaifError: it is asked about several.
+    """
+    asked = [p.id for p in constitution.principles if p.check is None]
+    if len(asked) > 1 and not reads_principles(judge):
+        raise RlaifError(
+            f"a reward model reads no principle, and constitution {constitution.name!r} asks about "
+            f"{len(asked)}",
+            hint="Use one principle, such as -c overall.",
+        )
 
 
 def _aggregator(settings: LabelSettings, config: dict[str, Any]) -> Aggregator:

@@ -17,6 +17,7 @@ from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import LONGEST_TOKEN, PrefixSharing
+from rlaif.errors import ConversationRefused
 from rlaif.judging.early_stopping import StoppingRule, unasked
 from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, Question, plan_questions, principles_for, screen
@@ -234,7 +235,20 @@ class Planner:
         stages = [list(range(len(questions)))]
         if self._stopping is not None and questions:
             stages = self._stopping.stages(pair, questions)
-        branches = list(self._renderer.branches(pair, questions))
+        try:
+            branches = list(self._renderer.branches(pair, questions))
+        except ConversationRefused as error:
+            preference = Preference(
+                status="abstained",
+                winner=None,
+                p_a=0.5,
+                margin=0.0,
+                scores=(),
+                reason=f"the judge can't read the conversation: {error.message}",
+            )
+            return PlannedPair(
+                ends_row, pair, settled=preference, prompt_injection=prompt_injection
+            )
         keys = [b""] * len(questions)
         for branch in branches:
             found = answer_keys(

@@ -107,8 +107,10 @@ class JudgeTemplate:
         return shared + end
 
 
-def default_template(model: str) -> str:
-    """The layout for a judge of which nothing is known but its name."""
+def default_template(model: str, engine: str = "vllm") -> str:
+    """The layout for a judge of which nothing is known but its name and its engine."""
+    if engine == "reward-model":
+        return "reward"
     return "demo" if model == "demo" else "pairwise"
 
 

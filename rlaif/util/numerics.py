@@ -23,6 +23,11 @@ def sigmoid(logit: float) -> float:
     return e / (1.0 + e)
 
 
+def log_sigmoid(logit: float) -> float:
+    """Log of 1 / (1 + exp(-logit)), without overflow or loss."""
+    return -math.log1p(math.exp(-logit)) if logit >= 0 else logit - math.log1p(math.exp(logit))
+
+
 def finite(value: Any) -> Any:
     """Plain data without numbers that JSON can't hold."""
     if isinstance(value, dict):

@@ -104,7 +104,7 @@ def judge_beside(
     settings = shared | named
     settings["engine"] = engine or settings.get("engine", "vllm")
     chosen = template or given_text(values, places, "judge_template") or named.get("template")
-    chosen = chosen or default_template(settings["model"])
+    chosen = chosen or default_template(settings["model"], settings["engine"])
     own = {k: v for k, v in places.items() if k not in named}
     own |= {key: places[f"judge.{key}"] for key in named if f"judge.{key}" in places}
     engine_settings = build(EngineSettings, settings, own)

@@ -54,5 +54,5 @@ def label_settings(
     values["aggregation"] = build(AggregationSettings, values, places)
     if reasoning:
         values.setdefault("template", "reasoned")
-    values.setdefault("template", default_template(str(values["model"])))
+    values.setdefault("template", default_template(str(values["model"]), values["judge"].engine))
     return build(LabelSettings, values, places)

@@ -208,11 +208,6 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
     check_functions(loaded)
     check_principles(settings.judge, loaded)
     template = load_judge_template(settings.template)
-    if template.answer:
-        raise RlaifError(
-            f"template {settings.template!r} uses reasoning, which only `rlaif label` supports",
-            hint="Use a template without `answer`.",
-        )
     codec = codec_for(settings.judge)
     aggregator = _aggregator(settings, loaded, template)
     judging = PairCaller(

@@ -133,7 +133,9 @@ def check_command(
     note(f"{len(known)} pairs, {len(tried)} ways to ask")
     with closing(create_engine(settings)) as engine:
         checks = check_templates(engine, tried, known, floor=label_mass_floor)
-    best = recommend(checks, str(named.get("template") or default_template(settings.model, settings.engine)))
+    best = recommend(
+        checks, str(named.get("template") or default_template(settings.model, settings.engine))
+    )
     _print(checks, best, known, as_json=as_json)
     if best is None:
         raise RlaifError(
@@ -162,10 +164,10 @@ def _load(names: Sequence[str]) -> list[JudgeTemplate]:
     from rlaif.templates.judge import load_judge_template
 
     found = [load_judge_template(name) for name in names]
-    direct = [template for template in found if not template.answer]
+    direct = [template for template in found if not template.answer and not template.scores]
     if not direct:
         raise RlaifError(
-            "templates that reason first can't be checked yet",
+            "templates that reason first or read scores can't be checked yet",
             hint="Pass a template without `answer`.",
         )
     return direct

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from rlaif.errors import RlaifError
 
@@ -30,7 +31,17 @@ def load_causal_model(path: Path, name: str, dtype: Any) -> Any:
         RlaifError: it can't be loaded, or its files lack weights, which would be random.
     """
     refuse_other_heads(path, name)
-    return load_whole(AutoModelForCausalLM, path, name, dtype)
+    return load_whole(_class_of(path), path, name, dtype)
+
+
+def _class_of(path: Path) -> Any:
+    """The class that loads a model with its head: some with eyes are known by another one."""
+    with suppress(OSError, ValueError, KeyError):  # said where the model is loaded
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
+            if type(config) in kind._model_mapping:
+                return kind
+    return AutoModelForCausalLM
 
 
 def load_whole(kind: Any, path: Path, name: str, dtype: Any) -> Any:

@@ -96,7 +96,7 @@ class PackedEngine:
         self._model = model.to(self._device).eval()
         longest = settings.max_model_len or context_length(files)
         config = self._model.config
-        self.max_prompt_tokens = min(longest, steady_positions(config)) - 1
+        self.max_prompt_tokens = min(longest, steady_positions(config), _chunk(config)) - 1
         kind = str(self._model.dtype).removeprefix("torch.")
         self.fingerprint = digest({"model": files.fingerprint, "dtype": kind, "by": "packed"})
         head = self._model.get_output_embeddings()
@@ -335,10 +335,15 @@ def _unseen_window(config: Any, windows: Mapping[int, int | None]) -> int:
         said = sliding or range(int(text.num_hidden_layers))
         if any(windows.get(n) != window for n in said):
             limit = int(window)
-    chunk = getattr(text, "attention_chunk_size", None)
-    if chunk and (not kinds or "chunked_attention" in kinds):
-        limit = min(limit, int(chunk))
     return limit
+
+
+def _chunk(config: Any) -> int:
+    """Tokens of a prompt before layers begin to see their own chunk alone (Llama 4)."""
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    chunk = getattr(text, "attention_chunk_size", None)
+    return int(chunk) if chunk and (not kinds or "chunked_attention" in kinds) else 1 << 30
 
 
 def _batch_tokens() -> int:

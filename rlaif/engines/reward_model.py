@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -124,10 +124,8 @@ class VLLMScorer:
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
         length = settings.max_model_len or context_length(files)
         own = {"runner": "pooling", "convert": "classify"}
-        self._llm: Any = start_vllm(
-            files, settings, own, length=length, dtype=dtype_of(settings)
-        )
-        from vllm import PoolingParams  # after it is started, see `start_vllm`
+        self._llm: Any = start_vllm(files, settings, own, length=length, dtype=dtype_of(settings))
+        from vllm import PoolingParams  # noqa: PLC0415 - after its start, see `start_vllm`
 
         self._parameters = PoolingParams(use_activation=False)
 
@@ -237,7 +235,10 @@ class RewardEngine:
         self._scorer.close()
 
 
-_SCORERS = {"transformers": TransformersScorer, "vllm": VLLMScorer}
+_SCORERS: dict[str, Callable[[ModelFiles, EngineSettings], Scorer]] = {
+    "transformers": TransformersScorer,
+    "vllm": VLLMScorer,
+}
 
 
 def create(settings: EngineSettings) -> RewardEngine:

@@ -171,10 +171,7 @@ class SGLangServerEngine:
             return Answers(group.id, answer)
         if len(group.requests) > 1 and not answer.passing:
             # What the server refuses is found out one by one: the others are good questions.
-            alone = (
-                self._send(Group(r.id, (r,), len(r.token_ids) - 1))
-                for r in group.requests
-            )
+            alone = (self._send(Group(r.id, (r,), len(r.token_ids) - 1)) for r in group.requests)
             found = [
                 one[0] if isinstance(one, tuple) else Failure(r.id, one.reason, one.passing)
                 for one, r in zip(alone, group.requests, strict=True)

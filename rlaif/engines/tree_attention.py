@@ -333,7 +333,8 @@ def attend(
     assert _plan is not None, "no plan was set"
     key, value = _plan.with_past(module.layer_idx, key, value)
     window = _plan.window(module.layer_idx, sliding_window)
-    if window is not None or softcap is not None or s_aux is not None:
+    wide = query.shape[3] != value.shape[3]  # DeepSeek's: the kernels take one width alone
+    if window is not None or softcap is not None or s_aux is not None or wide:
         out = attend_masked(
             query,
             key,
@@ -411,7 +412,10 @@ class TreeModel:
 
     def __init__(self, model: Any, device: str) -> None:
         model.set_attn_implementation(NAME)
-        self._base, self._device, self.dtype = model.base_model, device, model.dtype
+        base = model.base_model
+        # Llama 4's text model calls itself its base.
+        self._base = model.model if base is model and hasattr(model, "model") else base
+        self._device, self.dtype = device, model.dtype
         self._layers = int(model.config.get_text_config().num_hidden_layers)
         self.windows: dict[int, int | None] = {}
         self.forget()

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
 from rlaif.engines.causal_model import refuse_other_heads
@@ -135,6 +136,23 @@ def start_vllm(
         ) from error
 
 
+def unscaled_length(files: ModelFiles) -> int:
+    """Tokens of a prompt up to which vLLM computes the model as `transformers` does.
+
+    Queries of Ministral 3 grow past the first context length.  vLLM (0.32) does so for files in
+    Mistral's own form, and leaves it out without a word for those in the form of `transformers`.
+    """
+    try:
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError):  # said where the model is loaded
+        return 1 << 30
+    found = getattr(config, "rope_parameters", None) or {}
+    grows = isinstance(found, dict) and found.get("llama_4_scaling_beta")
+    if not grows or getattr(config, "llama_4_scaling", None):
+        return 1 << 30
+    return int(found.get("original_max_position_embeddings") or config.max_position_embeddings)
+
+
 def dtype_of(settings: EngineSettings) -> str:
     """The data type of the weights; half precision is slow on a CPU."""
     if settings.dtype == "auto" and not torch.cuda.is_available():
@@ -149,7 +167,7 @@ class VLLMEngine:
         refuse_other_heads(files.path, files.name)
         self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         length = settings.max_model_len or context_length(files)
-        self.max_prompt_tokens = length - 1
+        self.max_prompt_tokens = min(length, unscaled_length(files)) - 1
         dtype = dtype_of(settings)
         own = {"hf_overrides": {"head_dtype": "float32"}, **settings.options}
         self._llm: Any = start_vllm(files, settings, own, length=length, dtype=dtype)
@@ -173,7 +191,9 @@ class VLLMEngine:
         scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config
         # The CPU build can't take back a draw of a seeded request whose prompt was cut between
         # two steps ("CPU Generator does not use offset"), so there no such prompt may be cut.
-        self._step_tokens = 0 if torch.cuda.is_available() else int(scheduler.max_num_batched_tokens)
+        self._step_tokens = (
+            0 if torch.cuda.is_available() else int(scheduler.max_num_batched_tokens)
+        )
         self._whole_prompts = False
         cache: Any = self._llm.llm_engine.vllm_config.cache_config
         self.sharing: PrefixSharing | None = None

@@ -23,6 +23,7 @@ from rlaif.engines.server_client import (
     patience,
     server_url,
 )
+from rlaif.engines.vllm_engine import unscaled_length
 from rlaif.errors import RlaifError
 from rlaif.records import (
     ChoiceRequest,
@@ -58,7 +59,8 @@ class VLLMServerEngine:
         try:
             card = model_card(client.get("/v1/models"), served)
             self._model = str(card["id"])
-            self.max_prompt_tokens = int(card.get("max_model_len") or 4096) - 1
+            longest = int(card.get("max_model_len") or 4096)
+            self.max_prompt_tokens = min(longest, unscaled_length(files)) - 1
             self._check()
         except RlaifError:
             client.close()

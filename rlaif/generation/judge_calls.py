@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rlaif.constitution.schema import Principle
-from rlaif.errors import ConversationRefused
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.conversations import Query, Reply
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, Question, plan_questions, screen
@@ -41,7 +41,17 @@ class PairCaller:
 
     @cached_property
     def renderer(self) -> Renderer:
-        """What turns questions into tokens."""
+        """What turns questions into tokens.
+
+        Raises:
+            RlaifError: the template asks more than one label of a question.
+        """
+        if self.template.answer or self.template.scores:
+            way = "uses reasoning" if self.template.answer else "reads scores"
+            raise RlaifError(
+                f"template {self.template.name!r} {way}, which only `rlaif label` supports",
+                hint="Use a template with two labels and without `answer`.",
+            )
         return Renderer(self.template, self.codec)
 
     def compare(

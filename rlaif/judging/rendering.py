@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import Question
-from rlaif.records import ChoiceRequest, Codec, GenerationRequest, GenerationResult, Pair, Picture
+from rlaif.records import (
+    ChoiceRequest,
+    ChoiceResult,
+    Codec,
+    GenerationRequest,
+    GenerationResult,
+    Pair,
+    Picture,
+)
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.templates.messages import completion_text, conversation_text, message_text
-from rlaif.util.thinking import MARKS
+from rlaif.util.thinking import MARKS, find_spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +53,13 @@ class Renderer:
         self._template = template
         self._codec = codec
         self._fixed = template.fixed_before_principle
-        first, second = (codec.spellings(label) for label in template.labels)
-        if set(first) & set(second):
-            raise RlaifError(
-                f"labels {template.labels[0]!r} and {template.labels[1]!r} share a token",
-                hint="Choose labels that differ in more than case or whitespace.",
-            )
-        self.label_ids = (first, second)
+        self.label_ids = tuple(codec.spellings(label) for label in template.labels)
+        for (n, one), (m, two) in combinations(enumerate(self.label_ids), 2):
+            if set(one) & set(two):
+                raise RlaifError(
+                    f"labels {template.labels[n]!r} and {template.labels[m]!r} share a token",
+                    hint="Choose labels that differ in more than case or whitespace.",
+                )
         self.delimiters = template.own_words
         # Plug-ins written before prefills do not know the argument.
         self._opening = {"prefill": template.prefill} if template.prefill else {}
@@ -110,6 +119,11 @@ class Renderer:
         return [found[i] for i in range(len(questions))]
 
     @property
+    def scores(self) -> tuple[int, ...]:
+        """The scores that the judge gives each response; none if it names the better one."""
+        return self._template.scores
+
+    @property
     def reasons(self) -> bool:
         """Whether the judge writes before it answers."""
         return bool(self._answer_ids)
@@ -128,8 +142,38 @@ class Renderer:
         )
 
     def after_reasoning(self, question: ChoiceRequest, written: GenerationResult) -> ChoiceRequest:
-        """The question with the judge's own reasoning in front of the answer."""
-        ids = [*question.token_ids, *written.token_ids, *self._answer_ids]
+        """The question with the judge's own reasoning in front of the answer.
+
+        Critics that were trained to end in a form, such as `<answer>[[A]]</answer>`, often write
+        the answer by themselves: what they wrote is kept up to where they last began to.
+        """
+        ids = [*question.token_ids, *self._until_answer(written.token_ids)]
+        return ChoiceRequest(question.id, ids, self.label_ids, pictures=question.pictures)
+
+    def _until_answer(self, written: Sequence[int]) -> list[int]:
+        """Token ids of a reasoning that ends in the template's answer, without a label."""
+        text = self._codec.decode(written)
+        mark = self._template.answer.strip()
+        at = text.rfind(mark)
+        if at < (find_spoken(text) or 0):
+            return [*written, *self._answer_ids]
+        # The most tokens whose text ends before the mark: one token may hold a part of it.
+        low, high = 0, len(written)
+        while low < high:
+            middle = (low + high + 1) // 2
+            begun = self._codec.decode(written[:middle])
+            if len(begun) <= at and text.startswith(begun):
+                low = middle
+            else:
+                high = middle - 1
+        rest = text[len(self._codec.decode(written[:low])) : at]
+        return [*written[:low], *self._codec.encode_text(rest + mark)]
+
+    def second_score(self, question: ChoiceRequest, first: ChoiceResult) -> ChoiceRequest:
+        """The request for the score of the second response, after the likeliest of the first."""
+        best = max(range(len(first.logprobs)), key=lambda n: first.logprobs[n])
+        said = self._template.labels[best] + self._template.then
+        ids = [*question.token_ids, *self._codec.encode_text(said)]
         return ChoiceRequest(question.id, ids, self.label_ids, pictures=question.pictures)
 
     def text(self, written: GenerationResult) -> str:

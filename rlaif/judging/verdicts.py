@@ -60,6 +60,37 @@ def read_verdict(
     return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)
 
 
+def compare_scores(
+    name: str, first: ChoiceResult, second: ChoiceResult, scores: Sequence[int]
+) -> ChoiceResult:
+    """One result called `name` for two labels, of the scores that a judge gives two responses.
+
+    The probability that the first response is better is that of a higher score, and half of that
+    of an equal one, the two drawn independently from what the judge says of each.
+
+    Args:
+        first, second: log-probabilities of each score.
+    """
+    shares, masses, told = [], [], []
+    for result in (first, second):
+        weights = [math.exp(log) for log in result.logprobs]
+        mass = math.fsum(weights)
+        masses.append(mass)
+        share = [weight / mass if mass else 1.0 / len(weights) for weight in weights]
+        mean = math.fsum(s * p for s, p in zip(scores, share, strict=True))
+        spread = math.fsum((s - mean) ** 2 * p for s, p in zip(scores, share, strict=True)) ** 0.5
+        shares.append(share)
+        told.append(f"{mean:.2f} (spread {spread:.2f})")
+    over = math.fsum(
+        p * q * (1.0 if n > m else 0.5 if n == m else 0.0)
+        for n, p in enumerate(shares[0])
+        for m, q in enumerate(shares[1])
+    )
+    mass = masses[0] * masses[1]
+    logs = tuple(math.log(mass * p) if mass * p > 0 else -math.inf for p in (over, 1.0 - over))
+    return ChoiceResult(name, logs, evidence=f"scores {told[0]} and {told[1]}")
+
+
 def mean_of_samples(name: str, samples: Sequence[ChoiceResult | Failure]) -> ChoiceResult | Failure:
     """One result called `name`: the mean probability of each label over the samples that came.
 

@@ -166,6 +166,12 @@ def prepare(
             f"{settings.judge.engine!r} cannot generate text",
             hint="Use --engine vllm, or a template without `answer`.",
         )
+    if template.scores and not has_tokens(settings.judge):
+        raise RlaifError(
+            f"template {settings.template!r} reads scores, which engine "
+            f"{settings.judge.engine!r} can't read",
+            hint="Use a template with two labels, or an engine that reads token probabilities.",
+        )
     if settings.orders == "adaptive" and settings.stop != "never":
         raise RlaifError(
             "--orders adaptive and --stop cannot be combined", hint="Use only one of them."
@@ -418,7 +424,8 @@ def _manifest(
         prices=prices,
     )
     manifest["judges"] = [text_origin(job.settings.judge)]
-    plans = not labeler.reasons and has_tokens(job.settings.judge)
+    several = labeler.reasons or bool(job.template.scores)
+    plans = not several and has_tokens(job.settings.judge)
     if done.pilot is not None:
         manifest["stopping"] = stopping_facts(done.pilot, done.tally)
     manifest["last_process"] = {

@@ -1,4 +1,6 @@
-"""Lets the judge reason before its label is read: once, or several times by chance."""
+"""Questions that take several requests: reasoning before the label, once or several times by
+chance, and scores of each response.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rlaif.judging.rendering import Renderer
-from rlaif.judging.verdicts import mean_of_samples
+from rlaif.judging.verdicts import compare_scores, mean_of_samples
 from rlaif.labeling.in_flight import InFlight, JudgeReply
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
@@ -24,6 +26,9 @@ class ReasoningSampler:
         self._renderer, self._settings, self._in_flight = renderer, settings, in_flight
         self._written: dict[str, str] = {}
         self._samples: dict[str, dict[int, JudgeReply]] = {}
+        # Of judges that score each response: what was asked last, and the first score.
+        self._asked: dict[str, ChoiceRequest] = {}
+        self._first: dict[str, ChoiceResult] = {}
 
     def requests(self, request: ChoiceRequest, key: bytes) -> Iterator[Request]:
         """What lets the judge reason about a question.
@@ -45,7 +50,16 @@ class ReasoningSampler:
         """The reply to a question; or the request that reads its label after the reasoning; or
         None while other samples of the question are missing.
         """
+        if isinstance(result, ChoiceResult) and self._renderer.scores:
+            first = self._first.pop(result.id, None)
+            if first is None:
+                asked = self._asked.pop(result.id, None) or self._in_flight.request(result.id)
+                self._first[result.id] = result
+                return self._renderer.second_score(asked, result)
+            result = compare_scores(result.id, first, result, self._renderer.scores)
         if not isinstance(result, GenerationResult):
+            self._asked.pop(result.id, None)
+            self._first.pop(result.id, None)
             written = self._written.pop(result.id, "")
             told = result.evidence if isinstance(result, ChoiceResult) else ""
             return self._collect(JudgeReply(result, "\n\n".join(filter(None, (written, told)))))
@@ -60,7 +74,10 @@ class ReasoningSampler:
         if after_thinking(text) is None:
             return self._collect(JudgeReply(Failure(result.id, "the judge's thinking did not end")))
         self._written[result.id] = text
-        return self._renderer.after_reasoning(self._in_flight.request(result.id), result)
+        request = self._renderer.after_reasoning(self._in_flight.request(result.id), result)
+        if self._renderer.scores:
+            self._asked[result.id] = request
+        return request
 
     def _collect(self, reply: JudgeReply) -> JudgeReply | None:
         """With several samples of a question: their mean once all are there, else None."""

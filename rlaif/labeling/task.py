@@ -40,10 +40,12 @@ def describe_manner(fingerprint: str, task: LabelTask, reasons: bool) -> str:
         fingerprint: of the engine.
         reasons: whether the judge writes before it answers.
     """
+    template = task.template
+    scored = [template.prefill, template.then] if template.scores else []
     if not reasons:
-        return fingerprint
+        return digest([fingerprint, *scored]) if scored else fingerprint
     s = task.settings
-    manner = [fingerprint, task.template.answer, s.reasoning_tokens]
+    manner = [fingerprint, template.answer, s.reasoning_tokens, "up to its answer", *scored]
     if s.reasoning_samples > 1:
         manner += [s.reasoning_samples, s.reasoning_temperature, s.seed]
     return digest(manner)

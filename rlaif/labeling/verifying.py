@@ -485,7 +485,8 @@ class _Replay:
         Of no other judge: a text put into a row keeps nobody from asking again.
         """
         voted = bool(verdict.reasoning) or _DRAWN in verdict.invalid
-        return self._renderer.reasons or (voted and self._may_vote)
+        several = self._renderer.reasons or bool(self._renderer.scores)
+        return several or (voted and self._may_vote)
 
 
 def _follows_stopping(

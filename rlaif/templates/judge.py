@@ -31,18 +31,22 @@ class JudgeTemplate:
     Attributes:
         name: how it was asked for.
         body: the text with its placeholders.
-        labels: the two answers: the first means that the response shown first is better.
+        labels: the two answers: the first means that the response shown first is better; or, of a
+            judge that scores each response, the scores that it may give, lowest first.
         answer: for a judge that reasons first: the text put after its reasoning, at whose end
             the label is read; "" for one that answers at once.
         prefill: how the judge's answer begins, whatever it would say; without `answer`, the
             label is read at its end.
+        then: of a judge that scores each response: the text between the first response's score
+            and the second's.  "" for one that names the better response.
     """
 
     name: str
     body: str
-    labels: tuple[str, str]
+    labels: tuple[str, ...]
     answer: str = ""
     prefill: str = ""
+    then: str = ""
 
     @cached_property
     def _parts(self) -> tuple[str, str]:
@@ -80,13 +84,21 @@ class JudgeTemplate:
 
     @property
     def hash(self) -> str:
-        """Content address: two templates with equal text, labels, answer and prefill share it."""
+        """Content address: two templates share it that differ in their names alone."""
         parts = {"body": self.body, "labels": list(self.labels), "answer": self.answer}
-        return digest({**parts, "prefill": self.prefill} if self.prefill else parts)
+        own = {k: v for k, v in (("prefill", self.prefill), ("then", self.then)) if v}
+        return digest({**parts, **own})
+
+    @property
+    def scores(self) -> tuple[int, ...]:
+        """The scores that the judge may give a response; none if it names the better one."""
+        return tuple(map(int, self.labels)) if self.then else ()
 
     def to_text(self) -> str:
         """As the text of a file that `load_judge_template` reads."""
         front: dict[str, object] = {"labels": list(self.labels)}
+        if self.scores:
+            front = {"scores": list(self.scores), "then": self.then}
         front |= {k: v for k, v in (("answer", self.answer), ("prefill", self.prefill)) if v}
         head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, default_flow_style=None)
         return f"---\n{head}---\n{self.body}\n"
@@ -140,8 +152,41 @@ def load_judge_template(name: str) -> JudgeTemplate:
         ) from None
     front, body = _split_front_matter(text, Place(path))
     _check_slots(body, Place(path))
-    answer, prefill = (_opening(front, key, Place(path)) for key in ("answer", "prefill"))
-    return JudgeTemplate(name, body, _labels(front, Place(path)), answer=answer, prefill=prefill)
+    place = Place(path)
+    answer, prefill, then = (_opening(front, key, place) for key in ("answer", "prefill", "then"))
+    if not then and "scores" not in front:
+        return JudgeTemplate(name, body, _labels(front, place), answer=answer, prefill=prefill)
+    scores = _scores(front, then, place)
+    if not (answer or prefill):
+        raise RlaifError(
+            "judge template with `scores` needs a text before the first of them",
+            hint="Add `answer` (after reasoning) or `prefill`.",
+            place=place,
+        )
+    return JudgeTemplate(name, body, scores, answer=answer, prefill=prefill, then=then)
+
+
+def _scores(front: Mapping[str, object], then: str, place: Place) -> tuple[str, ...]:
+    """The scores of a template, as labels.
+
+    Raises:
+        RlaifError: they are none, or the template names labels too.
+    """
+    given = front.get("scores")
+    scores = [s for s in given if type(s) is int] if isinstance(given, list) else []
+    if scores != given or len(scores) < 2 or scores != sorted(set(scores)) or scores[0] < 0:
+        raise RlaifError(
+            f"judge template has invalid `scores`: {str(given)[:60]}",
+            hint="List whole numbers from low to high, such as [1, 2, 3, 4, 5].",
+            place=place,
+        )
+    if "labels" in front or not then:
+        raise RlaifError(
+            "judge template with `scores` needs `then`, and no `labels`",
+            hint="`then` is the text between the first response's score and the second's.",
+            place=place,
+        )
+    return tuple(map(str, scores))
 
 
 def _opening(front: Mapping[str, object], key: str, place: Place) -> str:
@@ -169,11 +214,12 @@ def _split_front_matter(text: str, place: Place) -> tuple[Mapping[str, object], 
         front = None
     if not isinstance(front, Mapping):
         raise RlaifError("judge template needs two different labels", hint=_HINT, place=place)
-    unknown = [key for key in front if key not in ("labels", "answer", "prefill")]
+    known = ("labels", "answer", "prefill", "scores", "then")
+    unknown = [key for key in front if key not in known]
     if unknown:
         raise RlaifError(
             f"judge template has an unknown setting {unknown[0]!r}",
-            hint="Valid settings: labels, answer, prefill.",
+            hint=f"Valid settings: {', '.join(known)}.",
             place=place,
         )
     return front, parts.group(2).strip("\n")

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from rlaif.audits.rows import AuditRow
 from rlaif.data.licensing import ModelUse
+from rlaif.engines.causal_model import attention_of
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.model_origin import model_origin
 from rlaif.training.gates import keep_gates, names_of, pass_gates
@@ -161,6 +162,7 @@ def make_trainer(
     """TRL's trainer for these rows, writing `metrics.jsonl` and printing nothing."""
     longest = effective_length(job.settings, files)
     kind, arguments = job.build(rows, tokenizer, longest, out)
+    arguments["args"].model_init_kwargs |= attention_of(files.path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer = kind(

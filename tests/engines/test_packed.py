@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -327,19 +327,13 @@ def test_grouped_heads_and_bfloat16_are_reproduced(tmp_path: Path) -> None:
     create_engine(saved)  # in float32, as on vLLM's CPU build
 
 
-@pytest.mark.parametrize("kind", ["softcapped", "other code"])
+@pytest.mark.parametrize("kind", ["recurrent", "other code"])
 def test_attention_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
-    """Neither a cap on attention logits nor a model with its own attention code is reproduced."""
+    """Neither layers that read token by token nor a model's own attention code is reproduced."""
     torch.manual_seed(3)
-    if kind == "softcapped":
-        config = Gemma2Config(
-            **SHAPE,
-            head_dim=16,
-            attn_logit_softcapping=0.5,
-            initializer_range=0.5,
-            layer_types=["full_attention"] * 2,
-        )
-        model = Gemma2ForCausalLM(config)
+    if kind == "recurrent":
+        shape = SHAPE | {"layer_types": ["conv", "full_attention"]}
+        model = Lfm2ForCausalLM(Lfm2Config(**shape))
     else:
         model = BloomForCausalLM(BloomConfig(vocab_size=1536, hidden_size=64, n_layer=2, n_head=4))
     saved = _save(tmp_path / "m", model)

@@ -387,3 +387,38 @@ def test_changed_labels_are_another_training(tmp_path: Path) -> None:
             prepare_dpo(run, settings),
             tmp_path / "out",
         )
+
+
+def test_a_policy_with_capped_attention_keeps_its_caps(tmp_path: Path) -> None:
+    """PyTorch's fused attention leaves them out without a word: the policy would be another."""
+    from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+
+    from rlaif.training.frame import make_trainer
+    from rlaif.util.resources import demo_model
+
+    folder = tmp_path / "policy"
+    tokenizer = AutoTokenizer.from_pretrained(demo_model("policy"))
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        attn_logit_softcapping=0.5,
+        initializer_range=0.5,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    run = write_run(tmp_path, 6)
+    job = prepare_dpo(run, DPOSettings(model=str(folder), max_length=512))
+    rows, _ = job.gather(tokenizer, 512)
+    files = resolve_model(str(folder))
+    trainer = make_trainer(job, rows, files, tokenizer, tmp_path / "out")
+    ids = torch.arange(5, 60)[None]
+    expected = Gemma2ForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    for model in (trainer.model, trainer.ref_model):
+        with torch.no_grad():
+            found = model.eval()(input_ids=ids).logits
+            torch.testing.assert_close(found, expected(input_ids=ids).logits)

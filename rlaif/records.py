@@ -83,6 +83,21 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Criterion:
+    """A row's own criterion: a principle of that row alone.
+
+    Attributes:
+        id: `rubric-1`, `rubric-2`, ..., by its place in the row.
+        weight: as a principle's; negative for something that a response should not do.
+    """
+
+    id: str
+    text: str
+    weight: float = 1.0
+    tier: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One prompt with two completions, `a` and `b`, as they came in.
 
@@ -98,6 +113,8 @@ class Pair:
         origins: of the prompt, of `a` and of `b`.
         tools: definitions of the tools that could be called.
         pictures: of the prompt, in the order of the marks in its text.
+        reference: the row's reference answer, or "".
+        criteria: the row's own rubric.
     """
 
     id: str
@@ -113,6 +130,8 @@ class Pair:
     origins: tuple[Origin, Origin, Origin] = (UNKNOWN_ORIGIN,) * 3
     tools: Sequence[Any] = ()
     pictures: tuple[Picture, ...] = ()
+    reference: str = ""
+    criteria: tuple[Criterion, ...] = ()
 
 
 @dataclass(slots=True)

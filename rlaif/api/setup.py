@@ -279,6 +279,7 @@ def _aggregator(
         "stop": "never",
         "label_mass_floor": settings.label_mass_floor,
         "reasoning_clamp": LabelSettings.model_fields["reasoning_clamp"].default,
+        "shots": 0,
         "reasoning_samples": LabelSettings.model_fields["reasoning_samples"].default,
     }
     return load_aggregator(settings.calibration, settings.aggregation, config)

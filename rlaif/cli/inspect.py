@@ -54,7 +54,7 @@ def command(
     from rlaif.data.dataset import describe, open_dataset
     from rlaif.util.output import explain_failure
 
-    found = open_dataset(data, split=split, given=layout_fields(flags))
+    found = open_dataset(data, split=split, given=layout_fields(flags, own=True))
     if write_layout is not None:
         with explain_failure(write_layout):
             write_layout.write_text(found.whole_layout().to_yaml(), encoding="utf-8")

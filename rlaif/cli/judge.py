@@ -151,7 +151,7 @@ def _shipped(own: str | None) -> list[str]:
     """Names of the shipped templates, and the judge's own."""
     from rlaif.util.resources import list_shipped
 
-    found = [name for name in list_shipped("prompts/judge", ".txt") if name != "reward"]
+    found = [n for n in list_shipped("prompts/judge", ".txt") if n not in ("reward", "reference")]
     return [*([own] if own and own not in found else []), *found]
 
 

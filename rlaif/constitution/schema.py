@@ -157,6 +157,9 @@ class Principle(StrictModel):
     preference: YamlText | None = Field(
         default=None, description="Question for the judge: which response is better?"
     )
+    rationale: YamlText | None = Field(
+        default=None, description="Why the principle matters; judges and reviewers read it."
+    )
     critique: YamlText | None = Field(
         default=None, description="Instruction for generating a critique."
     )
@@ -203,7 +206,11 @@ class Constitution(StrictModel):
     @property
     def hash(self) -> str:
         """Content address of everything that the file says, comments aside."""
-        return digest(self.model_dump(mode="json", by_alias=True, exclude={"extends", "drop"}))
+        said = self.model_dump(mode="json", by_alias=True, exclude={"extends", "drop"})
+        for principle in said["principles"]:
+            if principle["rationale"] is None:  # as before there were any
+                del principle["rationale"]
+        return digest(said)
 
     def plain(self) -> dict[str, object]:
         """Everything that is said, what is extended merged in, without defaults."""

@@ -52,6 +52,8 @@ class Layout(BaseModel):
         good_from: the score from which on the one response of a row is good.
         names: what a verdict or an order calls each response, such as `responses[].id`.
         origins: who wrote each response, or one column with a list of them.
+        reference: a reference answer, for judge templates with `{{reference}}`.
+        rubric: the row's own criteria: texts, or objects with a text and a weight.
         subset: the part of the data that a row belongs to, for figures by part.
         group_by: rows with the same value here are responses to one prompt.
         thread_by: the column with the id of the message that a message answers.
@@ -90,6 +92,8 @@ class Layout(BaseModel):
     media: tuple[str, ...] = ()
     id: str = ""
     tags: str = ""
+    reference: str = ""
+    rubric: str = ""
     subset: str = ""
     group_by: str = ""
     thread_by: str = ""
@@ -185,6 +189,8 @@ OWN_PAIRS = Layout(
     media=("images",),
     id="id",
     tags="tags",
+    reference="reference",
+    rubric="rubric",
 )
 """Pairs that this project writes for itself, such as those of a pilot."""
 OWN_PREFERENCES = Layout(

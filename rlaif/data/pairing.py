@@ -68,4 +68,6 @@ def make_pairs(
             origins=(row.prompt_origin, one.source, two.source),
             tools=row.tools,
             pictures=pictures,
+            reference=row.reference,
+            criteria=row.criteria,
         )

@@ -18,6 +18,7 @@ from rlaif.data.row_common import tokens_of
 from rlaif.data.row_model import Completion, DataRow, WinnerIndex
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
+from rlaif.data.row_rubrics import read_reference, read_rubric
 from rlaif.data.row_verdicts import VerdictReader, take_majority
 from rlaif.data.tool_calls import tools_of
 from rlaif.data.verdict_codes import sides_of
@@ -90,6 +91,10 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
             rivals=len(self.layout.responses) > 1,
             ranked=self.layout.less_is_better,
             unrated=len(candidates) == 1 and self._lacks_rating(row, candidates),
+            reference=read_reference(
+                dig(row, self.layout.reference) if self.layout.reference else None
+            ),
+            criteria=read_rubric(dig(row, self.layout.rubric) if self.layout.rubric else None),
         )
 
     def _with_pictures(
@@ -136,7 +141,14 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         for paths in (*several, layout.label):
             named += [p for p in paths if "[]" not in p]
         named += [layout.id, layout.tags, layout.subset, layout.turn, *layout.good, *layout.bad]
-        named += [layout.order, *layout.names, *layout.origins, *layout.media]
+        named += [
+            layout.reference,
+            layout.rubric,
+            layout.order,
+            *layout.names,
+            *layout.origins,
+            *layout.media,
+        ]
         return DeviationFinder(layout.columns, filter(None, named), layout.ignore)
 
     def read_prompt(self, row: Mapping[str, Any]) -> DataRow:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rlaif.data.messages import BadRow
-from rlaif.records import UNKNOWN_ORIGIN, Message, Origin
+from rlaif.records import UNKNOWN_ORIGIN, Criterion, Message, Origin
 
 WinnerIndex = int | Literal["tie"] | None
 
@@ -49,6 +49,7 @@ class DataRow:
         images: the pictures of the prompt, as the row holds them; empty where there are others.
         ranked: whether scores are ranks: the least is the best.
         rivals: whether its responses stand in columns of their own, as those of a comparison do.
+        reference, criteria: see `rlaif.records.Pair`.
         unrated: whether nothing says how good its one completion is, though something should.
     """
 
@@ -67,6 +68,8 @@ class DataRow:
     unrated: bool = False
     rivals: bool = False
     ranked: bool = False
+    reference: str = ""
+    criteria: tuple[Criterion, ...] = ()
 
     @property
     def labeled(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlaif.constitution.schema import Constitution, Principle
-from rlaif.records import Message, Order, Pair
+from rlaif.records import Criterion, Message, Order, Pair
 from rlaif.templates.messages import message_text
 
 OrdersMode = Literal["both", "one"]
@@ -60,17 +60,30 @@ def _text(messages: object) -> str:
 def principles_for(
     pair: Pair, constitution: Constitution, *, mode: PrinciplesMode = "all", seed: int = 0
 ) -> list[Principle]:
-    """The principles to consult, in file order.
+    """The principles to consult: the constitution's in file order, then the row's own.
 
     "sample" draws one judge principle per pair, as Constitutional AI (Bai et al. 2022,
     arXiv:2212.08073, section 4.1) does, by `seed` and pair id; checks cost nothing and stay.
     """
-    applicable = constitution.applicable(pair.tags)
+    applicable = [*constitution.applicable(pair.tags), *map(principle_of, pair.criteria)]
     asked = [p for p in applicable if p.check is None]
     if mode == "sample" and len(asked) > 1:
         drawn = random.Random(f"{seed}/{pair.id}").choice(asked)
         return [p for p in applicable if p.check is not None or p is drawn]
     return applicable
+
+
+def principle_of(criterion: Criterion) -> Principle:
+    """A row's own criterion as a principle."""
+    asks = "Which response meets this criterion better?"
+    if criterion.weight < 0:
+        asks = "Which response does less of what this describes?"
+    return Principle(
+        id=criterion.id,
+        tier=criterion.tier,
+        weight=abs(criterion.weight),
+        preference=f"{asks} {criterion.text}",
+    )
 
 
 def plan_questions(

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from rlaif.errors import RlaifError
+from rlaif.constitution.schema import Principle
+from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.judging.questions import Question
 from rlaif.records import (
     ChoiceRequest,
@@ -39,8 +40,28 @@ class Branches:
     pictures: tuple[Picture, ...] = ()
 
 
+def describe_principle(principle: Principle, shots: int = 0) -> str:
+    """A principle as the judge reads it: its question, why it matters, and examples of it.
+
+    Args:
+        shots: examples, at most.  They name no label, so that they favor none.
+    """
+    parts = [principle.preference or ""]
+    if principle.rationale:
+        parts.append(f"Why it matters: {principle.rationale}")
+    for example in principle.examples[:shots]:
+        parts.append(
+            f"An example. {conversation_text(example.conversation)}\n"
+            f"Better: {example.chosen}\nWorse: {example.rejected}"
+        )
+    return "\n\n".join(parts)
+
+
 class Renderer:
     """A judge's layout, chat template and tokenizer together.
+
+    Args:
+        shots: examples of each principle that the judge is shown, at most.
 
     Attributes:
         delimiters: the layout's own words around the places that it fills.
@@ -49,8 +70,8 @@ class Renderer:
         RlaifError: a label is not a single token of this judge, or merges with the prompt's end.
     """
 
-    def __init__(self, template: JudgeTemplate, codec: Codec) -> None:
-        self._template = template
+    def __init__(self, template: JudgeTemplate, codec: Codec, shots: int = 0) -> None:
+        self._template, self._shots = template, shots
         self._codec = codec
         self._fixed = template.fixed_before_principle
         self.label_ids = tuple(codec.spellings(label) for label in template.labels)
@@ -71,19 +92,23 @@ class Renderer:
         if self._encode_pair is not None:
             yield from self._rewarded(pair, questions)
             return
-        conversation = conversation_text(pair.prompt, pair.tools)
+        own = self._own_texts(pair)
+        conversation = conversation_text(pair.prompt, () if "tools" in own else pair.tools)
         turns = [message_text(m) for m in pair.prompt]
         texts = {"a": completion_text(pair.a), "b": completion_text(pair.b)}
         for order in dict.fromkeys(q.order for q in questions):
             asked = [
-                (i, q.principle.preference) for i, q in enumerate(questions) if q.order == order
+                (i, describe_principle(q.principle, self._shots))
+                for i, q in enumerate(questions)
+                if q.order == order
             ]
             first, second = texts[order[0]], texts[order[1]]
             shared, ends = self._template.branches(
                 conversation=conversation,
                 first=first,
                 second=second,
-                principles=[text or "" for _, text in asked],
+                principles=[text for _, text in asked],
+                **own,
             )
             if pair.pictures:
                 context, tails = self._codec.encode_with_pictures(  # type: ignore[attr-defined]
@@ -95,6 +120,29 @@ class Renderer:
                 )
             numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
             yield Branches((*turns, first, second), context, numbered, pair.pictures)
+
+    def _own_texts(self, pair: Pair) -> dict[str, str]:
+        """What the template's optional places hold for a pair.
+
+        Raises:
+            ConversationRefused: it has a place for what the row does not have.
+        """
+        uses = self._template.uses
+        own: dict[str, str] = {}
+        for slot, has in (("reference", pair.reference), ("rubric", pair.criteria)):
+            if not uses(slot):
+                continue
+            if not has:
+                raise ConversationRefused(
+                    f"the template needs a {slot}, and the row has none",
+                    hint=f"Name its column with --map {slot}=COLUMN.",
+                )
+            own[slot] = pair.reference
+        if "rubric" in own:
+            own["rubric"] = "\n".join(f"- ({c.weight:+g}) {c.text}" for c in pair.criteria)
+        if uses("tools"):
+            own["tools"] = conversation_text([], pair.tools) or "(none)"
+        return own
 
     def _rewarded(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
         """The questions to a judge that scores each response by itself, and reads no principle."""

@@ -8,6 +8,7 @@ from typing import Any
 from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
 from rlaif.engines.registry import codec_for
+from rlaif.errors import ConversationRefused
 from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, plan_questions, principles_for
 from rlaif.judging.rendering import Renderer
@@ -35,7 +36,7 @@ def estimate(
     """
     settings = job.settings
     rows = rejected = pairs = calls = tokens = shared_tokens = sampled_calls = 0
-    renderer = Renderer(job.template, codec_for(settings.judge))
+    renderer = Renderer(job.template, codec_for(settings.judge), settings.shots)
     prompt_injection = InjectionDetector(renderer.delimiters)
     reader = Reader(settings.layout)
     for number, (_, raw) in enumerate(job.source.rows()):
@@ -58,8 +59,13 @@ def estimate(
             questions = plan_questions(pair, principles, orders=orders, seed=settings.seed)
             calls += len(questions)
             if pairs <= SAMPLE_PAIRS:
+                try:
+                    branches = list(renderer.branches(pair, questions))
+                except ConversationRefused:
+                    calls -= len(questions)
+                    continue
                 sampled_calls += len(questions)
-                for branch in renderer.branches(pair, questions):
+                for branch in branches:
                     own = sum(len(tail) for _, tail in branch.tails)
                     tokens += len(branch.context) * len(branch.tails) + own
                     shared_tokens += len(branch.context) + own

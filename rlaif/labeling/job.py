@@ -6,6 +6,7 @@ anything is written.
 
 from __future__ import annotations
 
+import re
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -190,6 +191,7 @@ def prepare(
         p.check.function for p in loaded.constitution.principles if isinstance(p.check, PythonCheck)
     ]
     check_functions(loaded.constitution)
+    _check_own(settings, template, loaded.constitution)
     _probe(source, settings)
     fingerprint = model_fingerprint(settings.judge)
     config = settings.resolved(source, loaded.constitution, template, fingerprint)
@@ -205,6 +207,32 @@ def prepare(
         columns=dataset.summary,
         constitution_name=constitution,
     )
+
+
+def _check_own(
+    settings: LabelSettings, template: JudgeTemplate, constitution: Constitution
+) -> None:
+    """Refuse a template with places for which no column is named, and ids that rubrics take.
+
+    Raises:
+        RlaifError: it has, or the constitution has.
+    """
+    for slot, column in (
+        ("reference", settings.layout.reference),
+        ("rubric", settings.layout.rubric),
+    ):
+        if template.uses(slot) and not column:
+            raise RlaifError(
+                f"template {template.name!r} has a place for the {slot}, and no column is named",
+                hint=f"Name it with --map {slot}=COLUMN.",
+            )
+    taken = [p.id for p in constitution.principles if re.fullmatch(r"rubric-\d+", p.id)]
+    if taken and settings.layout.rubric:
+        raise RlaifError(
+            f"constitution {constitution.name!r} has a principle {taken[0]!r}, as the rows' "
+            "rubrics have",
+            hint="Rename the principle.",
+        )
 
 
 def check_principles(judge: EngineSettings, constitution: Constitution) -> None:

@@ -91,7 +91,7 @@ class Labeler:
     ) -> None:
         self._task, self._engine, self._cache, self._run = task, engine, cache, run
         self._on_progress, self._stopping, self._observe = on_progress, stopping, observe
-        self._renderer = Renderer(task.template, engine.codec)
+        self._renderer = Renderer(task.template, engine.codec, task.settings.shots)
         self._planner = Planner(
             constitution=task.constitution,
             renderer=self._renderer,

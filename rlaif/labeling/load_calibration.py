@@ -24,6 +24,7 @@ CONFIDENCE = (
     "label_mass_floor",
     "reasoning_clamp",
     "reasoning_samples",
+    "shots",
 )
 """Settings that change how sure a judge is."""
 

@@ -23,6 +23,7 @@ from rlaif.data.origins import origin_columns
 from rlaif.data.pairing import make_pairs
 from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
+from rlaif.data.row_rubrics import write_rubric
 from rlaif.engines.model_origin import text_origin
 from rlaif.errors import RlaifError
 from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
@@ -260,6 +261,8 @@ def _row(pair: Pair) -> dict[str, Any]:
         "response_b_origin": b,
         "tags": sorted(pair.tags),
         "weight": pair.weight,
+        "reference": pair.reference,
+        "rubric": write_rubric(pair.criteria),
         "tools": list(pair.tools),
         "images": [picture.source for picture in pair.pictures],
     }

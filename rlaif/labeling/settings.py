@@ -55,6 +55,13 @@ class LabelSettings(BaseModel):
     principles: PrinciplesMode = Field(
         default="all", description="Judge all principles, or one sampled per pair."
     )
+    shots: int = Field(
+        default=0,
+        ge=0,
+        le=20,
+        description="Examples of each principle that the judge is shown; `constitution lint "
+        "--template` tells what they cost.",
+    )
     label_mass_floor: float = Field(
         default=0.5,
         ge=0,

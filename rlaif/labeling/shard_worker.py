@@ -197,7 +197,9 @@ class ShardLabeler:
         """In the thread: shard after shard."""
         try:
             with closing(create_engine(self._judge)) as self._engine:
-                Renderer(self._task.template, self._engine.codec)  # what is wrong with it shows now
+                Renderer(
+                    self._task.template, self._engine.codec, self._task.settings.shots
+                )  # what is wrong with it shows now
                 self._known = block_cache(self._engine)
                 self._ready.set_result(WorkerReady(self._engine.fingerprint))
                 self._label_all()

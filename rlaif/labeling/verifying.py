@@ -254,7 +254,7 @@ class _Replay:
     ) -> None:
         self._run, self._task, self._cache, self._found = run, task, cache, found
         self._rule = rule
-        self._renderer = Renderer(task.template, engine.codec)
+        self._renderer = Renderer(task.template, engine.codec, task.settings.shots)
         self._engine = engine
         self.sample = _Sample(draws)
         self.tally = Tally()

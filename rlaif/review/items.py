@@ -34,6 +34,7 @@ class ReviewItem:
         prompt_injection: what in the completions looks like prompt injection, or "".
         judges: of a panel: each judge's name and its `p_a`.
         origins: who wrote `a` and `b`.
+        criteria: the row's own rubric: texts by the id of their principle.
     """
 
     id: str
@@ -51,6 +52,7 @@ class ReviewItem:
     opinions: list[PrincipleEvidence] = field(default_factory=list)
     judges: list[tuple[str, float]] = field(default_factory=list)
     origins: tuple[str, str] = ("", "")
+    criteria: dict[str, str] = field(default_factory=dict)
 
     def as_data(self) -> dict[str, Any]:
         """As JSON takes it; `from_data` reads it."""
@@ -96,4 +98,5 @@ def _item(label: LabelRow) -> ReviewItem:
         opinions=[PrincipleEvidence(o.principle, o.p_a, o.invalid) for o in label.principles],
         judges=list(label.judges),
         origins=label.origins,
+        criteria=dict(label.criteria),
     )

@@ -310,7 +310,8 @@ class _Pages:
     def _asked(self, task: ReviewTask) -> list[tuple[str, str]]:
         """The principles of the pair: id and question, the one most in doubt first."""
         opinions = sorted(task.item.opinions, key=lambda o: _importance(o.p_a, o.invalid))
-        return [(o.principle, self._review.questions.get(o.principle, "")) for o in opinions]
+        asked = self._review.questions | task.item.criteria
+        return [(o.principle, asked.get(o.principle, "")) for o in opinions]
 
     def _judged(self, task: ReviewTask, said: Decision) -> dict[str, Any]:
         item, first = task.item, said.first

@@ -111,7 +111,8 @@ def questions(run: Path) -> dict[str, str]:
     if not (run / CONSTITUTION).exists():
         return {}
     loaded = load_constitution(str(run / CONSTITUTION)).constitution
-    return {p.id: p.preference for p in loaded.principles if p.preference}
+    asked = [p for p in loaded.principles if p.preference]
+    return {p.id: f"{p.preference} {p.rationale or ''}".strip() for p in asked}
 
 
 def reasonings(run: Path, tasks: list[ReviewTask]) -> dict[tuple[int, str], list[tuple[str, str]]]:

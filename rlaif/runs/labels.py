@@ -60,6 +60,7 @@ class LabelRow:
         origins: the models that wrote `a` and `b`, or "".
         origin_columns: whole origins of prompt, `a` and `b`; None in runs from before they were
             kept.
+        criteria: the row's own rubric: texts by the id of their principle.
         human: what a review kept with the row; empty for none.
         data: the row as it stands in the file.
     """
@@ -83,6 +84,7 @@ class LabelRow:
     origin_columns: tuple[Any, Any, Any] | None
     human: Mapping[str, Any]
     data: Mapping[str, Any] = field(repr=False)
+    criteria: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[int, str]:
@@ -293,6 +295,7 @@ def parse_label(row: Mapping[str, Any]) -> LabelRow:
         origin_columns=None if columns is None else (prompt_column, columns[0], columns[1]),
         human=_mapping(evidence.get("human") or {}),
         data=row,
+        criteria={str(c["id"]): str(c["text"]) for c in evidence.get("criteria") or []},
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rlaif.constitution.schema import Constitution
@@ -106,6 +107,7 @@ def provenance(
         "label_mass": _round(min(masses, default=1.0)),
         "prompt_injection": prompt_injection,
         "tags": ",".join(sorted(pair.tags)),
+        **_own_criteria(pair),
         "principles": [
             principle_row(
                 principle=score.principle,
@@ -120,6 +122,16 @@ def provenance(
         ],
         **stamp,
     }
+
+
+def _own_criteria(pair: Pair) -> dict[str, Any]:
+    """The row's own rubric and reference answer, so that its principles can be traced."""
+    own: dict[str, Any] = {}
+    if pair.criteria:
+        own["criteria"] = [asdict(criterion) for criterion in pair.criteria]
+    if pair.reference:
+        own["reference"] = pair.reference
+    return own
 
 
 def label_row(

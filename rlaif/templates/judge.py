@@ -21,6 +21,8 @@ from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.resources import find
 
 SLOTS = ("conversation", "first", "second", "principle")
+OPTIONAL_SLOTS = ("reference", "rubric", "tools")
+"""Places that a layout may have: the row's reference answer, its own criteria, its tools."""
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -103,18 +105,34 @@ class JudgeTemplate:
         head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, default_flow_style=None)
         return f"---\n{head}---\n{self.body}\n"
 
+    def uses(self, slot: str) -> bool:
+        """Whether it has a place for something."""
+        return slot in _SLOT.findall(self.body)
+
     def branches(
-        self, *, conversation: str, first: str, second: str, principles: Sequence[str]
+        self,
+        *,
+        conversation: str,
+        first: str,
+        second: str,
+        principles: Sequence[str],
+        **own: str,
     ) -> tuple[str, list[str]]:
-        """The user messages for several questions about a pair: their shared start, their ends."""
-        values = {"conversation": conversation, "first": first, "second": second}
+        """The user messages for several questions about a pair: their shared start, their ends.
+
+        Args:
+            own: texts for `OPTIONAL_SLOTS`.
+        """
+        values = {"conversation": conversation, "first": first, "second": second, **own}
         shared, rest = (_SLOT.sub(lambda m: values[m.group(1)], part) for part in self._parts)
         return shared, [principle + rest for principle in principles]
 
-    def render(self, *, conversation: str, first: str, second: str, principle: str) -> str:
+    def render(
+        self, *, conversation: str, first: str, second: str, principle: str, **own: str
+    ) -> str:
         """The user message for one question."""
         shared, (end,) = self.branches(
-            conversation=conversation, first=first, second=second, principles=[principle]
+            conversation=conversation, first=first, second=second, principles=[principle], **own
         )
         return shared + end
 
@@ -240,10 +258,10 @@ def _labels(front: Mapping[str, object], place: Place) -> tuple[str, str]:
 def _check_slots(body: str, place: Place) -> None:
     found = _SLOT.findall(body)
     for slot in found:
-        if slot not in SLOTS:
+        if slot not in (*SLOTS, *OPTIONAL_SLOTS):
             raise RlaifError(
                 f"judge template has an unknown placeholder {{{{{slot}}}}}",
-                hint=f"Use {', '.join(SLOTS)}.",
+                hint=f"Use {', '.join((*SLOTS, *OPTIONAL_SLOTS))}.",
                 place=place,
             )
     for slot in SLOTS:

@@ -30,7 +30,7 @@ def label_settings(
     pairs = flags.pop("pairs", None)
     mode, colon, count = (pairs or "").partition(":")
     flags["model"] = flags.pop("judge", None)
-    given = layout_fields(flags)
+    given = layout_fields(flags, own=True)
     flags = spread(flags)
     models = (LabelSettings, AggregationSettings, EngineSettings)
     values, places = merge_settings(

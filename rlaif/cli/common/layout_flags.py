@@ -77,11 +77,15 @@ def with_file_layout(
     return {**set_fields(make_layout(layout, place)), **given}
 
 
-def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
+def layout_fields(flags: dict[str, Any], *, own: bool = False) -> dict[str, Any]:
     """The fields of a layout that the flags of `layout_flags` set; takes them out of `flags`.
 
+    Args:
+        own: whether the command reads what rows bring for the judge: references and rubrics.
+
     Raises:
-        RlaifError: the layout file is wrong, or an assignment names no field.
+        RlaifError: the layout file is wrong, an assignment names no field, or one names what the
+            command does not read.
     """
     path, ignored = flags.pop("layout_file", None), flags.pop("ignore", ())
     maps = assignments("--map", flags.pop("maps", ()), (*FIELDS, *MAPPED))
@@ -106,5 +110,11 @@ def layout_fields(flags: dict[str, Any]) -> dict[str, Any]:
                 f"column {both[0]!r} is named by --map and by --ignore", hint="Use one of the two."
             )
         found["ignore"] = (*found.get("ignore", ()), *ignored)
+    unread = next((name for name in ("reference", "rubric") if found.get(name)), None)
+    if unread and not own:
+        raise RlaifError(
+            f"--map {unread}: this command does not read a row's {unread}",
+            hint="Only `rlaif label` and `rlaif inspect` do. Remove it.",
+        )
     make_layout(found)
     return found

@@ -39,15 +39,17 @@ def lint_command(
     loaded = load_constitution(constitution)
     warnings: list[object] = list(lint(loaded))
     c = loaded.constitution
+    shots: dict[int, float] = {}
     if template is not None:
         quiet_libraries()
         from rlaif.engines.base import EngineSettings
         from rlaif.engines.registry import codec_for
-        from rlaif.evaluation.constitutions.layout_cost import layout_advice
+        from rlaif.evaluation.constitutions.layout_cost import layout_advice, measure_shots
 
         codec = codec_for(EngineSettings(engine="transformers", model=judge))
         asked = [p.preference for p in c.principles if p.preference]
         warnings += layout_advice(template, codec, asked)
+        shots = measure_shots(codec, c.principles)
     if as_json:
         print_json(
             {
@@ -56,11 +58,14 @@ def lint_command(
                 "hash": c.hash,
                 "principles": len(c.principles),
                 "warnings": [str(w) for w in warnings],
+                **({"tokens_of_shots": shots} if shots else {}),
             }
         )
     else:
         for warning in warnings:
             echo(str(warning))
+        for number, tokens in shots.items():
+            echo(f"--shots {number} adds {tokens:g} tokens to a verdict, on average")
         count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
         echo(f"{c.name} {c.version}: {len(c.principles)} principles, {count}")
     if strict and warnings:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rlaif.constitution.schema import Principle
 from rlaif.errors import Place
+from rlaif.judging.rendering import describe_principle
 from rlaif.records import Codec
 from rlaif.templates.judge import JudgeTemplate, load_judge_template, template_path
 
@@ -60,6 +62,18 @@ def layout_advice(name: str, codec: Codec, principles: Sequence[str]) -> list[st
             f"of {then}. Move the principle to the end."
         )
     ]
+
+
+def measure_shots(codec: Codec, principles: Sequence[Principle]) -> dict[int, float]:
+    """Tokens that examples add to a question, on average, by how many are shown (`--shots`)."""
+    asked = [p for p in principles if p.preference]
+    most = max((len(p.examples) for p in asked), default=0)
+    bare = [len(codec.encode_text(describe_principle(p))) for p in asked]
+    found = {}
+    for count in range(1, most + 1):
+        told = [len(codec.encode_text(describe_principle(p, count))) for p in asked]
+        found[count] = round((sum(told) - sum(bare)) / len(asked), 1)
+    return found
 
 
 def _place(name: str) -> Place:

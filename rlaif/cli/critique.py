@@ -119,6 +119,7 @@ def command(
     judging = judge_beside(
         judge, judge_engine, judge_template, default=model, values=values, places=places
     )
+    from rlaif.data.layout import OWN_TEXT_PAIRS
     from rlaif.generation.runner import run_generation, survey
     from rlaif.generation.verified import write_sft
     from rlaif.labeling.job import prepare, run_label
@@ -149,7 +150,9 @@ def command(
         summary = run_generation(job, Path(out), screen.context(cache_dir))
     revised = int(summary.counts.get("revised", 0))
     if verify and revised:
-        check = prepare(str(Path(out) / PAIRS), constitution, judging)
+        # Not found out from what models wrote: a text of theirs may look like a conversation.
+        known = judging.model_copy(update={"layout": OWN_TEXT_PAIRS})
+        check = prepare(str(Path(out) / PAIRS), constitution, known)
         with closing(LabelScreen(revised)) as labeling:
             run_label(check, Path(out) / LABELS, labeling.context(cache_dir))
     found = write_sft(Path(out), verified=verify and bool(revised))

@@ -193,6 +193,16 @@ OWN_PAIRS = Layout(
     rubric="rubric",
 )
 """Pairs that this project writes for itself, such as those of a pilot."""
+OWN_TEXT_PAIRS = OWN_PAIRS.model_copy(
+    update={
+        "tools": "",
+        "media": (),
+        "reference": "",
+        "rubric": "",
+        "transcripts": {"response_a": "text", "response_b": "text"},
+    }
+)
+"""Pairs of texts that this project writes for itself, whatever the texts look like."""
 OWN_PREFERENCES = Layout(
     prompt=("prompt",), chosen="chosen", rejected="rejected", tools="tools", media=("images",)
 )

@@ -22,6 +22,7 @@ from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, 
 from rlaif.engines.causal_model import refuse_other_heads
 from rlaif.engines.codec import HFCodec, context_length, has_vision
 from rlaif.engines.hub import ModelFiles, resolve_model
+from rlaif.engines.transformers_engine import steady_positions
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import (
     ChoiceRequest,
@@ -128,12 +129,56 @@ def start_vllm(
     logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
     try:
         return LLM(**arguments)
-    except (OSError, ValueError, RuntimeError, TypeError, AssertionError) as error:
+    except Exception as error:  # it raises many unrelated types
         text = " ".join(str(error).split())
         raise RlaifError(
             f"vLLM could not start with {files.name!r} ({text[:300]})",
             hint="Check the model folder, the engine options, and free memory.",
         ) from error
+
+
+def _refuse_wrong(files: ModelFiles) -> None:
+    """Refuse structures that vLLM (0.32) computes otherwise than `transformers`, without a word.
+
+    `scripts/measure_structures.py` found them.
+
+    Raises:
+        RlaifError: it is one of them.
+    """
+    try:
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):  # said where the model is loaded
+        return
+    kinds = getattr(config, "architectures", None) or []
+    why = ""
+    if "Gemma3nForCausalLM" in kinds:
+        why = "it leaves out the embeddings of each layer of a text-only Gemma 3n"
+    elif {"CohereForCausalLM", "Cohere2ForCausalLM"} & set(kinds) and (
+        not config.tie_word_embeddings
+    ):
+        why = "it takes the embeddings for the head, and this model has a head of its own"
+    if why:
+        raise RlaifError(
+            f"vLLM computes {files.name!r} wrongly: {why}", hint="Use --engine packed."
+        )
+
+
+def sequence_length(files: ModelFiles, settings: EngineSettings) -> tuple[int, str]:
+    """Tokens of the longest sequence, and which positions vLLM gives all prompts; "" for the usual.
+
+    Some rotary positions (`longrope`, as of Phi-4-mini) change all their frequencies past a first
+    length.  `transformers` changes them for longer prompts, vLLM for every prompt if the longest
+    sequence is longer: without another wish it is no longer.
+    """
+    longest = settings.max_model_len or context_length(files)
+    try:
+        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):  # said where the model is loaded
+        return longest, ""
+    steady = steady_positions(config)
+    if settings.max_model_len is None:
+        return min(longest, steady), ""
+    return longest, "long" if longest > steady else ""
 
 
 def unscaled_length(files: ModelFiles) -> int:
@@ -165,8 +210,9 @@ class VLLMEngine:
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
         refuse_other_heads(files.path, files.name)
+        _refuse_wrong(files)
         self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
-        length = settings.max_model_len or context_length(files)
+        length, positions = sequence_length(files, settings)
         self.max_prompt_tokens = min(length, unscaled_length(files)) - 1
         dtype = dtype_of(settings)
         own = {"hf_overrides": {"head_dtype": "float32"}, **settings.options}
@@ -186,6 +232,14 @@ class VLLMEngine:
                 "this vLLM version computes logits in half precision, so label "
                 "probabilities are coarse (steps of up to 3 points near 0.5); newer "
                 "versions have a float32 LM head"
+            )
+        if positions:
+            judge["positions"] = positions
+            _log.warning(
+                "at --max-model-len %d, vLLM uses the long-context positions of %r for every "
+                "prompt, as other engines do for long ones alone",
+                length,
+                files.name,
             )
         self.fingerprint = digest(judge)
         scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config

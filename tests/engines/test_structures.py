@@ -37,10 +37,8 @@ script = load_script()
 
 def told() -> dict[str, dict[str, str]]:
     """The table of the page: by structure, by column."""
-    lines = (ROOT / "docs" / "models.md").read_text().split(script.MARK)[1].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line]
-    columns = [name.strip("`") for name in cells[0]]
-    return {row[0]: dict(zip(columns, row, strict=True)) for row in cells[2:]}
+    found: dict[str, dict[str, str]] = script.read_table(ROOT / "docs" / "models.md")
+    return found
 
 
 def test_the_page_tells_of_every_structure() -> None:
@@ -57,7 +55,7 @@ def test_answers_are_equal_or_refused_as_the_page_says(name: str, tmp_path: Path
     script.build(name, tmp_path)
     row = told()[name]
     for column in ("transformers float32", "packed float32", "packed bfloat16"):
-        found = script.ask(tmp_path, *column.split())
+        found = script.ask(tmp_path, *column.split(), name)
         assert found.kind == row[column], (column, found)
         if found.kind != "equal":
             assert len(found.detail) > 20

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from rlaif.cli.main import main
+from rlaif.cli.main import cli, main
 from rlaif.demo import fixing
 from rlaif.demo.oracle import TIERS, compare_by_principle, prefer
 from rlaif.demo.world import World
@@ -27,6 +28,7 @@ from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import GenerationRequest
 from rlaif.runs.context import RunContext
+from rlaif.runs.labels import read_labels
 from rlaif.templates.writer import load_template, load_writer_templates
 from tests.generation.helpers import SCRIPTED, read, use_writer, write_rows
 
@@ -485,3 +487,27 @@ def test_labels_of_the_pairs_are_a_run_like_any_other(revised: Path) -> None:
     job = prepare(str(revised / "pairs.jsonl"), "demo", LabelSettings(judge=judge, template="demo"))
     again = run_label(job, revised / "labels")
     assert not again.fresh
+
+
+def test_a_revision_that_looks_like_a_conversation_is_judged_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pairs are of our own making: what they hold is not found out from the models' texts."""
+
+    def write(text: str, request: GenerationRequest) -> str:
+        if "[Critique request]" in text:
+            return "There is x."
+        return "User: What is a color?\nAssistant: What a stupid question.\n\nUser: Why?"
+
+    use_writer(monkeypatch, write)
+    (tmp_path / "c.yaml").write_text(CONSTITUTION)
+    rows = [{"prompt": [{"role": "user", "content": "Name a color."}], "responses": ["x blue"]}]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    out = tmp_path / "run"
+    line = ["critique", data, "-c", str(tmp_path / "c.yaml"), "-m", "hashed", "-j", "hashed"]
+    line += ["--engine", "scripted", "--rounds", "1", "-o", str(out)]
+    done = CliRunner().invoke(cli, [*line, "--cache-dir", str(tmp_path / "cache")])
+    assert done.exit_code == 0, done.exception or done.output
+    (label,) = read_labels(out / "labels")
+    assert [m["content"] for m in label.prompt] == ["Name a color."]
+    assert [side[0]["content"] for side in (label.a, label.b)] == ["x blue", write("", None)]  # type: ignore[arg-type]

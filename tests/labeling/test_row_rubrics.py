@@ -254,7 +254,7 @@ def test_later_judges_of_a_cascade_read_them_and_other_commands_say_that_they_do
     assert done.exit_code == 0, done.exception or done.output
     asked = [
         {row["principle"] for row in rows(folder, "verdicts.jsonl")}
-        for folder in sorted((tmp_path / "run" / "members").glob("*"))
+        for folder in sorted((tmp_path / "run" / "members").glob("*/"))
     ]
     assert len(asked) == 2
     assert all({"polite", "rubric-1", "rubric-2"} == names for names in asked)

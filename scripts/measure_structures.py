@@ -528,8 +528,9 @@ class Outcome:
     """What an engine did with a structure.
 
     Attributes:
-        kind: "equal", "near" (apart for a reason that is known), "refused" (with a reason, before the first question), "part" (prompts that
-            it can't take are failures with a reason, the rest is equal), or "WRONG".
+        kind: "equal"; "near" (apart for a reason that is known); "refused" (with a reason, before
+            the first question); "part" (prompts that it can't take are failures with a reason, the
+            rest is equal); or "WRONG".
         detail: the reason, or the error.
     """
 

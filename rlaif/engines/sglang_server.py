@@ -5,7 +5,8 @@ prefix in its radix cache, or, with `--option score=true`, to `/v1/score`, which
 with multi-item scoring computes as one sequence.  Written from SGLang's source (0.5); its tests
 run against a stand-in, and nobody has tried it on the real server yet.
 
-Start the server with `--enable-fp32-lm-head`: logits of a head in half precision come in steps.
+Start the server with a float32 head (docs/engines.md says how): in half precision, logits come in
+steps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rlaif.engines.server_client import (
     patience,
     server_url,
 )
-from rlaif.engines.vllm_server import model_card
+from rlaif.engines.vllm_server import find_served_model
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import (
     ChoiceRequest,
@@ -48,7 +49,7 @@ _OPTIONS = ("base_url", "served", "score", "retries", "timeout")
 
 
 @dataclass(frozen=True)
-class Group:
+class QuestionGroup:
     """Questions that are asked in one HTTP request.
 
     Attributes:
@@ -93,7 +94,7 @@ class SGLangServerEngine:
         self._client, self._scores = client, scores
         self._requests = self._tokens = self._cached = 0
         try:
-            card = model_card(client.get("/v1/models"), served)
+            card = find_served_model(client.get("/v1/models"), served)
             self._model = str(card["id"])
             longest = int(card.get("max_model_len") or 4096)
             self.max_prompt_tokens = min(longest, settings.max_model_len or longest) - 1
@@ -109,7 +110,7 @@ class SGLangServerEngine:
         """Ask one label, so that a server without the endpoint is known at once."""
         question = ChoiceRequest("check", [0, 1], ((0,), (1,)))
         try:
-            (answer,) = self._ask(Group("check", (question,), 1)).results
+            (answer,) = self._ask(QuestionGroup("check", (question,), 1)).results
             reason = answer.reason if isinstance(answer, Failure) else ""
         except EngineStopped as error:
             reason = error.message
@@ -127,7 +128,7 @@ class SGLangServerEngine:
             self._requests += len(results)
             yield results
 
-    def _groups(self, requests: Iterable[Request | None]) -> Iterator[Group | None]:
+    def _groups(self, requests: Iterable[Request | None]) -> Iterator[QuestionGroup | None]:
         """Neighbors with one beginning together; texts and misfits alone."""
         open_: list[Request] = []
         prefix = 0
@@ -146,18 +147,18 @@ class SGLangServerEngine:
                     prefix = most
                     continue
             if open_:
-                yield Group(open_[0].id, tuple(open_), prefix)
+                yield QuestionGroup(open_[0].id, tuple(open_), prefix)
                 open_ = []
             if fits and request is not None:
                 open_, prefix = [request], len(request.token_ids) - 1
             elif request is None:
                 yield None
             else:
-                yield Group(request.id, (request,))
+                yield QuestionGroup(request.id, (request,))
         if open_:
-            yield Group(open_[0].id, tuple(open_), prefix)
+            yield QuestionGroup(open_[0].id, tuple(open_), prefix)
 
-    def _ask(self, group: Group) -> Answers:
+    def _ask(self, group: QuestionGroup) -> Answers:
         first = group.requests[0]
         if not 0 < len(first.token_ids) <= self.max_prompt_tokens:
             length = len(first.token_ids)
@@ -171,7 +172,9 @@ class SGLangServerEngine:
             return Answers(group.id, answer)
         if len(group.requests) > 1 and not answer.passing:
             # What the server refuses is found out one by one: the others are good questions.
-            alone = (self._send(Group(r.id, (r,), len(r.token_ids) - 1)) for r in group.requests)
+            alone = (
+                self._send(QuestionGroup(r.id, (r,), len(r.token_ids) - 1)) for r in group.requests
+            )
             found = [
                 one[0] if isinstance(one, tuple) else Failure(r.id, one.reason, one.passing)
                 for one, r in zip(alone, group.requests, strict=True)
@@ -180,7 +183,7 @@ class SGLangServerEngine:
         failed = (Failure(r.id, answer.reason, answer.passing) for r in group.requests)
         return Answers(group.id, tuple(failed))
 
-    def _send(self, group: Group) -> tuple[Result, ...] | Refusal:
+    def _send(self, group: QuestionGroup) -> tuple[Result, ...] | Refusal:
         """The answers to the questions of a group, or why the server has none for it."""
         labels = sorted({i for r in group.requests for spelled in _labels(r) for i in spelled})
         path, body = self._score(group, labels) if self._scores else _generate(group, labels)
@@ -193,7 +196,7 @@ class SGLangServerEngine:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             return Refusal(f"unexpected response from the server ({error!r})"[:200], False)
 
-    def _score(self, group: Group, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
+    def _score(self, group: QuestionGroup, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
         context = list(group.requests[0].token_ids[: group.prefix])
         return "/v1/score", {
             "query": context,
@@ -203,7 +206,7 @@ class SGLangServerEngine:
         }
 
     def _read_scores(
-        self, group: Group, labels: Sequence[int], answer: httpx.Response
+        self, group: QuestionGroup, labels: Sequence[int], answer: httpx.Response
     ) -> tuple[Result, ...]:
         found = answer.json()
         rows = [[float(p) for p in row] for row in found["scores"]]
@@ -216,7 +219,7 @@ class SGLangServerEngine:
         return tuple(results)
 
     def _read_batch(
-        self, group: Group, labels: Sequence[int], answer: httpx.Response
+        self, group: QuestionGroup, labels: Sequence[int], answer: httpx.Response
     ) -> tuple[Result, ...]:
         found = answer.json()
         results: list[Result] = []
@@ -275,7 +278,7 @@ def _choice(request: Request, known: dict[int, float]) -> ChoiceResult:
     return ChoiceResult(request.id, logs)
 
 
-def _generate(group: Group, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
+def _generate(group: QuestionGroup, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
     """The questions as a batch.  Greedy: other temperatures would bend the log-probabilities."""
     return "/generate", {
         "input_ids": [list(r.token_ids) for r in group.requests],

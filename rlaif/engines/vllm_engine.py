@@ -48,6 +48,10 @@ SPEED_OPTIONS = (
     "disable_log_stats",
     "scheduling_policy",
 )
+_LONG_POSITIONS = (
+    "at --max-model-len %d, vLLM uses the long-context positions of %r for every prompt, as other "
+    "engines do for long ones alone"
+)
 _MOST_LABEL_TOKENS = 128
 _CPU_STEP_TOKENS = 4096
 "vLLM's default number of tokens per step on CPU."
@@ -235,12 +239,7 @@ class VLLMEngine:
             )
         if positions:
             judge["positions"] = positions
-            _log.warning(
-                "at --max-model-len %d, vLLM uses the long-context positions of %r for every "
-                "prompt, as other engines do for long ones alone",
-                length,
-                files.name,
-            )
+            _log.warning(_LONG_POSITIONS, length, files.name)
         self.fingerprint = digest(judge)
         scheduler: Any = self._llm.llm_engine.vllm_config.scheduler_config
         # The CPU build can't take back a draw of a seeded request whose prompt was cut between

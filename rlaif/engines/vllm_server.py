@@ -57,7 +57,7 @@ class VLLMServerEngine:
         self._client = client
         self._requests = self._tokens = 0
         try:
-            card = model_card(client.get("/v1/models"), served)
+            card = find_served_model(client.get("/v1/models"), served)
             self._model = str(card["id"])
             longest = int(card.get("max_model_len") or 4096)
             self.max_prompt_tokens = min(longest, unscaled_length(files)) - 1
@@ -148,7 +148,7 @@ class VLLMServerEngine:
         self._client.close()
 
 
-def model_card(answer: httpx.Response, served: str) -> dict[str, Any]:
+def find_served_model(answer: httpx.Response, served: str) -> dict[str, Any]:
     """The model's entry in the server's list.
 
     Raises:

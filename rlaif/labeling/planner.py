@@ -141,6 +141,12 @@ def settled_without_judge(
     return settled
 
 
+def _abstain(reason: str) -> Preference:
+    return Preference(
+        status="abstained", winner=None, p_a=0.5, margin=0.0, scores=(), reason=reason
+    )
+
+
 class Planner:
     """Plans the questions about the pairs of a source.
 
@@ -216,10 +222,7 @@ class Planner:
             length = sum(len(m["content"]) for part in (pair.prompt, pair.a, pair.b) for m in part)
             if length > self._most_characters:
                 reason = f"prompt has {length} characters; the judge reads far fewer"
-                preference = Preference(
-                    status="abstained", winner=None, p_a=0.5, margin=0.0, scores=(), reason=reason
-                )
-                return PlannedPair(ends_row, pair, settled=preference)
+                return PlannedPair(ends_row, pair, settled=_abstain(reason))
         prompt_injection = self._injections.describe(pair)
         if settled := settled_without_judge(pair, prompt_injection, s):
             status, reason = settled
@@ -238,16 +241,9 @@ class Planner:
         try:
             branches = list(self._renderer.branches(pair, questions))
         except ConversationRefused as error:
-            preference = Preference(
-                status="abstained",
-                winner=None,
-                p_a=0.5,
-                margin=0.0,
-                scores=(),
-                reason=f"the judge can't read the conversation: {error.message}",
-            )
+            reason = f"the judge can't read the conversation: {error.message}"
             return PlannedPair(
-                ends_row, pair, settled=preference, prompt_injection=prompt_injection
+                ends_row, pair, settled=_abstain(reason), prompt_injection=prompt_injection
             )
         keys = [b""] * len(questions)
         for branch in branches:

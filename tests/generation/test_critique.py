@@ -484,7 +484,8 @@ def test_sft_rows_are_the_revisions_that_won(revised: Path) -> None:
 
 def test_labels_of_the_pairs_are_a_run_like_any_other(revised: Path) -> None:
     judge = EngineSettings(engine="packed", model="demo")
-    job = prepare(str(revised / "pairs.jsonl"), "demo", LabelSettings(judge=judge, template="demo"))
+    settings = LabelSettings(judge=judge, template="demo", layout=OWN_TEXT_PAIRS)
+    job = prepare(str(revised / "pairs.jsonl"), "demo", settings)
     again = run_label(job, revised / "labels")
     assert not again.fresh
 

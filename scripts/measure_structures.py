@@ -39,6 +39,8 @@ from rlaif.util.resources import demo_model
 
 VOCABULARY = 1536
 LABELS = ((65, 66), (70, 71))
+PATIENCE = 300
+"""Seconds that an engine may take for a structure."""
 EXACT = 2e-3
 """Largest relative error of a label's probability in float32."""
 ENGINES = ("transformers", "packed", "vllm")
@@ -602,7 +604,10 @@ def _try(name: str, folder: Path, engine: str, dtype: str) -> Outcome:
         except Exception as error:  # what an engine should have said in one line
             return Outcome("WRONG", f"broke: {type(error).__name__}: {error}"[:200])
     line = [sys.executable, __file__, "--one", str(folder), engine, dtype, name]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Outcome("untried", f"no answer in {PATIENCE} seconds")
     for said in done.stdout.splitlines():
         if said.startswith("OUTCOME "):
             return Outcome(*json.loads(said.removeprefix("OUTCOME ")))

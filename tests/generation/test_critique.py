@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from rlaif.cli.main import cli, main
+from rlaif.data.layout import OWN_TEXT_PAIRS
 from rlaif.demo import fixing
 from rlaif.demo.oracle import TIERS, compare_by_principle, prefer
 from rlaif.demo.world import World

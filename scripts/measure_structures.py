@@ -404,7 +404,8 @@ STRUCTURES: dict[str, Structure] = {
     "stablelm": Structure("StableLM 2", "StableLmConfig", {}),
     "ernie4.5": Structure("ERNIE 4.5", "Ernie4_5Config", {"head_dim": 32}),
     "hunyuan": Structure("Hunyuan dense", "HunYuanDenseV1Config", {"head_dim": 32}),
-    "apertus": Structure("Apertus", "ApertusConfig", {}),
+    # vLLM keeps the parameters of its activation in bfloat16.
+    "apertus": Structure("Apertus", "ApertusConfig", {}, apart={"vllm": 0.02}),
     "llama-dynamic": Structure(
         "Llama with dynamic NTK positions",
         "LlamaConfig",

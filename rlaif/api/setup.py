@@ -17,7 +17,12 @@ from rlaif.constitution.load import load_constitution
 from rlaif.constitution.schema import Constitution, Principle
 from rlaif.data.single_rows import BadRow, DataRow, read_row
 from rlaif.engines.base import EngineSettings
-from rlaif.engines.registry import can_generate, codec_for, model_fingerprint
+from rlaif.engines.registry import (
+    can_generate,
+    codec_for,
+    model_fingerprint,
+    speed_options,
+)
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.generation.critique_calls import WRITER, CritiqueCaller, CritiqueResult
 from rlaif.generation.judge_calls import JUDGE, PairCaller
@@ -266,6 +271,11 @@ def _aggregator(
         "judge": {
             "model": settings.judge.model,
             "fingerprint": model_fingerprint(settings.judge),
+            "options": {
+                k: v
+                for k, v in settings.judge.options.items()
+                if k not in speed_options(settings.judge)
+            },
         },
         "constitution": {
             "name": constitution.name,
@@ -279,7 +289,6 @@ def _aggregator(
         "stop": "never",
         "label_mass_floor": settings.label_mass_floor,
         "reasoning_clamp": LabelSettings.model_fields["reasoning_clamp"].default,
-        "shots": 0,
         "reasoning_samples": LabelSettings.model_fields["reasoning_samples"].default,
     }
     return load_aggregator(settings.calibration, settings.aggregation, config)

@@ -131,6 +131,6 @@ def _print(found: Any, ask: int) -> None:
                 "the judge may have been away"
             )
     elif ask:
-        note("a judge that reasons or votes is not asked again: what it says is sampled")
+        note("a judge that reasons, votes or gives scores is not asked again")
     count = len(found.findings) + found.more
     echo(f"{count} findings" if count else "no findings: the run is consistent")

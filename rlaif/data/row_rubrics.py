@@ -14,7 +14,7 @@ from rlaif.records import Criterion
 
 _TEXTS = ("criterion", "criteria", "description", "text", "question", "rubric")
 _WEIGHTS = ("weight", "points", "importance")
-_MOST_WEIGHT, _MOST_CRITERIA = 1000.0, 200
+_MOST_WEIGHT, _MOST_CRITERIA, _MOST_CHARACTERS = 1000, 200, 10_000
 
 
 def read_reference(value: object) -> str:
@@ -46,7 +46,7 @@ def read_rubric(value: object) -> tuple[Criterion, ...]:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BadRow("the rubric begins like JSON and is none") from None
     if isinstance(value, Mapping):
         value = [value]
@@ -81,10 +81,14 @@ def _criterion(entry: Any, name: str) -> Criterion:
     if len(weights) > 1:
         raise BadRow(f"{name} has several weights ({', '.join(weights)}); it must have one")
     weight = entry[weights[0]] if weights else 1.0
-    number_ = isinstance(weight, int | float) and not isinstance(weight, bool)
-    if not number_ or not abs(float(weight)) <= _MOST_WEIGHT:
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not number or not abs(weight) <= _MOST_WEIGHT:
         raise BadRow(f"{name} has the weight {str(weight)[:40]!r}; it must be from -1000 to 1000")
     tier = entry.get("tier", 1)
     if isinstance(tier, bool) or not isinstance(tier, int) or not 1 <= tier <= 99:
         raise BadRow(f"{name} has the tier {str(tier)[:40]!r}; it must be from 1 to 99")
-    return Criterion("", check_text(entry[texts[0]]).strip(), float(weight), tier)
+    text = check_text(entry[texts[0]]).strip()
+    if len(text) > _MOST_CHARACTERS:
+        limit = f"the limit is {_MOST_CHARACTERS}"
+        raise BadRow(f"{name} has {len(text)} characters; {limit}")
+    return Criterion("", text, float(weight), tier)

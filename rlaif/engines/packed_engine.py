@@ -37,7 +37,7 @@ _PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.75, torch.float16: 0.
 """Maximum difference of logits, relative to their standard deviation where that is over 1: deep
 models are noisy in half precision, and their heads round."""
 _PROBE_TOKENS = 300
-_RECURRENT = ("mamba", "conv1d", "shortconv", "deltanet", "rwkv", "rglru", "recurrent")
+_RECURRENT = ("mamba", "shortconv", "deltanet", "rwkv", "rglru", "recurrent")
 """In names of modules through which a token sees its neighbors without attention."""
 
 
@@ -179,7 +179,8 @@ class PackedEngine:
             keep_freed_memory()
             module = load_decoder()
             layers: Layers | None = None
-            narrow = _unseen_window(self._model.config, {}) <= _PROBE_TOKENS
+            # The kernels know no windows.
+            narrow = _unseen_window(self._model.config, {}) <= self.max_prompt_tokens
             if module is not None and self._model.dtype == torch.float32 and not narrow:
                 layers = module.build_decoder(self._model.base_model, self.max_prompt_tokens)
             if layers is not None:
@@ -300,7 +301,7 @@ def _recurrence(model: Any) -> str:
     """Why tokens of a model see each other outside attention; "" where they do not."""
     for module in model.base_model.modules():
         kind = type(module).__name__.lower()
-        if any(part in kind for part in _RECURRENT):
+        if any(part in kind for part in _RECURRENT) or isinstance(module, torch.nn.Conv1d):
             return f"it has {type(module).__name__} layers, which read tokens one after the other"
     return ""
 

@@ -19,8 +19,14 @@ from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake
 from rlaif.engines.causal_model import load_whole
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
-from rlaif.engines.transformers_engine import DTYPES
-from rlaif.engines.vllm_engine import dtype_of, start_vllm
+from rlaif.engines.transformers_engine import DTYPES, steady_positions
+from rlaif.engines.vllm_engine import (
+    dtype_of,
+    refuse_wrong,
+    sequence_length,
+    start_vllm,
+    unscaled_length,
+)
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Message, Request, Result
 from rlaif.templates.messages import message_text
@@ -65,7 +71,13 @@ def _flat(message: Message) -> Message:
 
 
 class Scorer(Protocol):
-    """What computes rewards."""
+    """What computes rewards.
+
+    Attributes:
+        dtype: of its weights, with how they are quantized.
+    """
+
+    dtype: str
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """The reward of each conversation, given as token ids."""
@@ -94,11 +106,17 @@ class TransformersScorer:
             head.float()
             head.register_forward_pre_hook(lambda _module, given: (given[0].float(),))
         self._pad = self._model.config.get_text_config().pad_token_id
+        self.dtype = str(self._model.dtype).removeprefix("torch.")
+        longest = settings.max_model_len or context_length(files)
+        # Some positions depend on the longest conversation of a pass.
+        self._alone = steady_positions(self._model.config) < longest
 
     @torch.inference_mode()
     def score(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """One padded batch; one by one where the model names no token to pad with."""
-        if self._pad is None and len(rows) > 1:
+        """One padded batch; one by one where the model names no token to pad with, or where what
+        shares a pass would change its positions.
+        """
+        if len(rows) > 1 and (self._alone or self._pad is None):
             return [reward for row in rows for reward in self.score([row])]
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self._pad or 0)
@@ -122,7 +140,10 @@ class VLLMScorer:
     """
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
-        length = settings.max_model_len or context_length(files)
+        refuse_wrong(files)
+        length, _ = sequence_length(files, settings)
+        length = min(length, unscaled_length(files))
+        self.dtype = f"{dtype_of(settings)} {settings.quantization or ''}".strip()
         own = {"runner": "pooling", "convert": "classify"}
         self._llm: Any = start_vllm(files, settings, own, length=length, dtype=dtype_of(settings))
         from vllm import PoolingParams  # noqa: PLC0415 - after its start, see `start_vllm`
@@ -166,10 +187,12 @@ class RewardEngine:
     ) -> None:
         self.codec = RewardCodec(files, settings.chat_template_options, settings.max_model_len)
         self._longest = settings.max_model_len or context_length(files)
+        if backend == "vllm":
+            self._longest = min(sequence_length(files, settings)[0], unscaled_length(files))
         self.max_prompt_tokens = 2 * self._longest + 1
         self.sharing = None
         self._scorer, self._temperature, self._batch_size = scorer, temperature, batch_size
-        kind = {"dtype": settings.dtype, "by": f"reward-model {backend}", "T": temperature}
+        kind = {"dtype": scorer.dtype, "by": f"reward-model {backend}", "T": temperature}
         self.fingerprint = digest({"model": files.fingerprint, **kind})
         self._rewards: OrderedDict[tuple[int, ...], float] = OrderedDict()
         self._requests = self._tokens = self._cached = 0
@@ -269,6 +292,11 @@ def create(settings: EngineSettings) -> RewardEngine:
         raise RlaifError(
             f"invalid value {batch_size!r} for option batch_size",
             hint="Use an integer of 1 or more.",
+        )
+    if settings.quantization and backend != "vllm":
+        raise RlaifError(
+            "engine 'reward-model' does not support quantization on transformers",
+            hint="Use --option backend=vllm.",
         )
     files = resolve_model(settings.model, settings.revision)
     refuse_no_reward(files)

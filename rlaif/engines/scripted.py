@@ -147,6 +147,8 @@ class ScriptedEngine:
             written = self._writer(text, request).encode()
             kept = tuple(written[: request.max_tokens])
             return GenerationResult(request.id, kept, finished=len(written) == len(kept))
+        if len(request.label_ids) != 2:
+            return Failure(request.id, "scripted answers are one of two labels")
         answer = self._rule(text)
         if answer is None or isinstance(answer, str):
             return Failure(request.id, answer or "scripted failure")

@@ -229,6 +229,10 @@ class ServerClient:
             self._refused.add(name)
         return result
 
+    def forgive(self, names: Iterable[str]) -> None:
+        """Requests by those ids were answered after all, if in another way."""
+        self._refused.difference_update(names)
+
     def _send(self, path: str, body: dict[str, Any]) -> httpx.Response:
         """An answer, read within the time and the size that one may have.
 

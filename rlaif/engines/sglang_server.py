@@ -24,8 +24,8 @@ from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.server_client import (
     SPEED_OPTIONS,
-    Refusal,
     ServerClient,
+    Unusable,
     patience,
     server_url,
 )
@@ -93,6 +93,8 @@ class SGLangServerEngine:
         self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         self._client, self._scores = client, scores
         self._requests = self._tokens = self._cached = 0
+        self._open: dict[str, QuestionGroup] = {}
+        self._refused: dict[str, Sequence[Result]] = {}  # of groups of which nothing was answered
         try:
             card = find_served_model(client.get("/v1/models"), served)
             self._model = str(card["id"])
@@ -110,7 +112,7 @@ class SGLangServerEngine:
         """Ask one label, so that a server without the endpoint is known at once."""
         question = ChoiceRequest("check", [0, 1], ((0,), (1,)))
         try:
-            (answer,) = self._ask(QuestionGroup("check", (question,), 1)).results
+            (answer,) = self._results(self._ask(QuestionGroup("check", (question,), 1)))
             reason = answer.reason if isinstance(answer, Failure) else ""
         except EngineStopped as error:
             reason = error.message
@@ -124,7 +126,7 @@ class SGLangServerEngine:
         """Answer requests, as many at once as allowed, as they finish."""
         groups: Any = self._groups(requests)
         for answered in self._client.run(groups, self._ask):  # type: ignore[arg-type]
-            results = [r for one in answered for r in one.results]  # type: ignore[union-attr]
+            results = [r for one in answered for r in self._results(one)]  # type: ignore[arg-type]
             self._requests += len(results)
             yield results
 
@@ -158,43 +160,58 @@ class SGLangServerEngine:
         if open_:
             yield QuestionGroup(open_[0].id, tuple(open_), prefix)
 
-    def _ask(self, group: QuestionGroup) -> Answers:
+    def _ask(self, group: QuestionGroup) -> Answers | Failure:
+        """A group's answers; a failure where the server refuses all of it."""
         first = group.requests[0]
         if not 0 < len(first.token_ids) <= self.max_prompt_tokens:
             length = len(first.token_ids)
             reason = f"prompt has {length} tokens; the limit is {self.max_prompt_tokens}"
             failure = Failure(first.id, reason if length else "prompt has no tokens")
             return Answers(group.id, (failure,))
-        if isinstance(first, GenerationRequest):
-            return Answers(group.id, (self._write(first),))
+        self._open[group.id] = group
         answer = self._send(group)
-        if isinstance(answer, tuple):
-            return Answers(group.id, answer)
-        if len(group.requests) > 1 and not answer.passing:
-            # What the server refuses is found out one by one: the others are good questions.
-            alone = (
-                self._send(QuestionGroup(r.id, (r,), len(r.token_ids) - 1)) for r in group.requests
-            )
-            found = [
-                one[0] if isinstance(one, tuple) else Failure(r.id, one.reason, one.passing)
-                for one, r in zip(alone, group.requests, strict=True)
-            ]
-            return Answers(group.id, tuple(found))
-        failed = (Failure(r.id, answer.reason, answer.passing) for r in group.requests)
-        return Answers(group.id, tuple(failed))
-
-    def _send(self, group: QuestionGroup) -> tuple[Result, ...] | Refusal:
-        """The answers to the questions of a group, or why the server has none for it."""
-        labels = sorted({i for r in group.requests for spelled in _labels(r) for i in spelled})
-        path, body = self._score(group, labels) if self._scores else _generate(group, labels)
-        answer = self._client.post(path, {**body, "model": self._model})
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Answers) or answer.passing or len(group.requests) == 1:
             return answer
-        try:
-            read = self._read_scores if self._scores else self._read_batch
-            return read(group, labels, answer)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            return Refusal(f"unexpected response from the server ({error!r})"[:200], False)
+        # What the server refuses is found out one by one: the others are good questions.
+        alone = [
+            self._send(QuestionGroup(r.id, (r,), len(r.token_ids) - 1)) for r in group.requests
+        ]
+        results = tuple(one.results[0] if isinstance(one, Answers) else one for one in alone)
+        if not any(isinstance(one, Answers) for one in alone):
+            self._refused[group.id] = results
+            return Failure(group.id, answer.reason)
+        self._client.forgive(r.id for r in group.requests)
+        return Answers(group.id, results)
+
+    def _results(self, answer: Answers | Failure) -> Sequence[Result]:
+        """What became of each question of a group."""
+        group = self._open.pop(answer.id, None)
+        if isinstance(answer, Answers):
+            return answer.results
+        assert group is not None
+        alike = [Failure(r.id, answer.reason, answer.passing) for r in group.requests]
+        return self._refused.pop(answer.id, alike)
+
+    def _send(self, group: QuestionGroup) -> Answers | Failure:
+        first = group.requests[0]
+        if isinstance(first, GenerationRequest):
+            path, body = "/generate", _write(first)
+        else:
+            labels = sorted({i for r in group.requests for spelled in _labels(r) for i in spelled})
+            path, body = self._score(group, labels) if self._scores else _generate(group, labels)
+
+        def read(answer: httpx.Response) -> Any:
+            try:
+                if isinstance(first, GenerationRequest):
+                    return Answers(group.id, (self._read_text(first, answer),))
+                take = self._read_scores if self._scores else self._read_batch
+                return Answers(group.id, take(group, labels, answer))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                said = f"unexpected response from the server ({error!r})"[:200]
+                raise Unusable(said) from None
+
+        found: Any = self._client.ask(path, {**body, "model": self._model}, group.id, read)
+        return found  # type: ignore[no-any-return]
 
     def _score(self, group: QuestionGroup, labels: Sequence[int]) -> tuple[str, dict[str, Any]]:
         context = list(group.requests[0].token_ids[: group.prefix])
@@ -234,25 +251,11 @@ class SGLangServerEngine:
             results.append(_choice(request, known))
         return tuple(results)
 
-    def _write(self, request: GenerationRequest) -> Result:
-        sampling = {
-            "max_new_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-        }
-        if request.seed is not None:
-            sampling["sampling_seed"] = request.seed
-        body = {"input_ids": list(request.token_ids), "sampling_params": sampling}
-        answer = self._client.post("/generate", body)
-        if isinstance(answer, Refusal):
-            return Failure(request.id, answer.reason, answer.passing)
-        try:
-            found = answer.json()
-            meta = found["meta_info"]
-            ids = [int(i) for i in found["output_ids"]]
-            finished = meta["finish_reason"]["type"] == "stop"
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            return Failure(request.id, f"unexpected response from the server ({error!r})"[:200])
+    def _read_text(self, request: GenerationRequest, answer: httpx.Response) -> Result:
+        found = answer.json()
+        meta = found["meta_info"]
+        ids = [int(i) for i in found["output_ids"]]
+        finished = meta["finish_reason"]["type"] == "stop"
         self._tokens += int(meta.get("prompt_tokens") or 0)
         self._cached += int(meta.get("cached_tokens") or 0)
         while finished and ids and ids[-1] in self.codec.eos_ids:
@@ -287,6 +290,17 @@ def _generate(group: QuestionGroup, labels: Sequence[int]) -> tuple[str, dict[st
         "logprob_start_len": -1,
         "token_ids_logprob": list(labels),
     }
+
+
+def _write(request: GenerationRequest) -> dict[str, Any]:
+    sampling: dict[str, Any] = {
+        "max_new_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+    }
+    if request.seed is not None:
+        sampling["sampling_seed"] = request.seed
+    return {"input_ids": list(request.token_ids), "sampling_params": sampling}
 
 
 def is_sglang_answer(answer: httpx.Response) -> bool:

@@ -141,7 +141,7 @@ def start_vllm(
         ) from error
 
 
-def _refuse_wrong(files: ModelFiles) -> None:
+def refuse_wrong(files: ModelFiles) -> None:
     """Refuse structures that vLLM (0.32) computes otherwise than `transformers`, without a word.
 
     `scripts/measure_structures.py` found them.
@@ -214,7 +214,7 @@ class VLLMEngine:
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
         refuse_other_heads(files.path, files.name)
-        _refuse_wrong(files)
+        refuse_wrong(files)
         self.codec = HFCodec(files, settings.chat_template_options, settings.max_model_len)
         length, positions = sequence_length(files, settings)
         self.max_prompt_tokens = min(length, unscaled_length(files)) - 1

@@ -46,8 +46,11 @@ class PairCaller:
         Raises:
             RlaifError: the template asks more than one label of a question.
         """
-        if self.template.answer or self.template.scores:
-            way = "uses reasoning" if self.template.answer else "reads scores"
+        template = self.template
+        own = next((slot for slot in ("reference", "rubric") if template.uses(slot)), "")
+        if template.answer or template.scores or own:
+            way = "uses reasoning" if template.answer else "reads scores"
+            way = f"has a place for a row's {own}" if own else way
             raise RlaifError(
                 f"template {self.template.name!r} {way}, which only `rlaif label` supports",
                 hint="Use a template with two labels and without `answer`.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -146,6 +147,10 @@ class Renderer:
 
     def _rewarded(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
         """The questions to a judge that scores each response by itself, and reads no principle."""
+        if pair.tools:
+            raise ConversationRefused(
+                "a reward model is not told of tools", hint="Use a judge that is a language model."
+            )
         sides = {"a": pair.a, "b": pair.b}
         for order in dict.fromkeys(q.order for q in questions):
             ids = self._encode_pair(pair.prompt, sides[order[0]], sides[order[1]])  # type: ignore[misc]
@@ -203,7 +208,7 @@ class Renderer:
         text = self._codec.decode(written)
         mark = self._template.answer.strip()
         at = text.rfind(mark)
-        if at < (find_spoken(text) or 0):
+        if at < (find_spoken(text) or 0) or not self._closes(text[at + len(mark) :]):
             return [*written, *self._answer_ids]
         # The most tokens whose text ends before the mark: one token may hold a part of it.
         low, high = 0, len(written)
@@ -216,6 +221,23 @@ class Renderer:
                 high = middle - 1
         rest = text[len(self._codec.decode(written[:low])) : at]
         return [*written[:low], *self._codec.encode_text(rest + mark)]
+
+    def _closes(self, rest: str) -> bool:
+        """Whether a text is an answer and what closes its form, and nothing more: a form that is
+        named on the way, or in a remark, is no answer.
+        """
+        labels = "|".join(map(re.escape, self._template.labels))
+        answer = rf"\W*(?:{labels})"
+        if self._template.then:
+            answer += rf"\s*{re.escape(self._template.then.strip())}\W*(?:{labels})"
+        return re.fullmatch(rf"{answer}(?:</?\w+>|\W)*", rest) is not None
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether the judge scores each response by itself, whatever is asked, once for both
+        orders.
+        """
+        return self._encode_pair is not None
 
     def second_score(self, question: ChoiceRequest, first: ChoiceResult) -> ChoiceRequest:
         """The request for the score of the second response, after the likeliest of the first."""

@@ -65,10 +65,12 @@ def estimate(
                     calls -= len(questions)
                     continue
                 sampled_calls += len(questions)
-                for branch in branches:
+                passes = 2 if renderer.scores else 1  # one for each response
+                for n, branch in enumerate(branches):
                     own = sum(len(tail) for _, tail in branch.tails)
-                    tokens += len(branch.context) * len(branch.tails) + own
-                    shared_tokens += len(branch.context) + own
+                    tokens += passes * (len(branch.context) * len(branch.tails) + own)
+                    if n == 0 or not renderer.reads_pairs:
+                        shared_tokens += passes * (len(branch.context) + own)
     with closing(VerdictCache(context.verdicts_path)) as cache:
         judge = str(job.config["judge"]["fingerprint"])
         known = cache.rates(judge, benchmarks=True, numbers=settings.judge.numbers) | cache.rates(

@@ -224,8 +224,19 @@ def _check_own(
         if template.uses(slot) and not column:
             raise RlaifError(
                 f"template {template.name!r} has a place for the {slot}, and no column is named",
-                hint=f"Name it with --map {slot}=COLUMN.",
+                hint=f"Name it in `rlaif label` with --map {slot}=COLUMN, or use another template.",
             )
+    if settings.layout.reference and not template.uses("reference"):
+        raise RlaifError(
+            f"template {template.name!r} has no place for the reference of --map reference="
+            f"{settings.layout.reference}",
+            hint="Use --template reference, or one of your own with {{reference}}.",
+        )
+    if not reads_principles(settings.judge) and (settings.layout.rubric or settings.shots):
+        what = "rubric" if settings.layout.rubric else "examples (--shots)"
+        raise RlaifError(
+            f"a reward model reads no {what}", hint="Remove it, or use a language model."
+        )
     taken = [p.id for p in constitution.principles if re.fullmatch(r"rubric-\d+", p.id)]
     if taken and settings.layout.rubric:
         raise RlaifError(

@@ -16,6 +16,8 @@ from rlaif.records import Preference, PrincipleScore
 from rlaif.util.hashing import digest
 from rlaif.util.validation import explain
 
+_WHERE = ("base_url", "served")
+"""Options of engines that say where a judge is, and not how it answers."""
 CONFIDENCE = (
     "aggregation",
     "orders",
@@ -24,7 +26,6 @@ CONFIDENCE = (
     "label_mass_floor",
     "reasoning_clamp",
     "reasoning_samples",
-    "shots",
 )
 """Settings that change how sure a judge is."""
 
@@ -38,7 +39,23 @@ def made_for(config: Mapping[str, Any]) -> dict[str, str]:
         "constitution_hash": str(config["constitution"]["hash"]),
         "template_hash": str(config["template"]["hash"]),
         "aggregation": digest([config.get(k) for k in CONFIDENCE]),
+        **({"asked": digest(asked)} if (asked := _asked_with(config)) else {}),
     }
+
+
+def _asked_with(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What else a judge was asked with, where it is not the usual: options of its engine, examples,
+    and what rows bring.
+    """
+    layout = config.get("layout") or {}
+    options = config["judge"].get("options") or {}
+    found = {
+        "options": {k: v for k, v in options.items() if k not in _WHERE},
+        "shots": config.get("shots"),
+        "reference": bool(layout.get("reference")),
+        "rubric": bool(layout.get("rubric")),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def load_calibration(path: str) -> Calibration:
@@ -64,6 +81,7 @@ _WHAT = {
     "constitution_hash": "a different constitution",
     "template_hash": "a different judge template",
     "aggregation": "other settings of aggregation, orders or principles",
+    "asked": "other engine options, examples (--shots), references or rubrics",
 }
 
 
@@ -75,7 +93,7 @@ def check_fits(calibration: Calibration, config: Mapping[str, Any], path: str) -
     """
     now = made_for(config)
     for key, what in _WHAT.items():
-        if calibration.made_for.get(key) != now[key]:
+        if calibration.made_for.get(key, "") != now.get(key, ""):
             before = calibration.made_for
             raise RlaifError(
                 f"calibration {path!r} was fitted for {what} ({before.get('judge', '?')} with "

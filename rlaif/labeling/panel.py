@@ -154,8 +154,13 @@ def _label_members(
         if panel.mode == "cascade" and number:
             if not _write_unsure(panel=panel, jobs=jobs, names=names, number=number, out=out):
                 return
+            mapped = {
+                name: name if getattr(job.settings.layout, name) else ""
+                for name in ("reference", "rubric")
+            }
+            layout = OWN_PAIRS.model_copy(update=mapped)
             plain = job.settings.model_copy(
-                update={"layout": OWN_PAIRS, "limit": None, "pairs": "all"}
+                update={"layout": layout, "limit": None, "pairs": "all"}
             )
             own = prepare(str(_input(out, name)), constitution, plain)
         yield run_label(own, out / MEMBERS / name, context)

@@ -148,6 +148,8 @@ class LabelSettings(BaseModel):
         """What `run.yaml` holds: every value that the results depend on, with content hashes."""
         own = self.model_dump(mode="json", exclude={"judge": SPEED_ONLY})
         own["layout"] = self.layout.to_data()
+        if not self.shots:  # as runs were before there were any
+            del own["shots"]
         judge = {**own.pop("judge"), "fingerprint": model_fingerprint}
         for name in speed_options(self.judge):
             judge["options"].pop(name, None)

@@ -18,7 +18,7 @@ from typing import Any
 
 from rlaif.engines.base import Engine
 from rlaif.engines.model_origin import text_origin
-from rlaif.engines.registry import create_engine, has_tokens
+from rlaif.engines.registry import create_engine, has_tokens, reads_principles
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import StoppingRule, follows_stages
 from rlaif.judging.rendering import Renderer
@@ -258,7 +258,8 @@ class _Replay:
         self._engine = engine
         self.sample = _Sample(draws)
         self.tally = Tally()
-        self._may_vote = not has_tokens(task.settings.judge)
+        judge = task.settings.judge
+        self._may_vote = not has_tokens(judge) and reads_principles(judge)
 
     def check(self, job: LabelJob, ask: int) -> None:
         """Go through the run's rows."""

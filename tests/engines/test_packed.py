@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     Lfm2Config,
     Lfm2ForCausalLM,
     LlamaConfig,
@@ -351,11 +353,26 @@ def test_a_deep_model_in_bfloat16_is_not_refused_for_its_noise(tmp_path: Path) -
     assert create_engine(saved).max_prompt_tokens > 300
 
 
-def test_prompts_longer_than_a_sliding_window_are_refused(tmp_path: Path) -> None:
+def test_prompts_longer_than_a_sliding_window_are_computed(tmp_path: Path) -> None:
+    """The kernels know no windows: layers with a shorter one than prompts do without them."""
     torch.manual_seed(3)
     config = MistralConfig(**SHAPE, sliding_window=400)
-    engine = create_engine(_save(tmp_path / "m", MistralForCausalLM(config)))
-    assert engine.max_prompt_tokens == 399
+    model = MistralForCausalLM(config).eval()
+    engine = create_engine(_save(tmp_path / "m", model))
+    assert engine.max_prompt_tokens == 511
+    ids = torch.randint(1536, (500,), generator=torch.Generator().manual_seed(1)).tolist()
+    (result,) = [r for b in engine.run([ChoiceRequest("q", ids, ((5,), (6,)))]) for r in b]
+    assert isinstance(result, ChoiceResult)
+    with torch.no_grad():
+        logs = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+    assert list(result.logprobs) == pytest.approx([float(logs[5]), float(logs[6])], abs=1e-4)
+
+
+def test_linear_layers_that_are_called_convolutions_are_none(tmp_path: Path) -> None:
+    """GPT-2's: the library calls them `Conv1D`."""
+    shape = {"n_positions": 512, "n_embd": 64, "n_layer": 2, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=1536, **shape))
+    assert create_engine(_save(tmp_path / "m", model)).max_prompt_tokens == 511
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])

@@ -126,6 +126,65 @@ def test_a_model_without_a_token_to_pad_with_is_scored_one_by_one(tmp_path: Path
         assert math.exp(result.logprobs[0]) == pytest.approx(by_hand(model, pair, 1.0), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_what_shares_a_pass_changes_no_reward(tmp_path: Path, kind: str) -> None:
+    """Some positions depend on the longest conversation of a pass."""
+    import transformers
+
+    torch.manual_seed(7)
+    shape = {
+        "vocab_size": 1536,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 48 if kind == "dynamic" else 512,
+        "initializer_range": 0.3,
+        "num_labels": 1,
+        "pad_token_id": 0,
+    }
+    positions: dict[str, Any] = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+    if kind == "longrope":
+        positions |= {"short_factor": [1.0] * 16, "long_factor": [4.0] * 16}
+        positions["original_max_position_embeddings"] = 48
+        shape["original_max_position_embeddings"] = 48
+    name = "Llama" if kind == "dynamic" else "Phi3"
+    config = getattr(transformers, f"{name}Config")(**shape, rope_parameters=positions)
+    made = getattr(transformers, f"{name}ForSequenceClassification")(config)
+    model = str(folder_of(made, tmp_path / "model"))
+    settings = EngineSettings(engine="reward-model", model=model, max_model_len=512)
+    some = pairs(12)
+    with closing(create_engine(settings)) as engine:
+        found = {r.id: r for batch in engine.run(asked(engine, some)) for r in batch}
+    for pair in some:
+        result = found[f"{pair.id}/0"]
+        assert isinstance(result, ChoiceResult)
+        assert math.exp(result.logprobs[0]) == pytest.approx(by_hand(model, pair, 1.0), abs=1e-4)
+
+
+def test_what_it_can_not_read_is_refused(reward: str, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    row = {"prompt": "Hi", "responses": ["Hello", "Go"], "rubric": ["Kind."], "gold": "Hello"}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    data.write_text(json.dumps(row) + "\n" + json.dumps({**row, "tools": tools}) + "\n")
+    flags = ["label", str(data), "-j", reward, "--engine", "reward-model", "-c", "overall"]
+    flags += ["--cache-dir", str(tmp_path / "cache")]
+    for more, said in (
+        (["--map", "rubric=rubric"], "reads no rubric"),
+        (["--shots", "1"], "reads no examples"),
+        (["--map", "reference=gold"], "has no place for the reference"),
+        (["--quantization", "fp8"], "does not support quantization"),
+    ):
+        done = CliRunner().invoke(cli, [*flags, *more, "-o", str(tmp_path / "no")])
+        assert isinstance(done.exception, RlaifError), done.output
+        assert said in str(done.exception)
+    ignored = ["--ignore", "rubric", "--ignore", "gold", "-o", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, [*flags, *ignored])
+    assert done.exit_code == 0, done.exception or done.output
+    (left,) = [json.loads(line) for line in (tmp_path / "run" / "undecided.jsonl").open()]
+    assert "not told of tools" in left["provenance"]["reason"]
+
+
 def test_long_conversations_and_texts_are_failures_and_the_rest_goes_on(reward: str) -> None:
     settings = EngineSettings(engine="reward-model", model=reward)
     with closing(create_engine(settings)) as engine:
@@ -193,9 +252,9 @@ def test_it_labels_a_file_as_any_judge_and_reads_no_principle(reward: str, tmp_p
     verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").open()]
     assert {v["principle"] for v in verdicts} == {"overall"}
     for row in labels:
-        by_pair = known[row["rlaif"]["pair"]["id"]]
+        by_pair = known[row["provenance"]["id"]]
         best = max(by_pair, 1 - by_pair)
-        assert row["p"] == pytest.approx(best, abs=2e-4)
+        assert row["p_chosen"] == pytest.approx(best, abs=2e-4)
     config = (out / "run.yaml").read_text()
     assert "name: reward" in config
 

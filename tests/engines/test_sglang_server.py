@@ -10,7 +10,7 @@ import pytest
 
 from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.registry import create_engine, speed_options
-from rlaif.errors import RlaifError
+from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest, GenerationResult
 from tests.engines.sglang_stand_in import StandIn
 from tests.engines.test_exactness import requests
@@ -121,6 +121,33 @@ def test_neighbors_of_a_refused_question_are_asked_again(
     assert isinstance(found["a"], ChoiceResult)
     assert isinstance(found["b"], Failure)
     assert isinstance(found[two.id], ChoiceResult)
+
+
+def test_a_server_that_refuses_everything_makes_nobody_s_rows_bad(
+    running: tuple[StandIn, str], stand_in: StandIn
+) -> None:
+    """As it does when an adapter was unloaded: the run stops, and goes on when it is back."""
+    with closing(connect(running[1])) as engine:
+        asked = requests(engine, 12)
+        answered = 0
+
+        def refuse(answer: Any) -> Any:
+            nonlocal answered
+            answered += 1
+            if answered > 3:
+                raise ValueError("adapter 'x' is not loaded")
+            return answer
+
+        stand_in.spoil = refuse
+        found: list[Any] = []
+
+        def go_on() -> None:
+            for batch in engine.run(iter(asked)):
+                found.extend(batch)
+
+        with pytest.raises(EngineStopped, match="refuses what it answered before"):
+            go_on()
+    assert all(isinstance(r, ChoiceResult) for r in found)
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,64 @@ def test_rubrics_are_read_as_they_are_written() -> None:
         ([{"text": "x", "weight": 1e9}], "from -1000 to 1000"),
         ([{"text": "x", "tier": 0}], "the tier '0'"),
         (["x"] * 201, "201 criteria; the limit is 200"),
+        (["x" * 10_001], "10001 characters; the limit is 10000"),
+        ([{"text": "x", "weight": 10**400}], "from -1000 to 1000"),
+        ("[" * 100_000, "begins like JSON and is none"),
     ],
 )
 def test_what_is_no_rubric_is_refused_with_the_reason(wrong: object, said: str) -> None:
     with pytest.raises(BadRow, match=said):
         read_rubric(wrong)
+
+
+@pytest.mark.parametrize("column", ["rubrics", "context", "answer", "label", "response_c"])
+def test_a_column_that_is_named_plays_no_other_role(column: str, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    with data.open("w") as file:
+        for n in range(30):
+            row = {"prompt": f"Name city {n}.", "response_a": f"City {n}.", "response_b": "No."}
+            rubric = [{"criterion": f"Names city number {n}.", "weight": 2}, {"criterion": "Kind."}]
+            value = f"The city is {n}." if column != "rubrics" else rubric
+            file.write(json.dumps({**row, column: value}) + "\n")
+    role = "rubric" if column == "rubrics" else "reference"
+    flags = ["-c", "overall", "-j", "hashed", "--engine", "scripted", "--keep-going"]
+    flags += ["--map", f"{role}={column}", "-o", str(tmp_path / "run")]
+    if role == "reference":
+        flags += ["--template", "reference"]
+    done = CliRunner().invoke(
+        cli, ["label", str(data), *flags, "--cache-dir", str(tmp_path / "cache")]
+    )
+    assert done.exit_code == 0, done.exception or done.output
+    labels = list(read_labels(tmp_path / "run"))
+    assert len(labels) == 30
+    for label in labels:
+        assert [m["content"] for m in label.prompt] == [f"Name city {label.row - 1}."]
+        evidence = label.data["provenance"]
+        assert bool(evidence.get("criteria" if role == "rubric" else "reference"))
+
+
+def test_a_reference_that_no_template_shows_is_refused(tmp_path: Path) -> None:
+    flags = write(tmp_path)
+    done = CliRunner().invoke(cli, [*flags, "--map", "reference=gold", "-o", str(tmp_path / "r")])
+    assert isinstance(done.exception, RlaifError)
+    assert "has no place for the reference" in str(done.exception)
+    told = CliRunner().invoke(
+        cli, ["constitution", "lint", str(tmp_path / "c.yaml"), "--template", "reference"]
+    )
+    assert told.exit_code == 0, told.exception
+
+
+def test_a_cascade_over_a_constitution_with_such_ids_goes_on(tmp_path: Path) -> None:
+    """Only mapped rubrics take the ids `rubric-1`, `rubric-2`, ..."""
+    flags = write(tmp_path)
+    text = (tmp_path / "c.yaml").read_text().replace("polite\n", "rubric-1\n")
+    (tmp_path / "c.yaml").write_text(text)
+    other = tmp_path / "judge.yaml"
+    other.write_text("model: other\nengine: scripted\n")
+    done = CliRunner().invoke(
+        cli, [*flags, "-j", str(other), "--panel", "cascade", "-o", str(tmp_path / "run")]
+    )
+    assert done.exit_code == 0, done.exception or done.output
 
 
 def test_reference_answers_are_text() -> None:
@@ -141,7 +194,7 @@ def test_a_reference_is_read_and_rows_without_one_are_left_undecided(tmp_path: P
     flags = write(tmp_path)
     bare = CliRunner().invoke(cli, [*flags, "--template", "reference", "-o", str(tmp_path / "no")])
     assert isinstance(bare.exception, RlaifError)
-    assert "no column is named. Name it with --map reference=COLUMN" in str(bare.exception)
+    assert "no column is named. Name it in `rlaif label` with --map" in str(bare.exception)
     line = [*flags, "--template", "reference", "--map", "reference=gold"]
     done = CliRunner().invoke(cli, [*line, "-o", str(tmp_path / "run")])
     assert done.exit_code == 0, done.exception or done.output

@@ -212,49 +212,52 @@ def test_it_ranks_what_it_wrote_and_revises_by_a_constitution(
 ) -> None:
     """Best of n, then critique, revision and the judge's word on it: one model in every role."""
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": "Say hello to a guest."}\n{"prompt": "Name a color."}\n')
+    prompts.write_text('{"prompt": "Say hello to a guest."}\n')
     model = ["--engine", "transformers", "--cache-dir", str(tmp_path / "cache")]
     judge = ["-j", str(smollm2), "--judge-engine", "packed", "-c", constitution]
     done = run(
         *("generate", str(prompts), "-m", str(smollm2), "-n", "2", "--keep", "1"),
-        *("--max-tokens", "64", "--keep-truncated", "-o", str(tmp_path / "best"), *model, *judge),
+        *("--max-tokens", "32", "--keep-truncated", "-o", str(tmp_path / "best"), *model, *judge),
     )
     assert done.exit_code == 0, done.exception or done.output
-    best = [json.loads(line) for line in (tmp_path / "best" / "candidates.jsonl").open()]
-    assert best
-    assert all(len(row["completions"]) == 1 for row in best)
+    (best,) = [json.loads(line) for line in (tmp_path / "best" / "candidates.jsonl").open()]
+    assert len(best["completions"]) == 1
+    rude = {"prompt": "How do I boil an egg?", "responses": ["What a silly question. Go away."]}
+    (tmp_path / "rude.jsonl").write_text(json.dumps(rude) + "\n")
     done = run(
-        *("critique", str(tmp_path / "best" / "candidates.jsonl"), "-m", str(smollm2)),
-        *("--critique-tokens", "64", "--revision-tokens", "64", "--rounds", "1"),
+        *("critique", str(tmp_path / "rude.jsonl"), "-m", str(smollm2), "--rounds", "1"),
+        *("--critique-tokens", "64", "--revision-tokens", "96", "--temperature", "0"),
         *("-o", str(tmp_path / "revised"), *model, *judge),
     )
     assert done.exit_code == 0, done.exception or done.output
-    traces = [json.loads(line) for line in (tmp_path / "revised" / "trace.jsonl").open()]
-    assert len(traces) >= len(best)
-    verdicts = (tmp_path / "revised" / "labels" / "verdicts.jsonl").read_text().splitlines()
-    read = [json.loads(line) for line in verdicts]
-    assert all(v["label_mass"] > 0.9 for v in read if not v["invalid"])
-    assert sum(bool(v["invalid"]) for v in read) < max(1, len(read) // 4)
+    (trace,) = [json.loads(line) for line in (tmp_path / "revised" / "trace.jsonl").open()]
+    assert trace["original"] == rude["responses"][0]
+    labels = tmp_path / "revised" / "labels" / "verdicts.jsonl"
+    if trace["status"] == "revised":  # a text of this model may also be cut, and is left out
+        read = [json.loads(line) for line in labels.open()]
+        assert len(read) == 2
+        assert all(v["label_mass"] > 0.9 for v in read)
+    else:
+        assert not labels.exists()
+        assert trace["steps"]
 
 
 def test_it_is_served_and_measured(smollm2: Path, constitution: str, tmp_path: Path) -> None:
-    """`serve` over HTTP says what the judge says here, and `bench` reads every verdict."""
-    from rlaif import Judge
+    """`serve` reads its verdict over HTTP, and `bench` every one of its own."""
     from tests.harness.helpers import start_server
 
-    texts = "Help me?", "Gladly, my friend.", "Go away."
-    with Judge(constitution, str(smollm2), engine="packed", cache_dir=tmp_path / "j") as judge:
-        here = judge.compare(*texts)
+    row = {"prompt": "Help me?", "response_a": "Gladly, my friend.", "response_b": "Go away."}
     flags = ["-c", constitution, "--judge", str(smollm2), "--engine", "packed"]
     with start_server(tmp_path, *flags) as server:
-        row = dict(zip(("prompt", "response_a", "response_b"), texts, strict=True))
         answer = server.post("/v1/judge/pairwise", {"constitution": "brief", "pairs": [row]})
     assert answer.status_code == 200, answer.text
     (served,) = answer.json()["results"]
-    assert served["p_a"] == pytest.approx(here.p_a, abs=1e-3)
+    assert served["status"] in ("decided", "tie")
+    (polite,) = served["principles"]
+    assert not polite["invalid"]
     done = run(
-        *("bench", "-j", str(smollm2), "--engine", "packed", "--num-pairs", "2"),
-        *("--num-principles", "2", "--context", "120", "--repetitions", "1", "--json"),
+        *("bench", "-j", str(smollm2), "--engine", "packed", "--num-pairs", "1"),
+        *("--num-principles", "2", "--context", "60", "--repetitions", "1", "--json"),
         *("--cache-dir", str(tmp_path / "cache")),
     )
     assert done.exit_code == 0, done.exception or done.output

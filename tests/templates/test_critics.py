@@ -62,6 +62,28 @@ def test_what_a_critic_wrote_is_kept_up_to_its_answer(name: str, tokens: str) ->
         assert after(renderer, codec, "it is not clear.") == "it is not clear." + template.answer
 
 
+@pytest.mark.parametrize(
+    "remark",
+    [
+        "Verdict: [[A]], because only A follows the rule; a stricter reader might say [[B]], too.",
+        "Verdict: [[A]]\n\nNote: B should have returned [[1, 2], [3, 4]].",
+        "I would write [[A]] or [[B]] at the end, but cannot.",
+    ],
+)
+def test_a_form_in_a_remark_is_no_answer(remark: str) -> None:
+    """Then the judge is asked for its answer after all that it wrote."""
+    renderer = Renderer(load_judge_template("critic-mt-bench"), ByteCodec())
+    assert after(renderer, ByteCodec(), remark) == f"{remark}[["
+
+
+def test_scores_that_close_a_text_are_read_there_and_others_are_asked_for() -> None:
+    renderer = Renderer(load_judge_template("critic-scores"), ByteCodec())
+    told = "Both are fine. <score_A>7</score_A> <score_B>4</score_B>"
+    assert after(renderer, ByteCodec(), told) == "Both are fine. <score_A>"
+    remark = f"{told}\nI gave <score_A> 8 since it is correct."
+    assert after(renderer, ByteCodec(), remark) == f"{remark}<score_A>"
+
+
 def test_a_form_inside_a_thought_is_no_answer() -> None:
     renderer = Renderer(load_judge_template("critic-mt-bench"), ByteCodec())
     text = "<think>I will end in [[A]].</think>The second one is better."

@@ -107,6 +107,8 @@ class Inference:
             "media",
             "id",
             "tags",
+            "reference",
+            "rubric",
             "group_by",
             "thread_by",
             "turn",

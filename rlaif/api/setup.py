@@ -34,8 +34,8 @@ from rlaif.generation.pointwise_calls import (
 )
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
-from rlaif.labeling.job import check_principles
 from rlaif.labeling.load_calibration import Aggregator, load_aggregator
+from rlaif.labeling.reward_principles import add_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Message, Pair, Preference
 from rlaif.runs.rows import make_stamp
@@ -211,7 +211,8 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
     """
     loaded = load_constitution(constitution).constitution
     check_functions(loaded)
-    check_principles(settings.judge, loaded)
+    judge = add_reward_models(settings.judge, loaded)
+    settings = settings.model_copy(update={"judge": judge})
     template = load_judge_template(settings.template)
     codec = codec_for(settings.judge)
     aggregator = _aggregator(settings, loaded, template)

@@ -124,7 +124,7 @@ def diff(old: Constitution, new: Constitution) -> list[PrincipleChange]:
         if identity not in after:
             changes.append(PrincipleChange(identity, "removed", False))
         elif identity not in before:
-            changes.append(PrincipleChange(identity, "added", after[identity].check is None))
+            changes.append(PrincipleChange(identity, "added", after[identity].judged))
         else:
             changes += _field_changes(before[identity], after[identity])
     return changes
@@ -140,6 +140,6 @@ def _field_changes(old: Principle, new: Principle) -> list[PrincipleChange]:
             text = f"examples: {len(old.examples)} -> {len(new.examples)} (or reworded)"
         else:
             text = f"{key}: {value!r} -> {two[key]!r}"
-        asks = (key == "preference" and two[key] is not None) or key == "applies_to"
+        asks = new.judged and key in ("preference", "rationale", "applies_to", "check")
         changes.append(PrincipleChange(old.id, text, asks))
     return changes

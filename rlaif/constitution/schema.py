@@ -135,14 +135,37 @@ class PythonCheck(StrictModel):
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
+class RewardModelCheck(StrictModel):
+    """Asks a reward model for both rewards: p = sigmoid((r_a - r_b) / temperature).
+
+    One or many principles of a constitution may be reward models; the judge answers the others.
+    """
+
+    kind: Literal["reward_model"]
+    model: YamlText = Field(description="Model folder or Hugging Face model ID.")
+    revision: YamlText | None = None
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="Rewards per nat of log-odds; `rlaif calibrate` measures it.",
+    )
+
+
 Check = Annotated[
-    RegexCheck | MaxLengthCheck | JsonCheck | ForbiddenPhrasesCheck | PythonCheck,
+    RegexCheck
+    | MaxLengthCheck
+    | JsonCheck
+    | ForbiddenPhrasesCheck
+    | PythonCheck
+    | RewardModelCheck,
     Field(discriminator="kind"),
 ]
 
 
 class Principle(StrictModel):
-    """One rule: asked of the judge (`preference`), or tested by program (`check`)."""
+    """One rule: asked of the judge (`preference`), or answered without it (`check`)."""
 
     id: Id = Field(
         description="Name in reports and caches: lowercase letters, digits, `-`, `_` and `.`."
@@ -171,7 +194,7 @@ class Principle(StrictModel):
     )
     examples: list[Example] = Field(default_factory=list)
     check: Check | None = Field(
-        default=None, description="Programmatic check; needs no judge call."
+        default=None, description="Programmatic check, or a reward model; needs no judge call."
     )
 
     @model_validator(mode="after")
@@ -179,6 +202,16 @@ class Principle(StrictModel):
         if (self.preference is None) == (self.check is None):
             raise ValueError("needs exactly one of `preference` and `check`")
         return self
+
+    @property
+    def judged(self) -> bool:
+        """Whether a verdict answers it: the judge's, or a reward model's; else it is computed."""
+        return self.check is None or self.reward_model is not None
+
+    @property
+    def reward_model(self) -> RewardModelCheck | None:
+        """The reward model that answers it in the judge's place."""
+        return self.check if isinstance(self.check, RewardModelCheck) else None
 
     def applies(self, tags: frozenset[str]) -> bool:
         """Whether a pair with these tags is asked about it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal, Protocol
 
@@ -18,12 +18,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     field_serializer,
     field_validator,
     model_serializer,
 )
 
+from rlaif.constitution.schema import RewardModelCheck
 from rlaif.records import Codec, Request, Result
 from rlaif.util.addresses import without_secrets
 from rlaif.util.user_functions import IN_RECIPE
@@ -107,6 +109,8 @@ class EngineSettings(BaseModel):
         default_factory=dict, description="Arguments passed to the engine unchanged."
     )
 
+    _reward_models: tuple[RewardModelCheck, ...] = PrivateAttr(())
+
     @field_validator("options")
     @classmethod
     def _without_code(cls, options: dict[str, Option]) -> dict[str, Option]:
@@ -137,6 +141,19 @@ class EngineSettings(BaseModel):
             and "chat_template_options" not in self.model_fields_set
         ):
             found.pop("chat_template_options", None)
+        return found
+
+    @property
+    def reward_models(self) -> tuple[RewardModelCheck, ...]:
+        """Those that answer some of the constitution's principles: part of it, and not of what is
+        said of the judge.
+        """
+        return self._reward_models
+
+    def with_reward_models(self, models: Sequence[RewardModelCheck]) -> EngineSettings:
+        """The same judge, beside other reward models."""
+        found = self.model_copy()
+        found._reward_models = tuple(models)
         return found
 
     @property

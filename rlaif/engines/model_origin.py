@@ -11,7 +11,7 @@ from typing import Any
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.policy_folder import policy_folder
-from rlaif.engines.registry import has_files
+from rlaif.engines.registry import has_files, reward_settings
 from rlaif.errors import RlaifError
 from rlaif.util.plain_yaml import load_plain_yaml
 
@@ -56,6 +56,12 @@ def text_origin(settings: EngineSettings) -> dict[str, Any]:
         "license": facts.license,
         "depth": facts.depth,
     }
+
+
+def text_origins(settings: EngineSettings) -> list[dict[str, Any]]:
+    """The origin of a judge, and those of the reward models that answer beside it."""
+    beside = [text_origin(reward_settings(model)) for model in settings.reward_models]
+    return [text_origin(settings), *beside]
 
 
 def _card(files: ModelFiles) -> dict[str, Any]:

@@ -7,17 +7,28 @@ A package adds an engine with an entry point in the group `rlaif.engines` that n
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from typing import Any, cast
 
+from rlaif.constitution.schema import RewardModelCheck
 from rlaif.engines.base import Engine, EngineSettings, EngineSpec
 from rlaif.engines.replicas import Replica, ReplicatedEngine
+from rlaif.engines.with_rewards import (
+    Address,
+    CodecWithRewards,
+    JudgeWithRewards,
+    address_of,
+)
 from rlaif.engines.workers import Backend, open_process_backend
 from rlaif.errors import RlaifError
 from rlaif.records import Codec
+from rlaif.util.hashing import digest
 
 ENTRY_POINT_GROUP = "rlaif.engines"
 
@@ -199,11 +210,15 @@ def _find(name: str) -> EngineInfo:
 
 
 def model_fingerprint(settings: EngineSettings) -> str:
-    """Content address of the model that `settings` names, without starting an engine.
+    """Content address of the model that `settings` names, and of the reward models beside it,
+    without starting an engine.
 
     Raises:
         RlaifError: the engine or the model is not found.
     """
+    if settings.reward_models:
+        beside = [model_fingerprint(reward_settings(m)) for m in settings.reward_models]
+        return digest([model_fingerprint(settings.with_reward_models(())), *beside])
     spec = load_spec(settings.engine)
     if spec.fingerprint is not None:
         return spec.fingerprint(settings)
@@ -212,12 +227,19 @@ def model_fingerprint(settings: EngineSettings) -> str:
     return resolve_model(settings.model, settings.revision).fingerprint
 
 
+def reward_settings(model: RewardModelCheck) -> EngineSettings:
+    """How a reward model runs that answers principles beside a judge."""
+    return EngineSettings(engine="reward-model", model=model.model, revision=model.revision)
+
+
 def codec_for(settings: EngineSettings) -> Codec:
     """The text rendering of a model, without starting an engine.
 
     Raises:
         RlaifError: the engine, the model or its tokenizer is not found.
     """
+    if settings.reward_models:
+        return _with_rewards(codec_for(settings.with_reward_models(())), settings.reward_models)
     spec = load_spec(settings.engine)
     if spec.codec is not None:
         return spec.codec(settings)
@@ -226,6 +248,21 @@ def codec_for(settings: EngineSettings) -> Codec:
 
     files = resolve_model(settings.model, settings.revision)
     return HFCodec(files, settings.chat_template_options, settings.max_model_len)
+
+
+def _with_rewards(judge: Codec, models: Sequence[RewardModelCheck]) -> Codec:
+    """A judge's codec that renders the questions to reward models too.
+
+    Raises:
+        RlaifError: one is not found.
+    """
+    rewards: dict[RewardModelCheck, tuple[Address, Any]] = {}
+    for model in models:
+        settings = reward_settings(model)
+        address = address_of(model, model_fingerprint(settings))
+        rewards[model] = address, codec_for(settings)
+    found: Any = CodecWithRewards(judge, rewards)
+    return cast(Codec, found)
 
 
 def speed_options(settings: EngineSettings) -> tuple[str, ...]:
@@ -274,15 +311,37 @@ def open_backend(settings: EngineSettings) -> Backend:
 
 
 def create_engine(settings: EngineSettings) -> Engine:
-    """Start the engine that `settings.engine` names.
+    """Start the engine that `settings.engine` names, and the reward models beside it.
 
     Raises:
-        RlaifError: no such engine, its library is not installed, or the model can't be loaded.
+        RlaifError: no such engine, its library is not installed, or a model can't be loaded.
     """
+    if settings.reward_models:
+        return _start_with_rewards(settings)
     spec = load_spec(settings.engine)
     if settings.data_parallel_size > 1 and not spec.replicates_itself:
         return _start_replicas(settings)
     return spec.create(settings)
+
+
+def _start_with_rewards(settings: EngineSettings) -> Engine:
+    """Reward models first: they are told at once if they can't be loaded."""
+    with ExitStack() as undo:
+        running: dict[tuple[str, str | None], Engine] = {}
+        rewards: dict[Address, tuple[Engine, float]] = {}
+        for model in settings.reward_models:
+            named = model.model, model.revision
+            own = reward_settings(model)
+            if named not in running:
+                running[named] = undo.enter_context(closing(create_engine(own)))
+            address = address_of(model, model_fingerprint(own))
+            rewards[address] = running[named], model.temperature
+        judge = create_engine(settings.with_reward_models(()))
+        undo.callback(judge.close)
+        codec: Any = _with_rewards(judge.codec, settings.reward_models)
+        found = JudgeWithRewards(judge, codec, rewards)
+        undo.pop_all()
+    return cast(Engine, found)
 
 
 def _start_replicas(settings: EngineSettings) -> ReplicatedEngine:

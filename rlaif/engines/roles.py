@@ -23,11 +23,11 @@ def start_engines(
     Raises:
         RlaifError: one can't start.
     """
-    started: dict[str, Engine] = {}
+    started: dict[tuple[object, ...], Engine] = {}
     found = {}
-    kinds = {settings.model_dump_json() for settings in models.values()}
+    kinds = {_kind(settings) for settings in models.values()}
     for role, settings in models.items():
-        kind = settings.model_dump_json()
+        kind = _kind(settings)
         if kind not in started:
             on_engine(settings)
             share = settings.gpu_memory_utilization / len(kinds)
@@ -35,3 +35,7 @@ def start_engines(
             started[kind] = stack.enter_context(closing(create_engine(own)))
         found[role] = started[kind]
     return found
+
+
+def _kind(settings: EngineSettings) -> tuple[object, ...]:
+    return settings.model_dump_json(), settings.reward_models

@@ -38,6 +38,7 @@ from rlaif.generation.runner import (
     model_config,
 )
 from rlaif.generation.targets import AttributeTarget, best, parse_target
+from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
@@ -159,15 +160,17 @@ def prepare_generate(
         check_writes(teacher.engine, f"model {teacher.engine.model!r}")
     models = {f"model {i + 1}": teacher.engine for i, teacher in enumerate(teachers)}
     judged = settings.keep is not None and (
-        not wanted or any(t.principle and t.principle.check is None for t in wanted)
+        not wanted or any(t.principle and t.principle.judged for t in wanted)
     )
     judging = None
     if judged:
         assert judge is not None
+        if loaded is not None:
+            judge = with_reward_models(judge, loaded)
         models[JUDGE] = judge.judge
         judging = PairCaller(
             load_judge_template(judge.template),
-            codec_for(judge.judge),
+            codec_for(models[JUDGE]),
             judge.aggregation,
             judge.label_mass_floor,
         )
@@ -183,9 +186,9 @@ def prepare_generate(
         reader=data.reader,
     )
     passes: list[list[str]] = [[role] for role in models]
-    if judged and judge and any(teacher.engine == judge.judge for teacher in teachers):
+    if judged and any(teacher.engine == models[JUDGE] for teacher in teachers):
         # The judge is one of the models: they need not take turns.
-        mine = next(r for r, e in models.items() if e == judge.judge)
+        mine = next(r for r, e in models.items() if e == models[JUDGE])
         passes = [p for p in passes if p not in ([mine], [JUDGE])] + [[mine, JUDGE]]
     config = _config(
         source=source,
@@ -436,7 +439,7 @@ class CandidateWriter:
         shown: dict[str, list[float]] = {}
         for target in self.targets or (None,):
             label = target.name if target else "constitution"
-            if target is None or (target.principle and target.principle.check is None):
+            if target is None or (target.principle and target.principle.judged):
                 columns.append((yield from self._judged(read, name, texts, target)))
                 label = f"{label} (win rate, same judge)"
             elif target.principle is not None:

@@ -37,6 +37,7 @@ from rlaif.generation.runner import (
     judge_config,
     model_config,
 )
+from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
 from rlaif.store.text_cache import GeneratedText
@@ -148,6 +149,7 @@ def prepare_critique(
     models = {WRITER: writer}
     judging = None
     if settings.until_no_gain or settings.principles == "worst":
+        judge = with_reward_models(judge, loaded)
         models[JUDGE] = judge.judge
         judging = PairCaller(
             load_judge_template(judge.template),

@@ -176,7 +176,7 @@ class AnchoredScorer:
         conversations = [self._one(p, prompt, response) for p in principles]
         found = yield from _together(conversations)
         for principle, (p, mass, invalid) in zip(principles, found, strict=True):
-            if principle.check is not None:
+            if not principle.judged:
                 points.append(_check(principle, prompt, response))
             else:
                 points.append(_point(principle, p, mass, invalid))
@@ -190,7 +190,7 @@ class AnchoredScorer:
             for example in principle.examples[: self.examples]
             for text in (example.chosen, example.rejected)
         ]
-        if principle.check is not None:
+        if not principle.judged:
             return None, None, ""
         if not anchors:
             return None, None, "no examples to compare with"
@@ -264,6 +264,8 @@ def _check(
     principle: Principle, prompt: Sequence[Message], response: Sequence[Message]
 ) -> PointwisePrinciple:
     assert principle.check is not None
+    if principle.judged:
+        return _point(principle, None, None, "a reward says nothing of one response alone")
     try:
         passes = run_check(principle.check, conversation_text(prompt), completion_text(response))
     except CheckFailed as error:

@@ -89,11 +89,11 @@ def principle_of(criterion: Criterion) -> Principle:
 def plan_questions(
     pair: Pair, principles: Sequence[Principle], *, orders: OrdersMode = "both", seed: int = 0
 ) -> list[Question]:
-    """The judge calls for a pair about `principles` (checks need none), one order after the other.
+    """The model calls for a pair (checks by program need none), one order after the other.
 
     With one order, which completion is shown first is drawn by `seed` and pair id.
     """
-    asked = [p for p in principles if p.check is None]
+    asked = [p for p in principles if p.judged]
     both: tuple[Order, ...] = ("ab", "ba")
     if orders == "one":
         bit = hashlib.blake2b(f"{seed}/{pair.id}".encode(), digest_size=1).digest()[0] & 1

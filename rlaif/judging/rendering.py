@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from rlaif.constitution.schema import Principle
+from rlaif.constitution.schema import Principle, RewardModelCheck
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.judging.questions import Question
 from rlaif.records import (
@@ -16,6 +16,7 @@ from rlaif.records import (
     Codec,
     GenerationRequest,
     GenerationResult,
+    Message,
     Pair,
     Picture,
 )
@@ -33,12 +34,14 @@ class Branches:
         context: token ids that all of them begin with.
         tails: for each question, its place among the pair's questions and its own last ids.
         pictures: those of the pair.
+        rewards: whether reward models are asked, and not the judge.
     """
 
     path: tuple[str, ...]
     context: list[int]
     tails: list[tuple[int, list[int]]]
     pictures: tuple[Picture, ...] = ()
+    rewards: bool = False
 
 
 def describe_principle(principle: Principle, shots: int = 0) -> str:
@@ -90,8 +93,9 @@ class Renderer:
 
     def branches(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
         """The questions about `pair`, by order; each order's context is tokenized once."""
-        if self._encode_pair is not None:
-            yield from self._rewarded(pair, questions)
+        yield from self._rewarded(pair, questions)
+        asked_of_judge = any(q.principle.reward_model is None for q in questions)
+        if self._encode_pair is not None or not asked_of_judge:
             return
         own = self._own_texts(pair)
         conversation = conversation_text(pair.prompt, () if "tools" in own else pair.tools)
@@ -101,7 +105,7 @@ class Renderer:
             asked = [
                 (i, describe_principle(q.principle, self._shots))
                 for i, q in enumerate(questions)
-                if q.order == order
+                if q.order == order and q.principle.reward_model is None
             ]
             first, second = texts[order[0]], texts[order[1]]
             shared, ends = self._template.branches(
@@ -146,16 +150,44 @@ class Renderer:
         return own
 
     def _rewarded(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:
-        """The questions to a judge that scores each response by itself, and reads no principle."""
-        if pair.tools:
+        """The questions to models that score each response by itself, and read no principle: a
+        judge of that kind, and those that the constitution names.
+        """
+        own = self._encode_pair is not None
+        asked = [(i, q) for i, q in enumerate(questions) if own or q.principle.reward_model]
+        if asked and (pair.tools or pair.pictures):
+            what = "is not told of tools" if pair.tools else "is not shown pictures"
             raise ConversationRefused(
-                "a reward model is not told of tools", hint="Use a judge that is a language model."
+                f"a reward model {what}", hint="Use a judge that is a language model."
             )
         sides = {"a": pair.a, "b": pair.b}
-        for order in dict.fromkeys(q.order for q in questions):
-            ids = self._encode_pair(pair.prompt, sides[order[0]], sides[order[1]])  # type: ignore[misc]
-            tails = [(i, ids) for i, q in enumerate(questions) if q.order == order]
-            yield Branches((order, pair.id), [], tails, pair.pictures)
+        for by, order in dict.fromkeys((q.principle.reward_model, q.order) for _, q in asked):
+            first, second = sides[order[0]], sides[order[1]]
+            if by is None:
+                ids = self._encode_pair(pair.prompt, first, second)  # type: ignore[misc]
+            else:
+                ids = self._encode_reward(by, pair.prompt, first, second)
+            tails = [
+                (i, ids) for i, q in asked if q.order == order and q.principle.reward_model == by
+            ]
+            name = "" if by is None else f"{by.model} {by.temperature}"
+            yield Branches((name, order, pair.id), [], tails, rewards=by is not None)
+
+    def _encode_reward(
+        self,
+        model: RewardModelCheck,
+        prompt: Sequence[Message],
+        first: Sequence[Message],
+        second: Sequence[Message],
+    ) -> list[int]:
+        encode = getattr(self._codec, "encode_reward", None)
+        if encode is None:
+            raise RlaifError(
+                f"this command does not ask reward models, such as {model.model!r}",
+                hint="Use a constitution without principles of the kind reward_model.",
+            )
+        ids: list[int] = encode(model, prompt, first, second)
+        return ids
 
     def requests(self, pair: Pair, questions: Sequence[Question], name: str) -> list[ChoiceRequest]:
         """The requests for the questions about `pair`, in their order, as `name/0`, `name/1`..."""

@@ -29,10 +29,10 @@ def score_pair(
         by_principle.setdefault(verdict.principle, []).append(verdict)
     return [
         score_principle(principle, by_principle.get(principle.id, []))
-        if principle.check is None
+        if principle.judged
         else _check(principle, pair)
         for principle in principles
-        if principle.check is not None or principle.id in by_principle or not asked_only
+        if not principle.judged or principle.id in by_principle or not asked_only
     ]
 
 

@@ -21,7 +21,7 @@ from rlaif.data.messages import BadRow
 from rlaif.data.reading import Reader
 from rlaif.data.sources import Source
 from rlaif.engines.base import Engine, EngineSettings, EngineStats
-from rlaif.engines.model_origin import text_origin
+from rlaif.engines.model_origin import text_origins
 from rlaif.engines.registry import (
     can_generate,
     create_engine,
@@ -40,6 +40,7 @@ from rlaif.labeling.load_calibration import (
 )
 from rlaif.labeling.pilot import Pilot, asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.planner import pairs_of
+from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.shard_pool import ShardedLabeling, ShardPool
 from rlaif.labeling.task import LabelTask
@@ -182,7 +183,7 @@ def prepare(
             "--stop exact keeps decisions but not the confidence that --agreement-target needs",
             hint="Use --stop likely, which checks both on its pilot, or --stop never.",
         )
-    check_principles(settings.judge, loaded.constitution)
+    settings = with_reward_models(settings, loaded.constitution)
     dataset = open_dataset(data, split=split, given=set_fields(settings.layout), need="responses")
     source = dataset.source
     folder = str(Path(source.name).parent) if takes_pictures(settings.judge) else ""
@@ -243,21 +244,6 @@ def _check_own(
             f"constitution {constitution.name!r} has a principle {taken[0]!r}, as the rows' "
             "rubrics have",
             hint="Rename the principle.",
-        )
-
-
-def check_principles(judge: EngineSettings, constitution: Constitution) -> None:
-    """Refuse to ask a judge that reads no principle about several.
-
-    Raises:
-        RlaifError: it is asked about several.
-    """
-    asked = [p.id for p in constitution.principles if p.check is None]
-    if len(asked) > 1 and not reads_principles(judge):
-        raise RlaifError(
-            f"a reward model reads no principle, and constitution {constitution.name!r} asks about "
-            f"{len(asked)}",
-            hint="Use one principle, such as -c overall.",
         )
 
 
@@ -462,8 +448,8 @@ def _manifest(
         tokens=usage.tokens,
         prices=prices,
     )
-    manifest["judges"] = [text_origin(job.settings.judge)]
-    several = labeler.reasons or bool(job.template.scores)
+    manifest["judges"] = text_origins(job.settings.judge)
+    several = labeler.reasons or bool(job.template.scores or job.settings.judge.reward_models)
     plans = not several and has_tokens(job.settings.judge)
     if done.pilot is not None:
         manifest["stopping"] = stopping_facts(done.pilot, done.tally)

@@ -234,7 +234,7 @@ class Labeler:
             pictures=branch.pictures,
         )
         self._in_flight.open(key, item, index, request)
-        if self._renderer.reasons:
+        if self._renderer.reasons and not branch.rewards:
             yield from self._sampler.requests(request, key)
         else:
             yield request
@@ -275,7 +275,7 @@ class Labeler:
         )
         self.progress.verdicts += 1
         self.progress.cached += cached
-        if self._look is not None:
+        if self._look is not None and question.principle.reward_model is None:
             self._look.take(item.answers[index])
             if self._look.done:
                 self._look = None

@@ -24,7 +24,7 @@ from rlaif.data.pairing import make_pairs
 from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
 from rlaif.data.row_rubrics import write_rubric
-from rlaif.engines.model_origin import text_origin
+from rlaif.engines.model_origin import text_origins
 from rlaif.errors import RlaifError
 from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
@@ -126,7 +126,7 @@ def run_panel(
             tokens=reduce(TokenUsage.plus, tokens),
             prices=prices,
         )
-        manifest["judges"] = [text_origin(m.settings.judge) for m in panel.members]
+        manifest["judges"] = [o for job in jobs for o in text_origins(job.settings.judge)]
         manifest["members"] = [
             {
                 "name": name,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from rlaif.engines.with_rewards import asks_reward_model
 from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import compare_scores, mean_of_samples
 from rlaif.labeling.in_flight import InFlight, JudgeReply
@@ -50,7 +51,7 @@ class ReasoningSampler:
         """The reply to a question; or the request that reads its label after the reasoning; or
         None while other samples of the question are missing.
         """
-        if isinstance(result, ChoiceResult) and self._renderer.scores:
+        if isinstance(result, ChoiceResult) and self._reads_scores(result.id):
             first = self._first.pop(result.id, None)
             if first is None:
                 asked = self._asked.pop(result.id, None) or self._in_flight.request(result.id)
@@ -78,6 +79,12 @@ class ReasoningSampler:
         if self._renderer.scores:
             self._asked[result.id] = request
         return request
+
+    def _reads_scores(self, name: str) -> bool:
+        """Whether an answer is one of two scores; a reward model's is of both responses."""
+        if not self._renderer.scores:
+            return False
+        return not asks_reward_model(self._in_flight.request(name))
 
     def _collect(self, reply: JudgeReply) -> JudgeReply | None:
         """With several samples of a question: their mean once all are there, else None."""

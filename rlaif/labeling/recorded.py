@@ -312,7 +312,7 @@ def open_recorded(settings: EngineSettings) -> RecordedEngine:
             hint="Use `rlaif import-verdicts`, or add --option verdicts=FILE --option pairs=FILE.",
         )
     loaded = load_constitution(str(settings.options.get("constitution", "overall"))).constitution
-    principles = [p for p in loaded.principles if p.check is None]
+    principles = [p for p in loaded.principles if p.judged]
     verdicts = read_recorded(str(settings.options["verdicts"]), _where(settings))
     return RecordedEngine(
         str(settings.options["pairs"]), verdicts, principles, fingerprint_recorded(settings)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.engines.base import Engine
-from rlaif.engines.model_origin import text_origin
+from rlaif.engines.model_origin import text_origins
 from rlaif.engines.registry import create_engine, has_tokens, reads_principles
 from rlaif.errors import RlaifError
 from rlaif.judging.early_stopping import StoppingRule, follows_stages
@@ -578,7 +578,7 @@ def _check_manifest(
         if (run / name).exists() and not (isinstance(sizes, dict) and name in sizes):
             found.add("manifest.json", 0, f"does not say how large {name} was in the end")
     judges = manifest.get("judges")
-    expected = [text_origin(job.settings.judge)]
+    expected = text_origins(job.settings.judge)
     if judges != json.loads(json.dumps(expected)):
         found.add("manifest.json", 0, "does not name the judge and its license as they are")
 

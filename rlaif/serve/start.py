@@ -46,7 +46,9 @@ def open_server(
             hint="Rename one; it is part of the model names.",
         )
     known = read_aliases(aliases, names)
-    models = models_of(settings)
+    asked = dict.fromkeys(m for setup in setups for m in setup.settings.judge.reward_models)
+    judge = settings.judge.with_reward_models(tuple(asked))
+    models = models_of(settings.model_copy(update={"judge": judge}))
     if setups[0].criticizing is None:
         models.pop(WRITER)
     service = Service(models, context, most_waiting=most_waiting, recovery=recovery)

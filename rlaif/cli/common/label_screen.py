@@ -28,7 +28,9 @@ class LabelScreen:
     def engine(self, settings: EngineSettings) -> None:
         """A model is about to start."""
         self.close()
-        note(f"starting {settings.model!r} on {settings.engine} ...")
+        beside = ", ".join(repr(reward.model) for reward in settings.reward_models)
+        more = f", and reward model {beside}" if beside else ""
+        note(f"starting {settings.model!r} on {settings.engine}{more} ...")
 
     def progress(self, p: Any) -> None:
         """Some more verdicts came."""

@@ -13,7 +13,7 @@ from rlaif.cli.constitution.induce import induce_command
 from rlaif.cli.constitution.use import ablate_command, coverage_command
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import diff, lint
-from rlaif.constitution.schema import json_schema
+from rlaif.constitution.schema import Check, RewardModelCheck, json_schema
 
 
 @click.group(cls=Group, name="constitution")
@@ -92,11 +92,16 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
                 f"{p.weight:g}",
                 p.polarity,
                 len(p.examples),
-                p.preference or f"check: {p.check.kind if p.check else ''}",
+                p.preference or _describe_check(p.check),
             )
             for p in sorted(c.principles, key=lambda p: p.tier)
         ]
         echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
+
+
+def _describe_check(check: Check | None) -> str:
+    kind = check.kind if check else ""
+    return f"check: {kind} {check.model if isinstance(check, RewardModelCheck) else ''}".strip()
 
 
 @command.command(name="diff")

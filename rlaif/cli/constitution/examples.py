@@ -99,10 +99,13 @@ def test_command(
 
         def once() -> bool:
             loaded = load_constitution(constitution)
-            judging: PairCaller = prepare_judge(constitution, settings).judging
-            asks = any(p.check is None and p.examples for p in loaded.constitution.principles)
+            prepared = prepare_judge(constitution, settings)
+            judging: PairCaller = prepared.judging
+            asks = any(p.judged and p.examples for p in loaded.constitution.principles)
             if asks and not services:
-                service = Service({JUDGE: engine}, LabelScreen(None).context(cache_dir))
+                service = Service(
+                    {JUDGE: prepared.settings.judge}, LabelScreen(None).context(cache_dir)
+                )
                 services.append(stack.enter_context(closing(service)))
             return _test(
                 loaded=loaded,

@@ -59,7 +59,7 @@ def run_examples(
     for principle in loaded.constitution.principles:
         for number in range(1, len(principle.examples) + 1):
             future = None
-            if principle.check is None:
+            if principle.judged:
                 assert service is not None
                 future = service.submit(judging.compare([_pair(principle, number)], [principle]))
             waiting.append((principle, number, future))

@@ -115,6 +115,7 @@ class Pair:
         pictures: of the prompt, in the order of the marks in its text.
         reference: the row's reference answer, or "".
         criteria: the row's own rubric.
+        language: of the prompt, as an ISO 639-1 code; "" where nobody asks for it.
     """
 
     id: str
@@ -132,6 +133,7 @@ class Pair:
     pictures: tuple[Picture, ...] = ()
     reference: str = ""
     criteria: tuple[Criterion, ...] = ()
+    language: str = ""
 
 
 @dataclass(slots=True)

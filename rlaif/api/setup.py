@@ -34,6 +34,7 @@ from rlaif.generation.pointwise_calls import (
 )
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
+from rlaif.judging.row_language import with_language
 from rlaif.labeling.load_calibration import Aggregator, load_aggregator
 from rlaif.labeling.reward_principles import add_reward_models
 from rlaif.labeling.settings import LabelSettings
@@ -134,6 +135,7 @@ class JudgeSetup:
 
     def compare_pair(self, pair: Pair) -> Questions[Preference]:
         """Which of a pair's two responses is better."""
+        pair = with_language(pair, self.constitution)
         (found,) = yield from self.judging.compare([pair], principles_for(pair, self.constitution))
         return found
 

@@ -151,7 +151,9 @@ def _shipped(own: str | None) -> list[str]:
     """Names of the shipped templates, and the judge's own."""
     from rlaif.util.resources import list_shipped
 
-    found = [n for n in list_shipped("prompts/judge", ".txt") if n not in ("reward", "reference")]
+    names = list_shipped("prompts/judge", ".txt")
+    # A translation is for data in its language.
+    found = [n for n in names if n not in ("reward", "reference") and "." not in n]
     return [*([own] if own and own not in found else []), *found]
 
 

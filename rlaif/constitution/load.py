@@ -230,10 +230,26 @@ def _add_own(draft: _MergedDraft, tree: YamlTree) -> None:
         for one, other in (("check", "preference"), ("preference", "check")):
             if one in raw and other in merged and other not in raw:
                 del merged[other]
+        _refuse_stale(merged, raw, tree.places[at])
         merged |= raw
         before = draft.principle_places.get(identity, {})
         kept = {p: place for p, place in before.items() if p and p[0] not in raw}
         draft.principle_places[identity] = kept | marks.get(i, {})
+
+
+def _refuse_stale(inherited: dict[str, object], own: dict[object, object], place: Place) -> None:
+    """Refuse new words beside inherited translations of the old ones.
+
+    Raises:
+        RlaifError: they are.
+    """
+    texts = [key for key in schemas.Translation.model_fields if key in own]
+    if texts and inherited.get("translations") and "translations" not in own:
+        raise RlaifError(
+            f"principle {own['id']!r} changes `{texts[0]}`, and inherits translations",
+            hint="Give `translations:` too; `translations: {}` drops them.",
+            place=place,
+        )
 
 
 def _by_principle(tree: YamlTree) -> dict[int, dict[YamlPath, Place]]:
@@ -287,7 +303,7 @@ def _explain(
     if first["type"] == "extra_forbidden":
         return _unknown_key(first["loc"], places.get(_key(known), place))
     if first["type"] == "union_tag_not_found":
-        hint = "Use regex, max_length, json, forbidden_phrases or python."
+        hint = "Use regex, max_length, json, forbidden_phrases, python or reward_model."
         return RlaifError("check is missing 'kind'", hint=hint, place=place)
     problem = parse_problem(first)
     message, value = problem.message.removeprefix("input "), problem.given
@@ -335,8 +351,11 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
             "json": schemas.JsonCheck,
             "forbidden_phrases": schemas.ForbiddenPhrasesCheck,
             "python": schemas.PythonCheck,
+            "reward_model": schemas.RewardModelCheck,
         }
         model = kinds.get(loc[-1], schemas.JsonCheck)
+    elif "translations" in loc:
+        model = schemas.Translation
     elif "applies_to" in loc:
         model = schemas.AppliesTo
     elif "principles" in loc:

@@ -6,7 +6,7 @@ Lint warns of what loads but judges badly; it never refuses.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rlaif.constitution.load import LoadedConstitution
@@ -21,6 +21,10 @@ _ASKS_FOR_WORSE = re.compile(
 )
 
 
+_ASKED = ("preference", "rationale", "translations", "applies_to", "check")
+"""Fields of a principle that are a part of what models are asked."""
+
+
 @dataclass(frozen=True)
 class LintWarning:
     """One piece of advice about one principle."""
@@ -33,13 +37,20 @@ class LintWarning:
         return f"{self.place}: {self.principle}: {self.message}"
 
 
-def lint(loaded: LoadedConstitution) -> list[LintWarning]:
-    """Everything worth a second look, in file order."""
+def lint(loaded: LoadedConstitution, unread: Collection[str] = ()) -> list[LintWarning]:
+    """Everything worth a second look, in file order.
+
+    Args:
+        unread: ids of principles in other languages than English: advice on wording knows no other.
+    """
     warnings = []
+    languages = loaded.constitution.languages
     asked: dict[str, str] = {}
     for principle in loaded.constitution.principles:
         place = loaded.places[principle.id]
-        warnings += [LintWarning(place, principle.id, text) for text in _advice(principle)]
+        english = principle.id not in unread
+        advice = [*(_wording(principle) if english else []), *_advice(principle, languages)]
+        warnings += [LintWarning(place, principle.id, text) for text in advice]
         question = " ".join((principle.preference or "").lower().split())
         if question and question in asked:
             text = f"asks the same question as {asked[question]!r}, so it counts twice"
@@ -76,7 +87,8 @@ def _meet(one: Principle, two: Principle) -> bool:
     return not set(one.applies_to.tags).isdisjoint(two.applies_to.tags)
 
 
-def _advice(principle: Principle) -> list[str]:
+def _wording(principle: Principle) -> list[str]:
+    """Advice that reads English words."""
     advice = []
     question = principle.preference
     if question and _ASKS_FOR_WORSE.search(question):
@@ -94,6 +106,19 @@ def _advice(principle: Principle) -> list[str]:
         advice.append(
             f"asks for {names(joined)} together: a response may have one without the "
             "other; split it into two principles"
+        )
+    return advice
+
+
+def _advice(principle: Principle, languages: Collection[str]) -> list[str]:
+    """Advice that reads no words."""
+    advice = []
+    question = principle.preference
+    lacking = sorted(set(languages) - principle.translations.keys())
+    if question and lacking:
+        advice.append(
+            f"has no translation into {', '.join(lacking)}, as others have: rows in that language "
+            "are asked about it in its own words"
         )
     if question and not principle.examples:
         advice.append("has no examples, so nothing tests how the judge applies it")
@@ -140,6 +165,6 @@ def _field_changes(old: Principle, new: Principle) -> list[PrincipleChange]:
             text = f"examples: {len(old.examples)} -> {len(new.examples)} (or reworded)"
         else:
             text = f"{key}: {value!r} -> {two[key]!r}"
-        asks = new.judged and key in ("preference", "rationale", "applies_to", "check")
+        asks = new.judged and key in _ASKED
         changes.append(PrincipleChange(old.id, text, asks))
     return changes

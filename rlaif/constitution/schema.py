@@ -164,6 +164,18 @@ Check = Annotated[
 ]
 
 
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+
+
+class Translation(StrictModel):
+    """A principle's texts in another language; what is left out stays as it is."""
+
+    preference: YamlText | None = None
+    rationale: YamlText | None = None
+    critique: YamlText | None = None
+    revision: YamlText | None = None
+
+
 class Principle(StrictModel):
     """One rule: asked of the judge (`preference`), or answered without it (`check`)."""
 
@@ -189,6 +201,11 @@ class Principle(StrictModel):
     revision: YamlText | None = Field(
         default=None, description="Instruction for generating a revision."
     )
+    translations: dict[LanguageCode, Translation] = Field(
+        default_factory=dict,
+        max_length=200,
+        description="Texts in other languages, by ISO 639-1 code, for rows in that language.",
+    )
     applies_to: AppliesTo | None = Field(
         default=None, description="Pairs that the principle applies to. Default: every pair."
     )
@@ -201,7 +218,22 @@ class Principle(StrictModel):
     def _asks_once(self) -> Self:
         if (self.preference is None) == (self.check is None):
             raise ValueError("needs exactly one of `preference` and `check`")
+        for code, texts in self.translations.items():
+            own = texts.model_dump(exclude_none=True)
+            lacking = "preference" if self.preference and "preference" not in own else ""
+            extra = next((key for key in own if getattr(self, key) is None), "")
+            if lacking or extra:
+                raise ValueError(
+                    f"has translations into {code!r} that lack `preference`"
+                    if lacking
+                    else f"has `{extra}` in {code!r} and not in its own language"
+                )
         return self
+
+    def in_language(self, code: str) -> Principle:
+        """The principle with its texts in a language, where it has them."""
+        texts = self.translations.get(code)
+        return self.model_copy(update=texts.model_dump(exclude_none=True)) if texts else self
 
     @property
     def judged(self) -> bool:
@@ -241,8 +273,9 @@ class Constitution(StrictModel):
         """Content address of everything that the file says, comments aside."""
         said = self.model_dump(mode="json", by_alias=True, exclude={"extends", "drop"})
         for principle in said["principles"]:
-            if principle["rationale"] is None:  # as before there were any
-                del principle["rationale"]
+            for new in ("rationale", "translations"):  # as before there were any
+                if not principle[new]:
+                    del principle[new]
         return digest(said)
 
     def plain(self) -> dict[str, object]:
@@ -255,6 +288,19 @@ class Constitution(StrictModel):
     def merged_yaml(self) -> str:
         """The same as a file that can be loaded."""
         return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True, width=96)
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """The languages, beside its own, that it has texts in."""
+        return frozenset(code for p in self.principles for code in p.translations)
+
+    def in_language(self, code: str) -> Constitution:
+        """The constitution for rows in a language: with the texts that it has in it."""
+        if code not in self.languages:
+            return self
+        return self.model_copy(
+            update={"principles": [p.in_language(code) for p in self.principles]}
+        )
 
     def applicable(self, tags: frozenset[str]) -> list[Principle]:
         """The principles for a pair with these tags, in file order."""

@@ -54,6 +54,7 @@ class Layout(BaseModel):
         origins: who wrote each response, or one column with a list of them.
         reference: a reference answer, for judge templates with `{{reference}}`.
         rubric: the row's own criteria: texts, or objects with a text and a weight.
+        language: the row's language, as an ISO 639-1 code, for constitutions in several.
         subset: the part of the data that a row belongs to, for figures by part.
         group_by: rows with the same value here are responses to one prompt.
         thread_by: the column with the id of the message that a message answers.
@@ -94,6 +95,7 @@ class Layout(BaseModel):
     tags: str = ""
     reference: str = ""
     rubric: str = ""
+    language: str = ""
     subset: str = ""
     group_by: str = ""
     thread_by: str = ""
@@ -191,6 +193,7 @@ OWN_PAIRS = Layout(
     tags="tags",
     reference="reference",
     rubric="rubric",
+    language="language",
 )
 """Pairs that this project writes for itself, such as those of a pilot."""
 OWN_TEXT_PAIRS = OWN_PAIRS.model_copy(
@@ -199,6 +202,7 @@ OWN_TEXT_PAIRS = OWN_PAIRS.model_copy(
         "media": (),
         "reference": "",
         "rubric": "",
+        "language": "",
         "transcripts": {"response_a": "text", "response_b": "text"},
     }
 )

@@ -70,4 +70,5 @@ def make_pairs(
             pictures=pictures,
             reference=row.reference,
             criteria=row.criteria,
+            language=row.language,
         )

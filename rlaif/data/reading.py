@@ -18,7 +18,7 @@ from rlaif.data.row_common import tokens_of
 from rlaif.data.row_model import Completion, DataRow, WinnerIndex
 from rlaif.data.row_prompts import PromptReader, split_end
 from rlaif.data.row_responses import ResponseReader, media_kind
-from rlaif.data.row_rubrics import read_reference, read_rubric
+from rlaif.data.row_rubrics import read_language, read_reference, read_rubric
 from rlaif.data.row_verdicts import VerdictReader, take_majority
 from rlaif.data.tool_calls import tools_of
 from rlaif.data.verdict_codes import sides_of
@@ -95,6 +95,9 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
                 dig(row, self.layout.reference) if self.layout.reference else None
             ),
             criteria=read_rubric(dig(row, self.layout.rubric) if self.layout.rubric else None),
+            language=read_language(
+                dig(row, self.layout.language) if self.layout.language else None
+            ),
         )
 
     def _with_pictures(
@@ -144,6 +147,7 @@ class Reader(PromptReader, ResponseReader, VerdictReader):
         named += [
             layout.reference,
             layout.rubric,
+            layout.language,
             layout.order,
             *layout.names,
             *layout.origins,

@@ -49,7 +49,7 @@ class DataRow:
         images: the pictures of the prompt, as the row holds them; empty where there are others.
         ranked: whether scores are ranks: the least is the best.
         rivals: whether its responses stand in columns of their own, as those of a comparison do.
-        reference, criteria: see `rlaif.records.Pair`.
+        reference, criteria, language: see `rlaif.records.Pair`.
         unrated: whether nothing says how good its one completion is, though something should.
     """
 
@@ -70,6 +70,7 @@ class DataRow:
     ranked: bool = False
     reference: str = ""
     criteria: tuple[Criterion, ...] = ()
+    language: str = ""
 
     @property
     def labeled(self) -> bool:

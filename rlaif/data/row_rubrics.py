@@ -1,9 +1,10 @@
-"""A row's own reference answer and rubric: read as they are written, or refused with the reason."""
+"""A row's own reference answer, rubric and language: read as written, or refused."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,20 @@ def read_reference(value: object) -> str:
         kind = "a list of several" if isinstance(value, list) else f"a {type(value).__name__}"
         raise BadRow(f"the reference answer is {kind}; it must be text")
     return check_text(str(value)).strip()
+
+
+def read_language(value: object) -> str:
+    """An ISO 639-1 code, in lower case and without its region; "" for none.
+
+    Raises:
+        BadRow: it is something else, such as a language's name.
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    code = re.split(r"[-_]", value.strip().lower())[0] if isinstance(value, str) else ""
+    if not re.fullmatch(r"[a-z]{2,3}", code):
+        raise BadRow(f"the language is {str(value)[:40]!r}; it must be a code such as en or pt-BR")
+    return code
 
 
 def read_rubric(value: object) -> tuple[Criterion, ...]:

@@ -151,12 +151,13 @@ class HFCodec:
         return self.segments.encode(safe, safe_tails, fixed, prefill)
 
     def encode_with_pictures(
-        self, shared: str, tails: Sequence[str], count: int, prefill: str = ""
+        self, shared: str, tails: Sequence[str], count: int, prefill: str = "", at: int = 0
     ) -> tuple[list[int], list[list[int]]]:
-        """As `encode_branches`, with the marks of pictures that stand before the text.
+        """As `encode_branches`, with the marks of pictures in the text.
 
         Args:
             count: of the pictures.
+            at: how many characters of `shared` stand before them.
             prefill: what opens the answer.
 
         Raises:
@@ -166,7 +167,12 @@ class HFCodec:
         places = [{"type": "image"}] * count
 
         def render(text: str, places: Sequence[Mapping[str, str]]) -> list[int]:
-            parts = [*places, {"type": "text", "text": self._control.defuse(text)}]
+            before, after = ([text[:at]] if at else []), text[at:]
+            parts = [
+                *({"type": "text", "text": self._control.defuse(part)} for part in before),
+                *places,
+                {"type": "text", "text": self._control.defuse(after)},
+            ]
             turn: Any = {"role": "user", "content": parts}
             return self.encode_text(self._template.open_answer([turn], prefill))
 

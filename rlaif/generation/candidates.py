@@ -38,6 +38,7 @@ from rlaif.generation.runner import (
     model_config,
 )
 from rlaif.generation.targets import AttributeTarget, best, parse_target
+from rlaif.judging.row_language import language_of_prompt
 from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
@@ -476,7 +477,10 @@ class CandidateWriter:
             principles = [target.principle]
         else:
             assert self.constitution is not None
-            principles = list(self.constitution.applicable(read.tags))
+            said = self.constitution
+            if said.languages:
+                said = said.in_language(language_of_prompt(read.prompt))
+            principles = list(said.applicable(read.tags))
 
         def message(text: str) -> list[Message]:
             return [{"role": "assistant", "content": text}]

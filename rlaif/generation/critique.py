@@ -37,6 +37,7 @@ from rlaif.generation.runner import (
     judge_config,
     model_config,
 )
+from rlaif.judging.row_language import language_of_prompt, with_language
 from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
@@ -267,7 +268,7 @@ class Reviser:
             read, name, original, weight=read.weight, origin=_origin_of(source, index)
         )
         principles = [
-            p for p in self.constitution.applicable(read.tags) if p.critique and p.revision
+            p for p in self._said(read).applicable(read.tags) if p.critique and p.revision
         ]
         if not original.strip() or not principles:
             reason = "no principle applies" if original.strip() else "the response is empty"
@@ -376,13 +377,21 @@ class Reviser:
         if not outcomes[best]:
             yield from self._settle(state, round_, drafts[best], gains[best])
 
+    def _said(self, read: DataRow) -> Constitution:
+        """The constitution in the row's language, where it has several."""
+        if not self.constitution.languages:
+            return self.constitution
+        return self.constitution.in_language(language_of_prompt(read.prompt))
+
     def _gain(
         self, state: _ResponseState, draft: _RevisionDraft, principle: Principle | None
     ) -> Generator[list[Query], list[Reply], tuple[float, str]]:
         """The judge's margin for the revision, in both orders, and why it is not taken, or ""."""
         assert self.judging is not None
-        principles = [principle] if principle else self.constitution.applicable(state.read.tags)
+        said = self._said(state.read)
+        principles = [principle] if principle else said.applicable(state.read.tags)
         pair = Pair(state.name, state.read.prompt, _message(draft.revision), _message(state.text))
+        pair = with_language(pair, self.constitution)
         (preference,) = yield from self.judging.compare([pair], principles)
         if preference.status == "abstained":
             return 0.0, f"failed: the judge abstained ({preference.reason})"

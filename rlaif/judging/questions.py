@@ -65,7 +65,8 @@ def principles_for(
     "sample" draws one judge principle per pair, as Constitutional AI (Bai et al. 2022,
     arXiv:2212.08073, section 4.1) does, by `seed` and pair id; checks cost nothing and stay.
     """
-    applicable = [*constitution.applicable(pair.tags), *map(principle_of, pair.criteria)]
+    said = constitution.in_language(pair.language)
+    applicable = [*said.applicable(pair.tags), *map(principle_of, pair.criteria)]
     asked = [p for p in applicable if p.check is None]
     if mode == "sample" and len(asked) > 1:
         drawn = random.Random(f"{seed}/{pair.id}").choice(asked)

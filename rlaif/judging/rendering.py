@@ -77,7 +77,6 @@ class Renderer:
     def __init__(self, template: JudgeTemplate, codec: Codec, shots: int = 0) -> None:
         self._template, self._shots = template, shots
         self._codec = codec
-        self._fixed = template.fixed_before_principle
         self.label_ids = tuple(codec.spellings(label) for label in template.labels)
         for (n, one), (m, two) in combinations(enumerate(self.label_ids), 2):
             if set(one) & set(two):
@@ -85,9 +84,8 @@ class Renderer:
                     f"labels {template.labels[n]!r} and {template.labels[m]!r} share a token",
                     hint="Choose labels that differ in more than case or whitespace.",
                 )
-        self.delimiters = template.own_words
-        # Plug-ins written before prefills do not know the argument.
-        self._opening = {"prefill": template.prefill} if template.prefill else {}
+        written = [template, *template.translations.values()]
+        self.delimiters = [word for one in written for word in one.own_words]
         self._answer_ids = codec.encode_text(template.answer) if template.answer else []
         self._encode_pair = getattr(codec, "encode_pair", None)
 
@@ -97,6 +95,10 @@ class Renderer:
         asked_of_judge = any(q.principle.reward_model is None for q in questions)
         if self._encode_pair is not None or not asked_of_judge:
             return
+        template = self._template.translations.get(pair.language, self._template)
+        # Plug-ins written before prefills do not know the argument.
+        opening = {"prefill": template.prefill} if template.prefill else {}
+        fixed = template.fixed_before_principle
         own = self._own_texts(pair)
         conversation = conversation_text(pair.prompt, () if "tools" in own else pair.tools)
         turns = [message_text(m) for m in pair.prompt]
@@ -108,7 +110,7 @@ class Renderer:
                 if q.order == order and q.principle.reward_model is None
             ]
             first, second = texts[order[0]], texts[order[1]]
-            shared, ends = self._template.branches(
+            shared, ends = template.branches(
                 conversation=conversation,
                 first=first,
                 second=second,
@@ -116,13 +118,14 @@ class Renderer:
                 **own,
             )
             if pair.pictures:
+                at = template.measure_to_image(
+                    conversation=conversation, first=first, second=second, **own
+                )
                 context, tails = self._codec.encode_with_pictures(  # type: ignore[attr-defined]
-                    shared, ends, len(pair.pictures), **self._opening
+                    shared, ends, len(pair.pictures), at=at, **opening
                 )
             else:
-                context, tails = self._codec.encode_branches(
-                    shared, ends, self._fixed, **self._opening
-                )
+                context, tails = self._codec.encode_branches(shared, ends, fixed, **opening)
             numbered = [(i, ids) for (i, _), ids in zip(asked, tails, strict=True)]
             yield Branches((*turns, first, second), context, numbered, pair.pictures)
 
@@ -147,6 +150,8 @@ class Renderer:
             own["rubric"] = "\n".join(f"- ({c.weight:+g}) {c.text}" for c in pair.criteria)
         if uses("tools"):
             own["tools"] = conversation_text([], pair.tools) or "(none)"
+        if uses("image"):
+            own["image"] = ""
         return own
 
     def _rewarded(self, pair: Pair, questions: Sequence[Question]) -> Iterator[Branches]:

@@ -12,6 +12,7 @@ from rlaif.errors import ConversationRefused
 from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, plan_questions, principles_for
 from rlaif.judging.rendering import Renderer
+from rlaif.judging.row_language import with_language
 from rlaif.labeling.job import LabelJob
 from rlaif.labeling.planner import pairs_of, settled_without_judge
 from rlaif.runs.context import RunContext
@@ -48,8 +49,9 @@ def estimate(
         except BadRow:
             found = []
         rejected += not found
-        for pair in found:
+        for read in found:
             pairs += 1
+            pair = with_language(read, job.constitution)
             if settled_without_judge(pair, prompt_injection.describe(pair), settings):
                 continue
             principles = principles_for(

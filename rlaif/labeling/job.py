@@ -233,6 +233,12 @@ def _check_own(
             f"{settings.layout.reference}",
             hint="Use --template reference, or one of your own with {{reference}}.",
         )
+    if settings.layout.language and not constitution.languages:
+        raise RlaifError(
+            f"--map language={settings.layout.language}: constitution {constitution.name!r} has no "
+            "translations, so a row's language changes nothing",
+            hint="Remove it, or give principles `translations:`.",
+        )
     if not reads_principles(settings.judge) and (settings.layout.rubric or settings.shots):
         what = "rubric" if settings.layout.rubric else "examples (--shots)"
         raise RlaifError(

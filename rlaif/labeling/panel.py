@@ -156,7 +156,7 @@ def _label_members(
                 return
             mapped = {
                 name: name if getattr(job.settings.layout, name) else ""
-                for name in ("reference", "rubric")
+                for name in ("reference", "rubric", "language")
             }
             layout = OWN_PAIRS.model_copy(update=mapped)
             plain = job.settings.model_copy(
@@ -268,6 +268,7 @@ def _row(pair: Pair) -> dict[str, Any]:
         "weight": pair.weight,
         "reference": pair.reference,
         "rubric": write_rubric(pair.criteria),
+        "language": pair.language,
         "tools": list(pair.tools),
         "images": [picture.source for picture in pair.pictures],
     }

@@ -22,6 +22,7 @@ from rlaif.judging.early_stopping import StoppingRule, unasked
 from rlaif.judging.prompt_injection import InjectionDetector
 from rlaif.judging.questions import OrdersMode, Question, plan_questions, principles_for, screen
 from rlaif.judging.rendering import Branches, Renderer
+from rlaif.judging.row_language import with_language
 from rlaif.judging.scoring import score_pair
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Preference, Rejected, Verdict
@@ -218,6 +219,7 @@ class Planner:
 
     def _plan(self, pair: Pair, *, ends_row: bool) -> PlannedPair:
         s = self._settings
+        pair = with_language(pair, self._constitution)
         if self._most_characters is not None:
             length = sum(len(m["content"]) for part in (pair.prompt, pair.a, pair.b) for m in part)
             if length > self._most_characters:

@@ -167,5 +167,5 @@ class LabelSettings(BaseModel):
             },
             "judge": judge,
             **own,
-            "template": {"name": self.template, "hash": template.hash},
+            "template": {"name": self.template, **template.hashes(constitution.languages)},
         }

@@ -125,12 +125,14 @@ def provenance(
 
 
 def _own_criteria(pair: Pair) -> dict[str, Any]:
-    """The row's own rubric and reference answer, so that its principles can be traced."""
+    """The row's own rubric, reference answer and language: what it was asked can be traced."""
     own: dict[str, Any] = {}
     if pair.criteria:
         own["criteria"] = [asdict(criterion) for criterion in pair.criteria]
     if pair.reference:
         own["reference"] = pair.reference
+    if pair.language:
+        own["language"] = pair.language
     return own
 
 

@@ -7,9 +7,10 @@ module knows nothing of tokens.
 
 from __future__ import annotations
 
+import glob
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.resources import find
 
 SLOTS = ("conversation", "first", "second", "principle")
-OPTIONAL_SLOTS = ("reference", "rubric", "tools")
-"""Places that a layout may have: the row's reference answer, its own criteria, its tools."""
+OPTIONAL_SLOTS = ("reference", "rubric", "tools", "image")
+"""Places that a layout may have: the row's reference answer, its own criteria, its tools, and its
+pictures (which stand first where no place is given)."""
 _SLOT = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
 
@@ -41,6 +43,7 @@ class JudgeTemplate:
             label is read at its end.
         then: of a judge that scores each response: the text between the first response's score
             and the second's.  "" for one that names the better response.
+        translations: the same layout in other languages, by ISO 639-1 code.
     """
 
     name: str
@@ -49,6 +52,7 @@ class JudgeTemplate:
     answer: str = ""
     prefill: str = ""
     then: str = ""
+    translations: Mapping[str, JudgeTemplate] = field(default_factory=dict, compare=False)
 
     @cached_property
     def _parts(self) -> tuple[str, str]:
@@ -91,6 +95,11 @@ class JudgeTemplate:
         own = {k: v for k, v in (("prefill", self.prefill), ("then", self.then)) if v}
         return digest({**parts, **own})
 
+    def hashes(self, languages: Iterable[str]) -> dict[str, object]:
+        """Its content address, and those of its translations into some languages."""
+        known = {c: self.translations[c].hash for c in sorted(languages) if c in self.translations}
+        return {"hash": self.hash, **({"languages": known} if known else {})}
+
     @property
     def scores(self) -> tuple[int, ...]:
         """The scores that the judge may give a response; none if it names the better one."""
@@ -127,6 +136,11 @@ class JudgeTemplate:
         shared, rest = (_SLOT.sub(lambda m: values[m.group(1)], part) for part in self._parts)
         return shared, [principle + rest for principle in principles]
 
+    def measure_to_image(self, **values: str) -> int:
+        """Characters before the place of pictures, the layout filled in; 0 where it has none."""
+        before, *rest = re.split(r"\{\{\s*image\s*\}\}", self._parts[0], maxsplit=1)
+        return len(_SLOT.sub(lambda m: values[m.group(1)], before)) if rest else 0
+
     def render(
         self, *, conversation: str, first: str, second: str, principle: str, **own: str
     ) -> str:
@@ -154,12 +168,37 @@ def template_path(name: str) -> Path:
 
 
 def load_judge_template(name: str) -> JudgeTemplate:
-    """Read a layout by shipped name or path.
+    """Read a layout by shipped name or path, and its translations: NAME.de.txt beside NAME.txt.
 
     Raises:
-        RlaifError: it is missing, has no valid front matter, or lacks or repeats a placeholder.
+        RlaifError: it is missing, has no valid front matter, lacks or repeats a placeholder, or a
+            translation has other labels.
     """
     path = template_path(name)
+    own = _load_one(name, path)
+    translations = {}
+    for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*{path.suffix}")):
+        code = other.name[len(path.stem) + 1 : -len(path.suffix)]
+        if not re.fullmatch(r"[a-z]{2,3}", code):
+            continue
+        found = _load_one(f"{name} in {code}", other)
+        if (found.labels, found.then, found.answer) != (own.labels, own.then, own.answer):
+            raise RlaifError(
+                f"judge template has other labels than {path.name!r}, which it translates",
+                hint="Use the same labels, `answer` and `then`; `prefill` may differ.",
+                place=Place(other),
+            )
+        if sorted(_SLOT.findall(found.body)) != sorted(_SLOT.findall(own.body)):
+            raise RlaifError(
+                f"judge template has other placeholders than {path.name!r}, which it translates",
+                hint="Use the same ones.",
+                place=Place(other),
+            )
+        translations[code] = found
+    return replace(own, translations=translations)
+
+
+def _load_one(name: str, path: Path) -> JudgeTemplate:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -271,3 +310,9 @@ def _check_slots(body: str, place: Place) -> None:
                 hint="Use each placeholder exactly once.",
                 place=place,
             )
+    if found.count("image") > 1 or "image" in found[found.index("principle") :]:
+        raise RlaifError(
+            "judge template has the placeholder {{image}} twice, or after {{principle}}",
+            hint="Use it once, before the principle: what all questions share comes first.",
+            place=place,
+        )

@@ -7,17 +7,25 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from rlaif.constitution.load import load_constitution
 from rlaif.data.infer import infer_layout
 from rlaif.data.messages import BadRow
 from rlaif.data.pictures import load_pictures
 from rlaif.data.reading import Reader
-from rlaif.records import Picture
+from rlaif.engines.codec import HFCodec
+from rlaif.engines.hub import resolve_model
+from rlaif.errors import RlaifError
+from rlaif.judging.questions import plan_questions
+from rlaif.judging.rendering import Renderer
+from rlaif.records import Pair, Picture
+from rlaif.templates.judge import load_judge_template
 from tests.data.test_infer import write
 
 DEMO_JUDGE = Path(__file__).parents[2] / "rlaif/demo/models/judge"
@@ -231,3 +239,48 @@ def test_a_judge_that_sees_answers_by_the_picture(seeing_judge: Path, tmp_path: 
     lines = (tmp_path / "blind/rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 8
     assert "the judge takes text alone" in lines[0]
+
+
+@pytest.mark.slow
+def test_a_template_says_where_pictures_stand(seeing_judge: Path, tmp_path: Path) -> None:
+    """The prompt with a place is the prompt without pictures, and their marks at that place."""
+    codec = HFCodec(resolve_model(str(seeing_judge), None), {}, 2048)
+    seen = Pair(
+        "1",
+        [{"role": "user", "content": "What is on [image]? \0 <image>"}],
+        [{"role": "assistant", "content": "A red cat."}],
+        [{"role": "assistant", "content": "A dog."}],
+        pictures=(Picture(b"x", "x"), Picture(b"y", "y")),
+    )
+    layout = (
+        "---\nlabels: [A, B]\n---\nSaid: {{conversation}}\n\nPictures: {{image}} (end)\n\n"
+        "A: {{first}}\n\nB: {{second}}\n\n{{principle}}\n"
+    )
+    asked = load_constitution("demo").constitution.principles[:2]
+    questions = plan_questions(seen, asked, orders="one")
+
+    def prompts(body: str, of: Pair) -> list[list[int]]:
+        path = tmp_path / "t.txt"
+        path.write_text(body, encoding="utf-8")
+        renderer = Renderer(load_judge_template(str(path)), codec)
+        return [list(r.token_ids) for r in renderer.requests(of, questions, "q")]
+
+    mark = codec.encode_text("<image>")
+    assert len(mark) == 1
+    told = [codec.decode(row) for row in prompts(layout, replace(seen, pictures=()))]
+    for row, text in zip(prompts(layout, seen), told, strict=True):
+        places = [i for i, token in enumerate(row) if token == mark[0]]
+        assert places == [places[0], places[0] + 1]  # what a row writes is no mark
+        before, after = codec.decode(row[: places[0]]), codec.decode(row[places[1] + 1 :])
+        assert before.rstrip().endswith("Pictures:")
+        assert after.lstrip().startswith("(end)")
+        assert (before + after).split() == text.split()
+    for row in prompts(layout.replace("Pictures: {{image}} (end)", ""), seen):
+        assert codec.decode(row[: row.index(mark[0])]).strip() in ("", "<|user|>")
+    for wrong in (
+        layout.replace("{{principle}}", "{{principle}} {{image}}"),
+        layout.replace("{{first}}", "{{first}} {{image}}"),
+        layout.replace("{{image}}", "") + "{{image}}",
+    ):
+        with pytest.raises(RlaifError, match="image"):
+            prompts(wrong, seen)

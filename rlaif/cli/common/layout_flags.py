@@ -81,7 +81,8 @@ def layout_fields(flags: dict[str, Any], *, own: bool = False) -> dict[str, Any]
     """The fields of a layout that the flags of `layout_flags` set; takes them out of `flags`.
 
     Args:
-        own: whether the command reads what rows bring for the judge: references and rubrics.
+        own: whether the command reads what rows bring for the judge: references, rubrics
+            and languages.
 
     Raises:
         RlaifError: the layout file is wrong, an assignment names no field, or one names what the
@@ -110,7 +111,7 @@ def layout_fields(flags: dict[str, Any], *, own: bool = False) -> dict[str, Any]
                 f"column {both[0]!r} is named by --map and by --ignore", hint="Use one of the two."
             )
         found["ignore"] = (*found.get("ignore", ()), *ignored)
-    unread = next((name for name in ("reference", "rubric") if found.get(name)), None)
+    unread = next((name for name in ("reference", "rubric", "language") if found.get(name)), None)
     if unread and not own:
         raise RlaifError(
             f"--map {unread}: this command does not read a row's {unread}",

@@ -13,7 +13,10 @@ from rlaif.cli.constitution.induce import induce_command
 from rlaif.cli.constitution.use import ablate_command, coverage_command
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import diff, lint
-from rlaif.constitution.schema import Check, RewardModelCheck, json_schema
+from rlaif.constitution.schema import Check, Constitution, RewardModelCheck, json_schema
+
+_UNLIKELY = 0.05
+"""Below this probability of English, a question is taken to be in another language."""
 
 
 @click.group(cls=Group, name="constitution")
@@ -37,8 +40,9 @@ def lint_command(
 ) -> None:
     """Check a constitution: stop on errors, print warnings."""
     loaded = load_constitution(constitution)
-    warnings: list[object] = list(lint(loaded))
     c = loaded.constitution
+    unread = _other_languages(c)
+    warnings: list[object] = list(lint(loaded, unread))
     shots: dict[int, float] = {}
     if template is not None:
         quiet_libraries()
@@ -58,6 +62,7 @@ def lint_command(
                 "hash": c.hash,
                 "principles": len(c.principles),
                 "warnings": [str(w) for w in warnings],
+                "wording_not_read": unread,
                 **({"tokens_of_shots": shots} if shots else {}),
             }
         )
@@ -66,6 +71,9 @@ def lint_command(
             echo(str(warning))
         for number, tokens in shots.items():
             echo(f"--shots {number} adds {tokens:g} tokens to a verdict, on average")
+        if unread:
+            which = ", ".join(f"{name} ({code})" for name, code in unread.items())
+            echo(f"advice on wording reads English only; not read: {which}")
         count = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
         echo(f"{c.name} {c.version}: {len(c.principles)} principles, {count}")
     if strict and warnings:
@@ -97,6 +105,19 @@ def show_command(constitution: str, as_yaml: bool, as_json: bool) -> None:
             for p in sorted(c.principles, key=lambda p: p.tier)
         ]
         echo(table(["principle", "tier", "weight", "polarity", "examples", "asks"], rows))
+
+
+def _other_languages(constitution: Constitution) -> dict[str, str]:
+    """The language of each principle whose question is not in English."""
+    from rlaif.data.languages import language_of, language_probability
+
+    asked = {p.id: p.preference for p in constitution.principles if p.preference}
+    found = {name: language_of(text) for name, text in asked.items()}
+    return {
+        name: code
+        for name, code in found.items()
+        if code != "en" and language_probability(asked[name], "en") < _UNLIKELY
+    }
 
 
 def _describe_check(check: Check | None) -> str:

@@ -16,6 +16,7 @@ _SAMPLE = {
     "conversation": "User: " + "How do I get an old stain out of a wooden table? " * 10,
     "first": "Rub it with a soft cloth and a little oil, then let it dry for a day. " * 14,
     "reference": "Warm oil on a soft cloth, left for a day, lifts most old stains. " * 3,
+    "image": "",
     "rubric": "- (+1) Names a mild way to try first.\n" * 4,
     "tools": "(none)",
     "second": "You could sand it, but be careful, since sanding takes off the finish. " * 14,

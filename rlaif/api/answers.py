@@ -122,6 +122,10 @@ class PrincipleMark(_BaseAnswer):
         description="Minimum probability mass on the labels; null for checks."
     )
     invalid: str
+    grade: float | None = Field(
+        default=None, description="Expected grade, where the judge was asked for one on a scale."
+    )
+    spread: float | None = Field(default=None, description="Standard deviation of the grade.")
 
 
 class Score(_BaseAnswer):

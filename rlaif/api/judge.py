@@ -412,6 +412,8 @@ def _score(name: str, point: PointwiseScore, provenance: Provenance) -> Score:
             p=p.p,
             label_mass=p.label_mass,
             invalid=p.invalid,
+            grade=p.grade,
+            spread=p.spread,
         )
         for p in point.principles
     ]

@@ -20,6 +20,7 @@ from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import (
     can_generate,
     codec_for,
+    has_tokens,
     model_fingerprint,
     speed_options,
 )
@@ -234,6 +235,12 @@ def prepare_judge(constitution: str, settings: JudgeSettings) -> JudgeSetup:
         pointwise = DirectScorer(
             load_pointwise_template(settings.pointwise), codec, settings.label_mass_floor, coverage
         )
+        if pointwise.template.settings["scores"] and not has_tokens(settings.judge):
+            raise RlaifError(
+                f"pointwise template {settings.pointwise!r} reads grades, which engine "
+                f"{settings.judge.engine!r} can't read",
+                hint="Use the template `pointwise`, or an engine that reads token probabilities.",
+            )
     pointwise.check()
     criticizing = None
     writer = settings.writer or settings.judge

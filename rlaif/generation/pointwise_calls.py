@@ -1,9 +1,10 @@
 """Scores one response by a constitution.
 
 Two ways.  A judge that follows instructions is asked about the response alone, and the probability
-of "yes" is read (`prompts/pointwise`).  A judge that only compares is shown the response beside
-the chosen and the rejected response of the principle's own examples: what is as good as the chosen
-ones comes out near 0.75, what is as bad as the rejected ones near 0.25.
+of "yes" is read, or of each grade from 1 to k (`prompts/pointwise`).  A judge that only compares is
+shown the response beside the chosen and the rejected response of the principle's own examples:
+what is as good as the chosen ones comes out near 0.75, what is as bad as the rejected ones near
+0.25.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
@@ -21,7 +22,7 @@ from rlaif.errors import RlaifError
 from rlaif.generation.conversations import Query, Reply
 from rlaif.generation.judge_calls import JUDGE, PairCaller
 from rlaif.judging.aggregation import CHECK_LOGIT
-from rlaif.judging.verdicts import read_verdict
+from rlaif.judging.verdicts import read_grade, read_verdict
 from rlaif.records import ChoiceRequest, ChoiceResult, Codec, Failure, Message, Pair
 from rlaif.templates.messages import completion_text, conversation_text
 from rlaif.templates.writer import Template, load_template
@@ -38,6 +39,7 @@ class PointwisePrinciple:
     Attributes:
         p: from 0 (breaks it) to 1 (follows it); None where `invalid` says why not.
         label_mass: least probability on labels among the answers; None for checks.
+        grade, spread: mean and standard deviation of the grade, where the judge was asked for one.
     """
 
     principle: str
@@ -46,6 +48,8 @@ class PointwisePrinciple:
     p: float | None
     label_mass: float | None = None
     invalid: str = ""
+    grade: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,10 @@ class PointwiseScorer(Protocol):
 
 @dataclass(frozen=True)
 class DirectScorer:
-    """Asks whether a response follows a principle.
+    """Asks whether a response follows a principle, or how far.
 
     Attributes:
-        template: has the labels for yes and no in its front matter.
+        template: has the labels for yes and no, or the grades, in its front matter.
     """
 
     template: Template
@@ -91,14 +95,22 @@ class DirectScorer:
 
     @cached_property
     def _label_ids(self) -> tuple[tuple[int, ...], ...]:
-        labels = [label.strip() for label in self.template.settings["labels"].split(",")]
+        said = self.template.settings["labels"] or self.template.settings["scores"]
+        labels = [label.strip() for label in said.split(",")]
         found = tuple(self.codec.spellings(label) for label in labels)
-        if len(found) != 2 or set(found[0]) & set(found[1]):
+        tokens = [token for spelled in found for token in spelled]
+        if (len(found) != 2 and not self._grades) or len(set(tokens)) < len(tokens):
             raise RlaifError(
                 f"pointwise template {self.template.name!r} has invalid labels {labels}",
                 hint="Use two labels that differ in more than case, such as `labels: Yes, No`.",
             )
         return found
+
+    @property
+    def _grades(self) -> tuple[int, ...]:
+        """The grades that the judge may give, lowest first; none if it says yes or no."""
+        said = self.template.settings["scores"]
+        return tuple(int(grade) for grade in said.split(",")) if said else ()
 
     def check(self) -> None:
         """Find out whether the judge has tokens for the labels.
@@ -141,12 +153,27 @@ class DirectScorer:
                 continue
             answer = next(answers)
             assert isinstance(answer, ChoiceResult | Failure)
+            if self._grades:
+                points.append(self._graded(principle, answer))
+                continue
             verdict = read_verdict(
                 answer, principle=principle.id, order="ab", floor=self.label_mass_floor
             )
             p = None if verdict.invalid else 1.0 / (1.0 + math.exp(-verdict.logit))
             points.append(_point(principle, p, verdict.label_mass, verdict.invalid))
         return _mean(points, self.min_coverage)
+
+    def _graded(self, principle: Principle, answer: ChoiceResult | Failure) -> PointwisePrinciple:
+        """A grade as a share of the way from the lowest to the highest."""
+        if isinstance(answer, Failure):
+            return _point(principle, None, 0.0, answer.reason)
+        grades = self._grades
+        read = read_grade(answer.logprobs, grades, floor=self.label_mass_floor)
+        if read.invalid:
+            return _point(principle, None, read.mass, read.invalid)
+        p = (read.mean - grades[0]) / (grades[-1] - grades[0])
+        found = _point(principle, p, read.mass, "")
+        return replace(found, grade=read.mean, spread=read.spread)
 
 
 @dataclass(frozen=True)
@@ -219,11 +246,28 @@ def load_pointwise_template(name: str) -> Template:
     """A template by shipped name or path.
 
     Raises:
-        RlaifError: it is missing, or lacks a placeholder or its labels.
+        RlaifError: it is missing, lacks a placeholder or its labels, or has wrong `scores`.
     """
     template = load_template(
-        name, "pointwise", required=_SLOTS, settings=("labels",), defaults={"prefill": ""}
+        name, "pointwise", required=_SLOTS, defaults={"labels": "", "scores": "", "prefill": ""}
     )
+    labels, scores = template.settings["labels"], template.settings["scores"]
+    if bool(labels) == bool(scores):
+        raise RlaifError(
+            f"pointwise template {name!r} needs one of the settings `labels` and `scores`",
+            hint="Add a line `labels: Yes, No`, or `scores: 1, 2, 3, 4, 5`.",
+        )
+    grades = [part.strip() for part in scores.split(",")] if scores else []
+    numbers = [int(grade) for grade in grades if grade.isdecimal()]
+    if scores and (len(numbers) != len(grades) or numbers != sorted(set(numbers))):
+        raise RlaifError(
+            f"pointwise template {name!r} has invalid `scores`: {scores[:60]}",
+            hint="List whole numbers from low to high, such as `scores: 1, 2, 3, 4, 5`.",
+        )
+    if scores and len(numbers) < 2:
+        raise RlaifError(
+            f"pointwise template {name!r} has one score", hint="List two or more, from low to high."
+        )
     if len(re.findall(r"\{\{\s*principle\s*\}\}", template.body)) > 1:
         raise RlaifError(
             f"pointwise template {name!r} has the placeholder {{{{principle}}}} more than once",

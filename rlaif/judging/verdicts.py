@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rlaif.records import ChoiceResult, Failure, Order, Verdict
 from rlaif.util.numerics import logsumexp
@@ -58,6 +59,43 @@ def read_verdict(
     if abs(logit) > LARGEST_LOGIT:
         logit = math.copysign(LARGEST_LOGIT, logit)
     return Verdict(principle, order, logit, mass, cached=cached, reasoning=reasoning)
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A grade on a scale, as a judge gives it.
+
+    Attributes:
+        mean: the expected grade.
+        spread: its standard deviation.
+        mass: probability on the grades at all.
+        invalid: why there is none, or "".
+    """
+
+    mean: float
+    spread: float
+    mass: float
+    invalid: str = ""
+
+
+def read_grade(logprobs: Sequence[float], grades: Sequence[int], *, floor: float) -> Grade:
+    """Fold the probabilities of grades into their mean and spread (G-Eval, Liu et al. 2023,
+    arXiv:2303.16634, section 2, weighs grades so).
+
+    Args:
+        logprobs: of each grade.
+        grades: lowest first.
+        floor: least mass of a valid one.
+    """
+    weights = [math.exp(log) for log in logprobs]
+    mass = math.fsum(weights)
+    if not math.isfinite(mass) or mass > 1 + _ROUNDING:
+        return Grade(0.0, 0.0, 0.0, f"grades have the probability {mass:g} together")
+    if mass < floor or not mass:
+        return Grade(0.0, 0.0, mass, f"low label mass ({mass:.3g} < {floor:g})")
+    mean = math.fsum(g * w for g, w in zip(grades, weights, strict=True)) / mass
+    variance = math.fsum((g - mean) ** 2 * w for g, w in zip(grades, weights, strict=True)) / mass
+    return Grade(mean, math.sqrt(variance), min(1.0, mass))
 
 
 def compare_scores(

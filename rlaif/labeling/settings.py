@@ -112,8 +112,9 @@ class LabelSettings(BaseModel):
     )
     prompt_injection: Literal["flag", "hold"] = Field(
         default="flag",
-        description="Completions with possible prompt injection (instructions, fake turns, hidden "
-        "characters): flag the row, or hold the pair back as an abstention.",
+        description="Completions with possible prompt injection (English "
+        "instructions, fake turns, hidden characters): flag the row, or hold the pair back as an "
+        "abstention.",
     )
     aggregation: AggregationSettings = AggregationSettings()
     pairs: PairingMode = "all"

@@ -198,13 +198,19 @@ def test_it_writes_and_is_served(smollm2: Path, constitution: str, tmp_path: Pat
         constitution,
         str(smollm2),
         engine="packed",
-        pointwise="anchored",
+        pointwise="score",
         cache_dir=tmp_path / "judge",
     ) as judge:
         found = judge.compare("Help me?", "Gladly, my friend.", "Go away.")
+        (mark,) = judge.score("Help me?", "Gladly, my friend.").principles
     assert found.status in ("decided", "tie")
     assert found.principles[0].label_mass is not None
     assert found.principles[0].label_mass > 0.9
+    # The grade stands at the end of the shipped prefill, and nearly nothing else does.
+    assert mark.label_mass is not None
+    assert mark.label_mass > 0.9
+    assert mark.grade is not None
+    assert mark.p == pytest.approx((mark.grade - 1) / 4)
 
 
 def test_it_ranks_what_it_wrote_and_revises_by_a_constitution(

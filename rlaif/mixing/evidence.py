@@ -84,7 +84,7 @@ def _run_evidence(data: str) -> RunEvidence | None:
         review=read_review(run),
         biases=[
             (
-                f"{f'**{f.name}**' if f.flagged else f.name} {f.value:+.3f} {f.unit} (95% CI "
+                f"{f'**{f.name}**' if f.flagged else f.name} {f.point} {f.unit} (95% CI "
                 f"{f.low:+.3f} to {f.high:+.3f})"
             )
             for f in ordered

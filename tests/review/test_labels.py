@@ -609,7 +609,7 @@ def test_what_people_say_is_no_bias_of_the_judge(tmp_path: Path) -> None:
     assert (after.winner == before.winner).all()
     one, two = (
         [
-            (f.name, round(f.value, 2))
+            (f.name, round(f.value or 0.0, 2))
             for f in bias_report(o, groups=[str(r) for r in o.rows]).findings
         ]
         for o in (before, after)

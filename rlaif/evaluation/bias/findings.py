@@ -28,7 +28,10 @@ class BiasFinding:
 
     Attributes:
         name: what it is about.
-        value, low, high: its size with a 95% interval; the unit is in `unit`.
+        value, low, high: its size with a 95% interval, in `unit`; `value` is None where the data
+            leave open whether there is any bias.
+        ends: the least and the greatest size that the data allow, before chance is counted; None
+            where they name one.
         p: two-sided, against no bias.
         flagged: whether it stands after correction for all findings of the report.
         detail: more about it, in words.
@@ -36,7 +39,7 @@ class BiasFinding:
     """
 
     name: str
-    value: float
+    value: float | None
     low: float
     high: float
     unit: str
@@ -45,11 +48,23 @@ class BiasFinding:
     flagged: bool = False
     detail: str = ""
     association: bool = False
+    ends: tuple[float, float] | None = None
+
+    @property
+    def size(self) -> str:
+        """Size and interval for people, without the unit."""
+        return f"{self.point} [{self.low:+.3f}, {self.high:+.3f}]"
+
+    @property
+    def point(self) -> str:
+        """Size for people: a number, or the two that it lies between."""
+        ends = (self.value or 0.0,) if self.ends is None else self.ends
+        return " to ".join(f"{end:+.3f}" for end in ends)
 
     @property
     def shown(self) -> str:
-        """Size and interval for people."""
-        text = f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}] {self.unit}"
+        """Size, interval and unit for people."""
+        text = f"{self.size} {self.unit}"
         return f"{text}; {self.detail}" if self.detail else text
 
 
@@ -64,7 +79,7 @@ def corrected(findings: Sequence[BiasFinding]) -> list[BiasFinding]:
     return [
         f
         if f.association
-        else replace(f, flagged=bool(next(flags)) and abs(f.value) >= NEGLIGIBLE[f.unit])
+        else replace(f, flagged=bool(next(flags)) and abs(f.value or 0.0) >= NEGLIGIBLE[f.unit])
         for f in findings
     ]
 

@@ -143,10 +143,12 @@ def bias_report(
         )
     for finding in measured_styles:
         if finding.name == "length":
-            shares = longer_wins(log_odds, styles["length"], finding.value)
+            ends = finding.ends or (finding.value or 0.0,)
+            shares = [longer_wins(log_odds, styles["length"], end) for end in ends]
+            adjusted = sorted({f"{100 * share.adjusted:.1f}%" for share in shares})
             text = (
-                f"the longer completion wins {100 * shares.longer_wins:.1f}%, "
-                f"{100 * shares.adjusted:.1f}% when controlling for length"
+                f"the longer completion wins {100 * shares[0].longer_wins:.1f}%, "
+                f"{' to '.join(adjusted)} when controlling for length"
             )
             finding = replace(finding, detail="; ".join(t for t in (text, finding.detail) if t))
         findings.append(finding)

@@ -21,6 +21,11 @@ from rlaif.evaluation.bias.findings import (
 )
 from rlaif.evaluation.outcomes import Floats
 
+_OPEN = (
+    "no bias, or one either way: a noisy judge looks like this where style and quality go together; "
+    "probes tell (`rlaif eval --bias`)"
+)
+
 
 def standardized_difference(a: Floats, b: Floats) -> Floats:
     """A - b in units of its standard deviation; zeros where it does not vary."""
@@ -38,15 +43,17 @@ def style_biases(
 ) -> list[BiasFinding]:
     """How far the log-odds of a verdict follow style, all styles measured together.
 
-    With labels: does style tell what people prefer beyond the verdict?  In the logistic model
+    With labels there are two answers, and the truth lies between them.  In the logistic model
     log-odds(people prefer a) = k (verdict - sum of coefficient x difference) a coefficient is what
     the judge adds for style beyond what people do (Dubois et al. 2024, arXiv:2404.04475, control
     for length in such a model).  A noisy judge of data in which style and quality hang together
     seems to dislike style there, and to like it in the opposite model (verdict on label and
-    style); so the p-value is the larger of both, and 1 where they disagree.  That the truth lies
-    between the two holds where quality and style hang together linearly, as normal ones do; where
-    the longer responses are mostly a little worse and now and then much better, a fair judge's
-    noise alone may show in both: the probes, which change nothing but the style, decide then.
+    style).  The two bound what a regression with noise on both sides can be (Frisch 1934; Klepper
+    and Leamer 1984): both are shown, the value is the one nearer to zero, and where zero lies
+    between them there is no value, and p is 1.  Where quality and style hang together otherwise
+    than linearly (the longer responses are mostly a little worse and now and then much better), a
+    fair judge's noise alone may show in both: the probes, which change nothing but the style,
+    decide then.
     Without labels: least squares of the log-odds on the differences, an association that good
     style may deserve; never flagged.
     Standard errors hold under any spread and within groups (White 1980; Liang and Zeger 1986, by
@@ -128,8 +135,7 @@ def _beyond_labels(
     if fit is None:
         return []
     n = len(log_odds)
-    # The other way round: does the verdict follow style beyond the label?  Where judges are noisy
-    # the truth lies between the two (Frisch 1934), so a bias must show in both.
+    # The other way round: does the verdict follow style beyond the label?
     other_design = np.column_stack([design[:, :-1], signs])
     reverse = sm.OLS(log_odds, other_design).fit(**robust_errors(own, n, plain="HC3"))
     scale, covariance = float(fit.params[-1]), np.asarray(fit.cov_params())
@@ -143,19 +149,20 @@ def _beyond_labels(
         gradient[k], gradient[-1] = -1.0 / scale, float(fit.params[k]) / scale**2
         error = float(np.sqrt(gradient @ covariance @ gradient))
         bound = float(reverse.params[k])
+        lowest, highest = (float(end) for end in reverse.conf_int()[k])
         agree = bound * value > 0
         p = max(float(fit.pvalues[k]), float(reverse.pvalues[k])) if agree else 1.0
-        detail = f"beyond human preference; {bound:+.3f} when controlling for the human label"
         found.append(
             BiasFinding(
                 name=name,
-                value=value,
-                low=value - 1.96 * error,
-                high=value + 1.96 * error,
+                value=min(value, bound, key=abs) if agree else None,
+                low=min(value - 1.96 * error, lowest),
+                high=max(value + 1.96 * error, highest),
                 unit="nats per SD",
                 n=n,
                 p=p,
-                detail=detail,
+                detail="beyond human preference" if agree else _OPEN,
+                ends=(min(value, bound), max(value, bound)),
             )
         )
     return found

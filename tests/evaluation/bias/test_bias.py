@@ -52,6 +52,7 @@ def test_a_planted_length_coefficient_is_recovered(coefficient: float) -> None:
     for given in (label, None):
         (found,) = style_biases(log_odds, {"length": length}, label=given)
         assert found.value == pytest.approx(coefficient, rel=0.10)
+        assert (found.ends is None) == (given is None)
         assert found.low < coefficient < found.high
         assert found.association == (given is None)
 
@@ -62,9 +63,12 @@ def test_it_is_recovered_where_better_answers_are_longer_too(coefficient: float)
     rng = np.random.default_rng(3)
     _, length, label, log_odds = planted(rng, 60_000, coefficient, noise=0.0)
     (found,) = style_biases(log_odds, {"length": length}, label=label)
-    assert found.value == pytest.approx(coefficient, rel=0.10)
-    # A dislike of what is really better is not flagged: noise would look the same.
+    assert found.ends is not None
+    assert found.ends[0] == pytest.approx(coefficient, rel=0.10)
+    assert found.ends[0] < coefficient + 0.02 < found.ends[1]
+    # A dislike of what is really better is not named: noise would look the same.
     assert corrected([found])[0].flagged == (coefficient > 0)
+    assert (found.value is None) == (coefficient < 0)
 
 
 def test_labels_tell_a_bias_from_length_that_is_deserved() -> None:
@@ -73,10 +77,12 @@ def test_labels_tell_a_bias_from_length_that_is_deserved() -> None:
     _, length, label, log_odds = planted(rng, 8000, 0.0, noise=0.0)
     (alone,) = style_biases(log_odds, {"length": length})
     (held,) = style_biases(log_odds, {"length": length}, label=label)
+    assert alone.value is not None
     assert alone.value > 0.5
     assert "association" in alone.detail
     assert not corrected([alone])[0].flagged
-    assert abs(held.value) < 0.1
+    assert held.ends is not None
+    assert abs(held.ends[0]) < 0.1
     flagged = 0
     for seed in range(200):
         _, length, label, log_odds = planted(np.random.default_rng(seed), 500, 0.0, noise=0.1)
@@ -160,6 +166,50 @@ def test_a_noisy_judge_is_not_accused_where_style_and_quality_hang_together(
             style_biases(quality + noise * rng.normal(0, 1, 600), {"length": x}, label=label)
         )
     assert np.mean([f.flagged for f in found]) <= 0.05
+
+
+def noisy(
+    rng: np.random.Generator, n: int, *, r: float, noise: float, bias: float, slope: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Length, people's labels, and the log-odds of a judge that sees quality through noise."""
+    length = rng.normal(0, 1, n)
+    quality = r * length + np.sqrt(1 - r * r) * rng.normal(0, 1, n)
+    label = np.where(rng.random(n) < 1 / (1 + np.exp(-slope * quality)), 1, -1)
+    seen = quality + noise * rng.normal(0, 1, n)
+    return length, label, 1.5 * seen + bias * length
+
+
+@pytest.mark.parametrize("r", [0.0, 0.5, 0.8, -0.6])
+@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("bias", [0.0, 0.5, -0.5])
+def test_the_two_answers_hold_the_truth_between_them(r: float, noise: float, bias: float) -> None:
+    """The interval holds the planted bias in 95% of data sets, whatever length and quality have to
+    do with each other; and a value is named only where a bias is.
+    """
+    held = named = right = measured = 0
+    times = 60
+    for seed in range(times):
+        rng = np.random.default_rng(seed)
+        length, label, log_odds = noisy(rng, 500, r=r, noise=noise, bias=bias, slope=2.0)
+        told = style_biases(log_odds, {"length": length}, label=label)
+        if not told:  # no clear link between verdicts and labels
+            continue
+        (found,) = told
+        measured += 1
+        assert found.ends is not None
+        held += found.low <= bias <= found.high
+        assert found.low <= found.ends[0] <= found.ends[1] <= found.high
+        if corrected([found])[0].flagged:
+            named += 1
+            assert found.value is not None
+            right += found.value * bias > 0
+    assert measured >= 0.8 * times
+    assert held / measured >= 0.95 - 2 * (0.05 * 0.95 / measured) ** 0.5
+    if not bias:
+        assert named / times <= 0.05 + 2 * (0.05 * 0.95 / times) ** 0.5
+    else:
+        assert right == named
+        assert named > times / 2 or r or noise > 1  # with nothing in the way, it is found
 
 
 def test_a_judge_that_is_never_wrong_has_nothing_to_be_measured_by() -> None:

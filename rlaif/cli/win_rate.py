@@ -35,7 +35,8 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     """Report which model's completions the judge preferred in a labeling run.
 
     A judge's preference is not quality: it shares the judge's biases with the labels that the
-    model was trained on. With --human-labels, human labels of some pairs correct the judge on all
+    model was trained on. "At equal length" takes away what goes along with length, deserved or not
+    (Dubois et al. 2024). With --human-labels, human labels of some pairs correct the judge on all
     of them (prediction-powered inference). The interval is valid however biased the judge is.
     """
     quiet_libraries()
@@ -54,6 +55,7 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
             "rate": w.rate.value,
             "low": w.rate.low,
             "high": w.rate.high,
+            "length_controlled": vars(w.controlled) if w.controlled else None,
         }
         for w in found
     ]
@@ -65,8 +67,11 @@ def command(run: str, out: str | None, human: str | None, split: str, as_json: b
     if as_json:
         print_json(shown)
         return
-    rows = [(w.model, w.wins, w.losses, w.ties, w.abstained, str(w.rate)) for w in found]
-    head = ["model", "won", "lost", "tied", "abstained", "win rate (ties 1/2)"]
+    rows = [
+        (w.model, w.wins, w.losses, w.ties, w.abstained, str(w.rate), str(w.controlled or "-"))
+        for w in found
+    ]
+    head = ["model", "won", "lost", "tied", "abstained", "win rate (ties 1/2)", "at equal length"]
     echo(table(head, rows))
     if people:
         more = [

@@ -72,9 +72,7 @@ class JudgeReport:
     principles: list[PrincipleAgreement]
 
 
-def judge_report(
-    outcomes: Outcomes, data: LabeledData, *, by_order: bool = True, seed: int = 0
-) -> JudgeReport:
+def judge_report(outcomes: Outcomes, data: LabeledData, *, by_order: bool = True) -> JudgeReport:
     """Measure one judge; `data` is aligned with `outcomes`.
 
     Args:
@@ -101,14 +99,11 @@ def judge_report(
                 [groups[i] for i in at],
                 by_order=own,
                 rows=[data.row[i] for i in at],
-                seed=seed,
             )
     return JudgeReport(
         name=outcomes.name,
         pairs=len(label),
-        agreement=agreement(
-            label, outcomes.winner, groups, by_order=orders, rows=data.row, seed=seed
-        ),
+        agreement=agreement(label, outcomes.winner, groups, by_order=orders, rows=data.row),
         probabilities=ProbabilityReport(
             ece(confidence, side),
             brier(p_label, np.ones_like(p_label)),
@@ -117,7 +112,7 @@ def judge_report(
         ),
         curve=abstention_curve(right, confidence),
         subsets=subsets,
-        principles=_principles(outcomes, data, seed) if by_order else [],
+        principles=_principles(outcomes, data) if by_order else [],
     )
 
 
@@ -140,7 +135,7 @@ def order_winners(
     return found
 
 
-def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[PrincipleAgreement]:
+def _principles(outcomes: Outcomes, data: LabeledData) -> list[PrincipleAgreement]:
     found = []
     labeled = data.label != 0
     for name, o in outcomes.principles.items():
@@ -153,7 +148,7 @@ def _principles(outcomes: Outcomes, data: LabeledData, seed: int) -> list[Princi
         said = np.where(np.abs(own) >= CLEAR, np.sign(own), 0).astype(np.int64)
         found.append(
             PrincipleAgreement(
-                name, share, mean_with_interval(right, groups, seed=seed), kappa(data.label, said)
+                name, share, mean_with_interval(right, groups), kappa(data.label, said)
             )
         )
     return found

@@ -11,11 +11,14 @@ import numpy as np
 from rlaif.data.sources import Source
 from rlaif.errors import RlaifError
 from rlaif.evaluation.human_labels import match_labels
+from rlaif.evaluation.length_control import control_length
 from rlaif.evaluation.outcomes import read_outcomes, talk_key
 from rlaif.evaluation.stats.prediction_powered import PoweredMean, powered_mean
 from rlaif.evaluation.stats.resampling import Estimate, mean_with_interval
 from rlaif.runs.directory import read_manifest
 from rlaif.runs.labels import read_labels
+from rlaif.templates.messages import completion_text
+from rlaif.util.words import count_words
 
 LEAST_LABELS, LEAST_EACH = 30, 5
 
@@ -30,6 +33,7 @@ class WinRate:
         abstained: pairs of which it said nothing; they do not count.
         rate: wins and half of the ties, of all three, with an interval that knows that pairs of one
             prompt hang together.
+        controlled: the rate at equal length, see `control_length`; None where that can't be told.
     """
 
     model: str
@@ -38,6 +42,7 @@ class WinRate:
     ties: int
     abstained: int
     rate: Estimate
+    controlled: Estimate | None = None
 
 
 def win_rates(run: Path) -> list[WinRate]:
@@ -51,6 +56,7 @@ def win_rates(run: Path) -> list[WinRate]:
     read_manifest(run)
     scores: dict[str, list[float]] = defaultdict(list)
     groups: dict[str, list[str]] = defaultdict(list)
+    longer: dict[str, list[float]] = defaultdict(list)
     abstained: Counter[str] = Counter()
     for label in read_labels(run):
         one, two = label.side_origins
@@ -60,7 +66,9 @@ def win_rates(run: Path) -> list[WinRate]:
             abstained.update([one, two])
             continue
         prompt = talk_key(label.prompt)
-        for model, score in ((one, 1.0), (two, 0.0)):
+        words = [count_words(completion_text(side)) for side in label.sides]
+        for model, score, sign in ((one, 1.0, 1), (two, 0.0, -1)):
+            longer[model].append(float(sign * (words[0] - words[1])))
             scores[model].append(score if label.winner else 0.5)
             groups[model].append(prompt)
     models = scores.keys() | abstained.keys()
@@ -77,6 +85,9 @@ def win_rates(run: Path) -> list[WinRate]:
             ties=scores[model].count(0.5),
             abstained=abstained[model],
             rate=mean_with_interval(np.array(scores[model]), groups[model]),
+            controlled=control_length(
+                np.array(scores[model]), np.array(longer[model]), groups[model]
+            ),
         )
         for model in models
     ]

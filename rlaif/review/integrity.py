@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from rlaif.evaluation.stats.intervals import Share, share
+from rlaif.evaluation.stats.intervals import Share, share, share_of
 from rlaif.review.store import Decision, ReviewTask
 from rlaif.templates.messages import message_text
 from rlaif.util.hashing import digest
@@ -168,8 +168,11 @@ def _report(
     return ReviewerReport(
         name=name,
         decisions=len({d.item for d in own if d.verdict != "skip"}),
-        gold=share(sum(right), len(right)),
-        judge=share(sum(d.verdict == tasks[d.item].item.winner for d in judged), len(judged)),
+        gold=share_of(right, [digest(task.item.prompt) for _, task in gold]),
+        judge=share_of(
+            [d.verdict == tasks[d.item].item.winner for d in judged],
+            [digest(tasks[d.item].item.prompt) for d in judged],
+        ),
         seconds=float(np.median([d.seconds for d in blind])) if blind else 0.0,
         too_fast=share(sum(fast), len(fast)),
         left=share(sides.count("left"), len(sides)),

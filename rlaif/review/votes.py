@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rlaif.evaluation.stats.intervals import Share, share
+from rlaif.evaluation.stats.intervals import Share, share, share_of
 from rlaif.review.store import Decision, ReviewTask
 from rlaif.util.hashing import digest
 from rlaif.util.numerics import sigmoid
@@ -182,7 +182,7 @@ def audit_labels(
     label = {found.task.number: found for found in labels}
     audited = [found for found in labels if found.task.audit]
     decided = [f for f in audited if f.task.item.winner and f.winner != "tie"]
-    agreement = share(sum(f.winner == f.task.item.winner for f in decided), len(decided))
+    agreement = share_of([f.winner == f.task.item.winner for f in decided], _prompts(decided))
     if not total:  # a damaged run: nothing stands for anything
         return AuditResult(agreement, share(0, 0), False)
     certain = [task for task in tasks if task.certain]
@@ -192,13 +192,19 @@ def audit_labels(
         hits = sum(f.corrects for f in seen)
         return AuditResult(agreement, Share(hits, total, *[hits / total] * 3), True)
     if len(seen) < len(certain) or not others:
-        return AuditResult(agreement, share(sum(f.corrects for f in audited), len(audited)), False)
-    rest = share(sum(f.corrects for f in others), len(others))
+        wrong = share_of([f.corrects for f in audited], _prompts(audited))
+        return AuditResult(agreement, wrong, False)
+    rest = share_of([f.corrects for f in others], _prompts(others))
     known, weight = sum(f.corrects for f in seen), total - len(certain)
     rate, low, high = ((known + weight * x) / total for x in (rest.rate, rest.low, rest.high))
     return AuditResult(
         agreement, Share(hits=round(rate * total), total=total, rate=rate, low=low, high=high), True
     )
+
+
+def _prompts(labels: Sequence[HumanLabel]) -> list[str]:
+    """What names each label's prompt."""
+    return [digest(found.task.item.prompt) for found in labels]
 
 
 def review_facts(

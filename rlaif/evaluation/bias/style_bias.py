@@ -22,8 +22,8 @@ from rlaif.evaluation.bias.findings import (
 from rlaif.evaluation.outcomes import Floats
 
 _OPEN = (
-    "no bias, or one either way: a noisy judge looks like this where style and quality go together; "
-    "probes tell (`rlaif eval --bias`)"
+    "no bias, or one either way: a noisy judge looks like this where style and quality go "
+    "together; probes tell (`rlaif eval --bias`)"
 )
 
 

@@ -20,7 +20,7 @@ from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
 from rlaif.evaluation.bias.findings import BiasFinding, mean_test
 from rlaif.evaluation.outcomes import Outcomes, logit
-from rlaif.evaluation.stats.intervals import Share, share
+from rlaif.evaluation.stats.intervals import Share, share_of
 from rlaif.records import CLEAR
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.util.hashing import digest
@@ -168,6 +168,7 @@ def attack_results(
     """
     before = {name: float(p) for name, p in zip(base.ids, logit(base.p_a), strict=True)}
     after = logit(said.p_a)
+    by_base = dict(zip(base.ids, base.groups, strict=True))
     at = {int(row): k for k, row in enumerate(said.rows)}
     results = []
     for kind in dict.fromkeys(v.kind for v in variants):
@@ -177,7 +178,7 @@ def attack_results(
         results.append(
             AttackResult(
                 attack=kind,
-                flipped=share(sum(flips), len(flips)),
+                flipped=share_of(flips, [by_base[v.base] for _, v in own]),
                 undecided=sum(int(said.winner[at[i]]) == 0 for i, _ in own),
                 detected=float(np.mean([found[i - 1] for i, _ in own])) if own else 0.0,
                 moved=float(np.mean(moved)) if moved else 0.0,
@@ -231,7 +232,8 @@ def probe_findings(variants: Sequence[Variant], said: Outcomes) -> list[BiasFind
         values = (side * logit(said.p_a[places]))[judged] if len(places) else np.array([])
         if len(values) < 20:
             continue
-        mean, low, high, p = mean_test(values)
+        groups = [said.groups[k] for k, known in zip(places, judged, strict=True) if known]
+        mean, low, high, p = mean_test(values, groups)
         moved = {}
         for name, o in said.principles.items():
             sign = side * np.nan_to_num(np.tanh(o.logits[places] / 2.0))

@@ -207,13 +207,13 @@ def select(
             continue
         clear = test & (np.abs(signs[c.id]) >= CLEAR)
         right, _ = _right(signs[c.id], label, clear, groups)
-        found = mean_with_interval(right, _of(groups, clear), seed=seed)
+        found = mean_with_interval(right, _of(groups, clear))
         examples = np.flatnonzero(learn & (np.sign(signs[c.id]) == label))
         clearest = examples[np.argsort(-np.abs(signs[c.id][examples]), kind="stable")]
         opinions = float(clear.sum() / max(1, test.sum()))
         kept.append(KeptPrinciple(c, found, opinions, [int(i) for i in clearest]))
     whole = credit_of([signs[k.candidate.id] for k in kept], label)[test]
-    return Induction(kept, mean_with_interval(whole, _of(groups, test), seed=seed), dropped)
+    return Induction(kept, mean_with_interval(whole, _of(groups, test)), dropped)
 
 
 def _of(groups: Sequence[str], where: NDArray[np.bool_]) -> list[str]:

@@ -118,7 +118,6 @@ def agreement(
     *,
     by_order: tuple[Ints, Ints] | None = None,
     rows: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> Agreement:
     """All of it at once.
 
@@ -134,17 +133,17 @@ def agreement(
     both = None
     if by_order is not None:
         values = consistent(label[clear], by_order[0][clear], by_order[1][clear])
-        both = mean_with_interval(values, list(known), seed=seed)
+        both = mean_with_interval(values, list(known))
     whole = None
     of_row = np.asarray(groups if rows is None else rows, dtype=str)[clear]
     if len(of_row) and len(set(of_row)) < len(of_row):
         _, index = np.unique(of_row, return_inverse=True)
         worst = np.full(index.max() + 1, 1.0)
         np.minimum.at(worst, index, np.where(right == 1.0, 1.0, 0.0))
-        whole = mean_with_interval(worst, list(range(len(worst))), seed=seed)
+        whole = mean_with_interval(worst, list(range(len(worst))))
     return Agreement(
-        accuracy=mean_with_interval(right, list(known), seed=seed),
-        of_decided=mean_with_interval(right[decided], list(known[decided]), seed=seed),
+        accuracy=mean_with_interval(right, list(known)),
+        of_decided=mean_with_interval(right[decided], list(known[decided])),
         coverage=float(decided.mean()) if len(decided) else 0.0,
         order_consistent=both,
         kappa=kappa(label, winner),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import binomtest
+
+from rlaif.evaluation.stats.resampling import mean_with_interval
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,14 @@ def share(hits: int, total: int, confidence: float = 0.95) -> Share:
     return Share(
         hits=hits, total=total, rate=hits / total, low=low, high=high, confidence=confidence
     )
+
+
+def share_of(flags: Sequence[bool], groups: Sequence[object]) -> Share:
+    """The share of flags that are true, at 95%; those of one group hang together, such as pairs of
+    one prompt.  With groups of one it is `share`; else see `resampling.mean_with_interval`.
+    """
+    hits, total = sum(flags), len(flags)
+    if len(set(groups)) == total:
+        return share(hits, total)
+    found = mean_with_interval(np.array(flags, dtype=np.float64), groups)
+    return Share(hits=hits, total=total, rate=hits / total, low=found.low, high=found.high)

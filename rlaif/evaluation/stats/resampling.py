@@ -1,4 +1,4 @@
-"""Intervals and tests by resampling groups: pairs of one prompt are drawn together.
+"""Intervals and tests by group: pairs of one prompt hang together.
 
 All functions are pure; arrays have one entry per pair, and `groups` says which belong together.
 """
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ def group_sums(values: Floats, groups: Sequence[object]) -> tuple[Floats, Floats
     return np.asarray(sums, dtype=np.float64), np.bincount(index).astype(np.float64)
 
 
-def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 0) -> Estimate:
+def mean_with_interval(values: Floats, groups: Sequence[object]) -> Estimate:
     """The mean with an interval that knows that pairs of a group hang together.
 
-    Of shares, whose values are from 0 to 1: see `logit_interval`.  Of differences: a bootstrap over
-    groups (Efron 1979; percentile, scipy).  Where all groups have the same mean nothing is known of
-    how groups differ: the interval is the Wilson one of as many trials as there are groups, for
-    values of 0 and 1, and all that is possible (0 to 1) otherwise.
+    Of shares, whose values are from 0 to 1: see `logit_interval`.  Of differences: the same on
+    their own scale.  Where all groups have the same mean nothing is known of how groups differ:
+    the interval is the Wilson one of as many trials as there are groups, for values of 0 and 1,
+    and all that is possible (0 to 1) otherwise.
     """
     n = len(values)
     if not n:
@@ -58,8 +57,8 @@ def mean_with_interval(values: Floats, groups: Sequence[object], *, seed: int = 
         return Estimate(mean, min(0.0, mean), max(1.0, mean), n)
     if values.min() >= 0.0 and values.max() <= 1.0:
         return Estimate(mean, *logit_interval(sums, sizes), n)
-    low, high = _interval(sums, sizes, seed)
-    return Estimate(mean, low, high, n)
+    half = _half_width(sums, sizes)
+    return Estimate(mean, mean - half, mean + half, n)
 
 
 def logit_interval(sums: Floats, sizes: Floats) -> tuple[float, float]:
@@ -75,15 +74,21 @@ def logit_interval(sums: Floats, sizes: Floats) -> tuple[float, float]:
         sums: of the values in each group; at least two groups, which differ.
         sizes: of the groups.
     """
-    total, count = float(sizes.sum()), len(sums)
-    rate = float(sums.sum()) / total
-    moves = (sums - rate * sizes) / (total - sizes)  # what leaving a group out changes
-    error = float(np.sqrt((count - 1) / count * (moves**2).sum()))
-    effective = total**2 / float((sizes**2).sum())
-    half = float(stats.t.ppf(0.975, max(1.0, effective - 1.0))) * error / (rate * (1.0 - rate))
+    rate = float(sums.sum()) / float(sizes.sum())
+    half = _half_width(sums, sizes) / (rate * (1.0 - rate))
     center = np.log(rate / (1.0 - rate))
     low, high = 1.0 / (1.0 + np.exp(-np.array([center - half, center + half])))
     return float(low), float(high)
+
+
+def _half_width(sums: Floats, sizes: Floats) -> float:
+    """Half of the 95% interval of a mean over groups; see `logit_interval`."""
+    total, count = float(sizes.sum()), len(sums)
+    mean = float(sums.sum()) / total
+    moves = (sums - mean * sizes) / (total - sizes)  # what leaving a group out changes
+    error = float(np.sqrt((count - 1) / count * (moves**2).sum()))
+    effective = total**2 / float((sizes**2).sum())
+    return float(stats.t.ppf(0.975, max(1.0, effective - 1.0))) * error
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -111,30 +116,12 @@ def wilson(rate: float, n: int) -> tuple[float, float]:
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def _interval(sums: Floats, sizes: Floats, seed: int) -> tuple[float, float]:
-    def ratio(x: Floats, y: Floats, axis: int = -1) -> Floats:
-        return np.asarray(x.sum(axis=axis) / y.sum(axis=axis))
-
-    found = stats.bootstrap(
-        (sums, sizes),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=max(1, 20_000_000 // len(sums)),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    interval = found.confidence_interval
-    return float(interval.low), float(interval.high)
-
-
 @dataclass(frozen=True)
 class PairedTest:
     """Two sets of scores on the same pairs.
 
     Attributes:
-        difference: mean of the first less mean of the second, with its bootstrap interval.
+        difference: mean of the first less mean of the second, with its interval.
         p: two-sided, of the test that neither is better.
         only_first, only_second: pairs that one has right (score 1) and the other wrong (0).
     """
@@ -179,7 +166,7 @@ def paired_test(
         p = float(found.pvalue)
     # Computed on the side of the better, so that swapping the two swaps the interval.
     sign = -1.0 if difference.sum() < 0 else 1.0
-    found_interval = mean_with_interval(sign * difference, groups, seed=seed)
+    found_interval = mean_with_interval(sign * difference, groups)
     ends = sorted((sign * found_interval.low, sign * found_interval.high))
     interval = Estimate(sign * found_interval.value, ends[0], ends[1], found_interval.n)
     if not len(moved):  # no pair tells them apart: either may be better by what none of n shows

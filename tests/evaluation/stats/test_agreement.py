@@ -85,9 +85,9 @@ def test_bootstrap_intervals_cover_also_where_pairs_of_a_prompt_hang_together() 
         rng = np.random.default_rng(seed)
         right = np.repeat(rng.random(60) < 0.7, 5).astype(float)
         groups = list(np.repeat(np.arange(60), 5))
-        found = mean_with_interval(right, groups, seed=seed)
+        found = mean_with_interval(right, groups)
         covered += found.low <= 0.7 <= found.high
-        alone = mean_with_interval(right, list(range(300)), seed=seed)
+        alone = mean_with_interval(right, list(range(300)))
         wide += (found.high - found.low) > 1.7 * (alone.high - alone.low)
     assert 0.90 <= covered / 200 <= 0.99
     assert wide == 200

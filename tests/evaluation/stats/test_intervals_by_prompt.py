@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlaif.evaluation.stats.resampling import mean_with_interval, wilson
+from rlaif.evaluation.stats.intervals import share, share_of
+from rlaif.evaluation.stats.resampling import mean_with_interval, paired_test, wilson
 
 
 def draw(
@@ -76,3 +77,44 @@ def test_one_large_prompt_among_small_ones_knows_little() -> None:
     assert found.high - found.low > 0.2
     low, high = wilson(0.8, 504)
     assert high - low < 0.08
+
+
+@pytest.mark.parametrize(
+    ("prompts", "unequal", "least"),
+    [(6, False, 0.9), (12, False, 0.9), (12, True, 0.87), (40, True, 0.9), (150, False, 0.93)],
+)
+def test_the_difference_of_two_judges_is_held_too(
+    prompts: int, unequal: bool, least: float
+) -> None:
+    """Two judges of 80% and 70%, whose errors hang together by prompt: the interval of the paired
+    test, beside the one of independent pairs.
+    """
+    rng = np.random.default_rng(prompts)
+    runs, held, naive = 300, 0, 0
+    for _ in range(runs):
+        sizes = np.full(prompts, 12)
+        if unequal:
+            sizes = np.maximum(1, (rng.pareto(1.5, prompts) * 4).astype(int) + 1)
+        groups = np.repeat(np.arange(prompts), sizes)
+        shares = rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, prompts)
+        other = rng.beta(0.7 * 7 / 3, 0.3 * 7 / 3, prompts)
+        one = (rng.random(len(groups)) < shares[groups]).astype(float)
+        two = (rng.random(len(groups)) < other[groups]).astype(float)
+        found = paired_test(one, two, list(groups)).difference
+        assert found.low <= found.value <= found.high
+        held += found.low <= 0.1 <= found.high
+        spread = 1.96 * (one - two).std(ddof=1) / np.sqrt(len(one))
+        naive += abs((one - two).mean() - 0.1) <= spread
+    assert held / runs >= least
+    assert naive / runs <= 0.8, "what it is compared with falls short, or nothing is shown"
+
+
+def test_shares_of_flags_know_their_groups() -> None:
+    flags = [True] * 30 + [False] * 10
+    alone = share_of(flags, list(range(40)))
+    assert alone == share(30, 40)
+    together = share_of(flags, [k // 4 for k in range(40)])
+    assert (together.hits, together.total, together.rate) == (30, 40, 0.75)
+    assert together.low < alone.low
+    assert together.high > alone.high
+    assert share_of([], []) == share(0, 0)

@@ -2,7 +2,8 @@
 
 Everything is computed on signed opinions in [-1, 1] (positive for `a`), so that swapping `a`
 and `b` negates every number exactly, and sums are exact (`math.fsum`), so that the order of
-principles does not matter.
+principles does not matter.  A stronger opinion for `a` never makes `a` less likely, and no small
+change of an opinion makes a large one of the probability; `tests/judging` prove it.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ class AggregationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    pooling: Literal["clarity", "mean"] = Field(
-        default="clarity",
-        description="How to average the principles of a tier: by weight times confidence "
-        "(clarity), or by weight alone (mean). With clarity, principles without an opinion do not "
-        "dilute the others.",
+    pooling: Literal["share", "mean"] = Field(
+        default="share",
+        description="How to pool a tier's principles. share: each side's strongest opinion, by "
+        "its share of all that is said; principles without an opinion do not dilute the others. "
+        "mean: the weighted mean.",
     )
     clear_margin: float = Field(
-        default=0.2, ge=0, le=1, description="Minimum margin for a tier to decide on its own."
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Margin from which a tier overrules the tiers below it.",
     )
     tie_margin: float = Field(
         default=0.05, ge=0, le=1, description="Pairs with a margin below this are ties."
@@ -95,12 +99,21 @@ def failed_check(principle: Principle, reason: str) -> PrincipleScore:
     )
 
 
-def pool_clarity(scores: Sequence[PrincipleScore]) -> float:
-    """Signed opinion of a tier: sum of w|s|s over sum of w|s|."""
-    total = math.fsum(s.weight * abs(s.sign) for s in scores)
+def pool_share(scores: Sequence[PrincipleScore]) -> float:
+    """Signed opinion of a tier: each side's strongest opinion, by its share of all that is said.
+
+    With P and N the sums of w|s| for `a` and for `b`, it is max(s+) P / (P + N) - max(s-) N / (P +
+    N).  One opinion counts as it is, equal ones as one of them, and none not at all; there is no
+    other way to be so and monotone where all opinions are on one side.  Opinions are bounded, so a
+    judge that is too sure of one principle does not outvote the others.
+    """
+    sides = [[s for s in scores if sign * s.sign > 0.0] for sign in (1, -1)]
+    said = [math.fsum(s.weight * abs(s.sign) for s in side) for side in sides]
+    total = math.fsum(said)
     if total == 0.0:
         return 0.0
-    return math.fsum(s.weight * abs(s.sign) * s.sign for s in scores) / total
+    top = [max((abs(s.sign) for s in side), default=0.0) for side in sides]
+    return top[0] * (said[0] / total) - top[1] * (said[1] / total)
 
 
 def pool_mean(scores: Sequence[PrincipleScore]) -> float:
@@ -110,18 +123,22 @@ def pool_mean(scores: Sequence[PrincipleScore]) -> float:
 
 
 _POOLS: dict[str, Callable[[Sequence[PrincipleScore]], float]] = {
-    "clarity": pool_clarity,
+    "share": pool_share,
     "mean": pool_mean,
 }
+
+
+def pool(settings: AggregationSettings, scores: Sequence[PrincipleScore]) -> float:
+    """Signed opinion of a tier: 1 for `a` to -1 for `b`."""
+    return _POOLS[settings.pooling](scores)
 
 
 def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -> Preference:
     """One preference from the opinions of all principles.
 
-    Tiers are consulted from 1 upwards; the first whose pooled margin reaches `clear_margin`
-    decides alone.  If none does, all principles are pooled together.  A tier without enough valid
-    verdicts decides nothing, and no lower tier decides in its place: judges refuse most where a
-    higher one matters.
+    Tiers are consulted from 1 upwards, see `_overrule`.  A tier without enough valid verdicts
+    decides nothing, and no lower tier decides in its place, unless a higher one is clear: judges
+    refuse most where a higher one matters.
     """
     if not scores:
         return _undecided("abstained", scores, "no principle applies")
@@ -150,18 +167,37 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
 def _consult_tiers(
     scores: Sequence[PrincipleScore], settings: AggregationSettings
 ) -> tuple[float, int | None, list[PrincipleScore]]:
-    """The signed opinion, the tier that decides alone (None for all), and the tier that has too
+    """The signed opinion, the first tier that is clear (None for none), and the tier that has too
     few valid verdicts for any decision (empty for none).
     """
-    pool = _POOLS[settings.pooling]
+    opinions: list[float] = []
+    deciding = None
     for tier in sorted({s.tier for s in scores}):
         members = [s for s in scores if s.tier == tier]
         if not is_covered(members, 0.0, settings.min_coverage):
-            return 0.0, None, members
-        opinion = pool([s for s in members if not s.invalid])
-        if abs(opinion) >= settings.clear_margin and opinion != 0.0:
-            return opinion, tier, []
-    return pool([s for s in scores if not s.invalid]), None, []
+            if deciding is None:
+                return 0.0, None, members
+            break
+        opinion = pool(settings, [s for s in members if not s.invalid])
+        opinions.append(opinion)
+        if deciding is None and abs(opinion) >= settings.clear_margin and opinion != 0.0:
+            deciding = tier
+    found = 0.0
+    for opinion in reversed(opinions):
+        found = _overrule(opinion, found, settings.clear_margin)
+    return found, deciding, []
+
+
+def _overrule(opinion: float, below: float, clear: float) -> float:
+    """The signed opinion of a tier and of those below it.
+
+    What contradicts it counts the less the clearer the tier is, and not at all from the margin
+    `clear` on; of two that agree, the stronger counts.
+    """
+    if opinion * below >= 0.0:
+        return max(opinion, below, key=abs)
+    heard = 1.0 - abs(opinion) / clear if abs(opinion) < clear else 0.0
+    return opinion + heard * below
 
 
 def is_covered(members: Sequence[PrincipleScore], left: float, least: float) -> bool:

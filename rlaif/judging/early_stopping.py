@@ -15,16 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import (
-    AggregationSettings,
-    aggregate,
-    is_covered,
-    pool_clarity,
-    pool_mean,
-)
+from rlaif.judging.aggregation import AggregationSettings, aggregate, is_covered, pool
 from rlaif.judging.calibration import tempered
 from rlaif.judging.questions import Question
 from rlaif.judging.scoring import score_pair
+from rlaif.judging.verdicts import LARGEST_LOGIT
 from rlaif.records import Pair, Preference, PrincipleScore, Verdict
 
 StoppingKind = Literal["orders", "exact", "likely"]
@@ -82,29 +77,57 @@ class StoppingRule:
         return self._settled(scores, left)
 
     def _settled(self, scores: Sequence[PrincipleScore], left: Sequence[Principle]) -> bool:
-        least = max(self.aggregation.clear_margin, self.aggregation.tie_margin)
-        for tier in sorted({s.tier for s in scores} | {p.tier for p in left}):
-            known = [s for s in scores if s.tier == tier and not s.invalid]
-            open_weight = math.fsum(p.weight * self._credit(p.id) for p in left if p.tier == tier)
-            whole = not any(p.tier == tier for p in left)
-            margin = self._least_margin(known, open_weight)
-            members = [s for s in scores if s.tier == tier]
-            if whole and not is_covered(members, 0.0, self.aggregation.min_coverage):
-                return True  # an abstention, whatever lower tiers would say
-            if margin >= least and margin > 0.0:
-                return self._covered(members, left, tier)
-            if not whole:
-                return False
-        return False
+        """Whether the decision is the same if all that is left speaks for `a`, and for `b`: what
+        comes in between lies in between, since a preference is monotone in every opinion.
+        """
+        covered = self._covered_up_to(scores, left)
+        if covered is None:
+            return False
+        if not covered:
+            return True  # an abstention, whatever lower tiers would say
+        ends = []
+        for sign in (1.0, -1.0):
+            ends.append(aggregate([*scores, *self._all_for(left, sign)], self.aggregation))
+        one, two = ((end.winner, end.status) for end in ends)
+        return one == two and one[1] != "abstained"
 
-    def _covered(
-        self, members: Sequence[PrincipleScore], left: Sequence[Principle], tier: int
-    ) -> bool:
-        """Whether enough verdicts are valid even if all that are left were not."""
-        if self.aggressiveness > 0.0:  # the pilot tells how often that happens
-            return True
-        missing = math.fsum(p.weight for p in left if p.tier == tier)
-        return is_covered(members, missing, self.aggregation.min_coverage)
+    def _covered_up_to(
+        self, scores: Sequence[PrincipleScore], left: Sequence[Principle]
+    ) -> bool | None:
+        """Whether each tier has enough valid verdicts, down to the first that is clear whatever
+        else is said: False for one that has not, None where what is left may decide that.
+        """
+        clear = False
+        for tier in sorted({s.tier for s in scores} | {p.tier for p in left}):
+            members = [s for s in scores if s.tier == tier]
+            own = [p for p in left if p.tier == tier]
+            missing = math.fsum(p.weight for p in own)
+            if not own and not is_covered(members, 0.0, self.aggregation.min_coverage):
+                return clear  # below a clear tier, it is left out
+            # Above an aggressiveness of 0, the pilot tells how often verdicts fail.
+            likely = self.aggressiveness > 0.0 and bool(members)
+            if not likely and not is_covered(members, missing, self.aggregation.min_coverage):
+                return None
+            margin = self._least_margin(members, own)
+            sure = margin > 0.0 and margin >= self.aggregation.clear_margin
+            if sure and margin >= self.aggregation.tie_margin:
+                return True
+            clear = clear or sure
+        return True
+
+    def _least_margin(self, members: Sequence[PrincipleScore], own: Sequence[Principle]) -> float:
+        """The margin of a tier, whatever its principles that are left say; negative where they
+        may turn it.
+        """
+        known = [s for s in members if not s.invalid]
+        ends = []
+        for sign in (1.0, -1.0):
+            said = [
+                PrincipleScore(p.id, p.tier, p.weight, sign * self._strongest(p.id)) for p in own
+            ]
+            ends.append(pool(self.aggregation, [*known, *said]))
+        least = min(abs(end) for end in ends)
+        return least if ends[0] * ends[1] > 0.0 else -least
 
     def _credit(self, principle: str) -> float:
         """How strong an opinion the principle is credited with: 1, or less by aggressiveness."""
@@ -112,20 +135,14 @@ class StoppingRule:
             self.reach.get(principle, 1.0), 1.0 - self.aggressiveness
         )
 
-    def _least_margin(self, known: Sequence[PrincipleScore], open_weight: float) -> float:
-        """The margin if all that is left spoke against the winner; negative where it would lose.
+    def _all_for(self, left: Sequence[Principle], sign: float) -> list[PrincipleScore]:
+        """Opinions of principles that were not asked, as if all of them spoke for one side."""
+        return [PrincipleScore(p.id, p.tier, p.weight, sign * self._strongest(p.id)) for p in left]
 
-        Against a pool of clarity-weighted or plainly weighted opinions the worst that an unasked
-        principle can do is its strongest opposite opinion.
-        """
-        if self.aggregation.pooling == "clarity":
-            weight = math.fsum(s.weight * abs(s.sign) for s in known)
-            opinion = abs(pool_clarity(known)) * weight
-        else:
-            weight = math.fsum(s.weight for s in known)
-            opinion = abs(pool_mean(known)) * weight
-        total = weight + open_weight
-        return (opinion - open_weight) / total if total else 0.0
+    def _strongest(self, principle: str) -> float:
+        """The log-odds of the strongest opinion that the principle is credited with."""
+        credit = self._credit(principle)
+        return LARGEST_LOGIT if credit >= 1.0 else 2.0 * math.atanh(credit)
 
 
 Aggregate = Callable[[list[PrincipleScore]], Preference]

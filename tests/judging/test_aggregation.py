@@ -59,10 +59,16 @@ def test_mean_pool_by_hand() -> None:
     assert found.margin == pytest.approx(0.5)
 
 
-def test_clarity_pool_by_hand() -> None:
-    # Signs 0.8 (weight 3) and -0.4 (weight 1): (3*0.64 - 0.16) / (3*0.8 + 0.4) = 1.76 / 2.8.
+def test_share_pool_by_hand() -> None:
+    # Signs 0.8 (weight 3) and -0.4 (weight 1): shares 2.4 / 2.8 and 0.4 / 2.8 of what is said.
     found = aggregate([score(0.9, weight=3), score(0.3)], AggregationSettings())
-    assert found.margin == pytest.approx(1.76 / 2.8)
+    assert found.margin == pytest.approx((0.8 * 2.4 - 0.4 * 0.4) / 2.8)
+    # Opinions that agree come to the strongest of them, however many there are.
+    agreed = [score(0.9), score(0.8), score(0.7)]
+    assert aggregate(agreed, AggregationSettings()).margin == pytest.approx(0.8)
+    # Five that are sure outvote one that is as sure, and none is certain in the end.
+    voted = [*[score(0.9999) for _ in range(5)], score(0.0001)]
+    assert aggregate(voted, AggregationSettings()).margin == pytest.approx(4 / 6, abs=1e-3)
     # Principles without an opinion do not dilute one that has one; in the mean they do.
     silent = [score(0.5, name=str(i)) for i in range(9)]
     assert aggregate([score(0.9), *silent], AggregationSettings()).margin == pytest.approx(0.8)
@@ -71,23 +77,25 @@ def test_clarity_pool_by_hand() -> None:
     ).margin == pytest.approx(0.08)
 
 
-def test_higher_tier_decides_alone_when_clear() -> None:
+def test_a_clear_tier_overrules_those_below() -> None:
     low = score(0.01, tier=2, weight=100)
     clear = aggregate([score(0.61, tier=1), low], AggregationSettings())
     assert (clear.winner, clear.deciding_tier) == ("a", 1)
     assert clear.p_a == pytest.approx(0.61)
-    unclear = aggregate([score(0.59, tier=1), low], AggregationSettings())
+    # Half as clear (margin 0.1 of 0.2), it lets half of what contradicts it through.
+    unclear = aggregate([score(0.55, tier=1), low], AggregationSettings())
     assert (unclear.winner, unclear.deciding_tier) == ("b", 2)
-    assert unclear.p_a == pytest.approx(0.01)
+    assert unclear.margin == pytest.approx(0.5 * 0.98 - 0.1)
+    # Of tiers that agree, the surer one counts.
+    agreed = aggregate([score(0.7, tier=1), score(0.9, tier=2)], AggregationSettings())
+    assert agreed.p_a == pytest.approx(0.9)
+    assert agreed.deciding_tier == 1
 
 
-def test_no_clear_tier_pools_everything() -> None:
-    # Signs 0.18 and 0.1, equal weights, mean pool: 0.14.
-    found = aggregate(
-        [score(0.59, tier=1), score(0.55, tier=2)], AggregationSettings(pooling="mean")
-    )
+def test_no_clear_tier_is_no_deciding_tier() -> None:
+    found = aggregate([score(0.59, tier=1), score(0.55, tier=2)], AggregationSettings())
     assert found.deciding_tier is None
-    assert found.margin == pytest.approx(0.14)
+    assert found.margin == pytest.approx(0.18)
 
 
 def test_tie_and_abstention_have_no_winner_and_a_reason() -> None:
@@ -142,7 +150,7 @@ scores = st.lists(
 )
 knobs = st.builds(
     AggregationSettings,
-    pooling=st.sampled_from(["clarity", "mean"]),
+    pooling=st.sampled_from(["share", "mean"]),
     clear_margin=st.floats(0, 1),
     tie_margin=st.floats(0, 0.5),
     min_coverage=st.floats(0, 1),
@@ -214,6 +222,86 @@ def test_planted_position_offset_leaves_the_preference_unchanged(
     for one, two in zip(plain, moved, strict=True):
         assert two.logit == pytest.approx(one.logit, abs=1e-9)
         assert two.position_logit - one.position_logit == pytest.approx(offset, abs=1e-9)
+
+
+opinions = st.lists(
+    st.tuples(st.integers(1, 3), st.floats(0.5, 2), st.floats(-40, 40)), min_size=1, max_size=7
+)
+pools = st.sampled_from(["share", "mean"])
+NO_TIES = {"tie_margin": 0.0, "min_coverage": 0.0}
+
+
+def opinion(items: list[tuple[int, float, float]], settings: AggregationSettings) -> float:
+    """The signed opinion, from -1 to 1."""
+    found = aggregate([PrincipleScore(f"p{k}", *item) for k, item in enumerate(items)], settings)
+    return found.margin if found.p_a > 0.5 else -found.margin
+
+
+@given(opinions, pools, st.floats(0, 1), st.integers(0, 6), st.floats(0, 80))
+def test_a_stronger_opinion_for_a_never_speaks_for_b(
+    items: list[tuple[int, float, float]], pooling: str, clear: float, which: int, more: float
+) -> None:
+    settings = AggregationSettings(pooling=pooling, clear_margin=clear, **NO_TIES)  # type: ignore[arg-type]
+    raised = list(items)
+    k = which % len(items)
+    tier, weight, logit_ = items[k]
+    raised[k] = (tier, weight, logit_ + more)
+    assert opinion(raised, settings) >= opinion(items, settings) - 1e-12
+
+
+@given(opinions, pools, st.floats(0.05, 1), st.integers(0, 6), st.floats(-0.01, 0.01))
+def test_a_small_change_of_an_opinion_is_one_of_the_probability(
+    items: list[tuple[int, float, float]], pooling: str, clear: float, which: int, step: float
+) -> None:
+    """Weights differ fourfold, and a tier that overrules adds 1 / clear to the slope, for each of
+    two tiers.
+    """
+    settings = AggregationSettings(pooling=pooling, clear_margin=clear, **NO_TIES)  # type: ignore[arg-type]
+    moved = list(items)
+    k = which % len(items)
+    tier, weight, logit_ = items[k]
+    moved[k] = (tier, weight, logit_ + step)
+    slope = 8.0 * (1.0 + 1.0 / clear) ** 2
+    apart = abs(opinion(moved, settings) - opinion(items, settings))
+    assert apart <= slope * abs(step) / 2.0 + 1e-12
+
+
+@given(opinions, st.floats(0, 1), st.integers(1, 3), st.floats(0.5, 50))
+def test_a_principle_without_an_opinion_changes_nothing(
+    items: list[tuple[int, float, float]], clear: float, tier: int, weight: float
+) -> None:
+    settings = AggregationSettings(clear_margin=clear, **NO_TIES)  # type: ignore[arg-type]
+    assert opinion([*items, (tier, weight, 0.0)], settings) == opinion(items, settings)
+
+
+@given(opinions, st.floats(0, 1))
+def test_tiers_that_have_no_opinion_leave_it_to_those_below(
+    items: list[tuple[int, float, float]], clear: float
+) -> None:
+    settings = AggregationSettings(clear_margin=clear, **NO_TIES)  # type: ignore[arg-type]
+    moved = [(tier + 1, weight, logit_) for tier, weight, logit_ in items]
+    assert opinion([(1, 1.0, 0.0), *moved], settings) == opinion(items, settings)
+
+
+@given(st.floats(-40, 40), st.floats(0.01, 100), st.floats(0, 1), pools)
+def test_one_opinion_stays_as_it_is(
+    logit_: float, weight: float, clear: float, pooling: str
+) -> None:
+    settings = AggregationSettings(pooling=pooling, clear_margin=clear, **NO_TIES)  # type: ignore[arg-type]
+    assert opinion([(1, weight, logit_)], settings) == pytest.approx(
+        math.tanh(logit_ / 2), abs=1e-15
+    )
+
+
+def test_no_jump_where_a_tier_becomes_clear() -> None:
+    """A margin of 0.19 and one of 0.2 in the first tier, and a sure second tier: close together."""
+    for below in (0.975, 0.025):
+        found = [
+            aggregate([score((1 + m) / 2, tier=1), score(below, tier=2)], AggregationSettings())
+            for m in (0.19, 0.1999, 0.2, 0.21)
+        ]
+        p = [f.p_a for f in found]
+        assert max(p) - min(p) < 0.06
 
 
 @given(scores, knobs)

@@ -46,7 +46,7 @@ def test_every_row_is_accounted_for_and_preferences_follow_from_verdicts(tmp_pat
     assert len(decided) + len(undecided) == len(inputs) - broken + 2 * triples
     assert summary.tally.pairs == len(decided) + len(undecided)
 
-    good = tanh = None
+    good, heard = None, []
     for row in decided:
         evidence = row["provenance"]
         assert row["chosen"] != row["rejected"]
@@ -61,13 +61,25 @@ def test_every_row_is_accounted_for_and_preferences_follow_from_verdicts(tmp_pat
                 good = (asked(prompt, a, b, question) - asked(prompt, b, a, question)) / 2
                 expected = 1 / (1 + math.exp(-good))
             assert opinion["p_chosen"] == pytest.approx(expected, abs=2e-5)
-        one = 2 * evidence["principles"][0]["p_chosen"] - 1
-        if abs(one) >= 0.21:  # tier 1 holds one principle: clear, it decides alone
+        one, two, short = (2 * o["p_chosen"] - 1 for o in evidence["principles"])
+        below = pooled(two, short)
+        if one * below >= 0:  # the surer of two tiers that agree
+            expected = max(one, below, key=abs)
+        else:  # from a margin of 0.2 on, tier 1 hears nothing of what contradicts it
+            expected = one + max(0.0, 1 - abs(one) / 0.2) * below
+        if abs(one) >= 0.21:
             assert evidence["deciding_tier"] == 1
-            assert row["p_chosen"] == pytest.approx((1 + one) / 2, abs=2e-5)
-            tanh = one
+            heard.append(one * below)
+        assert row["p_chosen"] == pytest.approx((1 + expected) / 2, abs=1e-4)
     assert good is not None
-    assert tanh is not None
+    assert min(heard) < 0 < max(heard)
+
+
+def pooled(two: float, short: float) -> float:
+    """Tier 2: a judge's principle of weight 1, and a check of weight 0.5."""
+    if two * short >= 0:
+        return max(two, short, key=abs)
+    return (two * abs(two) + short * abs(short) * 0.5) / (abs(two) + 0.5 * abs(short))
 
 
 def test_settled_pairs_have_their_reason_and_cost_nothing(tmp_path: Path) -> None:

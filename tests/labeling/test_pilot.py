@@ -190,7 +190,7 @@ def _page_of(run: Path) -> str:
 
 def test_failing_questions_stop_nothing_and_invent_nothing(tmp_path: Path) -> None:
     data, constitution = inputs(tmp_path)
-    for pooling in ("clarity", "mean"):
+    for pooling in ("share", "mean"):
         aggregation = AggregationSettings(pooling=pooling)  # type: ignore[arg-type]
         broken = {"options": {"fail_every": 9}, "aggregation": aggregation}
         label(data, constitution, tmp_path / f"whole-{pooling}", **broken)

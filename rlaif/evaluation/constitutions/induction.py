@@ -259,14 +259,16 @@ def _greedy(
 
 
 def credit_of(signs: Sequence[Floats], label: NDArray[np.int64]) -> Floats:
-    """1 where principles of equal weight, pooled by clarity, side with people; one half where with
-    nobody.
+    """1 where principles of equal weight, pooled as a tier's are, side with people; one half where
+    with nobody.
     """
     if not signs:
         return np.full(len(label), 0.5)
     stacked = np.stack(signs)
-    weight = np.abs(stacked).sum(axis=0)
-    opinion = (np.abs(stacked) * stacked).sum(axis=0) / np.maximum(weight, 1e-12)
+    said = [np.maximum(side * stacked, 0.0) for side in (1, -1)]
+    total = np.maximum(sum(side.sum(axis=0) for side in said), 1e-12)
+    ours, theirs = (side.max(axis=0) * (side.sum(axis=0) / total) for side in said)
+    opinion = ours - theirs
     return np.where(np.abs(opinion) < 0.05, 0.5, (np.sign(opinion) == label).astype(np.float64))
 
 

@@ -10,6 +10,7 @@ world, whose oracle is the people.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
@@ -37,7 +38,7 @@ from rlaif.evaluation.panels import panel_outcomes, panel_report
 from rlaif.evaluation.run import JudgeUnderTest, evaluate
 from rlaif.evaluation.stats.prediction_powered import powered_mean
 from rlaif.evaluation.stats.reliability import ece
-from rlaif.judging.aggregation import AggregationSettings, aggregate
+from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.selective import certify
 from rlaif.labeling.job import LabelSummary, prepare, run_label
@@ -46,6 +47,7 @@ from rlaif.records import Pair, Verdict
 from rlaif.runs.context import RunContext
 
 Rng = np.random.Generator
+_ONE = Principle(id="p", preference="Which response?")
 
 
 def sigmoid(x: Any) -> Any:
@@ -365,9 +367,40 @@ def attacks(args: argparse.Namespace) -> None:
             print(f"{f.name}: {f.shown}{' (flagged)' if f.flagged else ''}")
 
 
+def contradiction(args: argparse.Namespace) -> None:
+    """What to make of orders that name different winners: judges with a constant position bias
+    (nats), noise of their own in each order, and confidence `times` too large.
+    """
+    rng = np.random.default_rng(0)
+    n = 4000
+    for times, bias, noise in itertools.product((1, 3), (0.0, 1.5, 4.0), (0.3, 1.5, 4.0)):
+        content = rng.normal(0, 2, n)
+        people = np.where(rng.random(n) < 1 / (1 + np.exp(-content)), "a", "b")
+        ab, ba = (times * (content + s * bias + rng.normal(0, noise, n)) for s in (1, -1))
+        shown = []
+        for rule in ("keep", "tie", "abstain"):
+            settings = AggregationSettings(contradiction=rule)
+            decided = right = 0
+            loss = 0.0
+            for i in range(n):
+                verdicts = [
+                    Verdict("p", "ab", float(ab[i]), 1.0),
+                    Verdict("p", "ba", -float(ba[i]), 1.0),
+                ]
+                found = aggregate([score_principle(_ONE, verdicts)], settings)
+                p = found.p_a if people[i] == "a" else 1.0 - found.p_a
+                loss -= float(np.log(max(p, 1e-9))) / n
+                decided += found.winner is not None
+                right += found.winner == people[i]
+            share = 100 * right / max(1, decided)
+            shown.append(f"{rule} {100 * decided / n:.0f}% decided, {share:.1f}% right, {loss:.3f}")
+        print(f"x{times}, bias {bias:g}, noise {noise:g}: {'; '.join(shown)}")
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "position": position,
     "averaging": averaging,
+    "contradiction": contradiction,
     "length": length,
     "own-family": own_family,
     "false-alarms": false_alarms,

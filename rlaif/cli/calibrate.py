@@ -37,11 +37,12 @@ calibrated judge becomes underconfident.
 )
 @click.option(
     "--method",
-    type=click.Choice(["temperature", "platt", "isotonic"]),
+    type=click.Choice(["temperature", "platt", "features", "isotonic"]),
     default="temperature",
     show_default=True,
-    help="Calibration curve: temperature (1 parameter, 50+ labels), platt (2 parameters, "
-    "100+) or isotonic (300+).",
+    help="Calibration curve: temperature (1 parameter, 50+ labels), platt (2, 100+), isotonic "
+    "(300+), or features (4, 200+). Features add whether the two orders contradict each other and "
+    "whether a tier is clear.",
 )
 @click.option(
     "--per-principle/--no-per-principle",
@@ -148,9 +149,27 @@ def _print(found: Any) -> None:
         for name, m in found.measured.items()
     ]
     echo(table([f"{found.labels} labeled decisions", "ECE", "Brier", "log loss"], rows))
-    if found.method == "temperature" and not found.principles:
-        word = "overconfident" if found.temperature > 1 else "underconfident"
-        echo(f"temperature {found.temperature:.3f}: the judge is {word}")
+    cool, hot = found.intervals["temperature"]
+    best = min(m["log_loss"] for name, m in found.measured.items() if name != "before")
+    if best > found.measured["before"]["log_loss"]:
+        echo(
+            "no calibration helps: on held-out labels it makes the log loss larger, so "
+            "probabilities stay as they are"
+        )
+    elif found.method == "temperature" and not found.principles:
+        word = "overconfident" if cool > 1 else "underconfident" if hot < 1 else "well calibrated"
+        unsure = "may be " if cool <= 1 <= hot else "is "
+        echo(
+            f"temperature {found.temperature:.3f} [{cool:.3f}, {hot:.3f}]: the judge {unsure}{word}"
+        )
+    for name, added in found.features.items():
+        echo(f"{name.replace('_', ' ')}: {added:+.2f} nats")
+    low, high = found.intervals["ece"]
+    least, most = found.intervals["ece of a perfect judge"]
+    echo(
+        f"ECE before: 95% interval {low:.4f} to {high:.4f}; a perfect judge of this many labels "
+        f"would show {least:.4f} to {most:.4f}"
+    )
     if found.principles:
         tempered = ", ".join(f"{k} {v:.2f}" for k, v in found.principles.items())
         echo(f"temperature per principle: {tempered}")

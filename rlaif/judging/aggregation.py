@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,12 @@ class AggregationSettings(BaseModel):
         description="How to pool a tier's principles. share: each side's strongest opinion, by "
         "its share of all that is said; principles without an opinion do not dilute the others. "
         "mean: the weighted mean.",
+    )
+    contradiction: Literal["keep", "tie", "abstain"] = Field(
+        default="keep",
+        description="What a principle says whose two orders name different winners, one of them "
+        "clearly. keep: the mean of both, which cancels a constant position bias. tie: nothing. "
+        "abstain: it has no valid verdict.",
     )
     clear_margin: float = Field(
         default=0.2,
@@ -128,6 +134,18 @@ _POOLS: dict[str, Callable[[Sequence[PrincipleScore]], float]] = {
 }
 
 
+def heard(
+    scores: Sequence[PrincipleScore], settings: AggregationSettings
+) -> Sequence[PrincipleScore]:
+    """Opinions as they count: see `AggregationSettings.contradiction`."""
+    if settings.contradiction == "keep" or not any(s.flipped and s.clear for s in scores):
+        return scores
+    change: dict[str, Any] = {"logit": 0.0}
+    if settings.contradiction == "abstain":
+        change["invalid"] = "its two orders contradict each other"
+    return [replace(s, **change) if s.flipped and s.clear else s for s in scores]
+
+
 def pool(settings: AggregationSettings, scores: Sequence[PrincipleScore]) -> float:
     """Signed opinion of a tier: 1 for `a` to -1 for `b`."""
     return _POOLS[settings.pooling](scores)
@@ -143,9 +161,9 @@ def aggregate(scores: Sequence[PrincipleScore], settings: AggregationSettings) -
     if not scores:
         return _undecided("abstained", scores, "no principle applies")
     consistency = _consistency(scores)
-    opinion, deciding, uncovered = _consult_tiers(scores, settings)
+    opinion, deciding, uncovered = _consult_tiers(heard(scores, settings), settings)
     if uncovered:
-        reason = _lacking(scores, uncovered)
+        reason = _lacking(heard(scores, settings), uncovered)
         return replace(_undecided("abstained", scores, reason), order_consistency=consistency)
     margin, p_a = abs(opinion), (1.0 + opinion) / 2.0
     decided = Preference(

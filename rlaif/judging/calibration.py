@@ -19,8 +19,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlaif.records import DIGITS, Preference, PrincipleScore
 from rlaif.util.numerics import sigmoid
 
-Method = Literal["temperature", "platt", "isotonic"]
+Method = Literal["temperature", "platt", "isotonic", "features"]
+FEATURES = ("contradicting_orders", "no_clear_tier")
+"""What else a preference says of its own doubt; see `measure_doubt`."""
 SMALLEST = 1e-5
+
+
+NO_DOUBT: Mapping[str, float] = {}
+
+
+def measure_doubt(preference: Preference) -> dict[str, float]:
+    """What a preference says of its own doubt, beside its probability.
+
+    Returns:
+        contradicting_orders: share of principles with a clear opinion whose orders contradict each
+            other; no_clear_tier: 1 where no tier was clear. By the names in `FEATURES`.
+    """
+    consistency = preference.order_consistency
+    return {
+        "contradicting_orders": 0.0 if consistency is None else 1.0 - consistency,
+        "no_clear_tier": float(preference.deciding_tier is None),
+    }
 
 
 class Calibration(BaseModel):
@@ -29,11 +48,13 @@ class Calibration(BaseModel):
     Attributes:
         temperature: log-odds are divided by it (Guo et al. 2017, arXiv:1706.04599).
         slope, intercept: of the confidence's log-odds (Platt 1999).
+        features: what each measure of doubt adds to those log-odds, by name.
         knots: confidence and what it becomes, rising (isotonic; Zadrozny and Elkan 2002).
         principles: temperatures of single principles, applied before they are aggregated.
         made_for: what it was fitted for, by content hash; another judge needs another one.
         points: confidence (before the map) and whether people agreed, for certifying thresholds.
         measured: before and after, on labels that were held out.
+        intervals: at 95%, of the temperature and of the errors before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,18 +64,21 @@ class Calibration(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     slope: float = 1.0
     intercept: float = 0.0
+    features: dict[str, float] = Field(default_factory=dict)
     knots: list[tuple[float, float]] = Field(default_factory=list)
     principles: dict[str, float] = Field(default_factory=dict)
     made_for: dict[str, str] = Field(default_factory=dict)
     labels: int = 0
     points: list[tuple[float, float]] = Field(default_factory=list)
     measured: dict[str, dict[str, float]] = Field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
-    def apply(self, confidence: float) -> float:
+    def apply(self, confidence: float, doubt: Mapping[str, float] = NO_DOUBT) -> float:
         """The probability that people agree with a winner of this confidence; at least 0.5.
 
         Args:
             confidence: the winner's probability, from 0.5 to 1.
+            doubt: see `measure_doubt`.
         """
         kept = min(max(confidence, 0.5), 1.0 - SMALLEST)
         log_odds = math.log(kept) - math.log1p(-kept)
@@ -63,6 +87,9 @@ class Calibration(BaseModel):
                 found = sigmoid(log_odds / self.temperature)
             case "platt":
                 found = sigmoid(self.slope * log_odds + self.intercept)
+            case "features":
+                more = sum(self.features.get(name, 0.0) * x for name, x in doubt.items())
+                found = sigmoid(self.slope * log_odds + self.intercept + more)
             case "isotonic":
                 found = _interpolated(self.knots, kept)
         return max(0.5, found)
@@ -113,7 +140,9 @@ def calibrated(
     if preference.winner is None:
         return preference
     confidence = max(preference.p_a, 1.0 - preference.p_a)
-    sure = confidence if calibration is None else calibration.apply(confidence)
+    sure = confidence
+    if calibration is not None:
+        sure = calibration.apply(confidence, measure_doubt(preference))
     p_a = sure if preference.winner == "a" else 1.0 - sure
     if threshold is not None and round(confidence, DIGITS) < threshold:
         reason = (

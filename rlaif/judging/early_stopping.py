@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rlaif.constitution.schema import Principle
-from rlaif.judging.aggregation import AggregationSettings, aggregate, is_covered, pool
+from rlaif.judging.aggregation import AggregationSettings, aggregate, heard, is_covered, pool
 from rlaif.judging.calibration import tempered
 from rlaif.judging.questions import Question
 from rlaif.judging.scoring import score_pair
@@ -69,7 +69,7 @@ class StoppingRule:
             scores: the opinions so far.
             left: principles that have not been asked (or, with "orders", asked in one order).
         """
-        scores = tempered(scores, self.temperatures)
+        scores = heard(tempered(scores, self.temperatures), self.aggregation)
         if self.kind == "orders":
             found = aggregate(scores, self.aggregation)
             # At aggressiveness 0 no margin is enough.

@@ -100,7 +100,7 @@ def check(path: Path, data: bytes) -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.sampled_from(SEEDS), edits=edits)
 def test_edited_files(tmp_path: Path, seed: str, edits: list[tuple[int, int, str]]) -> None:
@@ -112,7 +112,7 @@ def test_edited_files(tmp_path: Path, seed: str, edits: list[tuple[int, int, str
 
 
 @settings(
-    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=350, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.binary(max_size=300))
 def test_random_bytes(tmp_path: Path, data: bytes) -> None:
@@ -143,7 +143,7 @@ values = st.recursive(
 
 @pytest.mark.slow
 @settings(
-    max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     key=st.sampled_from(

@@ -19,6 +19,7 @@ from rlaif.evaluation.fit_calibration import (
     applied,
     calibrate,
     cross_validated,
+    doubt_of,
     fit_calibration,
 )
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
@@ -69,6 +70,7 @@ def test_no_decision_changes_and_swapping_swaps() -> None:
         Calibration(temperature=3.0),
         Calibration(method="platt", slope=0.5, intercept=-3.0),
         Calibration(method="isotonic", knots=[(0.5, 0.6), (1.0, 0.7)]),
+        Calibration(method="features", slope=0.5, features={"no_clear_tier": -2.0}),
     ):
         for p in (0.51, 0.7, 0.999999, 1.0):
             one = calibrated(
@@ -360,3 +362,100 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
         label_run(data, tmp_path / "c.yaml", tmp_path / "no", calibration=path)
     with pytest.raises(RlaifError, match="--agreement-target needs a calibration"):
         label_run(data, tmp_path / "c.yaml", tmp_path / "no", agreement_target=0.9)
+
+
+def judged(
+    rng: np.random.Generator, n: int, *, contradicting: float, factor: float
+) -> tuple[Outcomes, np.ndarray]:
+    """A judge of one principle whose orders contradict each other on a share of the pairs, where
+    its confidence says nothing; elsewhere its log-odds are `factor` times too large.
+    """
+    true = rng.normal(0, 1.5, n)
+    lost = rng.random(n) < contradicting
+    label = np.where(rng.random(n) < 1 / (1 + np.exp(-np.where(lost, 0.0, true))), 1, -1)
+    ab, ba = factor * true, factor * true
+    strong = np.sign(true) * rng.uniform(4, 9, n)
+    ab = np.where(lost, strong, ab)
+    ba = np.where(lost, -0.3 * strong, ba)
+    opinions = PrincipleOutcomes(
+        ab=ab, ba=ba, asked=np.ones(n, dtype=bool), tier=1, weight=1.0, source="judge"
+    )
+    p = 1 / (1 + np.exp(-opinions.logits))
+    margin = np.abs(2 * p - 1)
+    outcomes = Outcomes(
+        ids=[str(i) for i in range(n)],
+        rows=np.arange(1, n + 1),
+        p_a=p,
+        winner=np.where(margin < 0.05, 0, np.where(p > 0.5, 1, -1)),
+        status=["tie" if m < 0.05 else "decided" for m in margin],
+        principles={"only": opinions},
+        origins=([""] * n, [""] * n),
+    )
+    return outcomes, label
+
+
+def test_contradicting_orders_are_doubted_where_people_say_so() -> None:
+    """Pairs with confident orders that contradict each other are right by chance: one temperature
+    for all calls them sure; with features they come out even, and the others as they are.
+    """
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        outcomes, label = judged(rng, 800, contradicting=0.25, factor=1.0)
+        new, new_label = judged(rng, 8000, contradicting=0.25, factor=1.0)
+        groups = [str(i) for i in range(800)]
+        use = new.winner != 0
+        right = (new.winner == new_label)[use].astype(float)
+        doubt = doubt_of([new.aggregated(int(i)) for i in np.flatnonzero(use)])
+        lost = doubt[:, 0] > 0
+        assert 0.15 < lost.mean() < 0.35
+        apart = {}
+        for method in ("temperature", "features"):
+            found = calibrate(outcomes, label, groups, method=method)  # type: ignore[arg-type]
+            p = applied(found, new.confidence[use], doubt)
+            apart[method] = (ece(p[lost], right[lost]), ece(p[~lost], right[~lost]))
+        assert found.features["contradicting_orders"] < -0.5
+        assert apart["features"][1] < 0.06
+        assert apart["features"][0] < 0.1 < 0.15 < apart["temperature"][0]
+
+
+def test_what_makes_held_out_labels_less_likely_is_not_taken() -> None:
+    """Judges that mean what they say, and few labels: some fits are worse than none."""
+    left_alone = 0
+    for seed in range(40):
+        outcomes, label = judged(np.random.default_rng(seed), 120, contradicting=0.0, factor=1.0)
+        found = calibrate(outcomes, label, [str(i) for i in range(120)], method="platt")
+        before, after = (
+            found.measured[name]["log_loss"] for name in ("before", "after (held out)")
+        )
+        if after > before:
+            left_alone += 1
+            assert (found.method, found.temperature) == ("temperature", 1.0)
+            assert found.apply(0.8) == pytest.approx(0.8)
+            assert found.points
+        else:
+            assert found.method == "platt"
+    assert 5 < left_alone < 40
+
+
+def test_intervals_of_temperature_and_error_hold_the_truth() -> None:
+    """60 draws of 300 labels in 100 prompts: the planted temperature, and what a perfect judge
+    shows.
+    """
+    held = perfect = seen = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        outcomes, label = judged(rng, 300, contradicting=0.0, factor=2.0)
+        groups = [str(k // 3) for k in range(300)]
+        found = calibrate(outcomes, label, groups)
+        low, high = found.intervals["temperature"]
+        assert low <= found.temperature <= high
+        held += low <= 2.0 <= high
+        least, most = found.intervals["ece of a perfect judge"]
+        seen += found.measured["before"]["ece"] > most  # twice too sure: it shows
+        fair, fair_label = judged(rng, 300, contradicting=0.0, factor=1.0)
+        told = calibrate(fair, fair_label, groups)
+        least, most = told.intervals["ece of a perfect judge"]
+        perfect += least <= told.measured["before"]["ece"] <= most
+    assert held / 60 >= 0.95 - 2 * (0.05 * 0.95 / 60) ** 0.5
+    assert perfect / 60 >= 0.95 - 2 * (0.05 * 0.95 / 60) ** 0.5
+    assert seen / 60 > 0.8

@@ -37,6 +37,41 @@ def test_orders_average_in_logits() -> None:
     assert found.label_mass == 0.8
 
 
+@pytest.mark.parametrize(
+    ("contradiction", "status", "p"), [("keep", "decided", 0.7), ("tie", "tie", 0.5)]
+)
+def test_what_contradicting_orders_say(contradiction: str, status: str, p: float) -> None:
+    settings = AggregationSettings(contradiction=contradiction)  # type: ignore[arg-type]
+    verdicts = [Verdict("p", "ab", logit(0.95), 1.0), Verdict("p", "ba", logit(0.7773), 1.0)]
+    against = score_principle(P, verdicts)
+    assert against.flipped
+    found = aggregate([against], settings)
+    assert found.status == status
+    assert found.p_a == pytest.approx(p, abs=1e-3)
+    assert found.scores[0].p_a == pytest.approx(0.7, abs=1e-3)  # the evidence stays
+    assert found.order_consistency == 0.0
+    # Orders that differ in doubt alone, and orders that agree, are as before.
+    for p_ba in (0.49, 0.1):
+        same = score_principle(
+            P, [Verdict("p", "ab", logit(0.52), 1.0), Verdict("p", "ba", logit(p_ba), 1.0)]
+        )
+        kept = aggregate([same], settings)
+        assert kept == aggregate([same], AggregationSettings())
+    # Another principle decides, where this one says nothing.
+    other = score(0.1, name="other")
+    decided = aggregate([against, other], settings)
+    assert (decided.p_a == pytest.approx(0.1)) == (contradiction == "tie")
+
+
+def test_contradicting_orders_can_be_no_verdict() -> None:
+    verdicts = [Verdict("p", "ab", 3.0, 1.0), Verdict("p", "ba", 1.0, 1.0)]
+    settings = AggregationSettings(contradiction="abstain")
+    found = aggregate([score_principle(P, verdicts)], settings)
+    assert found.status == "abstained"
+    assert found.reason.endswith("p: its two orders contradict each other")
+    assert found.order_consistency == 0.0
+
+
 def test_one_invalid_order_invalidates_the_principle() -> None:
     found = score_principle(
         P, [Verdict("p", "ab", 2.0, 0.9), Verdict("p", "ba", 0.0, 0.1, invalid="label mass 0.1")]

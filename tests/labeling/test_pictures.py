@@ -206,9 +206,8 @@ def test_a_judge_that_sees_answers_by_the_picture(seeing_judge: Path, tmp_path: 
     )
     assert seen.returncode == 0, seen.stderr
     held: dict[str, Any] = {}
-    for name in ("preferences.jsonl", "ties.jsonl", "abstained.jsonl"):
-        file = tmp_path / "seen" / name
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    for name in ("preferences.jsonl", "undecided.jsonl"):
+        lines = (tmp_path / "seen" / name).read_text(encoding="utf-8").splitlines()
         for line in lines:
             row = json.loads(line)
             held[row["provenance"]["id"]] = row

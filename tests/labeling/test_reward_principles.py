@@ -171,7 +171,9 @@ def test_python_answers_the_same_and_says_what_a_reward_can_not(
         alone = judge.score(prompt, a)
         (point,) = (p for p in alone.principles if p.principle == "reward")
         assert point.p is not None or point.invalid
-    direct = Judge(constitution(tmp_path, reward), pointwise="pointwise", **settings)
+    own = tmp_path / "own.txt"  # the demo judge has no token for yes
+    own.write_text("---\nlabels: A, B\n---\n{{conversation}} {{response}} {{principle}}\n")
+    direct = Judge(constitution(tmp_path, reward), pointwise=str(own), **settings)
     with direct as judge:
         (point,) = (p for p in judge.score(prompt, a).principles if p.principle == "reward")
         assert "a reward says nothing of one response alone" in point.invalid

@@ -260,11 +260,8 @@ def calibrate(
         if temperatures:
             temperatures = {}
             sure, agreed = outcomes.confidence[asked], (outcomes.winner == label)[asked]
-    # One pair of each prompt, drawn by chance: a certificate needs independent ones.
-    drawn = np.random.default_rng(0).permutation(np.flatnonzero(asked))
-    place = {int(i): k for k, i in enumerate(np.flatnonzero(asked))}
-    chosen = {groups[int(i)]: place[int(i)] for i in drawn}
-    points = [(round(float(sure[k]), 6), float(agreed[k])) for k in sorted(chosen.values())]
+    chosen = independent_pairs([groups[i] for i in np.flatnonzero(asked)])
+    points = [(round(float(sure[k]), 6), float(agreed[k])) for k in chosen]
     return fitted.model_copy(
         update={
             "principles": temperatures,
@@ -274,6 +271,24 @@ def calibrate(
             "points": points,
         }
     )
+
+
+def independent_pairs(groups: Sequence[str]) -> list[int]:
+    """Places of one pair of a prompt at most, since those of one prompt hang together; every pair
+    with the same chance: prompts with fewer pairs are taken more seldom.  A certificate is about
+    pairs, and needs independent ones.
+    """
+    rng = np.random.default_rng(0)
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    most = max(map(len, members.values()), default=1)
+    found = []
+    for places in members.values():
+        drawn = int(rng.integers(most))
+        if drawn < len(places):
+            found.append(places[drawn])
+    return sorted(found)
 
 
 def _crossed(

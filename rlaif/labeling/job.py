@@ -32,6 +32,7 @@ from rlaif.engines.registry import (
     takes_pictures,
 )
 from rlaif.errors import RlaifError
+from rlaif.labeling.carry_over import compare_confidence
 from rlaif.labeling.labeler import Labeler
 from rlaif.labeling.load_calibration import (
     Aggregator,
@@ -372,6 +373,10 @@ def run_label(
                 fingerprint = str(job.config["judge"]["fingerprint"])
                 cache.record_rate(fingerprint, judge.engine, rate)
             manifest = _manifest(job, done, engine.stats(), prices)
+            if job.settings.agreement_target is not None and job.aggregator.calibration:
+                manifest["agreement_carries_over"] = compare_confidence(
+                    out, job.aggregator.calibration, job.settings.aggregation
+                )
             run.write_manifest(manifest)
     return LabelSummary(out, done.tally, manifest, fresh=True)
 

@@ -21,6 +21,7 @@ from rlaif.evaluation.fit_calibration import (
     cross_validated,
     doubt_of,
     fit_calibration,
+    independent_pairs,
 )
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 from rlaif.evaluation.stats.reliability import ece
@@ -349,6 +350,35 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
     kept = {row["provenance"]["id"] for row in rows(tmp_path / "sure" / "preferences.jsonl")}
     assert kept == {name for name, p in expected.items() if p >= promise["threshold"] - 1e-5}
     assert 0 < len(kept) < len(expected)
+    # The labels are of pairs like these.
+    same = manifest["agreement_carries_over"]
+    assert same["carries_over"]
+    assert same["confidence_here"] == pytest.approx(same["confidence_of_labels"], abs=0.02)
+    # Labels of pairs on which the judge was less sure are not, and the run says so.
+    told = json.loads(Path(path).read_text())
+    told["points"] = [[1 / (1 + ((1 - c) / c) ** 0.4), right] for c, right in told["points"]]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(told))
+    summary = label_run(
+        data,
+        tmp_path / "c.yaml",
+        tmp_path / "shifted",
+        calibration=str(other),
+        agreement_target=0.6,
+        cache=tmp_path / "run.sqlite",
+    )
+    apart = summary.manifest["agreement_carries_over"]
+    assert not apart["carries_over"]
+    assert apart["confidence_here"] > apart["confidence_of_labels"] + 0.05
+    shown = CliRunner().invoke(
+        cli,
+        [
+            *("label", str(data), "-c", str(tmp_path / "c.yaml"), "-o", str(tmp_path / "shifted")),
+            *("--config", str(tmp_path / "shifted" / "run.yaml")),
+        ],
+        catch_exceptions=False,
+    )
+    assert "it does not carry over" in shown.output
     with pytest.raises(
         RlaifError, match=r"can't be certified from 40\d? labels|can't be certified"
     ):
@@ -362,6 +392,20 @@ def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
         label_run(data, tmp_path / "c.yaml", tmp_path / "no", calibration=path)
     with pytest.raises(RlaifError, match="--agreement-target needs a calibration"):
         label_run(data, tmp_path / "c.yaml", tmp_path / "no", agreement_target=0.9)
+
+
+def test_every_pair_has_the_same_chance_to_stand_in_a_certificate() -> None:
+    """Prompts of one pair and of four: pairs of both kinds are taken equally often, one a prompt."""
+    groups = [f"many{k // 4}" for k in range(400)] + [f"one{k}" for k in range(400)]
+    taken = independent_pairs(groups)
+    names = [groups[k] for k in taken]
+    assert len(set(names)) == len(names)
+    many = sum(name.startswith("many") for name in names)
+    assert many == 100  # the largest prompts all give one
+    # One of four of the small ones: 100 of 400, as of the others.
+    assert abs((len(taken) - many) - 100) < 3 * (400 * 0.25 * 0.75) ** 0.5
+    assert taken == independent_pairs(groups)
+    assert independent_pairs(list(map(str, range(50)))) == list(range(50))
 
 
 def judged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rlaif.cli.common.output import echo, note, percent, print_json, table
@@ -159,4 +160,19 @@ def _economy(summary: Any) -> list[tuple[str, object]]:
             f"{percent(kept)} decided"
         )
         rows.append(("certified agreement", text))
+        rows += _carried_over(manifest.get("agreement_carries_over"))
     return rows
+
+
+def _carried_over(found: Mapping[str, Any] | None) -> list[tuple[str, object]]:
+    """Whether the certificate's labels are like the pairs of the run."""
+    if found is None:
+        return [("", "too few pairs to compare with those that people labeled")]
+    means = f"{found['confidence_here']:.3f} here, {found['confidence_of_labels']:.3f} there"
+    if found["carries_over"]:
+        return [("", f"confidence is spread as on the labels (mean {means})")]
+    return [
+        ("", f"it does not carry over: confidence is spread otherwise (mean {means};"),
+        ("", f"apart {found['apart']:.2f}, p = {found['p']:.2g}). Label random pairs of this run"),
+        ("", "and calibrate again."),
+    ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,16 +16,12 @@ from rlaif.cli.common.output import echo, note, print_json, quiet_libraries, tab
 from rlaif.errors import RlaifError
 from rlaif.util.output import explain_failure
 
-if TYPE_CHECKING:
-    pass
-
 FORMATS = click.Choice(["jsonl", "csv", "argilla", "label-studio"])
 _certainty = click.option(
     "--certainty",
-    default=0.95,
-    show_default=True,
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
-    help="Probability that one human vote is correct; determines label probabilities.",
+    help="Probability that one human vote is correct; determines label probabilities. [default: "
+    "each reviewer's, estimated from pairs with several votes; 0.95 without those]",
 )
 
 
@@ -75,7 +71,7 @@ def export_command(
     audit_only: bool,
     queue: bool,
     with_judge: bool,
-    certainty: float,
+    certainty: float | None,
 ) -> None:
     """Export human labels, or the review queue, for other tools."""
     from rlaif.review.exchange import LABEL_STUDIO_CONFIG, render_labels
@@ -199,7 +195,7 @@ original rejected.
 @click.option("-o", "--out", required=True, help="Output folder of the new run.")
 @_certainty
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
+def apply_command(run: str, out: str, certainty: float | None, as_json: bool) -> None:
     """Create a copy of a run with human labels applied."""
     quiet_libraries()
     from rlaif.review.applying import apply_labels
@@ -228,7 +224,7 @@ def apply_command(run: str, out: str, certainty: float, as_json: bool) -> None:
 @click.argument("run")
 @_certainty
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def report_command(run: str, certainty: float, as_json: bool) -> None:
+def report_command(run: str, certainty: float | None, as_json: bool) -> None:
     """Report human agreement with the judge, overturned labels and review time.
 
     Also saved in RUN/review.json, for `rlaif report`.
@@ -252,9 +248,30 @@ def report_command(run: str, certainty: float, as_json: bool) -> None:
         ("judge labels overturned", facts["corrected"]),
         ("minutes", f"{facts['minutes']:.0f}"),
         ("human agreement", f"{agreement} of {agreement.total} random pairs"),
+        *_about_people(facts["human_error"]),
         (f"wrong labels in the run ({how})", f"{wrong} of {facts['pairs']} pairs"),
     ]
+    if facts["wrong_without_human_error"]:
+        rest = Share(**facts["wrong_without_human_error"])
+        rows.append(("wrong labels, human errors taken out", f"{rest} of {facts['pairs']} pairs"))
     echo(table(["review", run], rows))
+
+
+def _about_people(error: Mapping[str, Any] | None) -> list[tuple[str, object]]:
+    """How good people are: the ceiling of any agreement with them."""
+    if error is None:
+        return [
+            ("agreement between people", "unknown: too few pairs have two votes (--overlap)"),
+        ]
+    what = "votes on gold pairs" if error["planted"] else "pairs with two votes"
+    return [
+        ("agreement between people", f"{100 * error['ceiling']:.1f}%, the most to ask of a judge"),
+        (
+            "a person's error",
+            f"{100 * error['rate']:.1f}% [{100 * error['low']:.1f}, {100 * error['high']:.1f}] "
+            f"from {error['pairs']} {what}",
+        ),
+    ]
 
 
 _REVIEWERS_EXAMPLES = """

@@ -13,7 +13,7 @@ from typing import Any
 from rlaif.data.origins import origin_columns
 from rlaif.data.single_rows import read_row
 from rlaif.records import DIGITS, Origin
-from rlaif.review.votes import HumanLabel
+from rlaif.review.votes import CERTAINTY, HumanLabel
 from rlaif.runs.directory import (
     CONSTITUTION,
     PREFERENCES,
@@ -58,7 +58,7 @@ def apply_labels(
     labels: Sequence[HumanLabel],
     out: Path,
     *,
-    certainty: float,
+    certainty: float | None,
     facts: Mapping[str, Any],
 ) -> AppliedLabels:
     """Write the run `out`: the rows of `run`, those that people labeled with status `human`.
@@ -150,7 +150,7 @@ def _count(tally: Tally, label: LabelRow) -> None:
 
 
 def _rows(
-    label: LabelRow, found: HumanLabel | None, applied: AppliedLabels, certainty: float
+    label: LabelRow, found: HumanLabel | None, applied: AppliedLabels, certainty: float | None
 ) -> list[dict[str, Any]]:
     """What a row becomes, and the pairs that edits add."""
     row = label.data
@@ -164,7 +164,8 @@ def _rows(
         }
         return [{**row, "provenance": {**row["provenance"], "human": unseen}}]
     _account(found, applied)
-    edited = [_edited(label, found, i, certainty) for i in range(len(found.edits))]
+    sure = CERTAINTY if certainty is None else certainty
+    edited = [_edited(label, found, i, sure) for i in range(len(found.edits))]
     return [_relabeled(label, found), *edited]
 
 

@@ -13,9 +13,6 @@ from rlaif.review.votes import HumanLabel, combine, review_facts
 from rlaif.runs.directory import REVIEW
 from rlaif.util.files import write_atomically
 
-CERTAINTY = 0.95
-"""How likely one person's vote is right, where nothing else is said."""
-
 
 def open_existing_store(run: str) -> ReviewStore:
     """The store of a review that was begun.
@@ -29,11 +26,13 @@ def open_existing_store(run: str) -> ReviewStore:
     return ReviewStore(path)
 
 
-def read_review_results(run: str, certainty: float) -> tuple[list[HumanLabel], dict[str, Any]]:
+def read_review_results(
+    run: str, certainty: float | None
+) -> tuple[list[HumanLabel], dict[str, Any]]:
     """The human label of each pair, and facts about the run's labels.
 
     Args:
-        certainty: how likely one person's vote is right.
+        certainty: how likely one person's vote is right; None: as estimated.
 
     Raises:
         RlaifError: nobody has labeled anything yet.
@@ -53,5 +52,5 @@ def refresh_review(run: str) -> None:
     """Write the facts of a run's review beside it, if it was reviewed."""
     if (Path(run) / DESK).exists():
         with suppress(RlaifError):  # nobody has labeled anything yet
-            facts = read_review_results(run, CERTAINTY)[1]
+            facts = read_review_results(run, None)[1]
             write_atomically(Path(run) / REVIEW, json.dumps(facts) + "\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlaif.evaluation.stats.intervals import Share, share, share_of
+from rlaif.review.human_error import estimate_human_error, odds_of, take_out_error
 from rlaif.review.store import Decision, ReviewTask
 from rlaif.util.hashing import digest
 from rlaif.util.numerics import sigmoid
@@ -61,7 +62,7 @@ def combine(
     tasks: Iterable[ReviewTask],
     decisions: Sequence[Decision],
     *,
-    certainty: float = CERTAINTY,
+    certainty: float | None = CERTAINTY,
     expert: str = "",
 ) -> list[HumanLabel]:
     """The labels of all pairs that somebody decided, in the order of the queue.
@@ -70,31 +71,41 @@ def combine(
     with probability `certainty`, so their log-odds add up.  On planted pairs the expert's counts
     alone.
 
+    Args:
+        certainty: None: each reviewer's own, see `estimate_human_error`; `CERTAINTY` where too few
+            pairs have two votes.
+
     Raises:
         ValueError: `certainty` is not between 0.5 and 1.
     """
-    if not 0.5 < certainty < 1.0:
+    if certainty is not None and not 0.5 < certainty < 1.0:
         raise ValueError("certainty must be between 0.5 and 1")
+    tasks = list(tasks)
+    errors: Mapping[str, float] = {}
+    if certainty is None:
+        error = estimate_human_error(tasks, first_said(decisions), expert=expert)
+        errors = error.by_reviewer if error else {}
+    rest = 1.0 - (certainty or CERTAINTY)
     by_item: dict[int, dict[str, Decision]] = {}
     seconds: dict[int, float] = {}
     for d in decisions:
         by_item.setdefault(d.item, {})[d.reviewer] = d
         seconds[d.item] = seconds.get(d.item, 0.0) + min(d.seconds, LONGEST)
-    odds = math.log(certainty / (1.0 - certainty))
     found = []
     for task in tasks:
         last = {who: d for who, d in by_item.get(task.number, {}).items() if d.verdict != "skip"}
         if not last:
             continue
         counted = [last[expert]] if task.gold and expert in last else list(last.values())
-        balance = sum({"a": 1, "b": -1}.get(d.verdict, 0) for d in counted)
+        sides = [({"a": 1, "b": -1}.get(d.verdict, 0), d.reviewer) for d in counted]
+        balance = math.fsum(side * odds_of(errors.get(who, rest)) for side, who in sides)
         winner: Winner = "a" if balance > 0 else "b" if balance < 0 else "tie"
         found.append(
             HumanLabel(
                 task=task,
                 votes={who: d.verdict for who, d in last.items()},
                 winner=winner,
-                p_a=sigmoid(balance * odds),
+                p_a=sigmoid(balance),
                 edits=[
                     ReviewerEdit(who, d.verdict, d.edited, d.at)
                     for who, d in last.items()
@@ -212,7 +223,7 @@ def review_facts(
     decisions: Sequence[Decision],
     total: int,
     *,
-    certainty: float = CERTAINTY,
+    certainty: float | None = CERTAINTY,
     expert: str = "",
 ) -> dict[str, Any]:
     """What a review found, as reports and data cards hold it (`review.json`).
@@ -221,8 +232,15 @@ def review_facts(
         decisions: all of them, those that were taken back too.
         total: pairs in the run that were judged.
     """
-    labels = combine(tasks, first_said(decisions), certainty=certainty, expert=expert)
+    said = first_said(decisions)
+    labels = combine(tasks, said, certainty=certainty, expert=expert)
     found = audit_labels(labels, tasks, total)
+    error = estimate_human_error(tasks, said, expert=expert)
+    corrected = None
+    if error is not None:
+        overturned = [as_drawn(f) for f in labels if f.task.audit and as_drawn(f).corrects]
+        ties = sum(f.winner == "tie" for f in overturned) / max(1, len(overturned))
+        corrected = vars(take_out_error(found.wrong, ties, error))
     return {
         "labels": len(labels),
         "of": len(tasks),
@@ -230,6 +248,8 @@ def review_facts(
         "minutes": sum(min(d.seconds, LONGEST) for d in decisions) / 60,
         "agreement": vars(found.agreement),
         "wrong": vars(found.wrong),
+        "wrong_without_human_error": corrected,
+        "human_error": None if error is None else {**vars(error), "ceiling": error.ceiling},
         "counted": found.whole,
         "pairs": total,
     }

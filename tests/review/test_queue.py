@@ -114,7 +114,7 @@ def labels_for(plan: QueuePlan, wrong: np.ndarray) -> tuple[list[ReviewTask], li
         tasks.append(
             ReviewTask(
                 number=number,
-                item=SURE,
+                item=replace(SURE, prompt=[{"role": "user", "content": f"q {number}"}]),
                 reasons=[],
                 audit=q.audit,
                 certain=q.certain,

@@ -79,6 +79,8 @@ def _reviewed(summary: Any) -> list[tuple[str, str]]:
         return []
     agreement = found["agreement"]
     shown = f"{percent(agreement['rate'])} of {agreement['total']} random pairs"
+    if error := found.get("human_error"):
+        shown += f" (people with each other: {percent(error['ceiling'])})"
     return [
         ("human agreement", shown if agreement["total"] else "no random pairs labeled"),
         ("review minutes", f"{found['minutes']:.0f} for {found['labels']} pairs"),

@@ -89,7 +89,9 @@ the cache: interrupted evaluations resume, and repeated ones need no judge calls
 @cache_dir_flag
 @settings_options(
     LabelSettings,
-    skip=frozenset({"judge", "aggregation", "pairs", "pairs_per_prompt", "principles"}),
+    skip=frozenset(
+        {"judge", "aggregation", "pairs", "pairs_per_prompt", "principles", "weight_by"}
+    ),
 )
 @settings_options(AggregationSettings)
 @engine_flags

@@ -23,6 +23,7 @@ def make_pairs(
     seed: int = 0,
     number: int = 0,
     pictures: tuple[Picture, ...] = (),
+    share_weight: bool = False,
 ) -> Iterator[Pair]:
     """The pairs of one row.
 
@@ -32,6 +33,7 @@ def make_pairs(
         row_id: names the pairs; drawn into the seed, so that adding rows changes no other's.
         mode: "all" n(n-1)/2 pairs; "best": the completion with the best score in the data
             against each other one; "sample": `count` of all pairs, drawn by `seed`.
+        share_weight: the row's weight is shared among its pairs; else each pair has it.
 
     Raises:
         BadRow: fewer than two completions, or "best" without scores.
@@ -51,7 +53,9 @@ def make_pairs(
             raise BadRow("--pairs best needs a finite score for every completion")
         best = known.index(min(known) if row.ranked else max(known))
         chosen = ((best, i) for i in range(n) if i != best)
-    for i, j in chosen:
+    made = list(chosen)
+    weight = row.weight / len(made) if share_weight else row.weight
+    for i, j in made:
         one, two = row.completions[i], row.completions[j]
         name = row_id if n == 2 else f"{row_id}/{i}-{j}"
         yield Pair(
@@ -64,7 +68,7 @@ def make_pairs(
             tags=row.tags,
             row=number,
             depth=max(one.depth, two.depth),
-            weight=row.weight,
+            weight=weight,
             origins=(row.prompt_origin, one.source, two.source),
             tools=row.tools,
             pictures=pictures,

@@ -122,6 +122,7 @@ def pairs_of(row: Row | Rejected, number: int, s: LabelSettings, reader: Reader)
         read.id or f"row-{number + 1}",
         mode=s.pairs,
         count=s.pairs_per_prompt,
+        share_weight=s.weight_by == "prompt",
         seed=s.seed,
         number=number + 1,
         pictures=load_pictures(read, s.pictures_from),

@@ -118,6 +118,11 @@ class LabelSettings(BaseModel):
     )
     aggregation: AggregationSettings = AggregationSettings()
     pairs: PairingMode = "all"
+    weight_by: Literal["pair", "prompt"] = Field(
+        default="pair",
+        description="Weight of pairs in training: each pair counts alike, or each prompt does, "
+        "however many pairs its responses make.",
+    )
     pairs_per_prompt: int = Field(
         default=1, ge=1, description="Pairs per prompt with `pairs: sample`."
     )
@@ -151,6 +156,8 @@ class LabelSettings(BaseModel):
         own["layout"] = self.layout.to_data()
         if not self.shots:  # as runs were before there were any
             del own["shots"]
+        if self.weight_by == "pair":
+            del own["weight_by"]
         judge = {**own.pop("judge"), "fingerprint": model_fingerprint}
         for name in speed_options(self.judge):
             judge["options"].pop(name, None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 
 from rlaif.data.layout import Layout, make_layout, set_fields
@@ -193,3 +196,17 @@ def test_what_was_set_comes_in_one_order_in_every_process() -> None:
     given = {"rejected": "r", "prompt": ("p",), "id": "i", "chosen": "c"}
     names = list(set_fields(make_layout(given)))
     assert names == [name for name in Layout.model_fields if name in given]
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs"), [({}, 6), ({"mode": "best"}, 3), ({"mode": "sample", "count": 2}, 2)]
+)
+def test_pairs_of_a_prompt_can_share_its_weight(options: dict[str, Any], pairs: int) -> None:
+    responses = [{"text": f"answer {k}", "score": k} for k in range(4)]
+    row = read_row({"prompt": "q", "completions": responses})
+    row = dataclasses.replace(row, weight=3.0)
+    alone = list(make_pairs(row, "r", **options))
+    shared = list(make_pairs(row, "r", share_weight=True, **options))
+    assert [p.weight for p in alone] == [3.0] * pairs
+    assert [p.weight for p in shared] == [3.0 / pairs] * pairs
+    assert [p.id for p in alone] == [p.id for p in shared]

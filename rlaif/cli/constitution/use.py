@@ -29,6 +29,7 @@ UNUSABLE = frozenset(
         "aggregation",
         "pairs",
         "pairs_per_prompt",
+        "weight_by",
         "principles",
         "calibration",
         "agreement_target",

@@ -5,7 +5,7 @@ Nothing here runs; a `Service` drives the questions made here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from rlaif.generation.pointwise_calls import (
 )
 from rlaif.judging.aggregation import AggregationSettings
 from rlaif.judging.questions import OrdersMode, principles_for
-from rlaif.judging.row_language import with_language
+from rlaif.judging.row_language import in_language_of, with_language
 from rlaif.labeling.load_calibration import Aggregator, load_aggregator
 from rlaif.labeling.reward_principles import add_reward_models
 from rlaif.labeling.settings import LabelSettings
@@ -153,7 +153,8 @@ class JudgeSetup:
         """
         read = _single(row)
         response = read.completions[0].messages
-        return self.score_response(read.prompt, response, self.named(principles, read.tags))
+        asked = self.named(principles, read.tags, read.prompt)
+        return self.score_response(read.prompt, response, asked)
 
     def score_response(
         self, prompt: list[Message], response: list[Message], principles: list[Principle]
@@ -187,19 +188,28 @@ class JudgeSetup:
         return self.criticizing.criticize(
             read.prompt,
             read.completions[0].messages,
-            self.named(principles, read.tags),
+            self.named(principles, read.tags, read.prompt),
             revise=revise,
         )
 
-    def named(self, names: list[str] | None, tags: frozenset[str] = frozenset()) -> list[Principle]:
+    def named(
+        self,
+        names: list[str] | None,
+        tags: frozenset[str] = frozenset(),
+        prompt: Sequence[Message] = (),
+    ) -> list[Principle]:
         """The principles with some ids; those that apply where there are none.
+
+        Args:
+            prompt: in whose language they are wanted.
 
         Raises:
             BadRow: one is unknown.
         """
+        said = in_language_of(prompt, self.constitution) if prompt else self.constitution
         if names is None:
-            return self.constitution.applicable(tags)
-        known = {p.id: p for p in self.constitution.principles}
+            return said.applicable(tags)
+        known = {p.id: p for p in said.principles}
         for name in names:
             if name not in known:
                 raise BadRow(f"unknown principle {name!r}; known: {', '.join(known)}")

@@ -145,13 +145,18 @@ def _check_run(run: str, config: Mapping[str, Any]) -> None:
 
 def _print(found: Any) -> None:
     rows = [
-        (name, f"{m['ece']:.4f}", f"{m['brier']:.4f}", f"{m['log_loss']:.4f}")
+        (
+            name,
+            f"{m['decided']:.0f}",
+            *(f"{m[key]:.4f}" for key in ("ece", "brier", "log_loss", "log_loss_of_all")),
+        )
         for name, m in found.measured.items()
     ]
-    echo(table([f"{found.labels} labeled decisions", "ECE", "Brier", "log loss"], rows))
+    head = ["", "decided", "ECE", "Brier", "log loss", "with ties"]
+    echo(table([f"{found.labels} labeled decisions", *head[1:]], rows))
     cool, hot = found.intervals["temperature"]
-    best = min(m["log_loss"] for name, m in found.measured.items() if name != "before")
-    if best > found.measured["before"]["log_loss"]:
+    best = min(m["log_loss_of_all"] for name, m in found.measured.items() if name != "before")
+    if best > found.measured["before"]["log_loss_of_all"]:
         echo(
             "no calibration helps: on held-out labels it makes the log loss larger, so "
             "probabilities stay as they are"

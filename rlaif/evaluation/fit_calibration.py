@@ -5,7 +5,9 @@ Pure functions; `confidence` is the winner's probability, `right` whether people
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -231,9 +233,14 @@ def calibrate(
     doubt = doubt_of([outcomes.aggregated(int(i)) for i in np.flatnonzero(use)])
     fitted = fit_calibration(confidence, right, method, doubt)
     held_out = cross_validated(confidence, right, own, method, doubt)
-    measured = {"before": errors(confidence, right), "after (held out)": errors(held_out, right)}
+    every = int((label != 0).sum())
+    measured = {
+        "before": _measured(confidence, right, every),
+        "after (held out)": _measured(held_out, right, every),
+    }
     intervals = _intervals(confidence, right, own)
-    best = measured["after (held out)"]["log_loss"]
+    best = measured["after (held out)"]["log_loss_of_all"]
+    fitted_again: Calibration | None = None
     asked = label != 0
     sure, agreed = outcomes.confidence[asked], (outcomes.winner == label)[asked]
     temperatures: dict[str, float] = {}
@@ -245,17 +252,20 @@ def calibrate(
         crossed = cross_validated(
             cv_confidence[decided], cv_right, cv_groups, method, cv_doubt[decided]
         )
-        with_principles = errors(crossed, cv_right)
-        measured["with principles (held out)"] = with_principles
-        if with_principles["log_loss"] < measured["after (held out)"]["log_loss"]:
-            temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
-            again, winner, doubt = refolded(outcomes, temperatures)
-            use = asked & (winner != 0)
-            right_again = (winner[use] == label[use]).astype(np.float64)
-            fitted = fit_calibration(again[use], right_again, method, doubt[use])
-            best = with_principles["log_loss"]
-            sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
-    if best > measured["before"]["log_loss"]:
+        measured["with principles (held out)"] = _measured(crossed, cv_right, int(asked.sum()))
+        tempered_loss = measured["with principles (held out)"]["log_loss_of_all"]
+        with suppress(TooFewLabels):  # so many pairs become ties that too few are left
+            if tempered_loss < best:
+                temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
+                again, winner, doubt = refolded(outcomes, temperatures)
+                use = asked & (winner != 0)
+                right_again = (winner[use] == label[use]).astype(np.float64)
+                fitted_again = fit_calibration(again[use], right_again, method, doubt[use])
+                fitted, best = fitted_again, tempered_loss
+                sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
+        if fitted is not fitted_again:
+            temperatures = {}
+    if best > measured["before"]["log_loss_of_all"]:
         fitted = Calibration()  # a judge that means what it says is left alone
         if temperatures:
             temperatures = {}
@@ -271,6 +281,17 @@ def calibrate(
             "points": points,
         }
     )
+
+
+def _measured(confidence: Floats, right: Floats, every: int) -> dict[str, float]:
+    """Errors of the decided pairs, how many they are, and the log loss of all labeled pairs, where
+    a tie says one half: with temperatures of principles, other pairs are decided.
+    """
+    decided = len(confidence)
+    undecided = (every - decided) * math.log(2.0)
+    own = errors(confidence, right)
+    whole = (own["log_loss"] * decided + undecided) / every
+    return {**own, "decided": float(decided), "log_loss_of_all": whole}
 
 
 def independent_pairs(groups: Sequence[str]) -> list[int]:

@@ -24,6 +24,7 @@ from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate
 from rlaif.judging.questions import Question, plan_questions, screen
 from rlaif.judging.rendering import Renderer
+from rlaif.judging.row_language import with_language
 from rlaif.judging.scoring import score_pair
 from rlaif.judging.verdicts import read_verdict
 from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Pair, Rejected, Verdict
@@ -130,7 +131,9 @@ def _known(labeled: LabeledPair, constitution: Constitution) -> KnownPair:
     pair = Pair(
         labeled.id, labeled.prompt, labeled.a.messages, labeled.b.messages, tags=labeled.tags
     )
-    principles = [p for p in constitution.applicable(labeled.tags) if p.check is None]
+    pair = with_language(pair, constitution)
+    said = constitution.in_language(pair.language)
+    principles = [p for p in said.applicable(labeled.tags) if p.check is None]
     return KnownPair(pair, tuple(principles), labeled.label)
 
 

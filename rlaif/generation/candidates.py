@@ -38,7 +38,7 @@ from rlaif.generation.runner import (
     model_config,
 )
 from rlaif.generation.targets import AttributeTarget, best, parse_target
-from rlaif.judging.row_language import language_of_prompt
+from rlaif.judging.row_language import language_for
 from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
@@ -473,20 +473,21 @@ class CandidateWriter:
         Probabilities of different pairs may come from different tiers, so they are not compared.
         """
         assert self.judging is not None
+        assert self.constitution is not None
+        language = language_for(read.prompt, self.constitution)
         if target is not None and target.principle is not None:
-            principles = [target.principle]
+            principles = [target.principle.in_language(language)]
         else:
-            assert self.constitution is not None
-            said = self.constitution
-            if said.languages:
-                said = said.in_language(language_of_prompt(read.prompt))
-            principles = list(said.applicable(read.tags))
+            principles = list(self.constitution.in_language(language).applicable(read.tags))
 
         def message(text: str) -> list[Message]:
             return [{"role": "assistant", "content": text}]
 
         meetings = list(combinations(range(len(texts)), 2))
-        pairs = [Pair(name, read.prompt, message(texts[i]), message(texts[j])) for i, j in meetings]
+        pairs = [
+            Pair(name, read.prompt, message(texts[i]), message(texts[j]), language=language)
+            for i, j in meetings
+        ]
         found = yield from self.judging.compare(pairs, principles)
         won = [0.0] * len(texts)
         for (i, j), preference in zip(meetings, found, strict=True):

@@ -37,7 +37,7 @@ from rlaif.generation.runner import (
     judge_config,
     model_config,
 )
-from rlaif.judging.row_language import language_of_prompt, with_language
+from rlaif.judging.row_language import in_language_of, with_language
 from rlaif.labeling.reward_principles import with_reward_models
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Codec, GenerationRequest, Message, Pair, Rejected
@@ -379,9 +379,7 @@ class Reviser:
 
     def _said(self, read: DataRow) -> Constitution:
         """The constitution in the row's language, where it has several."""
-        if not self.constitution.languages:
-            return self.constitution
-        return self.constitution.in_language(language_of_prompt(read.prompt))
+        return in_language_of(read.prompt, self.constitution)
 
     def _gain(
         self, state: _ResponseState, draft: _RevisionDraft, principle: Principle | None

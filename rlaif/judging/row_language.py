@@ -6,22 +6,44 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rlaif.constitution.schema import Constitution
-from rlaif.data.languages import language_of
+from rlaif.data.languages import language_of, language_probability
 from rlaif.records import Message, Pair
 from rlaif.templates.messages import message_text
 
+OWN = "default"
+"""Stands for the constitution's own language, whichever it is."""
+_LIKELY = 0.5
+"""Probability from which a language counts as found: above all others together.  Greetings and code
+are below it.
+"""
+
+
+def language_for(prompt: Sequence[Message], constitution: Constitution, stated: str = "") -> str:
+    """The language to ask about a prompt in: a code, `OWN`, or "" where there is one language.
+
+    Args:
+        stated: what the row says; else it is found by what the user says.
+    """
+    if not constitution.languages:
+        return ""
+    code = stated or _language_of(prompt)
+    return code if code in constitution.languages else OWN
+
 
 def with_language(pair: Pair, constitution: Constitution) -> Pair:
-    """The pair with the language of its prompt: as its row says, else as it is found.
-
-    Pairs stay as they are where the constitution has texts in one language alone.
-    """
-    if not constitution.languages or pair.language:
-        return pair
-    return replace(pair, language=language_of_prompt(pair.prompt))
+    """The pair with the language that it is asked about in; see `language_for`."""
+    if not constitution.languages:
+        return replace(pair, language="") if pair.language else pair
+    return replace(pair, language=language_for(pair.prompt, constitution, pair.language))
 
 
-def language_of_prompt(prompt: Sequence[Message]) -> str:
-    """The likeliest language of what the user says, as an ISO 639-1 code."""
+def in_language_of(prompt: Sequence[Message], constitution: Constitution) -> Constitution:
+    """The constitution as a prompt is asked about by it."""
+    return constitution.in_language(language_for(prompt, constitution))
+
+
+def _language_of(prompt: Sequence[Message]) -> str:
     said = [message_text(m) for m in prompt if m["role"] == "user"]
-    return language_of("\n".join(said) or "\n".join(map(message_text, prompt)))
+    text = "\n".join(said) or "\n".join(map(message_text, prompt))
+    code = language_of(text)
+    return code if language_probability(text, code) >= _LIKELY else ""

@@ -19,7 +19,7 @@ from rlaif.engines.scripted import ByteCodec
 from rlaif.errors import RlaifError
 from rlaif.judging.questions import plan_questions, principles_for
 from rlaif.judging.rendering import Renderer
-from rlaif.judging.row_language import with_language
+from rlaif.judging.row_language import language_for, with_language
 from rlaif.labeling.estimate import estimate
 from rlaif.labeling.job import prepare, run_label
 from rlaif.records import Pair
@@ -113,7 +113,7 @@ def test_a_run_says_in_which_language_it_asked(tmp_path: Path) -> None:
     done = run_label(job, out, context=RunContext(cache_dir=tmp_path / "cache"))
     labels = [*rows(out, "preferences.jsonl"), *rows(out, "undecided.jsonl")]
     told = {row["provenance"]["row"]: row["provenance"]["language"] for row in labels}
-    assert told == {1: "de", 2: "en", 3: "en", 5: "de"}
+    assert told == {1: "de", 2: "default", 3: "default", 5: "de"}
     (refused,) = rows(out, "rejected.jsonl")
     assert "the language is 'German'" in refused["reason"]
     german = load_judge_template("pairwise.de").hash
@@ -199,3 +199,38 @@ def test_a_new_translation_asks_the_judge_again(tmp_path: Path) -> None:
     new = load_constitution(write(tmp_path, TEXT.replace("höflicher?", "netter?"))).constitution
     (change,) = diff(old, new)
     assert change.asks_judge_again
+
+
+@pytest.mark.parametrize("text", ["Hi", "Hallo", "Danke", "def f(x): return x", "2+2="])
+def test_a_text_of_no_likely_language_is_asked_in_the_constitution_s_own(
+    tmp_path: Path, text: str
+) -> None:
+    other = TEXT.replace("      de:", "      sr:\n        preference: Koji?\n      de:")
+    constitution = load_constitution(write(tmp_path, other)).constitution
+    assert language_for([{"role": "user", "content": text}], constitution) == "default"
+    assert language_for([{"role": "user", "content": GERMAN}], constitution) == "de"
+
+
+def test_a_template_in_a_language_that_the_constitution_lacks_is_not_used(tmp_path: Path) -> None:
+    """Its hash is not a part of the run, and the principle would be in another language."""
+    french = "Peux-tu me dire quel temps il fera ce week-end dans les montagnes ?"
+    path = write(tmp_path)
+    for found in (pair(french), pair(ENGLISH, "fr")):
+        polite, _ = asked(found, path)
+        assert "[Principle]" in polite
+        assert with_language(found, load_constitution(path).constitution).language == "default"
+
+
+def test_every_way_of_asking_knows_the_language(tmp_path: Path) -> None:
+    from rlaif.api.setup import JudgeSettings, prepare_judge
+    from rlaif.engines.base import EngineSettings
+
+    judge = EngineSettings(engine="scripted", model="hashed")
+    setup = prepare_judge(write(tmp_path), JudgeSettings(judge=judge, pointwise="score"))
+    row = {"prompt": GERMAN, "response": "Es regnet."}
+    (first, *_) = next(setup.score(row))
+    assert "Welche Antwort ist höflicher?" in bytes(first.request.token_ids).decode()
+    (first, *_) = next(setup.compare({"prompt": GERMAN, "responses": ["Es regnet.", "Nein."]}))
+    said = bytes(first.request.token_ids).decode()
+    assert "[Grundsatz]" in said
+    assert "Welche Antwort ist höflicher?" in said

@@ -43,7 +43,7 @@ def mean_with_interval(values: Floats, groups: Sequence[object]) -> Estimate:
     Of shares, whose values are from 0 to 1: see `logit_interval`.  Of differences: the same on
     their own scale.  Where all groups have the same mean nothing is known of how groups differ:
     the interval is the Wilson one of as many trials as there are groups, for values of 0 and 1,
-    and all that is possible (0 to 1) otherwise.
+    and all that is possible otherwise (0 to 1, or -1 to 1 for differences).
     """
     n = len(values)
     if not n:
@@ -54,7 +54,7 @@ def mean_with_interval(values: Floats, groups: Sequence[object]) -> Estimate:
         if set(np.unique(values)) <= {0.0, 1.0}:
             low, high = wilson(mean, len(sums))
             return Estimate(mean, low, high, n)
-        return Estimate(mean, min(0.0, mean), max(1.0, mean), n)
+        return Estimate(mean, -1.0 if values.min() < 0.0 else 0.0, 1.0, n)
     if values.min() >= 0.0 and values.max() <= 1.0:
         return Estimate(mean, *logit_interval(sums, sizes), n)
     half = _half_width(sums, sizes)

@@ -35,7 +35,7 @@ def main() -> None:
         (name, str(s.total), str(s), str(found.same_position[name]))
         for name, s in found.principles.items()
     ]
-    overall = ("all, folded by tier", str(found.overall.total), str(found.overall), "")
+    overall = ("all, aggregated by tier", str(found.overall.total), str(found.overall), "")
     header = ["principle", "decided pairs", "agrees with the oracle", "same position wins"]
     print(table(header, [*rows, overall]))
 

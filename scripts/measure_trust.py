@@ -43,7 +43,7 @@ from rlaif.judging.scoring import score_pair
 from rlaif.judging.selective import certify
 from rlaif.labeling.job import LabelSummary, prepare, run_label
 from rlaif.labeling.settings import LabelSettings
-from rlaif.records import Pair, Verdict
+from rlaif.records import Pair, PrincipleScore, Verdict
 from rlaif.runs.context import RunContext
 
 Rng = np.random.Generator
@@ -367,6 +367,37 @@ def attacks(args: argparse.Namespace) -> None:
             print(f"{f.name}: {f.shown}{' (flagged)' if f.flagged else ''}")
 
 
+def pooling(args: argparse.Namespace) -> None:
+    """How sure labels are by each way of pooling K principles: judges of one truth, whose errors
+    correlate by r and whose log-odds are `times` too large (1: they mean what they say).
+    """
+    n = 2000
+    for times, k, r in itertools.product((1, 3), (2, 6, 12), (0.0, 0.3, 0.6)):
+        rng = np.random.default_rng(k)
+        truth = np.where(rng.random(n) < 0.5, 1, -1)
+        noise = np.sqrt(r) * rng.normal(size=(n, 1)) + np.sqrt(1 - r) * rng.normal(size=(n, k))
+        logits = times * (0.8 * truth[:, None] + np.sqrt(1.6) * noise)
+        shown = []
+        for rule in ("share", "mean"):
+            settings = AggregationSettings(pooling=rule, tie_margin=0.0)
+            p = np.array(
+                [
+                    aggregate(
+                        [PrincipleScore(f"p{i}", 1, 1.0, float(x)) for i, x in enumerate(row)],
+                        settings,
+                    ).p_a
+                    for row in logits
+                ]
+            )
+            sure, right = np.maximum(p, 1 - p), ((p > 0.5) == (truth > 0)).astype(float)
+            loss = float(-np.log(np.clip(np.where(truth > 0, p, 1 - p), 1e-9, 1)).mean())
+            shown.append(
+                f"{rule} {100 * right.mean():.1f}% right, ECE {ece(sure, right):.3f}, "
+                f"log loss {loss:.3f}"
+            )
+        print(f"x{times}, {k} principles, r = {r:g}: {'; '.join(shown)}")
+
+
 def contradiction(args: argparse.Namespace) -> None:
     """What to make of orders that name different winners: judges with a constant position bias
     (nats), noise of their own in each order, and confidence `times` too large.
@@ -400,6 +431,7 @@ def contradiction(args: argparse.Namespace) -> None:
 SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "position": position,
     "averaging": averaging,
+    "pooling": pooling,
     "contradiction": contradiction,
     "length": length,
     "own-family": own_family,

@@ -236,9 +236,9 @@ def guarantee(data: Recorded) -> None:
             continue
         print(
             f"{judge}, target {target:g}: certified in {certified} of 100 draws, held on the rest "
-            f"in {held} (mean {100 * np.mean(agreement):.1f}%, {100 * np.mean(coverage):.0f}% kept); "
-            f"on adversarial pairs {100 * np.mean(far):.1f}%, held in {far_held}, drift announced "
-            f"in {announced}"
+            f"in {held} (mean {100 * np.mean(agreement):.1f}%, "
+            f"{100 * np.mean(coverage):.0f}% kept); on adversarial pairs "
+            f"{100 * np.mean(far):.1f}%, held in {far_held}, drift announced in {announced}"
         )
 
 

@@ -194,7 +194,7 @@ def calibration(data: Recorded) -> None:
             fit, test = train & decided, ~train & decided
             found["before"].append(ece(sure[test], right[test]))
             for method in ("temperature", "platt"):
-                made = fit_calibration(sure[fit], right[fit], method)  # type: ignore[arg-type]
+                made = fit_calibration(sure[fit], right[fit], method)
                 found[method].append(ece(applied(made, sure[test]), right[test]))
         text = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in found.items())
         whole = mean_with_interval(right, prompts)

@@ -83,7 +83,7 @@ def command(
 
     folder = Path(run)
     config = read_manifest(folder)["config"]
-    _check_run(run, config)
+    _check_run(run, config, method=method, per_principle=per_principle)
     outcomes = read_outcomes(folder)
     matched = match_labels(folder, outcomes, open_source(labels, split), given=layout_fields(flags))
     if matched.unmatched or matched.conflicting or matched.unread:
@@ -120,23 +120,25 @@ def command(
     echo(str(path))
 
 
-def _check_run(run: str, config: Mapping[str, Any]) -> None:
-    """Refuse a run whose probabilities are not one judge's own.
+def _check_run(run: str, config: Mapping[str, Any], *, method: str, per_principle: bool) -> None:
+    """Refuse a run whose probabilities are not a judge's or a panel's own.
 
     Raises:
-        RlaifError: it was labeled by a panel, by humans too, or with a calibration.
+        RlaifError: it was labeled by humans too, or with a calibration; or what was asked for needs
+            a judge's own principles, and it is a panel's.
     """
-    if "panel" in config:
+    if "panel" in config and (per_principle or method == "features"):
+        what = "--per-principle" if per_principle else "--method features"
         raise RlaifError(
-            f"run {run!r} was labeled by a panel",
-            hint="Calibrate each judge's own run in the folder members/.",
+            f"{what} is for one judge, and run {run!r} was labeled by a panel",
+            hint="Use --method temperature, platt or isotonic.",
         )
     if config.get("review"):
         raise RlaifError(
             f"run {run!r} already contains human labels",
             hint=f"Use the run it was created from: {config['review']['run']}.",
         )
-    if config.get("calibration"):
+    if config.get("calibration") or (config.get("panel") or {}).get("calibration"):
         raise RlaifError(
             f"run {run!r} already uses a calibration",
             hint="Use a run from `rlaif label` without `--calibration`.",

@@ -237,11 +237,11 @@ def _label_by_panel(
     from rlaif.data.sources import open_source
     from rlaif.labeling.estimate import estimate
     from rlaif.labeling.job import prepare, with_engine
-    from rlaif.labeling.panel import Panel, PanelMember, run_panel
+    from rlaif.labeling.panel import PanelMember, run_panel
 
     context = RunContext(cache_dir)
     members = [PanelMember(with_engine(m.settings, out, context), m.weight) for m in panel.members]
-    panel = Panel(members, panel.mode, panel.escalate_below)
+    panel = replace(panel, members=members)
     if dry_run:
         found = {
             f"{number}-{m.settings.judge.model}": estimate(

@@ -230,7 +230,9 @@ def calibrate(
     confidence = outcomes.confidence[use]
     right = (outcomes.winner[use] == label[use]).astype(np.float64)
     own = [groups[i] for i in np.flatnonzero(use)]
-    doubt = doubt_of([outcomes.aggregated(int(i)) for i in np.flatnonzero(use)])
+    doubt = None
+    if method == "features":
+        doubt = doubt_of([outcomes.aggregated(int(i)) for i in np.flatnonzero(use)])
     fitted = fit_calibration(confidence, right, method, doubt)
     held_out = cross_validated(confidence, right, own, method, doubt)
     every = int((label != 0).sum())
@@ -257,10 +259,10 @@ def calibrate(
         with suppress(TooFewLabels):  # so many pairs become ties that too few are left
             if tempered_loss < best:
                 temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
-                again, winner, doubt = refolded(outcomes, temperatures)
+                again, winner, all_doubt = refolded(outcomes, temperatures)
                 use = asked & (winner != 0)
                 right_again = (winner[use] == label[use]).astype(np.float64)
-                fitted_again = fit_calibration(again[use], right_again, method, doubt[use])
+                fitted_again = fit_calibration(again[use], right_again, method, all_doubt[use])
                 fitted, best = fitted_again, tempered_loss
                 sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
         if fitted is not fitted_again:

@@ -45,7 +45,7 @@ def made_for(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _asked_with(config: Mapping[str, Any]) -> dict[str, Any]:
     """What else a judge was asked with, where it is not the usual: options of its engine, examples,
-    and what rows bring.
+    what rows bring, and the judges of a panel.
     """
     layout = config.get("layout") or {}
     options = config["judge"].get("options") or {}
@@ -54,6 +54,10 @@ def _asked_with(config: Mapping[str, Any]) -> dict[str, Any]:
         "shots": config.get("shots"),
         "reference": bool(layout.get("reference")),
         "rubric": bool(layout.get("rubric")),
+        "members": [
+            [made_for(member), (member.get("calibration") or {}).get("hash", "")]
+            for member in config.get("members", [])
+        ],
     }
     return {name: value for name, value in found.items() if value}
 

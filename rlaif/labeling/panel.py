@@ -26,8 +26,10 @@ from rlaif.data.reading import Reader
 from rlaif.data.row_rubrics import write_rubric
 from rlaif.engines.model_origin import text_origins
 from rlaif.errors import RlaifError
+from rlaif.judging.calibration import Calibration, calibrated
 from rlaif.judging.panel import JudgeVote, PanelMode, aggregate_panel
 from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_manifest, summary_of
+from rlaif.labeling.load_calibration import check_fits, load_calibration
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Pair, Preference, PrincipleScore
@@ -75,11 +77,13 @@ class Panel:
         escalate_below: in a cascade, the margin below which the next judge is asked, for judges
             without an agreement target of their own; pairs that a judge does not decide always go
             on.
+        calibration: file from `rlaif calibrate` of an earlier run of this panel; None for none.
     """
 
     members: Sequence[PanelMember]
     mode: PanelMode = "mean"
     escalate_below: float = 0.5
+    calibration: str | None = None
 
 
 def run_panel(
@@ -100,6 +104,7 @@ def run_panel(
     jobs = [prepare(data, constitution, m.settings, split=split) for m in panel.members]
     names = _names([job.settings.judge.model for job in jobs])
     config = _config(panel, jobs)
+    calibration = _calibration(panel, config)
     check_config(out, config)
     if is_complete(out):
         return summary_of(out, prices)
@@ -117,7 +122,14 @@ def run_panel(
             )
         )
         used = names[: len(summaries)]
-        tally = _aggregate(run=run, config=config, jobs=jobs, panel=panel, names=used)
+        tally = _aggregate(
+            run=run,
+            config=config,
+            jobs=jobs,
+            panel=panel,
+            names=used,
+            calibration=calibration,
+        )
         tokens = [TokenUsage(**s.manifest.get("tokens", {})) for s in summaries]
         manifest = run_manifest(
             config=config,
@@ -202,9 +214,24 @@ def _config(panel: Panel, jobs: Sequence[LabelJob]) -> dict[str, Any]:
         mode["escalate_below"] = panel.escalate_below
     model = f"{panel.mode} of " + ", ".join(str(j["model"]) for j in judges)
     judge = {"model": model, "engine": "panel", "fingerprint": digest([judges, mode])}
-    # What was certified of one judge alone says nothing of the panel.
-    own = {k: v for k, v in first.items() if k != "agreement"}
+    # What was certified, or calibrated, of one judge alone says nothing of the panel.
+    own = {k: v for k, v in first.items() if k not in ("agreement", "calibration")}
     return {**own, "judge": judge, "panel": mode, "members": [job.config for job in jobs]}
+
+
+def _calibration(panel: Panel, config: dict[str, Any]) -> Calibration | None:
+    """The panel's own calibration, which goes into its configuration.
+
+    Raises:
+        RlaifError: it can't be read, or was fitted for something else.
+    """
+    if panel.calibration is None:
+        return None
+    found = load_calibration(panel.calibration)
+    check_fits(found, config, panel.calibration)
+    known = digest(found.model_dump(mode="json"))
+    config["panel"]["calibration"] = {"path": panel.calibration, "hash": known}
+    return found
 
 
 def _input(out: Path, name: str) -> Path:
@@ -280,6 +307,7 @@ def _aggregate(
     jobs: Sequence[LabelJob],
     panel: Panel,
     names: Sequence[str],
+    calibration: Calibration | None,
 ) -> Tally:
     """Write the panel's rows in input order, unless that was done before a stop."""
     if run.journal["rows"]:
@@ -297,6 +325,7 @@ def _aggregate(
         **({"target_clamp": max(clamps)} if max(clamps) < 1.0 else {}),
         "judge": str(config["judge"]["model"]),
         "judge_fingerprint": str(config["judge"]["fingerprint"]),
+        "calibration": str(config["panel"].get("calibration", {}).get("hash", "")),
     }
     later = [
         _MemberRows(out / MEMBERS / name, _input(out, name) if panel.mode == "cascade" else None)
@@ -305,7 +334,7 @@ def _aggregate(
     tie_margin = jobs[0].settings.aggregation.tie_margin
     for pair, found in _merged(first, jobs[0], later):
         votes = _votes(panel, names, found)
-        preference = _preference(panel, votes, found, tie_margin)
+        preference = calibrated(_preference(panel, votes, found, tie_margin), calibration)
         decided = preference.status == "decided"
         injection = found[0].prompt_injection if found[0] is not None else ""
         row = label_row(pair, preference, stamp, injection)

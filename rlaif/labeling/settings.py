@@ -94,7 +94,8 @@ class LabelSettings(BaseModel):
     )
     calibration: str | None = Field(
         default=None,
-        description="Calibration file from `rlaif calibrate`; corrects the judge's confidence.",
+        description="Calibration file from `rlaif calibrate`; corrects the confidence of the "
+        "judge, or of the whole panel.",
     )
     agreement_target: float | None = Field(
         default=None,

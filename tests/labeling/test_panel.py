@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from rlaif.cli.common.judges import panel_of_run
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
 from rlaif.evaluation.outcomes import Outcomes, read_outcomes
@@ -298,3 +301,67 @@ def test_eval_measures_a_panel(tmp_path: Path) -> None:
     assert "panel (mean): accuracy" in done.stdout
     assert "reached the last" in done.stdout
     assert "independent ones" in (tmp_path / "out" / "eval.html").read_text()
+
+
+@pytest.mark.parametrize("mode", ["mean", "cascade"])
+def test_a_panel_is_calibrated_as_one_judge(tmp_path: Path, mode: Any) -> None:
+    """People agree with a panel less often than it is sure; its own calibration says so."""
+    data, constitution = write_inputs(tmp_path, 260)
+    one, two = judges(tmp_path)
+    panel = Panel([one, two], mode, 0.6)
+    context = RunContext(cache_dir=tmp_path / "cache.sqlite")
+    inputs = {"data": str(data), "constitution": str(constitution), "context": context}
+    run_panel(panel=panel, out=tmp_path / "plain", **inputs)  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    lines = []
+    for row in rows(tmp_path / "plain", "preferences.jsonl"):
+        z = math.log(row["p_chosen"] / (1 - row["p_chosen"])) / 3
+        agrees = rng.random() < 1 / (1 + math.exp(-z))
+        side = row["provenance"]["winner"]
+        said = side if agrees else {"a": "b", "b": "a"}[side]
+        sides = {side: "chosen", {"a": "b", "b": "a"}[side]: "rejected"}
+        other = {"a": "b", "b": "a"}[said]
+        chosen, rejected = row[sides[said]], row[sides[other]]
+        lines.append({"prompt": row["prompt"], "chosen": chosen, "rejected": rejected})
+    human = tmp_path / "human.jsonl"
+    human.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def calibrate(run: str, *flags: str) -> Any:
+        return CliRunner().invoke(
+            cli, ["calibrate", str(tmp_path / run), "--human-labels", str(human), "--json", *flags]
+        )
+
+    done = calibrate("plain")
+    assert done.exit_code == 0, done.output
+    temperature = json.loads(done.stdout)["temperature"]
+    assert 1.5 < temperature < 7
+    file = str(tmp_path / "plain" / "calibration.json")
+    own = replace(panel, calibration=file)
+    run_panel(panel=own, out=tmp_path / "new", **inputs)  # type: ignore[arg-type]
+    before, after = by_pair(tmp_path / "plain"), by_pair(tmp_path / "new")
+    assert before.keys() == after.keys()
+    for key, (p, status, _) in before.items():
+        if status == "decided":
+            z = math.log(p / (1 - p)) / temperature
+            assert after[key][0] == pytest.approx(1 / (1 + math.exp(-z)), abs=2e-4)
+        assert after[key][1] == status
+    (some, *_) = rows(tmp_path / "new", "preferences.jsonl")
+    assert some["provenance"]["calibration"]
+    # What judges said alone is as before, and the run's own file reproduces the panel.
+    for name in ("1-hashed", "2-hashed"):
+        assert by_pair(tmp_path / "new/members" / name) == by_pair(
+            tmp_path / "plain/members" / name
+        )
+    again = panel_of_run(str(tmp_path / "new" / "run.yaml"), {})
+    assert again is not None
+    assert again.calibration == file
+    # It is this panel's: no other's, and not of runs that have one already.
+    heavier = replace(own, members=[one, PanelMember(two.settings, weight=2.0)])
+    with pytest.raises(RlaifError, match="was fitted for a different judge"):
+        run_panel(panel=heavier, out=tmp_path / "other", **inputs)  # type: ignore[arg-type]
+    for run, flags, said in (
+        ("new", (), "already uses a calibration"),
+        ("plain", ("--per-principle",), "is for one judge"),
+        ("plain", ("--method", "features"), "is for one judge"),
+    ):
+        assert said in str(calibrate(run, *flags).exception)

@@ -186,10 +186,14 @@ def panel_of_run(config: str | None, flags: dict[str, Any]) -> Panel | None:
     if "format" not in found or not isinstance(mode, dict) or not isinstance(members, list):
         return None
     judges = [
-        PanelMember(label_settings(config, {**flags, "judge": None}, ("members", k)), float(weight))
+        PanelMember(
+            label_settings(config, {**flags, "judge": None, "calibration": None}, ("members", k)),
+            float(weight),
+        )
         for k, weight in zip(range(len(members)), mode["weights"], strict=True)
     ]
-    return Panel(judges, mode["mode"], mode.get("escalate_below", 0.5))
+    own = flags.get("calibration") or (mode.get("calibration") or {}).get("path")
+    return Panel(judges, mode["mode"], mode.get("escalate_below", 0.5), own)
 
 
 def panel_of(
@@ -204,6 +208,8 @@ def panel_of(
         RlaifError: the file is none, or there are fewer than two judges.
     """
     mode, below = panel or "mean", 0.5
+    flags = dict(flags)
+    calibration = flags.pop("calibration", None)  # of the panel; judges name their own
     if panel is not None and panel not in get_args(PanelMode):
         if judges:
             raise RlaifError(
@@ -234,7 +240,7 @@ def panel_of(
             f"a panel needs at least two judges, got {len(members)}",
             hint="Repeat -j for each judge, or list two or more in the panel file.",
         )
-    return Panel(members, mode, below)  # type: ignore[arg-type]
+    return Panel(members, mode, below, calibration)  # type: ignore[arg-type]
 
 
 def _read(path: Path) -> tuple[str, float, tuple[str, ...]]:

@@ -109,6 +109,22 @@ def error_correlation(right: Sequence[Floats]) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
+def shared_errors(right: Sequence[Floats]) -> float:
+    """Mean of two members' error correlation as a share of the most that it could be (Cole 1949).
+
+    Where one errs wherever the other does, and elsewhere too, the plain correlation is far below
+    one, though the second adds nothing: the most that it can be is that of both sorted.
+    """
+    found = []
+    for i, one in enumerate(right):
+        for two in right[i + 1 :]:
+            if one.std() > 0 and two.std() > 0:
+                plain = float(np.corrcoef(one, two)[0, 1])
+                most = float(np.corrcoef(np.sort(one), np.sort(two))[0, 1])
+                found.append(plain / most if plain > 0 else plain)
+    return float(np.mean(found)) if found else 0.0
+
+
 def effective_judges(n: int, correlation: float) -> float:
     """N / (1 + (n - 1) r): independent judges that n with error correlation r are worth (the
     design effect: Kish 1965; judges of the same kind are worth few, arXiv:2404.18796 and after).
@@ -140,7 +156,7 @@ def panel_report(
         mode=mode,
         accuracies=accuracies,
         correlation=r,
-        effective_judges=effective_judges(len(members), r),
+        effective_judges=effective_judges(len(members), shared_errors(right)),
         accuracy=float(whole.mean()),
         best=members[best].name,
         test=paired_test(whole, right[best], own, seed=seed),

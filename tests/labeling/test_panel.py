@@ -22,6 +22,7 @@ from rlaif.evaluation.panels import (
     error_correlation,
     panel_outcomes,
     panel_report,
+    shared_errors,
 )
 from rlaif.judging.panel import JudgeVote, aggregate_panel
 from rlaif.labeling.panel import Panel, PanelMember, run_panel
@@ -108,6 +109,20 @@ def test_a_panel_is_better_where_errors_differ_and_not_where_they_are_shared() -
     assert said / 60 <= 0.05 + 2 * (0.05 * 0.95 / 60) ** 0.5
     right = [np.array([1.0, 0, 1, 0]), np.array([1.0, 0, 0, 1])]
     assert error_correlation(right) == pytest.approx(0.0)
+
+
+def test_a_judge_that_errs_wherever_another_does_adds_nothing() -> None:
+    """Errors of 10%, and of 40% that hold all of these: two judges worth one."""
+    rng = np.random.default_rng(0)
+    draw = rng.random(20_000)
+    nested = [(draw > 0.1).astype(float), (draw > 0.4).astype(float)]
+    assert error_correlation(nested) < 0.5
+    assert shared_errors(nested) == pytest.approx(1.0)
+    assert effective_judges(2, shared_errors(nested)) == pytest.approx(1.0)
+    apart = [(rng.random(20_000) > e).astype(float) for e in (0.1, 0.4)]
+    assert shared_errors(apart) == pytest.approx(0.0, abs=0.06)
+    assert shared_errors([nested[0], nested[0]]) == pytest.approx(1.0)
+    assert shared_errors([nested[0], np.ones(20_000)]) == 0.0
 
 
 def judges(folder: Path) -> list[PanelMember]:

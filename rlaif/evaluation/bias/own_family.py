@@ -135,7 +135,8 @@ def self_preference(
         f"agrees with humans on {100 * agrees[people > 0].mean():.1f}% where they prefer "
         f"its own family, on {100 * agrees[people < 0].mean():.1f}% elsewhere; correct on "
         f"{100 * agrees[judge > 0].mean():.1f}% where it prefers its own family, on "
-        f"{100 * agrees[judge < 0].mean():.1f}% elsewhere"
+        f"{100 * agrees[judge < 0].mean():.1f}% elsewhere; a family that is mostly a little better "
+        "and seldom much worse looks the same to a noisy judge"
     )
     return BiasFinding(
         name="self-preference",

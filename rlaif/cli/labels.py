@@ -261,7 +261,10 @@ def _about_people(error: Mapping[str, Any] | None) -> list[tuple[str, object]]:
     """How good people are: the ceiling of any agreement with them."""
     if error is None:
         return [
-            ("agreement between people", "unknown: too few pairs have two votes (--overlap)"),
+            (
+                "agreement between people",
+                "unknown: few pairs have two votes (see `rlaif review --overlap`)",
+            ),
         ]
     what = "votes on gold pairs" if error["planted"] else "pairs with two votes"
     return [

@@ -37,6 +37,8 @@ def make_pairs(
 
     Raises:
         BadRow: fewer than two completions, or "best" without scores.
+
+    Long because it fills one field of a record after the other.
     """
     n = len(row.completions)
     if n < 2:

@@ -225,6 +225,8 @@ def calibrate(
 
     Raises:
         TooFewLabels: see `fit_calibration`.
+
+    Long because it fits twice, without and with temperatures of principles, and keeps the better.
     """
     use = (label != 0) & (outcomes.winner != 0)
     confidence = outcomes.confidence[use]
@@ -234,7 +236,7 @@ def calibrate(
     if method == "features":
         doubt = doubt_of([outcomes.aggregated(int(i)) for i in np.flatnonzero(use)])
     fitted = fit_calibration(confidence, right, method, doubt)
-    held_out = cross_validated(confidence, right, own, method, doubt)
+    held_out = cross_validated(confidence, right, own, method=method, doubt=doubt)
     every = int((label != 0).sum())
     measured = {
         "before": _measured(confidence, right, every),
@@ -252,7 +254,11 @@ def calibrate(
         cv_right = (cv_winner[decided] == label[decided]).astype(np.float64)
         cv_groups = [groups[i] for i in np.flatnonzero(decided)]
         crossed = cross_validated(
-            cv_confidence[decided], cv_right, cv_groups, method, cv_doubt[decided]
+            cv_confidence[decided],
+            cv_right,
+            cv_groups,
+            method=method,
+            doubt=cv_doubt[decided],
         )
         measured["with principles (held out)"] = _measured(crossed, cv_right, int(asked.sum()))
         tempered_loss = measured["with principles (held out)"]["log_loss_of_all"]

@@ -100,6 +100,8 @@ def run_panel(
 
     Raises:
         RlaifError: a judge can't be used, or `out` is another run.
+
+    Long because it goes from the judges' runs to the manifest, step by step.
     """
     jobs = [prepare(data, constitution, m.settings, split=split) for m in panel.members]
     names = _names([job.settings.judge.model for job in jobs])

@@ -71,11 +71,18 @@ def estimate_human_error(
     several = [_two_of(n, own) for n, own in votes.items() if len(own) > 1 and n not in gold]
     if len(planted) >= max(LEAST_PAIRS, len(several)):
         right = share(sum(planted), len(planted))
-        common = Share(0, right.total, 1.0 - right.rate, 1.0 - right.high, 1.0 - right.low)
+        common = Share(
+            hits=right.total - right.hits,
+            total=right.total,
+            rate=1.0 - right.rate,
+            low=1.0 - right.high,
+            high=1.0 - right.low,
+        )
     elif len(several) >= LEAST_PAIRS:
         same = share(sum(one == two for one, two in several), len(several))
         rate, high, low = (_of_agreement(a) for a in (same.rate, same.low, same.high))
-        common = Share(0, same.total, rate, low, high)
+        hits = round(rate * same.total)
+        common = Share(hits=hits, total=same.total, rate=rate, low=low, high=high)
     else:
         return None
     return HumanError(

@@ -66,7 +66,7 @@ def score(template: str, told: list[ChoiceResult | Failure]) -> PointwiseScore:
     for request in requests:
         assert isinstance(request, ChoiceRequest)
         assert len(request.label_ids) == 5
-        assert bytes(request.token_ids).decode().endswith("Rating: [[")
+        assert bytes(request.token_ids).decode().endswith("Grade=")
     with pytest.raises(StopIteration) as ended:
         asks.send(list(told))
     found: PointwiseScore = ended.value.value

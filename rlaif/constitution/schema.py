@@ -144,6 +144,9 @@ class RewardModelCheck(StrictModel):
     kind: Literal["reward_model"]
     model: YamlText = Field(description="Model folder or Hugging Face model ID.")
     revision: YamlText | None = None
+    backend: Literal["transformers", "vllm"] = Field(
+        default="transformers", description="What computes rewards; vllm is its pooling runner."
+    )
     temperature: float = Field(
         default=1.0,
         gt=0,

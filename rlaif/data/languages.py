@@ -22,6 +22,12 @@ def language_probability(text: str, language: str) -> float:
     return float(dict(_identifier().rank(text))[language])
 
 
+def likeliest_language(text: str) -> tuple[str, float]:
+    """The most probable language of a text, as an ISO 639-1 code, and its probability."""
+    code, probability = _identifier().classify(text)
+    return str(code), float(probability)
+
+
 def language_of(text: str) -> str:
     """The most probable language of a text, as an ISO 639-1 code."""
-    return str(_identifier().classify(text)[0])
+    return likeliest_language(text)[0]

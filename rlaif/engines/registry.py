@@ -229,7 +229,12 @@ def model_fingerprint(settings: EngineSettings) -> str:
 
 def reward_settings(model: RewardModelCheck) -> EngineSettings:
     """How a reward model runs that answers principles beside a judge."""
-    return EngineSettings(engine="reward-model", model=model.model, revision=model.revision)
+    return EngineSettings(
+        engine="reward-model",
+        model=model.model,
+        revision=model.revision,
+        options={"backend": model.backend},
+    )
 
 
 def codec_for(settings: EngineSettings) -> Codec:
@@ -325,18 +330,24 @@ def create_engine(settings: EngineSettings) -> Engine:
 
 
 def _start_with_rewards(settings: EngineSettings) -> Engine:
-    """Reward models first: they are told at once if they can't be loaded."""
+    """Reward models first: they are told at once if they can't be loaded.  Those on vLLM share the
+    GPU's memory with the judge evenly, as other models that run together do.
+    """
+    on_vllm = {(m.model, m.revision) for m in settings.reward_models if m.backend == "vllm"}
+    share = settings.gpu_memory_utilization / (1 + len(on_vllm))
+    shared = {"gpu_memory_utilization": share}
     with ExitStack() as undo:
-        running: dict[tuple[str, str | None], Engine] = {}
+        running: dict[tuple[str | None, ...], Engine] = {}
         rewards: dict[Address, tuple[Engine, float]] = {}
         for model in settings.reward_models:
-            named = model.model, model.revision
+            named = model.model, model.revision, model.backend
             own = reward_settings(model)
             if named not in running:
-                running[named] = undo.enter_context(closing(create_engine(own)))
+                started = create_engine(own.model_copy(update=shared))
+                running[named] = undo.enter_context(closing(started))
             address = address_of(model, model_fingerprint(own))
             rewards[address] = running[named], model.temperature
-        judge = create_engine(settings.with_reward_models(()))
+        judge = create_engine(settings.with_reward_models(()).model_copy(update=shared))
         undo.callback(judge.close)
         codec: Any = _with_rewards(judge.codec, settings.reward_models)
         found = JudgeWithRewards(judge, codec, rewards)

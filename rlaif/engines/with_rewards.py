@@ -41,7 +41,8 @@ def address_of(model: RewardModelCheck, fingerprint: str) -> Address:
     Args:
         fingerprint: of the model's files.
     """
-    known = digest({"reward model": fingerprint, "T": model.temperature}).encode()
+    kind = {"T": model.temperature, "by": model.backend}
+    known = digest({"reward model": fingerprint, **kind}).encode()
     return tuple(int.from_bytes(known[4 * n : 4 * n + 4], "big") for n in range(_HEAD - 1))
 
 

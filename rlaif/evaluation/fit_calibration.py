@@ -244,7 +244,6 @@ def calibrate(
     }
     intervals = _intervals(confidence, right, own)
     best = measured["after (held out)"]["log_loss_of_all"]
-    fitted_again: Calibration | None = None
     asked = label != 0
     sure, agreed = outcomes.confidence[asked], (outcomes.winner == label)[asked]
     temperatures: dict[str, float] = {}
@@ -264,15 +263,13 @@ def calibrate(
         tempered_loss = measured["with principles (held out)"]["log_loss_of_all"]
         with suppress(TooFewLabels):  # so many pairs become ties that too few are left
             if tempered_loss < best:
-                temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
-                again, winner, all_doubt = refolded(outcomes, temperatures)
+                own_temperatures = principle_temperatures(outcomes, label, np.arange(len(label)))
+                again, winner, all_doubt = refolded(outcomes, own_temperatures)
                 use = asked & (winner != 0)
                 right_again = (winner[use] == label[use]).astype(np.float64)
-                fitted_again = fit_calibration(again[use], right_again, method, all_doubt[use])
-                fitted, best = fitted_again, tempered_loss
+                fitted = fit_calibration(again[use], right_again, method, all_doubt[use])
+                temperatures, best = own_temperatures, tempered_loss
                 sure, agreed = cv_confidence[asked], (cv_winner == label)[asked]
-        if fitted is not fitted_again:
-            temperatures = {}
     if best > measured["before"]["log_loss_of_all"]:
         fitted = Calibration()  # a judge that means what it says is left alone
         if temperatures:

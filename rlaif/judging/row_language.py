@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rlaif.constitution.schema import Constitution
-from rlaif.data.languages import language_of, language_probability
+from rlaif.data.languages import likeliest_language
 from rlaif.records import Message, Pair
 from rlaif.templates.messages import message_text
 
@@ -45,5 +45,5 @@ def in_language_of(prompt: Sequence[Message], constitution: Constitution) -> Con
 def _language_of(prompt: Sequence[Message]) -> str:
     said = [message_text(m) for m in prompt if m["role"] == "user"]
     text = "\n".join(said) or "\n".join(map(message_text, prompt))
-    code = language_of(text)
-    return code if language_probability(text, code) >= _LIKELY else ""
+    code, probability = likeliest_language(text)
+    return code if probability >= _LIKELY else ""

@@ -150,6 +150,17 @@ def test_labels_are_the_same_however_a_run_is_made(
         assert not told["invalid"]
 
 
+def test_a_reward_model_on_vllm_answers_beside_another_engine(tmp_path: Path, reward: str) -> None:
+    rows, made = data(tmp_path, 4)
+    path = Path(constitution(tmp_path, reward, judge=False))
+    path.write_text(path.read_text().replace("temperature: 2.5", "temperature: 2.5, backend: vllm"))
+    found = verdicts(label(tmp_path, "run", rows, str(path)))
+    for name, pair in made.items():
+        told = found[name, "reward", "ab"]["logit"]
+        assert 1 / (1 + math.exp(-told)) == pytest.approx(by_hand(reward, pair, T), abs=5e-4)
+    assert len(found) == 2 * len(made)
+
+
 def test_a_constitution_of_reward_models_alone(tmp_path: Path, reward: str) -> None:
     rows, made = data(tmp_path)
     run = label(tmp_path, "run", rows, constitution(tmp_path, reward, judge=False))

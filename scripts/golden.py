@@ -93,7 +93,7 @@ best: generate prompts.jsonl --engine scripted -m hashed -n 4 --keep 1 -c c.yaml
 label-generated: label runs/generated/candidates.jsonl -c c.yaml {S} -o runs/labelgen --json --cache-dir g.sqlite
 critique: critique pairs.jsonl -c c.yaml --engine scripted --model hashed --judge hashed --rounds 2 -o runs/critique --json --cache-dir texts --limit 30
 synth: synth-prompts prompts.jsonl --engine scripted -m hashed --count 10 -o runs/synth --json --cache-dir texts
-mix: mix runs/plain=0.7 labeled.jsonl=0.3,human=true -o runs/mix --json
+mix: mix runs/plain=0.7 labeled.jsonl=0.3,human_labeled=true --min-human 0 -o runs/mix --json
 mix-text: mix runs/plain=0.5 labeled.jsonl=0.5 -o runs/mix2 --total 60 --min-human 0
 audit: audit runs/mix --against labeled.jsonl --json
 audit-text: audit runs/plain

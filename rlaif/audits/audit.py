@@ -22,7 +22,7 @@ from rlaif.audits.measures import (
     repeats,
     slices,
 )
-from rlaif.audits.rows import AuditRow, human_share
+from rlaif.audits.rows import AuditRow, human_labeled, human_written
 from rlaif.audits.thresholds import Thresholds
 from rlaif.data.languages import language_of
 from rlaif.data.slices import slice_values
@@ -60,7 +60,8 @@ class AuditReport:
     """What was found.
 
     Attributes:
-        human_share: of the rows, by weight; None where no row says where it is from.
+        human_written: share of rows whose texts people wrote, by weight; None where no row says.
+        human_labeled: share of rows whose label is of people, by weight; None where no row says.
         depth: the deepest row.
         by_slice: mean of each attribute in each tag and language: slice, attribute, texts, of the
             data and of the reference.
@@ -72,7 +73,8 @@ class AuditReport:
     rows: int
     texts: int
     reference_rows: int
-    human_share: float | None
+    human_written: float | None
+    human_labeled: float | None
     depth: int
     checks: list[AuditCheck] = field(default_factory=list)
     by_slice: list[dict[str, Any]] = field(default_factory=list)
@@ -119,7 +121,8 @@ def audit(
         rows=len(data),
         texts=texts,
         reference_rows=len(reference or ()),
-        human_share=human_share(list(data)),
+        human_written=human_written(data),
+        human_labeled=human_labeled(data),
         depth=max((row.depth for row in data), default=0),
     )
     _origin(report, limits)
@@ -127,8 +130,8 @@ def audit(
     if reference is not None and min(len(data), len(reference)) < LEAST_TEXTS:
         report.trip(
             f"too few rows to compare: {len(data)} rows against {len(reference)}, minimum "
-            f"{LEAST_TEXTS}",
-            "diversity",
+            f"{LEAST_TEXTS}; this says nothing about their diversity",
+            "size",
         )
     elif reference is not None:
         ours, theirs = sampled(data, limits.seed), sampled(reference, limits.seed + 1)
@@ -223,12 +226,12 @@ def _unmeasured(
 
 def _origin(report: AuditReport, limits: Thresholds) -> None:
     wanted = limits.min_human if report.depth >= limits.human_wanted_from else 0.0
-    share = report.human_share
+    share = report.human_written
     if share is None:
         report.notes.append("no row states its origin")
         if wanted:
             report.trip(
-                "the human share is unknown (no row states its origin), below the "
+                "the human-written share is unknown (no row states its origin), below the "
                 f"minimum of {wanted:.1%}",
                 "origin",
             )
@@ -237,7 +240,7 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
         slack = min(1.0 / max(report.rows, 1), 0.1 * wanted)
         check = exact(
             AuditCheck(
-                name="human rows",
+                name="human-written rows",
                 group="origin",
                 value=share,
                 low=share,
@@ -252,7 +255,8 @@ def _origin(report: AuditReport, limits: Thresholds) -> None:
         report.checks.append(check)
         if check.tripped:
             report.trip(
-                f"the human share is {share:.1%}, below the minimum of {wanted:.1%}", "origin"
+                f"the human-written share is {share:.1%}, below the minimum of {wanted:.1%}",
+                "origin",
             )
     if limits.max_depth is not None and report.depth > limits.max_depth:
         report.trip(

@@ -22,7 +22,11 @@ FIXES = {
     "duplicates": "remove duplicates: `rlaif mix` keeps one of each",
     "slices": "set a quota for the slice: `rlaif mix --quota SLICE=SHARE`",
     "drift": "check what the judge rewards (`rlaif eval --bias`), and mix in human data",
-    "origin": "mix in human data (`rlaif mix --human DATA`), or go back to an earlier model",
+    "size": "add rows, or compare without --against",
+    "origin": (
+        "mix in human-written data (`rlaif mix --human-written DATA`), or go back to an earlier "
+        "model"
+    ),
     "bias": (
         "calibrate the judge (`rlaif calibrate`), review labels (`rlaif review`), or change "
         "the judge"

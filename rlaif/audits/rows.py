@@ -39,7 +39,8 @@ class AuditRow:
         texts: completions to be learned, or the prompt where there are none; one that stands for
             near-duplicates of its prompt (`copies`) is there as often: a model that says one thing
             to each prompt has lost diversity too.
-        kind: "human" if people wrote all of it or labeled it, "model", or "" for unknown.
+        kind: "human" if people wrote all of its texts, "model", or "" for unknown.
+        labeled_by: "human", "judge", or "" where nobody chose between completions.
         depth: of the deepest text, in synthetic generations.
         raw: the row as it came, for slices.
     """
@@ -51,6 +52,7 @@ class AuditRow:
     weight: float = 1.0
     tags: frozenset[str] = frozenset()
     raw: Mapping[str, Any] = field(default_factory=dict)
+    labeled_by: str = ""
 
 
 def read_audited(
@@ -99,7 +101,7 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
         weights[key] = weights.get(key, 0.0) + row.weight
         before = pairs.get(key)
         # What people said of any of the pairs stands for the completion.
-        if before is None or (row.kind == "human" and before.kind != "human"):
+        if before is None or (row.labeled_by == "human" and before.labeled_by != "human"):
             pairs[key] = row
     for key, row in pairs.items():
         found += [replace(row, weight=weights[key] / most[key])] * most[key]
@@ -150,8 +152,15 @@ def _read(
         weight=read.weight if weight is None else row_weight(evidence),
         tags=read.tags,
         raw=row,
+        labeled_by=_labeler(evidence) if read.labeled else "",
     )
     return found, other
+
+
+def _labeler(evidence: Mapping[str, Any]) -> str:
+    if evidence.get("status") == "human":
+        return "human"
+    return "judge" if evidence.get("judge") else ""
 
 
 def _origin(read: DataRow, evidence: Mapping[str, Any], origins: list[Any]) -> tuple[str, int]:
@@ -159,10 +168,7 @@ def _origin(read: DataRow, evidence: Mapping[str, Any], origins: list[Any]) -> t
     stated = evidence.get("depth")
     depths += [stated] if isinstance(stated, int) else []
     kinds = {o.kind for o in origins}
-    if evidence.get("status") == "human" or kinds == {"human"}:
-        kind = "human"
-    else:
-        kind = "model" if "model" in kinds or evidence.get("judge") else ""
+    kind = "human" if kinds == {"human"} else "model" if "model" in kinds else ""
     assert kind in (*KINDS, "")
     return kind, max(depths)
 
@@ -176,9 +182,21 @@ def _copies(row: Mapping[str, Any], count: int) -> list[int]:
     return [n if isinstance(n, int) and 0 < n < 10_000 else 1 for n in found]
 
 
-def human_share(rows: list[AuditRow]) -> float | None:
-    """By weight; None where no row says where it is from."""
+def human_written(rows: Sequence[AuditRow]) -> float | None:
+    """The share of rows whose texts people wrote, by weight; None where no row says who did."""
     if not any(row.kind for row in rows):
         return None
+    return _share(rows, [row.kind == "human" for row in rows])
+
+
+def human_labeled(rows: Sequence[AuditRow]) -> float | None:
+    """The share of rows whose label is of people, by weight; None where no row says whose it is."""
+    if not any(row.labeled_by for row in rows):
+        return None
+    return _share(rows, [row.labeled_by == "human" for row in rows])
+
+
+def _share(rows: Sequence[AuditRow], human: Sequence[bool]) -> float:
     total = sum(row.weight for row in rows)
-    return sum(row.weight for row in rows if row.kind == "human") / total if total else 0.0
+    own = sum(row.weight for row, is_human in zip(rows, human, strict=True) if is_human)
+    return own / total if total else 0.0

@@ -38,7 +38,8 @@ class Thresholds(BaseModel):
         default=0.1,
         ge=0,
         le=1,
-        description="Minimum human share of rows, by weight. Applies from min_human_from_depth on, "
+        description="Minimum share of human-written rows, by weight; human labels of model "
+        "output do not count. Applies from min_human_from_depth on, "
         "or always if you set only this. Adding about 10% fresh human data per round has "
         "kept models from collapsing in studies; no share is proven safe.",
     )

@@ -32,7 +32,7 @@ Thresholds are YAML (`--thresholds FILE`). The most important defaults:
   slice_floor: 0.5     minimum part of its share that a slice must keep
   drift: 0.8           maximum shift of tone, format or an attribute, in standard deviations
   duplicates: 0.1      maximum share of near-duplicates above the reference
-  min_human: 0.1       minimum human share, from min_human_from_depth (4) generations on
+  min_human: 0.1       minimum human-written share, from min_human_from_depth (4) generations on
 
 Exit code 1 if a threshold is crossed. Comparisons with the reference must also be
 statistically significant: at most one audit in twenty fails by chance if both datasets have

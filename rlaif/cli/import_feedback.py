@@ -27,11 +27,11 @@ Each row of LOG has a prompt, a response, and any of
   edited                     the user's edit of the response (also edit, corrected)
   regenerated                list of responses that the user replaced with this one
 
-OUT/preferences.jsonl is for `rlaif train-dpo --human-data`, `rlaif mix --human`, `rlaif calibrate`
-and `rlaif eval`; OUT/kto.jsonl is for TRL's KTOTrainer. An edit is preferred to its original,
-and a kept response to a regenerated one. On the same prompt, thumbs up is preferred to thumbs
-down, and a higher rating to a lower one by the same user. Each has a probability; feedback of
-several users is combined. User names are not written.
+OUT/preferences.jsonl is for `rlaif train-dpo --human-data`, `rlaif mix --human-labeled`,
+`rlaif calibrate` and `rlaif eval`; OUT/kto.jsonl is for TRL's KTOTrainer. An edit is preferred
+to its original, and a kept response to a regenerated one. On the same prompt, thumbs up is
+preferred to thumbs down, and a higher rating to a lower one by the same user. Each has a
+probability; feedback of several users is combined. User names are not written.
 """
 
 

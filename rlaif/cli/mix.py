@@ -15,13 +15,14 @@ from rlaif.cli.common.options import settings_options
 from rlaif.cli.common.output import echo, note, percent, print_json, quiet_libraries, table
 from rlaif.constitution.yaml_source import read_yaml
 from rlaif.errors import Place, RlaifError
+from rlaif.mixing.report import MixReport
 from rlaif.mixing.settings import MixPlan, MixSettings, part_of
 from rlaif.util.validation import explain
 
 _EXAMPLES = """
 \b
 Examples:
-  rlaif mix runs/first=0.8 human.jsonl=0.2 --human human.jsonl -o data/mixed
+  rlaif mix runs/first=0.8 human.jsonl=0.2 --human-written human.jsonl -o data/mixed
   rlaif mix a.jsonl=1 b.jsonl=1,weight=2,license=mit hub:my/set=1,split=dev --total 90 -o mixed
   rlaif mix runs/first=3 human.jsonl=1 --quota tag:welsh=0.05 --evaluation test.jsonl -o mixed
   rlaif mix --config mix.yaml -o data/mixed
@@ -30,7 +31,8 @@ Examples:
 The YAML file:
   parts:
     - {data: runs/first, share: 0.8}
-    - {data: human.jsonl, share: 0.2, human: true, weight: 2, license: cc-by-4.0}
+    - {data: human.jsonl, share: 0.2, human_written: true, weight: 2, license: cc-by-4.0}
+    - {data: rated.jsonl, share: 0.2, human_labeled: true}
     - {data: odd.jsonl, share: 0.1, layout: odd.yaml}  # from `rlaif inspect --write-layout`
   quotas:
     - {slice: "tag:welsh", share: 0.05}
@@ -39,11 +41,10 @@ The YAML file:
 
 OUT is a `datasets` directory with a data card. Load it with `datasets.load_dataset("OUT")`,
 or pass it to `rlaif train-dpo`, `train-sft`, `generate` or `audit`. You can mix preference
-pairs, prompts with a completion, and prompts alone. Of duplicate rows, the one written or
-labeled by humans is kept. Shares count rows before weights. A quota fixes a slice's share of
-the rows, whatever its share of the data, so that small languages, topics and groups are not
-lost. If human rows are weighted up, a slice's share by weight can differ from its quota; the
-card reports by how much.
+pairs, prompts with a completion, and prompts alone. Of duplicate rows, the one labeled by
+humans is kept, else the one written by humans. Shares of datasets count rows before weights. A
+quota fixes a slice's share of what is trained on: rows times weight. So small languages, topics
+and groups are not lost.
 """
 
 
@@ -56,18 +57,26 @@ card reports by how much.
     help="YAML file with parts and settings, by the names of the flags; flags take precedence.",
 )
 @click.option(
-    "--human",
+    "--human-written",
     multiple=True,
     metavar="DATA",
-    help="One of the mixed datasets: its completions were written, or its pairs labeled, by "
-    "humans; repeatable.",
+    help="One of the mixed datasets: humans wrote its texts; repeatable. A row's own origin "
+    "takes precedence.",
+)
+@click.option(
+    "--human-labeled",
+    multiple=True,
+    metavar="DATA",
+    help="One of the mixed datasets: humans labeled its pairs; repeatable. A row's own label "
+    "source takes precedence.",
 )
 @click.option(
     "--quota",
     "quotas",
     multiple=True,
     metavar="SLICE=SHARE",
-    help="Fix a slice's share of the rows: tag:NAME, language:CODE or COLUMN:VALUE; repeatable.",
+    help="Fix a slice's share of the mix, by training weight: tag:NAME, language:CODE or "
+    "COLUMN:VALUE; repeatable.",
 )
 @click.option(
     "--evaluation",
@@ -85,7 +94,8 @@ def command(
     parts: tuple[str, ...],
     out: str,
     config: str | None,
-    human: tuple[str, ...],
+    human_written: tuple[str, ...],
+    human_labeled: tuple[str, ...],
     quotas: tuple[str, ...],
     evaluations: tuple[str, ...],
     as_json: bool,
@@ -98,7 +108,12 @@ def command(
     from rlaif.mixing.mix import mix
 
     plan = _plan(
-        parts=parts, config=config, human=human, quotas=quotas, evaluations=evaluations, flags=flags
+        parts=parts,
+        config=config,
+        human={"human_written": human_written, "human_labeled": human_labeled},
+        quotas=quotas,
+        evaluations=evaluations,
+        flags=flags,
     )
     report, found = mix(plan, Path(out), load_licenses(licenses))
     for finding in found:
@@ -122,21 +137,26 @@ def command(
             for s in report.slices
         ]
         echo("\n" + table(["slice", "before", "quota", "mixed", "by weight", "rows"], shown))
-    echo(
-        (
-            f"\n{report.rows} rows ({report.kind}); human share by weight "
-            f"{percent(report.human_share)}"
-        )
-        + (f", human rows weighted x{report.human_factor:.3g}" if report.human_factor > 1 else "")
-        + (f"; {report.opposed} duplicates had the opposite preference" if report.opposed else "")
-        + f"\n\nwritten to {out} (card: {Path(out) / 'README.md'})"
-    )
+    echo(f"\n{_summary(report)}\n\nwritten to {out} (card: {Path(out) / 'README.md'})")
+
+
+def _summary(report: MixReport) -> str:
+    """What the mix holds, in a line."""
+    facts = [f"{report.rows} rows ({report.kind}); by weight, human-written "]
+    facts[0] += percent(report.human_written)
+    if report.kind == "preferences":
+        facts.append(f", human-labeled {percent(report.human_labeled)}")
+    if report.human_factor > 1:
+        facts.append(f", human-written rows weighted x{report.human_factor:.3g}")
+    if report.opposed:
+        facts.append(f"; {report.opposed} duplicates had the opposite preference")
+    return "".join(facts)
 
 
 def _plan(
     parts: Sequence[str],
     config: str | None,
-    human: Sequence[str],
+    human: Mapping[str, Sequence[str]],
     quotas: Sequence[str],
     evaluations: Sequence[str],
     flags: Mapping[str, Any],
@@ -168,14 +188,14 @@ def _plan(
         raise RlaifError(str(error), hint="Use DATA=SHARE, such as human.jsonl=0.2.") from None
     if not given:
         raise RlaifError("no data to mix", hint="Give DATA=SHARE arguments, or --config FILE.")
-    for name in human:
+    for key, name in ((key, name) for key, names in human.items() for name in names):
         named = [p for p in given if isinstance(p, dict) and p.get("data") == name]
         if not named:
             raise RlaifError(
-                f"--human {name!r} is not one of the mixed datasets",
+                f"--{key.replace('_', '-')} {name!r} is not one of the mixed datasets",
                 hint="Add it as DATA=SHARE too.",
             )
-        named[0]["human"] = True
+        named[0][key] = True
     held = list(values.get("quotas") or [])
     for text in quotas:
         slice_, equals, number = text.rpartition("=")

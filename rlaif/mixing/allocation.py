@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,23 @@ class RowSupply:
     Attributes:
         rows: by part and stratum; shape (parts, strata).
         slices: whether a stratum is in a slice that has a quota; shape (quotas, strata).
+        weight: what a row of each part and stratum weighs in training; shape (parts, strata);
+            default: all the same.
     """
 
     rows: Table
     slices: NDArray[np.bool_]
+    weight: NDArray[np.float64] | None = None
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """The weight of a row of each part and stratum; shape (parts, strata)."""
+        return np.ones(self.rows.shape) if self.weight is None else self.weight
+
+    def excess(self, quota: int, share: float) -> NDArray[np.float64]:
+        """By how much a row of each cell moves a slice over its share of the training weight."""
+        found: NDArray[np.float64] = (self.weights * (self.slices[quota] - share)).ravel()
+        return found
 
 
 class InfeasibleShares(Exception):
@@ -43,8 +57,7 @@ def most_rows(supply: RowSupply, shares: Sequence[float], quotas: Sequence[float
         right.append(0.0)
     for q, share in enumerate(quotas):
         row = np.zeros(cells + 1)
-        row[:-1] = np.tile(supply.slices[q].astype(float), parts)
-        row[-1] = -share
+        row[:-1] = supply.excess(q, share)
         equal.append(row)
         right.append(0.0)
     bounds = [(0.0, float(n)) for n in supply.rows.ravel()] + [(0.0, None)]
@@ -59,40 +72,47 @@ def allocate(
 ) -> Table:
     """Whole numbers of rows by part and stratum, shape (parts, strata), that sum to `total`.
 
-    Parts and slices are held within one row of their shares; what is left free is as near as can
-    be to what each part has of each stratum.
+    Parts are held within one row of their shares, and slices within the weight of one row of
+    theirs; what is left free is as near as can be to what each part has of each stratum.
 
     Raises:
         Infeasible: there are too few rows of some sort.
     """
     parts, strata = supply.rows.shape
-    cells = parts * strata
+    cells, number = parts * strata, len(quotas)
     wanted = np.array(shares)[:, None] * total
     owned = supply.rows.sum(axis=1, keepdims=True)
     natural = (wanted * supply.rows / np.maximum(owned, 1)).ravel()
-    # Unknown: the rows of each cell, then how far each is from its natural number.
-    lines = [np.concatenate([np.ones(cells), np.zeros(cells)])]
+    # Unknown: the rows of each cell, how far each is from its natural number, and how far each
+    # slice is from its quota, which counts more than all of these.
+    width = 2 * cells + number
+    lines = [np.concatenate([np.ones(cells), np.zeros(cells + number)])]
     lowest, highest = [float(total)], [float(total)]
     for i, share in enumerate(shares):
-        row = np.zeros(2 * cells)
+        row = np.zeros(width)
         row[i * strata : (i + 1) * strata] = 1.0
         _within(lines=lines, lowest=lowest, highest=highest, row=row, value=share * total)
     for q, share in enumerate(quotas):
-        row = np.zeros(2 * cells)
-        row[:cells] = np.tile(supply.slices[q].astype(float), parts)
-        _within(lines=lines, lowest=lowest, highest=highest, row=row, value=share * total)
+        for sign in (1.0, -1.0):
+            row = np.zeros(width)
+            row[:cells], row[2 * cells + q] = sign * supply.excess(q, share), -1.0
+            lines.append(row)
+            lowest.append(-np.inf)
+            highest.append(0.0)
     for cell in range(cells):
         for sign in (1.0, -1.0):
-            row = np.zeros(2 * cells)
+            row = np.zeros(width)
             row[cell], row[cells + cell] = sign, -1.0
             lines.append(row)
             lowest.append(-np.inf)
             highest.append(sign * natural[cell])
+    row_weight = float(supply.weights[supply.rows > 0].max(initial=0.0))
+    most = np.concatenate([supply.rows.ravel(), np.full(cells, np.inf)])
     found = milp(
-        np.concatenate([np.zeros(cells), np.ones(cells)]),
+        np.concatenate([np.zeros(cells), np.ones(cells), np.full(number, 2.0 * cells)]),
         constraints=LinearConstraint(np.array(lines), lowest, highest),
-        integrality=np.concatenate([np.ones(cells), np.zeros(cells)]),
-        bounds=Bounds(0, np.concatenate([supply.rows.ravel(), np.full(cells, np.inf)])),
+        integrality=np.concatenate([np.ones(cells), np.zeros(cells + number)]),
+        bounds=Bounds(0, np.concatenate([most, np.full(number, row_weight * (1 - 1e-9))])),
     )
     if not found.success:
         raise InfeasibleShares

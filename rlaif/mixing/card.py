@@ -84,12 +84,16 @@ def data_card(
         ],
     }
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()
+    labeled = ""
+    if report.kind == "preferences":
+        labeled = f", and labeled {report.human_labeled:.1%}"
     parts = [
         f"---\n{head}\n---\n# {name}\n",
         (
             f"{report.rows} rows ({_KINDS[report.kind]}), mixed by `rlaif mix` on "
-            f"{report.made[:10]}; humans wrote or labeled {report.human_share:.1%} of them by "
-            "weight. Each row's `provenance` records the origin of its texts and its label.\n"
+            f"{report.made[:10]}; by weight, humans wrote what is learned in "
+            f"{report.human_written:.1%} of them{labeled}. Each row's `provenance` "
+            "records the origin of its texts and its label.\n"
         ),
         "```python\nimport datasets\n\n"
         f'data = datasets.load_dataset("{name}", split="train")\n```\n',
@@ -151,7 +155,7 @@ def _counts(what: str, counts: Mapping[str, int], total: int) -> str:
 def _factor(report: MixReport) -> str:
     if report.human_factor == 1.0:
         return ""
-    return f"Human rows are weighted {report.human_factor:.3g}x (`weight`).\n"
+    return f"Human-written rows are weighted {report.human_factor:.3g}x (`weight`).\n"
 
 
 def _slices(report: MixReport) -> str:

@@ -31,7 +31,7 @@ def clean(
 ) -> CleanedRows:
     """Drop contaminated rows, then all but one of those that say the same.
 
-    Of duplicates what people wrote or labeled is kept first, then what comes first.
+    Of duplicates what people labeled is kept first, then what they wrote, then what comes first.
     """
     contaminated: dict[int, int] = {}
     fit = []
@@ -40,7 +40,7 @@ def clean(
             contaminated[row.part] = contaminated.get(row.part, 0) + 1
         else:
             fit.append(row)
-    order = sorted(range(len(fit)), key=lambda i: (not fit[i].human, i))
+    order = sorted(range(len(fit)), key=lambda i: (*_trust(fit[i]), i))
     found = near_duplicates([fit[i].fields for i in order], threshold)
     duplicates: dict[int, int] = {}
     opposed = 0
@@ -52,6 +52,11 @@ def clean(
         opposed += _opposed(row, twin)
     left = [row for i, row in enumerate(fit) if i not in dropped]
     return CleanedRows(left, duplicates, opposed, contaminated)
+
+
+def _trust(row: MixRow) -> tuple[bool, bool]:
+    """What people labeled comes first, since duplicates may differ in nothing but their label."""
+    return not row.human_labeled, not row.human_written
 
 
 def _opposed(row: MixRow, twin: MixRow) -> bool:

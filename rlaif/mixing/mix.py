@@ -10,11 +10,10 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,12 +24,12 @@ from rlaif.data.row_model import DataRow
 from rlaif.data.single_rows import BadRow
 from rlaif.data.sources import open_evaluation, open_source
 from rlaif.errors import RlaifError
-from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows
 from rlaif.mixing.card import data_card
 from rlaif.mixing.cleaning import CleanedRows, clean
+from rlaif.mixing.drawing import draw, weight_share
 from rlaif.mixing.evidence import RunEvidence, evidence
 from rlaif.mixing.report import MixReport
-from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part, slice_holds
+from rlaif.mixing.rows import MixRow, as_kind, file_of, read_part
 from rlaif.mixing.schema import schema_of
 from rlaif.mixing.settings import MixKind, MixPlan
 from rlaif.records import Origin, Rejected
@@ -74,9 +73,7 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Li
                 hint="Leave it out, or use another --kind.",
             )
     cleaned = clean(rows, settings.near_duplicate, _contamination(plan))
-    chosen, slices = _draw(plan, cleaned.rows)
-    chosen, factor, share = _enough_human(chosen, plan)
-    slices = [{**s, "by weight": _weight_of(chosen, s["slice"])} for s in slices]
+    chosen, slices, factor = draw(plan, cleaned.rows)
     random.Random(settings.seed).shuffle(chosen)
     found = check(book, uses(_texts(chosen, judges)))
     report = MixReport(
@@ -91,7 +88,8 @@ def mix(plan: MixPlan, out: Path, book: LicenseBook) -> tuple[MixReport, list[Li
             unreadable=unreadable,
             misfits=misfits,
         ),
-        human_share=share,
+        human_written=weight_share(chosen, [row.human_written for row in chosen]),
+        human_labeled=weight_share(chosen, [row.human_labeled for row in chosen]),
         human_factor=factor,
         labels=dict(Counter(row.labeled_by or "nobody" for row in chosen)),
         slices=slices,
@@ -128,7 +126,7 @@ def _config(plan: MixPlan, book: LicenseBook) -> dict[str, Any]:
     evaluations = {name: open_evaluation(name).fingerprint() for name in plan.evaluations}
     own = plan.model_dump(mode="json", exclude={"parts", "evaluations"})
     return {
-        "format": 3,
+        "format": 4,
         **own,
         "parts": parts,
         "evaluations": evaluations,
@@ -223,134 +221,10 @@ def _evaluated(read: DataRow, overlap: int) -> list[str]:
     return [turns, *(text for text in answers if len(words(text)) >= overlap)]
 
 
-def _draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dict[str, Any]]]:
-    """Rows by share and quota, drawn by the seed, and what became of the slices."""
-    quotas = plan.quotas
-    strata: dict[tuple[bool, ...], int] = {}
-    cells: dict[tuple[int, int], list[MixRow]] = {}
-    for row in rows:
-        signature = tuple(slice_holds(row, q.slice) for q in quotas)
-        stratum = strata.setdefault(signature, len(strata))
-        cells.setdefault((row.part, stratum), []).append(row)
-    supply = np.zeros((len(plan.parts), max(len(strata), 1)), dtype=np.int64)
-    for (part, stratum), found in cells.items():
-        supply[part, stratum] = len(found)
-    member = np.array([[signature[q] for signature in strata] for q in range(len(quotas))], bool)
-    member = member.reshape(len(quotas), supply.shape[1])
-    for q, quota in enumerate(quotas):
-        if not supply[:, member[q]].sum():
-            raise RlaifError(
-                f"no row is in the slice {quota.slice!r}",
-                hint="Check its name, or add data that has it.",
-            )
-    stock, wanted = RowSupply(supply, member), [quota.share for quota in quotas]
-    most = most_rows(stock, plan.shares, wanted)
-    total = most if plan.settings.total is None else plan.settings.total
-    try:
-        if not total:
-            raise InfeasibleShares
-        taken = allocate(stock, plan.shares, wanted, total)
-    except InfeasibleShares:
-        raise _shortage(plan, stock, total, most) from None
-    rng = random.Random(plan.settings.seed)
-    chosen = [row for cell in sorted(cells) for row in rng.sample(cells[cell], int(taken[cell]))]
-    slices = [
-        {
-            "slice": quota.slice,
-            "quota": quota.share,
-            "before": float(supply[:, member[q]].sum() / max(supply.sum(), 1)),
-            "rows": int(taken[:, member[q]].sum()),
-            "share": float(taken[:, member[q]].sum() / total),
-        }
-        for q, quota in enumerate(quotas)
-    ]
-    return chosen, slices
-
-
-def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> RlaifError:
-    """Says which part or slice is short, and what could be had."""
-    shares = [
-        (p.data, s, int(n))
-        for p, s, n in zip(plan.parts, plan.shares, stock.rows.sum(axis=1), strict=True)
-    ]
-    shares += [
-        (f"slice {q.slice}", q.share, int(stock.rows[:, m].sum()))
-        for q, m in zip(plan.quotas, stock.slices, strict=True)
-    ]
-    name, share, have = min(shares, key=lambda s: s[2] / s[1])
-    hint = f"Use --total {most} or less, or add data." if most else "Change the shares or quotas."
-    if not total:
-        return RlaifError(
-            "these shares and quotas cannot be met: a part or slice has no rows, or all rows "
-            "are in a slice with a lower quota",
-            hint=hint,
-        )
-    if have >= round(share * total):
-        return RlaifError(
-            f"the data does not have {total} rows that meet all shares and quotas",
-            hint=hint,
-        )
-    return RlaifError(
-        f"{name!r} has {have} rows after deduplication and decontamination; {total} rows "
-        f"with a share of {share:.1%} need {round(share * total)}",
-        hint=hint,
-    )
-
-
-def _enough_human(rows: list[MixRow], plan: MixPlan) -> tuple[list[MixRow], float, float]:
-    """Weigh human rows up as far as the minimum needs.
-
-    Returns:
-        The rows, by how much human ones were weighted up, and their share by weight.
-
-    Raises:
-        RlaifError: the highest weight does not reach it.
-    """
-    least, most = plan.settings.min_human, plan.settings.human_weight
-    human = sum(row.weight for row in rows if row.human)
-    other = sum(row.weight for row in rows if not row.human)
-    share = human / (human + other) if human + other else 0.0
-    if share >= least - 1e-9:
-        return rows, 1.0, share
-
-    def weight(row: MixRow, factor: float) -> float:
-        # What was weighted up in an earlier mix is not weighted up again beyond the same bound.
-        return max(row.weight, min(row.weight * factor, most)) if row.human else row.weight
-
-    def reached(factor: float) -> float:
-        own = sum(weight(row, factor) for row in rows if row.human)
-        return own / (own + other) if own else 0.0
-
-    if reached(most) < least - 1e-9:
-        count = sum(row.human for row in rows)
-        unknown = sum(not row.known for row in rows)
-        raise RlaifError(
-            (
-                f"humans wrote or labeled {count} of {len(rows)} rows ({share:.1%} by weight; "
-                f"{reached(most):.1%} with each weighted {most:g}x), below the minimum of "
-                f"{least:.1%}"
-            )
-            + (f"; {unknown} rows have unknown origin" if unknown else ""),
-            hint="Add human rows, mark human data with --human DATA, or lower --min-human.",
-        )
-    low, high = 1.0, most
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if reached(middle) >= least else (middle, high)
-    raised = [replace(row, weight=weight(row, high)) for row in rows]
-    return raised, high, reached(high)
-
-
 def _asked(judges: Judges, rows: Iterable[MixRow]) -> Judges:
     """The judges whose labels are in the mix."""
     named = {row.labeled_by for row in rows}
     return {name: found for name, found in judges.items() if name in named}
-
-
-def _weight_of(rows: Sequence[MixRow], name: str) -> float:
-    """The share of a slice in what is trained, where a weight is a repetition."""
-    total = sum(row.weight for row in rows)
-    return sum(row.weight for row in rows if slice_holds(row, name)) / total if total else 0.0
 
 
 def _texts(rows: Iterable[MixRow], judges: Judges) -> Iterator[tuple[str, Origin, str]]:

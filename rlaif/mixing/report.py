@@ -16,8 +16,9 @@ class MixReport:
     Attributes:
         parts: of each: data, its file, share, weight, hash; rows that it gave, had, lost as
             duplicates or as contaminated, and that could not be read.
-        human_share: by weight.
-        human_factor: how much human rows were weighted up to reach the minimum.
+        human_written: share of rows that learn what people wrote, by weight.
+        human_labeled: share of pairs that people labeled, by weight.
+        human_factor: how much human-written rows were weighted up to reach the minimum.
         slices: share of the rows of each slice with a quota, before and in the mix, and by weight.
         origins: rows by who wrote what was to be learned; depths: by generation; licenses: by the
             license of each text.
@@ -28,7 +29,8 @@ class MixReport:
     kind: MixKind
     rows: int
     parts: list[dict[str, Any]]
-    human_share: float
+    human_written: float
+    human_labeled: float
     human_factor: float
     labels: dict[str, int]
     slices: list[dict[str, Any]]

@@ -21,6 +21,7 @@ from rlaif.data.single_rows import (
     taught,
 )
 from rlaif.data.slices import slice_values
+from rlaif.errors import RlaifError
 from rlaif.mixing.settings import MixKind, MixPart
 from rlaif.records import Message, Origin, Rejected
 from rlaif.runs.directory import run_file
@@ -54,18 +55,21 @@ class MixRow:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def human(self) -> bool:
-        """Whether people labeled the pair, or wrote what is learned: the chosen completion, the
-        only one, or the prompt, where there is nothing else.
+    def human_written(self) -> bool:
+        """Whether people wrote what is learned: the chosen completion, the only one, or the prompt,
+        where there is nothing else.
         """
-        if self.labeled_by == "human":
-            return True
         return self.origins[1 if self.completions else 0].kind == "human"
 
     @property
+    def human_labeled(self) -> bool:
+        """Whether people said which completion of the pair is better."""
+        return self.labeled_by == "human"
+
+    @property
     def known(self) -> bool:
-        """Whether anything says where it is from."""
-        return bool(self.labeled_by) or any(o.kind for o in self.origins)
+        """Whether anything says who wrote what is learned."""
+        return bool(self.origins[1 if self.completions else 0].kind)
 
     @property
     def depth(self) -> int:
@@ -94,9 +98,10 @@ class MixRow:
         evidence: dict[str, Any] = {
             "id": self.id,
             "source": source,
-            "status": "human" if self.labeled_by == "human" else "judge" if self.labeled_by else "",
-            "judge": "" if self.labeled_by == "human" else self.labeled_by,
-            "human": self.human,
+            "status": "human" if self.human_labeled else "judge" if self.labeled_by else "",
+            "judge": "" if self.human_labeled else self.labeled_by,
+            "human_written": self.human_written,
+            "human_labeled": self.human_labeled,
             "depth": self.depth,
             "weight": self.weight,
             "tags": ",".join(sorted(self.tags)),
@@ -123,7 +128,11 @@ def file_of(data: str) -> str:
 
 
 def read_part(number: int, part: MixPart) -> tuple[list[MixRow], list[str]]:
-    """The rows of one data set, and the places of those that can't be read."""
+    """The rows of one data set, and the places of those that can't be read.
+
+    Raises:
+        RlaifError: its pairs were said to be labeled by people, and it has none.
+    """
     rows, bad = [], []
     with explained_without_flags(part.data):
         data = open_dataset(
@@ -136,6 +145,11 @@ def read_part(number: int, part: MixPart) -> tuple[list[MixRow], list[str]]:
             rows += [_declared(r, part) for r in _read(number, count, row, data.reader)]
         except BadRow as error:
             bad.append(f"{place}: {error}")
+    if part.human_labeled and rows and not any(len(row.completions) == 2 for row in rows):
+        raise RlaifError(
+            f"{part.data!r} is said to be labeled by humans, but has no pairs",
+            hint="If humans wrote its texts, use --human-written.",
+        )
     return rows, bad
 
 
@@ -196,9 +210,9 @@ def _pair(
 def _declared(row: MixRow, part: MixPart) -> MixRow:
     """The row with what is said of its whole data set: a row's own word stands."""
     origins = row.origins
-    if part.human and len(row.completions) == 2 and not row.labeled_by:
+    if part.human_labeled and len(row.completions) == 2 and not row.labeled_by:
         row.labeled_by = "human"
-    elif part.human:
+    if part.human_written:
         origins = [o if o.kind else replace(o, kind="human") for o in origins]
     if part.license:
         origins = [o if o.license else replace(o, license=part.license) for o in origins]

@@ -11,22 +11,39 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rlaif.data.layout import Layout, load_layout
 
 MixKind = Literal["preferences", "sft", "prompts"]
-_SETTINGS = ("weight", "human", "license", "split", "layout")
+_SETTINGS = ("weight", "human_written", "human_labeled", "license", "split", "layout")
 _SHARE = re.compile(r"(.+?)=([0-9.eE+-]+)(?:,(.*))?", re.DOTALL)
 
 
 class MixPart(BaseModel):
-    """One data set of a mix."""
+    """One data set of a mix.
+
+    Attributes:
+        human_written: texts whose origin no row states were written by people.
+        human_labeled: pairs whose labeler no row states were labeled by people.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: str = Field(min_length=1)
     share: float = Field(gt=0, lt=1e9)
     weight: float = Field(default=1.0, gt=0, le=1000)
-    human: bool = False
+    human_written: bool = False
+    human_labeled: bool = False
     license: str = ""
     split: str = "train"
     layout: Layout = Layout()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_which(cls, value: object) -> object:
+        """Written by people and labeled by people are two things."""
+        if isinstance(value, dict) and "human" in value:
+            raise ValueError(
+                "`human` does not say whether people wrote the texts or labeled the pairs; use "
+                "`human_written: true`, `human_labeled: true`, or both"
+            )
+        return value
 
     @field_validator("layout", mode="before")
     @classmethod
@@ -72,16 +89,17 @@ class MixSettings(BaseModel):
         default=0.1,
         ge=0,
         lt=1,
-        description="Minimum share of human-written or human-labeled rows, by weight; 0 for none. "
-        "With about 10% human data per round, models trained on model output degraded "
-        "little; without it they collapsed (Shumailov et al. 2024).",
+        description="Minimum share of rows that learn a human-written text, by weight; 0 for none. "
+        "A human label of model output does not count. With about 10% human data per round, "
+        "models trained on model output degraded little; without it they collapsed (Shumailov et "
+        "al. 2024).",
     )
     human_weight: float = Field(
         default=4.0,
         ge=1,
         le=100,
-        description="Maximum weight for human rows, used to reach --min-human. Up to four passes, "
-        "repeated data works almost as well as new data (Muennighoff et al. 2023).",
+        description="Maximum weight for human-written rows, used to reach --min-human. Up to "
+        "four passes, repeated data works almost as well as new data (Muennighoff et al. 2023).",
     )
     near_duplicate: float = Field(
         default=0.9,
@@ -129,7 +147,7 @@ class MixPlan(BaseModel):
 
 
 def part_of(text: str) -> dict[str, object]:
-    """`DATA=SHARE` with settings after it, such as `a.jsonl=0.2,weight=2,human=true`.
+    """`DATA=SHARE` with settings after it, such as `a.jsonl=0.2,weight=2,human_written=true`.
 
     Raises:
         ValueError: it has another form.
@@ -142,8 +160,8 @@ def part_of(text: str) -> dict[str, object]:
         name, equals, value = item.partition("=")
         if not equals or name.strip() not in _SETTINGS:
             raise ValueError(
-                f"{item!r} in {text!r} is not weight=X, human=true, license=NAME, split=NAME or "
-                "layout=FILE"
+                f"{item!r} in {text!r} is not weight=X, human_written=true, human_labeled=true, "
+                "license=NAME, split=NAME or layout=FILE"
             )
         found[name.strip()] = value.strip()
     return found

@@ -337,8 +337,8 @@ def _mix(found: Lineage, node: Node, path: Path) -> None:
     node.kind = "mix"
     if "rows" in report:
         node.facts.append(f"{report['rows']} rows")
-    if "human_share" in report:
-        node.facts.append(f"{report['human_share']:.1%} human by weight")
+    if "human_written" in report:
+        node.facts.append(f"{report['human_written']:.1%} human-written by weight")
     for part in report.get("parts", []):
         file = str(part.get("file") or part["data"])
         name = _visit(

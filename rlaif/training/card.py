@@ -98,7 +98,8 @@ def _mixed(labels: LabelFiles) -> list[tuple[str, str]]:
     return [
         ("Mix", f"`{labels.path}`"),
         ("Labels", whose),
-        ("Human share, by weight", f"{report['human_share']:.1%}"),
+        ("Human-written, by weight", f"{report['human_written']:.1%}"),
+        ("Human-labeled, by weight", f"{report['human_labeled']:.1%}"),
     ]
 
 

@@ -38,11 +38,11 @@ def preference_rows(rows: Sequence[TrainingRow]) -> list[AuditRow]:
     found = []
     for row, times in _once(rows):
         origin = row.origins[1] if len(row.origins) > 1 else Origin()
-        human = row.source == "human" or origin.kind == "human"
         said = AuditRow(
             prompt=conversation_text(row.prompt),
             texts=[completion_text(row.chosen)],
-            kind="human" if human else "model",
+            kind=origin.kind,
+            labeled_by=row.source,
             depth=row.depth,
             weight=float(times),
             tags=row.tags,
@@ -166,7 +166,8 @@ def _before(out: Path | None) -> dict[str, Any]:
 def _facts(report: AuditReport) -> dict[str, Any]:
     return {
         "rows": report.rows,
-        "human_share": report.human_share,
+        "human_written": report.human_written,
+        "human_labeled": report.human_labeled,
         "depth": report.depth,
         "tripped": report.tripped,
         "checks": [

@@ -80,7 +80,7 @@ WRITING = (
     Job("import-feedback", "import-feedback log.jsonl -o out --json", ("log.jsonl",), "out"),
     Job(
         "mix",
-        "mix plain=0.7 labeled.jsonl=0.3,human=true -o out --json",
+        "mix plain=0.7 labeled.jsonl=0.3,human_labeled=true --min-human 0 -o out --json",
         ("plain", "labeled.jsonl"),
         "out",
     ),
@@ -201,7 +201,7 @@ SET_UP = (
     "calibrate judged --human-labels labeled.jsonl",
     f"generate prompts.jsonl {W} -n 2 -o generated --limit 20",
     f"critique pairs.jsonl -c c.yaml {W} --judge hashed --rounds 2 -o revised --limit 15",
-    "mix plain=0.7 labeled.jsonl=0.3,human=true -o mixed",
+    "mix plain=0.7 labeled.jsonl=0.3,human_labeled=true --min-human 0 -o mixed",
     "labels export reviewed --queue -o queue.jsonl",
 )
 

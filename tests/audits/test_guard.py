@@ -118,14 +118,14 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
         {"prompt": "a new prompt", "weight": 9, "origin": {"kind": "model", "depth": 2}},
     ]
     found = guard(write_rows(tmp_path / "r.jsonl", rows), None, Thresholds(min_human=0.2))
-    assert (found.human_share, found.depth, found.sentences) == (0.25, 2, [])
+    assert (found.human_written, found.depth, found.sentences) == (0.25, 2, [])
     found = guard(str(tmp_path / "r.jsonl"), None, Thresholds(min_human=0.3, max_depth=1))
     assert found.sentences == [
-        "the human share is 25.0%, below the minimum of 30.0%",
+        "the human-written share is 25.0%, below the minimum of 30.0%",
         "a row is 2 synthetic generations deep, above the maximum of 1",
     ]
     plain = write_rows(tmp_path / "p.jsonl", [{"prompt": "x y"}])
-    assert guard(plain, None, Thresholds()).human_share is None
+    assert guard(plain, None, Thresholds()).human_written is None
     assert "unknown" in guard(plain, None, Thresholds(min_human=0.2)).sentences[0]
     with pytest.raises(RlaifError, match="no row with a prompt"):
         guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, Thresholds())

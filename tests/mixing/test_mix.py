@@ -15,7 +15,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from rlaif.audits.audit import audit
 from rlaif.audits.rows import read_audited
+from rlaif.audits.thresholds import Thresholds
 from rlaif.cli.main import cli, main
 from rlaif.data.licensing import load_licenses
 from rlaif.data.mixes import DATA_FILE
@@ -35,6 +37,7 @@ from tests.review.helpers import labeled, store_of
 
 WORDS = [f"word{i}" for i in range(3000)]
 HUMAN = {"kind": "human", "depth": 0}
+PEOPLE: dict[str, Any] = {"human_written": True, "human_labeled": True}
 
 
 def text(rng: random.Random, length: int = 30) -> str:
@@ -75,7 +78,7 @@ def test_shares_are_kept_and_the_result_is_a_datasets_directory(tmp_path: Path) 
     two = pairs(tmp_path / "two.jsonl", 40, 2)
     parts = [
         MixPart(data=one, share=3),
-        MixPart(data=two, share=1, human=True, license="cc-by-4.0"),
+        MixPart(data=two, share=1, **PEOPLE, license="cc-by-4.0"),
     ]
     report, rows = mixed(tmp_path / "m", parts)
     assert (report.kind, report.rows, len(rows)) == ("preferences", 120, 120)
@@ -87,7 +90,7 @@ def test_shares_are_kept_and_the_result_is_a_datasets_directory(tmp_path: Path) 
     human = [row for row in rows if row["provenance"]["source"] == two]
     assert {row["provenance"]["status"] for row in human} == {"human"}
     assert {row["provenance"]["origins"]["chosen"]["license"] for row in human} == {"cc-by-4.0"}
-    assert report.human_share == pytest.approx(0.25)
+    assert report.human_written == pytest.approx(0.25)
     again, _ = mixed(tmp_path / "again", parts)
     assert again.rows == 120
     same = [(tmp_path / name / "data" / "train.parquet").read_bytes() for name in ("m", "again")]
@@ -134,21 +137,26 @@ def test_the_card_says_what_the_rows_say(tmp_path: Path) -> None:
 def test_too_little_of_people_is_weighted_up_and_then_refused(tmp_path: Path) -> None:
     ai = pairs(tmp_path / "ai.jsonl", 96, 1)
     human = pairs(tmp_path / "h.jsonl", 4, 2)
-    parts = [MixPart(data=ai, share=96), MixPart(data=human, share=4, human=True)]
+    parts = [
+        MixPart(data=ai, share=96),
+        MixPart(data=human, share=4, **PEOPLE),
+    ]
     report, rows = mixed(tmp_path / "m", parts)
     # By hand: w * 4 / (w * 4 + 96) = 0.1  =>  w = 96 / 36.
     assert report.human_factor == pytest.approx(96 / 36)
-    weights = {row["provenance"]["human"]: row["weight"] for row in rows}
+    weights = {row["provenance"]["human_written"]: row["weight"] for row in rows}
     assert weights == {True: pytest.approx(96 / 36), False: 1.0}
     total = sum(row["weight"] for row in rows)
-    assert sum(r["weight"] for r in rows if r["provenance"]["human"]) / total == pytest.approx(0.1)
+    assert sum(
+        r["weight"] for r in rows if r["provenance"]["human_written"]
+    ) / total == pytest.approx(0.1)
     with pytest.raises(
         RlaifError, match=r"4 of 100 rows \(4\.0% by weight; 14\.3% with each weigh"
     ):
         mixed(tmp_path / "n", parts, min_human=0.2)
     with pytest.raises(RlaifError, match=r"0 of 96 rows.*96 rows have unknown origin"):
         mixed(tmp_path / "o", [MixPart(data=ai, share=1)])
-    assert mixed(tmp_path / "p", [MixPart(data=ai, share=1)], min_human=0)[0].human_share == 0
+    assert mixed(tmp_path / "p", [MixPart(data=ai, share=1)], min_human=0)[0].human_written == 0
 
 
 def test_duplicates_across_sets_keep_what_people_said(tmp_path: Path) -> None:
@@ -165,7 +173,12 @@ def test_duplicates_across_sets_keep_what_people_said(tmp_path: Path) -> None:
             people.append({"prompt": prompt, "chosen": text(rng, 40), "rejected": rejected})
     parts = [
         MixPart(data=write_rows(tmp_path / "ai.jsonl", ai), share=12),
-        MixPart(data=write_rows(tmp_path / "h.jsonl", people), share=10, human=True),
+        MixPart(
+            data=write_rows(tmp_path / "h.jsonl", people),
+            share=10,
+            human_written=True,
+            human_labeled=True,
+        ),
     ]
     report, rows = mixed(tmp_path / "m", parts)
     assert [p["duplicates"] for p in report.parts] == [8, 0]
@@ -323,12 +336,16 @@ def test_the_command_and_its_yaml(
     pairs(Path("a.jsonl"), 40, 1)
     pairs(Path("h.jsonl"), 10, 2)
     Path("mix.yaml").write_text(
-        "parts:\n  - {data: a.jsonl, share: 0.8}\n  - {data: h.jsonl, share: 0.2, human: true}\n"
+        "parts:\n  - {data: a.jsonl, share: 0.8}\n"
+        "  - {data: h.jsonl, share: 0.2, human_written: true}\n"
         "min_human: 0.2\n"
     )
     assert run(monkeypatch, "mix", "--config", "mix.yaml", "-o", "m") == 0
-    assert "50 rows (preferences); human share by weight 20.0%" in capsys.readouterr().out
-    assert run(monkeypatch, "mix", "a.jsonl=4", "h.jsonl=1", "--human", "h.jsonl", "-o", "n") == 0
+    assert "50 rows (preferences); by weight, human-written 20.0%" in capsys.readouterr().out
+    assert (
+        run(monkeypatch, "mix", "a.jsonl=4", "h.jsonl=1", "--human-written", "h.jsonl", "-o", "n")
+        == 0
+    )
     one, two = (Path(f"{name}/data/train.parquet").read_bytes() for name in "mn")
     assert one == two
     wrong = Path("wrong.yaml")
@@ -340,7 +357,7 @@ def test_the_command_and_its_yaml(
     for words, said in (
         (["a.jsonl"], "is not of the form DATA=SHARE"),
         (["a.jsonl=1", "a.jsonl=2"], "listed twice"),
-        (["a.jsonl=1", "--human", "b"], "--human 'b' is not one of the mixed"),
+        (["a.jsonl=1", "--human-labeled", "b"], "--human-labeled 'b' is not one of the mixed"),
         (["a.jsonl=1", "--quota", "x=0.1"], "a slice must be tag:NAME"),
         ([], "no data to mix"),
     ):
@@ -376,7 +393,10 @@ def test_a_long_template_with_short_answers_is_no_duplication(tmp_path: Path) ->
 def test_weights_do_not_pile_up_from_mix_to_mix(tmp_path: Path) -> None:
     ai = pairs(tmp_path / "ai.jsonl", 90, 1)
     human = pairs(tmp_path / "h.jsonl", 5, 2)
-    parts = [MixPart(data=ai, share=90), MixPart(data=human, share=5, human=True)]
+    parts = [
+        MixPart(data=ai, share=90),
+        MixPart(data=human, share=5, **PEOPLE),
+    ]
     mixed(tmp_path / "m", parts)
     again = [MixPart(data=str(tmp_path / "m"), share=1)]
     _, rows = mixed(tmp_path / "n", again, min_human=0.15)
@@ -391,7 +411,7 @@ def test_what_people_disliked_is_nothing_to_learn(tmp_path: Path) -> None:
         for i in range(6)
     ]
     data = write_rows(tmp_path / "kto.jsonl", rows)
-    report, _ = mixed(tmp_path / "m", [MixPart(data=data, share=1, human=True)])
+    report, _ = mixed(tmp_path / "m", [MixPart(data=data, share=1, human_written=True)])
     assert (report.rows, report.parts[0]["unreadable"]) == (3, 3)
     account = SupervisedAccount()
     assert len(read_supervised(data, account)) == 3
@@ -409,7 +429,7 @@ def test_a_slice_that_holds_every_row_can_hold_no_less(tmp_path: Path) -> None:
 
 
 def test_a_mix_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
-    part = MixPart(data=pairs(tmp_path / "one.jsonl", 40, 1), share=1, human=True)
+    part = MixPart(data=pairs(tmp_path / "one.jsonl", 40, 1), share=1, **PEOPLE)
     out = tmp_path / "m"
     before, _ = mixed(out, [part])
     bytes_before = (out / DATA_FILE).read_bytes()
@@ -451,7 +471,10 @@ def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
     manifest = {"config": config, "counts": {}, "seconds": 1, "judges": judges}
     (run / "manifest.json").write_text(json.dumps(manifest))
     plain = pairs(tmp_path / "one.jsonl", 20, 1)
-    parts = [MixPart(data=str(run), share=1), MixPart(data=plain, share=1, human=True)]
+    parts = [
+        MixPart(data=str(run), share=1),
+        MixPart(data=plain, share=1, **PEOPLE),
+    ]
     report, _ = mixed(tmp_path / "m", parts)
     (found,) = report.findings
     assert (found.use.model, found.use.license, found.use.count) == ("me/A", "llama2", 20)
@@ -467,7 +490,14 @@ def test_the_license_of_a_judge_is_that_of_its_run(tmp_path: Path) -> None:
 
 
 def test_another_license_file_is_another_mix(tmp_path: Path) -> None:
-    parts = [MixPart(data=pairs(tmp_path / "one.jsonl", 20, 1), share=1, human=True)]
+    parts = [
+        MixPart(
+            data=pairs(tmp_path / "one.jsonl", 20, 1),
+            share=1,
+            human_written=True,
+            human_labeled=True,
+        )
+    ]
     plan = MixPlan(parts=parts, quotas=[], evaluations=[], settings=MixSettings())
     mix(plan, tmp_path / "m", load_licenses())
     book = tmp_path / "mine.yaml"
@@ -480,7 +510,7 @@ def test_weights_in_a_table_count(tmp_path: Path) -> None:
     table = tmp_path / "people.csv"
     lines = [f"q {i},yes {i},no {i},{3 if i < 5 else ''}" for i in range(10)]
     table.write_text("prompt,chosen,rejected,weight\n" + "\n".join(lines) + "\n")
-    _, rows = mixed(tmp_path / "m", [MixPart(data=str(table), share=1, human=True)])
+    _, rows = mixed(tmp_path / "m", [MixPart(data=str(table), share=1, **PEOPLE)])
     assert Counter(row["weight"] for row in rows) == {3.0: 5, 1.0: 5}
 
 
@@ -489,7 +519,7 @@ def test_a_weight_that_is_none_is_a_row_left_out(tmp_path: Path) -> None:
     odd = ["-5", '"2,5"', "heavy", "inf", "1e12", "nan", "2.5", ""]
     lines = [f"q {i},yes {i},no {i},{weight}" for i, weight in enumerate(odd)]
     table.write_text("prompt,chosen,rejected,weight\n" + "\n".join(lines) + "\n")
-    report, rows = mixed(tmp_path / "m", [MixPart(data=str(table), share=1, human=True)])
+    report, rows = mixed(tmp_path / "m", [MixPart(data=str(table), share=1, **PEOPLE)])
     assert Counter(row["weight"] for row in rows) == {2.5: 1, 1.0: 2}
     (part,) = report.parts
     assert part["unreadable"] == 5
@@ -501,7 +531,12 @@ def test_another_mix_of_the_same_name_is_not_taken_from_the_cache_of_datasets(
 ) -> None:
     found = []
     for i, count in enumerate((12, 30)):
-        part = MixPart(data=pairs(tmp_path / f"{i}.jsonl", count, i), share=1, human=True)
+        part = MixPart(
+            data=pairs(tmp_path / f"{i}.jsonl", count, i),
+            share=1,
+            human_written=True,
+            human_labeled=True,
+        )
         (tmp_path / str(i)).mkdir()
         mixed(tmp_path / str(i) / "data", [part])
         loaded = datasets.load_dataset(
@@ -528,7 +563,9 @@ def test_evaluations_are_read_where_they_are_tested_and_with_their_answers(tmp_p
         ((f"{tmp_path}/both", 2), (f"{tmp_path}/both:test", 2), (f"{tmp_path}/both:train", 1))
     ):
         report, mixed_rows = mixed(
-            tmp_path / f"m{number}", [MixPart(data=data, share=1, human=True)], evaluations=[name]
+            tmp_path / f"m{number}",
+            [MixPart(data=data, share=1, human_written=True)],
+            evaluations=[name],
         )
         assert report.parts[0]["contaminated"] == out
         kept = {row["completion"][0]["content"] for row in mixed_rows}
@@ -542,7 +579,7 @@ def test_what_somebody_labeled_as_bad_is_nothing_to_learn(tmp_path: Path, label:
     rows = [{"prompt": f"q {i}", "completion": f"a {i}", "label": True} for i in range(12)]
     rows.append({"prompt": "q", "completion": "starve, you idiot", "label": label})
     data = write_rows(tmp_path / "kto.jsonl", rows)
-    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1, human=True)])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1, human_written=True)])
     assert len(found) == 12
     assert "labeled as bad" in report.parts[0]["first unreadable"][0]
     account = SupervisedAccount()
@@ -556,7 +593,7 @@ def test_chats_that_end_with_the_answer_are_completions(tmp_path: Path) -> None:
         for i in range(12)
     ]
     data = write_rows(tmp_path / "chats.jsonl", rows)
-    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1, human=True)])
+    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1, human_written=True)])
     assert report.kind == "sft"
     assert {row["completion"][0]["content"] for row in found} == {
         f"assistant {i}" for i in range(12)
@@ -577,7 +614,7 @@ def test_who_wrote_the_chosen_completion_counts(tmp_path: Path) -> None:
     ]
     data = write_rows(tmp_path / "p.jsonl", rows)
     report, _ = mixed(tmp_path / "m", [MixPart(data=data, share=1)])
-    assert report.human_share == 0.25
+    assert report.human_written == 0.25
     audited = read_audited(str(tmp_path / "m"))
     assert sum(row.kind == "human" for row in audited) == 5
 
@@ -585,7 +622,10 @@ def test_who_wrote_the_chosen_completion_counts(tmp_path: Path) -> None:
 def test_a_mix_of_a_mix_knows_how_good_its_labels_are(tmp_path: Path) -> None:
     run = labeled(tmp_path, 40)
     plain = pairs(tmp_path / "people.jsonl", 20, 3)
-    parts = [MixPart(data=str(run), share=1), MixPart(data=plain, share=1, human=True)]
+    parts = [
+        MixPart(data=str(run), share=1),
+        MixPart(data=plain, share=1, **PEOPLE),
+    ]
     mixed(tmp_path / "m", parts)
     mixed(tmp_path / "n", [MixPart(data=str(tmp_path / "m"), share=1)])
     one, two = ((tmp_path / name / "README.md").read_text() for name in "mn")
@@ -608,30 +648,62 @@ def test_the_card_names_licenses_as_the_hub_does(tmp_path: Path) -> None:
     ):
         rows = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(10)]
         data = write_rows(tmp_path / f"{number}.jsonl", rows)
-        mixed(tmp_path / f"m{number}", [MixPart(data=data, share=1, human=True, license=name)])
+        mixed(
+            tmp_path / f"m{number}",
+            [MixPart(data=data, share=1, human_written=True, license=name)],
+        )
         card = (tmp_path / f"m{number}" / "README.md").read_text()
         assert f"license: {shown}\n" in card
 
 
-def test_what_a_slice_weighs_is_said_beside_its_rows(tmp_path: Path) -> None:
+def test_quotas_hold_for_what_is_trained(tmp_path: Path) -> None:
+    """Human rows weigh more, and all Welsh rows but two are human."""
     model = {"kind": "model", "model": "m", "depth": 1}
     rows = [
         {
-            "prompt": f"q {i}",
-            "completion": f"a {i}",
-            "origin": HUMAN if i < 10 else model,
-            "tags": ["welsh"] if i < 6 else [],
+            "prompt": f"q {i} {text(random.Random(i))}",
+            "completion": f"a {i} {text(random.Random(1000 + i))}",
+            "origin": HUMAN if i < 60 else model,
+            "tags": ["welsh"] if i < 30 or 100 <= i < 102 else [],
+            "weight": 2 if i % 3 == 0 else 1,
         }
-        for i in range(200)
+        for i in range(1000)
     ]
     data = write_rows(tmp_path / "a.jsonl", rows)
-    quotas = [Quota(slice="tag:welsh", share=0.03)]
-    report, found = mixed(tmp_path / "m", [MixPart(data=data, share=1)], quotas=quotas)
-    assert report.human_factor > 1
-    (welsh,) = report.slices
-    assert welsh["share"] == 0.03
-    weights = {True: 0.0, False: 0.0}
-    for row in found:
-        weights["welsh" in row["provenance"]["tags"]] += row["weight"]
-    assert welsh["by weight"] == pytest.approx(weights[True] / sum(weights.values()))
-    assert f"| {welsh['by weight']:.1%} | 6 |" in (tmp_path / "m" / "README.md").read_text()
+    for number, share in enumerate((0.02, 0.06)):
+        quotas = [Quota(slice="tag:welsh", share=share)]
+        out = tmp_path / str(number)
+        report, found = mixed(out, [MixPart(data=data, share=1)], quotas=quotas, total=600)
+        assert report.human_factor > 1
+        (welsh,) = report.slices
+        weights = {True: 0.0, False: 0.0}
+        for row in found:
+            weights["welsh" in row["provenance"]["tags"]] += row["weight"]
+        total = sum(weights.values())
+        assert welsh["by weight"] == pytest.approx(weights[True] / total)
+        heaviest = max(row["weight"] for row in found)
+        assert abs(weights[True] - share * total) < heaviest
+        own = sum(row["weight"] for row in found if row["provenance"]["human_written"])
+        assert own / total == pytest.approx(report.human_written)
+        assert 0.1 - 1e-9 <= report.human_written < 0.1 + 2 * heaviest / total
+        assert welsh["share"] < share, "Welsh rows weigh more than others, so fewer are taken"
+        assert f"| {welsh['by weight']:.1%} | {welsh['rows']} |" in (out / "README.md").read_text()
+
+
+def test_a_human_label_is_no_human_text(tmp_path: Path) -> None:
+    model = {"kind": "model", "model": "m", "depth": 1}
+    ai = pairs(tmp_path / "ai.jsonl", 40, 1, origin=model)
+    said = pairs(tmp_path / "said.jsonl", 40, 2, origin=model)
+    parts = [MixPart(data=ai, share=1), MixPart(data=said, share=1, human_labeled=True)]
+    with pytest.raises(RlaifError, match=r"0 of 80 rows.*40 rows have a human label, which does"):
+        mixed(tmp_path / "m", parts)
+    report, _ = mixed(tmp_path / "n", parts, min_human=0)
+    assert (report.human_written, report.human_labeled) == (0.0, 0.5)
+    audited = audit(read_audited(str(tmp_path / "n")), None, Thresholds(min_human=0.2))
+    assert (audited.human_written, audited.human_labeled) == (0.0, 0.5)
+    assert audited.sentences == ["the human-written share is 0.0%, below the minimum of 20.0%"]
+    with pytest.raises(ValueError, match="`human_written: true`, `human_labeled: true`"):
+        MixPart.model_validate({"data": ai, "share": 1, "human": True})
+    texts = write_rows(tmp_path / "t.jsonl", [{"prompt": "q", "completion": "a"}])
+    with pytest.raises(RlaifError, match=r"labeled by humans, but has no pairs.*--human-written"):
+        mixed(tmp_path / "o", [MixPart(data=texts, share=1, human_labeled=True)])

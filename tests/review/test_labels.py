@@ -578,7 +578,16 @@ def test_exported_pairs_mix_as_pairs_that_people_ranked(reviewed: Path, tmp_path
         if row["p_a"] != 0.5
     }
     assert len(sided) > 1
-    invoke("mix", f"{file}=1", "--human", str(file), "-o", str(tmp_path / "m"))
+    invoke(
+        "mix",
+        f"{file}=1",
+        "--human-labeled",
+        str(file),
+        "--min-human",
+        "0",
+        "-o",
+        str(tmp_path / "m"),
+    )
     loaded = load_dataset(str(tmp_path / "m"), split="train", cache_dir=str(tmp_path / "cache"))
     assert {row["chosen"][-1]["content"] for row in loaded} == sided
     assert {row["provenance"]["status"] for row in loaded} == {"human"}

@@ -81,7 +81,8 @@ def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> N
     texts = people(2, 40)
     settings = SFTSettings(**SETTINGS)
     deep = supervised(tmp_path / "deep.jsonl", texts, depth=4)
-    with pytest.raises(TrainingBlocked, match=r"human share is 0\.0%, below the minimum of 10\.0%"):
+    below = r"human-written share is 0\.0%, below the minimum of 10\.0%"
+    with pytest.raises(TrainingBlocked, match=below):
         run_training(
             prepare_sft(deep, settings),
             tmp_path / "p",
@@ -92,7 +93,7 @@ def test_from_the_fourth_generation_on_there_must_be_people(tmp_path: Path) -> N
         tmp_path / "q",
     )
     saved = json.loads((tmp_path / "q" / "training.json").read_text())
-    assert (saved["depth"], saved["guard"]["human_share"]) == (3, 0.0)
+    assert (saved["depth"], saved["guard"]["human_written"]) == (3, 0.0)
 
 
 def rows(model: str, license_: str = "", **more: Any) -> list[TrainingRow]:
@@ -179,9 +180,8 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for i in range(40)
         ],
     )
-    monkeypatch.setattr(
-        "sys.argv", ["rlaif", "mix", f"{data}=1,human=true", "-o", str(tmp_path / "m")]
-    )
+    said = f"{data}=1,human_written=true,human_labeled=true"
+    monkeypatch.setattr("sys.argv", ["rlaif", "mix", said, "-o", str(tmp_path / "m")])
     with pytest.raises(SystemExit):
         main()
     result = run_training(
@@ -196,7 +196,7 @@ def test_dpo_on_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "trained on 40 rows" in "\n".join(lineage(str(tmp_path / "p")).lines())
     sft = write_rows(tmp_path / "s.jsonl", [{"prompt": "q", "completion": "a"}])
     monkeypatch.setattr(
-        "sys.argv", ["rlaif", "mix", f"{sft}=1,human=true", "-o", str(tmp_path / "n")]
+        "sys.argv", ["rlaif", "mix", f"{sft}=1,human_written=true", "-o", str(tmp_path / "n")]
     )
     with pytest.raises(SystemExit):
         main()
@@ -217,7 +217,7 @@ def test_the_command_ends_with_3(
         main()
     assert done.value.code == 3
     shown = capsys.readouterr().err
-    assert "error: the training was not started: the human share is 0.0%" in shown
+    assert "error: the training was not started: the human-written share is 0.0%" in shown
     assert '--override "REASON"' in shown
 
 

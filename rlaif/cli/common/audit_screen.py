@@ -36,10 +36,13 @@ def print_audit(report: Any) -> None:
     for item in report.by_slice[:40]:
         shown = [number(item[k], "") for k in ("data", "reference")]
         echo(f"{item['attribute']} in {item['slice']}: {shown[0]} (reference {shown[1]})")
-    share = "unknown" if report.human_share is None else percent(report.human_share)
+    written, labeled = (
+        "unknown" if share is None else percent(share)
+        for share in (report.human_written, report.human_labeled)
+    )
     echo(
-        f"{report.rows} rows, {report.texts} texts; human share {share}, maximum "
-        f"synthetic depth {report.depth}"
+        f"{report.rows} rows, {report.texts} texts; human-written {written}, human-labeled "
+        f"{labeled}, maximum synthetic depth {report.depth}"
     )
     for text in report.notes:
         note(f"note: {text}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -38,12 +39,17 @@ def crowd(
     planted: int = 24,
     pairs: int = 60,
     edits: int = 10,
+    hard: float = 0.0,
 ) -> tuple[list[ReviewTask], list[Decision], dict[str, bool], list[str]]:
     """Reviewers of whom `share` let a model answer and write.
 
     The judge is wrong on a third of the planted pairs; attentive people err on 10 to 25% of any;
     the others say what such a model says (the judge's answer in 85%).  The detector of `score` is a
     poor one: its scores of model text and of human text are a standard deviation and a half apart.
+
+    Args:
+        hard: how often attentive people err on pairs that the judge has wrong, if that is more than
+            on others.
     """
     tasks = []
     for n in range(planted + pairs):
@@ -70,7 +76,8 @@ def crowd(
             if contaminated:
                 verdict = "a" if rng.random() < 0.85 else "b"
             else:
-                verdict = truth if rng.random() < skill else {"a": "b", "b": "a"}[truth]
+                right = min(skill, 1.0 - hard) if truth == "b" else skill
+                verdict = truth if rng.random() < right else {"a": "b", "b": "a"}[truth]
             kind = "model" if contaminated else "human"
             shift = rng.normal(1.5 if contaminated else 0.0, 1.0)
             text = f"{kind} {shift:.4f}" if place < edits else ""
@@ -104,12 +111,12 @@ def main() -> None:
     parser.add_argument("--crowds", type=int, default=20, help="of each kind")
     parser.add_argument("--reviewers", type=int, default=100, help="in each")
     args = parser.parse_args()
-    for share in (0.0, 0.33, 0.46):
+    for share, hard in product((0.0, 0.33, 0.46), (0.0, 0.5)):
         for with_detector in (True, False):
             aucs, rates, flagged, caught = [], [], [], []
             for seed in range(args.crowds):
                 tasks, said, lazy, people = crowd(
-                    np.random.default_rng(seed), args.reviewers, share
+                    np.random.default_rng(seed), args.reviewers, share, hard=hard
                 )
                 reports = report_reviewers(
                     tasks,
@@ -125,7 +132,8 @@ def main() -> None:
                 caught += [bool(r.flags) for r in reports if lazy[r.name]]
             how = "with" if with_detector else "without"
             print(
-                f"{100 * share:.0f}% contaminated, {how} a detector: prevalence "
+                f"{100 * share:.0f}% contaminated, {how} a detector, people err on "
+                f"{'half' if hard else 'as few'} of what the judge has wrong: prevalence "
                 f"{100 * np.mean(rates):.1f}% (SD {100 * np.std(rates):.1f}), attentive ones "
                 f"flagged {100 * np.mean(flagged):.1f}%"
                 + (

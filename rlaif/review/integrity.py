@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from rlaif.evaluation.stats.intervals import Share, share, share_of
+from rlaif.review.echo import GoldCounts, echo_p_values
 from rlaif.review.store import Decision, ReviewTask
 from rlaif.templates.messages import message_text
 from rlaif.util.hashing import digest
@@ -57,6 +58,7 @@ class ReviewerReport:
         pasted: edits of which more than half was pasted, of all edits.
         changed: decisions changed to the judge's after seeing it, of all that differed.
         tests: all that were made; `p` combines them (Sidak 1967).
+        unclear: errors with the judge that hard pairs may explain, in words.
     """
 
     name: str
@@ -70,11 +72,12 @@ class ReviewerReport:
     changed: Share
     tests: list[ReviewerFlag] = field(default_factory=list)
     p: float = 1.0
+    unclear: str = ""
 
     @property
     def remarks(self) -> list[str]:
         """What stands out without a test that says how often it would by chance."""
-        found = []
+        found = [self.unclear] if self.unclear else []
         if self.too_fast.low > 0.2:
             found.append(
                 f"{self.too_fast.hits} of {self.too_fast.total} decisions were faster "
@@ -122,11 +125,24 @@ def report_reviewers(
     by_number = {task.number: task for task in tasks}
     names = sorted({d.reviewer for d in decisions} - {expert})
     null = np.array(detector(human_texts)) if detector and human_texts else None
-    found = []
-    for name in names:
-        own = [d for d in decisions if d.reviewer == name and d.item in by_number]
-        found.append(_report(name=name, own=own, tasks=by_number, detector=detector, null=null))
-    return found
+    decided = {
+        name: [d for d in decisions if d.reviewer == name and d.item in by_number] for name in names
+    }
+    counts = {name: _count_gold(own, by_number) for name, own in decided.items()}
+    tested = [name for name, own in counts.items() if own is not None]
+    echoes = dict(zip(tested, echo_p_values([c for c in counts.values() if c]), strict=True))
+    return [
+        _report(
+            name=name,
+            own=own,
+            tasks=by_number,
+            detector=detector,
+            null=null,
+            echo=_echo_test(counts[name], echoes.get(name, 1.0)),
+            unclear=_may_be_hard(counts[name], echoes.get(name, 1.0)),
+        )
+        for name, own in decided.items()
+    ]
 
 
 def _report(
@@ -135,6 +151,8 @@ def _report(
     tasks: Mapping[int, ReviewTask],
     detector: Callable[[Sequence[str]], Sequence[float]] | None,
     null: np.ndarray | None,
+    echo: ReviewerFlag | None,
+    unclear: str,
 ) -> ReviewerReport:
     last = {d.item: d for d in own}
     blind = [d for d in own if d.blind and d.verdict != "skip"]
@@ -151,13 +169,7 @@ def _report(
     tests = [
         test
         for test in (
-            _echo_test(
-                [
-                    (v == t.gold, v == t.item.winner, t.item.winner != t.gold)
-                    for v, t in gold
-                    if t.item.winner and t.gold != "tie"
-                ]
-            ),
+            echo,
             _side_test(sides),
             _streak_test([s if v != "tie" else "tie" for s, v in _sided(blind)], name),
             _written_test([d.edited for d in edits], detector, null),
@@ -183,6 +195,7 @@ def _report(
         ),
         tests=tests,
         p=p,
+        unclear=unclear,
     )
 
 
@@ -195,29 +208,45 @@ def _words(task: ReviewTask) -> int:
     return sum(len(text.split()) for text in texts)
 
 
-def _echo_test(gold: Sequence[tuple[bool, bool, bool]]) -> ReviewerFlag | None:
-    """Whether a reviewer errs with the judge: on planted pairs that the judge has wrong more often
-    than on those that it has right (Fisher's exact test, one-sided, mid-p).
-
-    Who thinks for themselves errs on both alike; who asks a model like the judge errs with it.
-
-    Args:
-        gold: of each planted pair: right, says what the judge says, the judge is wrong.
-    """
-    trapped = [(not right, echoes) for right, echoes, wrong in gold if wrong]
-    plain = [not right for right, _, wrong in gold if not wrong]
+def _count_gold(own: Sequence[Decision], tasks: Mapping[int, ReviewTask]) -> GoldCounts | None:
+    """A reviewer's answers to planted pairs; None where they are too few to be tested."""
+    gold = [
+        (d.verdict, tasks[d.item].gold, tasks[d.item].item.winner)
+        for d in own
+        if d.blind and d.verdict != "skip" and tasks[d.item].gold not in ("", "tie")
+    ]
+    trapped = [said == judge for said, right, judge in gold if judge and judge != right]
+    plain = [said != right for said, right, judge in gold if judge == right]
     if len(trapped) < LEAST // 2 or len(plain) < LEAST // 2:
         return None
-    echoed, errors = sum(e for _, e in trapped), sum(plain)
-    n, m = len(trapped), len(plain)
-    # Given how many errors there are in all, those among the trapped are hypergeometric.
-    law = stats.hypergeom(n + m, echoed + errors, n)
-    p = float(law.sf(echoed) + 0.5 * law.pmf(echoed))
+    return GoldCounts(sum(trapped), len(trapped), sum(plain), len(plain))
+
+
+def _echo_test(counts: GoldCounts | None, p: float) -> ReviewerFlag | None:
+    """Whether a reviewer errs with the judge: on planted pairs that the judge has wrong more often
+    than on those that it has right, and than other reviewers do.
+
+    Who thinks for themselves errs where pairs are hard; who asks a model like the judge errs with
+    it.
+    """
+    if counts is None:
+        return None
     return ReviewerFlag(
         ECHO,
         p,
-        f"agrees with the judge on {echoed} of {n} gold pairs that it got wrong, and errs "
-        f"on {errors} of {m} that it got right",
+        f"agrees with the judge on {counts.echoed} of {counts.trapped} gold pairs that it got "
+        f"wrong, and errs on {counts.errors} of {counts.plain} that it got right",
+    )
+
+
+def _may_be_hard(counts: GoldCounts | None, p: float) -> str:
+    """What would be flagged if no gold pair were hard for people."""
+    if counts is None or p < ALPHA or counts.p(1.0) >= ALPHA:
+        return ""
+    return (
+        f"agrees with the judge on {counts.echoed} of {counts.trapped} gold pairs that it got "
+        f"wrong, and errs on {counts.errors} of {counts.plain} others; these pairs may be hard "
+        "for people, too"
     )
 
 

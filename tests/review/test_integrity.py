@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.stats import fisher_exact, hypergeom
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from rlaif.cli.main import cli
 from rlaif.errors import RlaifError
-from rlaif.review.integrity import cohen, krippendorff, prevalence, report_reviewers
+from rlaif.review.echo import GoldCounts, echo_p_values
+from rlaif.review.integrity import ECHO, cohen, krippendorff, prevalence, report_reviewers
 from rlaif.review.items import PrincipleEvidence, ReviewItem
 from rlaif.review.store import DESK, Decision, ReviewStore, ReviewTask
 from rlaif.review.votes import combine
@@ -79,6 +81,45 @@ def test_contaminated_reviewers_are_told_apart(share: float) -> None:
     assert abs(np.mean(rates) - share) <= 0.05
     assert max(abs(r - share) for r in rates) <= 0.12
     assert flagged / honest <= 0.05 + 2 * (0.05 * 0.95 / honest) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hard", [0.35, 0.5])
+def test_pairs_that_are_hard_for_people_flag_nobody(hard: float) -> None:
+    """Where attentive people err more on what the judge has wrong, the plain test flags a quarter
+    to a half of them.
+    """
+    flagged, plain, n, caught = 0, 0, 0, []
+    for seed in range(6):
+        tasks, said, lazy, _ = crowd(np.random.default_rng(300 + seed), 60, 0.2, hard=hard)
+        reports = [r for r in report_reviewers(tasks, said) if not lazy[r.name]]
+        flagged += sum(any(f.name == ECHO for f in r.flags) for r in reports)
+        plain += sum(bool(r.unclear) for r in reports)
+        n += len(reports)
+        caught += [bool(r.flags) for r in report_reviewers(tasks, said) if lazy[r.name]]
+    assert flagged / n <= 0.05 + 2 * (0.05 * 0.95 / n) ** 0.5
+    assert plain / n > 0.1
+    assert np.mean(caught) > (0.5 if hard < 0.4 else 0.25)
+
+
+def test_echoes_are_held_against_others() -> None:
+    """Odds from many others are those of the law by hand; one alone is never flagged."""
+    rng = np.random.default_rng(0)
+    others = [
+        GoldCounts(int(rng.binomial(8, 0.5)), 8, int(rng.binomial(16, 0.15)), 16)
+        for _ in range(400)
+    ]
+    own = GoldCounts(6, 8, 2, 16)
+    odds = (0.5 / 0.5) / (0.15 / 0.85)
+    assert echo_p_values([*others, own])[-1] == pytest.approx(own.p(odds), abs=0.03)
+    assert own.p(1.0) == pytest.approx(
+        fisher_exact([[6, 2], [2, 14]], alternative="greater").pvalue
+        - 0.5 * hypergeom(24, 8, 8).pmf(6)
+    )
+    assert echo_p_values([GoldCounts(7, 8, 2, 16)])[0] > 0.05
+    easy = [GoldCounts(1, 8, 2, 16)] * 5
+    assert echo_p_values([*easy, GoldCounts(7, 8, 2, 16)])[-1] < 0.01
+    assert echo_p_values([]) == []
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ from rlaif.records import Codec, GenerationRequest, Message, Origin, Rejected
 from rlaif.store.text_cache import GeneratedText
 from rlaif.templates.messages import conversation_text
 from rlaif.templates.writer import Template, load_synth_template
-from rlaif.text.novelty import Contamination, PromptPool
+from rlaif.text.contamination import Contamination
+from rlaif.text.novelty import PromptPool
 from rlaif.util.hashing import digest
 from rlaif.util.resources import find
 from rlaif.util.thinking import after_thinking

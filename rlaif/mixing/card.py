@@ -240,9 +240,9 @@ def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]])
     else:
         found.append(
             f"Rows that share {plan.settings.overlap_words} consecutive words with a prompt or "
-            f"answer of {', '.join(plan.evaluations)} were removed, as were rows equal to "
-            "a shorter evaluation prompt. Paraphrases, and short prompts inside longer "
-            "text, may remain."
+            f"answer of {', '.join(plan.evaluations)} were removed. So were rows that hold "
+            "one of ten words or more with at most a tenth of its words changed, and rows equal "
+            "to a shorter one. Paraphrases, and short prompts inside longer text, may remain."
         )
     if report.opposed:
         found.append(f"{report.opposed} removed duplicates had the opposite preference.")

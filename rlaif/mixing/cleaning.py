@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlaif.mixing.rows import MixRow
+from rlaif.text.contamination import Contamination
 from rlaif.text.near_duplicates import near_duplicates
-from rlaif.text.novelty import Contamination
 
 
 @dataclass(frozen=True)

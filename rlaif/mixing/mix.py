@@ -37,7 +37,8 @@ from rlaif.runs.directory import differences, read_review
 from rlaif.runs.judges import Judges, joined, judge_columns, judges_of, labelers
 from rlaif.runs.unfinished_marker import is_unfinished, mark_unfinished
 from rlaif.templates.messages import completion_text, message_text
-from rlaif.text.novelty import Contamination, words
+from rlaif.text.contamination import Contamination
+from rlaif.text.novelty import words
 from rlaif.util.clock import utc_now
 from rlaif.util.file_sizes import check_sizes, measure_sizes
 from rlaif.util.files import replacing, write_atomically

@@ -89,7 +89,9 @@ class MixRow:
     def fields(self) -> TextFields:
         """For finding duplicates; a pair is the same whichever completion is chosen."""
         return TextFields(
-            _text(self.prompt), "\n".join(sorted(map(completion_text, self.completions)))
+            _text(self.prompt),
+            "\n".join(sorted(map(completion_text, self.completions))),
+            answers=max(len(self.completions), 1),
         )
 
     def columns(self, kind: MixKind, source: str) -> dict[str, Any]:

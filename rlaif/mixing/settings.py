@@ -107,12 +107,15 @@ class MixSettings(BaseModel):
         le=1,
         description="Drop a row if its prompt and completions are both this similar to "
         "another row's "
-        "(Jaccard index of word trigrams). 1 drops exact duplicates only.",
+        "(Jaccard index of word trigrams), or differ in at most a tenth of ten or more words and in "
+        "no number. 1 drops exact duplicates only.",
     )
     overlap_words: int = Field(
         default=13,
         ge=3,
-        description="Drop rows that share this many consecutive words with evaluation data.",
+        description="Drop rows that share this many consecutive words with evaluation data. Rows "
+        "that hold an evaluation text of ten or more words are dropped, too, if at most a tenth of "
+        "its words changed.",
     )
     seed: int = Field(default=0, description="Seed for drawing rows.")
 

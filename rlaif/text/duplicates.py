@@ -11,12 +11,16 @@ _SIGN = re.compile(r"""[^\w\s.,;:!?'"()\[\]…“”‘’«»]""")
 _SHINGLE = 3
 
 
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Runs of three words, lower case; of a shorter text all its words in one.
-
-    A sign that is no punctuation (a minus, an emoji) is a word: answers may differ by it alone.
+def words_and_signs(text: str) -> list[str]:
+    """The words of a text, lower case. A sign that is no punctuation (a minus, an emoji) is one:
+    answers may differ by it alone.
     """
-    words = split(_SIGN.sub(lambda m: f" sign{ord(m.group())} ", text))
+    return split(_SIGN.sub(lambda m: f" sign{ord(m.group())} ", text))
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """Runs of three words, lower case; of a shorter text all its words in one."""
+    words = words_and_signs(text)
     if len(words) < _SHINGLE:
         return frozenset([tuple(words)])
     return frozenset(tuple(words[i : i + _SHINGLE]) for i in range(len(words) - _SHINGLE + 1))

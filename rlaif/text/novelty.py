@@ -1,11 +1,11 @@
-"""Which new prompts say something new, and which were in an evaluation already."""
+"""Which new prompts say something new."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 _SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Scripts that put no spaces between words: each of their letters counts as one."""
@@ -103,29 +103,3 @@ class PromptPool:
 
 def _numbered(bag: Counter[str]) -> list[tuple[str, int]]:
     return [(word, i) for word, count in bag.items() for i in range(count)]
-
-
-class Contamination:
-    """Finds prompts that share a run of words with evaluation data (Brown et al. 2020,
-    arXiv:2005.14165, appendix C).
-
-    Args:
-        texts: of the evaluations.
-        length: of the runs, in words.  A shorter text is found only as a whole.
-    """
-
-    def __init__(self, texts: Iterable[str], length: int) -> None:
-        self._length = length
-        self._runs: set[tuple[str, ...]] = set()
-        for text in texts:
-            self._runs.update(self._of(text))
-
-    def _of(self, text: str) -> Iterable[tuple[str, ...]]:
-        own, n = words(text), self._length
-        if len(own) <= n:
-            return [tuple(own)] if own else []
-        return [tuple(own[i : i + n]) for i in range(len(own) - n + 1)]
-
-    def finds(self, text: str) -> bool:
-        """Whether `text` shares a run."""
-        return any(run in self._runs for run in self._of(text))

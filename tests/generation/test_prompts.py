@@ -23,7 +23,8 @@ from rlaif.generation.runner import GenerationSummary, run_generation
 from rlaif.records import Failure, GenerationRequest
 from rlaif.runs.context import RunContext
 from rlaif.templates.writer import load_synth_template
-from rlaif.text.novelty import Contamination, PromptPool, common_subsequence, rouge_l
+from rlaif.text.contamination import Contamination
+from rlaif.text.novelty import PromptPool, common_subsequence, rouge_l
 from tests.generation.helpers import SCRIPTED, Watched, read, use_writer, write_rows
 
 WORDS = [f"w{i}" for i in range(400)]

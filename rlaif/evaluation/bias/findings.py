@@ -85,12 +85,21 @@ def corrected(findings: Sequence[BiasFinding]) -> list[BiasFinding]:
 
 
 def mean_test(
-    values: Floats, groups: Sequence[str] | None = None
+    values: Floats, groups: Sequence[str] | None = None, *, symmetric: bool = False
 ) -> tuple[float, float, float, float]:
-    """Mean, its 95% interval, and the p-value of the t-test against 0.
+    """Mean, its 95% interval, and a p-value of the test against 0.
 
     Groups count once each, by their own means: one large group among small ones would make the
     usual standard errors too small (MacKinnon and Webb 2017).
+
+    Of the t-test and the one that allows for skewness (Hall 1992), what says less counts. Alone,
+    the t-test finds something in 8 to 15% of small skewed samples whose mean is 0. No test knows of
+    rare values that a sample does not show: where one value in twenty is far off, below some 60
+    groups both are too sure.
+
+    Args:
+        symmetric: whether values are symmetric around 0 if their mean is, such as hits and misses
+            at even odds; then the t-test alone is right.
     """
     if groups is not None:
         index = group_index(groups)
@@ -101,9 +110,34 @@ def mean_test(
     if count < 2 or error <= 1e-9 * max(1.0, abs(mean)):
         p = 1.0 if abs(mean) < 1e-9 or count < 2 else 2.0 * 0.5**count
         return mean, mean, mean, p
-    half = float(stats.t.ppf(0.975, count - 1)) * error
+    low, high, p = _skewed_test(values, mean, error, symmetric)
+    return mean, low, high, p
+
+
+def _skewed_test(
+    values: Floats, mean: float, error: float, symmetric: bool
+) -> tuple[float, float, float]:
+    """The wider interval and the larger p-value of the t-test and of Hall's (1992) transformation.
+
+    The transformation t + g t^2 / 3 + g^2 t^3 / 27 + g / (6 n), of t over the root of n, takes the
+    skewness g out of the t-statistic; it is monotone, so it has an inverse.
+    """
+    count = len(values)
+    root = np.sqrt(count)
+    quantile = float(stats.t.ppf(0.975, count - 1))
+    low, high = mean - quantile * error, mean + quantile * error
     p = float(2.0 * stats.t.sf(abs(mean) / error, count - 1))
-    return mean, mean - half, mean + half, p
+    g = float(stats.skew(values, bias=False)) if count > 2 and not symmetric else 0.0
+    if abs(g) < 1e-6:
+        return low, high, p
+    u = mean / error / root
+    moved = root * (u + g * u**2 / 3.0 + g**2 * u**3 / 27.0 + g / (6.0 * count))
+    p = max(p, float(2.0 * stats.t.sf(abs(moved), count - 1)))
+    ends = [
+        mean - error * root * (3.0 / g) * (np.cbrt(1.0 + g * (q / root - g / (6.0 * count))) - 1.0)
+        for q in (quantile, -quantile)
+    ]
+    return min(low, float(ends[0])), max(high, float(ends[1])), p
 
 
 def group_index(groups: Sequence[object]) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
 from rlaif.errors import RlaifError
 from rlaif.evaluation.bias.findings import LEAST_GROUPS, mean_test
@@ -144,9 +144,13 @@ def ties(outcomes: Outcomes) -> list[RelatedPrinciples]:
             prompts = [outcomes.groups[k] for k in np.flatnonzero(both)]
             if n >= LEAST_SHARED and len(set(prompts)) >= LEAST_GROUPS:
                 pair = signs[one][both], signs[two][both]
-                # Pairs of one prompt hang together: the test counts prompts.
-                p = mean_test(pair[0] * pair[1], prompts)[3]
-                measured.append((one, two, _correlation(*pair), p, n))
+                # Pairs of one prompt hang together: the tests count prompts.
+                r = _correlation(*pair)
+                if r >= REDUNDANT:
+                    p = _redundant(r, len(set(prompts)))
+                else:
+                    p = mean_test(pair[0] * pair[1], prompts, symmetric=True)[3]
+                measured.append((one, two, r, p, n))
     if not measured:
         return []
     corrected = holm([m[3] for m in measured])
@@ -159,6 +163,17 @@ def ties(outcomes: Outcomes) -> list[RelatedPrinciples]:
         for t in found
         if t.p < ALPHA and (t.correlation <= CONTRADICTS or t.correlation >= REDUNDANT)
     ]
+
+
+def _redundant(r: float, count: int) -> float:
+    """The p-value against a rank correlation below `REDUNDANT` (Bonett and Wright 2000).
+
+    Args:
+        count: of independent observations.
+    """
+    error = float(np.sqrt((1.0 + r**2 / 2.0) / max(count - 3, 1)))
+    with np.errstate(divide="ignore"):
+        return float(norm.sf((np.arctanh(min(r, 1.0)) - np.arctanh(REDUNDANT)) / error))
 
 
 def _correlation(one: Floats, two: Floats) -> float:

@@ -229,7 +229,7 @@ def _right(
     right = (np.sign(signs[where]) == label[where]).astype(np.float64)
     if not len(right):
         return right, 1.0
-    mean, _, _, p = mean_test(right - 0.5, _of(groups, where))
+    mean, _, _, p = mean_test(right - 0.5, _of(groups, where), symmetric=True)
     return right, p / 2.0 if mean > 0 else 1.0 - p / 2.0
 
 

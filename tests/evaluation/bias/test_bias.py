@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 
 from rlaif.evaluation.bias.findings import corrected, mean_test
 from rlaif.evaluation.bias.own_family import family, own_side, self_preference
@@ -322,3 +322,37 @@ def test_one_large_prompt_among_small_ones_raises_no_alarm(sizes: list[int]) -> 
             mean_test(offsets, [str(k) for k in np.repeat(np.arange(len(sizes)), sizes)])[3] < 0.05
         )
     assert alarms / 500 <= 0.05 + 2 * (0.05 * 0.95 / 500) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [8, 20, 60])
+@pytest.mark.parametrize("world", ["exponential", "mirrored", "skewed", "normal"])
+def test_a_skewed_sample_finds_nothing_where_nothing_is(world: str, count: int) -> None:
+    """Against the t-test, which is off in these worlds, and with the interval that goes with p."""
+    rng = np.random.default_rng(count)
+    draw = {
+        "exponential": lambda: rng.exponential(1.0, count) - 1.0,
+        "mirrored": lambda: 1.0 - rng.exponential(1.0, count),
+        "skewed": lambda: rng.beta(0.5, 4.0, count) - 0.5 / 4.5,
+        "normal": lambda: rng.normal(0.0, 1.0, count),
+    }[world]
+    found = plain = 0
+    for _ in range(1500):
+        values = draw()
+        mean, low, high, p = mean_test(values)
+        assert (p < 0.05) == (low > 0.0 or high < 0.0)
+        assert low <= mean <= high
+        found += p < 0.05
+        plain += ttest_1samp(values, 0.0).pvalue < 0.05
+    assert found / 1500 <= 0.05 + 2 * (0.05 * 0.95 / 1500) ** 0.5 + (0.02 if count == 8 else 0.0)
+    if world != "normal" and count <= 20:
+        assert plain / 1500 > 0.07, "the t-test alone"
+
+
+def test_a_symmetric_sample_has_its_t_test() -> None:
+    values = np.array([-1.0, 0.0, 1.0, 2.0, 3.0])
+    mean, low, high, p = mean_test(values)
+    expected = ttest_1samp(values, 0.0)
+    assert p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (mean, low, high) == pytest.approx((1.0, interval.low, interval.high))

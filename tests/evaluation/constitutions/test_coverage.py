@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.stats import spearmanr
 
 from rlaif.cli.main import cli
 from rlaif.constitution.load import load_constitution
 from rlaif.constitution.review import lint
 from rlaif.constitution.wording import joined_qualities
 from rlaif.errors import RlaifError
-from rlaif.evaluation.constitutions.coverage import ablate, coverage, ties
+from rlaif.evaluation.constitutions.coverage import REDUNDANT, ablate, coverage, ties
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 from rlaif.judging.aggregation import AggregationSettings, aggregate
+from rlaif.records import CLEAR
 
 SWAPPED = """\
 schema: 1
@@ -210,6 +212,47 @@ def test_independent_principles_are_seldom_called_opposites() -> None:
         )
         named += bool(ties(outcomes))
     assert named / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def related(rng: np.random.Generator, n: int, rho: float) -> Outcomes:
+    x = rng.multivariate_normal([0, 0], [[9, 9 * rho], [9 * rho, 9]], n).T
+    yes = np.ones(n, dtype=bool)
+    return Outcomes(
+        ids=[str(i) for i in range(n)],
+        rows=np.arange(n),
+        p_a=np.full(n, 0.5),
+        winner=np.zeros(n, dtype=int),
+        status=["tie"] * n,
+        principles={
+            f"p{k}": PrincipleOutcomes(ab=v, ba=v, asked=yes, tier=1, weight=1.0, source="judge")
+            for k, v in enumerate(x)
+        },
+        origins=([""] * n, [""] * n),
+    )
+
+
+@pytest.mark.slow
+def test_redundant_principles_are_tested_against_the_limit_and_not_against_zero() -> None:
+    """At a correlation just below the limit, an estimate is above it in every second sample."""
+    many = related(np.random.default_rng(0), 400_000, 0.88).principles.values()
+    signs = np.tanh(np.stack([o.ab for o in many]) / 2)
+    clear = (np.abs(signs) >= CLEAR).all(axis=0)
+    both = [np.concatenate([s[clear], -s[clear]]) for s in signs]
+    true = spearmanr(*both).statistic
+    assert REDUNDANT - 0.02 < true < REDUNDANT
+    named, estimated = 0, 0
+    for seed in range(300):
+        outcomes = related(np.random.default_rng(seed), 60, 0.88)
+        named += any(t.verdict == "are redundant" for t in ties(outcomes))
+        one, two = (np.tanh(o.ab / 2) for o in outcomes.principles.values())
+        own = (np.abs(one) >= CLEAR) & (np.abs(two) >= CLEAR)
+        estimated += (
+            spearmanr(np.r_[one[own], -one[own]], np.r_[two[own], -two[own]]).statistic >= REDUNDANT
+        )
+    assert named / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+    assert estimated / 300 > 0.2
+    caught = sum(bool(ties(related(np.random.default_rng(s), 60, 0.985))) for s in range(60))
+    assert caught / 60 > 0.8
 
 
 def test_pairs_of_one_row_are_one_piece_of_evidence() -> None:

@@ -107,8 +107,8 @@ class MixSettings(BaseModel):
         le=1,
         description="Drop a row if its prompt and completions are both this similar to "
         "another row's "
-        "(Jaccard index of word trigrams), or differ in at most a tenth of ten or more words and in "
-        "no number. 1 drops exact duplicates only.",
+        "(Jaccard index of word trigrams). So are texts of ten or more words if at most a tenth of "
+        "the words differ, and no number. 1 drops exact duplicates only.",
     )
     overlap_words: int = Field(
         default=13,

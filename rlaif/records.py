@@ -300,6 +300,7 @@ class Preference:
         order_consistency: share of principles with a clear opinion whose orders agree; None if
             there is none or only one order was asked.
         reason: why it is a tie or an abstention.
+        dissent: share of a panel's judges on the other side than the winner; None for one judge.
     """
 
     status: Status
@@ -310,6 +311,7 @@ class Preference:
     deciding_tier: int | None = None
     order_consistency: float | None = None
     reason: str = ""
+    dissent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

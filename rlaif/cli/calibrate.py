@@ -41,8 +41,8 @@ calibrated judge becomes underconfident.
     default="temperature",
     show_default=True,
     help="Calibration curve: temperature (1 parameter, 50+ labels), platt (2, 100+), isotonic "
-    "(300+), or features (4, 200+). Features add whether the two orders contradict each other and "
-    "whether a tier is clear.",
+    "(300+), or features (5, 200+). Features add whether the two orders contradict each other, "
+    "whether a tier is clear, and how many judges of a panel disagree.",
 )
 @click.option(
     "--per-principle/--no-per-principle",
@@ -83,7 +83,7 @@ def command(
 
     folder = Path(run)
     config = read_manifest(folder)["config"]
-    _check_run(run, config, method=method, per_principle=per_principle)
+    _check_run(run, config, per_principle=per_principle)
     outcomes = read_outcomes(folder)
     matched = match_labels(folder, outcomes, open_source(labels, split), given=layout_fields(flags))
     if matched.unmatched or matched.conflicting or matched.unread:
@@ -120,18 +120,17 @@ def command(
     echo(str(path))
 
 
-def _check_run(run: str, config: Mapping[str, Any], *, method: str, per_principle: bool) -> None:
+def _check_run(run: str, config: Mapping[str, Any], *, per_principle: bool) -> None:
     """Refuse a run whose probabilities are not a judge's or a panel's own.
 
     Raises:
         RlaifError: it was labeled by humans too, or with a calibration; or what was asked for needs
             a judge's own principles, and it is a panel's.
     """
-    if "panel" in config and (per_principle or method == "features"):
-        what = "--per-principle" if per_principle else "--method features"
+    if "panel" in config and per_principle:
         raise RlaifError(
-            f"{what} is for one judge, and run {run!r} was labeled by a panel",
-            hint="Use --method temperature, platt or isotonic.",
+            f"--per-principle is for one judge, and run {run!r} was labeled by a panel",
+            hint="Leave it out; --method features uses how far the judges agree.",
         )
     if config.get("review"):
         raise RlaifError(
@@ -170,7 +169,8 @@ def _print(found: Any) -> None:
             f"temperature {found.temperature:.3f} [{cool:.3f}, {hot:.3f}]: the judge {unsure}{word}"
         )
     for name, added in found.features.items():
-        echo(f"{name.replace('_', ' ')}: {added:+.2f} nats")
+        if abs(added) > 1e-6:
+            echo(f"{name.replace('_', ' ')}: {added:+.2f} nats")
     low, high = found.intervals["ece"]
     least, most = found.intervals["ece of a perfect judge"]
     echo(

@@ -5,6 +5,7 @@ Sign convention: positive speaks for response `a`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from rlaif.errors import RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate, score_principle
+from rlaif.judging.panel import measure_dissent
 from rlaif.records import Message, Preference, PrincipleScore, Verdict
 from rlaif.runs.directory import VERDICTS, read_manifest
 from rlaif.runs.labels import LabelRow, damaged_row, read_labels, read_verdicts
@@ -83,6 +85,8 @@ class Outcomes:
             everything, not calibrated.
         members: of a panel: its judges' models.
         prompts: what names each pair's prompt by its content; empty where it is not known.
+        dissent: of a panel: share of its judges on the other side than the winner; NaN where there
+            is no winner.
     """
 
     ids: list[str]
@@ -100,6 +104,7 @@ class Outcomes:
     plain: bool = True
     members: tuple[str, ...] = ()
     prompts: list[str] = field(default_factory=list)
+    dissent: Floats | None = None
 
     @property
     def groups(self) -> list[str]:
@@ -146,7 +151,17 @@ class Outcomes:
         return found
 
     def aggregated(self, i: int, *, order: str = "both", leave_out: str = "") -> Preference:
-        """The preference of pair `i` aggregated anew."""
+        """The preference of pair `i` aggregated anew; of a panel's only what judges say of it."""
+        if self.dissent is not None:
+            dissent = float(self.dissent[i])
+            return Preference(
+                status=self.status[i],  # type: ignore[arg-type]
+                winner={1: "a", -1: "b"}.get(int(self.winner[i])),  # type: ignore[arg-type]
+                p_a=float(self.p_a[i]),
+                margin=abs(2.0 * float(self.p_a[i]) - 1.0),
+                scores=(),
+                dissent=None if math.isnan(dissent) else dissent,
+            )
         return aggregate(self.scores(i, order=order, leave_out=leave_out), self.aggregation)
 
 
@@ -222,7 +237,16 @@ def read_outcomes(run: Path, *, measure: Measure | None = None) -> Outcomes:
         and config.get("orders") != "adaptive",
         members=tuple(str(member["judge"]["model"]) for member in config.get("members", [])),
         prompts=[talk_key(pair.label.prompt) for pair in pairs],
+        dissent=_dissent(pairs) if "panel" in config else None,
     )
+
+
+def _dissent(pairs: Sequence[_JudgedRow]) -> Floats:
+    """The share of a panel's judges on the other side than the winner of each pair."""
+    found = [
+        measure_dissent([p for _, p in pair.label.judges], pair.winner or None) for pair in pairs
+    ]
+    return np.array([np.nan if value is None else value for value in found])
 
 
 def talk_key(messages: Sequence[Message]) -> str:

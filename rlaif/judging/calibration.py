@@ -20,7 +20,7 @@ from rlaif.records import DIGITS, Preference, PrincipleScore
 from rlaif.util.numerics import sigmoid
 
 Method = Literal["temperature", "platt", "isotonic", "features"]
-FEATURES = ("contradicting_orders", "no_clear_tier")
+FEATURES = ("contradicting_orders", "no_clear_tier", "dissenting_judges")
 """What else a preference says of its own doubt; see `measure_doubt`."""
 SMALLEST = 1e-5
 
@@ -33,12 +33,17 @@ def measure_doubt(preference: Preference) -> dict[str, float]:
 
     Returns:
         contradicting_orders: share of principles with a clear opinion whose orders contradict each
-            other; no_clear_tier: 1 where no tier was clear. By the names in `FEATURES`.
+            other; no_clear_tier: 1 where no tier was clear; dissenting_judges: share of a panel's
+            judges on the other side. By the names in `FEATURES`. Of a panel only the last one,
+            since its judges' orders and tiers are their own.
     """
+    if preference.dissent is not None:
+        return {**dict.fromkeys(FEATURES, 0.0), "dissenting_judges": preference.dissent}
     consistency = preference.order_consistency
     return {
         "contradicting_orders": 0.0 if consistency is None else 1.0 - consistency,
         "no_clear_tier": float(preference.deciding_tier is None),
+        "dissenting_judges": 0.0,
     }
 
 

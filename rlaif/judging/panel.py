@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rlaif.records import Preference, PrincipleScore, Status
+from rlaif.records import DIGITS, Preference, PrincipleScore, Status
 
 PanelMode = Literal["mean", "majority", "weighted", "cascade"]
 
@@ -44,6 +44,8 @@ def aggregate_panel(
 
     Args:
         scores: the principles' opinions to keep with it.
+
+    Long because it has one way out for each status.
     """
     if mode == "cascade":
         last = opinions[-1]
@@ -55,6 +57,7 @@ def aggregate_panel(
             margin=abs(2 * last.p_a - 1),
             scores=tuple(scores),
             reason="" if decided else f"{last.judge}: {last.status}",
+            dissent=measure_dissent([o.p_a for o in opinions], last.winner if decided else None),
         )
     voting = [o for o in opinions if o.status != "abstained"]
     if 2 * len(voting) < len(opinions) or not voting:
@@ -72,19 +75,32 @@ def aggregate_panel(
         p_a = math.fsum(votes) / len(votes)
     else:
         weights = [o.weight if mode == "weighted" else 1.0 for o in voting]
-        p_a = math.fsum(w * o.p_a for w, o in zip(weights, voting, strict=True)) / math.fsum(
-            weights
-        )
+        total = math.fsum(weights)
+        p_a = math.fsum(w * o.p_a for w, o in zip(weights, voting, strict=True)) / total
     margin = abs(2.0 * p_a - 1.0)
     if margin < tie_margin or p_a == 0.5:
         reason = f"near tie (margin {margin:.3f} < {tie_margin:g})"
         return Preference(
             status="tie", winner=None, p_a=p_a, margin=margin, scores=tuple(scores), reason=reason
         )
+    winner: Literal["a", "b"] = "a" if p_a > 0.5 else "b"
     return Preference(
         status="decided",
-        winner="a" if p_a > 0.5 else "b",
+        winner=winner,
         p_a=p_a,
         margin=margin,
         scores=tuple(scores),
+        dissent=measure_dissent([o.p_a for o in opinions], winner),
     )
+
+
+def measure_dissent(p_a: Sequence[float], winner: str | None) -> float | None:
+    """The share of judges on the other side than the winner; one of no side counts one half.
+
+    Args:
+        p_a: of each judge that was asked, abstaining or not, the probability that `a` is better.
+    """
+    if winner is None or not p_a:
+        return None
+    sides = [round(2.0 * p - 1.0, DIGITS - 1) * (1.0 if winner == "a" else -1.0) for p in p_a]
+    return math.fsum(1.0 if side < 0 else 0.5 if side == 0 else 0.0 for side in sides) / len(sides)

@@ -27,6 +27,7 @@ from rlaif.evaluation.fit_calibration import (
 from rlaif.evaluation.outcomes import Outcomes, PrincipleOutcomes
 from rlaif.evaluation.stats.reliability import ece
 from rlaif.judging.calibration import Calibration, calibrated
+from rlaif.judging.panel import measure_dissent
 from rlaif.judging.selective import certify, least_pairs, missing_labels, upper_bound
 from rlaif.records import Preference
 
@@ -569,3 +570,44 @@ def test_temperatures_of_principles_are_weighed_on_the_same_pairs(method: Any) -
     else:  # too few decided pairs are left to fit by, or it does not help
         assert not best or method == "isotonic"
         assert found.model_dump() == {**alone.model_dump(), "measured": found.measured}
+
+
+def test_what_a_panel_s_dissent_is_worth_is_learned() -> None:
+    """People agree with a pooled 0.9 in 95% where all judges do, and in 65% where one dissents."""
+    rng = np.random.default_rng(5)
+    n = 1200
+    dissent = np.where(rng.random(n) < 0.5, 1 / 3, 0.0)
+    winner = np.where(rng.random(n) < 0.5, 1, -1)
+    p = rng.uniform(0.8, 0.95, n)
+    right = rng.random(n) < np.where(dissent > 0, 0.65, 0.95)
+    outcomes = Outcomes(
+        ids=[str(i) for i in range(n)],
+        rows=np.arange(n),
+        p_a=np.where(winner > 0, p, 1 - p),
+        winner=winner,
+        status=["decided"] * n,
+        principles={},
+        origins=([""] * n, [""] * n),
+        members=("x", "y", "z"),
+        dissent=dissent,
+    )
+    label = np.where(right, winner, -winner)
+    found = calibrate(outcomes, label, outcomes.groups, method="features")
+    assert found.features["dissenting_judges"] < -2.0
+    assert found.features["no_clear_tier"] == found.features["contradicting_orders"] == 0.0
+    for share, truth in ((0.0, 0.95), (1 / 3, 0.65)):
+        doubt = {"dissenting_judges": share}
+        assert found.apply(0.88, doubt) == pytest.approx(truth, abs=0.05)
+    losses = found.measured
+    plain = calibrate(outcomes, label, outcomes.groups, method="platt").measured
+    after = "after (held out)"
+    assert losses[after]["log_loss"] < plain[after]["log_loss"] - 0.03
+
+
+def test_dissent_is_counted_by_sides() -> None:
+    assert measure_dissent([0.9, 0.2, 0.5], "a") == 0.5
+    assert measure_dissent([0.9, 0.2, 0.5], "b") == 0.5
+    assert measure_dissent([0.9, 0.8], "a") == 0.0
+    assert measure_dissent([0.1], "a") == 1.0
+    assert measure_dissent([0.9], None) is None
+    assert measure_dissent([], "a") is None

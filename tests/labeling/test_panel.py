@@ -24,6 +24,7 @@ from rlaif.evaluation.panels import (
     panel_report,
     shared_errors,
 )
+from rlaif.judging.calibration import FEATURES
 from rlaif.judging.panel import JudgeVote, aggregate_panel
 from rlaif.labeling.panel import Panel, PanelMember, run_panel
 from rlaif.records import Preference
@@ -321,7 +322,7 @@ def test_eval_measures_a_panel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["mean", "cascade"])
 def test_a_panel_is_calibrated_as_one_judge(tmp_path: Path, mode: Any) -> None:
     """People agree with a panel less often than it is sure; its own calibration says so."""
-    data, constitution = write_inputs(tmp_path, 260)
+    data, constitution = write_inputs(tmp_path, 300)
     one, two = judges(tmp_path)
     panel = Panel([one, two], mode, 0.6)
     context = RunContext(cache_dir=tmp_path / "cache.sqlite")
@@ -362,6 +363,27 @@ def test_a_panel_is_calibrated_as_one_judge(tmp_path: Path, mode: Any) -> None:
         assert after[key][1] == status
     (some, *_) = rows(tmp_path / "new", "preferences.jsonl")
     assert some["provenance"]["calibration"]
+    # How far the judges agree is learned too, and applied as it was learned.
+    done = calibrate("plain", "--method", "features", "-o", str(tmp_path / "features.json"))
+    assert done.exit_code == 0, done.output
+    learned = json.loads(done.stdout)
+    assert learned["features"].keys() == set(FEATURES)
+    fitted = replace(panel, calibration=str(tmp_path / "features.json"))
+    run_panel(panel=fitted, out=tmp_path / "featured", **inputs)  # type: ignore[arg-type]
+    featured = by_pair(tmp_path / "featured")
+    dissents = set()
+    for row in rows(tmp_path / "plain", "preferences.jsonl"):
+        asked = [j["p_chosen"] for j in row["provenance"]["judges"]]
+        dissent = sum(1.0 if p < 0.5 else 0.5 if p == 0.5 else 0.0 for p in asked) / len(asked)
+        dissents.add(dissent)
+        z = math.log(row["p_chosen"] / (1 - row["p_chosen"])) * learned["slope"]
+        z += learned["intercept"] + learned["features"]["dissenting_judges"] * dissent
+        expected = max(0.5, 1 / (1 + math.exp(-z)))
+        evidence = row["provenance"]
+        p = featured[evidence["row"], evidence["id"]][0]
+        p = 1 - p if evidence["winner"] == "b" else p
+        assert p == pytest.approx(expected, abs=2e-4)
+    assert len(dissents) > 1
     # What judges said alone is as before, and the run's own file reproduces the panel.
     for name in ("1-hashed", "2-hashed"):
         assert by_pair(tmp_path / "new/members" / name) == by_pair(
@@ -377,6 +399,5 @@ def test_a_panel_is_calibrated_as_one_judge(tmp_path: Path, mode: Any) -> None:
     for run, flags, said in (
         ("new", (), "already uses a calibration"),
         ("plain", ("--per-principle",), "is for one judge"),
-        ("plain", ("--method", "features"), "is for one judge"),
     ):
         assert said in str(calibrate(run, *flags).exception)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -24,8 +23,7 @@ from scipy.stats import norm
 from rlaif.cli.common.output import quiet_libraries
 from rlaif.constitution.schema import Principle
 from rlaif.data.sources import open_source
-from rlaif.demo.oracle import prefer
-from rlaif.demo.world import World
+from rlaif.demo.run import write_labeled_pairs
 from rlaif.engines.base import EngineSettings
 from rlaif.evaluation.bias.own_family import self_preference
 from rlaif.evaluation.bias.report import bias_report, position_bias
@@ -263,20 +261,6 @@ def powered(args: argparse.Namespace) -> None:
     )
 
 
-def demo_rows(pairs: int, path: Path) -> None:
-    """Pairs of the demo world with the oracle's labels."""
-    with path.open("w") as file:
-        for p in World(77, "test").pairs(pairs):
-            label = {1: "a", -1: "b", 0: "tie"}[prefer(p.prompt, p.response_a, p.response_b)]
-            row = {
-                "prompt": p.prompt,
-                "response_a": p.response_a,
-                "response_b": p.response_b,
-                "label": label,
-            }
-            file.write(json.dumps(row) + "\n")
-
-
 def settings(args: argparse.Namespace, **changes: Any) -> LabelSettings:
     """Of the demo judge."""
     judge = EngineSettings(model="demo", engine=args.engine)
@@ -287,7 +271,7 @@ def stopping(args: argparse.Namespace) -> None:
     """The demo judge: verdicts spared, decisions changed, agreement with the oracle."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo_rows(args.pairs, folder / "data.jsonl")
+        write_labeled_pairs(folder / "data.jsonl", count=args.pairs, seed=77)
         data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         flat = folder / "flat.yaml"
         flat.write_text(
@@ -348,7 +332,7 @@ def attacks(args: argparse.Namespace) -> None:
     """The demo judge: flip rates of the shipped attacks, biases and probes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo_rows(200, folder / "data.jsonl")
+        write_labeled_pairs(folder / "data.jsonl", count=200, seed=77)
         data = write_pairs(open_source(str(folder / "data.jsonl")), folder / "labeled")
         found = evaluate(
             [JudgeUnderTest("demo", settings(args))],

@@ -17,6 +17,7 @@ from typing import Any
 
 from rlaif.demo.measure import DemoWinRate, oracle_win_rate, win_rate
 from rlaif.demo.oracle import answers as answers_prompt
+from rlaif.demo.oracle import prefer
 from rlaif.demo.world import World
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.registry import create_engine
@@ -116,6 +117,16 @@ def write_demo_pairs(path: Path, *, count: int, seed: int) -> None:
     rows = [
         {"id": f"demo-{i}", **asdict(pair)}
         for i, pair in enumerate(World(seed, "train").pairs(count))
+    ]
+    _write_rows(path, rows)
+
+
+def write_labeled_pairs(path: Path, *, count: int, seed: int) -> None:
+    """Pairs of the test split with the oracle's label: "a", "b" or "tie"."""
+    names = {1: "a", -1: "b", 0: "tie"}
+    rows = [
+        {**asdict(pair), "label": names[prefer(pair.prompt, pair.response_a, pair.response_b)]}
+        for pair in World(seed, "test").pairs(count)
     ]
     _write_rows(path, rows)
 

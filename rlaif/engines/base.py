@@ -105,7 +105,7 @@ class EngineSettings(BaseModel):
         default=0.9, gt=0, le=1, description="Share of GPU memory that vLLM may use."
     )
     kv_cache_gib: float = Field(default=1.0, gt=0, description="KV cache size in GiB on CPU.")
-    options: dict[str, Option] = Field(
+    options: dict[str, Any] = Field(
         default_factory=dict, description="Arguments passed to the engine unchanged."
     )
 
@@ -113,22 +113,23 @@ class EngineSettings(BaseModel):
 
     @field_validator("options")
     @classmethod
-    def _without_code(cls, options: dict[str, Option]) -> dict[str, Option]:
+    def _without_code(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Model code stays off, and no file names code to load."""
-        if options.get("trust_remote_code") not in (None, False, "false"):
+        for key, value in options.items():
+            if not isinstance(value, Option | list | dict):
+                raise ValueError(f"{key}: use a text, a number, true, false, a list or a mapping")
+        inside = list(_named(options))
+        if any(k == "trust_remote_code" and v not in (None, False, "false") for k, v in inside):
             raise ValueError("trust_remote_code: the code of a model is never run")
-        named = sorted(_CODE & options.keys())
+        named = sorted(_CODE & {key for key, _ in inside})
         if named and os.environ.get(IN_RECIPE):
             raise ValueError(f"{named[0]}: a recipe can't name code to load")
         return options
 
     @field_serializer("options", when_used="json")
-    def _without_secrets(self, options: dict[str, Option]) -> dict[str, Option]:
+    def _without_secrets(self, options: dict[str, Any]) -> dict[str, Any]:
         """What is written to files names no user and no password of an address."""
-        return {
-            key: without_secrets(value) if isinstance(value, str) and "://" in value else value
-            for key, value in options.items()
-        }
+        return {key: _shown(value) for key, value in options.items()}
 
     @model_serializer(mode="wrap")
     def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -160,6 +161,25 @@ class EngineSettings(BaseModel):
     def numbers(self) -> str:
         """What kind of numbers the judge is in, as asked: not every engine takes every kind."""
         return f"{self.dtype}, {self.quantization or 'as it is'}; "
+
+
+def _named(value: object) -> Iterator[tuple[str, object]]:
+    """All names in options with their values, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key), inner
+            yield from _named(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named(inner)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return without_secrets(value) if isinstance(value, str) and "://" in value else value
 
 
 @dataclass(frozen=True)
@@ -294,6 +314,7 @@ class EngineSpec:
         has_tokens: whether its codec's tokens are the model's, so that a run's can be planned.
         reads_principles: whether it judges by the principle; a reward model has an opinion of its
             own, and judges by one principle alone.
+        takes_nested_options: whether options may be lists and mappings, and not plain values alone.
         replicates_itself: whether it starts `data_parallel_size` replicas by itself.
         backend: where workers with an engine each are started (a `workers.Backend`); None for
             processes on this machine.
@@ -308,6 +329,7 @@ class EngineSpec:
     open_pairs: Callable[[EngineSettings], int | None] = _no_number
     has_tokens: bool = True
     reads_principles: bool = True
+    takes_nested_options: bool = False
     replicates_itself: bool = False
     backend: Callable[[EngineSettings], Any] | None = None
 

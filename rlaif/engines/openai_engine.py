@@ -527,7 +527,7 @@ def vote_settings(settings: EngineSettings) -> VoteSettings:
         return value
 
     return VoteSettings(
-        means=means,  # type: ignore[arg-type]
+        means=means,
         votes=int(number("votes", default.votes, 1, MOST_VOTES)),
         error=number("vote_error", default.error, 0.0, 0.5),
         temperature=number("vote_temperature", default.temperature, 0.01, 2.0),

@@ -266,6 +266,7 @@ SPEC = EngineSpec(
     codec=lambda settings: codec_for(inner_settings(settings)),
     fingerprint=lambda settings: model_fingerprint(inner_settings(settings)),
     can_generate=lambda settings: can_generate(inner_settings(settings)),
+    takes_nested_options=True,
     replicates_itself=True,
     backend=backend,
 )

@@ -324,9 +324,26 @@ def create_engine(settings: EngineSettings) -> Engine:
     if settings.reward_models:
         return _start_with_rewards(settings)
     spec = load_spec(settings.engine)
+    _refuse_nested(settings, spec)
     if settings.data_parallel_size > 1 and not spec.replicates_itself:
         return _start_replicas(settings)
     return spec.create(settings)
+
+
+def _refuse_nested(settings: EngineSettings, spec: EngineSpec) -> None:
+    """Refuse lists and mappings for engines whose options are plain values.
+
+    Raises:
+        RlaifError: there is one.
+    """
+    if spec.takes_nested_options:
+        return
+    for name, value in settings.options.items():
+        if isinstance(value, list | dict):
+            raise RlaifError(
+                f"option {name} of engine {settings.engine!r} is a plain value, not {value!r}",
+                hint="Lists and mappings are for vllm.",
+            )
 
 
 def _start_with_rewards(settings: EngineSettings) -> Engine:

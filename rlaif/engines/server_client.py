@@ -450,7 +450,7 @@ def patience(settings: EngineSettings, known: tuple[str, ...]) -> tuple[int, flo
             f"invalid value {retries!r} for option retries", hint="Use an integer from 0 to 100."
         )
     whole = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not (whole and 0 < timeout <= _LONGEST_TIMEOUT):  # type: ignore[operator]
+    if not (whole and 0 < timeout <= _LONGEST_TIMEOUT):
         raise RlaifError(
             f"invalid value {str(timeout)[:40]} for option timeout",
             hint=f"Use a number of seconds above 0, at most {_LONGEST_TIMEOUT}.",

@@ -8,7 +8,9 @@ fed to the running engine one by one, so it never waits at a batch's end.
 from __future__ import annotations
 
 import io
+import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -202,6 +204,54 @@ def unscaled_length(files: ModelFiles) -> int:
     return int(found.get("original_max_position_embeddings") or config.max_position_embeddings)
 
 
+def head_overrides(files: ModelFiles, settings: EngineSettings) -> dict[str, Any]:
+    """What is changed in the model's config: a head in float32, unless it is quantized or the user
+    says otherwise (`--option 'hf_overrides={"head_dtype": "model"}'`).
+
+    In half precision logits come in steps.  vLLM (0.32) has no float32 for a quantized head.
+
+    Raises:
+        RlaifError: the user's overrides are no mapping.
+    """
+    given = settings.options.get("hf_overrides", {})
+    if not isinstance(given, dict):
+        raise RlaifError(
+            f"option hf_overrides is {given!r}, not a mapping",
+            hint="""Use JSON, such as --option 'hf_overrides={"head_dtype": "model"}'.""",
+        )
+    own = {} if has_quantized_head(files) else {"head_dtype": "float32"}
+    return {**own, **given}
+
+
+def has_quantized_head(files: ModelFiles) -> bool:
+    """Whether the files say that the language model's head is quantized, as those of GPTQ, AWQ and
+    AutoRound do by `lm_head: true`.
+    """
+    try:
+        config = json.loads((files.path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # said where the model is loaded
+        return False
+    how = config.get("quantization_config") if isinstance(config, dict) else None
+    return isinstance(how, dict) and how.get("lm_head") is True
+
+
+def cache_tokens(cache: Any, length: int) -> int:
+    """Tokens that the KV cache holds.
+
+    Where layers differ (recurrent ones beside attention), groups of layers share the blocks: a
+    block is less than `block_size` tokens of the whole model.  Newer versions count tokens, as how
+    many of the longest sequences fit.
+
+    Args:
+        length: of the longest sequence, in tokens.
+    """
+    blocks, size = int(cache.num_gpu_blocks), int(cache.block_size)
+    counted = getattr(cache, "kv_cache_size_tokens", None)
+    alike = int(blocks / math.ceil(length / size) * length)
+    # With windows more of the longest sequences fit, but no more short ones.
+    return blocks * size if not counted or counted >= alike - 1 else int(counted)
+
+
 def dtype_of(settings: EngineSettings) -> str:
     """The data type of the weights; half precision is slow on a CPU."""
     if settings.dtype == "auto" and not torch.cuda.is_available():
@@ -219,7 +269,7 @@ class VLLMEngine:
         length, positions = sequence_length(files, settings)
         self.max_prompt_tokens = min(length, unscaled_length(files)) - 1
         dtype = dtype_of(settings)
-        own = {"hf_overrides": {"head_dtype": "float32"}, **settings.options}
+        own = {**settings.options, "hf_overrides": head_overrides(files, settings)}
         self._llm: Any = start_vllm(files, settings, own, length=length, dtype=dtype)
         judge: dict[str, Any] = {
             "model": files.fingerprint,
@@ -250,14 +300,15 @@ class VLLMEngine:
         self._whole_prompts = False
         cache: Any = self._llm.llm_engine.vllm_config.cache_config
         self.sharing: PrefixSharing | None = None
-        self._most_tokens = int(_CACHE_SHARE * cache.block_size * cache.num_gpu_blocks)
+        capacity = cache_tokens(cache, length)
+        self._most_tokens = int(_CACHE_SHARE * capacity)
         if cache.enable_prefix_caching:
             # A request that runs fills its last block in part, which no other can share, and the
             # first to be used again are such blocks: they hold nothing that is at hand later.
             step = min(int(scheduler.max_num_batched_tokens), self._most_tokens)
             own = max(cache.block_size, _OWN_TOKENS)
             running = min(scheduler.max_num_seqs, settings.max_in_flight, step // own)
-            blocks = max(1, cache.num_gpu_blocks - 1 - running)
+            blocks = max(1, capacity // cache.block_size - 1 - running)
             self.sharing = PrefixSharing(cache.block_size, cache.block_size * blocks)
         self._max_in_flight = settings.max_in_flight
         self._steps_here = settings.tensor_parallel_size == 1  # in this thread
@@ -437,4 +488,9 @@ def create(settings: EngineSettings) -> VLLMEngine:
     return VLLMEngine(resolve_model(settings.model, settings.revision), settings)
 
 
-SPEC = EngineSpec(create=create, speed_options=SPEED_OPTIONS, takes_pictures=_sees)
+SPEC = EngineSpec(
+    create=create,
+    speed_options=SPEED_OPTIONS,
+    takes_pictures=_sees,
+    takes_nested_options=True,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import click
 from pydantic import BaseModel
 
 from rlaif.cli.common.options import build, config_flag, settings_options
-from rlaif.engines.base import EngineSettings
+from rlaif.engines.base import EngineSettings, Option
 from rlaif.errors import Place, RlaifError
 
 Own = TypeVar("Own", bound=BaseModel)
@@ -36,7 +37,24 @@ def assignments(option: str, given: tuple[str, ...], names: tuple[str, ...] = ()
     return found
 
 
-def plain_value(text: str) -> str | int | float | bool:
+def option_value(name: str, text: str) -> Any:
+    """A plain value, or a list or mapping in JSON.
+
+    Raises:
+        RlaifError: it begins like one and is none.
+    """
+    if text[:1] not in "[{":
+        return plain_value(text)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RlaifError(
+            f"--option {name} is no valid JSON: {text!r} ({error})",
+            hint='Quote it for the shell: --option \'hf_overrides={"head_dtype": "model"}\'.',
+        ) from None
+
+
+def plain_value(text: str) -> Option:
     """A number, a truth value, or the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -104,8 +122,8 @@ def engine_flags(command: Function, *, but: frozenset[str] = frozenset()) -> Fun
         "engine_options",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Extra engine argument, passed through unchanged (vLLM: any LLM argument); "
-        "repeatable.",
+        help="Extra engine argument, passed through unchanged (vLLM: any LLM argument, lists and "
+        "mappings as JSON); repeatable.",
     )(command)
 
 
@@ -113,7 +131,7 @@ def spread(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags with those of `engine_flags` under the names of the settings."""
     flags = dict(flags)
     options = assignments("--option", flags.pop("engine_options", ()))
-    flags["options"] = {name: plain_value(text) for name, text in options.items()} or None
+    flags["options"] = {name: option_value(name, text) for name, text in options.items()} or None
     chat = assignments("--chat-option", flags.pop("chat_options", ()))
     if chat:
         given = {name: plain_value(text) for name, text in chat.items()}

@@ -92,8 +92,11 @@ class EngineSettings(BaseModel):
         "label, so thinking is disabled where the template supports it.",
     )
 
-    max_in_flight: int = Field(
-        default=256, ge=1, description="Maximum number of concurrent requests to the engine."
+    max_in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of concurrent requests to the engine. [default: vllm: as many "
+        "as three of its steps take; others: 256]",
     )
     data_parallel_size: int = Field(
         default=1, ge=1, description="Number of model replicas, each on its own devices."
@@ -156,6 +159,11 @@ class EngineSettings(BaseModel):
         found = self.model_copy()
         found._reward_models = tuple(models)
         return found
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests at once for engines that count requests alone."""
+        return self.max_in_flight or 256
 
     @property
     def numbers(self) -> str:

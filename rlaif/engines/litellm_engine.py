@@ -112,7 +112,7 @@ def create(settings: EngineSettings) -> OpenAIEngine:
     client = LiteLLMClient(
         settings.model,
         base_url=_address(settings),
-        most=min(settings.max_in_flight, 256),
+        most=min(settings.most_in_flight, 256),
         retries=retries,
         timeout=timeout,
     )

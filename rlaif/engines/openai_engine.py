@@ -415,7 +415,7 @@ def create(settings: EngineSettings) -> OpenAIEngine:
     """
     retries, timeout = patience(settings, (*COMMON_OPTIONS, "batch", "poll"))
     url = server_url(settings)
-    most = min(settings.max_in_flight, 256)
+    most = min(settings.most_in_flight, 256)
     poll = poll_seconds(settings)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
     batches = None
@@ -484,7 +484,7 @@ def poll_seconds(settings: EngineSettings) -> float:
 
 def requests_in_a_batch(settings: EngineSettings) -> int:
     """How many requests a batch holds at most: `max_in_flight` if the user set it, else 20,000."""
-    return settings.max_in_flight if "max_in_flight" in settings.model_fields_set else 20_000
+    return settings.max_in_flight or 20_000
 
 
 def pairs_of_a_batch(settings: EngineSettings) -> int | None:

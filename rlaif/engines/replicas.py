@@ -23,11 +23,16 @@ CALLS_WAITING = 2
 
 @dataclass(frozen=True)
 class ReplicaTraits:
-    """What a replica says about its engine."""
+    """What a replica says about its engine.
+
+    Attributes:
+        requests: that it wants at once; 0 where it does not say.
+    """
 
     fingerprint: str
     max_prompt_tokens: int
     sharing: PrefixSharing | None
+    requests: int = 0
 
 
 class Replica:
@@ -50,7 +55,8 @@ class Replica:
     def traits(self) -> ReplicaTraits:
         """See `ReplicaTraits`."""
         e = self._engine
-        return ReplicaTraits(e.fingerprint, e.max_prompt_tokens, e.sharing)
+        wanted = int(getattr(e, "wanted_requests", 0))
+        return ReplicaTraits(e.fingerprint, e.max_prompt_tokens, e.sharing, wanted)
 
     def work(self, requests: Sequence[Request]) -> tuple[list[Result], EngineStats]:
         """Take a portion, and give the answers that came while the one before was finished.
@@ -119,6 +125,7 @@ class ReplicatedEngine:
         self.fingerprint = traits.fingerprint
         self.max_prompt_tokens = traits.max_prompt_tokens
         self.sharing = traits.sharing
+        self._portion = max(self._portion, traits.requests // 2)
 
     @classmethod
     def start(cls, backend: Backend, codec: Codec, settings: EngineSettings) -> ReplicatedEngine:
@@ -127,7 +134,7 @@ class ReplicatedEngine:
         Raises:
             RlaifError: a replica does not start.
         """
-        portion = max(1, settings.max_in_flight // 2)
+        portion = max(1, settings.most_in_flight // 2)
         try:
             return cls(backend, codec, settings.data_parallel_size, portion)
         except BaseException:

@@ -211,7 +211,7 @@ def create(settings: EngineSettings) -> ScriptedEngine:
         return logit + float(shift), usual if mass is None else float(mass)
 
     return ScriptedEngine(
-        rule, delay=delay, fail_every=fail_every, max_in_flight=settings.max_in_flight
+        rule, delay=delay, fail_every=fail_every, max_in_flight=settings.most_in_flight
     )
 
 

@@ -324,7 +324,7 @@ def create(settings: EngineSettings) -> SGLangServerEngine:
         )
     url = server_url(settings).rstrip("/").removesuffix("/v1")
     files = resolve_model(settings.model, settings.revision)
-    most = min(settings.max_in_flight, 256)
+    most = min(settings.most_in_flight, 256)
     client = ServerClient(
         url, most=most, retries=retries, timeout=timeout, is_answer=is_sglang_answer
     )

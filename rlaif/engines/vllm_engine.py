@@ -13,13 +13,16 @@ import logging
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig
 
+from rlaif.engines.admission import Admission
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
 from rlaif.engines.causal_model import refuse_other_heads
 from rlaif.engines.codec import HFCodec, context_length, has_vision
@@ -59,9 +62,6 @@ _CPU_STEP_TOKENS = 4096
 "vLLM's default number of tokens per step on CPU."
 _OWN_TOKENS = 48
 "Approximate number of tokens that a prompt does not share with others."
-_CACHE_SHARE = 0.8
-"""Share of the KV cache that requests in flight may fill; the rest keeps prefixes for later
-requests."""
 
 
 def _prepare_environment(settings: EngineSettings) -> None:
@@ -69,8 +69,9 @@ def _prepare_environment(settings: EngineSettings) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if settings.tensor_parallel_size == 1:
-        # The engine steps in this process: one process less, and no serialization per request.
+    if settings.tensor_parallel_size == 1 and not torch.cuda.is_available():
+        # The engine steps in this process: one process less, and no serialization per request.  On
+        # a GPU the core has a process of its own: requests are made while it steps.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
@@ -300,18 +301,19 @@ class VLLMEngine:
         self._whole_prompts = False
         cache: Any = self._llm.llm_engine.vllm_config.cache_config
         self.sharing: PrefixSharing | None = None
-        capacity = cache_tokens(cache, length)
-        self._most_tokens = int(_CACHE_SHARE * capacity)
+        capacity, step = cache_tokens(cache, length), int(scheduler.max_num_batched_tokens)
+        self._admission = Admission(capacity, step, settings.max_in_flight)
+        self.wanted_requests = self._admission.count_requests(_OWN_TOKENS)
         if cache.enable_prefix_caching:
             # A request that runs fills its last block in part, which no other can share, and the
             # first to be used again are such blocks: they hold nothing that is at hand later.
-            step = min(int(scheduler.max_num_batched_tokens), self._most_tokens)
+            step = min(step, self._admission.most_tokens)
             own = max(cache.block_size, _OWN_TOKENS)
-            running = min(scheduler.max_num_seqs, settings.max_in_flight, step // own)
+            running = min(scheduler.max_num_seqs, self._admission.most_requests, step // own)
             blocks = max(1, capacity // cache.block_size - 1 - running)
             self.sharing = PrefixSharing(cache.block_size, cache.block_size * blocks)
-        self._max_in_flight = settings.max_in_flight
-        self._steps_here = settings.tensor_parallel_size == 1  # in this thread
+        # Whether the engine steps in this thread.
+        self._steps_here = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
         self._weights: dict[str, int] = {}
         self._tokens_in_flight = 0
         self._idle = 0.0
@@ -328,9 +330,7 @@ class VLLMEngine:
         while True:
             results: list[Result] = []
             fresh, waited = 0, intake.waited
-            while len(self._weights) < self._max_in_flight and (
-                self._tokens_in_flight < self._most_tokens or not self._weights
-            ):
+            while self._admission.has_room(len(self._weights), self._tokens_in_flight):
                 taken = held or intake.take(1)
                 held = []
                 if not taken:
@@ -458,7 +458,14 @@ class VLLMEngine:
 
         Not while requests are in flight.
         """
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(list(weights))})
+        if self._steps_here:
+            given: dict[str, Any] = {"weights_iterator": iter(list(weights))}
+            self._llm.collective_rpc("reload_weights", kwargs=given)
+        else:  # another process reads them from files
+            with tempfile.TemporaryDirectory(prefix="rlaif-weights-") as folder:
+                tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights}
+                save_file(tensors, f"{folder}/model.safetensors")
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         self._llm.llm_engine.reset_prefix_cache()
 
     def stats(self) -> EngineStats:

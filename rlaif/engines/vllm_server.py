@@ -180,7 +180,7 @@ def create(settings: EngineSettings) -> VLLMServerEngine:
     retries, timeout = patience(settings, ("base_url", "served", "retries", "timeout"))
     url = server_url(settings).rstrip("/").removesuffix("/v1")
     files = resolve_model(settings.model, settings.revision)
-    most = min(settings.max_in_flight, 256)
+    most = min(settings.most_in_flight, 256)
     client = ServerClient(url, most=most, retries=retries, timeout=timeout)
     return VLLMServerEngine(files, settings, client, str(settings.options.get("served", "")))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +12,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from rlaif.cli.common.model_flags import spread
 from rlaif.cli.main import cli
-from rlaif.engines.base import EngineSettings
+from rlaif.engines.admission import Admission
+from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.registry import create_engine
 from rlaif.engines.vllm_engine import cache_tokens, has_quantized_head, head_overrides
 from rlaif.errors import RlaifError
+from rlaif.records import ChoiceRequest, ChoiceResult
+from rlaif.util.resources import demo_model
+from scripts.replay_scheduler import Replay, replay
 from tests.labeling.helpers import write_inputs
 
 
@@ -122,3 +129,73 @@ def test_a_recipe_names_no_code_within_options(monkeypatch: pytest.MonkeyPatch) 
     options = {"compilation": {"worker_cls": "mine.Worker"}}
     with pytest.raises(ValidationError, match="worker_cls: a recipe can't name code"):
         EngineSettings(model="x", options=options)
+
+
+@pytest.mark.slow
+def test_a_core_in_a_process_of_its_own_answers_alike_and_takes_weights(
+    demo_judge: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; here it is asked for by vLLM's own variable."""
+    prompts = [demo_judge.codec.encode_chat([{"role": "user", "content": t}]) for t in "abcdef"]
+    asked = [
+        ChoiceRequest(str(i), prompt, ((5,), (9, 11))) for i, prompt in enumerate(prompts * 20)
+    ]
+
+    def answers(engine: Engine) -> dict[str, tuple[float, ...]]:
+        found = {}
+        for batch in engine.run([replace(r, id=f"{r.id}/{id(engine)}") for r in asked]):
+            for one in batch:
+                assert isinstance(one, ChoiceResult)
+                found[one.id.partition("/")[0]] = one.logprobs
+        return found
+
+    expected = answers(demo_judge)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    with closing(create_engine(EngineSettings(model="demo"))) as engine:
+        assert engine.fingerprint == demo_judge.fingerprint
+        found = answers(engine)
+        assert found.keys() == expected.keys()
+        for name, values in found.items():
+            assert values == pytest.approx(expected[name], abs=1e-4)
+        weights = load_file(demo_model("judge") / "model.safetensors")
+        changed = {
+            name: tensor * 0.5 if "norm" in name else tensor for name, tensor in weights.items()
+        }
+        engine.load_weights(changed.items())  # type: ignore[attr-defined]
+        moved = answers(engine)
+        assert max(abs(moved[k][0] - found[k][0]) for k in found) > 0.01
+        engine.load_weights(weights.items())  # type: ignore[attr-defined]
+        assert answers(engine)["3"] == pytest.approx(found["3"], abs=1e-4)
+
+
+def test_requests_come_in_by_tokens() -> None:
+    """Short questions by the hundred; long ones until the cache is full; a count if it was set."""
+    admission = Admission(capacity=320_000, step=16_384)
+    assert admission.has_room(0, 10**9)
+    assert admission.has_room(255, 200_000)  # as many as ever
+    assert not admission.has_room(255, 256_000)  # but what the cache holds
+    assert admission.has_room(1200, 1200 * 40)
+    assert not admission.has_room(1229, 1229 * 40)
+    assert not admission.has_room(4096, 0)
+    assert admission.count_requests(48) == 1024
+    assert Admission(1 << 20, 4096).count_requests(48) == 256
+    told = Admission(capacity=320_000, step=16_384, most=8)
+    assert told.has_room(7, 10_000)
+    assert not told.has_room(8, 0)
+    assert told.count_requests(48) == 8
+    assert Admission(1280, 4096).count_requests(48) == 21
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("principles", [4, 16, 64])
+def test_the_scheduler_keeps_a_large_gpu_busy(principles: int) -> None:
+    """vLLM's scheduler on a job for an 8B judge, with modelled times: no time is measured."""
+    job = Replay(contexts=max(48, 256 // principles), principles=principles)
+    found = replay(job)
+    assert found.busy >= 0.9, found
+    assert found.computed < 1.2
+    # By count, as it was, a large step is never full of short questions.
+    if principles == 64:
+        before = replay(replace(job, most=256))
+        assert before.busy < 0.85
+        assert before.step < found.step

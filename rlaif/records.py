@@ -16,6 +16,8 @@ from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 CLEAR = 0.2
 """The margin |2p - 1| from which a single answer counts as an opinion."""
+CUT = "[cut off here, and asked for the answer]"
+"""Ends a reasoning that came to no end by itself."""
 DIGITS = 5
 """Decimals in rows: float32 engines repeat themselves to about 1e-6, whatever the batch."""
 _CLEAR_LOGIT = 2.0 * math.atanh(CLEAR)

@@ -247,6 +247,21 @@ class HFCodec:
             place += len(text)
         return write_thinking(whole, "", self._marks)
 
+    def close_thinking(self, token_ids: Sequence[int]) -> list[int]:
+        """Token ids that end the thinking that an answer left open, by the model's own marks; none
+        where it is closed or there is none.
+        """
+        whole = self._opened + "".join(text for _, text in self._runs(token_ids))
+        if find_spoken(whole, self._marks) is not None:
+            return []
+        opened = whole.lstrip()
+        turn = "<|start|>assistant"
+        opened = opened.removeprefix(turn)
+        close = next((a for b, a in self._marks if opened.startswith(b)), "</think>")
+        if close == "<|end|>":  # what follows is another message of the same turn
+            return self.encode_text(f"{close}{turn}<|channel|>final<|message|>")
+        return self.encode_text(f"\n{close}")
+
     def _is_bare(self, run: tuple[int, str]) -> bool:
         """Whether a run is a special token that begins no mark of thinking."""
         text = run[1]

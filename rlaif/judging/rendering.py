@@ -235,10 +235,29 @@ class Renderer:
         """The question with the judge's own reasoning in front of the answer.
 
         Critics that were trained to end in a form, such as `<answer>[[A]]</answer>`, often write
-        the answer by themselves: what they wrote is kept up to where they last began to.
+        the answer by themselves: what they wrote is kept up to where they last began to.  Thinking
+        that was cut before its end is closed first.
         """
-        ids = [*question.token_ids, *self._until_answer(written.token_ids)]
+        close = self._close_thinking(written.token_ids)
+        if close:
+            gap = "" if self._template.answer[:1].isspace() else "\n\n"
+            close += self._codec.encode_text(gap) if gap else []
+            ids = [*question.token_ids, *written.token_ids, *close, *self._answer_ids]
+        else:
+            ids = [*question.token_ids, *self._until_answer(written.token_ids)]
         return ChoiceRequest(question.id, ids, self.label_ids, pictures=question.pictures)
+
+    def _close_thinking(self, written: Sequence[int]) -> list[int]:
+        """Token ids that end the thinking that an answer left open; none where it is closed."""
+        own = getattr(self._codec, "close_thinking", None)
+        if own is not None:  # it knows the model's own marks
+            return list(own(written))
+        text = self._codec.decode(written)
+        if find_spoken(text) is not None:
+            return []
+        opened = text.lstrip()
+        close = next(after for before, after in MARKS if opened.startswith(before))
+        return self._codec.encode_text(f"\n{close}")
 
     def _until_answer(self, written: Sequence[int]) -> list[int]:
         """Token ids of a reasoning that ends in the template's answer, without a label."""

@@ -12,7 +12,15 @@ from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import compare_scores, mean_of_samples
 from rlaif.labeling.in_flight import InFlight, JudgeReply
 from rlaif.labeling.settings import LabelSettings
-from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
+from rlaif.records import (
+    CUT,
+    ChoiceRequest,
+    ChoiceResult,
+    Failure,
+    GenerationResult,
+    Request,
+    Result,
+)
 from rlaif.util.thinking import after_thinking
 
 
@@ -64,17 +72,15 @@ class ReasoningSampler:
             written = self._written.pop(result.id, "")
             told = result.evidence if isinstance(result, ChoiceResult) else ""
             return self._collect(JudgeReply(result, "\n\n".join(filter(None, (written, told)))))
-        if not result.finished:
-            most = self._settings.reasoning_tokens
-            return self._collect(
-                JudgeReply(
-                    Failure(result.id, f"reasoning was truncated at {most} generated tokens")
-                )
-            )
         text = self._renderer.text(result)
-        if after_thinking(text) is None:
-            return self._collect(JudgeReply(Failure(result.id, "the judge's thinking did not end")))
-        self._written[result.id] = text
+        cut = ""
+        if not result.finished:
+            cut = f"reasoning was truncated at {self._settings.reasoning_tokens} generated tokens"
+        elif after_thinking(text) is None:
+            cut = "the judge's thinking did not end"
+        if cut and self._settings.reasoning_cut == "invalid":
+            return self._collect(JudgeReply(Failure(result.id, cut)))
+        self._written[result.id] = f"{text}\n\n{CUT}" if cut else text
         request = self._renderer.after_reasoning(self._in_flight.request(result.id), result)
         if self._renderer.scores:
             self._asked[result.id] = request

@@ -73,6 +73,11 @@ class LabelSettings(BaseModel):
         ge=1,
         description="With reasoning templates: maximum generated tokens of reasoning.",
     )
+    reasoning_cut: Literal["answer", "invalid"] = Field(
+        default="answer",
+        description="With reasoning that reaches --reasoning-tokens: end it there and read the "
+        "answer (budget forcing, Muennighoff et al. 2025), or call the verdict invalid.",
+    )
     reasoning_samples: int = Field(
         default=1,
         ge=1,

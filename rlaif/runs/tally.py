@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from rlaif.errors import RlaifError
-from rlaif.records import CLEAR, Origin, Preference, Verdict
+from rlaif.records import CLEAR, CUT, Origin, Preference, Verdict
 from rlaif.util.validation import describe_problem
 
 MARGIN_BINS = 20
@@ -81,6 +81,7 @@ class Tally:
     verdicts: int = 0
     spared: int = 0
     prompt_injection: int = 0
+    cut_reasonings: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, list[list[str]]] = field(default_factory=dict)
     margins: list[int] = field(default_factory=lambda: [0] * MARGIN_BINS)
@@ -187,6 +188,7 @@ class Tally:
             self.add_reason(preference.reason)
         self.verdicts += len(verdicts)
         self.invalid_verdicts += sum(1 for v in verdicts if v.invalid)
+        self.cut_reasonings += sum(1 for v in verdicts if CUT in v.reasoning)
         for score in preference.scores:
             tally = self.principles.get(score.principle)
             if tally is None:

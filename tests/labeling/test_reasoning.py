@@ -9,13 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlaif.data.single_rows import read_p_chosen
-from rlaif.engines.scripted import hashed_rule
+from rlaif.engines.base import EngineSettings
+from rlaif.engines.registry import codec_for
+from rlaif.engines.scripted import ScriptedEngine, hashed_rule
 from rlaif.errors import RlaifError
 from rlaif.exporting.export import export_run
 from rlaif.judging.verdicts import mean_of_samples
-from rlaif.records import ChoiceResult, Failure
+from rlaif.labeling import job
+from rlaif.records import CUT, ChoiceResult, Failure
 from rlaif.templates.judge import load_judge_template
 from rlaif.training.data import find_labels, read_preferences
+from rlaif.util.thinking import after_thinking
 from tests.labeling.helpers import contents, label, rows, write_inputs
 
 
@@ -171,18 +175,69 @@ def test_samples_that_never_come_to_an_answer_are_left_out_or_make_it_invalid() 
 def test_thinking_that_never_ends_is_an_invalid_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlaif.engines.scripted import ScriptedEngine
-    from rlaif.labeling import job
-
     def writer(text: str, request: object) -> str:
         return "<think>so far" if "response is two" in text else "<think>done</think> well"
 
     monkeypatch.setattr(job, "create_engine", lambda settings: ScriptedEngine(writer=writer))
     data, constitution = write_inputs(tmp_path, 20)
-    label(data, constitution, tmp_path / "run", template="reasoned")
+    more = {"template": "reasoned", "cache": tmp_path / "cache.sqlite"}
+    label(data, constitution, tmp_path / "run", reasoning_cut="invalid", **more)
     verdicts = rows(tmp_path / "run", "verdicts.jsonl")
     reasons = {(v["principle"], v["invalid"]) for v in verdicts}
     assert reasons == {("one", ""), ("two", "the judge's thinking did not end")}
+    # By default it is ended there, and answers.
+    summary = label(data, constitution, tmp_path / "ended", **more)
+    ended = rows(tmp_path / "ended", "verdicts.jsonl")
+    assert {v["invalid"] for v in ended} == {""}
+    assert {(v["principle"], CUT in v["reasoning"]) for v in ended} == {
+        ("one", False),
+        ("two", True),
+    }
+    assert summary.tally.cut_reasonings == sum(v["principle"] == "two" for v in ended)
+    # What was answered after a cut is no answer to who calls it invalid, nor the other way round.
+    again = label(data, constitution, tmp_path / "again", reasoning_cut="invalid", **more)
+    assert {v["invalid"] for v in rows(tmp_path / "again", "verdicts.jsonl")} == {
+        "",
+        "the judge's thinking did not end",
+    }
+    assert again.manifest["last_process"]["verdicts_from_cache"] == sum(
+        v["principle"] == "one" for v in ended
+    )
+
+
+def test_an_answer_after_a_cut_is_read_behind_the_closed_thinking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut in the thinking and after it, by the number of tokens; the prompts by hand."""
+    asked = []
+
+    def rule(text: str) -> tuple[float, float]:
+        asked.append(text)
+        return 1.0, 0.9
+
+    def writer(text: str, request: object) -> str:
+        return "<think>so far, so good" if "response is two" in text else "well, the first one"
+
+    monkeypatch.setattr(job, "create_engine", lambda settings: ScriptedEngine(rule, writer=writer))
+    data, constitution = write_inputs(tmp_path, 6)
+    label(data, constitution, tmp_path / "run", template="reasoned", reasoning_tokens=12)
+    answer = "\n\nThe better response is Response"
+    ends = {text[text.rindex("assistant:") :] for text in asked}
+    begun = ("<think>so fa\n</think>", "well, the fi")
+    assert ends == {f"assistant:{said}{answer}" for said in begun}
+    assert {v["invalid"] for v in rows(tmp_path / "run", "verdicts.jsonl")} == {""}
+
+
+def test_a_tokenizer_closes_thinking_by_its_own_marks(tmp_path: Path) -> None:
+    """Where the template opened the block, where the model did, and where nothing is open."""
+    settings = EngineSettings(model="demo", engine="packed")
+    codec = codec_for(settings)
+    open_ids = codec.encode_text("<think> it is")
+    close = codec.close_thinking(open_ids)
+    assert "</think>" in codec.decode([*open_ids, *close])
+    assert after_thinking(codec.decode([*open_ids, *close, *codec.encode_text("one")])) is not None
+    assert codec.close_thinking(codec.encode_text("it is one")) == []
+    assert codec.close_thinking([*open_ids, *close]) == []
 
 
 def test_resume_with_several_samples(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ _BY_NAME = {
     "agreement_target": "Calibration",
     "agreement_delta": "Calibration",
     "reasoning_tokens": "Reasoning",
+    "reasoning_cut": "Reasoning",
     "reasoning_samples": "Reasoning",
     "reasoning_temperature": "Reasoning",
     "reasoning_clamp": "Reasoning",

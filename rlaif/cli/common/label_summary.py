@@ -133,6 +133,8 @@ def _counts(summary: Any) -> list[tuple[str, object]]:
         ("verdicts", tally.verdicts),
         ("invalid verdicts", tally.invalid_verdicts),
     ]
+    if tally.cut_reasonings:
+        rows.append(("reasoning cut off", f"{tally.cut_reasonings} verdicts"))
     if tally.prompt_injection:
         rows.append(("suspected prompt injection", f"{tally.prompt_injection} pairs"))
     rows += [

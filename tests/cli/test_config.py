@@ -144,14 +144,17 @@ def test_run_yaml_of_a_critique_reproduces_it_and_its_labels(prompts: Path) -> N
 def test_models_and_judge_of_a_generation_may_stand_in_a_file(prompts: Path) -> None:
     Path("g.yaml").write_text(
         "engine: scripted\n"
-        "models:\n  - one\n  - {model: two, n: 3}\n"
+        "models:\n  - demo\n  - {model: two, n: 3}\n"
         "judge: {model: third, template: demo}\n"
         "keep: 1\nlayout: {prompt: [asked], ignore: [kind]}\n"
     )
     line = ["generate", "prompts.jsonl", "-c", "demo", "--config", "g.yaml"]
     cli_run(*line, "-o", "first")
     found = yaml.safe_load(Path("first/run.yaml").read_text())
-    assert [(m["model"], m["sampling"]["n"]) for m in found["models"]] == [("one", 4), ("two", 3)]
+    assert [(m["model"], m["sampling"]["n"]) for m in found["models"]] == [
+        ("demo-policy", 4),
+        ("two", 3),
+    ]
     assert (found["judge"]["model"], found["judge_template"]["name"]) == ("third", "demo")
     # Flags win.
     cli_run(*line, "-m", "other", "-j", "fourth", "--judge-template", "pairwise", "-o", "second")
@@ -165,7 +168,11 @@ def test_models_and_judge_of_a_generation_may_stand_in_a_file(prompts: Path) -> 
     [
         ("models: one\n", r"g\.yaml:1:9: `models` is no list"),
         ("models: [{n: 2}]\n", r"`models` is no list of models"),
-        ("models: [{model: x, m: 2}]\n", "unknown setting 'm' of model 'x'"),
+        (
+            "models:\n  - model: x\n    sampling: {n: 2, m: 2}\n",
+            r"g\.yaml:3:25: unknown setting 'm' of model 'x'",
+        ),
+        ("models: [{model: x, m: 2}]\n", r"g\.yaml:1:24: unknown setting 'm' of model 'x'"),
         ("models: [{model: x, n: 0}]\n", "n: "),
         ("models: [x]\njudge: 3\n", r"g\.yaml:2:8: `judge` names no model"),
         ("models: [x]\njudge: {model: j, modle: k}\n", "unknown setting 'modle' of `judge`"),

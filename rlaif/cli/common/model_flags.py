@@ -171,13 +171,18 @@ def models_of_file(
         sampling = named.get("sampling", {})
         mixed = {**named, **(sampling if isinstance(sampling, Mapping) else {"sampling": sampling})}
         mixed.pop("sampling", None)
+        if mixed["model"] == "demo":  # the one that writes
+            mixed["model"] = "demo-policy"
         known = (*EngineSettings.model_fields, *own.model_fields)
         for key in mixed:
             if key not in known:
                 raise RlaifError(
                     f"unknown setting {key!r} of model {named['model']!r}",
                     hint=f"Use one of {', '.join(known)}.",
-                    place=place,
+                    place=places.get(
+                        f"models.{number}.{key}",
+                        places.get(f"models.{number}.sampling.{key}", place),
+                    ),
                 )
         both = {**rest, **mixed, **given}
         inside = {k: p for k, p in places.items() if k not in mixed}

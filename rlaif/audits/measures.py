@@ -182,13 +182,7 @@ def repeats(
     # Answers alone may well be alike; rows that ask and answer the same are duplicates.
     some = sampled(data, limits.seed, MOST_COMPARED)
     ours = len(
-        near_duplicates(
-            [
-                TextFields(r.prompt, "\n".join(sorted(r.texts)), answers=len(r.texts) or 1)
-                for r in some
-            ],
-            NEAR,
-        )
+        near_duplicates([TextFields(r.prompt, "\n".join(sorted(r.texts))) for r in some], NEAR)
     )
     alone, unit = limits.duplicates_alone, "share of the rows"
     check = _duplicates("duplicate row share", ours / len(some), None, limit=alone, unit=unit)

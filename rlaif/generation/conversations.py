@@ -10,14 +10,13 @@ give some of its rows on the way, as `PartialRows`.  Conversations may also arri
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from rlaif.engines.base import Engine
 from rlaif.errors import RlaifError
-from rlaif.judging.prefix_order import common_length
+from rlaif.generation.lanes import EngineQueue, Lanes, make_lanes
 from rlaif.records import (
     ChoiceRequest,
     ChoiceResult,
@@ -32,6 +31,10 @@ from rlaif.store.verdict_cache import CachedAnswer, VerdictCache, answer_keys
 from rlaif.util.clock import utc_now
 
 MAX_OPEN_CONVERSATIONS = 1024
+SUPPLY = 256
+"""Requests that wait for each engine, where several run side by side."""
+POLL = 0.02
+"""Seconds between looks for conversations that arrive over time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +159,10 @@ class ConversationRunner:
         self._on_progress = on_progress
         self._open: dict[int, _OpenConversation] = {}
         self._started = self._written = 0
-        self._queues: dict[int, deque[Request]] = {}
-        self._engines: dict[int, Engine] = {}
+        self._queues: dict[int, EngineQueue] = {}
         for worker in workers.values():
             if worker.engine is not None:
-                self._engines[id(worker.engine)] = worker.engine
-                self._queues[id(worker.engine)] = deque()
-        self._flying = dict.fromkeys(self._queues, 0)
-        self._last: dict[int, Sequence[int]] = dict.fromkeys(self._queues, ())
+                self._queues[id(worker.engine)] = EngineQueue(worker.engine)
         # Of each request on its way: its key, and who waits for the answer.
         self._asked: dict[str, tuple[bytes, Request, list[tuple[int, int]]]] = {}
         self._by_key: dict[bytes, str] = {}
@@ -179,17 +178,46 @@ class ConversationRunner:
         source = (
             _IterableSource(conversations) if isinstance(conversations, Iterable) else conversations
         )
+        lanes = make_lanes(self._queues)
+        if len(lanes) > 1:
+            self._run_side_by_side(source, lanes)
+        else:
+            self._run_in_turn(source)
+        assert not self._open, "a conversation was left without its answers"
+
+    def _run_in_turn(self, source: ConversationSource) -> None:
+        """One engine at a time, in this thread."""
         while True:
-            waiting = [number for number, queue in self._queues.items() if queue]
+            waiting = [queue for queue in self._queues.values() if queue]
             if waiting:
-                number = max(waiting, key=lambda n: len(self._queues[n]))
-                for results in self._engines[number].run(self._feed(number, source)):
-                    self._flying[number] -= len(results)
+                fullest = max(waiting, key=len)
+                for results in fullest.engine.run(self._feed(fullest, source)):
+                    fullest.answered(len(results))
                     self._take(results)
                     self._on_progress(self.counts)
             elif not self._begin(source, wait=True):
                 break
-        assert not self._open, "a conversation was left without its answers"
+
+    def _run_side_by_side(
+        self, source: ConversationSource, lanes: Sequence[Sequence[EngineQueue]]
+    ) -> None:
+        """Each lane of engines in its thread; conversations go on in this one."""
+        with Lanes(lanes) as threads:
+            while True:
+                while min(map(len, self._queues.values())) < SUPPLY and self._begin(
+                    source, wait=False
+                ):
+                    pass
+                threads.wake()
+                if not self._asked:
+                    if not self._begin(source, wait=True):
+                        break
+                    continue
+                # Conversations may also come while engines work.
+                results = threads.results(None if source.exhausted else POLL)
+                if results:
+                    self._take(results)
+                    self._on_progress(self.counts)
 
     def _begin(self, source: ConversationSource, *, wait: bool) -> bool:
         """Start a conversation; False if there is none, or (with `wait`) none left, or no room."""
@@ -203,20 +231,15 @@ class ConversationRunner:
         self._advance(self._started - 1, None)
         return True
 
-    def _feed(self, number: int, source: ConversationSource) -> Iterator[Request | None]:
+    def _feed(self, own: EngineQueue, source: ConversationSource) -> Iterator[Request | None]:
         """The requests of one engine, until nothing is left that it could do now."""
-        queue = self._queues[number]
         while True:
-            if queue:
-                self._flying[number] += 1
-                request = queue.popleft()
-                if isinstance(request, ChoiceRequest):
-                    request.shared = common_length(self._last[number], request.token_ids)
-                self._last[number] = request.token_ids
+            request = own.take()
+            if request is not None:
                 yield request
             elif self._begin(source, wait=False):
                 continue
-            elif self._flying[number]:
+            elif own.flying:
                 yield None
             else:
                 return
@@ -292,7 +315,7 @@ class ConversationRunner:
         request = replace(ask.request, id=name)
         self._asked[name] = (key, request, [(number, index)])
         self._by_key[key] = name
-        self._queues[id(engine)].append(request)
+        self._queues[id(engine)].put(request)
         self.counts.asked += 1
 
     def _take(self, results: Sequence[Result]) -> None:
@@ -304,7 +327,7 @@ class ConversationRunner:
             key, _, _ = self._asked[result.id]
             if isinstance(result, GenerationResult):
                 number = int(result.id.partition("/")[0])
-                text = self._engines[number].codec.decode(result.token_ids).strip()
+                text = self._queues[number].engine.codec.decode(result.token_ids).strip()
                 written = GeneratedText(text, result.finished, len(result.token_ids), utc_now())
                 self.counts.tokens += written.tokens
                 texts.append((key, written))

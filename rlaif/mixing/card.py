@@ -241,8 +241,9 @@ def _limits(report: MixReport, plan: MixPlan, runs: Sequence[Mapping[str, Any]])
         found.append(
             f"Rows that share {plan.settings.overlap_words} consecutive words with a prompt or "
             f"answer of {', '.join(plan.evaluations)} were removed. So were rows that hold "
-            "one of ten words or more with at most a tenth of its words changed, and rows equal "
-            "to a shorter one. Paraphrases, and short prompts inside longer text, may remain."
+            "one of ten words or more with a tenth of its words misspelled, missing or "
+            "added, and rows "
+            "equal to a shorter one. Paraphrases, and short prompts inside longer text, may remain."
         )
     if report.opposed:
         found.append(f"{report.opposed} removed duplicates had the opposite preference.")

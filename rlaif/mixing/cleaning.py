@@ -41,7 +41,7 @@ def clean(
         else:
             fit.append(row)
     order = sorted(range(len(fit)), key=lambda i: (*_trust(fit[i]), i))
-    found = near_duplicates([fit[i].fields for i in order], threshold)
+    found = near_duplicates([fit[i].fields for i in order], threshold, edited=True)
     duplicates: dict[int, int] = {}
     opposed = 0
     dropped = set()

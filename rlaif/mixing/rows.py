@@ -91,7 +91,7 @@ class MixRow:
         return TextFields(
             _text(self.prompt),
             "\n".join(sorted(map(completion_text, self.completions))),
-            answers=max(len(self.completions), 1),
+            parts=tuple(map(completion_text, self.completions)),
         )
 
     def columns(self, kind: MixKind, source: str) -> dict[str, Any]:

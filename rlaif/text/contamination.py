@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rlaif.text.edits import edits_allowed, numbers_of
-from rlaif.text.novelty import common_subsequence, words
+from rlaif.text.edits import differ_little, edits_allowed
+from rlaif.text.novelty import words
 
-SIMILARITY = 0.9
 _RUN = 3
 
 
@@ -17,8 +16,9 @@ class Contamination:
     arXiv:2005.14165, appendix C), or hold an evaluation text with a few words changed.
 
     An edited text of ten words or more is found where at most a tenth of its words (at least one)
-    were replaced, taken out or had others put between them, and no number was. A text under ten
-    words is found only as a whole, since a word makes it another question.
+    were misspelled, taken out, or had others put between them, and none of these was a number or a
+    denial (`edits.differ_little`). With another word in its place it is another question, as is a
+    text under ten words.
 
     Args:
         texts: of the evaluations.
@@ -33,7 +33,7 @@ class Contamination:
         for text in texts:
             own = words(text)
             self._runs.update(self._of(own))
-            if edits_allowed(len(own), SIMILARITY) and tuple(own) not in seen:
+            if edits_allowed(len(own)) and tuple(own) not in seen:
                 seen.add(tuple(own))
                 self._texts.append(own)
         self._places = self._index()
@@ -54,7 +54,7 @@ class Contamination:
             runs = list(enumerate(_short_runs(text)))
             runs.sort(key=lambda item: common[item[1]])
             # A word taken out ends three runs, and one put in elsewhere two.
-            for place, run in runs[: 5 * edits_allowed(len(text), SIMILARITY) + 1]:
+            for place, run in runs[: 5 * edits_allowed(len(text)) + 1]:
                 found.setdefault(run, []).append((number, place))
         return found
 
@@ -81,12 +81,7 @@ def _short_runs(own: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _holds(own: Sequence[str], text: Sequence[str], start: int) -> bool:
-    """Whether `own` holds `text`, edited, from about `start` on: all but a few of its words, in
-    their order, with few others between them, and all of its numbers.
-    """
-    slack = edits_allowed(len(text), SIMILARITY)
+    """Whether `own` holds `text`, edited, from about `start` on."""
+    slack = edits_allowed(len(text))
     part = own[max(0, start - slack) : max(0, start + len(text) + slack)]
-    needed = len(text) - slack
-    if (Counter(text) & Counter(part)).total() < needed or numbers_of(text) - numbers_of(part):
-        return False
-    return common_subsequence(text, part) >= needed
+    return differ_little(text, part, within=True)

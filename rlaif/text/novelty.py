@@ -9,12 +9,19 @@ from collections.abc import Sequence
 
 _SCRIPTS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Scripts that put no spaces between words: each of their letters counts as one."""
+_UNSPACED = re.compile(rf"[{_SCRIPTS}]")
 _WORD = re.compile(rf"[{_SCRIPTS}]|[^\W{_SCRIPTS}]+")
 
 
 def words(text: str) -> list[str]:
     """The words of a text, lower case."""
     return _WORD.findall(text.lower())
+
+
+def is_unspaced(words: Sequence[str]) -> bool:
+    """Whether most words are single letters of a script without spaces."""
+    letters = sum(len(word) == 1 and _UNSPACED.match(word) is not None for word in words)
+    return 2 * letters > len(words)
 
 
 def common_subsequence(one: Sequence[str], two: Sequence[str]) -> int:

@@ -195,7 +195,8 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def _trained(way: Way, seed: int, args: argparse.Namespace) -> float:
     """The oracle's win rate of one training; kept in its folder."""
     name = f"{way.judge}-{way.name}".replace(" ", "-").replace(",", "").replace("'", "")
-    folder: Path = args.out / f"seed-{seed}" / name
+    sizes = f"{args.train_pairs}-{args.prompts}"
+    folder: Path = args.out / f"seed-{seed}-{sizes}" / name
     kept = folder / "result.json"
     if kept.exists():
         return float(json.loads(kept.read_text())["rate"])

@@ -17,8 +17,8 @@ scripts/setup.sh --dev
 types=$(mktemp)
 .venv/bin/mypy >"$types" 2>&1 &
 checking=$!
-# Three on two cores, since tests often wait; more threads would only wait for each other.
-tests=$(( $(nproc) < 7 ? $(nproc) + 1 : 8 ))
+# Tests run two at a time: more threads would only wait for each other, and more engines would not
+# fit into memory.
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 # Commands are started by the hundred: their modules are compiled once.
 unset PYTHONDONTWRITEBYTECODE
@@ -28,7 +28,7 @@ lines=$(mktemp)
 # long.  What is compiled, for CPUs and for GPUs, is left as it is.
 compiled='rlaif/engines/cpu/*,rlaif/engines/tree_attention.py'
 .venv/bin/python -m slipcover --source rlaif --omit "$compiled" --json --out "$lines" \
-  -m pytest --numprocesses "$tests" --dist loadgroup --durations=15 "${chosen[@]}" "$@" || code=$?
+  -m pytest --numprocesses 2 --dist worksteal --durations=15 "${chosen[@]}" "$@" || code=$?
 .venv/bin/python - "$lines" <<'END' || true
 import json, sys
 total = json.load(open(sys.argv[1]))["summary"]["percent_covered_display"]

@@ -41,26 +41,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What stands on an engine is slow, whatever its module says.
-
-    Tests that share something costly stay in one process, which makes it once; the longest go
-    first, so that no process is left alone with one at the end.
-    """
+    """What stands on an engine is slow, whatever its module says."""
     for item in items:
-        names = set(getattr(item, "fixturenames", ()))
-        if STARTS_AN_ENGINE & names:
+        if STARTS_AN_ENGINE & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("engines"))
-        elif item.get_closest_marker("slow") and _shares(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
-def _shares(item: pytest.Item) -> bool:
-    """Whether it uses what its module makes once."""
-    known = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    own = (defs[-1] for name, defs in known.items() if defs and name not in ("tmp_path_factory",))
-    return any(d.scope in ("module", "session") and d.baseid.endswith(".py") for d in own)
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,7 @@ class AuditRow:
             to each prompt has lost diversity too.
         kind: "human" if people wrote all of its texts, "model", or "" for unknown.
         labeled_by: "human", "judge", or "" where nobody chose between completions.
+        human_labels: the share of the row's weight whose label is of people.
         depth: of the deepest text, in synthetic generations.
         raw: the row as it came, for slices.
     """
@@ -53,6 +54,7 @@ class AuditRow:
     tags: frozenset[str] = frozenset()
     raw: Mapping[str, Any] = field(default_factory=dict)
     labeled_by: str = ""
+    human_labels: float = 0.0
 
 
 def read_audited(
@@ -92,6 +94,7 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
         most[pair[:-1]] = max(most.get(pair[:-1], 0), count)
     found: list[AuditRow] = []
     weights: dict[tuple[str, ...], float] = {}
+    human: dict[tuple[str, ...], float] = {}
     pairs: dict[tuple[str, ...], AuditRow] = {}
     for row, other in rows:
         if other is None:
@@ -99,12 +102,16 @@ def merged(rows: Sequence[tuple[AuditRow, str | None]]) -> list[AuditRow]:
             continue
         key = (row.prompt, *row.texts)
         weights[key] = weights.get(key, 0.0) + row.weight
+        if row.labeled_by == "human":
+            human[key] = human.get(key, 0.0) + row.weight
         before = pairs.get(key)
         # What people said of any of the pairs stands for the completion.
         if before is None or (row.labeled_by == "human" and before.labeled_by != "human"):
             pairs[key] = row
     for key, row in pairs.items():
-        found += [replace(row, weight=weights[key] / most[key])] * most[key]
+        share = human.get(key, 0.0) / weights[key] if weights[key] else 0.0
+        own = replace(row, weight=weights[key] / most[key], human_labels=share)
+        found += [own] * most[key]
     return found
 
 
@@ -186,17 +193,17 @@ def human_written(rows: Sequence[AuditRow]) -> float | None:
     """The share of rows whose texts people wrote, by weight; None where no row says who did."""
     if not any(row.kind for row in rows):
         return None
-    return _share(rows, [row.kind == "human" for row in rows])
+    return _share(rows, [float(row.kind == "human") for row in rows])
 
 
 def human_labeled(rows: Sequence[AuditRow]) -> float | None:
     """The share of rows whose label is of people, by weight; None where no row says whose it is."""
     if not any(row.labeled_by for row in rows):
         return None
-    return _share(rows, [row.labeled_by == "human" for row in rows])
+    return _share(rows, [row.human_labels for row in rows])
 
 
-def _share(rows: Sequence[AuditRow], human: Sequence[bool]) -> float:
+def _share(rows: Sequence[AuditRow], human: Sequence[float]) -> float:
     total = sum(row.weight for row in rows)
-    own = sum(row.weight for row, is_human in zip(rows, human, strict=True) if is_human)
+    own = sum(row.weight * part for row, part in zip(rows, human, strict=True))
     return own / total if total else 0.0

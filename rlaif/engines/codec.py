@@ -15,7 +15,7 @@ from rlaif.engines.hub import ModelFiles
 from rlaif.engines.segments import SegmentEncoder, shared_length
 from rlaif.errors import ConversationRefused, RlaifError
 from rlaif.records import Message
-from rlaif.util.thinking import find_spoken, opened_by, write_thinking
+from rlaif.util.thinking import find_open_block, find_spoken, opened_by, write_thinking
 
 LONGEST_DEFAULT = 16_384
 
@@ -228,10 +228,7 @@ class HFCodec:
         Thinking that opens the answer, by the marks of the model's template or by known ones, is
         kept in the form that `util.thinking` reads, though a tokenizer may call its marks special.
         """
-        runs = self._runs(token_ids)
-        while (runs and not runs[0][1].strip()) or (runs and self._is_bare(runs[0])):
-            runs.pop(0)  # such as a token that begins every text
-        whole = self._opened + "".join(text for _, text in runs)
+        runs, whole = self._said(token_ids), self._spell(token_ids)
         at = find_spoken(whole, self._marks)
         if at == 0:
             return self._decode(token_ids)
@@ -251,16 +248,18 @@ class HFCodec:
         """Token ids that end the thinking that an answer left open, by the model's own marks; none
         where it is closed or there is none.
         """
-        whole = self._opened + "".join(text for _, text in self._runs(token_ids))
-        if find_spoken(whole, self._marks) is not None:
-            return []
-        opened = whole.lstrip()
-        turn = "<|start|>assistant"
-        opened = opened.removeprefix(turn)
-        close = next((a for b, a in self._marks if opened.startswith(b)), "</think>")
-        if close == "<|end|>":  # what follows is another message of the same turn
-            return self.encode_text(f"{close}{turn}<|channel|>final<|message|>")
-        return self.encode_text(f"\n{close}")
+        close = find_open_block(self._spell(token_ids), self._marks)
+        return self.encode_text(close) if close else []
+
+    def _spell(self, token_ids: Sequence[int]) -> str:
+        """An answer with its special tokens, and what the prompt opened; without what begins it."""
+        return self._opened + "".join(text for _, text in self._said(token_ids))
+
+    def _said(self, token_ids: Sequence[int]) -> list[tuple[int, str]]:
+        runs = self._runs(token_ids)
+        while (runs and not runs[0][1].strip()) or (runs and self._is_bare(runs[0])):
+            runs.pop(0)  # such as a token that begins every text
+        return runs
 
     def _is_bare(self, run: tuple[int, str]) -> bool:
         """Whether a run is a special token that begins no mark of thinking."""

@@ -47,6 +47,8 @@ class MessageCodec:
     """
 
     eos_ids: tuple[int, ...] = ()
+    ends_reasoning = False
+    """Behind a chat server nobody knows how thinking is closed, nor whether it is open."""
 
     def __init__(self, *, defuses: bool = True) -> None:
         self._defuses = defuses

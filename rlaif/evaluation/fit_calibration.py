@@ -35,7 +35,7 @@ LEAST_LABELS: dict[Method, int] = {
     "features": 200,
     "isotonic": 300,
 }
-"Minimum number of labels for each method: one parameter, two, four, and a curve."
+"Minimum number of labels for each method: one parameter, two, five, and a curve."
 LEAST_PER_PRINCIPLE = 200
 FOLDS = 5
 LARGEST_TEMPERATURE = 50.0

@@ -22,7 +22,7 @@ from rlaif.records import (
 )
 from rlaif.templates.judge import JudgeTemplate
 from rlaif.templates.messages import completion_text, conversation_text, message_text
-from rlaif.util.thinking import MARKS, find_spoken
+from rlaif.util.thinking import MARKS, find_open_block, find_spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,17 +247,18 @@ class Renderer:
             ids = [*question.token_ids, *self._until_answer(written.token_ids)]
         return ChoiceRequest(question.id, ids, self.label_ids, pictures=question.pictures)
 
+    @property
+    def ends_reasoning(self) -> bool:
+        """Whether a reasoning that was cut can be ended, and the answer asked for."""
+        return bool(getattr(self._codec, "ends_reasoning", True))
+
     def _close_thinking(self, written: Sequence[int]) -> list[int]:
         """Token ids that end the thinking that an answer left open; none where it is closed."""
         own = getattr(self._codec, "close_thinking", None)
         if own is not None:  # it knows the model's own marks
             return list(own(written))
-        text = self._codec.decode(written)
-        if find_spoken(text) is not None:
-            return []
-        opened = text.lstrip()
-        close = next(after for before, after in MARKS if opened.startswith(before))
-        return self._codec.encode_text(f"\n{close}")
+        close = find_open_block(self._codec.decode(written))
+        return self._codec.encode_text(close) if close else []
 
     def _until_answer(self, written: Sequence[int]) -> list[int]:
         """Token ids of a reasoning that ends in the template's answer, without a label."""

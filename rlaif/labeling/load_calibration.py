@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rlaif.errors import Place, RlaifError
 from rlaif.judging.aggregation import AggregationSettings, aggregate
 from rlaif.judging.calibration import Calibration, calibrated, tempered
+from rlaif.labeling.settings import LabelSettings
 from rlaif.records import Preference, PrincipleScore
 from rlaif.util.hashing import digest
 from rlaif.util.validation import explain
@@ -43,6 +44,13 @@ def made_for(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _reasoning_of(config: Mapping[str, Any]) -> list[Any]:
+    """How long a judge may reason, and what follows if that is not enough; empty for the usual."""
+    fields = LabelSettings.model_fields
+    told = [(name, config.get(name)) for name in ("reasoning_tokens", "reasoning_cut")]
+    return [[name, value] for name, value in told if value not in (None, fields[name].default)]
+
+
 def _asked_with(config: Mapping[str, Any]) -> dict[str, Any]:
     """What else a judge was asked with, where it is not the usual: options of its engine, examples,
     what rows bring, and the judges of a panel.
@@ -51,6 +59,7 @@ def _asked_with(config: Mapping[str, Any]) -> dict[str, Any]:
     options = config["judge"].get("options") or {}
     found = {
         "options": {k: v for k, v in options.items() if k not in _WHERE},
+        "reasoning": _reasoning_of(config),
         "shots": config.get("shots"),
         "reference": bool(layout.get("reference")),
         "rubric": bool(layout.get("rubric")),

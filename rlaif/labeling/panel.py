@@ -32,7 +32,7 @@ from rlaif.labeling.job import LabelJob, LabelSummary, prepare, run_label, run_m
 from rlaif.labeling.load_calibration import check_fits, load_calibration
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.settings import LabelSettings
-from rlaif.records import Pair, Preference, PrincipleScore
+from rlaif.records import CUT, Pair, Preference, PrincipleScore
 from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage
 from rlaif.runs.directory import (
@@ -368,6 +368,7 @@ def _copy_verdicts(run: RunDirectory, panel: Panel, names: Sequence[str], tally:
             run.append(VERDICTS, {**verdict.data, "row": place, "judge": name})
             tally.verdicts += 1
             tally.invalid_verdicts += bool(verdict.invalid)
+            tally.cut_reasonings += CUT in verdict.reasoning
 
 
 def _votes(panel: Panel, names: Sequence[str], found: Sequence[LabelRow | None]) -> list[JudgeVote]:

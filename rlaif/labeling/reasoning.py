@@ -78,7 +78,8 @@ class ReasoningSampler:
             cut = f"reasoning was truncated at {self._settings.reasoning_tokens} generated tokens"
         elif after_thinking(text) is None:
             cut = "the judge's thinking did not end"
-        if cut and self._settings.reasoning_cut == "invalid":
+        answers = self._settings.reasoning_cut == "answer" and self._renderer.ends_reasoning
+        if cut and not answers:
             return self._collect(JudgeReply(Failure(result.id, cut)))
         self._written[result.id] = f"{text}\n\n{CUT}" if cut else text
         request = self._renderer.after_reasoning(self._in_flight.request(result.id), result)

@@ -76,7 +76,8 @@ class LabelSettings(BaseModel):
     reasoning_cut: Literal["answer", "invalid"] = Field(
         default="answer",
         description="With reasoning that reaches --reasoning-tokens: end it there and read the "
-        "answer (budget forcing, Muennighoff et al. 2025), or call the verdict invalid.",
+        "answer (budget forcing, Muennighoff et al. 2025), or call the verdict invalid. Behind "
+        "a chat server it is invalid.",
     )
     reasoning_samples: int = Field(
         default=1,
@@ -164,6 +165,8 @@ class LabelSettings(BaseModel):
             del own["shots"]
         if self.weight_by == "pair":
             del own["weight_by"]
+        if not template.answer:
+            del own["reasoning_cut"]
         judge = {**own.pop("judge"), "fingerprint": model_fingerprint}
         for name in speed_options(self.judge):
             judge["options"].pop(name, None)

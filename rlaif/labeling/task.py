@@ -46,8 +46,9 @@ def describe_manner(fingerprint: str, task: LabelTask, reasons: bool) -> str:
         return digest([fingerprint, *scored]) if scored else fingerprint
     s = task.settings
     manner = [fingerprint, template.answer, s.reasoning_tokens, "up to its answer", *scored]
-    if s.reasoning_cut == "invalid":
-        manner.append("none if it is cut")
     if s.reasoning_samples > 1:
         manner += [s.reasoning_samples, s.reasoning_temperature, s.seed]
+    # Without samples, what was answered before there was a choice came to its end by itself.
+    if (s.reasoning_cut == "invalid") == (s.reasoning_samples == 1):
+        manner.append(f"cut: {s.reasoning_cut}")
     return digest(manner)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
+from rlaif.util.output import silenced_output
+
 Table = NDArray[np.int64]
 
 
@@ -108,12 +110,14 @@ def allocate(
             highest.append(sign * natural[cell])
     row_weight = float(supply.weights[supply.rows > 0].max(initial=0.0))
     most = np.concatenate([supply.rows.ravel(), np.full(cells, np.inf)])
-    found = milp(
-        np.concatenate([np.zeros(cells), np.ones(cells), np.full(number, 2.0 * cells)]),
-        constraints=LinearConstraint(np.array(lines), lowest, highest),
-        integrality=np.concatenate([np.ones(cells), np.zeros(cells + number)]),
-        bounds=Bounds(0, np.concatenate([most, np.full(number, row_weight * (1 - 1e-9))])),
-    )
+    # The solver now and then prints a line of its own, and standard output is for the result.
+    with silenced_output():
+        found = milp(
+            np.concatenate([np.zeros(cells), np.ones(cells), np.full(number, 2.0 * cells)]),
+            constraints=LinearConstraint(np.array(lines), lowest, highest),
+            integrality=np.concatenate([np.ones(cells), np.zeros(cells + number)]),
+            bounds=Bounds(0, np.concatenate([most, np.full(number, row_weight * (1 - 1e-9))])),
+        )
     if not found.success:
         raise InfeasibleShares
     taken: Table = np.rint(found.x[:cells]).astype(np.int64).reshape(parts, strata)

@@ -16,6 +16,12 @@ from rlaif.mixing.settings import MixPlan
 
 WEIGHT_CLASSES = 8
 HALVINGS = 24
+STEPS = 24
+"""Factors that are tried, from 1 to the largest."""
+
+
+class _Shortage(RlaifError):
+    """The shares and quotas can't be had."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,28 @@ def draw(plan: MixPlan, rows: Sequence[MixRow]) -> tuple[list[MixRow], list[dict
             return _draw(plan, rows, signatures, factor)
         return replace(plain, rows=_weighted(plain.rows, factor, most), factor=factor)
 
-    best = at(most)
-    if best.human < least - 1e-9:
-        raise _too_little_human(plan, plain, best)
-    low, high = 1.0, most
+    best: _Drawn | None = None
+    reached, low = plain, 1.0
+    for factor in np.geomspace(1.0, most, STEPS)[1:] if most > 1.0 else []:
+        try:
+            drawn = at(float(factor))
+        except _Shortage:  # quotas by weight, which human rows may break when they weigh more
+            continue
+        reached = max(reached, drawn, key=lambda d: d.human)
+        if drawn.human >= least - 1e-9:
+            best = drawn
+            break
+        low = float(factor)
+    if best is None:
+        raise _too_little_human(plan, plain, reached)
+    high = best.factor
     for _ in range(HALVINGS if plan.quotas else 2 * HALVINGS):
         middle = (low + high) / 2
-        drawn = at(middle)
+        try:
+            drawn = at(middle)
+        except _Shortage:
+            low = middle
+            continue
         if drawn.human >= least:
             high, best = middle, drawn
         else:
@@ -102,6 +123,8 @@ def _draw(
 
     Args:
         signatures: which slices each row is in.
+
+    Long because rows are sorted into cells, counted, checked, drawn and reported.
     """
     quotas = plan.quotas
     weighted = _weighted(rows, factor, plan.settings.human_weight)
@@ -126,6 +149,11 @@ def _draw(
                 f"no row is in the slice {quota.slice!r}",
                 hint="Check its name, or add data that has it.",
             )
+        if not (supply * weights)[:, member[q]].sum():
+            raise RlaifError(
+                f"all rows of the slice {quota.slice!r} have a weight of 0",
+                hint="Give them a weight, or leave the quota out.",
+            )
     stock, wanted = RowSupply(supply, member, weights), [quota.share for quota in quotas]
     most = most_rows(stock, plan.shares, wanted)
     total = most if plan.settings.total is None else plan.settings.total
@@ -136,7 +164,7 @@ def _draw(
     except InfeasibleShares:
         raise _shortage(plan, stock, total, most) from None
     rng = random.Random(plan.settings.seed)
-    chosen = [row for cell in sorted(cells) for row in rng.sample(cells[cell], int(taken[cell]))]
+    chosen = [row for cell in sorted(cells) for row in _sample(rng, cells[cell], int(taken[cell]))]
     slices = [
         {
             "slice": quota.slice,
@@ -151,6 +179,19 @@ def _draw(
     return _Drawn(chosen, slices, factor)
 
 
+def _sample(rng: random.Random, rows: Sequence[MixRow], count: int) -> list[MixRow]:
+    """Rows drawn by chance, each as likely; where weights differ, evenly along them, so that those
+    drawn weigh on average what all do (systematic sampling, Cochran 1977, chapter 8).
+    """
+    if not count or len({row.weight for row in rows}) == 1:
+        return rng.sample(list(rows), count)
+    shuffled = rng.sample(list(rows), len(rows))
+    ordered = sorted(shuffled, key=lambda row: row.weight)
+    step = len(ordered) / count
+    start = rng.random() * step
+    return [ordered[min(int(start + k * step), len(ordered) - 1)] for k in range(count)]
+
+
 def _weight_classes(weights: Sequence[float]) -> Callable[[float], int]:
     """Weights in a few classes: each of its own where there are few, else by quantiles."""
     values = np.unique(weights)
@@ -160,7 +201,7 @@ def _weight_classes(weights: Sequence[float]) -> Callable[[float], int]:
     return lambda weight: int(np.searchsorted(values, weight))
 
 
-def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> RlaifError:
+def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> _Shortage:
     """Says which part or slice is short, and what could be had."""
     shares = [
         (p.data, s, int(n))
@@ -173,17 +214,17 @@ def _shortage(plan: MixPlan, stock: RowSupply, total: int, most: int) -> RlaifEr
     name, share, have = min(shares, key=lambda s: s[2] / s[1])
     hint = f"Use --total {most} or less, or add data." if most else "Change the shares or quotas."
     if not total:
-        return RlaifError(
+        return _Shortage(
             "these shares and quotas cannot be met: a part or slice has no rows, or all rows "
             "are in a slice with a lower quota",
             hint=hint,
         )
     if have >= round(share * total):
-        return RlaifError(
+        return _Shortage(
             f"the data does not have {total} rows that meet all shares and quotas",
             hint=hint,
         )
-    return RlaifError(
+    return _Shortage(
         f"{name!r} has {have} rows after deduplication and decontamination; {total} rows "
         f"with a share of {share:.1%} need {round(share * total)}",
         hint=hint,

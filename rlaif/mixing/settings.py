@@ -107,16 +107,16 @@ class MixSettings(BaseModel):
         le=1,
         description="Drop a row if its prompt and completions are both this similar to "
         "another row's "
-        "(Jaccard index of word trigrams). So are texts of ten or more words if at most a tenth of "
-        "the words is misspelled, missing or added, without a number or a denial. 1 drops exact "
+        "(Jaccard index of word trigrams). So are texts of ten or more words with a tenth of "
+        "them misspelled, missing or added, unless that is a number or a denial. 1 drops exact "
         "duplicates only.",
     )
     overlap_words: int = Field(
         default=13,
         ge=3,
         description="Drop rows that share this many consecutive words with evaluation data. Rows "
-        "that hold an evaluation text of ten or more words are dropped, too, if at most a tenth of "
-        "its words is misspelled, missing or added.",
+        "that hold an evaluation text of ten or more words with a tenth of them misspelled, missing "
+        "or added are dropped, too.",
     )
     seed: int = Field(default=0, description="Seed for drawing rows.")
 

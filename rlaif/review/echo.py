@@ -12,8 +12,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 
 _ODDS = np.geomspace(1.0, 50.0, 24)
 """By how much pairs that the judge has wrong may be harder for people: an odds ratio."""
@@ -36,18 +35,33 @@ class GoldCounts:
     errors: int
     plain: int
 
-    def law(self, odds: float) -> stats.rv_frozen:
-        """Of the echoed answers, given how many errors there are in all: Fisher's noncentral
-        hypergeometric law (Fog 2008). At odds of 1 it is that of Fisher's exact test.
+    def law(self, odds: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """How many answers may be echoed, given how many errors there are in all, and the logarithm
+        of how likely each number is: Fisher's noncentral hypergeometric law (Fog 2008).  At odds of
+        1 it is that of Fisher's exact test.
         """
-        return stats.nchypergeom_fisher(
-            self.trapped + self.plain, self.trapped, self.echoed + self.errors, odds
-        )
+        errors = self.echoed + self.errors
+        x = np.arange(max(0, errors - self.plain), min(self.trapped, errors) + 1)
+        logs = _log_choose(self.trapped, x) + _log_choose(self.plain, errors - x)
+        logs = logs + x * np.log(odds)
+        return x, logs - logsumexp(logs)
+
+    def log_likelihood(self, odds: float) -> float:
+        """The logarithm of how likely these answers are."""
+        x, logs = self.law(odds)
+        return float(logs[self.echoed - x[0]])
 
     def p(self, odds: float) -> float:
         """One-sided mid-p value if hard pairs explain an odds ratio of `odds`."""
-        law = self.law(odds)
-        return float(law.sf(self.echoed) + 0.5 * law.pmf(self.echoed))
+        x, logs = self.law(odds)
+        likely = np.exp(logs)
+        at = self.echoed - x[0]
+        return float(likely[at + 1 :].sum() + 0.5 * likely[at])
+
+
+def _log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return found
 
 
 def echo_p_values(counts: Sequence[GoldCounts]) -> list[float]:
@@ -55,15 +69,16 @@ def echo_p_values(counts: Sequence[GoldCounts]) -> list[float]:
 
     How hard the trapped pairs are is averaged over what the others' answers make likely. They are
     a mixture of attentive reviewers, who share one odds ratio, and up to half who echo the judge at
-    a higher one; half of the prior has none of these. Without others, the prior is all there is.
+    a higher one; half of the prior has none of these. One reviewer alone is held against the
+    hardest pairs that the prior knows.
     """
-    if not counts:
-        return []
+    if len(counts) < 2:
+        return [own.p(float(_ODDS[-1])) for own in counts]
     known: dict[GoldCounts, tuple[list[float], list[float]]] = {}
     for own in counts:
         if own not in known:
             known[own] = (
-                [float(own.law(odds).logpmf(own.echoed)) for odds in _ODDS],
+                [own.log_likelihood(odds) for odds in _ODDS],
                 [own.p(odds) for odds in _ODDS],
             )
     likely = np.array([known[own][0] for own in counts])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +58,22 @@ def explain_failure(path: Path, hint: str = "Name another path.") -> Iterator[No
     except OSError as error:
         reason = error.strerror or str(error)
         raise RlaifError(f"{str(path)!r} can't be written ({reason})", hint=hint) from None
+
+
+@contextmanager
+def silenced_output() -> Iterator[None]:
+    """Keep what libraries in C write to standard output off it."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError):  # there is none, or it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

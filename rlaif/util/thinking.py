@@ -70,6 +70,23 @@ def find_spoken(text: str, marks: Sequence[tuple[str, str]] = MARKS) -> int | No
     Args:
         marks: before and after a block.
     """
+    found = _read_blocks(text, marks)
+    return found if isinstance(found, int) else None
+
+
+def find_open_block(text: str, marks: Sequence[tuple[str, str]] = MARKS) -> str:
+    """What closes the block of thinking that a text leaves open; "" where it leaves none open.
+
+    Where that is the end of a message, what opens the next one, which is spoken, follows.
+    """
+    found = _read_blocks(text, marks)
+    if isinstance(found, int):
+        return ""
+    return f"{found}{_TURN}<|channel|>final<|message|>" if found == "<|end|>" else f"\n{found}"
+
+
+def _read_blocks(text: str, marks: Sequence[tuple[str, str]]) -> int | str:
+    """Where the thinking has ended, or what closes the block that is open."""
     at = _skip_space(text, 0)
     found, any_found = True, False
     while found:
@@ -79,7 +96,7 @@ def find_spoken(text: str, marks: Sequence[tuple[str, str]] = MARKS) -> int | No
             if text.startswith(before, own):
                 end = text.find(after, own + len(before))
                 if end < 0:
-                    return None
+                    return after
                 at, found, any_found = _skip_space(text, end + len(after)), True, True
                 break
     final = _FINAL.match(text, at)

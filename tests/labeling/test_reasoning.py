@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rlaif.data.single_rows import read_p_chosen
 from rlaif.engines.base import EngineSettings
+from rlaif.engines.openai_engine import MessageCodec
 from rlaif.engines.registry import codec_for
 from rlaif.engines.scripted import ScriptedEngine, hashed_rule
 from rlaif.errors import RlaifError
 from rlaif.exporting.export import export_run
+from rlaif.judging.rendering import Renderer
 from rlaif.judging.verdicts import mean_of_samples
 from rlaif.labeling import job
-from rlaif.records import CUT, ChoiceResult, Failure
+from rlaif.labeling.in_flight import JudgeReply
+from rlaif.labeling.load_calibration import made_for
+from rlaif.labeling.reasoning import ReasoningSampler
+from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.task import describe_manner
+from rlaif.records import CUT, ChoiceRequest, ChoiceResult, Failure, GenerationResult
 from rlaif.templates.judge import load_judge_template
 from rlaif.training.data import find_labels, read_preferences
-from rlaif.util.thinking import after_thinking
+from rlaif.util.hashing import digest
+from rlaif.util.thinking import after_thinking, find_open_block, find_spoken
 from tests.labeling.helpers import contents, label, rows, write_inputs
 
 
@@ -226,6 +237,81 @@ def test_an_answer_after_a_cut_is_read_behind_the_closed_thinking(
     begun = ("<think>so fa\n</think>", "well, the fi")
     assert ends == {f"assistant:{said}{answer}" for said in begun}
     assert {v["invalid"] for v in rows(tmp_path / "run", "verdicts.jsonl")} == {""}
+
+
+@pytest.mark.parametrize(
+    ("written", "close"),
+    [
+        ("<think>a</think><reasoning>more", "\n</reasoning>"),
+        ("<think>a</think> so it is the first", ""),
+        (
+            "<|start|>assistant<|channel|>analysis<|message|>so far",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+        ("no thinking", ""),
+        ("  <think>", "\n</think>"),
+    ],
+)
+def test_the_block_that_is_open_is_closed(written: str, close: str) -> None:
+    found = find_open_block(written)
+    assert found == close
+    assert (find_spoken(written) is None) == bool(close)
+    assert find_spoken(written + found) is not None
+
+
+def test_a_token_that_begins_every_text_hides_no_open_thinking() -> None:
+    codec = codec_for(EngineSettings(model="demo", engine="packed"))
+    written = codec.encode_text("<think> it is")
+    for special in codec._special:
+        ids = [special, *written]
+        assert codec.close_thinking(ids) == codec.close_thinking(written) != []
+
+
+def test_answers_of_before_are_kept_where_they_still_hold() -> None:
+    """A mean of samples that left out what was cut is no answer now; what came to an end is."""
+    task = SimpleNamespace(template=load_judge_template("reasoned"))
+
+    def manner(**more: Any) -> str:
+        task.settings = LabelSettings(judge=EngineSettings(model="x"), **more)
+        return describe_manner("f", task, True)  # type: ignore[arg-type]
+
+    ways = [
+        manner(reasoning_samples=n, reasoning_cut=cut)
+        for n in (1, 3)
+        for cut in ("answer", "invalid")
+    ]
+    assert len(set(ways)) == 4
+    template = load_judge_template("reasoned")
+    before = ["f", template.answer, 512, "up to its answer"]
+    assert ways[0] == digest(before)
+    assert ways[3] == digest([*before, 3, 0.7, 0])
+
+
+def test_runs_without_reasoning_are_as_they_were(tmp_path: Path) -> None:
+    data, constitution = write_inputs(tmp_path, 4)
+    label(data, constitution, tmp_path / "plain")
+    assert "reasoning_cut" not in (tmp_path / "plain" / "run.yaml").read_text()
+    label(data, constitution, tmp_path / "reasoned", template="reasoned")
+    config = yaml.safe_load((tmp_path / "reasoned" / "run.yaml").read_text())
+    assert config["reasoning_cut"] == "answer"
+    # Another length, or another end, is another judge to a calibration.
+    fits = made_for(config)
+    assert made_for({**config, "reasoning_tokens": 512, "reasoning_cut": "answer"}) == fits
+    for more in ({"reasoning_tokens": 12}, {"reasoning_cut": "invalid"}):
+        assert made_for({**config, **more}) != fits
+
+
+def test_a_chat_server_s_cut_reasoning_is_invalid() -> None:
+    """Nobody knows there whether its thinking is closed."""
+    renderer = Renderer(load_judge_template("reasoned"), MessageCodec())
+    assert not renderer.ends_reasoning
+    asked = ChoiceRequest("1", [1], ((1,), (2,)))
+    settings = LabelSettings(judge=EngineSettings(model="x"))
+    flying = SimpleNamespace(request=lambda name: asked)
+    sampler = ReasoningSampler(renderer, settings, flying)  # type: ignore[arg-type]
+    reply = sampler.advance(GenerationResult("1", tuple(b"so far"), finished=False))
+    assert isinstance(reply, JudgeReply)
+    assert reply.result == Failure("1", "reasoning was truncated at 512 generated tokens")
 
 
 def test_a_tokenizer_closes_thinking_by_its_own_marks(tmp_path: Path) -> None:

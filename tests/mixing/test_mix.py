@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from contextlib import closing
@@ -22,6 +23,7 @@ from rlaif.cli.main import cli, main
 from rlaif.data.licensing import load_licenses
 from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError
+from rlaif.mixing import allocation
 from rlaif.mixing.allocation import InfeasibleShares, RowSupply, allocate, most_rows
 from rlaif.mixing.mix import mix
 from rlaif.mixing.report import MixReport
@@ -30,7 +32,7 @@ from rlaif.runs.judges import judges_of
 from rlaif.text.duplicates import resemblance, shingles
 from rlaif.text.near_duplicates import TextFields, near_duplicates
 from rlaif.training.data import find_labels, read_preferences
-from rlaif.training.gates import preference_uses
+from rlaif.training.gates import preference_rows, preference_uses
 from rlaif.training.supervised import SupervisedAccount, read_supervised
 from tests.generation.helpers import write_rows
 from tests.review.helpers import labeled, store_of
@@ -688,6 +690,124 @@ def test_quotas_hold_for_what_is_trained(tmp_path: Path) -> None:
         assert 0.1 - 1e-9 <= report.human_written < 0.1 + 2 * heaviest / total
         assert welsh["share"] < share, "Welsh rows weigh more than others, so fewer are taken"
         assert f"| {welsh['by weight']:.1%} | {welsh['rows']} |" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 1.5])
+def test_quotas_hold_for_weights_of_any_spread(tmp_path: Path, spread: float) -> None:
+    """Weights by the lognormal law, each of its own: within two rows of the mean weight."""
+    rng = np.random.default_rng(3)
+    rows = [
+        {
+            "prompt": f"q {i} {text(random.Random(i))}",
+            "completion": f"a {i} {text(random.Random(900 + i))}",
+            "origin": HUMAN,
+            "tags": ["x"] if i % 3 == 0 else [],
+            "weight": float(np.exp(spread * rng.normal())),
+        }
+        for i in range(600)
+    ]
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    found = []
+    for seed in range(6):
+        quotas = [Quota(slice="tag:x", share=0.2)]
+        parts = [MixPart(data=data, share=1)]
+        report, _ = mixed(tmp_path / str(seed), parts, quotas=quotas, total=100, seed=seed)
+        found.append(report.slices[0]["by weight"])
+    assert max(abs(share - 0.2) for share in found) < 0.06
+
+
+def test_a_slice_without_weight_can_have_no_share(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"q {i}", "completion": f"a {i}", "origin": HUMAN, "tags": ["x"] * (i < 10)}
+        | {"weight": 0 if i < 10 else 1}
+        for i in range(20)
+    ]
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    with pytest.raises(RlaifError, match="all rows of the slice 'tag:x' have a weight of 0"):
+        mixed(
+            tmp_path / "m",
+            [MixPart(data=data, share=1)],
+            quotas=[Quota(slice="tag:x", share=0.3)],
+        )
+
+
+def test_a_quota_that_heavy_human_rows_would_break_is_met_by_lighter_ones(tmp_path: Path) -> None:
+    """All human rows are in the slice: at four times their weight they are too much of it."""
+    model = {"kind": "model", "model": "m", "depth": 1}
+
+    def rows(name: str, count: int, origin: dict[str, Any], in_slice: int) -> str:
+        return write_rows(
+            tmp_path / name,
+            [
+                {"prompt": f"{name} {i} {text(random.Random(i))}", "completion": f"{name} {i} a"}
+                | {"origin": origin, "tags": ["x"] if i < in_slice else []}
+                for i in range(count)
+            ],
+        )
+
+    parts = [
+        MixPart(data=rows("h.jsonl", 40, HUMAN, 40), share=0.1),
+        MixPart(data=rows("m.jsonl", 400, model, 20), share=0.9),
+    ]
+    report, _ = mixed(
+        tmp_path / "m",
+        parts,
+        quotas=[Quota(slice="tag:x", share=0.2)],
+        total=100,
+        min_human=0.13,
+    )
+    assert report.human_written >= 0.13
+    assert 1.3 < report.human_factor < 2.0
+    assert abs(report.slices[0]["by weight"] - 0.2) < 0.02
+    with pytest.raises(RlaifError, match=r"below the minimum of 50\.0%.*--min-human"):
+        mixed(
+            tmp_path / "n",
+            parts,
+            quotas=[Quota(slice="tag:x", share=0.2)],
+            total=100,
+            min_human=0.5,
+        )
+
+
+def test_what_the_solver_prints_is_kept_off_the_result(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines go to the process's own standard output, behind Python's back."""
+    solve = allocation.milp
+
+    def loud(*given: Any, **more: Any) -> Any:
+        os.write(1, b"HighsMipSolverData\n")
+        return solve(*given, **more)
+
+    monkeypatch.setattr(allocation, "milp", loud)
+    data = pairs(tmp_path / "a.jsonl", 30, 1, origin=HUMAN, tags=["x"])
+    more = pairs(tmp_path / "b.jsonl", 30, 2, origin=HUMAN)
+    parts = (f"{data}=1", f"{more}=1", "--quota", "tag:x=0.5")
+    assert run(monkeypatch, "mix", *parts, "--json", "-o", str(tmp_path / "m")) == 0
+    assert json.loads(capfd.readouterr().out)["rows"] == 60
+
+
+def test_a_mix_and_its_audit_tell_the_same_share_of_human_labels(tmp_path: Path) -> None:
+    """A completion that is chosen over six others, once by people and five times by a judge."""
+    model = {"kind": "model", "model": "m", "depth": 1}
+    rows = [
+        {
+            "prompt": f"q {i} {text(random.Random(i))}",
+            "chosen": f"best {i} {text(random.Random(50 + i))}",
+            "rejected": f"other {i} {k} {text(random.Random(1000 * i + k))}",
+            "origin": model,
+            "provenance": {"status": "human"} if k == 0 else {"status": "decided", "judge": "j"},
+        }
+        for i in range(12)
+        for k in range(6)
+    ]
+    data = write_rows(tmp_path / "a.jsonl", rows)
+    report, _ = mixed(tmp_path / "m", [MixPart(data=data, share=1)], min_human=0)
+    assert report.human_labeled == pytest.approx(1 / 6)
+    audited = audit(read_audited(str(tmp_path / "m")), None, Thresholds())
+    assert audited.human_labeled == pytest.approx(1 / 6)
+    kept = preference_rows(read_preferences(find_labels(tmp_path / "m")))
+    assert audit(kept, None, Thresholds()).human_labeled == pytest.approx(1 / 6)
 
 
 def test_a_human_label_is_no_human_text(tmp_path: Path) -> None:

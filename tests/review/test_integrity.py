@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.stats import fisher_exact, hypergeom
+from scipy.stats import fisher_exact, hypergeom, nchypergeom_fisher
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from rlaif.cli.main import cli
@@ -117,6 +117,10 @@ def test_echoes_are_held_against_others() -> None:
         - 0.5 * hypergeom(24, 8, 8).pmf(6)
     )
     assert echo_p_values([GoldCounts(7, 8, 2, 16)])[0] > 0.05
+    many = GoldCounts(400, 500, 100, 1000)
+    assert 0.0 <= echo_p_values([many, many, GoldCounts(490, 500, 20, 1000)])[-1] < 1e-6
+    law = nchypergeom_fisher(24, 8, 8, 3.0)
+    assert own.p(3.0) == pytest.approx(law.sf(6) + 0.5 * law.pmf(6))
     easy = [GoldCounts(1, 8, 2, 16)] * 5
     assert echo_p_values([*easy, GoldCounts(7, 8, 2, 16)])[-1] < 0.01
     assert echo_p_values([]) == []

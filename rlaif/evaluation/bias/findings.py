@@ -94,8 +94,8 @@ def mean_test(
 
     Of the t-test and the one that allows for skewness (Hall 1992), what says less counts. Alone,
     the t-test finds something in 8 to 15% of small skewed samples whose mean is 0. No test knows of
-    rare values that a sample does not show: where one value in twenty is far off, below some 60
-    groups both are too sure.
+    rare values that a sample does not show: where one value in ten or twenty is far off, below some
+    20 and 60 groups both are too sure.
 
     Args:
         symmetric: whether values are symmetric around 0 if their mean is, such as hits and misses

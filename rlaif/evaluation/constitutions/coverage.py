@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, spearmanr
+from scipy.stats import binom, norm, spearmanr
 
 from rlaif.errors import RlaifError
 from rlaif.evaluation.bias.findings import LEAST_GROUPS, mean_test
@@ -147,7 +147,9 @@ def ties(outcomes: Outcomes) -> list[RelatedPrinciples]:
                 # Pairs of one prompt hang together: the tests count prompts.
                 r = _correlation(*pair)
                 if r >= REDUNDANT:
-                    p = _redundant(r, len(set(prompts)))
+                    clash = pair[0] * pair[1] < 0
+                    clashing = len({p for p, other in zip(prompts, clash, strict=True) if other})
+                    p = _redundant(r, len(set(prompts)), clashing)
                 else:
                     p = mean_test(pair[0] * pair[1], prompts, symmetric=True)[3]
                 measured.append((one, two, r, p, n))
@@ -165,15 +167,22 @@ def ties(outcomes: Outcomes) -> list[RelatedPrinciples]:
     ]
 
 
-def _redundant(r: float, count: int) -> float:
-    """The p-value against a rank correlation below `REDUNDANT` (Bonett and Wright 2000).
+def _redundant(r: float, count: int, clashing: int) -> float:
+    """The p-value against a rank correlation below `REDUNDANT`: the larger of Bonett's and Wright's
+    (2000), and of an exact test of how often the principles name different winners.
+
+    Two principles that are equal but now and then clash have a correlation of 1 less twice the
+    share of clashes, which a sample without a clash does not show.
 
     Args:
         count: of independent observations.
+        clashing: of these, those in which the principles name different winners.
     """
+    often = float(binom.cdf(clashing, count, (1.0 - REDUNDANT) / 2.0))
     error = float(np.sqrt((1.0 + r**2 / 2.0) / max(count - 3, 1)))
     with np.errstate(divide="ignore"):
-        return float(norm.sf((np.arctanh(min(r, 1.0)) - np.arctanh(REDUNDANT)) / error))
+        near = float(norm.sf((np.arctanh(min(r, 1.0)) - np.arctanh(REDUNDANT)) / error))
+    return max(often, near)
 
 
 def _correlation(one: Floats, two: Floats) -> float:

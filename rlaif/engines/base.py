@@ -228,7 +228,11 @@ class PrefixSharing:
 
 
 class Engine(Protocol):
-    """A running model."""
+    """A running model.
+
+    One whose attribute `elsewhere` is true computes in another process or on a server, so others
+    may run beside it.
+    """
 
     @property
     def fingerprint(self) -> str:

@@ -156,6 +156,8 @@ class OpenAIEngine:
         batches: sends requests as batch files; None for one by one.
     """
 
+    elsewhere = True
+
     def __init__(
         self,
         model: str,

@@ -104,6 +104,8 @@ class ReplicatedEngine:
         RlaifError: a replica does not start the first time, or replicas die again and again.
     """
 
+    elsewhere = True
+
     def __init__(self, backend: Backend, codec: Codec, replicas: int, portion: int) -> None:
         self.codec = codec
         self._backend = backend

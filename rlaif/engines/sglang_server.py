@@ -81,6 +81,8 @@ class SGLangServerEngine:
         RlaifError: no server answers, or it does not serve the model or token ids.
     """
 
+    elsewhere = True
+
     def __init__(
         self,
         files: ModelFiles,

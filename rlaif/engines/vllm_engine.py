@@ -314,6 +314,7 @@ class VLLMEngine:
             self.sharing = PrefixSharing(cache.block_size, cache.block_size * blocks)
         # Whether the engine steps in this thread.
         self._steps_here = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+        self.elsewhere = not self._steps_here
         self._weights: dict[str, int] = {}
         self._tokens_in_flight = 0
         self._idle = 0.0

@@ -50,6 +50,8 @@ class VLLMServerEngine:
         RlaifError: no server answers, or it does not serve the model or token ids.
     """
 
+    elsewhere = True
+
     def __init__(
         self, files: ModelFiles, settings: EngineSettings, client: ServerClient, served: str
     ) -> None:

@@ -115,8 +115,8 @@ class MixSettings(BaseModel):
         default=13,
         ge=3,
         description="Drop rows that share this many consecutive words with evaluation data. Rows "
-        "that hold an evaluation text of ten or more words with a tenth of them misspelled, missing "
-        "or added are dropped, too.",
+        "that hold an evaluation text of ten or more words with a tenth of them misspelled, "
+        "missing or added are dropped, too.",
     )
     seed: int = Field(default=0, description="Seed for drawing rows.")
 

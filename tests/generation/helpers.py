@@ -61,7 +61,7 @@ def use_writer(
 
     def create(settings: EngineSettings) -> Watched:
         assert settings.engine == "scripted"
-        started.append(Watched(rule, writer, max_in_flight=settings.max_in_flight))
+        started.append(Watched(rule, writer, max_in_flight=settings.most_in_flight))
         return started[-1]
 
     monkeypatch.setattr(starting, "create_engine", create)

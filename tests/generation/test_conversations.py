@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlaif.errors import EngineStopped
 from rlaif.generation.conversations import (
     Conversation,
     ConversationCounts,
@@ -17,7 +21,7 @@ from rlaif.generation.conversations import (
     PartialRows,
     Query,
 )
-from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest
+from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationRequest, Result
 from rlaif.store.text_cache import GeneratedText, TextCache, text_key
 from rlaif.store.verdict_cache import VerdictCache
 from tests.generation.helpers import Watched
@@ -118,6 +122,89 @@ def test_equal_questions_are_asked_once_and_of_two_models_separately(tmp_path: P
     ]
     assert sorted(one.asked) == ["own 0", "own 1", "own 2", "same"]
     assert two.asked == ["same"]
+
+
+class Elsewhere(Watched):
+    """As a server: another engine may work while it does. Each answer waits for one of another."""
+
+    elsewhere = True
+
+    def __init__(self, meeting: threading.Barrier | None = None, **more: Any) -> None:
+        super().__init__(writer=echo, **more)
+        self._meeting = meeting
+
+    def run(self, requests: Any) -> Iterator[list[Result]]:
+        for results in super().run(requests):
+            if self._meeting is not None:
+                self._meeting.wait()
+            yield results
+
+
+def test_engines_elsewhere_work_at_the_same_time(tmp_path: Path) -> None:
+    """Two that answer only when both have work: one after the other would wait for ever."""
+    meeting = threading.Barrier(2, timeout=60)
+    one, two = (Elsewhere(meeting, max_in_flight=1) for _ in range(2))
+
+    def conversation(i: int) -> Conversation:
+        role = ("writer", "other")[i % 2]
+        (told,) = yield [ask(f"{i}", role)]
+        assert isinstance(told, GeneratedText)
+        return [("rows", {"told": told.text})]
+
+    workers = {"writer": ConversationModel("f", one), "other": ConversationModel("g", two)}
+    found, counts = run(tmp_path, [conversation(i) for i in range(20)], workers)
+    assert [rows[0][1]["told"] for rows in found] == [f"<{i}>" for i in range(20)]
+    assert counts.asked == 20
+
+
+def test_side_by_side_gives_what_one_after_the_other_gives(tmp_path: Path) -> None:
+    """Long conversations that go back and forth between an engine here and two elsewhere."""
+
+    def conversation(name: int) -> Conversation:
+        rng = random.Random(name)
+        said = f"c{name}"
+        for _ in range(rng.randint(1, 8)):
+            (told,) = yield [ask(said, rng.choice(["writer", "other", "third"]))]
+            assert isinstance(told, GeneratedText)
+            said = told.text
+        return [("rows", {"said": said})]
+
+    def models(*kinds: type[Watched]) -> dict[str, ConversationModel]:
+        names = ("writer", "other", "third")
+        return {
+            name: ConversationModel(name, kind(writer=echo, max_in_flight=3))
+            if kind is Watched
+            else ConversationModel(name, Elsewhere(max_in_flight=3))
+            for name, kind in zip(names, kinds, strict=True)
+        }
+
+    found = []
+    for number, kinds in enumerate(((Watched,) * 3, (Watched, Elsewhere, Elsewhere))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rows, counts = run(folder, [conversation(i) for i in range(200)], models(*kinds))
+        found.append((rows, counts.asked))
+    assert found[0] == found[1]
+
+
+def test_what_an_engine_elsewhere_raises_ends_the_run(tmp_path: Path) -> None:
+    class Broken(Elsewhere):
+        def run(self, requests: Any) -> Iterator[list[Result]]:
+            for _ in super().run(requests):
+                raise EngineStopped("it broke", hint="Mend it.")
+            yield []
+
+    workers = {
+        "writer": ConversationModel("f", Elsewhere(max_in_flight=2)),
+        "other": ConversationModel("g", Broken(max_in_flight=2)),
+    }
+
+    def conversation(i: int) -> Conversation:
+        yield [ask(f"{i}", "other"), ask(f"{i}")]
+        return []
+
+    with pytest.raises(EngineStopped, match="it broke"):
+        run(tmp_path, [conversation(i) for i in range(9)], workers)
 
 
 def test_failures_and_models_that_do_not_run_are_answers_with_a_reason(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_run_that_was_stopped_asks_nothing_twice(
     asked = Counter(text for engine in engines for text in engine.asked)
     once = Counter(text for engine in whole_engines for text in engine.asked)
     lost = sum((asked - once).values())
-    assert lost <= 3 * SCRIPTED.max_in_flight, "only what was in flight is asked again"
+    assert lost <= 3 * SCRIPTED.most_in_flight, "only what was in flight is asked again"
 
 
 def test_depth_goes_on_through_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

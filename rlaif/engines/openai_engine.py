@@ -156,8 +156,6 @@ class OpenAIEngine:
         batches: sends requests as batch files; None for one by one.
     """
 
-    elsewhere = True
-
     def __init__(
         self,
         model: str,
@@ -181,6 +179,8 @@ class OpenAIEngine:
         self._requests = self._tokens = self._written = 0
         self._judge = ChatJudge(votes)
         self._batches = batches
+        # A batch is worth its price when it holds all that can be asked: other models wait for it.
+        self.elsewhere = batches is None
         self._limit = "max_tokens"
         self._omitted = frozenset(omitted)
         self._thinks = thinks

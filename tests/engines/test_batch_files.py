@@ -7,7 +7,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from rlaif.cli.main import cli
 from rlaif.engines import batch_runner
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.batch_ledger import BatchLedger
+from rlaif.engines.registry import create_engine
 from rlaif.engines.server_client import ServerClient
 from rlaif.engines.voting import VotePlan
 from rlaif.errors import EngineStopped, RlaifError
+from rlaif.generation.lanes import EngineQueue, make_lanes
 from rlaif.labeling.job import prepare, run_label
 from rlaif.labeling.settings import LabelSettings
 from rlaif.runs.context import RunContext
@@ -244,6 +246,19 @@ def test_batches_come_to_what_single_requests_come_to(
     assert label(tmp_path, settings(many, tmp_path / "b"), "third") == alone
     assert many.alone == alone_before, "how the server is asked is known"
     assert sum(many.paid.values()) - paid <= 15
+
+
+def test_a_model_that_is_asked_in_batches_is_no_lane_of_its_own(
+    provider: Callable[..., Provider], tmp_path: Path
+) -> None:
+    """A batch holds all that can be asked: it is sent once the other models have nothing to do."""
+    batched = settings(provider("all"), tmp_path / "b").judge
+    options = {k: v for k, v in batched.options.items() if k not in ("batch", "poll")}
+    plain = batched.model_copy(update={"options": options})
+    with closing(create_engine(batched)) as one, closing(create_engine(plain)) as two:
+        queues = {n: EngineQueue(engine) for n, engine in enumerate((one, two, one))}
+        lanes = [[queue.engine for queue in lane] for lane in make_lanes(queues)]
+        assert lanes == [[one, one], [two]]
 
 
 class Killed(BaseException):

@@ -71,7 +71,7 @@ def _generator(name: str, about: str) -> None:
         except ImportError as error:
             raise RlaifError(
                 f"`rlaif harness` needs the package {error.name!r}, which is not installed",
-                hint="Run: pip install 'rlaif[serve]'.",
+                hint="In the checkout, run: pip install '.[serve]'.",
             ) from None
         written = GENERATORS[name](target(constitution, url), Path(out or f"harness/{name}"))
         if as_json:

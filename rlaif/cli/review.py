@@ -128,7 +128,7 @@ def command(
     except ImportError as error:
         raise RlaifError(
             f"`rlaif review` needs the package {error.name!r}, which is not installed",
-            hint="Run: pip install 'rlaif[review]'.",
+            hint="In the checkout, run: pip install '.[review]'.",
         ) from None
     from rlaif.review.start import open_store, questions, reasonings
 

@@ -143,7 +143,7 @@ def command(
     except ImportError as error:
         raise RlaifError(
             f"`rlaif serve` needs the package {error.name!r}, which is not installed",
-            hint="Run: pip install 'rlaif[serve]'.",
+            hint="In the checkout, run: pip install '.[serve]'.",
         ) from None
     token = token or os.environ.get("RLAIF_TOKEN") or None
     check_binding(host, token)

@@ -56,13 +56,14 @@ class EngineInfo:
         return not self.module or find_spec(self.module) is not None
 
 
-_PIP_RLAIF = "pip install rlaif"
+_PIP_RLAIF = "pip install . in the checkout"
 _BUILTIN = (
     EngineInfo(
         name="vllm",
         summary="vLLM in this process, GPU or CPU build (default)",
         module="vllm",
-        install="pip install 'rlaif[vllm]' on a GPU machine, or run scripts/setup.sh (CPU build)",
+        install="pip install '.[vllm]' in the checkout on a GPU machine, or run scripts/setup.sh "
+        "(CPU build)",
         target="rlaif.engines.vllm_engine:SPEC",
         reads="One prefill per verdict. Reads exact log-probabilities of the label tokens from a "
         "float32 head. Prefix blocks have 16 tokens (32 on a CPU).",
@@ -89,7 +90,7 @@ _BUILTIN = (
         name="ray",
         summary="replicas of another engine as actors on a Ray cluster",
         module="ray",
-        install="pip install 'rlaif[ray]'",
+        install="pip install '.[ray]' in the checkout",
         target="rlaif.engines.ray_engine:SPEC",
         reads="As the inner engine does; choose it with `--option inner=vllm`. Questions about one "
         "context stay on one replica.",
@@ -134,7 +135,7 @@ _BUILTIN = (
         name="litellm",
         summary="other providers' APIs through LiteLLM: Anthropic, Gemini, Bedrock, ...",
         module="litellm",
-        install="pip install 'rlaif[litellm]'",
+        install="pip install '.[litellm]' in the checkout",
         target="rlaif.engines.litellm_engine:SPEC",
         reads="As the openai engine does. Models are named as LiteLLM names them, such as "
         "`anthropic/MODEL`; keys come from the environment.",

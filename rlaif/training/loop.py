@@ -132,7 +132,8 @@ def check_report_to(settings: TrainingSettings) -> None:
     """
     if settings.report_to == "tensorboard" and find_spec("tensorboard") is None:
         raise RlaifError(
-            "tensorboard is not installed", hint="Install it: pip install 'rlaif[tensorboard]'."
+            "tensorboard is not installed",
+            hint="In the checkout, run: pip install '.[tensorboard]'.",
         )
 
 

@@ -151,7 +151,9 @@ def test_unknown_engine_and_missing_library(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RlaifError, match=r"'vlm' is unknown.*vllm"):
         create_engine(EngineSettings(engine="vlm", model="demo"))
     monkeypatch.setattr("rlaif.engines.registry.find_spec", lambda name: None)
-    with pytest.raises(RlaifError, match=r"not installed.*pip install 'rlaif\[vllm\]'"):
+    with pytest.raises(
+        RlaifError, match=r"not installed.*pip install '\.\[vllm\]' in the checkout"
+    ):
         create_engine(EngineSettings(model="demo"))
     assert {"vllm", "packed", "transformers", "ray", "scripted"} <= {e.name for e in list_engines()}
 

@@ -4,7 +4,7 @@
 
 The scheduler, its prefix cache and its steps are those of the installed vLLM; requests come in as
 `VLLMEngine` lets them in (`rlaif/engines/admission.py`), in the order in which rlaif asks. What a
-step takes is modelled: a fixed part and a part per token on the device; a fixed part and a part per
+step takes is modeled: a fixed part and a part per token on the device; a fixed part and a part per
 request on the CPU. With `--process own` the engine core has a process of its own, as on a GPU: the
 front adds requests and reads answers while the core steps, and the next step is scheduled while the
 device computes. With `--process same` one thread does one thing after the other.
@@ -108,8 +108,9 @@ def replay(job: Replay) -> Replayed:
         else:
             core = max(core, front)  # what came in is known once the front has sent it
         output = scheduler.schedule() if scheduler.has_requests() else None
-        count = output.total_num_scheduled_tokens if output is not None else 0
-        if count:
+        count = 0
+        if output is not None and output.total_num_scheduled_tokens:
+            count = output.total_num_scheduled_tokens
             core += job.schedule + job.scheduled * len(output.num_scheduled_tokens)
             device = max(core, device) + job.launch + job.token * count
             busy += job.token * count

@@ -25,6 +25,7 @@ from rlaif.engines.vllm_engine import (
     refuse_wrong,
     sequence_length,
     start_vllm,
+    stop_vllm,
     unscaled_length,
 )
 from rlaif.errors import ConversationRefused, RlaifError
@@ -163,7 +164,7 @@ class VLLMScorer:
     def close(self) -> None:
         """Stop its engine."""
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            stop_vllm(self._llm)
         self._llm = None
 
 

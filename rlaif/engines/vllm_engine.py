@@ -58,6 +58,8 @@ _LONG_POSITIONS = (
     "engines do for long ones alone"
 )
 _MOST_LABEL_TOKENS = 128
+_HERE: set[int] = set()
+"""The engines that step in this process."""
 _CPU_STEP_TOKENS = 4096
 "vLLM's default number of tokens per step on CPU."
 _OWN_TOKENS = 48
@@ -135,13 +137,34 @@ def start_vllm(
     # What stopped it is said in one line; its state would be pages.
     logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
     try:
-        return LLM(**arguments)
+        llm = LLM(**arguments)
     except Exception as error:  # it raises many unrelated types
         text = " ".join(str(error).split())
         raise RlaifError(
             f"vLLM could not start with {files.name!r} ({text[:300]})",
             hint="Check the model folder, the engine options, and free memory.",
         ) from error
+    if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
+        _HERE.add(id(llm))
+    return llm
+
+
+def stop_vllm(llm: Any) -> None:
+    """End an engine that `start_vllm` started.
+
+    vLLM (0.32) takes the groups of devices of the whole process down with it, which other engines
+    in this process still need: they go with the last one.
+    """
+    from vllm.v1.engine import core
+
+    _HERE.discard(id(llm))
+    clean = core.cleanup_dist_env_and_memory
+    if _HERE:
+        core.cleanup_dist_env_and_memory = lambda *_, **__: None
+    try:
+        llm.llm_engine.engine_core.shutdown()
+    finally:
+        core.cleanup_dist_env_and_memory = clean
 
 
 def refuse_wrong(files: ModelFiles) -> None:
@@ -477,7 +500,7 @@ class VLLMEngine:
         """Shut the engine core down."""
         llm, self._llm = self._llm, None
         if llm is not None:
-            llm.llm_engine.engine_core.shutdown()
+            stop_vllm(llm)
 
 
 def _open(picture: Picture) -> Any:

@@ -132,6 +132,22 @@ def test_a_recipe_names_no_code_within_options(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
+def test_one_engine_of_two_in_a_process_may_be_closed(demo_judge: Engine) -> None:
+    """vLLM itself would take down what the other one needs."""
+    ids = demo_judge.codec.encode_chat([{"role": "user", "content": "Which?"}])
+
+    def ask(engine: Engine, name: str) -> tuple[float, ...]:
+        ((answer,),) = engine.run([ChoiceRequest(name, ids, ((5,), (9,)))])
+        assert isinstance(answer, ChoiceResult)
+        return answer.logprobs
+
+    before = ask(demo_judge, "before")
+    with closing(create_engine(EngineSettings(model="demo"))) as other:
+        assert ask(other, "other") == pytest.approx(before, abs=1e-4)
+    assert ask(demo_judge, "after") == pytest.approx(before, abs=1e-4)
+
+
+@pytest.mark.slow
 def test_a_core_in_a_process_of_its_own_answers_alike_and_takes_weights(
     demo_judge: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +205,7 @@ def test_requests_come_in_by_tokens() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("principles", [4, 16, 64])
 def test_the_scheduler_keeps_a_large_gpu_busy(principles: int) -> None:
-    """vLLM's scheduler on a job for an 8B judge, with modelled times: no time is measured."""
+    """vLLM's scheduler on a job for an 8B judge, with modeled times: no time is measured."""
     job = Replay(contexts=max(48, 256 // principles), principles=principles)
     found = replay(job)
     assert found.busy >= 0.9, found

@@ -228,7 +228,8 @@ class HFCodec:
         Thinking that opens the answer, by the marks of the model's template or by known ones, is
         kept in the form that `util.thinking` reads, though a tokenizer may call its marks special.
         """
-        runs, whole = self._said(token_ids), self._spell(token_ids)
+        runs = self._said(token_ids)
+        whole = self._spell(runs)
         at = find_spoken(whole, self._marks)
         if at == 0:
             return self._decode(token_ids)
@@ -248,18 +249,19 @@ class HFCodec:
         """Token ids that end the thinking that an answer left open, by the model's own marks; none
         where it is closed or there is none.
         """
-        close = find_open_block(self._spell(token_ids), self._marks)
+        close = find_open_block(self._spell(self._said(token_ids)), self._marks)
         return self.encode_text(close) if close else []
 
-    def _spell(self, token_ids: Sequence[int]) -> str:
-        """An answer with its special tokens, and what the prompt opened; without what begins it."""
-        return self._opened + "".join(text for _, text in self._said(token_ids))
-
     def _said(self, token_ids: Sequence[int]) -> list[tuple[int, str]]:
+        """The runs of an answer, without what begins every text."""
         runs = self._runs(token_ids)
         while (runs and not runs[0][1].strip()) or (runs and self._is_bare(runs[0])):
-            runs.pop(0)  # such as a token that begins every text
+            runs.pop(0)
         return runs
+
+    def _spell(self, runs: Sequence[tuple[int, str]]) -> str:
+        """The text of runs with its special tokens, behind what the prompt opened."""
+        return self._opened + "".join(text for _, text in runs)
 
     def _is_bare(self, run: tuple[int, str]) -> bool:
         """Whether a run is a special token that begins no mark of thinking."""

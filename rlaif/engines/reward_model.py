@@ -20,7 +20,7 @@ from rlaif.engines.causal_model import load_whole
 from rlaif.engines.codec import HFCodec, context_length
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.transformers_engine import DTYPES, steady_positions
-from rlaif.engines.vllm_engine import (
+from rlaif.engines.vllm_start import (
     dtype_of,
     refuse_wrong,
     sequence_length,

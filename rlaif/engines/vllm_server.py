@@ -23,7 +23,7 @@ from rlaif.engines.server_client import (
     patience,
     server_url,
 )
-from rlaif.engines.vllm_engine import unscaled_length
+from rlaif.engines.vllm_start import unscaled_length
 from rlaif.errors import RlaifError
 from rlaif.records import (
     ChoiceRequest,

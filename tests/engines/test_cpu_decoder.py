@@ -491,7 +491,7 @@ def test_vllm_may_look_at_a_process_that_uses_numba() -> None:
     """vLLM's CPU build takes `vars` of what modules hold, and asks for a `kernel` in it."""
     from llvmlite.binding import ffi
 
-    from rlaif.engines.vllm_engine import _spare_llvmlite
+    from rlaif.engines.vllm_start import _spare_llvmlite
 
     _spare_llvmlite()
     assert vars(ffi.lib).get("kernel") is None

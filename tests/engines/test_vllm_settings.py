@@ -20,7 +20,7 @@ from rlaif.engines.admission import Admission
 from rlaif.engines.base import Engine, EngineSettings
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.registry import create_engine
-from rlaif.engines.vllm_engine import cache_tokens, has_quantized_head, head_overrides
+from rlaif.engines.vllm_start import cache_tokens, has_quantized_head, head_overrides
 from rlaif.errors import RlaifError
 from rlaif.records import ChoiceRequest, ChoiceResult
 from rlaif.util.resources import demo_model

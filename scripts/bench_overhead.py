@@ -46,7 +46,7 @@ def write_constitution(path: Path, principles: int) -> None:
 def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
     """Label, then ask for the same again; in this process, or by labelers beside it."""
     from rlaif.engines.base import EngineSettings
-    from rlaif.labeling.job import prepare, run_label
+    from rlaif.labeling.job import Split, prepare, run_label
     from rlaif.labeling.settings import LabelSettings
 
     judge = EngineSettings(
@@ -59,7 +59,7 @@ def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
         prepare(data, constitution, settings),
         folder / "run",
         context=RunContext(cache_dir=folder / "cache.sqlite"),
-        shard_rows=SHARD_ROWS if labelers else None,
+        split=Split(SHARD_ROWS if labelers else None),
     )
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

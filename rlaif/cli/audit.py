@@ -98,7 +98,7 @@ def command(
     from rlaif.audits.rows import read_audited
     from rlaif.cli.common.model_flags import assignments
     from rlaif.reporting.audit_page import write_audit
-    from rlaif.runs.directory import is_complete
+    from rlaif.runs.directory import has_rows, is_complete
 
     values, places = merge_settings({}, thresholds, (Thresholds,))
     limits = build(Thresholds, values, places)
@@ -110,7 +110,7 @@ def command(
     )
     models = _load_models(perplexity, embeddings)
     run = Path(data)
-    labeled = (run / "verdicts.jsonl").exists() and is_complete(run)
+    labeled = has_rows(run / "verdicts.jsonl") and is_complete(run)
     extras = AuditExtras(columns, scorers, run=run if labeled else None, **models)
     report = audit(rows, reference, limits, extras)
     facts = {

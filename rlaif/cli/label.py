@@ -98,6 +98,27 @@ interrupted, rerun the same command to resume.
     "differences of the engine. Whole shards are held in memory. [default: one process "
     "feeds all replicas]",
 )
+@click.option(
+    "--part-rows",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Label in parts of N rows: each judge replica (--data-parallel-size) reads its parts and "
+    "writes them, so no rows pass through one process. Use it for large data on many GPUs. DATA "
+    "is JSONL or Parquet; the run folder is read like any other. [default: one set of files]",
+)
+@click.option(
+    "--parts-at",
+    metavar="URL",
+    help="Where to write the parts of --part-rows: a shared folder or an fsspec URL such as "
+    "s3://bucket/run. [default: `parts` in the run folder]",
+)
+@click.option(
+    "--answers-from",
+    multiple=True,
+    metavar="RUN",
+    help="With --part-rows: reuse the verdicts of a run of the same data in the same parts, for "
+    "questions that did not change; repeatable.",
+)
 @cache_dir_flag
 @price_flags
 @click.option(
@@ -137,6 +158,9 @@ def command(
     config: str | None,
     split: str,
     shard_rows: int | None,
+    part_rows: int | None,
+    parts_at: str | None,
+    answers_from: tuple[str, ...],
     cache_dir: Path | None,
     price_per_hour: float | None,
     price_tokens: str | None,
@@ -162,7 +186,11 @@ def command(
     by_batch = partial(with_batches, cache_dir=cache_dir) if batch else lambda found: found
     rerun = panel_of_run(config, flags) if panel is None and not judges else None
     if rerun is not None or panel is not None or len(judges) > 1:
-        for flag, value in (("--shard-rows", shard_rows), ("--max-cost", max_cost)):
+        for flag, value in (
+            ("--shard-rows", shard_rows),
+            ("--part-rows", part_rows),
+            ("--max-cost", max_cost),
+        ):
             if value is not None:
                 raise RlaifError(
                     f"{flag} cannot be used with a panel",
@@ -184,15 +212,17 @@ def command(
         return
     settings = by_batch(judge_settings(judges[0] if judges else None, config, flags)[0])
     from rlaif.labeling.estimate import estimate
-    from rlaif.labeling.job import check_shards, prepare, run_label, with_engine
+    from rlaif.labeling.job import prepare, run_label, with_engine
 
     settings = with_engine(settings, Path(out), RunContext(cache_dir))
     job = prepare(data, constitution, settings, split=split)
-    check_shards(settings, shard_rows)
+    split_among = read_split(shard_rows, part_rows, parts_at, answers_from)
+    split_among.check(settings)
     note_changes(config, job.config)
-    if shard_rows is not None and max_cost is not None:
+    if split_among.flag and max_cost is not None:
         raise RlaifError(
-            "--max-cost cannot be combined with --shard-rows", hint="Remove one of these flags."
+            f"--max-cost cannot be combined with {split_among.flag}",
+            hint="Remove one of these flags.",
         )
     note(f"columns: {job.columns}")
     if dry_run:
@@ -211,13 +241,36 @@ def command(
             Path(out),
             replace(screen.context(cache_dir), first_look=not keep_going),
             prices=prices,
-            shard_rows=shard_rows,
+            split=split_among,
         )
     note_origins(licenses, summary.tally.origins)
     if as_json:
         print_json({"run": out, "fresh": summary.fresh, **summary.manifest})
     else:
         print_summary(summary)
+
+
+def read_split(
+    shard_rows: int | None,
+    part_rows: int | None,
+    parts_at: str | None,
+    answers_from: tuple[str, ...],
+) -> Any:
+    """How the job is split among labelers.
+
+    Raises:
+        RlaifError: a flag of parts is given without --part-rows.
+    """
+    from rlaif.labeling.job import Split
+    from rlaif.labeling.part_run import PartPlan
+
+    if part_rows is None:
+        for flag, given in (("--parts-at", parts_at), ("--answers-from", answers_from)):
+            if given:
+                raise RlaifError(f"{flag} needs --part-rows", hint="Add --part-rows N.")
+        return Split(shard_rows)
+    plan = PartPlan(part_rows, parts_at or "", tuple(map(Path, answers_from)))
+    return Split(shard_rows, plan)
 
 
 def _label_by_panel(

@@ -11,9 +11,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from rlaif.errors import RlaifError
+from rlaif.util.paths import is_url
 
 COMPRESSED = (".gz", ".zst", ".bz2")
 
@@ -41,13 +42,14 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _decompressed(path: Path, kind: str) -> IO[bytes]:
+    raw: Any = path.open("rb") if is_url(path) else path
     if kind == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
+        return cast("IO[bytes]", gzip.open(raw, "rb"))
     if kind == ".bz2":
-        return cast("IO[bytes]", bz2.open(path, "rb"))
+        return cast("IO[bytes]", bz2.open(raw, "rb"))
     import pyarrow as pa  # noqa: PLC0415 - only where a file needs it
 
-    return cast("IO[bytes]", io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+    return cast("IO[bytes]", io.BufferedReader(pa.input_stream(raw, compression="zstd")))
 
 
 _ZSTD, _LOCAL_HEADER = 93, struct.Struct("<26xHH")

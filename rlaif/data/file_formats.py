@@ -16,6 +16,7 @@ from rlaif.data.compression import open_bytes, read_entry
 from rlaif.errors import RlaifError
 from rlaif.records import Rejected
 from rlaif.util.doubled_keys import DoubledKey, find_doubled, refuse_doubles
+from rlaif.util.paths import is_url
 
 Row = Mapping[str, object]
 MAX_LINE_BYTES = 64 << 20
@@ -30,11 +31,11 @@ def read_file(path: Path, kind: str) -> Iterator[tuple[str, Row | Rejected]]:
     """
     match kind:
         case "jsonl" | "ndjson":
-            return _json_lines(path)
+            return read_json_lines(path)
         case "json":
             return _json_file(path)
         case "parquet":
-            return _parquet(path)
+            return read_parquet(path)
         case "txt":
             return _text_lines(path)
         case "eval":
@@ -76,9 +77,22 @@ def _eval_log(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
         ) from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+def read_json_lines(
+    path: Path, *, offset: int = 0, before: int = 0, skip: int = 0
+) -> Iterator[tuple[str, Row | Rejected]]:
+    """The rows of a file with an object on each line.
+
+    Args:
+        offset: bytes at its start that are not read, and `before` the lines in them.
+        skip: lines that are read and left out.
+
+    Raises:
+        RlaifError: it can't be read at all.
+    """
     with open_bytes(path) as file:
-        number = 0
+        number = before
+        if offset:
+            file.seek(offset)
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
             place = f"line {number}"
@@ -92,8 +106,9 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                 while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
-                yield place, Rejected(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB")
-            elif line.strip():
+                if number > skip:
+                    yield place, Rejected(place, f"line is longer than {MAX_LINE_BYTES >> 20} MiB")
+            elif number > skip and line.strip():
                 yield place, _parse(line.removeprefix(b"\xef\xbb\xbf"), place)
 
 
@@ -197,22 +212,35 @@ def open_parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path.open("rb") if is_url(path) else path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise RlaifError(f"{path}: not Parquet ({reason})", hint="Check the file.") from None
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Row | Rejected]]:
+def read_parquet(path: Path, *, skip: int = 0) -> Iterator[tuple[str, Row | Rejected]]:
+    """The rows of a Parquet file.
+
+    Args:
+        skip: rows that are left out; row groups of them are not read.
+
+    Raises:
+        RlaifError: it can't be read.
+    """
     import pyarrow as pa
 
     number = 0
     try:
         opened = open_parquet(path)
         _check_names(opened.schema_arrow.names, str(path))
-        for batch in opened.iter_batches(batch_size=256):
+        groups = list(range(opened.num_row_groups))
+        while groups and number + opened.metadata.row_group(groups[0]).num_rows <= skip:
+            number += opened.metadata.row_group(groups.pop(0)).num_rows
+        for batch in opened.iter_batches(batch_size=256, row_groups=groups) if groups else ():
             for i in range(batch.num_rows):
                 number += 1
+                if number <= skip:
+                    continue
                 place = f"row {number}"
                 try:
                     (row,) = batch.slice(i, 1).to_pylist()

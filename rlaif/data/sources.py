@@ -29,7 +29,9 @@ from rlaif.data.layout import Layout, load_layout, make_layout
 from rlaif.data.mixes import DATA_FILE
 from rlaif.errors import RlaifError, first_line
 from rlaif.records import Rejected
-from rlaif.util.hashing import digest, file_digest, folder_digest
+from rlaif.util.hashing import digest, folder_digest
+from rlaif.util.kept_digests import kept_digest
+from rlaif.util.paths import is_url, open_path
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,20 @@ class Source:
     @property
     def paths(self) -> list[Path]:
         """The files, in the order in which they are read: by name."""
-        return [Path(file) for file in self.files or (self.name,)]
+        return [open_path(file) for file in self.files or (self.name,)]
+
+    @property
+    def labels(self) -> list[str]:
+        """What places in each of several files begin with: its name, or more where that is the
+        same for two; "" for one file.
+        """
+        paths = self.paths
+        if len(paths) < 2:
+            return [""]
+        if len({path.name for path in paths}) == len(paths):
+            return [path.name for path in paths]
+        base = os.path.commonpath([str(path.parent) for path in paths])
+        return [os.path.relpath(path, base) for path in paths]
 
     def fingerprint(self) -> str:
         """Content address: of the bytes on disk, or of the hub id with its commit."""
@@ -82,7 +97,7 @@ class Source:
         if self.kind == "datasets":
             folder = Path(self.name)
             return digest([folder_digest(folder, ("**/*.arrow", "**/*.json")), self.split])
-        found = [file_digest(path) for path in self.paths]
+        found = [kept_digest(path) for path in self.paths]
         return found[0] if len(found) == 1 else digest(found)
 
     def count(self, limit: int | None = None) -> int | None:
@@ -115,9 +130,9 @@ class Source:
         return self._several()
 
     def _several(self) -> Iterator[tuple[str, Row | Rejected]]:
-        for path in self.paths:
+        for path, label in zip(self.paths, self.labels, strict=True):
             for place, row in read_file(path, self.kind):
-                where = f"{path.name} {place}"
+                where = f"{label} {place}"
                 yield where, replace(row, place=where) if isinstance(row, Rejected) else row
 
 
@@ -143,6 +158,8 @@ def open_source(name: str, split: str = "train") -> Source:
         files = tuple(name.removeprefix("batch:").split(","))
         check_batch(files)
         return Source(name, "batch", split, files=files)
+    if is_url(name):
+        return _remote_source(name, split)
     name = os.path.expanduser(name)
     path = Path(name)
     if path.is_file():
@@ -161,6 +178,32 @@ def open_source(name: str, split: str = "train") -> Source:
         f"input {name!r} does not exist",
         hint="Check the path, or write hub:NAME for a dataset on the Hub.",
     )
+
+
+def _remote_source(url: str, split: str) -> Source:
+    """A file, a pattern of files or a folder of them, through fsspec.
+
+    Raises:
+        RlaifError: there are none, or they can't be listed.
+    """
+    try:
+        if any(mark in url for mark in "*?["):
+            fixed = re.split(r"[*?[]", url, maxsplit=1)[0].rpartition("/")[0]
+            found = list(open_path(fixed).glob(url[len(fixed) + 1 :]))
+        else:
+            path = open_path(url)
+            found = [path] if path.is_file() else [p for p in path.iterdir() if _is_data(p)]
+    except RlaifError:
+        raise
+    except Exception as error:  # file systems raise many unrelated types
+        raise RlaifError(
+            f"input {url!r} can't be listed ({first_line(error)})",
+            hint="Check the URL and your credentials.",
+        ) from None
+    files = sorted(found, key=str)
+    if len(files) == 1:
+        return Source(str(files[0]), _kind_of(files[0]), split)
+    return _shards(url, files, split)
 
 
 def _warn_of_cut(file: Path) -> None:

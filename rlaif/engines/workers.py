@@ -1,7 +1,7 @@
 """Workers with an engine each, in processes of this machine; `ray_engine.py` has them on a cluster.
 
 What a worker does with its engine is its own affair: a `Replica` answers portions of requests, a
-`ShardLabeler` labels shards.
+`LabelWorker` labels rows.
 """
 
 from __future__ import annotations

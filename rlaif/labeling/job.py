@@ -39,6 +39,8 @@ from rlaif.labeling.load_calibration import (
     certify_target,
     load_aggregator,
 )
+from rlaif.labeling.part_pool import PartedLabeling, PartPool
+from rlaif.labeling.part_run import PartPlan, claim_parts, find_earlier, index_parts
 from rlaif.labeling.pilot import Pilot, asks_adaptively, learn_stopping, stopping_facts
 from rlaif.labeling.planner import pairs_of
 from rlaif.labeling.reward_principles import with_reward_models
@@ -50,6 +52,7 @@ from rlaif.runs.context import RunContext
 from rlaif.runs.cost import Prices, TokenUsage, cost_of
 from rlaif.runs.directory import (
     CONSTITUTION,
+    ROW_FILES,
     RunDirectory,
     check_config,
     check_writable,
@@ -57,6 +60,7 @@ from rlaif.runs.directory import (
     read_manifest,
     read_run_config,
 )
+from rlaif.runs.parts import PartIndex, has_parts
 from rlaif.runs.rows import make_stamp
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.runs.versions import library_versions
@@ -302,17 +306,40 @@ def _probe(source: Source, settings: LabelSettings) -> None:
     )
 
 
-def check_shards(settings: LabelSettings, shard_rows: int | None) -> None:
-    """Refuse shards where what is asked depends on what was answered before.
+@dataclass(frozen=True)
+class Split:
+    """How a job is split among labelers, one around each replica of the judge.
 
-    Raises:
-        RlaifError: it does.
+    Attributes:
+        shard_rows: rows handed over at a time; None for no shards.
+        parts: the parts that labelers read and write themselves; None for none.
     """
-    if shard_rows is not None and asks_adaptively(settings):
-        raise RlaifError(
-            "--shard-rows cannot be combined with --stop or --orders adaptive",
-            hint="Remove one of these flags.",
-        )
+
+    shard_rows: int | None = None
+    parts: PartPlan | None = None
+
+    @property
+    def flag(self) -> str:
+        """The flag that asked for it; "" for none."""
+        if self.parts is not None:
+            return "--part-rows"
+        return "" if self.shard_rows is None else "--shard-rows"
+
+    def check(self, settings: LabelSettings) -> None:
+        """Refuse it where what is asked depends on what was answered before.
+
+        Raises:
+            RlaifError: it does, or both ways were asked for.
+        """
+        if self.parts is not None and self.shard_rows is not None:
+            raise RlaifError(
+                "--part-rows cannot be combined with --shard-rows", hint="Use only one of them."
+            )
+        if self.flag and asks_adaptively(settings):
+            raise RlaifError(
+                f"{self.flag} cannot be combined with --stop or --orders adaptive",
+                hint="Remove one of these flags.",
+            )
 
 
 @dataclass(frozen=True)
@@ -331,38 +358,44 @@ def run_label(
     context: RunContext = RunContext(),
     *,
     prices: Prices | None = None,
-    shard_rows: int | None = None,
+    split: Split = Split(),
 ) -> LabelSummary:
     """Run the job, or resume it, or report it if it is complete.
 
     Args:
         context: told a `LabelProgress` after every batch of answers.
         prices: for the cost in the manifest.
-        shard_rows: label shards of so many rows, each by one of `data_parallel_size` labelers;
-            None: one labeler feeds all replicas of the judge.
+        split: by how many labelers, `data_parallel_size` of them; default: one labeler feeds all
+            replicas of the judge.
 
     Raises:
         RlaifError: `out` is not this run, the engine can't start or stops, no row is readable.
     """
-    check_shards(job.settings, shard_rows)
+    split.check(job.settings)
     check_config(out, job.config)
     check_writable(out)
     if is_complete(out):
         return summary_of(out, prices)
+    index = index_parts(
+        out, source=job.source, config=job.config, plan=split.parts, limit=job.settings.limit
+    )
     judge = job.settings.judge
     with closing(VerdictCache(context.verdicts_path)) as cache:
         context.on_engine(judge)
-        engine: Engine | ShardPool = (
-            create_engine(judge)
-            if shard_rows is None
-            else ShardPool(judge, job.watched_task(context), context.verdicts_path)
-        )
-        with closing(engine), closing(RunDirectory(out, job.config)) as run:
+        engine = _start(job, split, context)
+        files = ROW_FILES if index is None else ()
+        with closing(engine), closing(RunDirectory(out, job.config, files)) as run:
             write_atomically(out / CONSTITUTION, job.constitution.merged_yaml())
-            if isinstance(engine, ShardPool):
-                assert shard_rows is not None
+            if isinstance(engine, PartPool):
+                assert index is not None
+                assert split.parts is not None
+                done = _label_in_parts(
+                    job=job, pool=engine, run=run, context=context, index=index, plan=split.parts
+                )
+            elif isinstance(engine, ShardPool):
+                assert split.shard_rows is not None
                 done = _label_in_shards(
-                    job=job, pool=engine, run=run, context=context, shard_rows=shard_rows
+                    job=job, pool=engine, run=run, context=context, shard_rows=split.shard_rows
                 )
             else:
                 done = _label_alone(
@@ -381,6 +414,16 @@ def run_label(
     return LabelSummary(out, done.tally, manifest, fresh=True)
 
 
+def _start(job: LabelJob, split: Split, context: RunContext) -> Engine | ShardPool | PartPool:
+    """The judge, or labelers that each have one."""
+    judge = job.settings.judge
+    if split.parts is not None:
+        return PartPool(judge, job.watched_task(context))
+    if split.shard_rows is not None:
+        return ShardPool(judge, job.watched_task(context), context.verdicts_path)
+    return create_engine(judge)
+
+
 @dataclass(frozen=True)
 class _Labeled:
     """What a labeling came to in this process.
@@ -389,7 +432,7 @@ class _Labeled:
         pilot: how it was found when pairs needed no more questions; None where all were asked.
     """
 
-    labeler: Labeler | ShardedLabeling
+    labeler: Labeler | ShardedLabeling | PartedLabeling
     tally: Tally
     pilot: Pilot | None = None
 
@@ -446,6 +489,30 @@ def _label_in_shards(
         on_progress=context.on_progress,
     )
     return _Labeled(labeler, labeler.label(job.source))
+
+
+def _label_in_parts(
+    job: LabelJob,
+    pool: PartPool,
+    run: RunDirectory,
+    context: RunContext,
+    index: PartIndex,
+    plan: PartPlan,
+) -> _Labeled:
+    """A labeler around each replica, which reads and writes parts."""
+    if not has_parts(run.path):
+        index.save(run.path)
+    claim_parts(index, run.path, job.config)
+    labeler = PartedLabeling(
+        pool,
+        run.path,
+        index,
+        UsageMeter(run, pool),
+        reasons=bool(job.template.answer),
+        earlier=find_earlier(index, plan.answers_from),
+        on_progress=context.on_progress,
+    )
+    return _Labeled(labeler, labeler.label())
 
 
 def _manifest(

@@ -21,7 +21,7 @@ from rlaif.runs.directory import (
     RowSink,
     RunDirectory,
 )
-from rlaif.runs.rows import label_row, rejected_row, verdict_lines
+from rlaif.runs.rows import VerdictRows, label_row, rejected_row
 from rlaif.runs.tally import Tally, dump_tally, load_tally
 from rlaif.runs.writer import RunWriter
 
@@ -75,7 +75,7 @@ class RunOutput:
         preference = item.settled or self._aggregate(item, verdicts)
         if verdicts:
             keys = [item.keys[i] for i in answered]
-            self._writer.row(VERDICTS, verdict_lines(item.pair, verdicts, keys))
+            self._writer.row(VERDICTS, VerdictRows(item.pair, verdicts, keys))
         decided = preference.status == "decided"
         row = label_row(item.pair, preference, self._task.stamp, item.prompt_injection)
         self._writer.row(PREFERENCES if decided else UNDECIDED, row)

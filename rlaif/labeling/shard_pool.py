@@ -9,30 +9,19 @@ can die at any time: what it had answered is known, and its shards go to others.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 from rlaif.data.sources import Source
-from rlaif.engines.base import EngineSettings, EngineStats
-from rlaif.engines.registry import open_backend
-from rlaif.engines.workers import Backend, RestartBudget, WorkerDied
-from rlaif.errors import RlaifError
+from rlaif.engines.base import EngineSettings
 from rlaif.judging.prefix_order import TokenCount
+from rlaif.labeling.label_worker import REPORT_SECONDS
 from rlaif.labeling.labeler import LabelProgress
+from rlaif.labeling.labeler_pool import LabelerPool
 from rlaif.labeling.run_output import load_run_tally
-from rlaif.labeling.shard_worker import (
-    REPORT_SECONDS,
-    Shard,
-    ShardDone,
-    ShardLabeler,
-    WorkerCounts,
-    WorkerReady,
-    pack_rows,
-)
+from rlaif.labeling.shard_worker import Shard, ShardDone, ShardLabeler, pack_rows
 from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
 from rlaif.runs.directory import RunDirectory
@@ -45,25 +34,7 @@ SHARDS_AHEAD = 4
 """Shards for each labeler that may be under way or done before the one to be written next."""
 
 
-@dataclass
-class WorkerState:
-    """What a labeler has to do.
-
-    Attributes:
-        ready: whether it has started.
-        started_once: whether it was ever ready.
-        called: whether it is to report.
-        shards: handed to it, by their first row.
-    """
-
-    ready: bool = False
-    started_once: bool = False
-    called: bool = False
-    shards: dict[int, Shard] = field(default_factory=dict)
-    counts: WorkerCounts = field(default_factory=WorkerCounts)
-
-
-class ShardPool:
+class ShardPool(LabelerPool[Shard]):
     """Labelers side by side; what one left when it died goes to the others.
 
     Args:
@@ -75,25 +46,14 @@ class ShardPool:
     """
 
     def __init__(self, judge: EngineSettings, task: LabelTask, cache_path: Path) -> None:
-        self._backend: Backend = open_backend(judge)
-        try:
-            # A worker may have been started in another folder.
-            answers = self._backend.host_proxy(partial(VerdictCache, cache_path.absolute()))
-            self._backend.make = partial(ShardLabeler, task, answers)
-            self.size = judge.data_parallel_size
-            self._workers = {number: WorkerState() for number in range(self.size)}
-            self._left: deque[Shard] = deque()
-            self._past = WorkerCounts()
-            self._counted, self._without = time.monotonic(), 0
-            self._restarts = RestartBudget("labeler", self.size, "without finishing a shard")
-            self.fingerprint = ""
-            for number in self._workers:
-                self._backend.start(number)
-            while not self.fingerprint:
-                self._hear(None)
-        except BaseException:
-            self._backend.close()
-            raise
+        self._left: deque[Shard] = deque()
+        # A worker may have been started in another folder.
+        open_cache = partial(VerdictCache, cache_path.absolute())
+        super().__init__(
+            judge,
+            lambda backend: partial(ShardLabeler, task, backend.host_proxy(open_cache)),
+            unit="shard",
+        )
 
     def label(self, shards: Iterator[Shard]) -> Iterator[ShardDone | None]:
         """Every shard, done, in their order; None now and then while none is.
@@ -106,15 +66,11 @@ class ShardPool:
         self._count_idle()
         fresh = next(shards, None)
         while fresh or waiting:
-            able = [
-                (n, worker)
-                for n, worker in self._workers.items()
-                if worker.ready and not worker.called
-            ]
+            able = self._able()
             more: dict[int, list[Shard]] = {number: [] for number, _ in able}
             for each in range(1, SHARDS_WAITING + 1):  # nobody gets a second before all have one
                 for number, worker in able:
-                    if len(worker.shards) + len(more[number]) >= each:
+                    if len(worker.tasks) + len(more[number]) >= each:
                         continue
                     if self._left:
                         more[number].append(self._left.popleft())
@@ -122,13 +78,7 @@ class ShardPool:
                         waiting.append(fresh.first)
                         more[number].append(fresh)
                         fresh = next(shards, None)
-            self._count_idle()
-            for number, worker in able:
-                worker.shards |= {shard.first: shard for shard in more[number]}
-                if worker.shards:
-                    worker.called = True
-                    self._backend.submit(number, more[number])
-            self._count_idle()
+            self._call(more)
             for one in self._hear(REPORT_SECONDS):
                 done[one.first] = one
             self._count_idle()
@@ -137,65 +87,8 @@ class ShardPool:
             while waiting and waiting[0] in done:
                 yield done.pop(waiting.popleft())
 
-    def _count_idle(self) -> None:
-        """Count the time since the last call for those who had no shard then; and see who has."""
-        now = time.monotonic()
-        idle = EngineStats(idle_seconds=self._without * (now - self._counted))
-        self._past, self._counted = self._past.plus(WorkerCounts(stats=idle)), now
-        self._without = sum(1 for d in self._workers.values() if d.ready and not d.shards)
-
-    def _hear(self, seconds: float | None) -> list[ShardDone]:
-        """What labelers have done; dead ones are started anew."""
-        found: list[ShardDone] = []
-        for number, outcome in self._backend.wait(seconds):
-            worker = self._workers[number]
-            if isinstance(outcome, WorkerReady):
-                self._check(number, outcome.fingerprint)
-                worker.ready = worker.started_once = True
-            elif isinstance(outcome, WorkerDied):
-                self._replace(number, outcome)
-            else:
-                worker.called, worker.counts = False, outcome.counts
-                if outcome.error is not None:
-                    raise outcome.error
-                for one in outcome.done:
-                    del worker.shards[one.first]
-                    self._restarts.reset()
-                found += outcome.done
-        return found
-
-    def _check(self, number: int, fingerprint: str) -> None:
-        if self.fingerprint and fingerprint != self.fingerprint:
-            raise RlaifError(
-                f"labeler {number} has a different judge than the others",
-                hint="Make sure that the model and engine are the same on every machine.",
-            )
-        self.fingerprint = fingerprint
-
-    def _replace(self, number: int, died: WorkerDied) -> None:
-        worker = self._workers[number]
-        at = f", at rows from {min(worker.shards) + 1} on" if worker.shards else ""
-        self._restarts.spend(number, died, started=worker.started_once, at=at)
-        self._left += worker.shards.values()
-        self._past = self._past.plus(worker.counts)
-        self._workers[number] = WorkerState(started_once=worker.started_once)
-        self._backend.start(number)
-
-    @property
-    def counts(self) -> WorkerCounts:
-        """Sums over the labelers, as they last said."""
-        total = self._past
-        for worker in self._workers.values():
-            total = total.plus(worker.counts)
-        return total
-
-    def stats(self) -> EngineStats:
-        """Sums over the labelers' engines; one without a shard is idle."""
-        return self.counts.stats
-
-    def close(self) -> None:
-        """End them all."""
-        self._backend.close()
+    def _take_back(self, tasks: Iterable[Shard]) -> None:
+        self._left += tasks
 
 
 class ShardedLabeling:

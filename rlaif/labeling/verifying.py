@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rlaif.engines.base import Engine
 from rlaif.engines.model_origin import text_origins
@@ -42,6 +42,7 @@ from rlaif.runs.directory import (
     read_manifest,
     read_run_config,
 )
+from rlaif.runs.parts import has_parts, load_index, part_files
 from rlaif.runs.replaying import (
     ROUNDED,
     RowsByInput,
@@ -50,8 +51,9 @@ from rlaif.runs.replaying import (
     first_apart,
     read_lines,
 )
-from rlaif.runs.rows import label_row, rejected_row, verdict_lines
+from rlaif.runs.rows import VerdictRows, label_row, rejected_row
 from rlaif.runs.tally import MOST_ORIGINS, MOST_REASONS, Tally, dump_tally
+from rlaif.store.part_answers import ANSWERS, RunAnswers
 from rlaif.store.verdict_cache import CachedAnswer, VerdictCache
 from rlaif.util.numerics import sigmoid
 
@@ -146,7 +148,7 @@ def verify_run(
     _check_settings(run, job, manifest, found)
     judge = job.settings.judge
     found.tolerance = tolerance if tolerance is not None else _tolerance(judge.numbers)
-    with closing(VerdictCache(context.verdicts_path)) as cache:
+    with closing(VerdictCache(context.verdicts_path)) as shared:
         context.on_engine(judge)
         with closing(create_engine(judge)) as engine:
             rule = rule_of_run(job.settings, job.task.aggregator, manifest)
@@ -157,7 +159,7 @@ def verify_run(
                 run,
                 job.task,
                 engine,
-                cache=cache,
+                known=_known_answers(run, shared),
                 found=found,
                 draws=random.Random(seed),
                 rule=rule,
@@ -173,6 +175,18 @@ def verify_run(
         found.add(VERDICTS, 0, what)
     _check_counts(run, manifest, replay.tally, found)
     return found
+
+
+KnownOf: TypeAlias = Callable[[int, list[bytes]], dict[bytes, CachedAnswer]]
+"""The answers known for keys that ask about a row of the input: its number, from 0."""
+
+
+def _known_answers(run: Path, shared: VerdictCache) -> KnownOf:
+    """Those beside the parts of a run, or those of the cache."""
+    if not has_parts(run):
+        return lambda _, keys: shared.get(keys)
+    firsts = [first for first, _ in load_index(run).spans]
+    return RunAnswers(part_files(run, ANSWERS), firsts).of_row
 
 
 def _tolerance(numbers: str) -> float:
@@ -247,12 +261,12 @@ class _Replay:
         run: Path,
         task: LabelTask,
         engine: Engine,
-        cache: VerdictCache,
+        known: KnownOf,
         found: Verification,
         draws: random.Random,
         rule: StoppingRule | None,
     ) -> None:
-        self._run, self._task, self._cache, self._found = run, task, cache, found
+        self._run, self._task, self._known_of, self._found = run, task, known, found
         self._rule = rule
         self._renderer = Renderer(task.template, engine.codec, task.settings.shots)
         self._engine = engine
@@ -321,7 +335,7 @@ class _Replay:
                 self._found.add(VERDICTS, verdict.line, "a second verdict on the same question")
             told[key] = verdict  # type: ignore[index]
         keys = [key for item in group for key in item.keys]
-        known = self._cache.get(keys) if keys else {}
+        known = self._known_of(self._found.rows - 1, keys)
         for item in group:
             assert item.pair is not None
             self._check_pair(item, by_id.pop(item.pair.id, None), told, known=known, ask=ask)
@@ -394,7 +408,7 @@ class _Replay:
         except (KeyError, TypeError, ValueError) as error:
             self._found.add(VERDICTS, row.line, f"is damaged ({type(error).__name__}: {error})")
             return Verdict(str(data.get("principle")), order, 0.0, 0.0, invalid="damaged")
-        expected = json.loads(verdict_lines(item.pair, [stated], [key]))
+        expected = json.loads(VerdictRows(item.pair, [stated], [key]).lines())
         if odd := first_apart(expected, data):
             self._found.add(VERDICTS, row.line, f"is no verdict as runs keep it: {odd}")
         if data.get("request") != key.hex():

@@ -13,7 +13,7 @@ from rlaif.errors import RlaifError
 from rlaif.evaluation.bias.report import bias_report
 from rlaif.evaluation.bias.style import measure_style
 from rlaif.evaluation.outcomes import read_outcomes
-from rlaif.runs.directory import read_manifest, read_review
+from rlaif.runs.directory import has_rows, read_manifest, read_review
 from rlaif.runs.tally import load_tally, read_positions
 from rlaif.util.validation import describe_problem
 
@@ -66,7 +66,7 @@ def _run_evidence(data: str) -> RunEvidence | None:
     run = path if path.is_dir() else path.parent
     try:
         manifest = read_manifest(run)
-        if "constitution" not in manifest["config"] or not (run / "verdicts.jsonl").exists():
+        if "constitution" not in manifest["config"] or not has_rows(run / "verdicts.jsonl"):
             return None
         tally = load_tally(manifest["counts"])
         outcomes = read_outcomes(run, measure=measure_style)

@@ -22,9 +22,12 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from rlaif.errors import Place, RlaifError
+from rlaif.runs.parts import check_parts, has_parts, load_index, part_files, read_table_rows
+from rlaif.runs.rows import VerdictRows
 from rlaif.util.doubled_keys import refuse_doubles
 from rlaif.util.file_sizes import check_sizes
 from rlaif.util.files import open_lock, write_atomically
+from rlaif.util.hashing import digest, file_digest
 from rlaif.util.output import check_folder
 from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.validation import describe_problem
@@ -42,6 +45,11 @@ _BUFFER = 1 << 17
 encode_row = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
+def write_row(row: Mapping[str, object] | VerdictRows) -> str:
+    """A row as a line of JSON; the verdicts of a pair as several."""
+    return row.lines() if isinstance(row, VerdictRows) else encode_row(row)
+
+
 class RowSink(Protocol):
     """Where a labeling loop leaves its rows: a `RunDirectory`, or memory.
 
@@ -57,7 +65,7 @@ class RowSink(Protocol):
         """See `RunDirectory.spent`."""
         ...
 
-    def append(self, name: str, row: Mapping[str, object] | str) -> None:
+    def append(self, name: str, row: Mapping[str, object] | VerdictRows) -> None:
         """See `RunDirectory.append`."""
         ...
 
@@ -148,10 +156,10 @@ class RunDirectory:
                 )
         return journal
 
-    def append(self, name: str, row: Mapping[str, object] | str) -> None:
+    def append(self, name: str, row: Mapping[str, object] | VerdictRows | str) -> None:
         """Add one row, or lines of JSON, to a row file (buffered until `checkpoint`)."""
         try:
-            line = row if isinstance(row, str) else encode_row(row)
+            line = row if isinstance(row, str) else write_row(row)
         except ValueError as error:  # NaN and infinity, which JSON has not
             raise RlaifError(
                 f"a row of {name} can't be written ({error}): {str(row)[:80]!r}",
@@ -385,6 +393,8 @@ def read_manifest(path: Path, *, sizes: bool = True) -> dict[str, Any]:
         _validate(_LABEL_CONFIG, manifest["config"], path / MANIFEST)
     if sizes:
         check_sizes(path, manifest.get("bytes"), _EDITED)
+        if has_parts(path):
+            check_parts(path)
     return manifest
 
 
@@ -410,6 +420,9 @@ def is_complete(path: Path, files: tuple[str, ...] = ROW_FILES) -> bool:
         manifest = read_manifest(path, sizes=False)
     except RlaifError:
         return False
+    if has_parts(path):
+        check_parts(path)
+        return True
     if not all((path / name).exists() for name in files):
         return False
     hint = "Use a new folder with -o; verdicts that still apply are reused from the cache."
@@ -430,7 +443,7 @@ def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
     path = Path(data)
     if not (path / CONFIG).exists():
         return data
-    found = next((path / name for name in names if (path / name).exists()), None)
+    found = next((path / name for name in names if has_rows(path / name)), None)
     if found is None:
         raise RlaifError(
             f"run {data!r} contains no {' or '.join(names)}",
@@ -443,7 +456,22 @@ def run_file(data: str, names: Sequence[str], *, finished: bool = True) -> str:
         )
     if isinstance(manifest := _read_json(path / MANIFEST), dict):
         check_sizes(path, manifest.get("bytes"), _EDITED)
+    if not found.exists():
+        folder = load_index(path).folder(path)
+        return f"{folder}/*/*/{found.name}"  # other attempts than those that count are gone
     return str(found)
+
+
+def rows_digest(file: Path) -> str:
+    """Content address of a row file of a run, which may be in parts."""
+    if file.exists() or not has_parts(file.parent):
+        return file_digest(file)
+    return digest([file_digest(part) for part in part_files(file.parent, file.name)])
+
+
+def has_rows(file: Path) -> bool:
+    """Whether a run has a row file, or parts that have it."""
+    return file.exists() or (file.name in ROW_FILES and has_parts(file.parent))
 
 
 def _read_json(path: Path) -> object:
@@ -454,7 +482,7 @@ def _read_json(path: Path) -> object:
 
 
 def read_rows(file: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a row file with their line numbers.
+    """The rows of a row file with their line numbers; of a run in parts, those of all its parts.
 
     Args:
         strict: whether a key that comes twice is a fault, as it is to an auditor.
@@ -462,6 +490,18 @@ def read_rows(file: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[s
     Raises:
         RlaifError: the file is missing, or a line is torn or is no row.
     """
+    if has_parts(file.parent) and not file.exists():
+        number = 0
+        for part in part_files(file.parent, file.name):
+            rows = read_table_rows(part) if part.suffix == ".parquet" else _json_rows(part, strict)
+            for _, row in rows:
+                number += 1
+                yield number, row
+        return
+    yield from _json_rows(file, strict)
+
+
+def _json_rows(file: Path, strict: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     hint = "Label again into a new folder; cached verdicts are reused."
     try:
         lines = file.open("rb")

@@ -17,7 +17,8 @@ from rlaif.data.sources import Source, open_source
 from rlaif.engines.policy_folder import policy_folder
 from rlaif.errors import RlaifError
 from rlaif.records import Origin, Rejected
-from rlaif.runs.directory import CONFIG, MANIFEST
+from rlaif.runs.directory import CONFIG, MANIFEST, PREFERENCES, rows_digest
+from rlaif.runs.parts import check_parts, has_parts
 from rlaif.util.file_sizes import check_sizes
 from rlaif.util.plain_yaml import load_plain_yaml
 
@@ -188,9 +189,15 @@ def _locate(
         return (there[0] if there else None), True
     for path in there:
         with suppress(RlaifError):
-            if open_source(str(path), split).fingerprint() == recorded:
+            if _fingerprint(path, split) == recorded:
                 return path, True
     return there[0], False
+
+
+def _fingerprint(path: Path, split: str) -> str:
+    if has_parts(path):
+        return rows_digest(path / PREFERENCES)
+    return open_source(str(path), split).fingerprint()
 
 
 def _shown(path: Path) -> str:
@@ -242,7 +249,9 @@ def _policy(found: Lineage, node: Node, path: Path) -> None:
 def _preferences(run: object, near: Path) -> object:
     """The file of a run or mix that DPO read, where it is there."""
     folder = _locate(run, near)[0] if isinstance(run, str) and run else None
-    files = [folder / name for name in ("preferences.jsonl", DATA_FILE)] if folder else []
+    files = [folder / name for name in (PREFERENCES, DATA_FILE)] if folder else []
+    if folder and has_parts(folder):
+        return str(folder)
     return next((str(file) for file in files if file.exists()), run)
 
 
@@ -256,6 +265,8 @@ def _run(found: Lineage, node: Node, path: Path) -> None:
         node.warning = "run is not complete"
     try:
         check_sizes(path, manifest.get("bytes"), "")
+        if has_parts(path):
+            check_parts(path)
     except RlaifError as error:
         node.warning = node.warning or error.message
     for what in ("decided", "completions", "new prompts", "revised"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlaif.runs.directory import read_rows
+from rlaif.runs.directory import has_rows, read_rows
 
 ROUNDED = 3e-5
 """How far numbers of rows that rest on rounded ones may be apart: rows keep five decimals."""
@@ -74,7 +74,7 @@ class RowsByInput:
 
 def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a file with their lines; none where there is no file."""
-    return read_rows(file, strict=True) if file.exists() else iter(())
+    return read_rows(file, strict=True) if has_rows(file) else iter(())
 
 
 def first_apart(expected: Any, stated: Any, path: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rlaif.constitution.schema import Constitution
@@ -20,6 +20,42 @@ from rlaif.util.numerics import sigmoid
 
 def _round(value: float) -> float:
     return round(value, DIGITS)
+
+
+@dataclass(slots=True)
+class VerdictRows:
+    """The judge's answers about a pair, on their way to a file.
+
+    Attributes:
+        keys: address the exact prompts in the verdict cache.
+    """
+
+    pair: Pair
+    verdicts: Sequence[Verdict]
+    keys: Sequence[bytes]
+
+    def lines(self) -> str:
+        """As lines of JSON, without the last line's end."""
+        return verdict_lines(self.pair, self.verdicts, self.keys)
+
+    def add_to(self, columns: Mapping[str, list[Any]]) -> None:
+        """Add the same values to columns, in the order and with the names of the lines' keys."""
+        pair, row = self.pair.id, self.pair.row
+        for verdict, key in zip(self.verdicts, self.keys, strict=True):
+            values = (
+                pair,
+                row,
+                verdict.principle,
+                verdict.order,
+                round(sigmoid(verdict.logit), DIGITS),
+                round(verdict.logit, DIGITS),
+                round(verdict.label_mass, DIGITS),
+                verdict.invalid,
+                verdict.reasoning,
+                key,
+            )
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
 
 
 def verdict_lines(pair: Pair, verdicts: Sequence[Verdict], keys: Sequence[bytes]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlaif.runs.directory import encode_row
+from rlaif.runs.directory import write_row
+from rlaif.runs.rows import VerdictRows
 
 
 class ShardFiles:
@@ -22,9 +23,9 @@ class ShardFiles:
         self.journal: dict[str, Any] = {"rows": 0, "tally": None}
         self.spent: dict[str, Any] = {}
 
-    def append(self, name: str, row: Mapping[str, object] | str) -> None:
+    def append(self, name: str, row: Mapping[str, object] | VerdictRows) -> None:
         """See `RunDirectory.append`."""
-        self.lines.setdefault(name, []).append(row if isinstance(row, str) else encode_row(row))
+        self.lines.setdefault(name, []).append(write_row(row))
 
     def checkpoint(self, **state: object) -> None:
         """See `RunDirectory.checkpoint`."""

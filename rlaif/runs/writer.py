@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.runs.directory import RowSink
+from rlaif.runs.rows import VerdictRows
 from rlaif.store.verdict_cache import AnswerStore, CachedAnswer
 
 MOST_WAITING = 16
@@ -28,7 +29,7 @@ class _WriteBatch:
 
     number: int
     answers: list[tuple[bytes, CachedAnswer]] = field(default_factory=list)
-    rows: list[tuple[str, Mapping[str, Any] | str]] = field(default_factory=list)
+    rows: list[tuple[str, Mapping[str, Any] | VerdictRows]] = field(default_factory=list)
     state: dict[str, Any] | None = None
 
 
@@ -54,8 +55,8 @@ class RunWriter:
         self._batch.answers += answers
         return self._batch.number
 
-    def row(self, name: str, row: Mapping[str, Any] | str) -> None:
-        """Add a row, or lines of JSON, to a row file."""
+    def row(self, name: str, row: Mapping[str, Any] | VerdictRows) -> None:
+        """Add a row, or the verdicts of a pair, to a row file."""
         self._batch.rows.append((name, row))
 
     def checkpoint(self, **state: Any) -> None:

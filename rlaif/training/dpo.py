@@ -11,6 +11,7 @@ from trl import DPOConfig, DPOTrainer
 
 from rlaif.data.sources import open_source
 from rlaif.errors import RlaifError
+from rlaif.runs.directory import rows_digest
 from rlaif.runs.judges import judges_of
 from rlaif.training.card import model_card
 from rlaif.training.data import (
@@ -58,7 +59,7 @@ def prepare_dpo(run: Path, settings: DPOSettings) -> TrainingJob[TrainingRow]:
         source={
             "run": str(run.resolve()),
             "manifest_hash": manifest_hash,
-            "labels_hash": file_digest(labels.file),
+            "labels_hash": rows_digest(labels.file),
             "human_hash": open_source(settings.human_data).fingerprint()
             if settings.human_data
             else None,

@@ -21,114 +21,18 @@ from click.testing import CliRunner
 
 from rlaif.cli.main import cli
 from rlaif.engines.base import EngineSettings
-from rlaif.engines.replicas import Replica
 from rlaif.engines.scripted import ScriptedEngine
-from rlaif.engines.workers import MAX_RESTARTS, MakeWorker, WorkerDied
+from rlaif.engines.workers import MAX_RESTARTS, WorkerDied
 from rlaif.errors import EngineStopped, RlaifError
+from rlaif.labeling import labeler_pool
 from rlaif.labeling import shard_pool as sharding
-from rlaif.labeling.job import LabelSummary, prepare, run_label
 from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.shard_pool import SHARDS_AHEAD, SHARDS_WAITING
-from rlaif.labeling.shard_worker import Shard, ShardReport
-from rlaif.runs.context import RunContext
-from rlaif.runs.tally import dump_tally
 from rlaif.store.verdict_cache import VerdictCache
-from tests.labeling.helpers import contents, label, settings, write_inputs
+from tests.labeling.helpers import contents, label, write_inputs
+from tests.labeling.labelers import InProcessLabelers, run, tally_of
 
 ROWS = 120
-
-
-class InProcessLabelers:
-    """A backend whose workers are plain objects, and die when they are told to.
-
-    Args:
-        dies: by worker and number of the call: "before" it works, "after" (what it answered is in
-            the cache, its lines are lost), or "".
-    """
-
-    def __init__(self, seed: int, dies: Callable[[int, int], str] = lambda n, call: "") -> None:
-        self.make: MakeWorker = Replica
-        self.judge = settings().judge
-        self.calls: dict[int, list[Shard]] = {}
-        self.starting: list[int] = []
-        self.began: list[int] = []
-        self.finished: list[int] = []
-        self.made: list[Any] = []
-        self.count = 0
-        self._dies, self._random = dies, random.Random(seed)
-        self._workers: dict[int, Any] = {}
-
-    def host_proxy(self, make: Callable[[], Any]) -> Callable[[], Any]:
-        return make
-
-    def start(self, number: int) -> None:
-        self.starting.append(number)
-        self._workers[number] = self.make(self.judge)
-        self.made.append(self._workers[number])
-
-    def submit(self, number: int, task: list[Shard]) -> None:
-        assert number not in self.calls
-        self.began += [shard.first for shard in task]
-        self.calls[number] = task
-
-    def wait(self, seconds: float | None) -> list[tuple[int, Any]]:
-        if self.starting and (not self.calls or self._random.random() < 0.4):
-            number = self.starting.pop(0)
-            return [(number, self._workers[number].traits())]
-        if not self.calls:
-            return []
-        return [self.call(self._random.choice(list(self.calls)))]
-
-    def call(self, number: int) -> tuple[int, ShardReport | WorkerDied]:
-        shards, worker = self.calls.pop(number), self._workers[number]
-        self.count += 1
-        death = self._dies(number, self.count)
-        if death == "before":
-            worker.close()
-            return number, WorkerDied("told to")
-        try:
-            report: ShardReport = worker.work(shards)
-        except RlaifError as error:
-            worker.close()
-            return number, WorkerDied(str(error), error)
-        self.finished += [done.first for done in report.done]
-        if death:
-            worker.close()
-            return number, WorkerDied("told to")
-        return number, report
-
-    def close(self) -> None:
-        for worker in self.made:
-            worker.close()
-
-
-def run(
-    folder: Path, out: str, shard_rows: int | None, copies: int = 3, **changes: Any
-) -> LabelSummary:
-    on_progress = changes.pop("on_progress", lambda _: None)
-    cache = changes.pop("cache", f"{out}.sqlite")
-    judge = changes.pop("judge", None)
-    plain = settings(**changes)
-    judge = judge or plain.judge.model_copy(update={"data_parallel_size": copies})
-    job = prepare(
-        str(folder / "pairs.jsonl"),
-        str(folder / "constitution.yaml"),
-        plain.model_copy(update={"judge": judge}),
-    )
-    return run_label(
-        job,
-        folder / out,
-        context=RunContext(cache_dir=folder / cache, on_progress=on_progress),
-        shard_rows=shard_rows,
-    )
-
-
-def tally_of(summary: LabelSummary) -> dict[str, Any]:
-    """The tally, with sums of floats rounded: they were added in another order."""
-    plain = dump_tally(summary.tally)
-    for principle in plain["principles"].values():
-        principle["position_logit_sum"] = round(principle["position_logit_sum"], 9)
-    return plain
 
 
 @pytest.fixture
@@ -141,7 +45,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> list[InProcessLabelers]:
         backend.judge = judge.model_copy(update={"data_parallel_size": 1})
         return backend
 
-    monkeypatch.setattr(sharding, "open_backend", next_one)
+    monkeypatch.setattr(labeler_pool, "open_backend", next_one)
     return made
 
 
@@ -468,7 +372,7 @@ def test_labelers_in_processes_of_which_one_is_killed(
     def kill(progress: LabelProgress) -> None:
         processes = pools[0]._backend._processes  # type: ignore[attr-defined]
         if progress.rows and not victims:
-            busy = next(n for n, desk in pools[0]._workers.items() if desk.shards)
+            busy = next(n for n, desk in pools[0]._workers.items() if desk.tasks)
             victims.append((busy, processes[busy].pid))
             os.kill(processes[busy].pid, signal.SIGKILL)
 
@@ -499,7 +403,7 @@ def test_labelers_on_ray_of_which_one_is_killed(
 
     def kill(progress: LabelProgress) -> None:
         if progress.rows and not killed:
-            number = next(n for n, desk in pools[0]._workers.items() if desk.shards)
+            number = next(n for n, desk in pools[0]._workers.items() if desk.tasks)
             killed.append((number, pools[0]._backend._actors[number]))  # type: ignore[attr-defined]
             ray.kill(killed[0][1])
 

@@ -1,0 +1,34 @@
+"""Paths on this machine and on any file system that fsspec knows, with the methods of `Path`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import cast
+
+from rlaif.errors import RlaifError, first_line
+
+
+def is_url(name: str | Path) -> bool:
+    """Whether a name is the URL of something elsewhere, such as `s3://bucket/run`."""
+    return "://" in str(name)
+
+
+def open_path(name: str) -> Path:
+    """A path; for a URL, one that reads and writes through fsspec.
+
+    Raises:
+        RlaifError: nothing installed reads such URLs.
+    """
+    if not is_url(name):
+        return Path(name)
+    upath = importlib.import_module("upath")
+    try:
+        found = upath.UPath(name)
+        found.fs  # noqa: B018 - its package is loaded here
+    except (ImportError, ValueError, OSError) as error:
+        raise RlaifError(
+            f"{name!r} can't be opened ({first_line(error)})",
+            hint="Install the fsspec package of that storage (s3fs, gcsfs, adlfs), or use a path.",
+        ) from None
+    return cast("Path", found)

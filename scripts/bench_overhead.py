@@ -19,7 +19,7 @@ from pathlib import Path
 from rlaif.cli.common.output import quiet_libraries, table
 from rlaif.runs.context import RunContext
 
-SHARD_ROWS = 1000
+SHARD_ROWS, PART_ROWS = 1000, 10_000
 
 
 def write_data(path: Path, pairs: int) -> None:
@@ -43,10 +43,11 @@ def write_constitution(path: Path, principles: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
+def run(folder: Path, orders: str, labelers: int | None, parts: bool) -> dict[str, float]:
     """Label, then ask for the same again; in this process, or by labelers beside it."""
     from rlaif.engines.base import EngineSettings
     from rlaif.labeling.job import Split, prepare, run_label
+    from rlaif.labeling.part_run import PartPlan
     from rlaif.labeling.settings import LabelSettings
 
     judge = EngineSettings(
@@ -59,7 +60,9 @@ def run(folder: Path, orders: str, labelers: int | None) -> dict[str, float]:
         prepare(data, constitution, settings),
         folder / "run",
         context=RunContext(cache_dir=folder / "cache.sqlite"),
-        split=Split(SHARD_ROWS if labelers else None),
+        split=Split(parts=PartPlan(PART_ROWS))
+        if parts
+        else Split(SHARD_ROWS if labelers else None),
     )
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -90,11 +93,16 @@ def main() -> None:
     parser.add_argument(
         "--labelers", type=int, metavar="N", help=f"shards of {SHARD_ROWS} rows go to N processes"
     )
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help=f"those processes read and write parts of {PART_ROWS} rows themselves",
+    )
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
     quiet_libraries()
     if args.folder:
-        print(json.dumps(run(Path(args.folder), args.orders, args.labelers)))
+        print(json.dumps(run(Path(args.folder), args.orders, args.labelers, args.parts)))
         return
     rows = []
     for pairs in args.pairs:
@@ -111,6 +119,7 @@ def main() -> None:
                     "--orders",
                     args.orders,
                     *(["--labelers", str(args.labelers)] if args.labelers else []),
+                    *(["--parts"] if args.parts else []),
                 ],
                 capture_output=True,
                 text=True,

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("what", "count"),
-    [("--inputs", 25), ("--kills", 6), ("--faults", 12), ("--servers", 4)],
+    [("--inputs", 12), ("--kills", 4), ("--faults", 8), ("--servers", 3)],
 )
 def test_hostile_files_kills_and_faults_lose_nothing(what: str, count: int, tmp_path: Path) -> None:
     counts = {"--inputs": 0, "--kills": 0, "--faults": 0, "--servers": 0, what: count}

@@ -11,6 +11,7 @@ import pytest
 
 from rlaif.constitution.load import load_constitution
 from rlaif.serve.dialects import DIALECTS
+from tests.commands import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -49,13 +50,7 @@ def test_readme_session_runs_as_written(tmp_path: Path) -> None:
             continue
         program, *arguments = line.split()
         assert program == "rlaif"
-        done = subprocess.run(
-            [sys.executable, "-m", "rlaif", *arguments],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(*arguments, cwd=cwd)
         assert done.returncode == 0, line + done.stderr[-2000:]
     assert (cwd / "policies" / "first" / "model.safetensors").is_file()
     assert (cwd / "runs" / "first" / "report.html").is_file()
@@ -67,13 +62,7 @@ def test_recipe_of_the_readme_runs_as_written(tmp_path: Path) -> None:
     for line in ["rlaif init .", *lines.strip().splitlines()]:
         program, *arguments = line.split()
         assert program == "rlaif"
-        done = subprocess.run(
-            [sys.executable, "-m", "rlaif", *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_command(*arguments, cwd=tmp_path)
         assert done.returncode == 0, line + done.stderr[-2000:]
     assert (tmp_path / "policies" / "final" / "model.safetensors").is_file()
     assert (tmp_path / "runs" / "revised" / "sft.jsonl").stat().st_size > 0
@@ -86,9 +75,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 def test_python_of_the_readme_runs_as_written(tmp_path: Path) -> None:
     (code,) = blocks("python")
-    subprocess.run(
-        [sys.executable, "-m", "rlaif", "init", "p"], cwd=tmp_path, check=True, capture_output=True
-    )
+    assert run_command("init", "p", cwd=tmp_path).returncode == 0
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "p", capture_output=True, text=True
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from rlaif.errors import RlaifError
-from rlaif.util.paths import is_url
+from rlaif.util.paths import is_url, open_binary
 
 COMPRESSED = (".gz", ".zst", ".bz2")
 
@@ -28,7 +28,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """
     kind = path.suffix.lower()
     if kind not in COMPRESSED:
-        with path.open("rb") as plain:
+        with open_binary(path) as plain:
             yield plain
         return
     try:
@@ -42,7 +42,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _decompressed(path: Path, kind: str) -> IO[bytes]:
-    raw: Any = path.open("rb") if is_url(path) else path
+    raw: Any = open_binary(path) if is_url(path) else path
     if kind == ".gz":
         return cast("IO[bytes]", gzip.open(raw, "rb"))
     if kind == ".bz2":

@@ -24,7 +24,8 @@ from rlaif.engines.registry import create_engine
 from rlaif.errors import RlaifError
 from rlaif.evaluation.stats.sampling import sample_completions
 from rlaif.records import Message
-from rlaif.runs.directory import PREFERENCES
+from rlaif.runs import lineage
+from rlaif.runs.directory import PREFERENCES, is_complete, read_run_config
 from rlaif.runs.labels import read_label_file
 from rlaif.util.child_process import call_rlaif
 from rlaif.util.files import write_atomically
@@ -80,17 +81,34 @@ def run_demo(folder: Path, *, judge_engine: str = "vllm", say: Say = lambda _: N
     write_demo_pairs(pairs, count=PAIRS, seed=TRAIN_SEED)
     say("2. Label them with the constitution `demo`, judging each principle in both orders")
     judge = ["-c", "demo", "--judge", "demo", "--engine", judge_engine, "--cache-dir", cache]
-    _rlaif("label", str(pairs), *judge, "-o", str(labels), say=say)
-    _rlaif("report", str(labels), say=say)
+    if not _is_labeled(labels, judge_engine, say):
+        _rlaif("label", str(pairs), *judge, "-o", str(labels), say=say)
+        _rlaif("report", str(labels), say=say)
     say("3. Train the policy on the labels with DPO, using label probabilities as soft targets")
-    _rlaif("train-dpo", str(labels), "--model", "demo", "-o", str(policy), *_flags(), say=say)
+    if (policy / lineage.TRAINING).exists() and any(policy.glob("*.safetensors")):
+        say(f"   {policy} is already complete")
+    else:
+        _rlaif("train-dpo", str(labels), "--model", "demo", "-o", str(policy), *_flags(), say=say)
     say(f"4. Compare the old and new policy on {PROMPTS} held-out prompts, by oracle and by judge")
     answers = folder / "answers.jsonl"
     if not answers.exists():
         write_answers(answers, demo_model("policy"), policy, count=PROMPTS, seed=TEST_SEED)
     verdicts = folder / "comparison"
-    _rlaif("label", str(answers), *judge, "-o", str(verdicts), say=say)
+    if not _is_labeled(verdicts, judge_engine, say):
+        _rlaif("label", str(answers), *judge, "-o", str(verdicts), say=say)
     return read_demo(labels, answers, verdicts)
+
+
+def _is_labeled(run: Path, engine: str, say: Say) -> bool:
+    """Whether a run is complete; one of another engine is refused by the command itself.
+
+    Raises:
+        RlaifError: a file of it was cut or edited.
+    """
+    if not is_complete(run) or read_run_config(run)["judge"]["engine"] != engine:
+        return False
+    say(f"   {run} is already complete")
+    return True
 
 
 def _flags() -> list[str]:

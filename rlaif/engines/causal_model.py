@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+import transformers
 
 from rlaif.errors import RlaifError
 
@@ -37,11 +37,11 @@ def load_causal_model(path: Path, name: str, dtype: Any) -> Any:
 def _class_of(path: Path) -> Any:
     """The class that loads a model with its head: some with eyes are known by another one."""
     with suppress(OSError, ValueError, KeyError):  # said where the model is loaded
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
+        for kind in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText):
             if type(config) in kind._model_mapping:
                 return kind
-    return AutoModelForCausalLM
+    return transformers.AutoModelForCausalLM
 
 
 def load_whole(kind: Any, path: Path, name: str, dtype: Any) -> Any:
@@ -84,7 +84,7 @@ def attention_of(path: Path | str) -> dict[str, Any]:
     logits (Gemma 2) without a word: those models take the plain one.
     """
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return {}
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
@@ -98,7 +98,7 @@ def refuse_other_heads(path: Path, name: str) -> None:
         RlaifError: it is one, by its config.
     """
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return
     kinds = getattr(config, "architectures", None) or []

@@ -6,7 +6,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
+import transformers
 
 from rlaif.engines.base import LONGEST_TOKEN
 from rlaif.engines.chat_template import ChatTemplate
@@ -27,7 +27,9 @@ def context_length(files: ModelFiles) -> int:
     would fill a GPU that could judge many short ones.
     """
     try:
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False).get_text_config()
+        config = transformers.AutoConfig.from_pretrained(
+            files.path, trust_remote_code=False
+        ).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         raise RlaifError(
             f"config of {files.name!r} could not be read ({error})", hint="Check config.json."
@@ -38,7 +40,7 @@ def context_length(files: ModelFiles) -> int:
 def has_vision(files: ModelFiles) -> bool:
     """Whether the model takes pictures, as its config says."""
     try:
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(files.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return False
     return getattr(config, "vision_config", None) is not None
@@ -68,7 +70,7 @@ class HFCodec:
         if most_tokens is None and (files.path / "config.json").is_file():
             self._most = context_length(files)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                 files.path, trust_remote_code=False
             )
         except Exception as error:  # loaders raise many unrelated types

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+import transformers
 from transformers.utils import logging as transformers_logging
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake, PrefixSharing
@@ -86,9 +86,9 @@ class PackedEngine:
         auto = torch.float32 if self._device == "cpu" else "auto"
         dtype = DTYPES.get(settings.dtype, auto)
         if made_up:
-            config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(files.path, trust_remote_code=False)
             with torch.device(self._device):
-                model: Any = AutoModelForCausalLM.from_config(
+                model: Any = transformers.AutoModelForCausalLM.from_config(
                     config, dtype=config.dtype if dtype == "auto" else dtype
                 )
         else:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+import transformers
 
 from rlaif.engines.base import EngineSettings, EngineSpec, EngineStats, Intake
 from rlaif.engines.causal_model import load_whole
@@ -100,7 +100,9 @@ class TransformersScorer:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         auto = torch.float32 if self._device == "cpu" else "auto"
         dtype = DTYPES.get(settings.dtype, auto)
-        model = load_whole(AutoModelForSequenceClassification, files.path, files.name, dtype)
+        model = load_whole(
+            transformers.AutoModelForSequenceClassification, files.path, files.name, dtype
+        )
         self._model: Any = model.to(self._device).eval()
         head = getattr(self._model, "score", None)
         if head is not None and self._model.dtype != torch.float32:
@@ -318,7 +320,7 @@ def refuse_no_reward(files: ModelFiles) -> None:
         RlaifError: it is not, by its config.
     """
     try:
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(files.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise RlaifError(
             f"config of {files.name!r} could not be read ({error})", hint="Check config.json."

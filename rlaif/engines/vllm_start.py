@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+import transformers
 
 from rlaif.engines.base import EngineSettings
 from rlaif.engines.codec import context_length
@@ -136,7 +136,7 @@ def refuse_wrong(files: ModelFiles) -> None:
         RlaifError: it is one of them.
     """
     try:
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(files.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return
     kinds = getattr(config, "architectures", None) or []
@@ -162,7 +162,7 @@ def sequence_length(files: ModelFiles, settings: EngineSettings) -> tuple[int, s
     """
     longest = settings.max_model_len or context_length(files)
     try:
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(files.path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return longest, ""
     steady = steady_positions(config)
@@ -178,7 +178,9 @@ def unscaled_length(files: ModelFiles) -> int:
     Mistral's own form, and leaves it out without a word for those in the form of `transformers`.
     """
     try:
-        config = AutoConfig.from_pretrained(files.path, trust_remote_code=False).get_text_config()
+        config = transformers.AutoConfig.from_pretrained(
+            files.path, trust_remote_code=False
+        ).get_text_config()
     except (OSError, ValueError, KeyError):  # said where the model is loaded
         return 1 << 30
     found = getattr(config, "rope_parameters", None) or {}

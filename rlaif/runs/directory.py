@@ -29,6 +29,7 @@ from rlaif.util.file_sizes import check_sizes
 from rlaif.util.files import open_lock, write_atomically
 from rlaif.util.hashing import digest, file_digest
 from rlaif.util.output import check_folder
+from rlaif.util.paths import open_binary
 from rlaif.util.plain_yaml import load_plain_yaml
 from rlaif.util.validation import describe_problem
 
@@ -504,7 +505,7 @@ def read_rows(file: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[s
 def _json_rows(file: Path, strict: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     hint = "Label again into a new folder; cached verdicts are reused."
     try:
-        lines = file.open("rb")
+        lines = open_binary(file)
     except OSError as error:
         raise RlaifError(f"could not read {file} ({error.strerror})", hint=hint) from None
     with lines:

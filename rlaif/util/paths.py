@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 from rlaif.errors import RlaifError, first_line
 
@@ -12,6 +13,17 @@ from rlaif.errors import RlaifError, first_line
 def is_url(name: str | Path) -> bool:
     """Whether a name is the URL of something elsewhere, such as `s3://bucket/run`."""
     return "://" in str(name)
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """The bytes of a file, to be read and sought in as those of a file here.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    if not is_url(path):
+        return path.open("rb")
+    return io.BufferedReader(cast("io.RawIOBase", path.open("rb")), 1 << 20)
 
 
 def open_path(name: str) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from rlaif.errors import RlaifError
 from rlaif.labeling.job import choose_engine
 from rlaif.runs.context import RunContext
 from rlaif.store.verdict_cache import VerdictCache, verdict_cache_path
+from tests.commands import Done, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -85,33 +84,25 @@ def test_job_has_the_size_that_was_asked_for(tmp_path: Path) -> None:
 
 def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path) -> None:
     cache = tmp_path / "cache.sqlite"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "rlaif",
-            "bench",
-            "--engine",
-            "packed",
-            "--engine",
-            "transformers",
-            "--num-pairs",
-            "3",
-            "--num-principles",
-            "4",
-            "--context",
-            "120",
-            "--repetitions",
-            "1",
-            "--price-per-hour",
-            "2",
-            "--cache-dir",
-            str(cache),
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_command(
+        "bench",
+        "--engine",
+        "packed",
+        "--engine",
+        "transformers",
+        "--num-pairs",
+        "3",
+        "--num-principles",
+        "4",
+        "--context",
+        "120",
+        "--repetitions",
+        "1",
+        "--price-per-hour",
+        "2",
+        "--cache-dir",
+        str(cache),
+        "--json",
     )
     assert done.returncode == 0, done.stderr
     packed, plain = json.loads(done.stdout)
@@ -139,26 +130,18 @@ def test_bench_prints_what_it_measured_and_auto_takes_the_fastest(tmp_path: Path
 
 def test_questions_that_a_judge_can_not_take_are_an_error_and_no_speed() -> None:
     for context in ("1100", "6000"):  # some refused, all refused
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "rlaif",
-                "bench",
-                "--engine",
-                "packed",
-                "--num-pairs",
-                "6",
-                "--num-principles",
-                "2",
-                "--context",
-                context,
-                "--repetitions",
-                "1",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
+        done = run_command(
+            "bench",
+            "--engine",
+            "packed",
+            "--num-pairs",
+            "6",
+            "--num-principles",
+            "2",
+            "--context",
+            context,
+            "--repetitions",
+            "1",
         )
         assert done.returncode == 2
         assert (
@@ -191,26 +174,18 @@ def test_auto_keeps_the_engine_of_a_run_that_exists(tmp_path: Path) -> None:
     assert choose_engine(judge, tmp_path, RunContext(tmp_path / "c.sqlite")).engine == "vllm"
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "rlaif",
-            "bench",
-            "--num-pairs",
-            "2",
-            "--num-principles",
-            "2",
-            "--context",
-            "30",
-            "--repetitions",
-            "1",
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+def bench(*arguments: str) -> Done:
+    return run_command(
+        "bench",
+        "--num-pairs",
+        "2",
+        "--num-principles",
+        "2",
+        "--context",
+        "30",
+        "--repetitions",
+        "1",
+        *arguments,
     )
 
 

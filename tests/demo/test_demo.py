@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from rlaif.demo import run as demo_run
 from rlaif.demo.measure import measure_judge, oracle_win_rate
 from rlaif.demo.run import PROMPTS, TEST_SEED, TRAINING, sample_answers
-from rlaif.demo.world import World
 from rlaif.engines.base import Engine
 from rlaif.training.dpo import prepare_dpo
 from rlaif.training.frame import run_training
 from rlaif.training.settings import DPOSettings
-from rlaif.util.resources import demo_model
 from tests.labeling.helpers import restate_sizes
 
 pytestmark = pytest.mark.slow
@@ -36,15 +36,20 @@ def test_judge_agrees_with_the_oracle_on_text_it_never_saw(demo_judge: Engine) -
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    folder = tmp_path_factory.mktemp("demo")
-    done = subprocess.run(
-        [sys.executable, "-m", "rlaif", "demo", "-o", str(folder / "run"), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "run", json.loads(done.stdout)
+    """A demo's folder and what it printed; made once, whichever processes ask for it."""
+    shared = tmp_path_factory.getbasetemp().parent
+    folder, result = shared / "demo", shared / "demo.json"
+    with FileLock(f"{folder}.lock"):
+        if not result.exists():
+            done = subprocess.run(
+                [sys.executable, "-m", "rlaif", "demo", "-o", str(folder), "--json"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            result.write_text(done.stdout)
+    return folder, json.loads(result.read_text())
 
 
 def test_trained_policy_follows_the_constitution_better(demo: tuple[Path, dict]) -> None:
@@ -99,6 +104,8 @@ def test_second_run_only_reports(demo: tuple[Path, dict]) -> None:
         check=True,
     )
     assert done.stderr.count("is already complete") == 3
+    # Another engine's labels are not taken for done: the command refuses them.
+    assert not demo_run._is_labeled(folder / "labels", "packed", print)
     assert f"{result['oracle']['wins']}" in done.stdout
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")} == before
 
@@ -119,9 +126,10 @@ def test_shuffled_labels_do_not_improve_the_policy(demo: tuple[Path, dict], tmp_
         prepare_dpo(tmp_path / "shuffled", settings),
         tmp_path / "policy",
     )
-    world = World(TEST_SEED, "test")
-    prompts = [world.prompt() for _ in range(PROMPTS)]
-    old = sample_answers(demo_model("policy"), prompts, seed=TEST_SEED)
+    answers = [json.loads(line) for line in (demo[0] / "answers.jsonl").open()]
+    prompts = [row["prompt"] for row in answers]
+    assert len(prompts) == PROMPTS
+    old = [row["response_a"] for row in answers]
     new = sample_answers(tmp_path / "policy", prompts, seed=TEST_SEED)
     control = oracle_win_rate(prompts, old, new).rate
     assert control.low < 0.5, control

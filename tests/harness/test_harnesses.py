@@ -16,6 +16,7 @@ import yaml
 from rlaif.cli.main import main
 from rlaif.harness.configs import GENERATORS, target
 from rlaif.util.resources import demo_model
+from tests.commands import run_command
 from tests.harness.helpers import ALIAS, TOKEN, Labeled, Server
 
 pytestmark = pytest.mark.slow
@@ -140,10 +141,8 @@ def label(folder: Path, rows: list[dict[str, str]]) -> dict[str, tuple[str | Non
     """Winner and probability of response a by `rlaif label`, from its command line."""
     data = folder / "to-label.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(
-        [str(BIN / "rlaif"), "label", str(data), "-c", "demo", "--engine", "packed", "-o", "run"],
-        folder,
-    )
+    flags = ("-c", "demo", "--engine", "packed", "-o", "run")
+    assert run_command("label", str(data), *flags, cwd=folder).returncode == 0
     found: dict[str, tuple[str | None, float]] = {}
     texts = {row["id"]: row["response_a"].strip() for row in rows}
     for line in (folder / "run" / "preferences.jsonl").read_text().splitlines():

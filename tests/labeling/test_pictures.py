@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from rlaif.judging.questions import plan_questions
 from rlaif.judging.rendering import Renderer
 from rlaif.records import Pair, Picture
 from rlaif.templates.judge import load_judge_template
+from tests.commands import run_command
 from tests.data.test_infer import write
 
 DEMO_JUDGE = Path(__file__).parents[2] / "rlaif/demo/models/judge"
@@ -196,14 +195,9 @@ def test_a_judge_that_sees_answers_by_the_picture(seeing_judge: Path, tmp_path: 
     rows += [pair("Which color?", id="blind"), pair(parts("Which?", {"type": "input_audio"}))]
     rows += [pair("Which?", images=["none.png"])]
     data = write(tmp_path / "d.jsonl", rows)
-    command = [sys.executable, "-m", "rlaif", "label", data, "-c", "demo", "-o"]
+    command = ["label", data, "-c", "demo", "-o"]
     judge = ["--judge", str(seeing_judge), "--template", "demo", "--label-mass-floor", "0"]
-    seen = subprocess.run(
-        [*command, str(tmp_path / "seen"), "--engine", "vllm", *judge],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    seen = run_command(*command, str(tmp_path / "seen"), "--engine", "vllm", *judge)
     assert seen.returncode == 0, seen.stderr
     held: dict[str, Any] = {}
     for name in ("preferences.jsonl", "undecided.jsonl"):
@@ -228,12 +222,7 @@ def test_a_judge_that_sees_answers_by_the_picture(seeing_judge: Path, tmp_path: 
     ]
     assert len(rejected) == 2
 
-    blind = subprocess.run(
-        [*command, str(tmp_path / "blind"), "--judge", "demo", "--engine", "packed"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    blind = run_command(*command, str(tmp_path / "blind"), "--judge", "demo", "--engine", "packed")
     assert blind.returncode == 0, blind.stderr
     lines = (tmp_path / "blind/rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 8

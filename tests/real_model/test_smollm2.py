@@ -157,9 +157,9 @@ def test_label_train_and_judge_with_the_adapter(
     settings = DPOSettings(
         model=str(smollm2),
         per_device_train_batch_size=4,
-        num_train_epochs=3,
+        num_train_epochs=2,
         lora_r=8,
-        learning_rate=1e-4,
+        learning_rate=3e-4,
         warmup_steps=0,
         logging_steps=1,
         max_length=128,
@@ -167,7 +167,7 @@ def test_label_train_and_judge_with_the_adapter(
     run_training(prepare_dpo(tmp_path / "run", settings), tmp_path / "policy")
     log = [json.loads(line) for line in (tmp_path / "policy" / "metrics.jsonl").open()]
     losses = [entry["loss"] for entry in log if "loss" in entry]
-    epoch = len(losses) // 3
+    epoch = len(losses) // 2
     assert sum(losses[-epoch:]) < sum(losses[:epoch])
     adapter = str(tmp_path / "policy" / "adapter")
     judge = EngineSettings(engine="packed", model=adapter)

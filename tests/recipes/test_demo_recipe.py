@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +17,17 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_demo_models.py"
 
 
-def test_shipped_vocabulary_is_rebuilt_from_the_seed() -> None:
+@pytest.fixture(scope="module")
+def script() -> Any:
     spec = importlib.util.spec_from_file_location("train_demo_models", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_shipped_vocabulary_is_rebuilt_from_the_seed(script: Any) -> None:
     rebuilt = json.loads(script.build_tokenizer(20).backend_tokenizer.to_str())["model"]
     for name in ("judge", "policy", "writer"):
         shipped = json.loads((demo_model(name) / "tokenizer.json").read_text())["model"]
@@ -32,30 +37,18 @@ def test_shipped_vocabulary_is_rebuilt_from_the_seed() -> None:
 
 @pytest.mark.parametrize("which", ["judge", "policy", "writer"])
 def test_training_takes_steps_and_saves_a_model_of_the_shipped_shape(
-    which: str, tmp_path: Path
+    which: str,
+    tmp_path: Path,
+    script: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(SCRIPT),
-            which,
-            "--steps",
-            "4",
-            "--batch",
-            "8",
-            "--log-every",
-            "2",
-            "--out",
-            str(tmp_path / which),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    flags = ["--steps", "4", "--batch", "8", "--log-every", "2", "--out", str(tmp_path / which)]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), which, *flags])
+    script.main()
     losses = [
         float(word.removeprefix("loss="))
-        for word in done.stdout.split()
+        for word in capsys.readouterr().out.split()
         if word.startswith("loss=")
     ]
     assert len(losses) == 2

@@ -28,6 +28,7 @@ from rlaif.training.dpo import prepare_dpo
 from rlaif.training.frame import preview_training, run_training
 from rlaif.training.settings import DPOSettings
 from rlaif.util.hashing import file_digest
+from tests.commands import run_command
 from tests.labeling.helpers import restate_sizes
 
 pytestmark = pytest.mark.slow
@@ -87,8 +88,8 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
         "-m",
         *arguments(run, tmp_path / "killed", "--num-train-epochs", "2"),
     ]
-    whole = [sys.executable, "-m", *arguments(run, tmp_path / "whole", "--num-train-epochs", "2")]
-    first = subprocess.run(whole, capture_output=True, text=True, check=False)
+    _, *whole = arguments(run, tmp_path / "whole", "--num-train-epochs", "2")
+    first = run_command(*whole)
     assert first.returncode == 0, first.stderr[-3000:]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "killed" / "checkpoints"
@@ -99,7 +100,7 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "training.json").exists()
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    done = run_command(*command[3:], "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()

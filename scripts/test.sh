@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets up and runs every check and every test; arguments go to pytest.
 #   scripts/test.sh           everything
-#   scripts/test.sh --fast    the checks, and the tests that start no engine, trainer or browser
+#   scripts/test.sh --fast    the checks, and the tests that start no engine, trainer or browser and
+#                             simulate little
 set -euo pipefail
 cd "$(dirname "$0")/.."
 chosen=()

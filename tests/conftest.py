@@ -74,12 +74,17 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The kernels for CPUs are compiled once in a run of the tests, not in every process."""
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests that all of its processes share."""
     base = tmp_path_factory.getbasetemp()
-    folder = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(run_folder: Path) -> None:
+    """The kernels for CPUs are compiled once in a run of the tests, not in every process."""
+    os.environ["NUMBA_CACHE_DIR"] = str(run_folder / "kernels")
 
 
 @pytest.fixture(scope="session")

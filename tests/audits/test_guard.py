@@ -131,6 +131,7 @@ def test_human_share_goes_by_weight_and_depth_is_limited(tmp_path: Path) -> None
         guard(write_rows(tmp_path / "n.jsonl", [{"x": 1}]), None, Thresholds())
 
 
+@pytest.mark.slow
 def test_one_text_for_each_prompt_is_lost_diversity_though_duplicates_were_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

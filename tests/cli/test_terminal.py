@@ -180,6 +180,7 @@ def on_a_terminal(arguments: list[str], columns: int, cwd: Path) -> str:
     return found.decode().replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 def test_results_fit_the_width_of_the_terminal(tmp_path: Path) -> None:
     long = "many words that go on and on and on without an end " * 4
     rows = [

@@ -35,10 +35,9 @@ def test_judge_agrees_with_the_oracle_on_text_it_never_saw(demo_judge: Engine) -
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def demo(run_folder: Path) -> tuple[Path, dict]:
     """A demo's folder and what it printed; made once, whichever processes ask for it."""
-    shared = tmp_path_factory.getbasetemp().parent
-    folder, result = shared / "demo", shared / "demo.json"
+    folder, result = run_folder / "demo", run_folder / "demo.json"
     with FileLock(f"{folder}.lock"):
         if not result.exists():
             done = subprocess.run(

@@ -223,6 +223,7 @@ def told(run: Path) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gives", ["all", "none", "refuses"])
 def test_batches_come_to_what_single_requests_come_to(
     provider: Callable[..., Provider], tmp_path: Path, gives: str

@@ -256,6 +256,7 @@ def test_probabilities_are_those_of_the_server(serve: Callable[..., Server], own
         assert "continue_final_message" not in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gives", ["none", "refuses"])
 def test_votes_come_to_the_probabilities(serve: Callable[..., Server], gives: str) -> None:
     server = serve(Drawing(gives))

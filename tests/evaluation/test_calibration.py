@@ -262,6 +262,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_from_run_to_calibrated_labels(tmp_path: Path) -> None:
     """Labels by id of an overconfident judge; then probabilities, threshold and manifest."""
     from tests.labeling.helpers import label as label_run
@@ -440,6 +441,7 @@ def judged(
     return outcomes, label
 
 
+@pytest.mark.slow
 def test_contradicting_orders_are_doubted_where_people_say_so() -> None:
     """Pairs with confident orders that contradict each other are right by chance: one temperature
     for all calls them sure; with features they come out even, and the others as they are.
@@ -464,6 +466,7 @@ def test_contradicting_orders_are_doubted_where_people_say_so() -> None:
         assert apart["features"][0] < 0.1 < 0.15 < apart["temperature"][0]
 
 
+@pytest.mark.slow
 def test_what_makes_held_out_labels_less_likely_is_not_taken() -> None:
     """Judges that mean what they say, and few labels: some fits are worse than none."""
     left_alone = 0
@@ -483,6 +486,7 @@ def test_what_makes_held_out_labels_less_likely_is_not_taken() -> None:
     assert 5 < left_alone < 40
 
 
+@pytest.mark.slow
 def test_intervals_of_temperature_and_error_hold_the_truth() -> None:
     """60 draws of 300 labels in 100 prompts: the planted temperature, and what a perfect judge
     shows.

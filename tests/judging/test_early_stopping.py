@@ -19,6 +19,7 @@ def principle(name: str, tier: int = 1, weight: float = 1.0) -> Principle:
     return Principle(id=name, tier=tier, weight=weight, preference="Which response?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["share", "mean"])
 def test_an_exact_stop_is_never_overturned(pooling: str) -> None:
     """Random constitutions and opinions; where it stops, 40 random and all extreme completions

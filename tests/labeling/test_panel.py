@@ -319,6 +319,7 @@ def test_eval_measures_a_panel(tmp_path: Path) -> None:
     assert "independent ones" in (tmp_path / "out" / "eval.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["mean", "cascade"])
 def test_a_panel_is_calibrated_as_one_judge(tmp_path: Path, mode: Any) -> None:
     """People agree with a panel less often than it is sure; its own calibration says so."""

@@ -78,6 +78,7 @@ def test_exact_stops_decide_as_the_whole_run(tmp_path: Path, in_flight: int) -> 
     assert len(given) == less.tally.verdicts
 
 
+@pytest.mark.slow
 def test_what_the_cache_holds_changes_nothing(tmp_path: Path) -> None:
     """Cold, warm with everything, and warm with half of it: the same bytes."""
     data, constitution = inputs(tmp_path)
@@ -96,6 +97,7 @@ def test_what_the_cache_holds_changes_nothing(tmp_path: Path) -> None:
             assert contents(tmp_path / f"{name}-{warm}-again") == cold
 
 
+@pytest.mark.slow
 def test_adaptive_orders_say_what_they_saved_and_risked(tmp_path: Path) -> None:
     data, constitution = inputs(tmp_path, 300)
     found = label(

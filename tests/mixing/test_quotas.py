@@ -19,6 +19,7 @@ from tests.generation.helpers import write_rows
 from tests.mixing.helpers import HUMAN, mixed, pairs, run, text
 
 
+@pytest.mark.slow
 def test_quotas_hold_a_slice_whatever_its_share_was(tmp_path: Path) -> None:
     rng = random.Random(1)
     rows = [
@@ -87,6 +88,7 @@ def test_a_slice_that_holds_every_row_can_hold_no_less(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_quotas_hold_for_what_is_trained(tmp_path: Path) -> None:
     """Human rows weigh more, and all Welsh rows but two are human."""
     model = {"kind": "model", "model": "m", "depth": 1}
@@ -121,6 +123,7 @@ def test_quotas_hold_for_what_is_trained(tmp_path: Path) -> None:
         assert f"| {welsh['by weight']:.1%} | {welsh['rows']} |" in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 1.0, 1.5])
 def test_quotas_hold_for_weights_of_any_spread(tmp_path: Path, spread: float) -> None:
     """Weights by the lognormal law, each of its own: within two rows of the mean weight."""

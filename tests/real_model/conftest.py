@@ -18,10 +18,9 @@ NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="session")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smollm2(run_folder: Path) -> Path:
     """Its folder, with the weights in float32."""
-    shared = tmp_path_factory.getbasetemp().parent  # of all processes of this session
-    folder = shared / "smollm2"
+    folder = run_folder / "smollm2"
     with FileLock(f"{folder}.lock"):
         if not (folder / "tokenizer.json").exists():
             _unpack(folder)

@@ -67,6 +67,7 @@ def reviewed(
     return [task(k) for k in range(pairs)], said, truth
 
 
+@pytest.mark.slow
 def test_what_people_say_is_corrected_by_how_often_they_err() -> None:
     """Reviewers of 10% error: the plain share of wrong labels is off by five points, the corrected
     one is right on average, and its interval holds the truth in 95%.

@@ -65,11 +65,11 @@ def test_cohen_is_scikit_learn_s() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.33, 0.46])
 def test_contaminated_reviewers_are_told_apart(share: float) -> None:
-    """Ten crowds of 100: AUC of at least 0.9, prevalence within 5 points on average and within
+    """Seven crowds of 100: AUC of at least 0.9, prevalence within 5 points on average and within
     twelve in each, at most 5% (+ 2 SE) of attentive reviewers flagged.
     """
     aucs, rates, flagged, honest = [], [], 0, 0
-    for seed in range(10):
+    for seed in range(7):
         tasks, said, lazy, people = crowd(np.random.default_rng(seed), 100, share)
         reports = report_reviewers(tasks, said, detector=score, human_texts=people)
         truth = [lazy[r.name] for r in reports]
@@ -92,11 +92,12 @@ def test_pairs_that_are_hard_for_people_flag_nobody(hard: float) -> None:
     flagged, plain, n, caught = 0, 0, 0, []
     for seed in range(6):
         tasks, said, lazy, _ = crowd(np.random.default_rng(300 + seed), 60, 0.2, hard=hard)
-        reports = [r for r in report_reviewers(tasks, said) if not lazy[r.name]]
+        everyone = report_reviewers(tasks, said)
+        reports = [r for r in everyone if not lazy[r.name]]
         flagged += sum(any(f.name == ECHO for f in r.flags) for r in reports)
         plain += sum(bool(r.unclear) for r in reports)
         n += len(reports)
-        caught += [bool(r.flags) for r in report_reviewers(tasks, said) if lazy[r.name]]
+        caught += [bool(r.flags) for r in everyone if lazy[r.name]]
     assert flagged / n <= 0.05 + 2 * (0.05 * 0.95 / n) ** 0.5
     assert plain / n > 0.1
     assert np.mean(caught) > (0.5 if hard < 0.4 else 0.25)

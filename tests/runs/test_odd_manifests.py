@@ -64,6 +64,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labeled(tmp_path_factory.mktemp("odd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

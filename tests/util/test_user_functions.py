@@ -152,6 +152,7 @@ def test_a_filter_on_the_command_line_is_allowed_and_one_in_a_file_is_not(projec
     assert code == 0, text
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_no_code_by_its_own_word(project: Path) -> None:
     name = next(project.glob("spy_*.py")).stem
     recipe = (

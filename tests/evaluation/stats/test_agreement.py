@@ -111,6 +111,7 @@ def test_the_paired_test_is_mcnemars_where_that_is_exact() -> None:
     assert found.difference.value == pytest.approx(7 / 31)
 
 
+@pytest.mark.slow
 def test_better_is_seldom_said_of_equals() -> None:
     """400 pairs of equal judges: the two-sided test is at most at its level (5% + 2 SE)."""
     said = 0
@@ -132,6 +133,7 @@ def test_no_difference_has_an_interval_on_both_sides() -> None:
     assert (down.difference.low, down.difference.high) == (-up.difference.high, -up.difference.low)
 
 
+@pytest.mark.slow
 def test_holm_is_statsmodels() -> None:
     rng = np.random.default_rng(0)
     for n in (1, 2, 7, 40):

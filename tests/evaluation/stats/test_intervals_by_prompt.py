@@ -79,6 +79,7 @@ def test_one_large_prompt_among_small_ones_knows_little() -> None:
     assert high - low < 0.08
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompts", "unequal", "least"),
     [(6, False, 0.9), (12, False, 0.9), (12, True, 0.87), (40, True, 0.9), (150, False, 0.93)],

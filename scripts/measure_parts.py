@@ -1,6 +1,6 @@
 """Measures runs in parts: what storage costs, what the asking process costs, and what follows.
 
-1. Storage: a worker's microseconds and bytes a verdict for what a part leaves (label rows, verdicts,
+1. Storage: a worker's microseconds and bytes a verdict for what a part leaves (verdicts and
    answers), and for finding the answers again, over `--keys` keys in files of one part each; the
    memory at the end against that after the first part.
 2. The asking process: the real pool and the real records, with `--labelers` labelers in simulated

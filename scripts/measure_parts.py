@@ -68,7 +68,7 @@ def measure_storage(folder: Path, keys: int, rows: int, principles: int) -> dict
             own = [begins + rng.randbytes(11) for _ in range(per_pair)]
             logits = [rng.gauss(0.0, 2.0) for _ in own]
             verdicts = [
-                Verdict(names[k // 2], ("ab", "ba")[k % 2], logit, 0.98)  # type: ignore[arg-type]
+                Verdict(names[k // 2], ("ab", "ba")[k % 2], logit, 0.98)
                 for k, logit in enumerate(logits)
             ]
             pair = Pair(id=f"row-{i + 1}", row=number * rows + i + 1, prompt=[], a=[], b=[])
@@ -179,7 +179,7 @@ def simulate(
         lambda number: part_seconds * pace[number] * rng.uniform(0.9, 1.1),
         lambda: rng.random() < 0.002,
     )
-    labeler_pool.open_backend = lambda _: backend  # type: ignore[assignment, return-value]
+    vars(labeler_pool)["open_backend"] = lambda _: backend
     real, clock = time.monotonic, lambda: backend.now
     judge = EngineSettings(engine="scripted", model="hashed", data_parallel_size=labelers)
     cuts = [
@@ -190,7 +190,7 @@ def simulate(
     index.save(folder)
     sink = PartFiles()
     before, began = resident(), time.process_time()
-    time.monotonic = clock  # type: ignore[assignment]
+    time.monotonic = clock
     try:
         pool = PartPool(judge, None)  # type: ignore[arg-type]
         labeling = PartedLabeling(

@@ -145,18 +145,18 @@ def test_label_train_and_judge_with_the_adapter(
 ) -> None:
     """The soft loss on its own labels falls, and the adapter is a policy and a judge."""
     data = tmp_path / "pairs.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in pairs(8)))
+    data.write_text("".join(json.dumps(row) + "\n" for row in pairs(4)))
     flags = ["-c", constitution, "-j", str(smollm2), "--engine", "packed"]
     flags += ["--cache-dir", str(tmp_path / "cache")]
     done = run("label", str(data), *flags, "-o", str(tmp_path / "run"), "--tie-margin", "0")
     assert done.exit_code == 0, done.exception or done.output
     rows = [json.loads(line) for line in (tmp_path / "run" / "verdicts.jsonl").open()]
-    assert len(rows) == 16
+    assert len(rows) == 8
     assert all(not row["invalid"] and row["label_mass"] > 0.9 for row in rows)
 
     settings = DPOSettings(
         model=str(smollm2),
-        per_device_train_batch_size=4,
+        per_device_train_batch_size=2,
         num_train_epochs=2,
         lora_r=8,
         learning_rate=3e-4,

@@ -24,7 +24,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 WHOLLY_SLOW = "\npytestmark = pytest.mark.slow\n"
-STARTS_AN_ENGINE = {"demo_judge", "judge_server", "demo_labels"}
+STARTS_AN_ENGINE = {"demo_judge", "judge_server", "demo_labels", "revised", "botched"}
 
 
 def pytest_configure() -> None:

@@ -186,6 +186,7 @@ def provenance(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "file", "line"),
     [

@@ -10,7 +10,7 @@ first shown, or response `a`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -158,6 +158,32 @@ class ChoiceRequest:
     pictures: tuple[Picture, ...] = ()
 
 
+@dataclass(slots=True)
+class ContextRequest:
+    """Several choices about one context: the prompt of each is the context and its own tail.
+
+    For engines whose attribute `takes_contexts` is true; they answer each choice by its id.
+
+    Attributes:
+        ids: of the choices; unique among the requests in flight.
+        context: token ids that all prompts begin with.
+        tails: the token ids that follow, for each choice.
+        label_ids: as in `ChoiceRequest`.
+        shared: for each choice, how many leading tokens the prompt before it has too.
+    """
+
+    ids: list[str]
+    context: list[int]
+    tails: list[list[int]]
+    label_ids: tuple[tuple[int, ...], ...]
+    shared: list[int]
+
+    def split(self) -> Iterator[ChoiceRequest]:
+        """The choices as requests of their own."""
+        for name, tail, shared in zip(self.ids, self.tails, self.shared, strict=True):
+            yield ChoiceRequest(name, self.context + tail, self.label_ids, shared)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Continue the prompt.
@@ -179,6 +205,7 @@ class GenerationRequest:
 
 
 Request = ChoiceRequest | GenerationRequest
+AnyRequest = Request | ContextRequest
 
 
 @dataclass(slots=True)

@@ -42,6 +42,7 @@ class WatchedEngine:
         self._engine = engine
         self.fingerprint, self.codec = engine.fingerprint, engine.codec
         self.max_prompt_tokens, self.sharing = engine.max_prompt_tokens, engine.sharing
+        self.takes_contexts = getattr(engine, "takes_contexts", False)
         self.asking = self.telling = 0.0
         self.known = block_cache(engine)
 

@@ -231,7 +231,8 @@ class Engine(Protocol):
     """A running model.
 
     One whose attribute `elsewhere` is true computes in another process or on a server, so others
-    may run beside it.
+    may run beside it.  One whose attribute `takes_contexts` is true is given `ContextRequest`s as
+    well, and answers each of their choices by its id; others get the choices one by one.
     """
 
     @property

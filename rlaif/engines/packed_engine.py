@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import transformers
@@ -26,9 +27,18 @@ from rlaif.engines.cpu.memory import keep_freed_memory
 from rlaif.engines.hub import ModelFiles, resolve_model
 from rlaif.engines.segments import shared_length
 from rlaif.engines.transformers_engine import DTYPES, steady_positions
-from rlaif.engines.tree_attention import Forest, TreeModel, pack
+from rlaif.engines.tree_attention import Forest, TreeModel, pack_branches
 from rlaif.errors import RlaifError, first_line
-from rlaif.records import ChoiceRequest, ChoiceResult, Failure, Request, Result
+from rlaif.records import (
+    AnyRequest,
+    ChoiceRequest,
+    ChoiceResult,
+    ContextRequest,
+    Failure,
+    GenerationRequest,
+    Request,
+    Result,
+)
 from rlaif.util.hashing import digest
 
 transformers_logging.disable_progress_bar()
@@ -56,6 +66,25 @@ class Layers(Protocol):
         ...
 
 
+class Branch(NamedTuple):
+    """A prompt: a context, which its neighbors have too, and a tail.
+
+    Attributes:
+        shared: how many leading tokens the prompt before it has too.
+    """
+
+    id: str
+    context: Sequence[int]
+    tail: Sequence[int]
+    label_ids: tuple[tuple[int, ...], ...]
+    shared: int
+
+    @property
+    def length(self) -> int:
+        """Its tokens."""
+        return len(self.context) + len(self.tail)
+
+
 class PackedEngine:
     """A causal language model asked tree by tree.
 
@@ -69,6 +98,8 @@ class PackedEngine:
         RlaifError: the model can't be loaded, or its attention is of a kind that this engine
             does not reproduce (found out by comparing a small forest with plain passes).
     """
+
+    takes_contexts = True
 
     def __init__(
         self,
@@ -105,6 +136,7 @@ class PackedEngine:
         self._bend = _after_head(config)
         self._layers: Any = None
         self._last: Sequence[int] = ()  # the last prompt
+        self._rest: deque[Branch] = deque()
         self._requests = self._tokens = self._cached = 0
         self._idle = 0.0
         self._probe(files.name)
@@ -160,7 +192,10 @@ class PackedEngine:
         try:
             self._layers = make()
             shared = [0, *(shared_length(pair) for pair in pairwise(prompts))]
-            asked = [ChoiceRequest("", p, (), n) for p, n in zip(prompts, shared, strict=True)]
+            asked = [
+                Branch(id="", context=p, tail=(), label_ids=(), shared=n)
+                for p, n in zip(prompts, shared, strict=True)
+            ]
             # In two passes, the second of which goes on from the first.
             found = torch.cat([self._logits(self._forest(part)) for part in (asked[:2], asked[2:])])
             self._last = ()
@@ -199,10 +234,11 @@ class PackedEngine:
             )
         return TreeModel(self._model, self._device)
 
-    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+    def run(self, requests: Iterable[AnyRequest | None]) -> Iterator[list[Result]]:
         """Answer pack by pack, in order."""
-        intake = Intake(requests)
-        while not intake.exhausted:
+        intake = Intake(cast("Iterable[Request | None]", requests))
+        self._rest.clear()  # of a run that was given up
+        while not intake.exhausted or self._rest:
             results: list[Result] = []
             waited = intake.waited
             batch = self._next_batch(intake, results)
@@ -212,36 +248,39 @@ class PackedEngine:
             if results:
                 yield results
 
-    def _next_batch(self, intake: Intake, failures: list[Result]) -> list[ChoiceRequest]:
-        """Requests for one pass."""
-        batch: list[ChoiceRequest] = []
+    def _next_batch(self, intake: Intake, failures: list[Result]) -> list[Branch]:
+        """Prompts for one pass; those of a context that do not fit wait for the next."""
+        batch: list[Branch] = []
         tokens = 0
         while tokens < self._batch_tokens:
-            taken = intake.take(1)
-            if not taken:
-                break
-            request = taken[0]
-            refusal = self._refusal(request)
-            if refusal:
-                failures.append(Failure(request.id, refusal))
+            if not self._rest:
+                taken = cast("list[AnyRequest]", intake.take(1))
+                if not taken:
+                    break
+                if isinstance(taken[0], GenerationRequest):
+                    reason = "engine 'packed' cannot generate text; use --engine vllm"
+                    failures.append(Failure(taken[0].id, reason))
+                    continue
+                self._rest.extend(_branches(taken[0]))
                 continue
-            assert isinstance(request, ChoiceRequest)
-            batch.append(request)
-            tokens += len(request.token_ids) - request.shared
+            prompt = self._rest.popleft()
+            refusal = self._refusal(prompt)
+            if refusal:
+                failures.append(Failure(prompt.id, refusal))
+                continue
+            batch.append(prompt)
+            tokens += prompt.length - prompt.shared
         return batch
 
-    def _refusal(self, request: Request) -> str:
-        if not isinstance(request, ChoiceRequest):
-            return "engine 'packed' cannot generate text; use --engine vllm"
-        length = len(request.token_ids)
-        if length > self.max_prompt_tokens:
-            return f"prompt has {length} tokens; the limit is {self.max_prompt_tokens}"
-        return "" if length else "prompt has no tokens"
+    def _refusal(self, prompt: Branch) -> str:
+        if prompt.length > self.max_prompt_tokens:
+            return f"prompt has {prompt.length} tokens; the limit is {self.max_prompt_tokens}"
+        return "" if prompt.length else "prompt has no tokens"
 
     @torch.inference_mode()
-    def _choose(self, batch: Sequence[ChoiceRequest]) -> list[Result]:
+    def _choose(self, batch: Sequence[Branch]) -> list[Result]:
         forest = self._forest(batch)
-        prompt_tokens = sum(len(r.token_ids) for r in batch)
+        prompt_tokens = sum(prompt.length for prompt in batch)
         self._requests += len(batch)
         self._tokens += prompt_tokens
         self._cached += prompt_tokens - (len(forest.tokens) - forest.past)
@@ -258,12 +297,12 @@ class PackedEngine:
             for n, r in enumerate(batch)
         ]
 
-    def _forest(self, batch: Sequence[ChoiceRequest]) -> Forest:
+    def _forest(self, batch: Sequence[Branch]) -> Forest:
         first = batch[0]
-        past = list(first.token_ids[: min(first.shared, len(first.token_ids) - 1)])
+        past = [*first.context, *first.tail][: min(first.shared, first.length - 1)]
         if past != list(self._last[: len(past)]):
             past = []
-        return pack(((r.token_ids, r.shared) for r in batch), past)
+        return pack_branches(((p.context, p.tail, p.shared) for p in batch), past)
 
     def _logits(self, forest: Forest) -> torch.Tensor:
         """Float32 logits (prompts, vocabulary) at the last token of each prompt."""
@@ -280,6 +319,17 @@ class PackedEngine:
     def close(self) -> None:
         """Drop the weights."""
         self._model = self._head = self._layers = None
+
+
+def _branches(request: ChoiceRequest | ContextRequest) -> Iterator[Branch]:
+    labels = request.label_ids
+    if isinstance(request, ChoiceRequest):
+        whole, shared = request.token_ids, request.shared
+        yield Branch(id=request.id, context=whole, tail=(), label_ids=labels, shared=shared)
+        return
+    context = request.context
+    for name, tail, shared in zip(request.ids, request.tails, request.shared, strict=True):
+        yield Branch(id=name, context=context, tail=tail, label_ids=labels, shared=shared)
 
 
 def _unlike(name: str, reason: str) -> RlaifError:

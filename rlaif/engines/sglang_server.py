@@ -32,8 +32,10 @@ from rlaif.engines.server_client import (
 from rlaif.engines.vllm_server import find_served_model
 from rlaif.errors import EngineStopped, RlaifError
 from rlaif.records import (
+    AnyRequest,
     ChoiceRequest,
     ChoiceResult,
+    ContextRequest,
     Failure,
     GenerationRequest,
     GenerationResult,
@@ -82,6 +84,7 @@ class SGLangServerEngine:
     """
 
     elsewhere = True
+    takes_contexts = True
 
     def __init__(
         self,
@@ -124,7 +127,7 @@ class SGLangServerEngine:
                 hint="Check that base_url belongs to an SGLang server of version 0.5 or later.",
             )
 
-    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+    def run(self, requests: Iterable[AnyRequest | None]) -> Iterator[list[Result]]:
         """Answer requests, as many at once as allowed, as they finish."""
         groups: Any = self._groups(requests)
         for answered in self._client.run(groups, self._ask):  # type: ignore[arg-type]
@@ -132,11 +135,19 @@ class SGLangServerEngine:
             self._requests += len(results)
             yield results
 
-    def _groups(self, requests: Iterable[Request | None]) -> Iterator[QuestionGroup | None]:
-        """Neighbors with one beginning together; texts and misfits alone."""
+    def _groups(self, requests: Iterable[AnyRequest | None]) -> Iterator[QuestionGroup | None]:
+        """Questions about a context together, and neighbors with one beginning; texts and misfits
+        alone.
+        """
         open_: list[Request] = []
         prefix = 0
         for request in requests:
+            if isinstance(request, ContextRequest):
+                if open_:
+                    yield QuestionGroup(open_[0].id, tuple(open_), prefix)
+                    open_ = []
+                yield from self._of_context(request)
+                continue
             fits = (
                 isinstance(request, ChoiceRequest)
                 and 0 < len(request.token_ids) <= self.max_prompt_tokens
@@ -161,6 +172,19 @@ class SGLangServerEngine:
                 yield QuestionGroup(request.id, (request,))
         if open_:
             yield QuestionGroup(open_[0].id, tuple(open_), prefix)
+
+    def _of_context(self, request: ContextRequest) -> Iterator[QuestionGroup]:
+        """The questions about a context, so many at a time; those that are too long alone."""
+        prefix = len(request.context)
+        fits: list[ChoiceRequest] = []
+        for question in request.split():
+            if 0 < prefix < len(question.token_ids) <= self.max_prompt_tokens:
+                fits.append(question)
+            else:
+                yield QuestionGroup(question.id, (question,), max(0, len(question.token_ids) - 1))
+        for start in range(0, len(fits), MOST_TOGETHER):
+            together = tuple(fits[start : start + MOST_TOGETHER])
+            yield QuestionGroup(together[0].id, together, prefix)
 
     def _ask(self, group: QuestionGroup) -> Answers | Failure:
         """A group's answers; a failure where the server refuses all of it."""

@@ -46,35 +46,49 @@ class Forest:
         self.ends: list[int] = [0] * len(past)
         self.answers: list[int] = []
         self.path: list[int] = list(range(len(past)))
-        self._prompt: Sequence[int] = past
+        self._context: Sequence[int] = past
+        self._tail: Sequence[int] = ()
 
-    def add(self, prompt: Sequence[int], shared: int) -> None:
-        """Add a prompt of at least one token; its last token is computed in any case.
+    def add(self, context: Sequence[int], tail: Sequence[int], shared: int) -> None:
+        """Add a prompt of at least one token: `context`, then `tail`.
+
+        Its last token is computed in any case.
 
         Args:
             shared: how many leading tokens the prompt before it has too, as far as known; a
                 number that does not hold is not believed.
         """
-        shared = min(shared, len(prompt), len(self._prompt))
-        if list(prompt[:shared]) != list(self._prompt[:shared]):
+        length = len(context) + len(tail)
+        shared = min(shared, length, len(self._context) + len(self._tail))
+        if context is self._context and shared >= len(context):
+            more = shared - len(context)
+            if list(tail[:more]) != list(self._tail[:more]):
+                shared = len(context)
+        elif _leading(context, tail, shared) != _leading(self._context, self._tail, shared):
             shared = 0
-        if shared and shared == len(prompt) and self.path[shared - 1] < self.past:
+        if shared and shared == length and self.path[shared - 1] < self.past:
             shared -= 1
         here = len(self.tokens)
         for index in self.path[shared:]:
             self.ends[index] = here
-        new = range(here, here + len(prompt) - shared)
-        self.tokens += prompt[shared:]
-        self.positions += range(shared, len(prompt))
+        new = range(here, here + length - shared)
+        self.tokens += context[shared:]
+        self.tokens += tail[max(0, shared - len(context)) :]
+        self.positions += range(shared, length)
         self.ends += [0] * len(new)
-        self.path = [*self.path[:shared], *new]
-        self._prompt = prompt
+        del self.path[shared:]
+        self.path += new
+        self._context, self._tail = context, tail
         self.answers.append(self.path[-1])
 
     def close(self) -> None:
         """Close the subtrees that are still open; call it once, after the last prompt."""
         for index in self.path:
             self.ends[index] = len(self.tokens)
+
+
+def _leading(context: Sequence[int], tail: Sequence[int], count: int) -> list[int]:
+    return [*context[:count], *tail[: max(0, count - len(context))]]
 
 
 @dataclass(frozen=True)
@@ -453,8 +467,17 @@ class TreeModel:
 
 def pack(prompts: Iterable[tuple[Sequence[int], int]], past: Sequence[int] = ()) -> Forest:
     """The forest of prompts, each with how many tokens it shares with the one before it."""
+    return pack_branches(((prompt, (), shared) for prompt, shared in prompts), past)
+
+
+def pack_branches(
+    prompts: Iterable[tuple[Sequence[int], Sequence[int], int]], past: Sequence[int] = ()
+) -> Forest:
+    """The forest of prompts, each as its context, its tail, and how many tokens it shares with the
+    one before it.  Contexts that are the same object are not compared.
+    """
     forest = Forest(past)
-    for prompt, shared in prompts:
-        forest.add(prompt, shared)
+    for context, tail, shared in prompts:
+        forest.add(context, tail, shared)
     forest.close()
     return forest

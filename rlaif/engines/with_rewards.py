@@ -8,11 +8,21 @@ of every verdict.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from rlaif.constitution.schema import RewardModelCheck
 from rlaif.engines.base import Engine, EngineStats
-from rlaif.records import ChoiceRequest, ChoiceResult, Codec, Failure, Message, Request, Result
+from rlaif.records import (
+    AnyRequest,
+    ChoiceRequest,
+    ChoiceResult,
+    Codec,
+    ContextRequest,
+    Failure,
+    Message,
+    Request,
+    Result,
+)
 from rlaif.util.hashing import digest
 from rlaif.util.numerics import log_sigmoid
 
@@ -107,11 +117,12 @@ class JudgeWithRewards:
         """The judge's: questions to reward models name theirs."""
         return self._judge.fingerprint
 
-    def run(self, requests: Iterable[Request | None]) -> Iterator[list[Result]]:
+    def run(self, requests: Iterable[AnyRequest | None]) -> Iterator[list[Result]]:
         """Answer requests; those to reward models wait for company, but for no answer."""
         split = _Split(requests, self._score)
         while not split.exhausted:
-            for results in self._judge.run(split.for_judge()):
+            asked = cast("Iterator[Request | None]", split.for_judge())
+            for results in self._judge.run(asked):
                 split.open -= len(results)
                 yield [*results, *split.take_scored()]
             scored = split.take_scored()
@@ -163,18 +174,22 @@ class _Split:
         exhausted: whether there are no more.
     """
 
-    def __init__(self, requests: Iterable[Request | None], score: Any) -> None:
+    def __init__(self, requests: Iterable[AnyRequest | None], score: Any) -> None:
         self._source, self._score = iter(requests), score
         self._waiting: list[Request] = []
         self._scored: list[Result] = []
         self.open = 0
         self.exhausted = False
 
-    def for_judge(self) -> Iterator[Request | None]:
+    def for_judge(self) -> Iterator[AnyRequest | None]:
         """The judge's requests.  It ends where the source waits for answers of reward models, and
         the judge has nothing to answer that would give the occasion to tell them.
         """
         for request in self._source:
+            if isinstance(request, ContextRequest):
+                self.open += len(request.ids)
+                yield request
+                continue
             if request is not None and asks_reward_model(request):
                 self._waiting.append(request)
                 if len(self._waiting) >= _BATCH:

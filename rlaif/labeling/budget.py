@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rlaif.errors import RlaifError
 from rlaif.labeling.usage import UsageMeter
-from rlaif.records import Request
+from rlaif.records import AnyRequest, ContextRequest
 from rlaif.runs.cost import Prices
 
 _UNPRICED = 100
@@ -26,7 +26,7 @@ class Budget:
         self._began = usage.tokens
         self.stopped = False
 
-    def limit(self, requests: Iterator[Request | None]) -> Iterator[Request | None]:
+    def limit(self, requests: Iterator[AnyRequest | None]) -> Iterator[AnyRequest | None]:
         """Requests while the run may cost more; then none, until those under way are answered."""
         for request in requests:
             while request is not None and self._is_spoken_for():
@@ -34,7 +34,10 @@ class Budget:
                     self.stopped = True
                     return
                 yield None
-            self._unanswered += request is not None
+            if isinstance(request, ContextRequest):
+                self._unanswered += len(request.ids)
+            else:
+                self._unanswered += request is not None
             yield request
 
     def note_answers(self, count: int) -> None:

@@ -38,7 +38,8 @@ class InFlight:
     def __init__(self, cache: AnswerStore, writer: RunWriter) -> None:
         self._cache, self._writer = cache, writer
         self._waiting: dict[bytes, list[tuple[PlannedPair, int]]] = {}
-        self._requests: dict[str, tuple[bytes, ChoiceRequest]] = {}
+        self._keys: dict[str, bytes] = {}
+        self._requests: dict[str, ChoiceRequest] = {}
         # Answers that the cache may not know yet, by the batch of the writer they went into.
         self._fresh: dict[bytes, CachedAnswer] = {}
         self._failed: dict[bytes, Failure] = {}
@@ -69,22 +70,27 @@ class InFlight:
         self._waiting[key].append((item, index))
         return True
 
-    def open(self, key: bytes, item: PlannedPair, index: int, request: ChoiceRequest) -> None:
+    def open(self, key: bytes, item: PlannedPair, index: int, request_id: str) -> None:
         """A question is going to be asked."""
         self._waiting[key] = [(item, index)]
-        self._requests[request.id] = key, request
+        self._keys[request_id] = key
 
     def track(self, request: ChoiceRequest, key: bytes) -> None:
-        """One of several requests for one question."""
-        self._requests[request.id] = key, request
+        """A request that what follows on its result is made of."""
+        self._keys[request.id], self._requests[request.id] = key, request
 
     def untrack(self, request_id: str) -> None:
         """It is answered."""
         self._requests.pop(request_id)
+        self._keys.pop(request_id)
 
     def request(self, request_id: str) -> ChoiceRequest:
         """The question behind a request."""
-        return self._requests[request_id][1]
+        return self._requests[request_id]
+
+    def _take_key(self, request_id: str) -> bytes:
+        self._requests.pop(request_id, None)
+        return self._keys.pop(request_id)
 
     def settle(
         self, replies: Iterable[JudgeReply]
@@ -94,7 +100,7 @@ class InFlight:
         Yields:
             A pair, the number of its question, the reply, and whether somebody else had asked.
         """
-        settled = [(self._requests.pop(reply.result.id)[0], reply) for reply in replies]
+        settled = [(self._take_key(reply.result.id), reply) for reply in replies]
         answers = [
             (key, CachedAnswer(reply.result.logprobs, reply.reasoning))
             for key, reply in settled

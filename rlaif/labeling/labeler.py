@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import cast
 
 from rlaif.data.sources import RowsInOrder
 from rlaif.engines.base import Engine
@@ -21,6 +22,7 @@ from rlaif.judging.early_stopping import JudgedPair, StoppingRule
 from rlaif.judging.prefix_order import BlockCache, TokenCount, walk
 from rlaif.judging.rendering import Branches, Renderer
 from rlaif.judging.verdicts import read_verdict
+from rlaif.labeling.asking import Asker
 from rlaif.labeling.budget import Budget
 from rlaif.labeling.first_look import FirstLook
 from rlaif.labeling.in_flight import InFlight, JudgeReply
@@ -30,7 +32,14 @@ from rlaif.labeling.run_output import RunOutput, load_run_tally
 from rlaif.labeling.task import LabelTask, describe_manner
 from rlaif.labeling.token_accounting import TokenAccounting
 from rlaif.labeling.usage import UsageMeter
-from rlaif.records import ChoiceRequest, ChoiceResult, Failure, GenerationResult, Request, Result
+from rlaif.records import (
+    AnyRequest,
+    ChoiceResult,
+    Failure,
+    GenerationResult,
+    Request,
+    Result,
+)
 from rlaif.runs.cost import Prices
 from rlaif.runs.directory import RowSink
 from rlaif.runs.tally import Tally
@@ -108,8 +117,7 @@ class Labeler:
         self.progress = LabelProgress(rows=self._tally.rows)
         # Pairs whose next group of questions is to be asked, and requests that are ready.
         self._advanced: deque[PlannedPair] = deque()
-        self._ready: deque[Request] = deque()
-        self._next_request = 0
+        self._ready: deque[AnyRequest] = deque()
         # A chat server's tokens are counted by the engine, as the server tells them.
         self._counts_written = has_tokens(task.settings.judge)
         self._most_open = open_pairs(task.settings.judge) or MAX_OPEN_PAIRS
@@ -134,9 +142,18 @@ class Labeler:
         with closing(RunWriter(self._cache, self._run)) as self._writer, ThrottledGC() as garbage:
             self._in_flight = InFlight(self._cache, self._writer)
             self._sampler = ReasoningSampler(self._renderer, self._task.settings, self._in_flight)
+            self._asker = Asker(
+                self._renderer,
+                self._accounting,
+                in_flight=self._in_flight,
+                sampler=self._sampler,
+                together=getattr(self._engine, "takes_contexts", False),
+                on_recall=self._recall,
+            )
             self._output = RunOutput(self._task, self._writer, self._tally, self._observe)
             try:
-                for results in self._engine.run(self._budget.limit(self._schedule(source, first))):
+                asked = self._budget.limit(self._schedule(source, first))
+                for results in self._engine.run(cast("Iterator[Request | None]", asked)):
                     self._budget.note_answers(len(results))
                     self._take(results)
                     self._report()
@@ -149,7 +166,7 @@ class Labeler:
             self.progress.rows = self._tally.rows
         return self._tally
 
-    def _schedule(self, source: RowsInOrder, first: int) -> Iterator[Request | None]:
+    def _schedule(self, source: RowsInOrder, first: int) -> Iterator[AnyRequest | None]:
         """Requests, as the engine asks for them; None while there is nothing to ask."""
         windows = self._planner.windows(source, first + self._tally.rows, first)
         planned = Prefetcher(windows, WINDOWS_AHEAD)
@@ -169,17 +186,17 @@ class Labeler:
         finally:
             planned.close()
 
-    def _next_ready(self) -> Request | None:
+    def _next_ready(self) -> AnyRequest | None:
         """What follows on answers, while nothing new is planned; None for nothing."""
         while not self._ready and self._advanced:
             items = list(self._advanced)
             self._advanced.clear()
-            for item, index, branch, tail in self._walk(items):
-                self._ready += self._ask(item, index, branch, tail)
+            for item, branch in self._walk(items):
+                self._ready += self._asker.ask(item, branch)
             self._output.flush()
         return self._ready.popleft() if self._ready else None
 
-    def _open(self, window: list[PlannedPair]) -> Iterator[Request]:
+    def _open(self, window: list[PlannedPair]) -> Iterator[AnyRequest]:
         """Requests for what neither the cache nor a request in flight answers."""
         known = self._in_flight.look_up([key for item in window for key in item.keys])
         for item in window:
@@ -189,55 +206,29 @@ class Labeler:
                     item.known[i] = known[key]
             self._answer_from_cache(item)
         self._output.flush()
-        for item, index, branch, tail in self._walk(window):
-            while (ready := self._next_ready()) is not None:
-                yield ready
-            yield from self._ask(item, index, branch, tail)
+        for item, branch in self._walk(window):
+            asked = self._asker.ask(item, branch)
+            while True:
+                while (ready := self._next_ready()) is not None:
+                    yield ready
+                if (request := next(asked, None)) is None:
+                    break
+                yield request
         if self._stopping is None:
             for item in window:
                 item.branches.clear()  # their tokens are not needed any more
         self._output.flush()
 
-    def _walk(
-        self, items: list[PlannedPair]
-    ) -> Iterator[tuple[PlannedPair, int, Branches, list[int]]]:
-        """The questions that are to be asked now, so that neighbors share prefixes."""
+    def _walk(self, items: list[PlannedPair]) -> Iterator[tuple[PlannedPair, Branches]]:
+        """Where questions are to be asked now, so that neighbors share prefixes."""
         branches = [(item, branch) for item in items for branch in item.branches]
         for n in walk([branch.path for _, branch in branches]):
-            item, branch = branches[n]
-            for i, tail in branch.tails:
-                if not item.stopped and i in item.stages[item.stage]:
-                    yield item, i, branch, tail
+            yield branches[n]
 
-    def _ask(
-        self, item: PlannedPair, index: int, branch: Branches, tail: list[int]
-    ) -> Iterator[Request]:
-        """Requests for a question, unless its answer is known or under way."""
-        if index in item.answers or index in item.pending:
-            return
-        item.pending.add(index)
-        key = item.keys[index]
-        if self._in_flight.join(key, item, index):
-            return
-        reply = self._in_flight.recall(key)
-        if reply is not None:
-            self._answer(item, index, reply, cached=True)
-            self._advance(item)
-            return
-        self._next_request += 1
-        shared = self._accounting.count(branch.context, tail)
-        request = ChoiceRequest(
-            id=str(self._next_request),
-            token_ids=branch.context + tail,
-            label_ids=self._renderer.label_ids,
-            shared=shared,
-            pictures=branch.pictures,
-        )
-        self._in_flight.open(key, item, index, request)
-        if self._renderer.reasons and not branch.rewards:
-            yield from self._sampler.requests(request, key)
-        else:
-            yield request
+    def _recall(self, item: PlannedPair, index: int, reply: JudgeReply) -> None:
+        """An equal question was answered since the window was looked up."""
+        self._answer(item, index, reply, cached=True)
+        self._advance(item)
 
     def _take(self, results: list[Result]) -> None:
         """Postprocess a batch of the engine's: read verdicts, write what is finished."""

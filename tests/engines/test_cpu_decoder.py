@@ -82,7 +82,7 @@ def test_a_channel_that_is_thousands_of_times_larger_costs_no_precision() -> Non
     )
     exact = exact[0] if isinstance(exact, tuple) else exact
     forest = Forest()
-    forest.add(range(40), 0)
+    forest.add(range(40), (), 0)
     forest.close()
     way = decoder.ForestPass(forest, np.empty(0, np.int32), cos[0], sin[0])
     found, _ = way.layer(decoder._read(layer), decoder._padded(x[0]), None, last=False)

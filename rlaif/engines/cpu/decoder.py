@@ -459,7 +459,7 @@ def _agrees(base: Any, start: int, tokens: int) -> bool:
     if not all(torch.equal(x, y) for x, y in [*inputs, (base.norm(last), normed)]):
         return False
     forest = Forest()
-    forest.add(range(tokens), 0)
+    forest.add(range(tokens), (), 0)
     forest.close()
     cos, sin = base.rotary_emb(given[0], positions)
     way = ForestPass(forest, np.empty(0, np.int32), cos[0], sin[0])

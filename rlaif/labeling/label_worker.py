@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlaif.data.sources import RowsInOrder
@@ -169,9 +169,13 @@ class LabelWorker:
     def label_rows(
         self, rows: RowsInOrder, first: int, answers: AnswerStore, run: RowSink
     ) -> tuple[Tally, WorkerCounts]:
-        """Label some rows; their tally, and what they took."""
+        """Label some rows; their tally, and what they took.
+
+        Only the input's first rows are looked at for whether the judge can be read: further on,
+        a few rows in a line may well be odd.
+        """
         labeler = Labeler(
-            self._task,
+            self._task if first == 0 else replace(self._task, check_command=""),
             self._engine,
             answers,
             run,

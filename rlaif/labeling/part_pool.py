@@ -20,6 +20,7 @@ from typing import Any
 
 from rlaif.data.cutting import InputPart
 from rlaif.engines.base import EngineSettings
+from rlaif.errors import RlaifError
 from rlaif.judging.prefix_order import TokenCount
 from rlaif.labeling.label_worker import REPORT_SECONDS
 from rlaif.labeling.labeler import LabelProgress
@@ -28,6 +29,7 @@ from rlaif.labeling.part_worker import PartDone, PartLabeler, PartTask
 from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
 from rlaif.runs.parts import (
+    RECORD,
     FinishedParts,
     PartIndex,
     PartRecord,
@@ -36,12 +38,14 @@ from rlaif.runs.parts import (
 )
 from rlaif.runs.tally import Tally, load_tally
 from rlaif.store.part_answers import SEGMENTS
+from rlaif.util.paths import forget_listings
 
 PARTS_WAITING = 2
 """Parts that a labeler has at a time: the next one is there when one is done."""
 SLOW, SLOW_SECONDS = 1.5, 10.0
 """A part that takes so many times as long as the median, and so long at least, is given to a second
 labeler."""
+SEEN_SECONDS = 10.0
 LAST_SECONDS = 2.0
 """How long is waited at the end for what attempts took that do not count."""
 
@@ -188,6 +192,7 @@ class PartedLabeling:
         try:
             for record in self._pool.label(self._tasks()):
                 if record is not None:
+                    self._check_seen(record)
                     self._finished.add(record)
                 self._count()
                 self.usage.save_periodically()
@@ -221,6 +226,22 @@ class PartedLabeling:
                 earlier=(*map(str, attempts), *self._earlier.get(part, ())),
             )
 
+    def _check_seen(self, record: PartRecord) -> None:
+        """See that what a labeler wrote is where this process looks for it.
+
+        Raises:
+            RlaifError: it is not.
+        """
+        file = part_folder(self._folder, record.part) / record.attempt / RECORD
+        until = time.monotonic() + SEEN_SECONDS  # a shared folder may take a moment
+        while not file.is_file():
+            if time.monotonic() > until:
+                raise RlaifError(
+                    f"a labeler wrote {file}, and it is not there on this machine",
+                    hint="Name a folder that all machines share, or a URL, with --parts-at.",
+                )
+            time.sleep(0.2)
+
     def _count(self) -> None:
         counts = self._pool.counts
         self.usage.add_generated(counts.written - self._written)
@@ -231,6 +252,7 @@ class PartedLabeling:
 
     def _sweep(self) -> None:
         """Remove what attempts left that do not count."""
+        forget_listings(self._folder)
         for part, record in self._finished.records.items():
             home = part_folder(self._folder, part)
             for path in [home / SEGMENTS, *_attempts(home)]:

@@ -10,7 +10,8 @@ from rlaif.runs.part_files import PartFiles
 from rlaif.runs.parts import RECORD, PartRecord, part_folder
 from rlaif.runs.tally import dump_tally
 from rlaif.store.part_answers import ANSWERS, PartAnswers
-from rlaif.util.paths import open_path
+from rlaif.util.files import sync_file
+from rlaif.util.paths import is_url, open_path
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class PartLabeler(LabelWorker):
         tally, took = self.label_rows(task.input, task.first, answers, run)
         run.write(folder)
         answers.finish(folder / ANSWERS)
+        if not is_url(folder):
+            for file in folder.iterdir():  # what the record says survives a power cut
+                sync_file(file)
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir(), key=str)}
         record = PartRecord(
             part=task.part,

@@ -16,7 +16,7 @@ from typing import Any
 
 from rlaif.errors import Place, RlaifError
 from rlaif.util.files import write_atomically
-from rlaif.util.paths import is_url, open_path
+from rlaif.util.paths import is_url, list_sizes, open_path
 
 INDEX, FINISHED, FOLDER = "parts.json", "finished-parts.jsonl", "parts"
 RECORD, OWNER = "part.json", "run.json"
@@ -95,6 +95,11 @@ class PartIndex:
     def spans(self) -> list[list[int]]:
         """The first row of each part and how many it has."""
         return [cut[3:5] for cut in self.cuts]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        return {"count": len(self.cuts), "rows": self.rows, "where": self.where or FOLDER}
 
     def save(self, run: Path) -> None:
         """Write `parts.json`."""
@@ -225,13 +230,14 @@ def check_parts(run: Path) -> None:
     """
     index, finished = load_index(run), load_finished(run)
     folder = index.folder(run)
+    sizes = list_sizes(folder)
     for part in range(len(index.cuts)):
         record = finished.get(part)
         if record is None:
             raise RlaifError(f"run {str(run)!r} has no part {part}", hint=_HINT)
         for name, size in record.bytes.items():
             file = part_folder(folder, part) / record.attempt / name
-            held = file.stat().st_size if file.is_file() else 0
+            held = sizes.get(f"{part:06d}/{record.attempt}/{name}", 0)
             if held != size:
                 raise RlaifError(
                     f"{file} has {held} bytes, and had {size} when it was done: it was cut or "

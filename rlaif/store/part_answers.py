@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif.store.verdict_cache import CachedAnswer
-from rlaif.util.paths import is_url
+from rlaif.util.paths import forget_listings, is_url
 
 ANSWERS = "answers.parquet"
 SEGMENTS = "answers-under-way"
@@ -110,6 +110,7 @@ class PartAnswers:
         self._folder, self._attempt = folder, attempt
         under_way = folder / SEGMENTS
         under_way.mkdir(parents=True, exist_ok=True)
+        forget_listings(folder)
         own = sorted(under_way.glob("*.parquet"), key=lambda p: p.name)
         self._known = KnownAnswers([*own, *(e / ANSWERS for e in earlier)])
         self._asked: dict[bytes, CachedAnswer] = {}

@@ -41,6 +41,12 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     sync_folder(path.parent)
 
 
+def sync_file(file: Path) -> None:
+    """Have a file's bytes on the disk."""
+    with file.open("rb") as held:
+        os.fsync(held.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Have a folder's names on the disk, where its file system can."""
     with suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from rlaif.errors import RlaifError, first_line
 
@@ -24,6 +24,31 @@ def open_binary(path: Path) -> IO[bytes]:
     if not is_url(path):
         return path.open("rb")
     return io.BufferedReader(cast("io.RawIOBase", path.open("rb")), 1 << 20)
+
+
+def forget_listings(folder: Path) -> None:
+    """Let a file system elsewhere look at its folders anew: others write there as well."""
+    fs: Any = getattr(folder, "fs", None)
+    if fs is not None:
+        fs.invalidate_cache()
+
+
+def list_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of all files in a folder and in those in it, by their path from it.
+
+    Elsewhere, one listing says it: asking file by file would take a request for each.
+    """
+    fs: Any = getattr(folder, "fs", None)
+    if fs is None:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    fs.invalidate_cache()
+    base = str(fs._strip_protocol(str(folder))).rstrip("/") + "/"
+    found = fs.find(base, detail=True)
+    return {
+        str(fs._strip_protocol(name)).removeprefix(base): info["size"]
+        for name, info in found.items()
+    }
 
 
 def open_path(name: str) -> Path:

@@ -87,6 +87,7 @@ def run(
     """A run of the inputs in `folder`; `split` may be the rows of a shard."""
     on_progress = changes.pop("on_progress", lambda _: None)
     cache = changes.pop("cache", f"{out}.sqlite")
+    first_look = changes.pop("first_look", False)
     judge, data = changes.pop("judge", None), changes.pop("data", folder / "pairs.jsonl")
     plain = settings(**changes)
     judge = judge or plain.judge.model_copy(update={"data_parallel_size": copies})
@@ -98,7 +99,9 @@ def run(
     return run_label(
         job,
         folder / out,
-        context=RunContext(cache_dir=folder / cache, on_progress=on_progress),
+        context=RunContext(
+            cache_dir=folder / cache, on_progress=on_progress, first_look=first_look
+        ),
         split=split if isinstance(split, Split) else Split(split),
     )
 

@@ -18,12 +18,14 @@ from click.testing import CliRunner
 
 from rlaif.cli.main import cli
 from rlaif.engines.base import EngineSettings
+from rlaif.engines.scripted import ScriptedEngine
 from rlaif.engines.workers import MAX_RESTARTS
 from rlaif.errors import RlaifError
 from rlaif.labeling import labeler_pool, part_pool
 from rlaif.labeling.job import LabelSummary, Split
 from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.part_run import PartPlan
+from rlaif.records import Failure
 from rlaif.runs.directory import read_manifest, read_rows
 from rlaif.runs.parts import FINISHED, RECORD, load_finished, load_index, part_files
 from rlaif.store.part_answers import SEGMENTS, KnownAnswers
@@ -95,7 +97,9 @@ def test_the_run_is_that_of_one_labeler(
     assert asked[0] <= asked[1] <= many["counts"]["verdicts"], "equal questions of two parts"
     assert not (tmp_path / "parts" / "verdicts.jsonl").exists()
     assert not list((tmp_path / "parts").rglob(SEGMENTS))
-    assert read_manifest(tmp_path / "parts") == summary.manifest | {"bytes": {}}
+    parts = {"count": -(-changes.get("limit", ROWS) // rows), "rows": rows, "where": "parts"}
+    told = summary.manifest | {"bytes": {}, "parts": parts}
+    assert read_manifest(tmp_path / "parts") == told
 
 
 def test_input_in_several_files_keeps_its_places(
@@ -341,6 +345,52 @@ def test_parts_elsewhere_belong_to_one_run(
         parted(tmp_path, "other", 11, where=where)
     with pytest.raises(RlaifError, match="Install the fsspec package of that storage"):
         parted(tmp_path, "other", 11, where="nowhere://bucket/x")
+
+
+def test_a_labeler_that_writes_elsewhere_is_an_error_and_no_part(
+    tmp_path: Path, backends: list[InProcessLabelers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a machine does that does not share the folder."""
+
+    class OnAnotherMachine(InProcessLabelers):
+        def call(self, number: int) -> Any:
+            found = super().call(number)
+            for record in (tmp_path / "parts").rglob(RECORD):
+                record.unlink()
+            return found
+
+    write_inputs(tmp_path, ROWS)
+    monkeypatch.setattr(part_pool, "SEEN_SECONDS", 0.1)
+    backends.append(OnAnotherMachine(1))
+    with pytest.raises(RlaifError, match="it is not there on this machine"):
+        parted(tmp_path, "parts", 10)
+    assert not load_finished(tmp_path / "parts")
+
+
+def test_only_the_first_rows_decide_whether_the_judge_can_be_read(
+    tmp_path: Path, backends: list[InProcessLabelers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further on, a part may begin with rows that no judge can answer."""
+    answer = ScriptedEngine._answer
+
+    def answer_most(self: ScriptedEngine, request: Any) -> Any:
+        if "odd" in self.codec.decode(request.token_ids):
+            return Failure(request.id, "it is odd")
+        return answer(self, request)
+
+    monkeypatch.setattr(ScriptedEngine, "_answer", answer_most)
+    (tmp_path / "constitution.yaml").write_text(CONSTITUTION)
+    plan = Split(parts=PartPlan(60))
+    for out, first in (("first", "odd"), ("last", "even")):
+        rows = [{"prompt": f"{first} {i}", "responses": [f"a {i}", "b"]} for i in range(60)]
+        rows += [{"prompt": f"odd {i}", "responses": [f"a {i}", "b"]} for i in range(60, 120)]
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        backends.append(InProcessLabelers(1))
+        if first == "odd":
+            with pytest.raises(RlaifError, match="of the first 100 verdicts are invalid"):
+                run(tmp_path, out, plan, first_look=True)
+        else:
+            assert run(tmp_path, out, plan, first_look=True).tally.invalid_verdicts == 240
 
 
 def test_damage_is_found_and_mended_by_the_same_command(

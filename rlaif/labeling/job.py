@@ -410,7 +410,8 @@ def run_label(
                 manifest["agreement_carries_over"] = compare_confidence(
                     out, job.aggregator.calibration, job.settings.aggregation
                 )
-            run.write_manifest(manifest | ({} if index is None else {"parts": index.facts}))
+            manifest |= {} if index is None else {"parts": index.facts}
+            run.write_manifest(manifest)
     return LabelSummary(out, done.tally, manifest, fresh=True)
 
 

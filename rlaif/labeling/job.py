@@ -401,10 +401,7 @@ def run_label(
                 done = _label_alone(
                     job=job, engine=engine, run=run, context=context, cache=cache, prices=prices
                 )
-            if done.asked >= ENOUGH_FOR_A_RATE and done.labeler.progress.seconds > 0:
-                rate = done.asked / done.labeler.progress.seconds
-                fingerprint = str(job.config["judge"]["fingerprint"])
-                cache.record_rate(fingerprint, judge.engine, rate)
+            _record_rate(job, done, cache)
             manifest = _manifest(job, done, engine.stats(), prices)
             if job.settings.agreement_target is not None and job.aggregator.calibration:
                 manifest["agreement_carries_over"] = compare_confidence(
@@ -413,6 +410,15 @@ def run_label(
             manifest |= {} if index is None else {"parts": index.facts}
             run.write_manifest(manifest)
     return LabelSummary(out, done.tally, manifest, fresh=True)
+
+
+def _record_rate(job: LabelJob, done: _Labeled, cache: VerdictCache) -> None:
+    """Remember how fast the judge was, for the estimates of later runs."""
+    seconds = done.labeler.progress.seconds
+    if done.asked >= ENOUGH_FOR_A_RATE and seconds > 0:
+        judge = job.config["judge"]
+        fingerprint, engine = str(judge["fingerprint"]), job.settings.judge.engine
+        cache.record_rate(fingerprint, engine, done.asked / seconds)
 
 
 def _start(job: LabelJob, split: Split, context: RunContext) -> Engine | ShardPool | PartPool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
@@ -88,7 +89,7 @@ class _Ended(Exception):
     """The labeler is to stop what it does."""
 
 
-class LabelWorker:
+class LabelWorker(ABC):
     """A labeler and its engine; `label_one` says what it does with a task.
 
     Args:
@@ -113,9 +114,10 @@ class LabelWorker:
         self._thread.start()
         self._ready.result()
 
+    @abstractmethod
     def label_one(self, task: Any) -> Any:
         """Do a task, in the thread; what came of it has the task's `first`."""
-        raise NotImplementedError
+        ...
 
     def traits(self) -> WorkerReady:
         """See `WorkerReady`."""

@@ -7,6 +7,7 @@ which they read and write themselves.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -72,6 +73,7 @@ class LabelerPool(Generic[T]):
             self._workers: dict[int, WorkerState[T]] = {
                 number: WorkerState() for number in range(self.size)
             }
+            self._left: deque[T] = deque()
             self._past = WorkerCounts()
             self._counted, self._without = time.monotonic(), 0
             self._restarts = RestartBudget("labeler", self.size, f"without finishing a {unit}")
@@ -87,6 +89,24 @@ class LabelerPool(Generic[T]):
     def _able(self) -> list[tuple[int, WorkerState[T]]]:
         """Labelers that can be called."""
         return [(n, w) for n, w in self._workers.items() if w.ready and not w.called]
+
+    def _share_out(self, most: int, take: Callable[[], T | None]) -> dict[int, list[T]]:
+        """More tasks for the labelers that can be called; nobody gets a second before all have one.
+
+        Args:
+            most: tasks that a labeler has at a time.
+            take: gives the next task; None where there is none now.
+        """
+        able = self._able()
+        more: dict[int, list[T]] = {number: [] for number, _ in able}
+        for each in range(1, most + 1):
+            for number, worker in able:
+                if len(worker.tasks) + len(more[number]) >= each:
+                    continue
+                task = self._left.popleft() if self._left else take()
+                if task is not None:
+                    more[number].append(task)
+        return more
 
     def _call(self, more: dict[int, list[T]]) -> None:
         """Hand more tasks to labelers, and ask those who have any how they get on."""
@@ -145,8 +165,8 @@ class LabelerPool(Generic[T]):
         self._backend.start(number)
 
     def _take_back(self, tasks: Iterable[T]) -> None:
-        """A labeler died with these."""
-        raise NotImplementedError
+        """A labeler died with these: they come before new ones."""
+        self._left += tasks
 
     @property
     def counts(self) -> WorkerCounts:

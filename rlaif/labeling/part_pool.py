@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -61,7 +61,6 @@ class PartPool(LabelerPool[PartTask]):
     """
 
     def __init__(self, judge: EngineSettings, task: LabelTask) -> None:
-        self._left: deque[PartTask] = deque()
         self._asked: Counter[int] = Counter()
         self._names: Counter[int] = Counter()
         self._began: dict[int, float] = {}
@@ -77,26 +76,24 @@ class PartPool(LabelerPool[PartTask]):
         """
         self._count_idle()
         fresh = next(parts, None)
+
+        def take() -> PartTask | None:
+            nonlocal fresh
+            taken = fresh
+            if taken is not None:
+                self._open[taken.part] = taken
+                fresh = next(parts, None)
+            return taken
+
         while fresh or self._open:
-            able = self._able()
-            more: dict[int, list[PartTask]] = {number: [] for number, _ in able}
-            for each in range(1, PARTS_WAITING + 1):  # nobody gets a second before all have one
-                for number, worker in able:
-                    if len(worker.tasks) + len(more[number]) >= each:
-                        continue
-                    if self._left:
-                        more[number].append(self._left.popleft())
-                    elif fresh:
-                        self._open[fresh.part] = fresh
-                        more[number].append(fresh)
-                        fresh = next(parts, None)
+            more = self._share_out(PARTS_WAITING, take)
             for tasks in more.values():
                 for task in tasks:
                     self._asked[task.part] += 1
                     self._began.setdefault(task.part, time.monotonic())
-            for number, worker in able:
-                if not worker.tasks and not more[number]:
-                    more[number] += self._second_attempt()
+            for number, tasks in more.items():
+                if not tasks and not self._workers[number].tasks:
+                    tasks += self._second_attempt()
             self._call(more)
             found = 0
             for one in self._hear(REPORT_SECONDS):

@@ -10,7 +10,7 @@ can die at any time: what it had answered is known, and its shards go to others.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +46,6 @@ class ShardPool(LabelerPool[Shard]):
     """
 
     def __init__(self, judge: EngineSettings, task: LabelTask, cache_path: Path) -> None:
-        self._left: deque[Shard] = deque()
         # A worker may have been started in another folder.
         open_cache = partial(VerdictCache, cache_path.absolute())
         super().__init__(
@@ -65,20 +64,18 @@ class ShardPool(LabelerPool[Shard]):
         waiting: deque[int] = deque()  # first rows of the shards that are not given back yet
         self._count_idle()
         fresh = next(shards, None)
+
+        def take() -> Shard | None:
+            nonlocal fresh
+            taken = fresh
+            if taken is None or len(waiting) >= SHARDS_AHEAD * self.size:
+                return None
+            waiting.append(taken.first)
+            fresh = next(shards, None)
+            return taken
+
         while fresh or waiting:
-            able = self._able()
-            more: dict[int, list[Shard]] = {number: [] for number, _ in able}
-            for each in range(1, SHARDS_WAITING + 1):  # nobody gets a second before all have one
-                for number, worker in able:
-                    if len(worker.tasks) + len(more[number]) >= each:
-                        continue
-                    if self._left:
-                        more[number].append(self._left.popleft())
-                    elif fresh and len(waiting) < SHARDS_AHEAD * self.size:
-                        waiting.append(fresh.first)
-                        more[number].append(fresh)
-                        fresh = next(shards, None)
-            self._call(more)
+            self._call(self._share_out(SHARDS_WAITING, take))
             for one in self._hear(REPORT_SECONDS):
                 done[one.first] = one
             self._count_idle()
@@ -86,9 +83,6 @@ class ShardPool(LabelerPool[Shard]):
                 yield None
             while waiting and waiting[0] in done:
                 yield done.pop(waiting.popleft())
-
-    def _take_back(self, tasks: Iterable[Shard]) -> None:
-        self._left += tasks
 
 
 class ShardedLabeling:

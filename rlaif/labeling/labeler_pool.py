@@ -16,7 +16,10 @@ from rlaif.engines.base import EngineSettings, EngineStats
 from rlaif.engines.registry import open_backend
 from rlaif.engines.workers import Backend, MakeWorker, RestartBudget, WorkerDied
 from rlaif.errors import RlaifError
+from rlaif.judging.prefix_order import TokenCount
 from rlaif.labeling.label_worker import WorkerCounts, WorkerReady
+from rlaif.labeling.labeler import LabelProgress
+from rlaif.labeling.usage import UsageMeter
 
 
 class Task(Protocol):
@@ -183,3 +186,29 @@ class LabelerPool(Generic[T]):
     def close(self) -> None:
         """End them all."""
         self._backend.close()
+
+
+class PooledLabeling:
+    """What a run by a pool counts, as `Labeler` does for a run by one labeler.
+
+    Attributes:
+        progress: how far the run is.
+        tokens: of the questions asked in this process, as planned.
+        reasons: whether the judge writes before it answers.
+    """
+
+    def __init__(
+        self, pool: LabelerPool[Any], usage: UsageMeter, *, rows: int, reasons: bool
+    ) -> None:
+        self._counted, self.usage, self.reasons = pool, usage, reasons
+        self.progress = LabelProgress(rows=rows)
+        self.tokens = TokenCount()
+        self._written = 0
+
+    def _count(self) -> None:
+        """Take over what the labelers last said."""
+        counts = self._counted.counts
+        self.usage.add_generated(counts.written - self._written)
+        self._written, self.tokens = counts.written, counts.tokens
+        self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
+        self.progress.seconds = self.usage.seconds_here

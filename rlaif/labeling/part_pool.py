@@ -21,10 +21,9 @@ from typing import Any
 from rlaif.data.cutting import InputPart
 from rlaif.engines.base import EngineSettings
 from rlaif.errors import RlaifError
-from rlaif.judging.prefix_order import TokenCount
 from rlaif.labeling.label_worker import REPORT_SECONDS
 from rlaif.labeling.labeler import LabelProgress
-from rlaif.labeling.labeler_pool import LabelerPool
+from rlaif.labeling.labeler_pool import LabelerPool, PooledLabeling
 from rlaif.labeling.part_worker import PartDone, PartLabeler, PartTask
 from rlaif.labeling.task import LabelTask
 from rlaif.labeling.usage import UsageMeter
@@ -150,17 +149,12 @@ class PartPool(LabelerPool[PartTask]):
         return sum(worker.rows for worker in self._workers.values() if worker.tasks)
 
 
-class PartedLabeling:
+class PartedLabeling(PooledLabeling):
     """Labels a source into a run in parts by a pool.
 
     Args:
         out: the run.
         earlier: of each part, folders of it in other runs.
-
-    Attributes:
-        progress: how far the run is.
-        tokens: of the questions asked in this process, as planned.
-        reasons: whether the judge writes before it answers.
     """
 
     def __init__(
@@ -174,15 +168,11 @@ class PartedLabeling:
         earlier: Mapping[int, tuple[str, ...]],
         on_progress: Callable[[LabelProgress], None],
     ) -> None:
-        self._pool, self._out, self._index, self.usage = pool, out, index, usage
-        self._folder = index.folder(out)
-        self._earlier = earlier
         self._finished = FinishedParts(out)
-        self.reasons = reasons
+        super().__init__(pool, usage, rows=self._finished.rows, reasons=reasons)
+        self._pool, self._index, self._earlier = pool, index, earlier
+        self._folder = index.folder(out)
         self._on_progress = on_progress
-        self.progress = LabelProgress(rows=self._finished.rows)
-        self.tokens = TokenCount()
-        self._written = 0
 
     def label(self) -> Tally:
         """Judge every part that the run has not finished yet; the tally at the end."""
@@ -240,11 +230,7 @@ class PartedLabeling:
             time.sleep(0.2)
 
     def _count(self) -> None:
-        counts = self._pool.counts
-        self.usage.add_generated(counts.written - self._written)
-        self._written, self.tokens = counts.written, counts.tokens
-        self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
-        self.progress.seconds = self.usage.seconds_here
+        super()._count()
         self.progress.rows = self._finished.rows + self._pool.rows_under_way
 
     def _sweep(self) -> None:

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from rlaif.data.sources import Source
 from rlaif.engines.base import EngineSettings
-from rlaif.judging.prefix_order import TokenCount
 from rlaif.labeling.label_worker import REPORT_SECONDS
 from rlaif.labeling.labeler import LabelProgress
-from rlaif.labeling.labeler_pool import LabelerPool
+from rlaif.labeling.labeler_pool import LabelerPool, PooledLabeling
 from rlaif.labeling.run_output import load_run_tally
 from rlaif.labeling.shard_worker import Shard, ShardDone, ShardLabeler, pack_rows
 from rlaif.labeling.task import LabelTask
@@ -85,17 +84,12 @@ class ShardPool(LabelerPool[Shard]):
                 yield done.pop(waiting.popleft())
 
 
-class ShardedLabeling:
+class ShardedLabeling(PooledLabeling):
     """Labels a source into a run directory by a pool.
 
     Args:
         shard_rows: rows of a shard.
         limit: rows of the source that count; None for all.
-
-    Attributes:
-        progress: how far the run is; rows move shard by shard.
-        tokens: of the questions asked in this process, as planned.
-        reasons: whether the judge writes before it answers.
     """
 
     def __init__(
@@ -109,14 +103,11 @@ class ShardedLabeling:
         reasons: bool,
         on_progress: Callable[[LabelProgress], None],
     ) -> None:
-        self._pool, self._run, self.usage = pool, run, usage
-        self._shard_rows, self._limit = shard_rows, limit
-        self.reasons = reasons
-        self._on_progress = on_progress
         self._tally = load_run_tally(run)
-        self.progress = LabelProgress(rows=self._tally.rows)
-        self.tokens = TokenCount()
-        self._written = 0
+        super().__init__(pool, usage, rows=self._tally.rows, reasons=reasons)
+        self._pool, self._run = pool, run
+        self._shard_rows, self._limit = shard_rows, limit
+        self._on_progress = on_progress
 
     def label(self, source: Source) -> Tally:
         """Judge every row of `source` that the run has not finished yet; the tally at the end."""
@@ -131,13 +122,6 @@ class ShardedLabeling:
             self._count()
             self.usage.save()
         return self._tally
-
-    def _count(self) -> None:
-        counts = self._pool.counts
-        self.usage.add_generated(counts.written - self._written)
-        self._written, self.tokens = counts.written, counts.tokens
-        self.progress.verdicts, self.progress.cached = counts.verdicts, counts.cached
-        self.progress.seconds = self.usage.seconds_here
 
     def _shards(self, source: Source) -> Iterator[Shard]:
         first, read = self._tally.rows, []

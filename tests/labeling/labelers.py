@@ -16,6 +16,17 @@ from rlaif.runs.context import RunContext
 from rlaif.runs.tally import dump_tally
 from tests.labeling.helpers import settings
 
+WAYS: list[tuple[int, dict[str, Any]]] = [
+    (1, {}),
+    (7, {}),
+    (40, {"limit": 101}),
+    (1000, {}),
+    (9, {"pairs": "sample", "pairs_per_prompt": 2, "principles": "sample", "seed": 5}),
+    (11, {"template": "reasoned", "reasoning_samples": 2}),
+    (13, {"orders": "one", "options": {"fail_every": 7}}),
+]
+"""Rows that a labeler gets at a time, and settings."""
+
 
 class InProcessLabelers:
     """A backend whose workers are plain objects, and die when they are told to.

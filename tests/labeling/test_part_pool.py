@@ -29,7 +29,7 @@ from rlaif.runs.directory import read_manifest, read_rows
 from rlaif.runs.parts import FINISHED, RECORD, load_finished, load_index, part_files
 from rlaif.store.part_answers import SEGMENTS, KnownAnswers
 from tests.labeling.helpers import CONSTITUTION, ROW_FILES, label, write_inputs
-from tests.labeling.labelers import InProcessLabelers, run, tally_of
+from tests.labeling.labelers import WAYS, InProcessLabelers, run, tally_of
 
 ROWS = 120
 
@@ -54,18 +54,7 @@ def files_of_parts(run: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(
-    ("rows", "changes"),
-    [
-        (1, {}),
-        (7, {}),
-        (40, {"limit": 101}),
-        (1000, {}),
-        (9, {"pairs": "sample", "pairs_per_prompt": 2, "principles": "sample", "seed": 5}),
-        (11, {"template": "reasoned", "reasoning_samples": 2}),
-        (13, {"orders": "one", "options": {"fail_every": 7}}),
-    ],
-)
+@pytest.mark.parametrize(("rows", "changes"), WAYS)
 def test_the_run_is_that_of_one_labeler(
     tmp_path: Path, backends: list[InProcessLabelers], rows: int, changes: dict[str, Any]
 ) -> None:

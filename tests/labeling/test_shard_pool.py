@@ -29,7 +29,7 @@ from rlaif.labeling.labeler import LabelProgress
 from rlaif.labeling.shard_pool import SHARDS_AHEAD, SHARDS_WAITING
 from rlaif.store.verdict_cache import VerdictCache
 from tests.labeling.helpers import contents, label, write_inputs
-from tests.labeling.labelers import InProcessLabelers, run, tally_of
+from tests.labeling.labelers import WAYS, InProcessLabelers, run, tally_of
 
 ROWS = 120
 
@@ -48,18 +48,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[sharding.ShardPool]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("shard_rows", "changes"),
-    [
-        (1, {}),
-        (7, {}),
-        (40, {"limit": 101}),
-        (1000, {}),
-        (9, {"pairs": "sample", "pairs_per_prompt": 2, "principles": "sample", "seed": 5}),
-        (11, {"template": "reasoned", "reasoning_samples": 2}),
-        (13, {"orders": "one", "options": {"fail_every": 7}}),
-    ],
-)
+@pytest.mark.parametrize(("shard_rows", "changes"), WAYS)
 def test_the_run_is_that_of_one_labeler(
     tmp_path: Path, backends: list[InProcessLabelers], shard_rows: int, changes: dict[str, Any]
 ) -> None:
